@@ -1,0 +1,253 @@
+"""How well the embedded models paint what they are asked for.
+
+    python -m benchmarks.fidelity --json out.json --html out.html --grid grid.png
+
+The judge is independent of the models: it compares a picture with real renders of every concept
+(all styles and layouts, on the background asked for) by the cosine of coarse pixels and edges,
+over a small search of shifts. It knows nothing of latents, captions or the tiny CLIP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from models.recipe import captions, data
+
+SIDE = 32
+SHIFTS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A caption, what it should show, and which group of figures it counts for."""
+
+    text: str
+    concept: int
+    colour: int
+    group: str
+
+
+def coarse(pictures: Any) -> Any:
+    """Pictures (N, side, side, 3) in [0, 1], averaged down to SIDE x SIDE."""
+    count, side = pictures.shape[:2]
+    step = side // SIDE
+    return pictures.reshape(count, SIDE, step, SIDE, step, 3).mean((2, 4))
+
+
+def features(pictures: Any, colour: int) -> Any:
+    """Unit vectors (N, F) of coarse pictures: what differs from the background, and its edges."""
+    flat = np.asarray(list(data.COLOURS.values()), np.float32)[colour] / 255
+    body = pictures - flat
+    edges = np.concatenate(
+        [np.diff(pictures, axis=1).reshape(len(pictures), -1),
+         np.diff(pictures, axis=2).reshape(len(pictures), -1)], 1
+    )
+    parts = [body.reshape(len(pictures), -1), edges]
+    unit = [p / (np.linalg.norm(p, axis=1, keepdims=True) + 1e-6) for p in parts]
+    return np.concatenate(unit, 1).astype(np.float32) / 2**0.5
+
+
+class Judge:
+    """Nearest neighbour over real renders; concepts are ranked by their best reference."""
+
+    def __init__(self, emoji: data.EmojiSet) -> None:
+        drawn = data.canvases(emoji)
+        self.concepts = len(emoji.concepts)
+        self.references = {
+            c: features(coarse(data.over(drawn, c).reshape(-1, 64, 64, 3)), c)
+            for c in range(len(data.COLOURS))
+        }
+
+    def rank(self, pictures: Any, colours: Any) -> Any:
+        """Concepts by likeness, best first: (N, concepts)."""
+        scores = np.full((len(pictures), self.concepts), -1.0, np.float32)
+        for colour in np.unique(colours):
+            rows = np.flatnonzero(colours == colour)
+            for y, x in SHIFTS:
+                moved = np.roll(coarse(pictures[rows]), (y, x), (1, 2))
+                likeness = features(moved, int(colour)) @ self.references[int(colour)].T
+                best = likeness.reshape(len(rows), self.concepts, -1).max(2)
+                scores[rows] = np.maximum(scores[rows], best)
+        return np.argsort(-scores, 1)
+
+
+def background(pictures: Any) -> Any:
+    """The palette colour nearest to the median of the four corners' patches: (N,)."""
+    corners = [pictures[:, a, b] for a in (slice(0, 4), slice(-4, None)) for b in
+               (slice(0, 4), slice(-4, None))]
+    seen = np.median(np.concatenate([c.reshape(len(pictures), -1, 3) for c in corners], 1), 1)
+    table = np.asarray(list(data.COLOURS.values()), np.float32) / 255
+    return ((seen[:, None] - table) ** 2).sum(2).argmin(1)
+
+
+def prompts(emoji: data.EmojiSet, rng: np.random.Generator, each: int) -> list[Prompt]:
+    """`each` rounds over all concepts for seen, held-out and synonym captions."""
+    colours = tuple(data.COLOURS)
+    table = []
+    for _ in range(each):
+        for i, concept in enumerate(emoji.concepts):
+            out = [c for c, name in enumerate(colours) if data.held_out(concept.name, name)]
+            seen = [c for c in range(len(colours)) if c not in out]
+            style = (None, *data.STYLES)[int(rng.integers(3))]
+            c = int(rng.choice(seen))
+            table.append(Prompt(captions.write(concept.name, colours[c], style), i, c, "seen"))
+            if out:
+                c = int(rng.choice(out))
+                text = captions.write(concept.name, colours[c], style)
+                table.append(Prompt(text, i, c, "heldout"))
+            if concept.synonyms:
+                c = int(rng.choice(seen))
+                word = concept.synonyms[int(rng.integers(len(concept.synonyms)))]
+                table.append(Prompt(captions.write(word, colours[c]), i, c, "synonym"))
+    return table
+
+
+def paint(
+    pipe: Any, texts: list[str], seeds: list[int], steps: int, guidance: float, batch: int
+) -> tuple[Any, float]:
+    """Pictures (N, 64, 64, 3) in [0, 1], and the milliseconds each took."""
+    done = []
+    begin = time.perf_counter()
+    for start in range(0, len(texts), batch):
+        part = slice(start, start + batch)
+        done.append(
+            pipe(
+                texts[part],
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=[torch.Generator().manual_seed(s) for s in seeds[part]],
+                height=data.SIDE_PX,
+                width=data.SIDE_PX,
+                output_type="np",
+            ).images
+        )
+    return np.concatenate(done), (time.perf_counter() - begin) * 1000 / len(texts)
+
+
+def open_pipeline(folder: Path) -> Any:
+    """A model folder's pipeline in single precision, silent."""
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipe.to(torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, int], list[Any]]:
+    """All figures, how many samples each rests on, and pictures for the grid."""
+    emoji = data.load(args.cache)
+    judge = Judge(emoji)
+    student = open_pipeline(args.models / "emoji-turbo")
+    rng = np.random.default_rng(args.seed)
+    asked = prompts(emoji, rng, 1 if args.quick else 2)
+    if args.quick:
+        asked = asked[::4]
+    texts = [p.text for p in asked]
+    seeds = list(range(len(asked)))
+    truth = np.array([p.concept for p in asked])
+    colours = np.array([p.colour for p in asked])
+    groups = np.array([p.group for p in asked])
+    pictures, _ = paint(student, texts, seeds, 1, 0.0, 32)
+    ranks = judge.rank(pictures, colours)
+    right = ranks[:, 0] == truth
+    five = (ranks[:, :5] == truth[:, None]).any(1)
+    figures = {
+        "concept_top1": float(right[groups == "seen"].mean()),
+        "concept_top5": float(five[groups == "seen"].mean()),
+        "colour_accuracy": float((background(pictures) == colours).mean()),
+        "heldout_top1": float(right[groups == "heldout"].mean()),
+        "synonym_top1": float(right[groups == "synonym"].mean()),
+    }
+    samples = {f"{g}_prompts": int((groups == g).sum()) for g in ("seen", "heldout", "synonym")}
+    few = [texts[i] for i in np.flatnonzero(groups == "seen")[:: 16 if args.quick else 8]]
+    again = np.stack([paint(student, few, [1000 + k] * len(few), 1, 0.0, 32)[0] for k in range(4)])
+    figures["seed_diversity"] = float(np.sqrt(again.var(0).mean((1, 2, 3))).mean())
+    paint(student, few[:1], [0], 1, 0.0, 1)
+    _, figures["ms_per_picture"] = paint(student, few[:12], list(range(12)), 1, 0.0, 1)
+    base = args.models / "emoji-base"
+    if (base / "model_index.json").exists():
+        teacher = open_pipeline(base)
+        chosen = np.flatnonzero(groups == "seen")[:: 8 if args.quick else 3]
+        many = [texts[i] for i in chosen]
+        drawn, _ = paint(teacher, many, [seeds[i] for i in chosen], 25, args.guidance, 32)
+        top = judge.rank(drawn, colours[chosen])[:, 0]
+        figures["teacher_top1"] = float((top == truth[chosen]).mean())
+        _, slow = paint(teacher, few[:6], list(range(6)), 25, args.guidance, 1)
+        figures["student_speedup"] = slow / figures["ms_per_picture"]
+        samples["teacher_prompts"] = len(many)
+        four, _ = paint(student, many, [seeds[i] for i in chosen], 4, 0.0, 32)
+        figures["four_step_top1"] = float(
+            (judge.rank(four, colours[chosen])[:, 0] == truth[chosen]).mean()
+        )
+    wrong = np.flatnonzero(~right & (groups == "seen"))
+    for i in wrong[: args.show_wrong]:
+        print(f"{texts[i]!r} seen as {emoji.concepts[int(ranks[i, 0])].name!r}")
+    shown = np.flatnonzero(groups == "seen")[::3][:96]
+    return figures, samples, list(pictures[shown])
+
+
+def grid(pictures: list[Any], across: int = 12) -> Image.Image:
+    """Pictures side by side."""
+    rows = -(-len(pictures) // across)
+    sheet = np.ones((rows * 64, across * 64, 3), np.float32)
+    for i, picture in enumerate(pictures):
+        y, x = divmod(i, across)
+        sheet[y * 64 : y * 64 + 64, x * 64 : x * 64 + 64] = picture
+    return Image.fromarray((sheet * 255).round().clip(0, 255).astype(np.uint8))
+
+
+def _revision() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def main() -> None:
+    """Measures, prints, and writes what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a quarter of the prompts")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--html", type=Path)
+    parser.add_argument("--grid", type=Path)
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--cache", type=Path, default=Path(".cache/emoji"))
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--guidance", type=float, default=1.5, help="the teacher's guidance")
+    parser.add_argument("--show-wrong", type=int, default=0, metavar="N")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    figures, samples, pictures = measure(args)
+    report = {
+        "benchmark": "fidelity",
+        "revision": _revision(),
+        "machine": {"processor": platform.machine(), "threads": 1, "torch": torch.__version__},
+        "config": {"quick": args.quick, "seed": args.seed, "teacher_guidance": args.guidance},
+        "figures": figures,
+        "samples": samples,
+    }
+    print(json.dumps(report, indent=2))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    if args.html:
+        rows = "".join(
+            f"<tr><td>{html.escape(k)}</td><td>{v:.4g}</td></tr>" for k, v in figures.items()
+        )
+        args.html.write_text(f"<!doctype html><title>Fidelity</title><table>{rows}</table>\n")
+    if args.grid:
+        grid(pictures).save(args.grid, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Every error that a user or an operator can meet, in one tree.
+
+    DarkroomError
+    ├── RequestError            the caller's fault, never retried
+    │   ├── InvalidRequest      422  a field is wrong; `param` names it
+    │   ├── MalformedBody       400  not JSON at all
+    │   ├── ModelNotFound       404
+    │   ├── JobNotFound         404  unknown, or another tenant's
+    │   ├── ImageNotFound       404
+    │   ├── RouteNotFound       404
+    │   ├── MethodNotAllowed    405
+    │   ├── JobGone             410  older than the store keeps
+    │   ├── PayloadTooLarge     413
+    │   └── UnsupportedMediaType 415
+    ├── UnavailableError        503  ours, and passing: `retry_after_s` says when to come again
+    │   ├── BrokerUnavailable
+    │   ├── StoreUnavailable
+    │   ├── QueueFull
+    │   └── ModelUnavailable    no live worker serves the model
+    ├── InternalError           500
+    └── GenerationError         the job's own failure, kept in its record
+        ├── EngineFault         the model raised for this item
+        ├── InvalidOutput       NaN or black picture
+        ├── OutOfMemory
+        ├── EngineCrashed       the engine process died or hung under this item
+        └── AttemptsExhausted
+
+`code` is stable and meant for programs; `status` is the HTTP status; one handler in `api` maps them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class DarkroomError(Exception):
+    """Base of the tree. `message` is for people; `param` names the field at fault, if one is."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "api_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        details: dict[str, Any] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.details = details
+        self.retry_after_s = retry_after_s
+
+
+class RequestError(DarkroomError):
+    code = "invalid_request"
+    status = 400
+    type = "invalid_request_error"
+
+
+class InvalidRequest(RequestError):
+    status = 422
+
+
+class MalformedBody(RequestError):
+    code = "malformed_body"
+
+
+class ModelNotFound(RequestError):
+    code = "model_not_found"
+    status = 404
+
+
+class JobNotFound(RequestError):
+    code = "job_not_found"
+    status = 404
+
+
+class ImageNotFound(RequestError):
+    code = "image_not_found"
+    status = 404
+
+
+class RouteNotFound(RequestError):
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    code = "method_not_allowed"
+    status = 405
+
+
+class JobGone(RequestError):
+    code = "job_gone"
+    status = 410
+
+
+class PayloadTooLarge(RequestError):
+    code = "payload_too_large"
+    status = 413
+
+
+class UnsupportedMediaType(RequestError):
+    code = "unsupported_media_type"
+    status = 415
+
+
+class UnavailableError(DarkroomError):
+    code = "unavailable"
+    status = 503
+    type = "unavailable_error"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float = 2.0, **rest: Any) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, **rest)
+
+
+class BrokerUnavailable(UnavailableError):
+    code = "broker_unavailable"
+
+
+class StoreUnavailable(UnavailableError):
+    code = "store_unavailable"
+
+
+class QueueFull(UnavailableError):
+    code = "queue_full"
+
+
+class ModelUnavailable(UnavailableError):
+    code = "model_unavailable"
+
+
+class InternalError(DarkroomError):
+    pass
+
+
+class GenerationError(DarkroomError):
+    code = "generation_failed"
+    type = "generation_error"
+
+
+class EngineFault(GenerationError):
+    code = "engine_fault"
+
+
+class InvalidOutput(GenerationError):
+    code = "invalid_output"
+
+
+class OutOfMemory(GenerationError):
+    code = "out_of_memory"
+
+
+class EngineCrashed(GenerationError):
+    code = "engine_crashed"
+    retryable = True
+
+
+class AttemptsExhausted(GenerationError):
+    code = "attempts_exhausted"
+
+
+class SettingsError(Exception):
+    """A setting is missing or malformed; the process stops with the setting's name."""

@@ -1,0 +1,43 @@
+"""Job ids: sortable by time, and carrying the shard that all keys of the job live on.
+
+An id is `job_` + 10 base32 digits of the Unix time in milliseconds + 16 random base32 digits + 1 hex
+digit for the shard (the ULID layout, https://github.com/ulid/spec, with one digit added). The shard lets a
+reader find a record in a Redis Cluster from the id alone; the time lets it tell an expired id from an unknown one.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+SHARDS = "0123456789abcdef"
+
+_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+_PATTERN = re.compile(rf"job_[{_DIGITS}]{{26}}[0-9a-f]\Z")
+
+
+def new_job_id(now_s: float, shard: str) -> str:
+    """A fresh id for a job created at `now_s` (Unix seconds) whose keys live on `shard` (one hex digit)."""
+    milliseconds = int(now_s * 1000)
+    stamp = "".join(_DIGITS[(milliseconds >> shift) & 31] for shift in range(45, -1, -5))
+    entropy = secrets.randbits(80)
+    tail = "".join(_DIGITS[(entropy >> shift) & 31] for shift in range(75, -1, -5))
+    return f"job_{stamp}{tail}{shard}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether `text` has the form of a job id."""
+    return _PATTERN.match(text) is not None
+
+
+def shard_of(job_id: str) -> str:
+    """The shard (one hex digit) of a well-formed job id."""
+    return job_id[-1]
+
+
+def created_at(job_id: str) -> float:
+    """The Unix time in seconds that a well-formed job id carries."""
+    milliseconds = 0
+    for digit in job_id[4:14]:
+        milliseconds = milliseconds * 32 + _DIGITS.index(digit)
+    return milliseconds / 1000

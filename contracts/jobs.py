@@ -1,0 +1,162 @@
+"""The job: what was asked, where it stands, and the message that carries it to a worker.
+
+All types are frozen and refuse unknown fields, so that a record or message written by another version is noticed.
+Times are Unix seconds by the job store's clock; the store is the only one that stamps them.
+
+The state machine (enforced by compare-and-set in the job store):
+
+    queued ──claim──▶ running ──finish──▶ succeeded | failed
+      ▲                  │
+      └────release───────┘           queued, running ──▶ canceled | expired
+    queued followers end with their leader, or one of them is promoted to leader.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MESSAGE_VERSION = 1
+MAX_SEED = 2**53 - 1
+"""Seeds stay exact in every JSON client (IEEE doubles carry 53 bits)."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+class CacheStatus(StrEnum):
+    HIT = "hit"
+    MISS = "miss"
+    JOINED = "joined"
+
+
+class GenerationRequest(Frozen):
+    """A normalised request: every default filled in, every bound checked, the seed fixed.
+
+    Image `i` of the `num_images` is drawn from seed `(seed + i) % (MAX_SEED + 1)`.
+    """
+
+    model: str
+    prompt: str
+    negative_prompt: str = ""
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    num_images: Annotated[int, Field(ge=1)] = 1
+
+    def image_seed(self, index: int) -> int:
+        return (self.seed + index) % (MAX_SEED + 1)
+
+
+class ImageRef(Frozen):
+    """One finished picture. `name` is content-addressed: `<sha256 of the bytes>.<extension>`."""
+
+    name: str
+    width: int
+    height: int
+    seed: int
+    content_type: str
+    size_bytes: int
+
+
+class Timings(Frozen):
+    """Where the time of a computed job went, in milliseconds; `batch_size` counts images."""
+
+    queued_ms: float
+    batch_ms: float
+    encode_ms: float
+    batch_size: int
+
+
+class JobResult(Frozen):
+    images: tuple[ImageRef, ...]
+    timings: Timings
+    warnings: tuple[str, ...] = ()
+
+
+class JobFailure(Frozen):
+    """A `GenerationError` at rest. `retryable`: the same request may succeed another time."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class NewJob(Frozen):
+    """A request at the door: what the store needs to record it. `key` is the 64 hex digits of `cache.keys`."""
+
+    id: str
+    tenant: str
+    key: str
+    request: GenerationRequest
+    ttl_s: float
+    """How long the job may take in all before it ends `expired`."""
+
+
+class JobMessage(Frozen):
+    """What the broker carries: the whole job, so that a worker needs nothing else to run it."""
+
+    version: Literal[1] = MESSAGE_VERSION
+    job_id: str
+    tenant: str
+    key: str
+    request: GenerationRequest
+    created_at: float
+    deadline: float
+
+
+class Job(Frozen):
+    """A job record as the store holds it."""
+
+    id: str
+    tenant: str
+    key: str
+    request: GenerationRequest
+    status: JobStatus
+    cache: CacheStatus
+    created_at: float
+    deadline: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempt: int = 0
+    result: JobResult | None = None
+    failure: JobFailure | None = None
+
+    def message(self) -> JobMessage:
+        return JobMessage(
+            job_id=self.id,
+            tenant=self.tenant,
+            key=self.key,
+            request=self.request,
+            created_at=self.created_at,
+            deadline=self.deadline,
+        )
+
+
+class Lease(Frozen):
+    """A worker's right to finish a job. `attempt` is the fence: a later claim makes an earlier lease void."""
+
+    job_id: str
+    attempt: int
+    started_at: float
+    """When the first attempt began."""
+    claimed_at: float
+    """When this attempt began."""

@@ -1,0 +1,56 @@
+"""What the platform knows of a model it serves: the numbers that validation and cache keys need.
+
+A worker announces the specification of what it has loaded; the API validates against it and needs no model files.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from contracts.jobs import Frozen
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ModelSpec(Frozen):
+    """Limits and defaults of one loaded model.
+
+    `revision` changes whenever the weights do; `dtype` is the class of arithmetic (`float32`, `float16`): both
+    are part of every cache key. Sizes are pixels, multiples of `size_multiple` within `min_size..max_size` on each
+    side, and at most `max_pixels` in all. `max_batch` counts images.
+    """
+
+    name: str
+    revision: str
+    dtype: str
+    default_width: Positive
+    default_height: Positive
+    size_multiple: Positive
+    min_size: Positive
+    max_size: Positive
+    max_pixels: Positive
+    default_steps: Positive
+    max_steps: Positive
+    default_guidance_scale: Annotated[float, Field(ge=0)]
+    max_guidance_scale: Annotated[float, Field(ge=0)]
+    max_prompt_tokens: Positive
+    max_batch: Positive
+    description: str = ""
+
+
+class WorkerInfo(Frozen):
+    """A live worker, as its heartbeat tells it. `images_per_s` is its recent rate; 0.0 until it has run a batch."""
+
+    id: str
+    model: str
+    started_at: float
+    images_per_s: float = 0.0
+
+
+class ServedModel(Frozen):
+    """A model that was announced, and the workers that serve it now."""
+
+    spec: ModelSpec
+    workers: tuple[WorkerInfo, ...] = ()

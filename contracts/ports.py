@@ -1,0 +1,211 @@
+"""The ports: what the rooms ask of storage and broker. Each has a real and an in-memory implementation,
+and one contract test suite runs both.
+
+Every coroutine raises `contracts.errors.StoreUnavailable` or `BrokerUnavailable` when its service is away or slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from contracts.clock import Clock
+from contracts.engine import ImageEngine
+from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob
+from contracts.models import ModelSpec, ServedModel, WorkerInfo
+
+__all__ = [
+    "BlobStore",
+    "Busy",
+    "Claim",
+    "Clock",
+    "Ended",
+    "Finished",
+    "Granted",
+    "ImageEngine",
+    "JobEvents",
+    "JobStore",
+    "ModelDirectory",
+    "Publisher",
+    "ResultCache",
+    "Submitted",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Answer to a submit. `lead`: the job leads its key and its message must be published now.
+    Otherwise it either follows a leader (`job.cache` is `joined`) or was born terminal."""
+
+    job: Job
+    lead: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The claim was won: run the job, then finish under this lease."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another worker holds a live lease; ask again in `retry_after_s` seconds."""
+
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The job is terminal already (or ended by this very claim: `expired`, or out of attempts): ack the message.
+
+    `promoted` are followers that lead now and must be published, as after `finish`."""
+
+    status: JobStatus
+    promoted: tuple[JobMessage, ...] = ()
+
+
+Claim = Granted | Busy | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Answer to a transition. `applied` is false where the fence refused it (a later claim, or already terminal).
+    `promoted` lead their key now: publish them, then `confirm` them."""
+
+    applied: bool
+    promoted: tuple[JobMessage, ...] = ()
+
+
+class JobStore(Protocol):
+    """Job records, single-flight and the outbox, with every transition atomic.
+
+    The store's own clock stamps all times, so that skewed clocks of its callers do no harm.
+    A leader stays in the outbox from `submit` (or promotion) until `confirm`; what lingers there is published again.
+    """
+
+    async def submit(self, new: NewJob, result: JobResult | None = None) -> Submitted:
+        """Record a job. With `result` (a cache hit) it is born `succeeded`. Otherwise it leads its key, follows the
+        live leader, or is born `succeeded` from a flight that has just landed. Recording the same id again
+        answers the existing record, with `lead` as it was while unconfirmed."""
+        ...
+
+    async def confirm(self, job_id: str) -> None:
+        """The job's message is safely with the broker: take it out of the outbox."""
+        ...
+
+    async def withdraw(self, job_id: str) -> Finished:
+        """Undo the `submit` of a leader whose message could not be published: the record vanishes as if it had never
+        been, and a follower, if there is one, is promoted. Refused (`applied` false) once a worker has claimed it."""
+        ...
+
+    async def get(self, tenant: str, job_id: str) -> Job:
+        """The record. Raises `JobNotFound` (unknown or another tenant's) or `JobGone` (older than the retention)."""
+        ...
+
+    async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
+        """The tenant's jobs, newest first, at most `limit`, older than the job id `before`."""
+        ...
+
+    async def claim(self, message: JobMessage, worker_id: str) -> Claim:
+        """Take the job for one attempt. A record that the store has lost is rebuilt from the message. A live lease of
+        another attempt answers `Busy`; a lapsed one is taken over under the next attempt number. A job past its
+        deadline ends `expired`; one that has used up its attempts ends `failed` (`attempts_exhausted`)."""
+        ...
+
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        """Extend leases; answers those that are void (fenced off, canceled, expired): stop work on them."""
+        ...
+
+    async def release(self, lease: Lease, *, count_attempt: bool = False) -> bool:
+        """Give a claimed job back to `queued` (drain, requeue). The attempt is not counted unless asked."""
+        ...
+
+    async def succeed(self, lease: Lease, result: JobResult) -> Finished:
+        """Terminal `succeeded` under the fence; followers succeed with it, all at once."""
+        ...
+
+    async def fail(self, lease: Lease, failure: JobFailure) -> Finished:
+        """Terminal `failed` under the fence. The oldest follower is promoted, at most twice per flight; after that the
+        rest fail alike, so that a poisonous prompt asked for a thousand times costs three computations."""
+        ...
+
+    async def cancel(self, tenant: str, job_id: str) -> tuple[Job, Finished]:
+        """End a job `canceled`; a terminal one stays as it is. A canceled leader hands its key to a follower."""
+        ...
+
+    async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
+        """Bounded housekeeping of one shard: ends jobs past their deadline as `expired`, and answers `(stale, promoted)`:
+        leaders that have lingered unconfirmed in the outbox, and followers promoted by an expiry. Publish both."""
+        ...
+
+    async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
+        """How many jobs wait for the model in all, and for each id how many are ahead of it (None: not waiting)."""
+        ...
+
+
+class JobEvents(Protocol):
+    """Wakes those who wait for a job to change."""
+
+    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[JobStatus]]:
+        """Subscribe; on entry the subscription is in force, so a state read after it cannot be missed."""
+        ...
+
+
+class ResultCache(Protocol):
+    """Results by prompt-hash key, with a time to live. May forget at any time."""
+
+    async def get(self, key: str) -> JobResult | None: ...
+
+    async def put(self, key: str, result: JobResult) -> None: ...
+
+    async def delete(self, key: str) -> bool: ...
+
+
+class ModelDirectory(Protocol):
+    """Which models are served, by whom: workers announce, the API reads."""
+
+    async def announce(self, spec: ModelSpec, worker: WorkerInfo) -> None:
+        """Say that `worker` is alive and serves `spec`; holds for the directory's time to live."""
+        ...
+
+    async def withdraw(self, worker: WorkerInfo) -> None:
+        """The worker leaves."""
+        ...
+
+    async def models(self) -> Sequence[ServedModel]:
+        """Every model ever announced, with its live workers, sorted by name."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Content-addressed, immutable pictures."""
+
+    async def put(self, data: bytes, extension: str) -> str:
+        """Store `data` whole or not at all; answers its name, `<sha256>.<extension>`. Idempotent."""
+        ...
+
+    async def get(self, name: str) -> bytes:
+        """The bytes. Raises `ImageNotFound`, also for anything that is not a well-formed name."""
+        ...
+
+    async def exists(self, name: str) -> bool: ...
+
+
+class Publisher(Protocol):
+    """Puts job messages on the broker."""
+
+    async def publish(self, message: JobMessage) -> None:
+        """Returns once the broker has confirmed that the message is on a durable queue.
+
+        Raises `BrokerUnavailable` (away, slow, or no such queue) or `QueueFull`; then the message may or may not have arrived.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Raises `BrokerUnavailable` unless the broker answers now."""
+        ...
+
+    async def close(self) -> None: ...

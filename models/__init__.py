@@ -1,0 +1,1 @@
+"""The embedded emoji models and the recipe that trains them."""

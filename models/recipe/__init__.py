@@ -1,0 +1,1 @@
+"""Trains the embedded emoji painter, its teacher and its judge from nothing."""

@@ -1,0 +1,75 @@
+"""`python -m models.recipe`: fetches the data, trains every stage, writes the model folders.
+
+Each stage resumes from its checkpoint in the cache. For two cores, start two processes with
+WORLD_SIZE=2, RANK=0 and RANK=1, MASTER_ADDR and MASTER_PORT set, as torchrun does; stages up to
+`text` are trained by the first alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from models.recipe import autoencoder, captions, common, data, distil, export, one_step, painter
+from models.recipe import teacher as teacher_stage
+from models.recipe import text
+from models.recipe.common import Settings
+
+STAGES = ("data", "autoencoder", "text", "one_step", "teacher", "distil", "export")
+
+
+def export_models(settings: Settings, emoji: data.EmojiSet) -> None:
+    """Writes the folders of the student and the teacher, as far as they are trained."""
+    composer = captions.Composer(emoji.concepts)
+    tokenizer = text.tokenizer(settings.work / "tokenizer", composer.all_texts())
+    factor = painter.Bank.of(settings, emoji).scaling_factor
+    work = settings.work
+    student = work / "distil.pt" if (work / "distil.pt").exists() else work / "one_step.pt"
+    for folder, checkpoint in (("emoji-turbo", student), ("emoji-base", work / "teacher.pt")):
+        if checkpoint.exists():
+            vae = work / "autoencoder.pt"
+            pipeline = export.assemble(vae, checkpoint, tokenizer, factor)
+            export.write(pipeline, settings.out / folder)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the stages asked for, all of them by default."""
+    parser = argparse.ArgumentParser(prog="python -m models.recipe", description=__doc__)
+    parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage")
+    parser.add_argument("--quick", action="store_true", help="a short pass of every stage")
+    parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--steps", type=int, help="train a stage for this many steps in all")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/emoji"))
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    crew = common.Crew.join()
+    out = args.cache / "quick-models" if args.quick else Path(__file__).parents[1]
+    settings = Settings(args.cache, out, args.quick, args.resume, steps=args.steps)
+    if args.quick and not args.resume:
+        shutil.rmtree(settings.work)
+    emoji = data.load(args.cache)
+    alone: dict[str, Callable[[], object]] = {
+        "autoencoder": lambda: autoencoder.train(settings, emoji),
+        "text": lambda: text.train(settings, emoji, settings.work / "tokenizer"),
+        "export": lambda: export_models(settings, emoji),
+    }
+    together: dict[str, Callable[[], object]] = {
+        "one_step": lambda: one_step.train(settings, emoji),
+        "teacher": lambda: teacher_stage.train(settings, emoji),
+        "distil": lambda: distil.train(settings, emoji),
+    }
+    for stage in args.stage or STAGES:
+        if stage in together:
+            together[stage]()
+        elif stage in alone and crew.rank == 0:
+            alone[stage]()
+        crew.wait()
+
+
+if __name__ == "__main__":
+    main()
