@@ -14,11 +14,11 @@ The state machine (enforced by compare-and-set in the job store):
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MESSAGE_VERSION = 1
+MESSAGE_VERSION: Final = 1
 MAX_SEED = 2**53 - 1
 """Seeds stay exact in every JSON client (IEEE doubles carry 53 bits)."""
 

@@ -1,0 +1,1 @@
+"""The door: HTTP in, jobs out. Carries no torch."""

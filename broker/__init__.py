@@ -1,0 +1,1 @@
+"""The queue: topology, publishing, and the relay that publishes what was left behind."""

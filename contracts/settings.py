@@ -1,0 +1,116 @@
+"""Settings: read once from the environment at a process's entry, then passed in.
+
+Each field `name` is the variable `DARKROOM_NAME`. A bad value stops the process with the variable's name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from contracts.errors import SettingsError
+from contracts.jobs import Frozen
+
+PREFIX = "DARKROOM_"
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(Frozen):
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Parse the variables that this class names; others are left to the classes that do.
+
+        Raises `SettingsError` naming each variable at fault. An empty value counts as unset.
+        """
+        source = os.environ if environ is None else environ
+        given = {
+            name: source[PREFIX + name.upper()]
+            for name in cls.model_fields
+            if source.get(PREFIX + name.upper())
+        }
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            faults = [
+                f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_url=False)
+            ]
+            raise SettingsError("; ".join(faults)) from None
+
+    def to_env(self) -> dict[str, str]:
+        """The variables that make `from_env` answer these settings: how a parent hands them to a child process."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+
+
+class BackendSettings(Settings):
+    """What the API and the workers must agree on: where the services are, and the platform's time limits."""
+
+    broker_url: str = "amqp://guest:guest@127.0.0.1:5672//"
+    """RabbitMQ (`amqp://`) in production, Redis (`redis://`) embedded."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """Holds job records: no eviction, and persistence."""
+    cache_redis_url: str | None = None
+    """Holds results: may evict. By default the same server as `redis_url`."""
+    redis_timeout_s: Seconds = 2.0
+    publish_timeout_s: Seconds = 5.0
+    blob_dir: Path = Path(".cache/blobs")
+
+    job_ttl_s: Seconds = 300.0
+    """A job that has not ended this long after its submit ends `expired`."""
+    job_retention_s: Seconds = 86_400.0
+    """Ended jobs can be read this long."""
+    result_ttl_s: Seconds = 86_400.0
+    """A cached result is served this long."""
+    lease_s: Seconds = 10.0
+    """A worker that has not renewed its lease for this long has lost its jobs."""
+    worker_ttl_s: Seconds = 10.0
+    """A worker that has not announced itself for this long counts as gone."""
+    max_attempts: Count = 3
+    queue_max_length: Count = 100_000
+    share_cache_between_tenants: bool = False
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+
+class ApiSettings(BackendSettings):
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    max_body_bytes: Count = 65_536
+    max_prompt_chars: Count = 2_000
+    max_images_per_job: Count = 4
+    max_wait_s: Seconds = 60.0
+    """The longest `Prefer: wait` that is honoured; more is cut to this."""
+    default_model: str | None = None
+    """Served where a request names no model; by default the only one, or the first by name."""
+
+
+class WorkerSettings(BackendSettings):
+    model: str = "models/emoji-turbo"
+    """A folder in diffusers format, or a hub id."""
+    model_name: str | None = None
+    """What clients call it; by default the last part of `model`."""
+    model_revision: str | None = None
+    """A hub revision to load."""
+    engine: Literal["diffusers", "fake"] = "diffusers"
+    """`fake` paints coloured noise from the seed without a model: for timing and fault tests only."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_batch: Count = 8
+    """Images in one forward pass."""
+    torch_threads: Count = 1
+    image_format: Literal["png", "webp", "jpeg"] = "png"
+    load_timeout_s: Seconds = 600.0
+    batch_timeout_s: Seconds = 120.0
+    """A batch that runs longer counts as hung: its engine process is killed."""
+    drain_timeout_s: Seconds = 30.0
+    """How long a stopping worker may finish what it has begun."""
+    heartbeat_s: Seconds = 2.5
+    metrics_port: Port = 0
+    """Where `/metrics` of the worker listens; 0: nowhere."""

@@ -1,0 +1,47 @@
+"""Every metric's name, once. Labels never carry prompts, ids or tenants."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+# The door (api)
+HTTP_REQUESTS = Counter("darkroom_http_requests_total", "Requests answered.", ["method", "route", "status"])
+HTTP_SECONDS = Histogram(
+    "darkroom_http_request_seconds",
+    "From first byte to answer, waits included.",
+    ["method", "route"],
+    buckets=_LATENCY_S,
+)
+JOBS_SUBMITTED = Counter(
+    "darkroom_jobs_submitted_total", "Jobs accepted, by how the cache took them.", ["model", "cache"]
+)
+JOBS_REFUSED = Counter("darkroom_jobs_refused_total", "Jobs refused, by error code.", ["code"])
+WAITERS = Gauge("darkroom_waiters", "Requests now held by Prefer: wait.")
+
+# The queue (broker)
+PUBLISHES = Counter("darkroom_publishes_total", "Messages sent to the broker, by outcome.", ["outcome"])
+PUBLISH_SECONDS = Histogram("darkroom_publish_seconds", "A confirmed publish.", buckets=_LATENCY_S)
+RELAYED = Counter("darkroom_relayed_total", "Messages published by the relay, by reason.", ["reason"])
+
+# The darkroom itself (worker)
+JOBS_FINISHED = Counter("darkroom_jobs_finished_total", "Jobs ended by a worker.", ["model", "status"])
+JOB_SECONDS = Histogram(
+    "darkroom_job_seconds", "From submit to terminal, computed jobs.", ["model"], buckets=_LATENCY_S
+)
+BATCHES = Counter("darkroom_batches_total", "Batches run, by outcome.", ["model", "outcome"])
+BATCH_SIZE = Histogram(
+    "darkroom_batch_images", "Images in a batch.", ["model"], buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+)
+BATCH_SECONDS = Histogram("darkroom_batch_seconds", "A batch on the device.", ["model"], buckets=_LATENCY_S)
+ENCODE_SECONDS = Histogram("darkroom_encode_seconds", "Encoding one image.", buckets=_LATENCY_S)
+ENGINE_RESTARTS = Counter(
+    "darkroom_engine_restarts_total", "Engine processes replaced, by cause.", ["model", "cause"]
+)
+IN_FLIGHT = Gauge("darkroom_worker_jobs", "Jobs a worker now holds.", ["model"])
+
+# Errors whose harm is repaired elsewhere, so they are counted rather than raised
+REPAIRED = Counter(
+    "darkroom_repaired_errors_total", "Failed steps that a retry, a sweep or a lease makes good.", ["step"]
+)
