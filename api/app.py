@@ -1,0 +1,84 @@
+"""The application: everything wired together. Constructing it does no I/O; its lifespan starts and ends the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from fastapi import FastAPI
+
+from api import errors
+from api.catalogue import Catalogue
+from api.middleware import BodyLimit, RequestContext
+from api.routes import health, images, jobs, models, page
+from api.services import Services
+from api.submit import JobService
+from api.wait import Waiters
+from broker.relay import Relay
+from cache.stores import Stores
+from contracts.clock import Clock
+from contracts.ports import Publisher
+from contracts.settings import ApiSettings
+from telemetry.logs import get_logger
+
+RELAY_INTERVAL_S: Final = 1.0
+
+log = get_logger(__name__)
+
+
+def create_app(settings: ApiSettings, stores: Stores, publisher: Publisher, clock: Clock) -> FastAPI:
+    """The ASGI application. It owns `stores` and `publisher` from the start of its lifespan, and closes them at its end."""
+    catalogue = Catalogue(stores.models, clock, settings.default_model)
+    services = Services(
+        settings=settings,
+        stores=stores,
+        publisher=publisher,
+        catalogue=catalogue,
+        jobs=JobService(settings, stores, publisher, catalogue, clock),
+        waiters=Waiters(stores.jobs, stores.events),
+    )
+    app = FastAPI(
+        title="Darkroom",
+        version="1",
+        summary="Text to image over REST: submit a prompt, wait for its picture.",
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        docs_url=None,  # their pages load scripts from other hosts
+        redoc_url=None,
+    )
+    app.state.services = services
+    errors.install(app)
+    for module in (jobs, images, models, health, page):
+        app.include_router(module.router)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(RequestContext, clock=clock)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    relay = asyncio.create_task(
+        Relay(services.stores.jobs, services.publisher, RELAY_INTERVAL_S).run(), name="relay"
+    )
+    relay.add_done_callback(_relay_ended)
+    log.info("api_ready", address=f"http://{services.settings.host}:{services.settings.port}")
+    try:
+        yield
+    finally:
+        services.waiters.close()
+        await services.jobs.drain()
+        relay.cancel()
+        with suppress(asyncio.CancelledError):
+            await relay
+        await services.publisher.close()
+        await services.stores.close()
+        log.info("api_stopped")
+
+
+def _relay_ended(relay: asyncio.Task[None]) -> None:
+    if not relay.cancelled():
+        log.error("relay_ended", error=type(relay.exception()).__name__)

@@ -1,0 +1,83 @@
+"""Which models are served: the directory, remembered for a second, so that no request waits for Redis to learn it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from contracts.clock import Clock
+from contracts.errors import ModelNotFound, ModelUnavailable, StoreUnavailable
+from contracts.models import ServedModel
+from contracts.ports import ModelDirectory
+from telemetry import metrics
+
+FRESH_S: Final = 1.0
+STALE_S: Final = 60.0
+"""How long the last good answer is served while the directory is away."""
+COME_BACK_S: Final = 5.0
+
+
+class Catalogue:
+    """A view of the `ModelDirectory` with one refresh at a time, however many ask."""
+
+    def __init__(self, directory: ModelDirectory, clock: Clock, default_model: str | None) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._default_model = default_model
+        self._known: Sequence[ServedModel] | None = None
+        self._good_at = 0.0
+        self._tried_at = 0.0
+        self._refresh: asyncio.Task[Sequence[ServedModel]] | None = None
+
+    async def models(self) -> Sequence[ServedModel]:
+        """Every announced model, at most `FRESH_S` seconds old, or `STALE_S` while the directory is away.
+
+        Raises `StoreUnavailable`.
+        """
+        if self._known is not None and self._clock.monotonic() - self._tried_at < FRESH_S:
+            return self._known
+        if self._refresh is None or self._refresh.done():
+            self._refresh = asyncio.create_task(self._read())
+        # Shielded: a caller that gives up must not end the refresh of the others.
+        return await asyncio.shield(self._refresh)
+
+    async def resolve(self, name: str | None) -> ServedModel:
+        """The model called `name`, or the default one.
+
+        Raises `ModelNotFound`, or `ModelUnavailable` while nothing is announced, or `StoreUnavailable`. A model whose
+        workers are all gone is still known: its jobs wait for the next worker.
+        """
+        known = {served.spec.name: served for served in await self.models()}
+        if not known:
+            raise ModelUnavailable("No worker has announced a model yet.", retry_after_s=COME_BACK_S)
+        if name is None:
+            name = self._default_model
+            if name is None:
+                return next(iter(known.values()))
+            if name not in known:
+                raise ModelUnavailable(
+                    "The default model has not been announced yet.", retry_after_s=COME_BACK_S, param="model"
+                )
+        if name not in known:
+            raise ModelNotFound(
+                f"There is no such model; known are {', '.join(known)}.",
+                param="model",
+                details={"models": list(known)},
+            )
+        return known[name]
+
+    async def _read(self) -> Sequence[ServedModel]:
+        try:
+            known = await self._directory.models()
+        except StoreUnavailable:
+            now = self._clock.monotonic()
+            if self._known is None or now - self._good_at > STALE_S:
+                self._known = None
+                raise
+            metrics.REPAIRED.labels("catalogue").inc()
+            self._tried_at = now
+            return self._known
+        self._known = known
+        self._good_at = self._tried_at = self._clock.monotonic()
+        return known

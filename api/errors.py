@@ -1,0 +1,140 @@
+"""From any exception to the one error shape of the wire contract. The only place that maps errors to HTTP."""
+
+from __future__ import annotations
+
+import http
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from api.normalise import Fault, invalid
+from api.schemas import EXPECTED
+from contracts.errors import DarkroomError, InternalError, MethodNotAllowed, RequestError, RouteNotFound
+
+MAX_NAME_CHARS = 64
+
+
+def install(app: FastAPI) -> None:
+    """Handle every expected error; what is left over is caught by `api.middleware.RequestContext`."""
+
+    async def darkroom(request: Request, error: Exception) -> Response:
+        if not isinstance(error, DarkroomError):
+            raise error
+        return response(error, request_id_of(request.scope))
+
+    async def validation(request: Request, error: Exception) -> Response:
+        if not isinstance(error, RequestValidationError):
+            raise error
+        # The first part of a location is where the value came from: query, path.
+        faults = faults_of([{**fault, "loc": tuple(fault["loc"])[1:]} for fault in error.errors()])
+        return response(invalid(faults), request_id_of(request.scope))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        return from_http(error, request.method, request_id_of(request.scope))
+
+    app.add_exception_handler(DarkroomError, darkroom)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(HTTPException, http_error)
+
+
+def request_id_of(scope: Mapping[str, Any]) -> str:
+    """The id that the middleware gave the request."""
+    request_id: str = scope.get("state", {}).get("request_id", "")
+    return request_id
+
+
+def response(error: DarkroomError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer to `error`, with `Retry-After` in whole seconds where the error says when to come again."""
+    all_headers = dict(headers or {})
+    if error.retry_after_s is not None:
+        all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    return _render(
+        error.status,
+        error.code,
+        error.message,
+        error.type,
+        request_id,
+        all_headers,
+        error.param,
+        error.details,
+    )
+
+
+def internal(request_id: str) -> Response:
+    """The answer to what nobody foresaw: no word of the cause."""
+    return response(InternalError("Something went wrong on our side. It has been logged."), request_id)
+
+
+def from_http(error: HTTPException, method: str, request_id: str) -> Response:
+    """Errors of the web framework: no such route, wrong method, and those raised with a bare status."""
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        return response(RouteNotFound("There is nothing at this address."), request_id, headers)
+    if error.status_code == 405:
+        allowed = headers.get("allow") or headers.get("Allow") or "another method"
+        message = f"{method} is not allowed here; {allowed} is."
+        return response(MethodNotAllowed(message), request_id, headers)
+    code = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "_").replace("-", "_")
+    kind = RequestError.type if error.status_code < 500 else DarkroomError.type
+    return _render(error.status_code, code, str(error.detail), kind, request_id, headers)
+
+
+def faults_of(errors: list[dict[str, Any]]) -> list[Fault]:
+    """Pydantic's list of errors in our words: one fault per field, in the order found."""
+    faults: dict[str, str] = {}
+    for error in errors:
+        name = _printable(str(error["loc"][0])) if error["loc"] else ""
+        faults.setdefault(name, _sentence(name, error))
+    return list(faults.items())
+
+
+def _sentence(name: str, error: Mapping[str, Any]) -> str:
+    match error["type"]:
+        case "missing":
+            return f"{name} is required."
+        case "extra_forbidden" | "invalid_key":
+            return f"{name} is not a known field; known are {', '.join(EXPECTED)}."
+        case _ if not name:
+            return "The body must be a JSON object."
+        case _ if name in EXPECTED:
+            return f"{name} must be {EXPECTED[name]}."
+        case _:
+            return f"{name}: {error['msg']}."
+
+
+def _printable(text: str) -> str:
+    # Names of unknown fields are the client's: they may be long, or hold what no UTF-8 can.
+    cut = text[:MAX_NAME_CHARS].encode("utf-8", "replace").decode("utf-8")
+    return "".join(character if character.isprintable() else "?" for character in cut)
+
+
+def _render(
+    status: int,
+    code: str,
+    message: str,
+    kind: str,
+    request_id: str,
+    headers: dict[str, str],
+    param: str | None = None,
+    details: dict[str, Any] | None = None,
+) -> Response:
+    body = {
+        "error": {
+            "code": code,
+            "message": message,
+            "type": kind,
+            "param": param,
+            "request_id": request_id,
+            "details": details,
+        }
+    }
+    # ASCII with escapes cannot fail to encode, whatever a message repeats.
+    return Response(json.dumps(body), status, headers, media_type="application/json")

@@ -1,0 +1,122 @@
+"""What happens to every request whatever its route: id, metrics, security headers, HEAD, the last catch, the body limit.
+
+Pure ASGI: a middleware that wraps responses in tasks would hide disconnects from the routes.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import traceback
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import errors
+from contracts.clock import Clock
+from contracts.errors import PayloadTooLarge
+from telemetry import metrics
+from telemetry.logs import get_logger
+
+CLIENT_GONE: Final = 499
+"""Counted for a client that left before its answer; never sent."""
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+log = get_logger(__name__)
+
+
+class RequestContext:
+    """Gives each request an id, counts and times it, answers HEAD as GET without a body, and turns what nobody
+    foresaw into a 500 in the error shape."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        method = scope["method"]
+        headless = method == "HEAD"
+        request_id = _request_id(scope)
+        scope = {**scope, "state": {**scope.get("state", {}), "request_id": request_id}}
+        if headless:
+            scope["method"] = "GET"
+        started = self._clock.monotonic()
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Referrer-Policy", "no-referrer")
+                headers.setdefault("Cache-Control", "no-store")
+            elif headless:
+                message = {**message, "body": b""}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            status = status or CLIENT_GONE
+        except Exception as error:
+            # The message of an unforeseen error may repeat a prompt: its type and place must do.
+            log.error(
+                "request_crashed",
+                request_id=request_id,
+                error=type(error).__name__,
+                stack="".join(traceback.format_tb(error.__traceback__)),
+            )
+            if status:
+                raise
+            await errors.internal(request_id)(scope, receive, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            known = method if method in _METHODS else "other"
+            metrics.HTTP_REQUESTS.labels(known, route, str(status)).inc()
+            metrics.HTTP_SECONDS.labels(known, route).observe(self._clock.monotonic() - started)
+
+
+class BodyLimit:
+    """Refuses bodies over `limit` bytes: by their declared length before anything is read, else while counting."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > self._limit):
+            await errors.response(self._too_large(), errors.request_id_of(scope))(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self._limit:
+                    raise self._too_large()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"The body must be at most {self._limit} bytes long.")
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _SANE_ID.match(given) else f"req_{secrets.token_hex(12)}"

@@ -1,0 +1,127 @@
+"""From what a client sent to what is computed: defaults filled in, every bound checked, the seed fixed. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from api.schemas import JobRequest
+from cache.keys import derived_seed, normalise_text
+from contracts.errors import InvalidRequest
+from contracts.jobs import MAX_SEED, GenerationRequest
+from contracts.models import ModelSpec
+from contracts.settings import ApiSettings
+
+MAX_MODEL_CHARS: Final = 200
+
+Fault = tuple[str, str]
+"""The field at fault and a sentence that names it and its limit."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Tab, line feed and carriage return are white space to the tokenizer; the rest of Unicode's class Cc is a mistake.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def normalise(
+    body: JobRequest, spec: ModelSpec, settings: ApiSettings, *, scope: str, random_seed: Callable[[], int]
+) -> GenerationRequest:
+    """The request to compute. The prompt stays as it was sent: the cache key normalises it on its own.
+
+    No seed: it is derived from all the rest within the tenant `scope`. `"random"`: from `random_seed()`.
+    Raises `InvalidRequest` with every fault in its details.
+    """
+    width = spec.default_width if body.width is None else body.width
+    height = spec.default_height if body.height is None else body.height
+    steps = spec.default_steps if body.num_inference_steps is None else body.num_inference_steps
+    guidance = spec.default_guidance_scale if body.guidance_scale is None else body.guidance_scale
+    images = 1 if body.num_images is None else body.num_images
+    negative = body.negative_prompt or ""
+
+    faults: list[Fault] = [
+        *_prompt_faults("prompt", body.prompt, settings.max_prompt_chars, required=True),
+        *_prompt_faults("negative_prompt", negative, settings.max_prompt_chars, required=False),
+        *_side_faults("width", width, spec),
+        *_side_faults("height", height, spec),
+        *_range_faults("num_inference_steps", steps, 1, spec.max_steps),
+        *_range_faults("guidance_scale", guidance, 0, spec.max_guidance_scale),
+        *_range_faults("num_images", images, 1, max_images(spec, settings)),
+    ]
+    if isinstance(body.seed, int):
+        faults += _range_faults("seed", body.seed, 0, MAX_SEED)
+    if not faults and width * height > spec.max_pixels:
+        faults.append(
+            ("width", f"width times height must be at most {spec.max_pixels} pixels, not {width * height}.")
+        )
+    if faults:
+        raise invalid(faults)
+
+    request = GenerationRequest(
+        model=spec.name,
+        prompt=body.prompt,
+        negative_prompt=negative,
+        width=width,
+        height=height,
+        num_inference_steps=steps,
+        guidance_scale=guidance + 0.0,  # one zero, not two
+        seed=body.seed if isinstance(body.seed, int) else 0,
+        num_images=images,
+    )
+    if body.seed is None:
+        return request.model_copy(update={"seed": derived_seed(request, spec, scope)})
+    if body.seed == "random":
+        return request.model_copy(update={"seed": random_seed()})
+    return request
+
+
+def max_images(spec: ModelSpec, settings: ApiSettings) -> int:
+    """The most pictures of one job: a job is never larger than a batch."""
+    return min(settings.max_images_per_job, spec.max_batch)
+
+
+def checked_model_name(name: str) -> str:
+    """`name`, fit to be looked up and repeated in an answer. Raises `InvalidRequest`."""
+    faults = list(_text_faults("model", name, MAX_MODEL_CHARS))
+    if faults:
+        raise invalid(faults)
+    return name
+
+
+def invalid(faults: Iterable[Fault]) -> InvalidRequest:
+    """The error for one or more faults: the first is its message, all are in its details."""
+    listed: list[dict[str, Any]] = [{"param": param, "message": message} for param, message in faults]
+    return InvalidRequest(listed[0]["message"], param=listed[0]["param"], details={"faults": listed})
+
+
+def _prompt_faults(name: str, text: str, limit: int, *, required: bool) -> Iterable[Fault]:
+    faults = list(_text_faults(name, text, limit))
+    if not faults and required and not normalise_text(text):
+        faults.append((name, f"{name} must not be empty."))
+    return faults
+
+
+def _text_faults(name: str, text: str, limit: int) -> Iterable[Fault]:
+    if len(text) > limit:
+        yield name, f"{name} must be at most {limit} characters long, not {len(text)}."
+    elif _SURROGATE.search(text):
+        yield name, f"{name} must be valid Unicode: it holds half of a surrogate pair."
+    elif found := _CONTROL.search(text):
+        code = ord(found[0])
+        yield name, f"{name} must not hold control characters: U+{code:04X} at position {found.start()}."
+
+
+def _side_faults(name: str, value: int, spec: ModelSpec) -> Iterable[Fault]:
+    if not spec.min_size <= value <= spec.max_size:
+        yield name, f"{name} must be between {spec.min_size} and {spec.max_size} pixels."
+    elif value % spec.size_multiple:
+        yield name, f"{name} must be a multiple of {spec.size_multiple}."
+
+
+def _range_faults(name: str, value: float, low: int, high: float) -> Iterable[Fault]:
+    if not low <= value <= high:
+        yield (
+            name,
+            f"{name} must be between {low} and {high:g}."
+            if isinstance(high, float)
+            else (f"{name} must be between {low} and {high}."),
+        )

@@ -1,0 +1,119 @@
+"""From a job record to what the client sees of it, with its place in the queue and when it may be done."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from api.catalogue import Catalogue
+from api.normalise import max_images
+from api.schemas import ImageView, JobErrorView, JobView, ModelView, RequestView, TimingsView, UrlsView
+from contracts.errors import StoreUnavailable
+from contracts.jobs import CacheStatus, Job, JobStatus
+from contracts.models import ServedModel
+from contracts.ports import JobStore
+from contracts.settings import ApiSettings
+
+MIN_POLL_S = 1
+MAX_POLL_S = 30
+
+
+async def job_views(jobs: Sequence[Job], store: JobStore, catalogue: Catalogue) -> list[JobView]:
+    """The jobs as their owner sees them. Queue positions are null where the store or a model is away: they are extras."""
+    queued: dict[str, list[str]] = defaultdict(list)
+    for job in jobs:
+        if job.status is JobStatus.QUEUED:
+            queued[job.request.model].append(job.id)
+    ahead: dict[str, int] = {}
+    rates: dict[str, float] = {}
+    if queued:
+        try:
+            rates = {served.spec.name: rate(served) for served in await catalogue.models()}
+            for model, ids in queued.items():
+                _, positions = await store.waiting(model, ids)
+                ahead |= {
+                    job_id: place for job_id, place in zip(ids, positions, strict=True) if place is not None
+                }
+        except StoreUnavailable:
+            ahead = {}
+    return [job_view(job, ahead.get(job.id), rates.get(job.request.model, 0.0)) for job in jobs]
+
+
+def job_view(job: Job, ahead: int | None, images_per_s: float) -> JobView:
+    """One job, `ahead` of which that many wait, served at `images_per_s` in all."""
+    result = job.result
+    images = [] if result is None else result.images
+    # A hit computed nothing: the times of the job that did are not its own.
+    computed = result is not None and job.cache is not CacheStatus.HIT
+    self_url = f"/v1/jobs/{job.id}"
+    return JobView(
+        id=job.id,
+        status=job.status,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        queue_position=ahead,
+        eta_seconds=eta_s(ahead, job.request.num_images, images_per_s),
+        cache=job.cache,
+        request=RequestView(**job.request.model_dump()),
+        images=[
+            ImageView(
+                url=f"/v1/images/{image.name}",
+                width=image.width,
+                height=image.height,
+                seed=image.seed,
+                content_type=image.content_type,
+            )
+            for image in images
+        ],
+        timings=TimingsView(**result.timings.model_dump()) if result is not None and computed else None,
+        warnings=[] if result is None else list(result.warnings),
+        error=None if job.failure is None else JobErrorView(**job.failure.model_dump()),
+        urls=UrlsView(self=self_url, events=None, cancel=f"{self_url}/cancel"),
+    )
+
+
+def eta_s(ahead: int | None, images: int, images_per_s: float) -> float | None:
+    """Seconds until a job of `images` with `ahead` jobs (counted as one image each) before it should be done."""
+    if ahead is None or images_per_s <= 0:
+        return None
+    return round((ahead + images) / images_per_s, 2)
+
+
+def poll_again_s(view: JobView) -> int:
+    """When it makes sense to ask again, in whole seconds."""
+    if view.eta_seconds is None:
+        return MIN_POLL_S
+    return min(MAX_POLL_S, max(MIN_POLL_S, math.ceil(view.eta_seconds)))
+
+
+def rate(served: ServedModel) -> float:
+    """Images per second of all live workers of a model together."""
+    return sum(worker.images_per_s for worker in served.workers)
+
+
+def model_view(served: ServedModel, settings: ApiSettings) -> ModelView:
+    spec = served.spec
+    return ModelView(
+        id=spec.name,
+        created=int(min(worker.started_at for worker in served.workers)) if served.workers else None,
+        owned_by="darkroom",
+        description=spec.description,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        default_width=spec.default_width,
+        default_height=spec.default_height,
+        size_multiple=spec.size_multiple,
+        min_size=spec.min_size,
+        max_size=spec.max_size,
+        max_pixels=spec.max_pixels,
+        default_num_inference_steps=spec.default_steps,
+        max_num_inference_steps=spec.max_steps,
+        default_guidance_scale=spec.default_guidance_scale,
+        max_guidance_scale=spec.max_guidance_scale,
+        max_prompt_tokens=spec.max_prompt_tokens,
+        max_num_images=max_images(spec, settings),
+        live_workers=len(served.workers),
+        images_per_s=round(rate(served), 3),
+    )

@@ -1,0 +1,57 @@
+"""For those who operate it: alive, ready, and the numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from api.schemas import Health, Ready
+from api.services import Wired, failures
+from contracts.errors import UnavailableError
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/healthz", summary="Is the process alive?", responses=failures())
+async def healthz() -> Health:
+    """Asks nothing of any other service: a broker that is away is no reason to restart this process."""
+    return Health()
+
+
+@router.get("/readyz", summary="Can it take jobs?", responses=failures(503))
+async def readyz(services: Wired) -> Ready:
+    """Asks broker and Redis. 503 names what is away in `details.checks`."""
+    timeout_s = max(services.settings.publish_timeout_s, services.settings.redis_timeout_s)
+    broker, store = await asyncio.gather(
+        _outcome(services.publisher.check(), timeout_s), _outcome(services.stores.check(), timeout_s)
+    )
+    checks = {"broker": broker, "store": store}
+    away = [part for part, outcome in checks.items() if outcome != "ok"]
+    if away:
+        raise UnavailableError(f"Not ready: {' and '.join(away)}.", details={"checks": checks})
+    return Ready(checks=checks)
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **failures()},
+)
+async def numbers() -> Response:
+    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _outcome(check: Awaitable[None], timeout_s: float) -> str:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await check
+    except UnavailableError as error:
+        return error.message
+    except TimeoutError:
+        return f"No answer within {timeout_s:g} s."
+    return "ok"

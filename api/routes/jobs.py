@@ -1,0 +1,146 @@
+"""`/v1/jobs`: submit, read, list, cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from starlette.responses import Response
+
+from api.body import job_request
+from api.normalise import invalid
+from api.present import job_views, poll_again_s
+from api.schemas import JobList, JobRequest, JobView
+from api.services import PUBLIC_TENANT, Services, Wired, failures
+from api.wait import preferred_wait_s
+from contracts.errors import JobNotFound, StoreUnavailable
+from contracts.ids import is_job_id
+from contracts.jobs import Job
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+Prefer = Annotated[
+    list[str] | None,
+    Header(
+        description="`wait=N`: hold the answer up to N seconds for the job to end (RFC 7240).",
+        examples=["wait=30"],
+    ),
+]
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": JobRequest.model_json_schema()}},
+    }
+}
+_APPLIED = {
+    "Preference-Applied": {"description": "The wait that was honoured.", "schema": {"type": "string"}}
+}
+_AGAIN = {"Retry-After": {"description": "When to ask again, in seconds.", "schema": {"type": "integer"}}}
+_LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"}}}
+
+
+@router.post(
+    "",
+    summary="Submit a job",
+    status_code=202,
+    openapi_extra=_BODY,
+    response_class=Response,
+    responses={
+        200: {"model": JobView, "description": "Ended already.", "headers": {**_LOCATION, **_APPLIED}},
+        202: {"model": JobView, "description": "Accepted.", "headers": {**_LOCATION, **_AGAIN, **_APPLIED}},
+        **failures(400, 404, 408, 413, 415, 422, 503),
+    },
+)
+async def submit(
+    request: Request,
+    services: Wired,
+    body: Annotated[JobRequest, Depends(job_request)],
+    prefer: Prefer = None,
+) -> Response:
+    """Ask for pictures. Accepted jobs are never lost; equal requests share one computation and its result."""
+    job = await services.jobs.submit(PUBLIC_TENANT, body)
+    location = {"Location": f"/v1/jobs/{job.id}"}
+    try:
+        return await _held(request, services, job, prefer, 202, location)
+    except StoreUnavailable:
+        # The job is accepted: that the wait for it failed must not tell the client otherwise.
+        return await _answer(services, job, 202, location)
+
+
+@router.get(
+    "",
+    summary="List jobs",
+    response_class=Response,
+    responses={200: {"model": JobList}, **failures(422, 503)},
+)
+async def list_jobs(
+    services: Wired,
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs on one page.")] = 20,
+    after: Annotated[str | None, Query(description="The `next_cursor` of the page before.")] = None,
+) -> Response:
+    """Your jobs, newest first."""
+    if after is not None and not is_job_id(after):
+        raise invalid([("after", "after must be the next_cursor of a page.")])
+    found = await services.stores.jobs.list(PUBLIC_TENANT, limit + 1, after)
+    page = found[:limit]
+    views = await job_views(page, services.stores.jobs, services.catalogue)
+    listed = JobList(data=views, next_cursor=page[-1].id if len(found) > limit else None)
+    return Response(listed.model_dump_json(), media_type="application/json")
+
+
+@router.get(
+    "/{job_id}",
+    summary="Read a job",
+    response_class=Response,
+    responses={200: {"model": JobView, "headers": {**_AGAIN, **_APPLIED}}, **failures(404, 410, 503)},
+)
+async def read(request: Request, services: Wired, job_id: str, prefer: Prefer = None) -> Response:
+    """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed."""
+    job = await services.stores.jobs.get(PUBLIC_TENANT, _known(job_id))
+    return await _held(request, services, job, prefer, 200, {})
+
+
+@router.post(
+    "/{job_id}/cancel",
+    summary="Cancel a job",
+    response_class=Response,
+    responses={200: {"model": JobView}, **failures(404, 410, 503)},
+)
+async def cancel(services: Wired, job_id: str) -> Response:
+    """End a job before its batch runs. One that has ended stays as it is; asking twice does no harm."""
+    job = await services.jobs.cancel(PUBLIC_TENANT, _known(job_id))
+    return await _answer(services, job, 200, {})
+
+
+async def _held(
+    request: Request,
+    services: Services,
+    job: Job,
+    prefer: list[str] | None,
+    pending: int,
+    headers: dict[str, str],
+) -> Response:
+    wait_s = preferred_wait_s(prefer or [], services.settings.max_wait_s)
+    if wait_s:
+        if not job.status.terminal:
+            waited = await services.waiters.until_terminal(request, PUBLIC_TENANT, job.id, wait_s)
+            if waited is None:
+                return await _answer(services, job, pending, headers)
+            job = waited
+        headers = {**headers, "Preference-Applied": f"wait={wait_s}"}
+    return await _answer(services, job, pending, headers)
+
+
+async def _answer(services: Services, job: Job, pending: int, headers: dict[str, str]) -> Response:
+    view = (await job_views([job], services.stores.jobs, services.catalogue))[0]
+    if job.status.terminal:
+        return Response(view.model_dump_json(), 200, headers, media_type="application/json")
+    headers = {**headers, "Retry-After": str(poll_again_s(view))}
+    return Response(view.model_dump_json(), pending, headers, media_type="application/json")
+
+
+def _known(job_id: str) -> str:
+    if not is_job_id(job_id):
+        raise JobNotFound("There is no such job.")
+    return job_id

@@ -1,0 +1,249 @@
+"""The wire models: what a client may send and what it gets back. Shapes only; bounds live in `api.normalise`."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.jobs import CacheStatus, JobStatus
+
+
+class JobRequest(BaseModel):
+    """The body of `POST /v1/jobs`. Types are strict, unknown fields refused; null means "not given"."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        frozen=True,
+        json_schema_extra={"examples": [{"prompt": "a red apple", "seed": 7}]},
+    )
+
+    prompt: str = Field(description="What the picture should show.")
+    model: str | None = Field(
+        default=None, description="One of `GET /v1/models`; by default the platform's own."
+    )
+    negative_prompt: str | None = Field(default=None, description="What it should not show.")
+    width: int | None = Field(default=None, description="Pixels, within the model's limits.")
+    height: int | None = Field(default=None, description="Pixels, within the model's limits.")
+    num_inference_steps: int | None = Field(default=None, description="Denoising steps.")
+    guidance_scale: float | None = Field(default=None, description="Classifier-free guidance; 0 to 1: off.")
+    seed: int | Literal["random"] | None = Field(
+        default=None,
+        description="0 to 2^53 - 1. By default derived from the request, so that equal requests get equal "
+        'pictures; "random" asks for a new one.',
+    )
+    num_images: int | None = Field(default=None, description="Pictures to draw, from consecutive seeds.")
+
+
+EXPECTED: Final = {
+    "prompt": "a string",
+    "model": "a string",
+    "negative_prompt": "a string",
+    "width": "an integer",
+    "height": "an integer",
+    "num_inference_steps": "an integer",
+    "guidance_scale": "a finite number",
+    "seed": 'an integer or "random"',
+    "num_images": "an integer",
+}
+"""What each field of `JobRequest` must be, in the words of an error message."""
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class RequestView(Wire):
+    """The request as it is computed: defaults filled in, the prompt as it was sent, the seed that was used."""
+
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+    num_images: int
+
+
+class ImageView(Wire):
+    url: str
+    width: int
+    height: int
+    seed: int
+    content_type: str
+
+
+class TimingsView(Wire):
+    """Milliseconds; `batch_size` counts the images that shared the batch."""
+
+    queued_ms: float
+    batch_ms: float
+    encode_ms: float
+    batch_size: int
+
+
+class JobErrorView(Wire):
+    """Why the job failed. `retryable`: the same request may succeed another time."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class UrlsView(Wire):
+    self: str
+    events: str | None
+    cancel: str
+
+
+class JobView(Wire):
+    """A job. Times are Unix seconds; what is not known (yet) is null."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "job_01hf7yat00f3q8m2k5t9v1x4za7",
+                    "status": "succeeded",
+                    "created_at": 1700000000.0,
+                    "started_at": 1700000000.02,
+                    "finished_at": 1700000000.31,
+                    "queue_position": None,
+                    "eta_seconds": None,
+                    "cache": "miss",
+                    "request": {
+                        "model": "emoji-turbo",
+                        "prompt": "a red apple",
+                        "negative_prompt": "",
+                        "width": 64,
+                        "height": 64,
+                        "num_inference_steps": 1,
+                        "guidance_scale": 0.0,
+                        "seed": 7,
+                        "num_images": 1,
+                    },
+                    "images": [
+                        {
+                            "url": "/v1/images/" + "0f" * 32 + ".png",
+                            "width": 64,
+                            "height": 64,
+                            "seed": 7,
+                            "content_type": "image/png",
+                        }
+                    ],
+                    "timings": {"queued_ms": 20.0, "batch_ms": 280.0, "encode_ms": 1.2, "batch_size": 4},
+                    "warnings": [],
+                    "error": None,
+                    "urls": {
+                        "self": "/v1/jobs/job_01hf7yat00f3q8m2k5t9v1x4za7",
+                        "events": None,
+                        "cancel": "/v1/jobs/job_01hf7yat00f3q8m2k5t9v1x4za7/cancel",
+                    },
+                }
+            ]
+        }
+    )
+
+    id: str
+    status: JobStatus
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    queue_position: int | None = Field(description="Jobs ahead in the queue.")
+    eta_seconds: float | None
+    cache: CacheStatus = Field(
+        description="hit: served from the cache; joined: shares another job's computation."
+    )
+    request: RequestView
+    images: list[ImageView]
+    timings: TimingsView | None = Field(
+        description="Of the computation; null while there is none, and on a hit."
+    )
+    warnings: list[str]
+    error: JobErrorView | None
+    urls: UrlsView
+
+
+class JobList(Wire):
+    """One page, newest first. `next_cursor` goes into `after`; null on the last page."""
+
+    data: list[JobView]
+    next_cursor: str | None
+
+
+class ModelView(Wire):
+    """A served model in the shape of OpenAI's list, with its limits and defaults."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int | None
+    owned_by: str
+    description: str
+    revision: str
+    dtype: str
+    default_width: int
+    default_height: int
+    size_multiple: int
+    min_size: int
+    max_size: int
+    max_pixels: int
+    default_num_inference_steps: int
+    max_num_inference_steps: int
+    default_guidance_scale: float
+    max_guidance_scale: float
+    max_prompt_tokens: int
+    max_num_images: int
+    live_workers: int
+    images_per_s: float
+
+
+class ModelList(Wire):
+    object: Literal["list"] = "list"
+    data: list[ModelView]
+
+
+class Ready(Wire):
+    status: Literal["ready"] = "ready"
+    checks: dict[str, str] = Field(examples=[{"broker": "ok", "store": "ok"}])
+
+
+class Health(Wire):
+    status: Literal["ok"] = "ok"
+
+
+class ErrorBody(Wire):
+    code: str
+    message: str
+    type: str
+    param: str | None
+    request_id: str
+    details: dict[str, Any] | None
+
+
+class ErrorView(Wire):
+    """Every error of every route."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": {
+                        "code": "invalid_request",
+                        "message": "width must be between 64 and 64.",
+                        "type": "invalid_request_error",
+                        "param": "width",
+                        "request_id": "req_4f1c0e0d8a2b4b6f9a3c5d7e",
+                        "details": {
+                            "faults": [{"param": "width", "message": "width must be between 64 and 64."}]
+                        },
+                    }
+                }
+            ]
+        }
+    )
+
+    error: ErrorBody

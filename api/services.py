@@ -1,0 +1,55 @@
+"""What the routes work with, wired once per process, and how they and their documentation get at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Request
+
+from api.catalogue import Catalogue
+from api.schemas import ErrorView
+from api.submit import JobService
+from api.wait import Waiters
+from cache.stores import Stores
+from contracts.ports import Publisher
+from contracts.settings import ApiSettings
+
+PUBLIC_TENANT: Final = "public"
+"""Everyone, until there are keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: ApiSettings
+    stores: Stores
+    publisher: Publisher
+    catalogue: Catalogue
+    jobs: JobService
+    waiters: Waiters
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Wired = Annotated[Services, Depends(_services)]
+
+_MEANING: Final = {
+    400: "The body is not JSON.",
+    404: "Unknown here.",
+    408: "The body did not arrive in time.",
+    410: "Older than the store keeps.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    416: "No byte of the picture lies in the range.",
+    422: "A value is wrong; `param` names it.",
+    500: "A fault of ours.",
+    503: "Something we need is away or full; `Retry-After` says when to come again.",
+}
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for its documentation."""
+    return {status: {"model": ErrorView, "description": _MEANING[status]} for status in (*statuses, 500)}

@@ -1,0 +1,156 @@
+"""Submitting and canceling: the way of a job from a checked body to the broker, and what to undo when a step fails.
+
+Each runs as a task of its own that the client cannot cancel: one that hangs up between the record and the publish
+must not leave a job behind that is neither queued nor refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from api.catalogue import Catalogue
+from api.normalise import checked_model_name, normalise
+from api.schemas import JobRequest
+from broker.relay import publish_all
+from cache.keys import request_key, tenant_scope
+from cache.stores import Stores
+from contracts.clock import Clock
+from contracts.errors import DarkroomError, StoreUnavailable, UnavailableError
+from contracts.ids import new_job_id
+from contracts.jobs import MAX_SEED, Job, JobMessage, JobResult, NewJob
+from contracts.ports import Publisher
+from contracts.settings import ApiSettings
+from telemetry import metrics
+from telemetry.logs import get_logger
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+
+class JobService:
+    """Accepts and cancels jobs. `drain` before the process ends."""
+
+    def __init__(
+        self, settings: ApiSettings, stores: Stores, publisher: Publisher, catalogue: Catalogue, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._publisher = publisher
+        self._catalogue = catalogue
+        self._clock = clock
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def submit(self, tenant: str, body: JobRequest) -> Job:
+        """Record the job and, where it leads its key, publish it: a returned job is accepted for good.
+
+        Raises `RequestError` or `UnavailableError`; then nothing is left that anybody waits for.
+        """
+        try:
+            return await self._whole(self._submit(tenant, body))
+        except DarkroomError as error:
+            metrics.JOBS_REFUSED.labels(error.code).inc()
+            raise
+
+    async def cancel(self, tenant: str, job_id: str) -> Job:
+        """End the job `canceled` unless it has ended already. Raises `JobNotFound`, `JobGone`, `StoreUnavailable`."""
+        return await self._whole(self._cancel(tenant, job_id))
+
+    async def drain(self) -> None:
+        """Wait until all that was begun is done. Bounded: every step of it is."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _submit(self, tenant: str, body: JobRequest) -> Job:
+        name = None if body.model is None else checked_model_name(body.model)
+        spec = (await self._catalogue.resolve(name)).spec
+        scope = tenant_scope(tenant, self._settings.share_cache_between_tenants)
+        request = normalise(
+            body, spec, self._settings, scope=scope, random_seed=lambda: secrets.randbelow(MAX_SEED + 1)
+        )
+        key = request_key(request, spec, scope)
+        new = NewJob(
+            id=new_job_id(self._clock.now(), key[0]),
+            tenant=tenant,
+            key=key,
+            request=request,
+            ttl_s=self._settings.job_ttl_s,
+        )
+        # Should the answer to this be lost on its way, the outbox publishes the job by itself; the client, told 503,
+        # comes again with the same key and joins it.
+        submitted = await self._stores.jobs.submit(new, await self._cached(key))
+        job = submitted.job
+        if submitted.lead:
+            job = await self._publish(job)
+        metrics.JOBS_SUBMITTED.labels(request.model, job.cache.value).inc()
+        return job
+
+    async def _cached(self, key: str) -> JobResult | None:
+        """The cached result, if all its pictures are still there. A cache that is away is a miss."""
+        try:
+            result = await self._stores.results.get(key)
+            if result is None:
+                return None
+            for image in result.images:
+                if not await self._stores.blobs.exists(image.name):
+                    await self._stores.results.delete(key)
+                    return None
+        except StoreUnavailable:
+            metrics.REPAIRED.labels("cache_lookup").inc()
+            return None
+        return result
+
+    async def _publish(self, job: Job) -> Job:
+        try:
+            await self._publisher.publish(job.message())
+        except UnavailableError as error:
+            return await self._take_back(job, error)
+        try:
+            await self._stores.jobs.confirm(job.id)
+        except StoreUnavailable:
+            # It stays in the outbox and is published twice; the worker's claim takes it once.
+            metrics.REPAIRED.labels("confirm").inc()
+        return job
+
+    async def _take_back(self, job: Job, error: UnavailableError) -> Job:
+        log.warning("publish_failed", job_id=job.id, code=error.code)
+        try:
+            finished = await self._stores.jobs.withdraw(job.id)
+            if not finished.applied:
+                # The message did arrive, and a worker was quicker: the job lives.
+                return await self._stores.jobs.get(job.tenant, job.id)
+        except DarkroomError:
+            # The relay will publish it; the client comes again and joins it.
+            metrics.REPAIRED.labels("withdraw").inc()
+            raise error from None
+        self._later(finished.promoted, "withdrawn")
+        raise error
+
+    async def _cancel(self, tenant: str, job_id: str) -> Job:
+        job, finished = await self._stores.jobs.cancel(tenant, job_id)
+        self._later(finished.promoted, "canceled")
+        return job
+
+    def _later(self, promoted: Sequence[JobMessage], reason: str) -> None:
+        # Not the client's business: it must not wait for other people's jobs. What fails is left to the outbox.
+        if promoted:
+            self._start(publish_all(self._stores.jobs, self._publisher, promoted, reason))
+
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.shield(self._start(work))
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        # Expected errors go to the client, if it is still there. Of others there must be a trace in any case.
+        if error is not None and not isinstance(error, DarkroomError):
+            log.error("background_step_crashed", error=type(error).__name__)

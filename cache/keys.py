@@ -1,0 +1,84 @@
+"""The prompt-hash key: SHA-256 of the canonical JSON of everything that decides the pixels, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from typing import Final
+
+from contracts.jobs import MAX_SEED, GenerationRequest
+from contracts.models import ModelSpec
+
+SCHEMA_VERSION: Final = 1
+"""Raised whenever this file would give an old request another meaning; old keys are then never met again."""
+
+_SPECIAL_TOKENS = re.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
+# Unicode's White_Space, which the tokenizer's `\s` means. Python's adds U+001C..U+001F, which are tokens there.
+_WHITESPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+
+
+def normalise_text(text: str) -> str:
+    """`text` as CLIP's tokenizer sees it: NFC, runs of white space as one space, lower case; ends stripped.
+
+    Texts of one normal form get the same tokens. The tokenizer cuts its special tokens out before it normalises,
+    so what lies between them is normalised piece by piece, and a piece in which lower case would make a special
+    token keeps its case: it is another text, with other tokens.
+    """
+    # split() with a group answers texts at even and special tokens at odd places.
+    pieces = _SPECIAL_TOKENS.split(text)
+    pieces[::2] = [_normalise_piece(piece) for piece in pieces[::2]]
+    return "".join(pieces).strip(" ")
+
+
+def _normalise_piece(piece: str) -> str:
+    spaced = _WHITESPACE.sub(" ", unicodedata.normalize("NFC", piece))
+    # Character by character, as the tokenizer does: str.lower() turns a final sigma by its neighbours.
+    lowered = "".join([character.lower() for character in spaced])
+    return spaced if _SPECIAL_TOKENS.search(lowered) else lowered
+
+
+def tenant_scope(tenant: str, shared: bool) -> str:
+    """Who may share a result: everyone where the operator shares the cache, else the tenant alone."""
+    return "shared" if shared else f"tenant:{tenant}"
+
+
+def request_key(request: GenerationRequest, spec: ModelSpec, scope: str) -> str:
+    """The key (64 hex digits) of `request` to the model `spec` within `scope`.
+
+    Equal keys mean equal pixels, up to floating-point tolerance.
+    """
+    return _digest({**_subject(request, spec, scope), "seed": request.seed}).hex()
+
+
+def derived_seed(request: GenerationRequest, spec: ModelSpec, scope: str) -> int:
+    """The seed (0..MAX_SEED) of a request that names none: decided by all the rest of it, `request.seed` ignored."""
+    return int.from_bytes(_digest({**_subject(request, spec, scope), "seed": None})[:8], "big") % (MAX_SEED + 1)
+
+
+def _subject(request: GenerationRequest, spec: ModelSpec, scope: str) -> dict[str, object]:
+    # A guidance scale of 1 or less switches classifier-free guidance off: the negative prompt is never read.
+    guided = request.guidance_scale > 1
+    return {
+        "version": SCHEMA_VERSION,
+        "scope": scope,
+        "model": request.model,
+        "revision": spec.revision,
+        "dtype": spec.dtype,
+        "prompt": normalise_text(request.prompt),
+        "negative_prompt": normalise_text(request.negative_prompt) if guided else "",
+        "width": request.width,
+        "height": request.height,
+        "steps": request.num_inference_steps,
+        # Adding positive zero makes -0.0 equal to 0.0, and an int a float.
+        "guidance_scale": request.guidance_scale + 0.0,
+        "num_images": request.num_images,
+    }
+
+
+def _digest(subject: dict[str, object]) -> bytes:
+    canonical = json.dumps(
+        subject, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+    return hashlib.sha256(canonical.encode("ascii")).digest()
