@@ -127,6 +127,11 @@ def progress(items: list[Any], name: str) -> Any:
     return tqdm(items, desc=name, mininterval=5, dynamic_ncols=True)
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware; where it does not, it is slower than float32."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
 def fast() -> torch.autocast:
-    """Half precision where the processor has matrix units for it; else a context that does nothing."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_amx_tile_supported())
+    """Half precision where the processor has it; else a context that does nothing."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.recipe import common
+
 
 def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
     """The nearest semi-orthogonal matrix, roughly: five Newton-Schulz steps on (rows, columns)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.bfloat16() if torch.cpu._is_amx_tile_supported() else matrix
+    x = matrix.bfloat16() if common.has_bfloat16() else matrix
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / (x.norm() + 1e-7)
