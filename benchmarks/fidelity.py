@@ -51,8 +51,11 @@ def features(pictures: Any, colour: int) -> Any:
     flat = np.asarray(list(data.COLOURS.values()), np.float32)[colour] / 255
     body = pictures - flat
     edges = np.concatenate(
-        [np.diff(pictures, axis=1).reshape(len(pictures), -1),
-         np.diff(pictures, axis=2).reshape(len(pictures), -1)], 1
+        [
+            np.diff(pictures, axis=1).reshape(len(pictures), -1),
+            np.diff(pictures, axis=2).reshape(len(pictures), -1),
+        ],
+        1,
     )
     parts = [body.reshape(len(pictures), -1), edges]
     unit = [p / (np.linalg.norm(p, axis=1, keepdims=True) + 1e-6) for p in parts]
@@ -85,8 +88,9 @@ class Judge:
 
 def background(pictures: Any) -> Any:
     """The palette colour nearest to the median of the four corners' patches: (N,)."""
-    corners = [pictures[:, a, b] for a in (slice(0, 4), slice(-4, None)) for b in
-               (slice(0, 4), slice(-4, None))]
+    corners = [
+        pictures[:, a, b] for a in (slice(0, 4), slice(-4, None)) for b in (slice(0, 4), slice(-4, None))
+    ]
     seen = np.median(np.concatenate([c.reshape(len(pictures), -1, 3) for c in corners], 1), 1)
     table = np.asarray(list(data.COLOURS.values()), np.float32) / 255
     return ((seen[:, None] - table) ** 2).sum(2).argmin(1)
@@ -189,9 +193,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, int],
         figures["student_speedup"] = slow / figures["ms_per_picture"]
         samples["teacher_prompts"] = len(many)
         four, _ = paint(student, many, [seeds[i] for i in chosen], 4, 0.0, 32)
-        figures["four_step_top1"] = float(
-            (judge.rank(four, colours[chosen])[:, 0] == truth[chosen]).mean()
-        )
+        figures["four_step_top1"] = float((judge.rank(four, colours[chosen])[:, 0] == truth[chosen]).mean())
     wrong = np.flatnonzero(~right & (groups == "seen"))
     for i in wrong[: args.show_wrong]:
         print(f"{texts[i]!r} seen as {emoji.concepts[int(ranks[i, 0])].name!r}")
@@ -241,9 +243,7 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     if args.html:
-        rows = "".join(
-            f"<tr><td>{html.escape(k)}</td><td>{v:.4g}</td></tr>" for k, v in figures.items()
-        )
+        rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{v:.4g}</td></tr>" for k, v in figures.items())
         args.html.write_text(f"<!doctype html><title>Fidelity</title><table>{rows}</table>\n")
     if args.grid:
         grid(pictures).save(args.grid, optimize=True)

@@ -32,7 +32,9 @@ def connect(url: str, timeout_s: float) -> Redis:
         socket_connect_timeout=timeout_s,
         health_check_interval=HEALTH_CHECK_S,
         # A timeout is not tried again: the caller's patience is over, and the server is no better for more load.
-        retry=Retry(ExponentialBackoff(cap=0.1, base=0.02), RETRIES, supported_errors=(RedisConnectionError,)),
+        retry=Retry(
+            ExponentialBackoff(cap=0.1, base=0.02), RETRIES, supported_errors=(RedisConnectionError,)
+        ),
     )
     return Redis.from_pool(pool)
 

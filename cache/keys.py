@@ -54,7 +54,9 @@ def request_key(request: GenerationRequest, spec: ModelSpec, scope: str) -> str:
 
 def derived_seed(request: GenerationRequest, spec: ModelSpec, scope: str) -> int:
     """The seed (0..MAX_SEED) of a request that names none: decided by all the rest of it, `request.seed` ignored."""
-    return int.from_bytes(_digest({**_subject(request, spec, scope), "seed": None})[:8], "big") % (MAX_SEED + 1)
+    return int.from_bytes(_digest({**_subject(request, spec, scope), "seed": None})[:8], "big") % (
+        MAX_SEED + 1
+    )
 
 
 def _subject(request: GenerationRequest, spec: ModelSpec, scope: str) -> dict[str, object]:
@@ -78,7 +80,5 @@ def _subject(request: GenerationRequest, spec: ModelSpec, scope: str) -> dict[st
 
 
 def _digest(subject: dict[str, object]) -> bytes:
-    canonical = json.dumps(
-        subject, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    canonical = json.dumps(subject, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode("ascii")).digest()

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import torch
 
-from models.recipe import autoencoder, captions, common, data, distil, export, one_step, painter
+from models.recipe import autoencoder, captions, common, data, distil, export, one_step, painter, text
 from models.recipe import teacher as teacher_stage
-from models.recipe import text
 from models.recipe.common import Settings
 
 STAGES = ("data", "autoencoder", "text", "one_step", "teacher", "distil", "export")

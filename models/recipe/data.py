@@ -55,22 +55,19 @@ PACKAGES = (
     Package(
         "@iconify-json/noto",
         "1.2.9",
-        "sha512-DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYe"
-        "ZVAuaw==",
+        "sha512-DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
         "Apache-2.0",
     ),
     Package(
         "@iconify-json/fluent-emoji-flat",
         "1.2.6",
-        "sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4"
-        "fRXlUw==",
+        "sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
         "MIT",
     ),
     Package(
         "emojibase-data",
         "17.0.0",
-        "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljH"
-        "sTygjA==",
+        "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
         "MIT",
     ),
 )
@@ -112,9 +109,52 @@ class EmojiSet:
 
 
 _NO_SYNONYMS = frozenset(
-    "small large left right noto flat style background picture american gay lesbian genderqueer glbt "
-    "glbtq lmao litaf fml yolo doo mad men dad man hand family new cancer bet hit shot drugs order "
-    "iron easy over under done late personal negative positive back date".split()
+    [
+        "small",
+        "large",
+        "left",
+        "right",
+        "noto",
+        "flat",
+        "style",
+        "background",
+        "picture",
+        "american",
+        "gay",
+        "lesbian",
+        "genderqueer",
+        "glbt",
+        "glbtq",
+        "lmao",
+        "litaf",
+        "fml",
+        "yolo",
+        "doo",
+        "mad",
+        "men",
+        "dad",
+        "man",
+        "hand",
+        "family",
+        "new",
+        "cancer",
+        "bet",
+        "hit",
+        "shot",
+        "drugs",
+        "order",
+        "iron",
+        "easy",
+        "over",
+        "under",
+        "done",
+        "late",
+        "personal",
+        "negative",
+        "positive",
+        "back",
+        "date",
+    ]
 )
 
 
@@ -129,9 +169,7 @@ def fetch(package: Package, cache: Path) -> Path:
     spec = f"{package.name}@{package.version}"
     tarball = folder / f"{package.name.strip('@').replace('/', '-')}-{package.version}.tgz"
     if not tarball.exists():
-        done = subprocess.run(
-            ["npm", "pack", spec, "--silent"], cwd=folder, capture_output=True, text=True
-        )
+        done = subprocess.run(["npm", "pack", spec, "--silent"], cwd=folder, capture_output=True, text=True)
         if done.returncode or not tarball.exists():
             raise FetchError(f"npm pack {spec}: {done.stderr.strip() or 'no tarball'}")
     digest = base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()
@@ -208,8 +246,7 @@ def fit(sprite: Array) -> Array:
     scale = SPRITE_PX / max(high, wide)
     size = (max(1, round(wide * scale)), max(1, round(high * scale)))
     planes = [
-        np.asarray(Image.fromarray(crop[..., c]).resize(size, Image.Resampling.LANCZOS))
-        for c in range(4)
+        np.asarray(Image.fromarray(crop[..., c]).resize(size, Image.Resampling.LANCZOS)) for c in range(4)
     ]
     out = np.zeros((SPRITE_PX, SPRITE_PX, 4), np.float32)
     y, x = (SPRITE_PX - size[1]) // 2, (SPRITE_PX - size[0]) // 2
@@ -236,9 +273,7 @@ def load(cache: Path) -> EmojiSet:
     )
     np.savez_compressed(saved, sprites=sprites)
     table.write_text(
-        json.dumps(
-            [{"name": c.name, "code": c.code, "synonyms": c.synonyms} for c in chosen], indent=1
-        )
+        json.dumps([{"name": c.name, "code": c.code, "synonyms": c.synonyms} for c in chosen], indent=1)
     )
     return EmojiSet(tuple(chosen), sprites)
 

@@ -42,9 +42,7 @@ def train(settings: Settings, emoji: data.EmojiSet) -> Path:
     tokenizer = text.tokenizer(settings.work / "tokenizer", composer.all_texts())
 
     def begin(model: painter.Painter) -> None:
-        model.load_state_dict(
-            painter.load(settings.work / "one_step.pt", tokenizer).state_dict()
-        )
+        model.load_state_dict(painter.load(settings.work / "one_step.pt", tokenizer).state_dict())
 
     steps = settings.steps or (20 if settings.quick else 3000)
     plan = painter.Plan("teacher", steps, 5e-4, wide_every=12)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from models.recipe import captions, common, data, networks
 from models.recipe.common import Settings
@@ -57,9 +57,7 @@ def tokenizer(folder: Path, texts: list[str]) -> CLIPTokenizer:
         words = [*alphabet, *(letter + "</w>" for letter in alphabet)]
         words = list(dict.fromkeys([*words, *("".join(m) for m in merges), _START, _END]))
         vocabulary = {word: i for i, word in enumerate(words)}
-        CLIPTokenizer(
-            vocab=vocabulary, merges=merges, model_max_length=common.TOKENS
-        ).save_pretrained(folder)
+        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=common.TOKENS).save_pretrained(folder)
     loaded: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
     return loaded
 

@@ -21,9 +21,7 @@ def pipe() -> Any:
         warnings.simplefilter("ignore", FutureWarning)
         from diffusers import StableDiffusionPipeline
 
-        loaded = StableDiffusionPipeline.from_pretrained(
-            MODELS / "emoji-turbo", local_files_only=True
-        )
+        loaded = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-turbo", local_files_only=True)
     loaded.to(torch.float32)
     loaded.set_progress_bar_config(disable=True)
     return loaded

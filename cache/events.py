@@ -1,0 +1,112 @@
+"""Job events over Redis publish/subscribe: one connection per process, however many jobs are watched.
+
+Every process hears the events of all shards and hands each to those who watch that job. A watcher then needs no
+round trip of its own to subscribe, and thousands of them share one connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from cache.connection import reaching
+from cache.jobs import shard_prefix
+from contracts.ids import SHARDS
+from contracts.jobs import JobStatus
+
+LISTEN_S: Final = 1.0
+
+
+class Watchers:
+    """Who watches which job in this process: a queue each, ended by None."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, set[asyncio.Queue[JobStatus | None]]] = defaultdict(set)
+
+    @asynccontextmanager
+    async def add(self, job_id: str) -> AsyncIterator[AsyncIterator[JobStatus]]:
+        """Statuses of the job from now on; the iterator ends with `end`."""
+        queue: asyncio.Queue[JobStatus | None] = asyncio.Queue()
+        self._queues[job_id].add(queue)
+        try:
+            yield _until_none(queue)
+        finally:
+            self._queues[job_id].discard(queue)
+            if not self._queues[job_id]:
+                del self._queues[job_id]
+
+    def tell(self, job_id: str, status: JobStatus) -> None:
+        for queue in self._queues.get(job_id, ()):
+            queue.put_nowait(status)
+
+    def end(self) -> None:
+        """End every watch: what happens next will not be heard."""
+        for queues in self._queues.values():
+            for queue in queues:
+                queue.put_nowait(None)
+
+
+class RedisJobEvents:
+    """The `JobEvents` of a Redis server. Listens from the first watch on; `close` at the end."""
+
+    def __init__(self, client: Redis, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._watchers = Watchers()
+        self._starting = asyncio.Lock()
+        self._listener: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def watch(self, job_id: str) -> AsyncIterator[AsyncIterator[JobStatus]]:
+        async with self._starting:
+            if self._listener is None or self._listener.done():
+                self._listener = asyncio.create_task(self._listen(await self._subscribe()), name="job events")
+        async with self._watchers.add(job_id) as statuses:
+            yield statuses
+
+    async def close(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listener
+
+    async def _subscribe(self) -> PubSub:
+        channels = [f"{shard_prefix(shard)}events" for shard in SHARDS]
+        pubsub = self._client.pubsub()
+        try:
+            async with reaching("job events", self._timeout_s):
+                await pubsub.subscribe(*channels)
+                for _ in channels:
+                    # In force once the server has said so.
+                    await pubsub.get_message(timeout=self._timeout_s)
+        except BaseException:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
+            raise
+        return pubsub
+
+    async def _listen(self, pubsub: PubSub) -> None:
+        """Hand out events until the connection is lost; the next watch opens another."""
+        try:
+            while True:
+                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S)
+                if message is not None:
+                    job_id, _, status = message["data"].partition(" ")
+                    self._watchers.tell(job_id, JobStatus(status))
+        except (RedisError, OSError):
+            return
+        finally:
+            self._watchers.end()
+            with suppress(RedisError, OSError):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+
+async def _until_none(queue: asyncio.Queue[JobStatus | None]) -> AsyncIterator[JobStatus]:
+    while (status := await queue.get()) is not None:
+        yield status

@@ -1,0 +1,270 @@
+"""Job records in Redis: every transition is one Lua script, atomic on the job's shard. `lua/prelude.lua` lists the keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from cache.connection import reaching
+from contracts import ids
+from contracts.clock import Clock
+from contracts.errors import AttemptsExhausted, JobGone, JobNotFound
+from contracts.jobs import (
+    CacheStatus,
+    GenerationRequest,
+    Job,
+    JobFailure,
+    JobMessage,
+    JobResult,
+    JobStatus,
+    Lease,
+    NewJob,
+)
+from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted
+from contracts.settings import BackendSettings
+
+PREFIX: Final = "darkroom:"
+STALE_S: Final = 5.0
+"""A leader whose message has not been confirmed for this long is published again."""
+NOTHING: Final = Finished(applied=False)
+
+EXHAUSTED: Final = JobFailure(
+    code=AttemptsExhausted.code,
+    message="Every attempt to compute this job ended with the worker lost.",
+    retryable=True,
+)
+
+
+def shard_prefix(shard: str) -> str:
+    """The prefix of all keys of a shard, with the hash tag that keeps them on one node of a cluster."""
+    return f"{PREFIX}{{s{shard}}}:"
+
+
+def absent(job_id: str, now_s: float, retention_s: float) -> JobNotFound | JobGone:
+    """The error for an id without a record: its own time tells a forgotten job from one that never was."""
+    if ids.created_at(job_id) + retention_s < now_s:
+        return JobGone("This job ended long ago; its record is no longer kept.")
+    return JobNotFound("There is no such job.")
+
+
+class RedisJobStore:
+    """The `JobStore` on one Redis server or cluster. `skew_s` shifts its clock; for tests only."""
+
+    def __init__(self, client: Redis, settings: BackendSettings, clock: Clock) -> None:
+        self._client = client
+        self._settings = settings
+        self._clock = clock
+        self.skew_s = 0.0
+
+    async def submit(self, new: NewJob, result: JobResult | None = None) -> Submitted:
+        lead, record = await self._run(
+            "submit",
+            ids.shard_of(new.id),
+            new.id,
+            new.tenant,
+            new.key,
+            new.request.model,
+            new.request.model_dump_json(),
+            new.ttl_s,
+            "" if result is None else result.model_dump_json(),
+        )
+        return Submitted(job=_job(_paired(record)), lead=bool(lead))
+
+    async def confirm(self, job_id: str) -> None:
+        async with self._reaching():
+            await self._client.zrem(f"{shard_prefix(ids.shard_of(job_id))}outbox", job_id)
+
+    async def withdraw(self, job_id: str) -> Finished:
+        applied, promoted = await self._run("withdraw", ids.shard_of(job_id), job_id)
+        return Finished(bool(applied), _messages(promoted))
+
+    async def get(self, tenant: str, job_id: str) -> Job:
+        async with self._reaching():
+            record: dict[str, str] = await self._client.hgetall(_job_key(job_id))  # type: ignore[assignment]
+        if not record:
+            raise absent(job_id, self._clock.now() + self.skew_s, self._settings.job_retention_s)
+        if record["tenant"] != tenant or record["status"] == "withdrawn":
+            raise JobNotFound("There is no such job.")
+        return _job(record)
+
+    async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
+        # Each shard's newest, merged: a page costs two round trips however many shards there are. Ids sort by time, but
+        # their time is the API's and the score is the store's: one id's place is decided by its score alone.
+        async with self._reaching():
+            highest: str | float = "+inf"
+            if before is not None:
+                shard = shard_prefix(ids.shard_of(before))
+                score = await self._client.zscore(f"{shard}tenant:{tenant}", before)
+                highest = ids.created_at(before) if score is None else score
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for shard in ids.SHARDS:
+                    pipeline.zrange(
+                        f"{shard_prefix(shard)}tenant:{tenant}",
+                        highest,
+                        "-inf",
+                        desc=True,
+                        byscore=True,
+                        offset=0,
+                        num=limit + 1,
+                        withscores=True,
+                    )
+                found = [(score, job_id) for page in await pipeline.execute() for job_id, score in page]
+            if before is not None:
+                found = [place for place in found if place < (float(highest), before)]
+            newest = [job_id for _, job_id in sorted(found, reverse=True)[:limit]]
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for job_id in newest:
+                    pipeline.hgetall(_job_key(job_id))
+                records = await pipeline.execute()
+        return [_job(record) for record in records if record]
+
+    async def claim(self, message: JobMessage, worker_id: str) -> Claim:
+        answer = await self._run(
+            "claim",
+            ids.shard_of(message.job_id),
+            message.job_id,
+            message.tenant,
+            message.key,
+            message.request.model,
+            message.request.model_dump_json(),
+            message.created_at,
+            message.deadline,
+            worker_id,
+            self._settings.lease_s,
+            self._settings.max_attempts,
+            EXHAUSTED.model_dump_json(),
+        )
+        match answer:
+            case ["granted", attempt, started_at, claimed_at]:
+                return Granted(
+                    Lease(
+                        job_id=message.job_id, attempt=attempt, started_at=started_at, claimed_at=claimed_at
+                    )
+                )
+            case ["busy", retry_after_s]:
+                return Busy(float(retry_after_s))
+            case ["ended", status, promoted]:
+                return Ended(JobStatus(status), _messages(promoted))
+        raise AssertionError(answer)
+
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        kept = await asyncio.gather(
+            *(
+                self._run(
+                    "renew", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, self._settings.lease_s
+                )
+                for lease in leases
+            )
+        )
+        return [lease for lease, held in zip(leases, kept, strict=True) if not held]
+
+    async def release(self, lease: Lease, *, count_attempt: bool = False) -> bool:
+        counted = "1" if count_attempt else "0"
+        return bool(
+            await self._run("release", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, counted)
+        )
+
+    async def succeed(self, lease: Lease, result: JobResult) -> Finished:
+        applied = await self._run(
+            "succeed", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, result.model_dump_json()
+        )
+        return Finished(bool(applied))
+
+    async def fail(self, lease: Lease, failure: JobFailure) -> Finished:
+        applied, promoted = await self._run(
+            "fail", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, failure.model_dump_json()
+        )
+        return Finished(bool(applied), _messages(promoted))
+
+    async def cancel(self, tenant: str, job_id: str) -> tuple[Job, Finished]:
+        applied, promoted, record = await self._run("cancel", ids.shard_of(job_id), job_id, tenant)
+        fields = _paired(record)
+        if not fields or fields["status"] == "withdrawn":
+            raise absent(job_id, self._clock.now() + self.skew_s, self._settings.job_retention_s)
+        return _job(fields), Finished(bool(applied), _messages(promoted))
+
+    async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
+        stale, promoted = await self._run("sweep", shard, limit, STALE_S)
+        return _messages(stale), _messages(promoted)
+
+    async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
+        keys = [f"{shard_prefix(shard)}waiting:{model}" for shard in ids.SHARDS]
+        async with self._reaching():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.zcard(key)
+                for job_id in job_ids:
+                    pipeline.zscore(f"{shard_prefix(ids.shard_of(job_id))}waiting:{model}", job_id)
+                answers = await pipeline.execute()
+            scores: list[float | None] = answers[len(keys) :]
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for score in scores:
+                    for key in keys if score is not None else ():
+                        pipeline.zcount(key, "-inf", f"({score!r}")
+                counts = iter(await pipeline.execute())
+        ahead = [None if score is None else sum(next(counts) for _ in keys) for score in scores]
+        return sum(answers[: len(keys)]), ahead
+
+    async def _run(self, name: str, shard: str, *arguments: str | float) -> Any:
+        async with self._reaching():
+            return await self._client.register_script(_source(name))(
+                keys=[shard_prefix(shard)],
+                args=[self.skew_s, self._settings.job_retention_s, *arguments],
+            )
+
+    def _reaching(self) -> Any:
+        return reaching("job store", self._settings.redis_timeout_s)
+
+
+@cache
+def _source(name: str) -> str:
+    """A transition's script behind what all share. Scripts travel by their hash, and in full once after a restart."""
+    folder = files("cache") / "lua"
+    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+def _job_key(job_id: str) -> str:
+    return f"{shard_prefix(ids.shard_of(job_id))}job:{job_id}"
+
+
+def _paired(flat: Sequence[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _messages(parts: Sequence[Sequence[str]]) -> tuple[JobMessage, ...]:
+    return tuple(
+        JobMessage(
+            job_id=job_id,
+            tenant=tenant,
+            key=key,
+            request=GenerationRequest.model_validate_json(request),
+            created_at=float(created_at),
+            deadline=float(deadline),
+        )
+        for job_id, tenant, key, request, created_at, deadline in parts
+    )
+
+
+def _job(record: dict[str, str]) -> Job:
+    started, finished = record.get("started_at"), record.get("finished_at")
+    result, failure = record.get("result"), record.get("failure")
+    return Job(
+        id=record["id"],
+        tenant=record["tenant"],
+        key=record["key"],
+        request=GenerationRequest.model_validate_json(record["request"]),
+        status=JobStatus(record["status"]),
+        cache=CacheStatus(record["cache"]),
+        created_at=float(record["created_at"]),
+        deadline=float(record["deadline"]),
+        started_at=None if started is None else float(started),
+        finished_at=None if finished is None else float(finished),
+        attempt=int(record["attempt"]),
+        result=None if result is None else JobResult.model_validate_json(result),
+        failure=None if failure is None else JobFailure.model_validate_json(failure),
+    )

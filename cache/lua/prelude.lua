@@ -1,0 +1,132 @@
+-- What every transition shares; put before each script of this folder.
+--
+-- KEYS[1] is the prefix of a shard, `darkroom:{s0}:`. All keys below begin with it, so that in a cluster they live
+-- together and one script may touch them all. ARGV[1] shifts the clock (seconds, 0 outside of tests), ARGV[2] is the
+-- retention of ended jobs (seconds). The arguments of a script itself begin at ARGV[3].
+--
+--   job:<id>         hash   the record: static parts, status, stamps, attempt, lease, result or failure
+--   flight:<key>     hash   the computation of a key: leader, promotions, result once it has landed
+--   followers:<key>  list   jobs that wait for the flight, oldest first
+--   outbox           zset   leaders whose message is not known to be with the broker, by the time it was last tried
+--   deadlines        zset   live jobs by deadline
+--   waiting:<model>  zset   queued leaders by creation
+--   tenant:<tenant>  zset   all jobs of a tenant by creation
+--   events           channel `<id> <status>`, one message per change
+
+local P = KEYS[1]
+local TIME = redis.call('TIME')
+local NOW = tonumber(TIME[1]) + tonumber(TIME[2]) / 1e6 + tonumber(ARGV[1])
+local RETENTION = tonumber(ARGV[2])
+local MAX_PROMOTIONS = 2
+local LANDED_GRACE_S = 10
+local TERMINAL = { succeeded = true, failed = true, canceled = true, expired = true, withdrawn = true }
+
+local function seconds(time)
+  return string.format('%.6f', time)
+end
+
+local function job_key(id)
+  return P .. 'job:' .. id
+end
+
+local function field(id, name)
+  return redis.call('HGET', job_key(id), name)
+end
+
+local function live(id)
+  local status = field(id, 'status')
+  return status and not TERMINAL[status]
+end
+
+local function expire_at(key, time)
+  redis.call('PEXPIREAT', key, math.ceil(time * 1000))
+end
+
+local function announce(id, status)
+  redis.call('PUBLISH', P .. 'events', id .. ' ' .. status)
+end
+
+-- Writes the static part of a record that was created at `created` and must end by `deadline`.
+local function record(id, tenant, key, model, request, created, deadline)
+  redis.call('HSET', job_key(id), 'id', id, 'tenant', tenant, 'key', key, 'model', model, 'request', request,
+    'created_at', seconds(created), 'deadline', seconds(deadline), 'status', 'queued', 'cache', 'miss', 'attempt', 0)
+  expire_at(job_key(id), deadline + RETENTION)
+  local mine = P .. 'tenant:' .. tenant
+  redis.call('ZREMRANGEBYSCORE', mine, '-inf', seconds(NOW - RETENTION))
+  redis.call('ZADD', mine, seconds(created), id)
+  expire_at(mine, deadline + RETENTION)
+  redis.call('ZADD', P .. 'deadlines', seconds(deadline), id)
+end
+
+-- Makes the job the leader of its key, `promotions` failures after the first one.
+local function lead(id, promotions)
+  local flight = P .. 'flight:' .. field(id, 'key')
+  redis.call('HSET', flight, 'leader', id, 'promotions', promotions)
+  redis.call('HDEL', flight, 'result')
+  expire_at(flight, tonumber(field(id, 'deadline')) + RETENTION)
+  redis.call('ZADD', P .. 'waiting:' .. field(id, 'model'), field(id, 'created_at'), id)
+end
+
+local function to_outbox(id)
+  redis.call('ZADD', P .. 'outbox', seconds(NOW), id)
+end
+
+-- Takes the job out of every list of live jobs.
+local function unlist(id)
+  redis.call('ZREM', P .. 'outbox', id)
+  redis.call('ZREM', P .. 'deadlines', id)
+  redis.call('ZREM', P .. 'waiting:' .. field(id, 'model'), id)
+end
+
+-- Ends a live job, with more fields of its record in `...`.
+local function finish(id, status, ...)
+  unlist(id)
+  redis.call('HSET', job_key(id), 'status', status, 'finished_at', seconds(NOW), ...)
+  redis.call('PEXPIRE', job_key(id), math.ceil(RETENTION * 1000))
+  announce(id, status)
+end
+
+local function leads(id)
+  return redis.call('HGET', P .. 'flight:' .. field(id, 'key'), 'leader') == id
+end
+
+-- The leader `id` has ended without a picture: its key goes to the oldest live follower. With `failure` that counts
+-- against the flight, and once too often the rest fail alike. Answers the ids of those who lead now.
+local function hand_over(id, failure)
+  local key = field(id, 'key')
+  if not leads(id) then
+    redis.call('LREM', P .. 'followers:' .. key, 0, id)
+    return {}
+  end
+  local flight, followers = P .. 'flight:' .. key, P .. 'followers:' .. key
+  local promotions = tonumber(redis.call('HGET', flight, 'promotions'))
+  local next_one = redis.call('LPOP', followers)
+  while next_one and (promotions >= MAX_PROMOTIONS and failure or not live(next_one)) do
+    if live(next_one) then
+      finish(next_one, 'failed', 'failure', failure)
+    end
+    next_one = redis.call('LPOP', followers)
+  end
+  if not next_one then
+    redis.call('DEL', flight)
+    return {}
+  end
+  lead(next_one, failure and promotions + 1 or promotions)
+  to_outbox(next_one)
+  return { next_one }
+end
+
+-- Whether the lease of attempt `attempt` still holds the job.
+local function fenced(id, attempt)
+  local now = redis.call('HMGET', job_key(id), 'status', 'attempt')
+  return now[1] == 'running' and now[2] == attempt
+end
+
+-- What a message of the job is made of.
+local function parts(ids)
+  local all = {}
+  for i, id in ipairs(ids) do
+    all[i] = redis.call('HMGET', job_key(id), 'id', 'tenant', 'key', 'request', 'created_at', 'deadline')
+  end
+  return all
+end

@@ -1,0 +1,8 @@
+-- Extends a lease. ARGV: id, attempt, lease_s. Answers 0 where it is void: fenced off, ended, or past its deadline.
+
+local id, attempt, lease_s = ARGV[3], ARGV[4], tonumber(ARGV[5])
+if not fenced(id, attempt) or tonumber(field(id, 'deadline')) <= NOW then
+  return 0
+end
+redis.call('HSET', job_key(id), 'lease_until', seconds(NOW + lease_s))
+return 1

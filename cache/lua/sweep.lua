@@ -1,0 +1,26 @@
+-- Housekeeping of one shard, at most `limit` jobs of each kind. ARGV: limit, stale_s. Answers {stale, promoted}.
+
+local limit, stale_s = tonumber(ARGV[3]), tonumber(ARGV[4])
+local promoted = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', seconds(NOW), 'LIMIT', 0, limit)) do
+  if live(id) then
+    finish(id, 'expired')
+    for _, other in ipairs(hand_over(id)) do
+      promoted[#promoted + 1] = other
+    end
+  else
+    redis.call('ZREM', P .. 'deadlines', id)
+  end
+end
+
+local stale = {}
+local tried = seconds(NOW - stale_s)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'outbox', '-inf', tried, 'LIMIT', 0, limit)) do
+  if field(id, 'status') == 'queued' then
+    to_outbox(id) -- so that another sweep, now, does not answer it as well
+    stale[#stale + 1] = id
+  else
+    redis.call('ZREM', P .. 'outbox', id)
+  end
+end
+return { parts(stale), parts(promoted) }

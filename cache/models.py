@@ -1,0 +1,63 @@
+"""The model directory in Redis: specifications for good, workers as long as they keep announcing themselves."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from redis.asyncio import Redis
+
+from cache.connection import reaching
+from contracts.models import ModelSpec, ServedModel, WorkerInfo
+
+PREFIX: Final = "darkroom:{models}:"
+
+
+class RedisModelDirectory:
+    """The `ModelDirectory` on a Redis server: a hash of specifications, a set of worker ids, a key with a time to live
+    per worker."""
+
+    def __init__(self, client: Redis, worker_ttl_s: float, timeout_s: float) -> None:
+        self._client = client
+        self._ttl_ms = math.ceil(worker_ttl_s * 1000)
+        self._timeout_s = timeout_s
+
+    async def announce(self, spec: ModelSpec, worker: WorkerInfo) -> None:
+        async with reaching("model directory", self._timeout_s), self._client.pipeline() as pipeline:
+            pipeline.hset(f"{PREFIX}specs", spec.name, spec.model_dump_json())
+            pipeline.sadd(f"{PREFIX}workers", worker.id)
+            pipeline.set(f"{PREFIX}worker:{worker.id}", worker.model_dump_json(), px=self._ttl_ms)
+            await pipeline.execute()
+
+    async def withdraw(self, worker: WorkerInfo) -> None:
+        async with reaching("model directory", self._timeout_s), self._client.pipeline() as pipeline:
+            pipeline.srem(f"{PREFIX}workers", worker.id)
+            pipeline.delete(f"{PREFIX}worker:{worker.id}")
+            await pipeline.execute()
+
+    async def models(self) -> Sequence[ServedModel]:
+        async with reaching("model directory", self._timeout_s):
+            async with self._client.pipeline() as pipeline:
+                pipeline.hvals(f"{PREFIX}specs")
+                pipeline.smembers(f"{PREFIX}workers")
+                specs, ids = await pipeline.execute()
+            names = sorted(ids)
+            found = await self._client.mget([f"{PREFIX}worker:{name}" for name in names]) if names else []
+            gone = [name for name, info in zip(names, found, strict=True) if info is None]
+            if gone:
+                await self._client.srem(f"{PREFIX}workers", *gone)
+        workers = [WorkerInfo.model_validate_json(info) for info in found if info is not None]
+        return served([ModelSpec.model_validate_json(spec) for spec in specs], workers)
+
+
+def served(specs: Sequence[ModelSpec], workers: Sequence[WorkerInfo]) -> list[ServedModel]:
+    """Every specification with its workers; models by name, workers by id."""
+    by_model: dict[str, list[WorkerInfo]] = defaultdict(list)
+    for worker in sorted(workers, key=lambda worker: worker.id):
+        by_model[worker.model].append(worker)
+    return [
+        ServedModel(spec=spec, workers=tuple(by_model[spec.name]))
+        for spec in sorted(specs, key=lambda spec: spec.name)
+    ]

