@@ -1,0 +1,117 @@
+"""What lies on the broker: one durable queue per model, where refused messages go, and the shape of a message.
+
+The names and arguments here are a contract between API and workers: whoever comes first declares the queue, and all
+others must declare it alike.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from kombu import Connection, Queue
+
+from contracts.jobs import JobMessage
+from contracts.settings import BackendSettings
+
+TASK_NAME: Final = "darkroom.generate"
+DEAD_LETTER_QUEUE: Final = "darkroom.dead"
+DELIVERY_LIMIT: Final = 50
+"""Deliveries of one message before it counts as poison. Far above the attempts of a job, which the job store counts: a
+crash also redelivers the innocent messages that the worker held."""
+VISIBILITY_S: Final = 30.0
+"""On Redis alone: how long an unacknowledged message stays with a worker that may be dead."""
+
+
+def queue_name(model: str) -> str:
+    """The queue of a model's jobs."""
+    return f"darkroom.jobs.{model}"
+
+
+def job_queue(model: str, settings: BackendSettings) -> Queue:
+    """The model's queue: replicated, bounded, refusing rather than dropping, its poison kept. Redis ignores all that."""
+    name = queue_name(model)
+    return Queue(
+        name,
+        exchange="",
+        routing_key=name,
+        durable=True,
+        queue_arguments={
+            "x-queue-type": "quorum",
+            "x-overflow": "reject-publish",
+            "x-max-length": settings.queue_max_length,
+            "x-delivery-limit": DELIVERY_LIMIT,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
+            "x-dead-letter-strategy": "at-least-once",
+        },
+    )
+
+
+def dead_letter_queue() -> Queue:
+    return Queue(
+        DEAD_LETTER_QUEUE,
+        exchange="",
+        routing_key=DEAD_LETTER_QUEUE,
+        durable=True,
+        queue_arguments={"x-queue-type": "quorum"},
+    )
+
+
+def declare(channel: Any, model: str, settings: BackendSettings) -> None:
+    """Declares the model's queue and the dead letter queue. Raises the transport's errors."""
+    for queue in (dead_letter_queue(), job_queue(model, settings)):
+        queue(channel).declare()
+
+
+def is_redis(url: str) -> bool:
+    """Whether the broker is Redis, which knows neither confirms nor queue limits."""
+    return url.startswith(("redis://", "rediss://"))
+
+
+def transport_options(url: str) -> dict[str, Any]:
+    """Options of the consumers' transport."""
+    return {"visibility_timeout": VISIBILITY_S} if is_redis(url) else {}
+
+
+def publisher_connection(settings: BackendSettings) -> Connection:
+    """A connection to publish on, not yet open, on which nothing waits longer than the publish timeout."""
+    limit_s = settings.publish_timeout_s
+    if is_redis(settings.broker_url):
+        options: dict[str, Any] = {"socket_timeout": limit_s, "socket_connect_timeout": limit_s}
+    else:
+        # Confirms alone bound nothing: a dead peer is noticed by the socket's own timeouts.
+        options = {"confirm_publish": True, "read_timeout": limit_s, "write_timeout": limit_s}
+    return Connection(settings.broker_url, connect_timeout=limit_s, heartbeat=0, transport_options=options)
+
+
+def task_message(message: JobMessage) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
+    """Body, headers and properties of a job as a Celery task, message protocol 2
+    (https://docs.celeryq.dev/en/stable/internals/protocol.html). The task's id is the job's."""
+    task_id = message.job_id
+    body = json.dumps(
+        [
+            [message.model_dump(mode="json")],
+            {},
+            {"callbacks": None, "errbacks": None, "chain": None, "chord": None},
+        ]
+    )
+    headers = {
+        "lang": "py",
+        "task": TASK_NAME,
+        "id": task_id,
+        "root_id": task_id,
+        "parent_id": None,
+        "group": None,
+        "retries": 0,
+        "eta": None,
+        "expires": None,
+        "timelimit": [None, None],
+        # Celery logs these: no prompt may be in them.
+        "argsrepr": f"({task_id})",
+        "kwargsrepr": "{}",
+        "origin": "darkroom",
+        "ignore_result": True,
+    }
+    properties = {"correlation_id": task_id, "message_id": task_id}
+    return body.encode("utf-8"), headers, properties
