@@ -1,0 +1,119 @@
+"""The decisions of the batcher, by their properties."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.engine import BatchKey
+from scheduler.estimate import Throughput
+from scheduler.limits import PROBE_AFTER, BatchLimits
+from scheduler.policy import Waiting, choose
+from scheduler.recovery import Again, Failure, GiveUp, after_failure
+
+
+def key(width: int = 64) -> BatchKey:
+    return BatchKey(model="m", width=width, height=64, num_inference_steps=1, guidance_scale=0.0)
+
+
+waiting = st.lists(st.builds(Waiting, st.sampled_from([key(64), key(96)]), st.integers(0, 2)), max_size=30)
+
+
+@given(waiting, st.integers(1, 8))
+def test_the_oldest_goes_with_all_that_may_go_with_it(images: list[Waiting], limit: int) -> None:
+    chosen = choose(images, lambda _: limit)
+    assert chosen == sorted(set(chosen))
+    if not images:
+        assert chosen == []
+        return
+    assert chosen[0] == 0
+    assert {images[i] for i in chosen} == {images[0]}
+    alike = [i for i, image in enumerate(images) if image == images[0]]
+    assert chosen == alike[:limit], "full, and in order of arrival"
+
+
+@given(waiting, st.integers(1, 8))
+def test_every_image_goes_once_and_the_device_never_idles(images: list[Waiting], limit: int) -> None:
+    left, batches = list(images), 0
+    while left:
+        chosen = set(choose(left, lambda _: limit))
+        assert chosen
+        left = [image for i, image in enumerate(left) if i not in chosen]
+        batches += 1
+    assert batches <= len(images)
+
+
+def test_limits_halve_on_out_of_memory_and_are_remembered_per_key() -> None:
+    limits = BatchLimits(8)
+    limits.out_of_memory(key(64), 8)
+    assert limits.limit(key(64)) == 4
+    assert limits.limit(key(96)) == 8
+    limits.out_of_memory(key(64), 3)
+    assert limits.limit(key(64)) == 1
+    limits.out_of_memory(key(64), 1)
+    assert limits.limit(key(64)) == 1
+
+
+def test_a_lowered_limit_is_probed_after_many_full_batches() -> None:
+    limits = BatchLimits(8)
+    limits.out_of_memory(key(), 8)
+    for _ in range(PROBE_AFTER * 10):
+        limits.fitted(key(), 2)
+    assert limits.limit(key()) == 4, "batches below the limit prove nothing"
+    for _ in range(PROBE_AFTER):
+        limits.fitted(key(), 4)
+    assert limits.limit(key()) == 5
+    for _ in range(PROBE_AFTER * 20):
+        limits.fitted(key(), limits.limit(key()))
+    assert limits.limit(key()) == 8, "never above the configured limit"
+
+
+@given(st.integers(1, 16), st.data())
+def test_bisection_finds_the_one_bad_image(size: int, data: st.DataObject) -> None:
+    bad = data.draw(st.integers(0, size - 1))
+    numbers, runs = itertools.count(1), 0
+    group, given_up, done = dict.fromkeys(range(size), 0), set[int](), set[int]()
+    while left := [i for i in range(size) if i not in given_up | done]:
+        batch = [i for i in left if group[i] == group[left[0]]]
+        runs += 1
+        if bad not in batch:
+            done |= set(batch)
+            continue
+        verdicts = after_failure(
+            Failure.FAULT, [group[i] for i in batch], [0] * len(batch), lambda: next(numbers)
+        )
+        for i, verdict in zip(batch, verdicts, strict=True):
+            if isinstance(verdict, GiveUp):
+                given_up.add(i)
+            else:
+                group[i] = verdict.group
+    assert given_up == {bad}
+    assert runs <= 2 * size.bit_length() + 1
+
+
+def test_after_a_crash_every_image_runs_alone_and_the_culprit_is_given_up_once_it_crashes_alone() -> None:
+    numbers = itertools.count(1)
+    verdicts = after_failure(Failure.CRASH, [0, 0, 0], [0, 0, 0], lambda: next(numbers))
+    assert verdicts == [Again(1), Again(2), Again(3)]
+    assert after_failure(Failure.CRASH, [1], [1], lambda: next(numbers)) == [GiveUp()]
+    assert after_failure(Failure.CRASH, [0], [0], lambda: next(numbers)) == [Again(4)], (
+        "alone, but the first time"
+    )
+
+
+def test_out_of_memory_blames_the_batch_not_the_images() -> None:
+    assert after_failure(Failure.OUT_OF_MEMORY, [0, 0], [0, 0], int) == [Again(0), Again(0)]
+    assert after_failure(Failure.OUT_OF_MEMORY, [0], [0], int) == [GiveUp()]
+
+
+def test_throughput_follows_the_last_batches() -> None:
+    seen = Throughput()
+    assert seen.images_per_s() == 0.0
+    seen.batch(8, 2.0)
+    assert seen.images_per_s() == pytest.approx(4.0)
+    for _ in range(80):
+        seen.batch(8, 1.0)
+    assert seen.images_per_s() == pytest.approx(8.0, rel=0.01)
