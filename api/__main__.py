@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from broker.publisher import open_publisher
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from api.app import create_app
 from api.services import Services
+from broker.publisher import open_publisher
 from cache.stores import open_stores
 from contracts.clock import SystemClock
 from contracts.errors import SettingsError

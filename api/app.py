@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from broker.relay import Relay
 from fastapi import FastAPI
 
 from api import errors
@@ -17,6 +16,7 @@ from api.routes import health, images, jobs, models, page
 from api.services import Services
 from api.submit import JobService
 from api.wait import Waiters
+from broker.relay import Relay
 from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.ports import Publisher

@@ -11,11 +11,10 @@ import secrets
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from broker.relay import publish_all
-
 from api.catalogue import Catalogue
 from api.normalise import checked_model_name, normalise
 from api.schemas import JobRequest
+from broker.relay import publish_all
 from cache.keys import request_key, tenant_scope
 from cache.stores import Stores
 from contracts.clock import Clock

@@ -1,0 +1,47 @@
+"""`python -m worker`: one worker for one model, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import sys
+
+from prometheus_client import start_http_server
+
+from contracts.errors import SettingsError
+from contracts.settings import WorkerSettings
+from telemetry import logs
+from worker.app import consume, create_app
+from worker.engine.host import EngineUnloadable
+from worker.naming import model_name
+from worker.runtime import Runtime
+
+log = logs.get_logger("worker")
+
+
+def main() -> int:
+    try:
+        settings = WorkerSettings.from_env()
+    except SettingsError as error:
+        sys.stderr.write(f"darkroom worker: {error}\n")
+        return 2
+    logs.configure(settings, service="worker")
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port)
+    runtime = Runtime(settings)
+    try:
+        spec = runtime.start()
+    except EngineUnloadable as error:
+        log.error("model_unloadable", model=model_name(settings), reason=str(error))
+        runtime.stop()
+        return 1
+    try:
+        consume(create_app(settings, runtime, spec), settings, runtime)
+    except SystemExit as ended:
+        # Celery leaves this way, whatever it was that ended it.
+        log.info("consumer_ended", code=str(ended.code))
+    finally:
+        runtime.stop()
+    return 1 if runtime.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The Celery application: one task on one queue, a thread per message in hand, acked when the job has ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, signals
+from celery.exceptions import Reject
+from pydantic import ValidationError
+
+from broker.topology import TASK_NAME, job_queue, transport_options
+from contracts.jobs import JobMessage
+from contracts.models import ModelSpec
+from contracts.settings import WorkerSettings
+from telemetry.logs import get_logger
+from worker.job import Verdict
+from worker.runtime import Runtime
+
+HEARTBEAT_S = 20
+
+log = get_logger(__name__)
+
+
+def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> Celery:
+    """The application that consumes the queue of `spec` for `runtime`."""
+    queue = job_queue(spec.name, settings)
+    app = Celery("darkroom", broker=settings.broker_url, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_queues=[queue],
+        task_default_queue=queue.name,
+        task_create_missing_queues=False,
+        task_acks_late=True,
+        task_acks_on_failure_or_timeout=False,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+        broker_heartbeat=HEARTBEAT_S,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=transport_options(settings.broker_url),
+    )
+
+    def generate(message: Any) -> None:
+        """One job. The message is acked when this returns, requeued or dead-lettered by `Reject`."""
+        try:
+            job = JobMessage.model_validate(message)
+        except ValidationError as error:
+            # Of another version, or no job at all: kept aside for people to look at.
+            log.error("message_refused", faults=error.error_count())
+            raise Reject("not a job message", requeue=False) from None
+        if runtime.run(job) is Verdict.REQUEUE:
+            raise Reject("given back", requeue=True)
+
+    app.task(generate, name=TASK_NAME)
+    return app
+
+
+def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> None:
+    """Consumes until SIGTERM or SIGINT, then drains. Two batches of messages are in hand: one runs, one gathers."""
+    signals.setup_logging.connect(_keep_our_logging)
+    signals.worker_shutting_down.connect(lambda **_: runtime.drain(), weak=False)
+    app.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={2 * settings.max_batch}",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "--quiet",
+            f"--loglevel={settings.log_level}",
+        ]
+    )
+
+
+def _keep_our_logging(**_: Any) -> None:
+    """Connected, so that Celery leaves logging alone."""

@@ -1,0 +1,87 @@
+"""`python -m worker.engine SOCKET LIFELINE`: the engine process. It serves one host and ends with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from contracts.engine import ImageEngine
+from contracts.errors import OutOfMemory
+from contracts.settings import WorkerSettings
+from scheduler.recovery import Failure
+from telemetry import logs
+from worker.engine.wire import Batch, Done, Failed, Ready, Unloadable
+from worker.naming import model_name
+
+log = logs.get_logger("worker.engine")
+
+
+def build(settings: WorkerSettings) -> ImageEngine:
+    """The engine of the settings. torch is imported here and nowhere before."""
+    name = model_name(settings)
+    if settings.engine == "fake":
+        from worker.engine.fake import FakeEngine
+
+        return FakeEngine(settings, name)
+    from worker.engine.diffusers import DiffusersEngine
+
+    return DiffusersEngine(settings, name)
+
+
+def serve(connection: Connection[Any, Any], settings: WorkerSettings) -> None:
+    """Load, then answer batches until the host hangs up."""
+    try:
+        engine = build(settings)
+        spec = engine.load()
+    except Exception as error:
+        log.error("engine_unloadable", error=type(error).__name__, stack=traceback.format_exc())
+        connection.send(Unloadable(f"{type(error).__name__}: {error}"))
+        return
+    connection.send(Ready(spec))
+    while True:
+        try:
+            connection.send(run(engine, connection.recv()))
+        except EOFError:
+            return
+
+
+def run(engine: ImageEngine, batch: Batch) -> Done | Failed:
+    """One batch; whatever the model raises becomes an answer."""
+    begun = time.perf_counter()
+    try:
+        images = engine.generate(batch.key, batch.tasks)
+    except OutOfMemory as error:
+        return Failed(Failure.OUT_OF_MEMORY, error.message)
+    except Exception as error:
+        # Messages of the model's libraries may repeat a prompt: type and place must do for the log.
+        stack = "".join(traceback.format_tb(error.__traceback__))
+        log.warning("engine_fault", error=type(error).__name__, images=len(batch.tasks), stack=stack)
+        return Failed(Failure.FAULT, type(error).__name__)
+    return Done(images, time.perf_counter() - begun)
+
+
+def _end_with(lifeline: int) -> None:
+    """Ends the process when the host's end of the pipe closes, even in the middle of a batch."""
+    os.read(lifeline, 1)
+    os._exit(1)
+
+
+def main() -> None:
+    # The host decides: a Ctrl-C at the terminal reaches the whole group, and the running batch is still wanted.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    socket, lifeline = int(sys.argv[1]), int(sys.argv[2])
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    settings = WorkerSettings.from_env()
+    logs.configure(settings, service="engine")
+    serve(Connection(socket), settings)
+
+
+if __name__ == "__main__":
+    main()

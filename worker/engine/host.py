@@ -1,0 +1,122 @@
+"""The host: starts the engine process, hands it batches, and kills it when it crashes or hangs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Connection
+from typing import Final
+
+from contracts.models import ModelSpec
+from contracts.settings import WorkerSettings
+from scheduler.recovery import Failure
+from worker.engine.wire import Batch, Done, Failed, Ready, Unloadable
+
+END_S: Final = 5.0
+DYING_S: Final = 0.5
+
+
+class EngineUnloadable(Exception):
+    """The engine cannot load its model: there is no use in going on."""
+
+
+class EngineHost:
+    """One engine process at a time. One thread at a time may call `start` and `run`; `kill` may come from any."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection[object, object] | None = None
+        self._lifeline: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process, for measurements and fault tests."""
+        process = self._process
+        return None if process is None else process.pid
+
+    def start(self) -> ModelSpec:
+        """A fresh process, its model loaded. Raises `EngineUnloadable`."""
+        self.kill()
+        ours, theirs = socket.socketpair()
+        read_end, write_end = os.pipe()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker.engine", str(theirs.fileno()), str(read_end)],
+                pass_fds=(theirs.fileno(), read_end),
+                env={**os.environ, **_thread_limits(self._settings), **self._settings.to_env()},
+                stdin=subprocess.DEVNULL,
+            )
+        os.close(read_end)
+        with self._lock:
+            self._process, self._lifeline = process, write_end
+            self._connection = Connection(ours.detach())
+        answer = self._answer(self._settings.load_timeout_s)
+        if isinstance(answer, Ready):
+            return answer.spec
+        self.kill()
+        if isinstance(answer, Unloadable):
+            raise EngineUnloadable(answer.reason)
+        raise EngineUnloadable(
+            f"The engine did not load its model within {self._settings.load_timeout_s:g} s, or ended."
+        )
+
+    def run(self, batch: Batch) -> Done | Failed:
+        """The engine's answer. One that dies or does not answer in time is killed; `start` it again before the next batch."""
+        connection = self._connection
+        if connection is None:
+            return Failed(Failure.CRASH, "The engine process is gone.")
+        try:
+            connection.send(batch)
+        except OSError:
+            answer = None
+        else:
+            answer = self._answer(self._settings.batch_timeout_s)
+        if isinstance(answer, Done | Failed):
+            return answer
+        reason = "The engine process died." if self._ended() else "The engine hung."
+        self.kill()
+        return Failed(Failure.CRASH, reason)
+
+    def kill(self) -> None:
+        """End the process now, if there is one. A `run` in progress answers `CRASH`."""
+        with self._lock:
+            process, lifeline = self._process, self._lifeline
+            self._process = self._lifeline = None
+            connection, self._connection = self._connection, None
+        if process is None:
+            return
+        process.kill()
+        process.wait(END_S)
+        if connection is not None:
+            connection.close()
+        if lifeline is not None:
+            os.close(lifeline)
+
+    def _ended(self) -> bool:
+        process = self._process
+        try:
+            # A process closes its socket a moment before it is gone.
+            return process is None or process.wait(DYING_S) is not None
+        except subprocess.TimeoutExpired:
+            return False
+
+    def _answer(self, timeout_s: float) -> object:
+        """The next word of the engine; None when it hung up or the time is over."""
+        connection = self._connection
+        if connection is None:
+            return None
+        try:
+            return connection.recv() if connection.poll(timeout_s) else None
+        except (EOFError, OSError):
+            return None
+
+
+def _thread_limits(settings: WorkerSettings) -> dict[str, str]:
+    # Read by the mathematical libraries when they load. Threads that spin while they wait would starve each other.
+    count = str(settings.torch_threads)
+    return {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OMP_WAIT_POLICY": "PASSIVE"}

@@ -1,0 +1,137 @@
+"""The worker's inner life: an event loop on a thread of its own, to which Celery's threads hand their messages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
+
+from broker.publisher import open_publisher
+from cache.stores import Stores, open_stores
+from contracts.clock import Clock, SystemClock
+from contracts.errors import StoreUnavailable
+from contracts.jobs import JobMessage
+from contracts.models import ModelSpec, WorkerInfo
+from contracts.settings import WorkerSettings
+from telemetry import metrics
+from telemetry.logs import get_logger
+from worker.batcher import Batcher
+from worker.encode import Encoder
+from worker.engine.host import EngineHost, EngineUnloadable
+from worker.job import JobRunner, Verdict
+from worker.leases import Leases
+from worker.naming import worker_id
+
+T = TypeVar("T")
+
+STOP_S: Final = 10.0
+
+log = get_logger(__name__)
+
+
+class Runtime:
+    """Everything of a worker but the consumer. `start`; `run` from many threads; `drain`, then `stop`."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._clock: Clock = SystemClock()
+        self._id = worker_id()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="runtime", daemon=True)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._runner: JobRunner
+        self._batcher: Batcher
+        self._stores: Stores
+        self._spec: ModelSpec
+        self._info: WorkerInfo | None = None
+        self.failed = False
+        """Whether the engine is beyond repair: the process should end with an error."""
+
+    def start(self) -> ModelSpec:
+        """Load the model and announce it. Raises `EngineUnloadable`."""
+        self._thread.start()
+        return self._call(self._start()).result()
+
+    def run(self, message: JobMessage) -> Verdict:
+        """The job, from any thread; returns when the message may be answered."""
+        return self._call(self._runner.run(message)).result()
+
+    def drain(self) -> None:
+        """Begin to end: the running batch may finish within the drain timeout, all else is given back at once."""
+        self._loop.call_soon_threadsafe(self._drain)
+
+    def stop(self) -> None:
+        """End the engine and close all connections; after the consumer has ended."""
+        self._call(self._stop()).result(STOP_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_S)
+        self._loop.close()
+
+    async def _start(self) -> ModelSpec:
+        settings = self._settings
+        self._stores = open_stores(settings)
+        self._publisher = open_publisher(settings)
+        self._encoder = Encoder(settings.image_format)
+        leases = Leases(self._stores.jobs, settings.heartbeat_s)
+        self._batcher = Batcher(EngineHost(settings), settings)
+        self._runner = JobRunner(
+            self._id, self._stores, self._publisher, self._batcher, self._encoder, leases, self._clock
+        )
+        self._spec = await self._batcher.start()
+        info = self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())
+        batching = asyncio.create_task(self._batcher.run(), name="batcher")
+        batching.add_done_callback(self._batcher_ended)
+        beating = asyncio.create_task(self._announce(info), name="heartbeat")
+        self._tasks = [batching, beating, asyncio.create_task(leases.run(), name="leases")]
+        log.info("worker_ready", worker=self._id, model=self._spec.name, revision=self._spec.revision)
+        return self._spec
+
+    async def _announce(self, info: WorkerInfo) -> None:
+        while True:
+            rate = self._batcher.throughput.images_per_s()
+            try:
+                await self._stores.models.announce(self._spec, info.model_copy(update={"images_per_s": rate}))
+            except StoreUnavailable as error:
+                metrics.REPAIRED.labels("announce").inc()
+                log.warning("announce_failed", code=error.code)
+            await asyncio.sleep(self._settings.heartbeat_s)
+
+    def _batcher_ended(self, batching: asyncio.Task[None]) -> None:
+        error = None if batching.cancelled() else batching.exception()
+        if error is not None:
+            reason = str(error) if isinstance(error, EngineUnloadable) else type(error).__name__
+            log.error("batcher_failed", reason=reason)
+            self.failed = True
+            self._runner.drain()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _drain(self) -> None:
+        log.info("worker_draining", worker=self._id)
+        self._runner.drain()
+        self._loop.call_later(self._settings.drain_timeout_s, self._cut_short)
+
+    def _cut_short(self) -> None:
+        log.warning("drain_timed_out", worker=self._id)
+        self._tasks.append(asyncio.create_task(self._batcher.stop()))
+
+    async def _stop(self) -> None:
+        await self._batcher.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            if self._info is not None:
+                await self._stores.models.withdraw(self._info)
+        except StoreUnavailable:
+            # It is forgotten by itself when its time to live is over.
+            metrics.REPAIRED.labels("withdraw_worker").inc()
+        self._encoder.close()
+        await self._publisher.close()
+        await self._stores.close()
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
