@@ -65,18 +65,16 @@ def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> None:
     """Consumes until SIGTERM or SIGINT, then drains. Two batches of messages are in hand: one runs, one gathers."""
     signals.setup_logging.connect(_keep_our_logging)
     signals.worker_shutting_down.connect(lambda **_: runtime.drain(), weak=False)
-    app.worker_main(
-        [
-            "worker",
-            "--pool=threads",
-            f"--concurrency={2 * settings.max_batch}",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-            "--quiet",
-            f"--loglevel={settings.log_level}",
-        ]
+    worker = app.Worker(
+        pool="threads",
+        concurrency=2 * settings.max_batch,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        loglevel=settings.log_level.upper(),
     )
+    worker.start()
 
 
 def _keep_our_logging(**_: Any) -> None:

@@ -17,6 +17,8 @@ from worker.engine.wire import Batch, Done, Failed, Ready, Unloadable
 
 END_S: Final = 5.0
 DYING_S: Final = 0.5
+_QUIET: Final = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
+"""Their warnings are of parts that we do not use; what goes wrong, they raise."""
 
 
 class EngineUnloadable(Exception):
@@ -48,7 +50,7 @@ class EngineHost:
             process = subprocess.Popen(
                 [sys.executable, "-m", "worker.engine", str(theirs.fileno()), str(read_end)],
                 pass_fds=(theirs.fileno(), read_end),
-                env={**os.environ, **_thread_limits(self._settings), **self._settings.to_env()},
+                env={**os.environ, **_QUIET, **_thread_limits(self._settings), **self._settings.to_env()},
                 stdin=subprocess.DEVNULL,
             )
         os.close(read_end)
