@@ -68,7 +68,7 @@ def train(settings: Settings, emoji: data.EmojiSet) -> Path:
     path = settings.work / "autoencoder.pt"
     torch.manual_seed(settings.seed)
     canvases = data.canvases(emoji)
-    model = build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build().to(memory_format=torch.channels_last)
     average = common.Average(model, 0.998)
     optimiser = torch.optim.AdamW(model.parameters(), 1.5e-3, betas=(0.9, 0.98), weight_decay=1e-4)
     start = 0

@@ -206,10 +206,10 @@ def choose_concepts(emojis: list[dict[str, Any]]) -> tuple[Concept, ...]:
             owners.setdefault(part, set()).add(name)
     table = []
     for name, emoji in rows:
-        words = [emoji["label"].lower(), *(tag.lower() for tag in emoji.get("tags", ()))]
+        tags = [emoji["label"].lower(), *(tag.lower() for tag in emoji.get("tags", ()))]
         unique = dict.fromkeys(
             word
-            for word in words
+            for word in tags
             if owners.get(word) == {name}
             and word not in names
             and word not in COLOURS

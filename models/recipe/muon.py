@@ -56,7 +56,8 @@ class Both:
     """AdamW and Muon behind one `step`: the optimiser of a painter."""
 
     def __init__(self, encoder: nn.Module, unet: nn.Module, lr: float) -> None:
-        matrices, rest = [], []
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, p in unet.named_parameters():
             inner = p.ndim >= 2 and not name.startswith(("conv_in", "conv_out"))
             (matrices if inner else rest).append(p)

@@ -36,7 +36,7 @@ def learn_merges(texts: list[str]) -> list[tuple[str, str]]:
     learner.pre_tokenizer = rules.pre_tokenizer
     learner.train_from_iterator(
         sorted(texts),
-        trainers.BpeTrainer(  # type: ignore[call-arg]
+        trainers.BpeTrainer(
             vocab_size=VOCABULARY,
             min_frequency=2,
             end_of_word_suffix="</w>",
