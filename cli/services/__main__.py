@@ -1,0 +1,47 @@
+"""`python -m cli.services`: provides the server programs that the tests need, or says what to install."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+from cli.services.process import ServiceError
+from cli.services.rabbitmq import find_script
+from cli.services.redis import find_server
+
+
+def missing() -> list[str]:
+    """The Debian packages of what is not on this machine."""
+    absent = []
+    if find_script("rabbitmq-server") is None:
+        absent.append("rabbitmq-server")
+    try:
+        find_server()
+    except ServiceError:
+        absent.append("redis-server")
+    return absent
+
+
+def main() -> int:
+    packages = missing()
+    if not packages:
+        return 0
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        # The run level keeps the packages from starting services of their own.
+        environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        for step in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *packages]):
+            subprocess.run(["apt-get", *step], env=environ, check=True, stdout=subprocess.DEVNULL)
+        return 0 if not missing() else 1
+    if shutil.which("docker") and packages == ["rabbitmq-server"]:
+        return 0
+    sys.stderr.write(
+        f"The tests need {' and '.join(packages)}. On Debian and Ubuntu: "
+        f"sudo apt-get install {' '.join(packages)}. Or start a Docker engine for RabbitMQ.\n"
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
