@@ -30,7 +30,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
         },
         206: {"description": "The bytes of one `Range`."},
         304: {"description": "The copy named by `If-None-Match` is good."},
-        **failures(404, 416, 503),
+        **failures(404, 416, 422, 503),
     },
 )
 async def image(

@@ -93,7 +93,7 @@ async def list_jobs(
     "/{job_id}",
     summary="Read a job",
     response_class=Response,
-    responses={200: {"model": JobView, "headers": {**_AGAIN, **_APPLIED}}, **failures(404, 410, 503)},
+    responses={200: {"model": JobView, "headers": {**_AGAIN, **_APPLIED}}, **failures(404, 410, 422, 503)},
 )
 async def read(request: Request, services: Wired, job_id: str, prefer: Prefer = None) -> Response:
     """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed."""
@@ -105,7 +105,7 @@ async def read(request: Request, services: Wired, job_id: str, prefer: Prefer = 
     "/{job_id}/cancel",
     summary="Cancel a job",
     response_class=Response,
-    responses={200: {"model": JobView}, **failures(404, 410, 503)},
+    responses={200: {"model": JobView}, **failures(404, 410, 422, 503)},
 )
 async def cancel(services: Wired, job_id: str) -> Response:
     """End a job before its batch runs. One that has ended stays as it is; asking twice does no harm."""

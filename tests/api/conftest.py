@@ -1,0 +1,98 @@
+"""The application on stores and a publisher in memory, spoken to through ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from api.app import create_app
+from broker.memory import MemoryPublisher
+from cache.memory import memory_stores
+from cache.stores import Stores
+from contracts.clock import ManualClock
+from contracts.jobs import ImageRef, Job, JobMessage, JobResult, Timings
+from contracts.models import WorkerInfo
+from contracts.ports import Granted
+from contracts.settings import ApiSettings
+from tests.cache.test_others import spec
+
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+
+
+@dataclass(frozen=True)
+class Door:
+    """The API under test, what lies behind it, and a worker's hands."""
+
+    http: httpx.AsyncClient
+    stores: Stores
+    publisher: MemoryPublisher
+    clock: ManualClock
+
+    async def submit(self, **body: Any) -> dict[str, Any]:
+        response = await self.http.post("/v1/jobs", json={"prompt": "a red apple", **body})
+        assert response.status_code == 202, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def work(self, message: JobMessage | None = None) -> Job:
+        """Do what a worker does with the newest message."""
+        message = message or self.publisher.published[-1]
+        claim = await self.stores.jobs.claim(message, "w")
+        assert isinstance(claim, Granted)
+        name = await self.stores.blobs.put(PICTURE, "png")
+        request = message.request
+        image = ImageRef(
+            name=name,
+            width=request.width,
+            height=request.height,
+            seed=request.seed,
+            content_type="image/png",
+            size_bytes=len(PICTURE),
+        )
+        result = JobResult(
+            images=(image,),
+            timings=Timings(queued_ms=1, batch_ms=2, encode_ms=3, batch_size=4),
+            warnings=("cut",),
+        )
+        assert (await self.stores.jobs.succeed(claim.lease, result)).applied
+        await self.stores.results.put(message.key, result)
+        return await self.stores.jobs.get(message.tenant, message.job_id)
+
+
+Opener = Callable[..., Coroutine[Any, Any, Door]]
+
+
+@pytest.fixture
+async def opened(anyio_backend: str) -> AsyncIterator[Opener]:
+    """Opens doors with settings of their own, and closes them."""
+    closers: list[Callable[[], Coroutine[Any, Any, object]]] = []
+
+    async def open_door(models: tuple[str, ...] = ("m",), **settings: Any) -> Door:
+        given = ApiSettings.model_validate(settings)
+        clock, publisher = ManualClock(), MemoryPublisher()
+        stores = memory_stores(given, clock)
+        for name in models:
+            worker = WorkerInfo(id=f"w-{name}", model=name, started_at=1.0, images_per_s=10.0)
+            await stores.models.announce(spec(name), worker)
+        app = create_app(given, stores, publisher, clock)
+        lifespan = app.router.lifespan_context(app)
+        await lifespan.__aenter__()
+        client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://test"
+        )
+        closers.append(client.aclose)
+        closers.append(lambda: lifespan.__aexit__(None, None, None))
+        return Door(client, stores, publisher, clock)
+
+    yield open_door
+    for close in closers:
+        await close()
+
+
+@pytest.fixture
+async def door(opened: Opener) -> Door:
+    return await opened()

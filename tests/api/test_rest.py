@@ -1,0 +1,136 @@
+"""Pictures, models, health, metrics, the OpenAPI document and the playground."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from contracts.errors import BrokerUnavailable
+from tests.api.conftest import PICTURE, Door
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def url(door: Door) -> str:
+    job = await door.submit()
+    await door.work()
+    found: str = (await door.http.get(job["urls"]["self"])).json()["images"][0]["url"]
+    return found
+
+
+async def test_a_picture_is_immutable_and_typed(door: Door, url: str) -> None:
+    response = await door.http.get(url)
+    assert response.content == PICTURE
+    assert response.headers["content-type"] == "image/png"
+    assert "immutable" in response.headers["cache-control"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["etag"].strip('"') in url
+
+
+async def test_a_copy_that_is_good_is_not_sent_again(door: Door, url: str) -> None:
+    etag = (await door.http.get(url)).headers["etag"]
+    for given in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        response = await door.http.get(url, headers={"If-None-Match": given})
+        assert (response.status_code, response.content) == (304, b"")
+    assert (await door.http.get(url, headers={"If-None-Match": '"other"'})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "expected"),
+    [
+        ("bytes=0-3", 206, PICTURE[:4]),
+        ("bytes=-4", 206, PICTURE[-4:]),
+        ("bytes=260-", 206, PICTURE[260:]),
+        ("bytes=0-99999", 206, PICTURE),
+        ("bytes=99999-", 416, None),
+        ("bytes=-0", 416, None),
+        ("bytes=5-2", 200, PICTURE),
+        ("bytes=-", 200, PICTURE),
+        ("bytes=0-1,3-4", 200, PICTURE),
+        ("lines=1-2", 200, PICTURE),
+    ],
+)
+async def test_ranges(door: Door, url: str, given: str, status: int, expected: bytes | None) -> None:
+    response = await door.http.get(url, headers={"Range": given})
+    assert response.status_code == status
+    if expected is not None:
+        assert response.content == expected
+
+
+async def test_a_range_of_another_copy_is_the_whole(door: Door, url: str) -> None:
+    response = await door.http.get(url, headers={"Range": "bytes=0-3", "If-Range": '"other"'})
+    assert (response.status_code, response.content) == (200, PICTURE)
+
+
+async def test_head_is_get_without_a_body(door: Door, url: str) -> None:
+    response = await door.http.head(url)
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-length"] == str(len(PICTURE))
+
+
+async def test_models_tell_their_limits(door: Door) -> None:
+    (model,) = (await door.http.get("/v1/models")).json()["data"]
+    assert (model["id"], model["object"], model["live_workers"]) == ("m", "model", 1)
+    assert (model["min_size"], model["max_size"], model["size_multiple"]) == (32, 96, 16)
+    assert model["max_num_images"] == 4
+
+
+async def test_alive_and_ready(door: Door) -> None:
+    assert (await door.http.get("/healthz")).json() == {"status": "ok"}
+    assert (await door.http.get("/readyz")).json() == {
+        "status": "ready",
+        "checks": {"broker": "ok", "store": "ok"},
+    }
+    door.publisher.fault = BrokerUnavailable("The broker is away.")
+    response = await door.http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["error"]["details"]["checks"]["broker"] == "The broker is away."
+    assert (await door.http.get("/healthz")).status_code == 200
+
+
+async def test_metrics_name_routes_not_ids(door: Door, url: str) -> None:
+    await door.http.get(url)
+    text = (await door.http.get("/metrics")).text
+    assert 'darkroom_jobs_submitted_total{cache="miss",model="m"}' in text
+    assert 'route="/v1/jobs"' in text
+    assert "job_0" not in text
+    assert ".png" not in text
+
+
+async def test_the_openapi_document_describes_every_route(door: Door) -> None:
+    document = (await door.http.get("/openapi.json")).json()
+    assert set(document["paths"]) == {
+        "/v1/jobs",
+        "/v1/jobs/{job_id}",
+        "/v1/jobs/{job_id}/cancel",
+        "/v1/images/{name}",
+        "/v1/models",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }
+    for path in document["paths"].values():
+        for operation in path.values():
+            assert operation["summary"]
+            if "422" in operation["responses"]:
+                schema = operation["responses"]["422"]["content"]["application/json"]["schema"]
+                assert schema["$ref"].endswith("/ErrorView")
+
+
+async def test_the_playground_needs_no_other_host_and_runs_its_own_script_alone(door: Door) -> None:
+    response = await door.http.get("/")
+    assert response.headers["content-type"].startswith("text/html")
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", response.text)
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy
+
+
+async def test_request_ids_are_echoed_when_sane(door: Door) -> None:
+    assert (await door.http.get("/healthz", headers={"X-Request-ID": "abc-1"})).headers[
+        "x-request-id"
+    ] == "abc-1"
+    odd = await door.http.get("/healthz", headers={"X-Request-ID": "a b<script>"})
+    assert odd.headers["x-request-id"].startswith("req_")

@@ -1,0 +1,217 @@
+"""The life of a job in a worker: real batcher, real engine process (the fake one), stores in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from broker.memory import MemoryPublisher
+from cache.memory import memory_stores
+from cache.stores import Stores
+from contracts.clock import SystemClock
+from contracts.errors import StoreUnavailable
+from contracts.ids import new_job_id
+from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob
+from contracts.settings import WorkerSettings
+from worker.batcher import Batcher
+from worker.encode import Encoder
+from worker.engine.host import EngineHost
+from worker.job import JobRunner, Verdict
+from worker.leases import Leases
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+
+@dataclass(frozen=True)
+class Room:
+    """A worker without its consumer."""
+
+    stores: Stores
+    publisher: MemoryPublisher
+    batcher: Batcher
+    host: EngineHost
+    runner: JobRunner
+
+    async def submit(self, prompt: str, **changes: Any) -> JobMessage:
+        request = GenerationRequest(
+            model="fake",
+            prompt=prompt,
+            width=64,
+            height=64,
+            num_inference_steps=1,
+            guidance_scale=0.0,
+            seed=1,
+        ).model_copy(update=changes)
+        key = f"{abs(hash(request)):064x}"
+        new = NewJob(id=new_job_id(1.0, key[0]), tenant="public", key=key, request=request, ttl_s=60.0)
+        return (await self.stores.jobs.submit(new)).job.message()
+
+    async def run(self, *messages: JobMessage) -> list[Verdict]:
+        async with asyncio.timeout(60):
+            return await asyncio.gather(*(self.runner.run(message) for message in messages))
+
+    async def job(self, message: JobMessage) -> Job:
+        return await self.stores.jobs.get("public", message.job_id)
+
+    async def failure(self, message: JobMessage) -> str:
+        failure = (await self.job(message)).failure
+        return "" if failure is None else failure.code
+
+
+@pytest.fixture
+async def room(anyio_backend: str) -> AsyncIterator[Room]:
+    settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0, heartbeat_s=0.1)
+    stores, publisher = memory_stores(settings, SystemClock()), MemoryPublisher()
+    host = EngineHost(settings)
+    batcher, encoder = Batcher(host, settings), Encoder("png")
+    leases = Leases(stores.jobs, settings.heartbeat_s)
+    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock())
+    await batcher.start()
+    tasks = [asyncio.create_task(batcher.run()), asyncio.create_task(leases.run())]
+    yield Room(stores, publisher, batcher, host, runner)
+    runner.drain()
+    await batcher.stop()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    encoder.close()
+
+
+async def test_a_job_becomes_a_picture_and_fills_the_cache(room: Room) -> None:
+    message = await room.submit("a", num_images=3, seed=40)
+    assert await room.run(message) == [Verdict.ACK]
+    job = await room.job(message)
+    assert job.status is JobStatus.SUCCEEDED
+    assert job.result is not None
+    assert [image.seed for image in job.result.images] == [40, 41, 42]
+    assert job.result.timings.batch_size == 3
+    data = await room.stores.blobs.get(job.result.images[0].name)
+    pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    expected = np.random.default_rng(40).integers(0, 256, (64, 64, 3), np.uint8)
+    assert np.array_equal(pixels, expected), "not a bit lost, and red is red"
+    assert await room.stores.results.get(message.key) == job.result
+
+
+async def test_jobs_share_batches_by_key_and_none_is_larger_than_allowed(room: Room) -> None:
+    slow = await room.submit("slow=0.3 first")
+    messages = [await room.submit("x", seed=i, width=64 if i % 3 else 128) for i in range(12)]
+    assert set(await room.run(slow, *messages)) == {Verdict.ACK}
+    sizes = []
+    for message in messages:
+        result = (await room.job(message)).result
+        assert result is not None
+        assert result.images[0].width == message.request.width
+        sizes.append(result.timings.batch_size)
+    assert max(sizes) == 4
+
+
+async def test_one_bad_image_fails_alone(room: Room) -> None:
+    hold = await room.submit("slow=0.3 hold")
+    prompts = ["a", "fault:raise", "b", "fault:nan"]
+    messages = [await room.submit(prompt) for prompt in prompts]
+    assert set(await room.run(hold, *messages)) == {Verdict.ACK}
+    assert [await room.failure(message) for message in messages] == ["", "engine_fault", "", "invalid_output"]
+    assert await room.stores.results.get(messages[1].key) is None, "a failure is never cached"
+
+
+async def test_a_batch_that_does_not_fit_is_split(room: Room) -> None:
+    hold = await room.submit("slow=0.3 hold")
+    messages = [await room.submit("fault:oom>=3", seed=i) for i in range(4)]
+    await room.run(hold, *messages)
+    assert [await room.failure(message) for message in messages] == [""] * 4
+    alone = await room.submit("fault:oom>=1")
+    await room.run(alone)
+    assert await room.failure(alone) == "out_of_memory"
+
+
+@pytest.mark.parametrize("fault", ["fault:crash", "fault:hang"])
+async def test_a_job_that_kills_its_engine_fails_and_the_others_live(room: Room, fault: str) -> None:
+    hold = await room.submit("slow=0.3 hold")
+    messages = [await room.submit(prompt) for prompt in ("a", fault, "b")]
+    before = room.host.pid
+    assert set(await room.run(hold, *messages)) == {Verdict.ACK}
+    assert [await room.failure(message) for message in messages] == ["", "engine_crashed", ""]
+    failed = await room.job(messages[1])
+    assert failed.failure is not None
+    assert failed.failure.retryable
+    assert room.host.pid != before
+
+
+async def test_a_canceled_job_is_not_drawn(room: Room) -> None:
+    hold = await room.submit("slow=0.5 hold")
+    message = await room.submit("a")
+    running = asyncio.create_task(room.run(hold, message))
+    await asyncio.sleep(0.1)
+    await room.stores.jobs.cancel("public", message.job_id)
+    assert await running == [Verdict.ACK, Verdict.ACK]
+    assert (await room.job(message)).status is JobStatus.CANCELED
+    assert room.batcher.throughput.images_per_s() > 0
+
+
+async def test_a_second_delivery_waits_for_the_first_and_changes_nothing(room: Room) -> None:
+    message = await room.submit("slow=0.3 a")
+    assert await room.run(message, message) == [Verdict.ACK, Verdict.ACK]
+    assert (await room.job(message)).attempt == 1
+    assert await room.run(message) == [Verdict.ACK], "and one that comes after the end is just acked"
+
+
+async def test_a_draining_worker_finishes_its_batch_and_gives_the_rest_back(room: Room) -> None:
+    running = await room.submit("slow=0.5 running")
+    waiting = [await room.submit("w", seed=i, width=128) for i in range(3)]
+    all_of_them = asyncio.create_task(room.run(running, *waiting))
+    await asyncio.sleep(0.2)
+    room.runner.drain()
+    assert await all_of_them == [Verdict.ACK, *[Verdict.REQUEUE] * 3]
+    assert (await room.job(running)).status is JobStatus.SUCCEEDED
+    assert {(await room.job(message)).status for message in waiting} == {JobStatus.QUEUED}
+    assert await room.run(waiting[0]) == [Verdict.REQUEUE], "a message that comes now goes straight back"
+
+
+async def test_a_store_that_is_away_for_a_while_costs_nothing(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for store, name in (
+        (room.stores.jobs, "claim"),
+        (room.stores.jobs, "succeed"),
+        (room.stores.blobs, "put"),
+    ):
+        real, failures = getattr(store, name), iter([True, True, False])
+
+        async def flaky(*given: Any, real: Any = real, failures: Any = failures) -> Any:
+            if next(failures, False):
+                raise StoreUnavailable("away")
+            return await real(*given)
+
+        monkeypatch.setattr(store, name, flaky)
+    message = await room.submit("a")
+    assert await room.run(message) == [Verdict.ACK]
+    assert (await room.job(message)).status is JobStatus.SUCCEEDED
+
+
+async def test_followers_of_a_failed_job_are_published(room: Room) -> None:
+    message = await room.submit("fault:raise")
+    job = await room.job(message)
+    follower = NewJob(
+        id=new_job_id(2.0, job.key[0]), tenant="public", key=job.key, request=job.request, ttl_s=60.0
+    )
+    await room.stores.jobs.submit(follower)
+    await room.run(message)
+    assert [each.job_id for each in room.publisher.published] == [follower.id]
+
+
+async def test_a_cache_that_is_away_does_not_fail_the_job(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(room.stores.results, "put", away)
+    message = await room.submit("a")
+    assert await room.run(message) == [Verdict.ACK]
+    assert (await room.job(message)).status is JobStatus.SUCCEEDED
