@@ -19,8 +19,13 @@ DEAD_LETTER_QUEUE: Final = "darkroom.dead"
 DELIVERY_LIMIT: Final = 50
 """Deliveries of one message before it counts as poison. Far above the attempts of a job, which the job store counts: a
 crash also redelivers the innocent messages that the worker held."""
-VISIBILITY_S: Final = 30.0
-"""On Redis alone: how long an unacknowledged message stays with a worker that may be dead."""
+REDIS_OPTIONS: Final = {
+    # How long an unacknowledged message stays with a worker that may be dead. A living one's claim outlasts it.
+    "visibility_timeout": 15.0,
+    # Look for such messages every two seconds, and each time for real.
+    "unacked_restore_interval": 2,
+    "unacked_restore_throttle": 1,
+}
 
 
 def queue_name(model: str) -> str:
@@ -71,7 +76,7 @@ def is_redis(url: str) -> bool:
 
 def transport_options(url: str) -> dict[str, Any]:
     """Options of the consumers' transport."""
-    return {"visibility_timeout": VISIBILITY_S} if is_redis(url) else {}
+    return dict(REDIS_OPTIONS) if is_redis(url) else {}
 
 
 def publisher_connection(settings: BackendSettings) -> Connection:

@@ -1,0 +1,155 @@
+"""Prompts in over REST, pictures out: RabbitMQ, two workers, the embedded model."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+
+from tests.integration.conftest import Deploy, Stack
+
+pytestmark = pytest.mark.slow
+
+THINGS = (
+    "rocket",
+    "red apple",
+    "snowman",
+    "pizza",
+    "umbrella",
+    "key",
+    "guitar",
+    "hot dog",
+    "tree",
+    "mushroom",
+)
+COLOURS = ("blue", "yellow", "white", "green")
+
+
+def pixels(data: bytes) -> Any:
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return picture.astype(np.float64)
+
+
+def psnr_db(one: Any, other: Any) -> float:
+    """Peak signal to noise ratio of two pictures of 8 bits a channel, in decibels; infinite where they are equal."""
+    error = np.mean((one - other) ** 2)
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: Any, rabbit_server: Any) -> Any:
+    from tests.integration.conftest import deployed
+
+    with deployed(tmp_path_factory.mktemp("first"), redis_server, rabbit_server, workers=2) as running:
+        yield running
+
+
+def test_two_hundred_mixed_prompts_at_once(stack: Stack) -> None:
+    requests = [
+        {
+            "prompt": f"a {THINGS[i % 10]} on a {COLOURS[i % 4]} background",
+            "seed": i % 7,
+            "width": 96 if i % 9 == 0 else 64,
+            "height": 64,
+            "num_images": 2 if i % 11 == 0 else 1,
+        }
+        for i in range(160)
+    ]
+    requests += requests[:40]  # forty are asked for twice
+    with ThreadPoolExecutor(32) as pool:
+        jobs = list(pool.map(lambda request: stack.submit(**request), requests))
+        done = list(pool.map(stack.ended, jobs))
+    assert Counter(job["status"] for job in done) == {"succeeded": 200}
+    assert max(job["timings"]["batch_size"] for job in done if job["timings"]) > 1
+    computed = Counter(tuple(sorted(job["request"].items())) for job in done if job["cache"] == "miss")
+    different = {tuple(sorted(job["request"].items())) for job in done}
+    assert set(computed.values()) == {1}, "identical prompts are computed once"
+    assert set(computed) == different
+    for job in done[::10]:
+        for image in job["images"]:
+            response = stack.http.get(image["url"])
+            assert response.headers["content-type"] == image["content_type"] == "image/png"
+            assert response.headers["etag"].strip('"') in image["url"]
+            assert pixels(response.content).shape == (image["height"], image["width"], 3)
+
+
+def test_the_same_seed_alone_and_in_a_batch_is_the_same_picture(stack: Stack) -> None:
+    """Batches differ in the order of floating-point sums: at most a rounding step in a few values."""
+    request = {"prompt": "a rocket on a green background", "seed": 12345, "model": "emoji-turbo"}
+    alone = stack.ended(stack.submit(**request))
+    assert alone["timings"]["batch_size"] == 1
+    first = pixels(stack.http.get(alone["images"][0]["url"]).content)
+    worst = float("inf")
+    for attempt in range(3):
+        # Another number of images is another key, and the first of them is the picture of the same seed.
+        crowd = [
+            stack.submit(prompt="a rocket on a green background", seed=900 + attempt * 50 + i)
+            for i in range(30)
+        ]
+        again = stack.ended(stack.submit(**request, num_images=2 + attempt))
+        for job in crowd:
+            stack.ended(job)
+        assert again["timings"]["batch_size"] > 1
+        worst = min(worst, psnr_db(first, pixels(stack.http.get(again["images"][0]["url"]).content)))
+    print(f"PSNR alone against batch: {worst:.1f} dB")
+    assert worst >= 50.0
+
+
+def test_the_picture_shows_what_was_asked_for(stack: Stack) -> None:
+    job = stack.ended(stack.submit(prompt="a red apple on a blue background", seed=3))
+    picture = pixels(stack.http.get(job["images"][0]["url"]).content)
+    corner, middle = picture[2:6, 2:6].mean((0, 1)), picture[26:40, 26:40].mean((0, 1))
+    assert corner[0] > corner[2] + 60, "blue around"
+    assert middle[2] > middle[0] + 60, "red in the middle"
+
+
+def test_a_long_prompt_is_cut_with_a_warning(stack: Stack) -> None:
+    job = stack.ended(stack.submit(prompt="a red apple " * 40))
+    assert job["status"] == "succeeded"
+    assert "tokens" in job["warnings"][0]
+
+
+def test_a_repeat_is_a_hit_and_a_new_process_finds_it_too(stack: Stack) -> None:
+    request = {"prompt": "a snowman on a pink background", "seed": 77}
+    first = stack.ended(stack.submit(**request))
+    again = stack.submit(**request)
+    assert (again["status"], again["cache"]) == ("succeeded", "hit")
+    assert again["images"] == first["images"]
+
+
+def test_the_api_carries_no_torch(stack: Stack) -> None:
+    maps = psutil.Process(stack.processes["api"].pid).memory_maps()
+    assert not [each.path for each in maps if "torch" in each.path]
+    worker = psutil.Process(stack.processes["worker-1"].pid).memory_maps()
+    assert not [each.path for each in worker if "torch" in each.path], "only the engine does"
+
+
+def test_the_logs_hold_no_prompt(stack: Stack) -> None:
+    stack.ended(stack.submit(prompt="an unmistakable xylograph"))
+    assert "xylograph" not in "".join(
+        path.read_text(errors="replace") for path in stack.folder.glob("*/output.log")
+    )
+
+
+def test_nothing_stays_behind(deploy: Deploy) -> None:
+    before = _children()
+    stack = deploy(rabbitmq=False)
+    stack.ended(stack.submit(prompt="a"))
+    for running in stack.processes.values():
+        running.terminate()
+    for running in stack.processes.values():
+        assert running.wait(30) == 0
+    time.sleep(0.2)
+    names = {p.name() for p in _children() - before}
+    assert not {name for name in names if "python" in name}, names
+
+
+def _children() -> set[psutil.Process]:
+    return {p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE}
