@@ -1,0 +1,1 @@
+"""Scripts that measure, each with one language of figures: see `benchmarks.report`."""
