@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from celery import Celery, signals
 from celery.exceptions import Reject
+from celery.worker.consumer import Consumer
 from pydantic import ValidationError
 
 from broker.topology import TASK_NAME, job_queue, transport_options
@@ -19,6 +20,15 @@ from worker.runtime import Runtime
 HEARTBEAT_S = 20
 
 log = get_logger(__name__)
+
+
+class JobConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer without native delayed delivery, which would declare dozens of queues that we never use."""
+
+    class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
+        default_steps: ClassVar[list[str]] = [
+            step for step in Consumer.Blueprint.default_steps if "delayed_delivery" not in str(step)
+        ]
 
 
 def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> Celery:
@@ -36,6 +46,7 @@ def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> C
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
         worker_prefetch_multiplier=1,
+        worker_consumer=f"{__name__}:JobConsumer",
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,

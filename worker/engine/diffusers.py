@@ -44,7 +44,7 @@ class DiffusersEngine:
         folder, revision = self._fetch()
         profile = profile_of(self._name)
         pipeline: Any = DiffusionPipeline.from_pretrained(
-            folder, torch_dtype=self._dtype, local_files_only=True, variant=_variant(folder)
+            folder, dtype=self._dtype, local_files_only=True, variant=_variant(folder)
         )
         pipeline.set_progress_bar_config(disable=True)
         if profile.distilled:
