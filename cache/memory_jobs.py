@@ -1,0 +1,314 @@
+"""The job store in memory: the twin of the Redis scripts, transition by transition."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cache.events import Watchers
+from cache.jobs import EXHAUSTED, NOTHING, STALE_S, absent
+from contracts.clock import Clock
+from contracts.errors import JobNotFound
+from contracts.ids import shard_of
+from contracts.jobs import (
+    CacheStatus,
+    Job,
+    JobFailure,
+    JobMessage,
+    JobResult,
+    JobStatus,
+    Lease,
+    NewJob,
+)
+from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted
+from contracts.settings import BackendSettings
+
+MAX_PROMOTIONS = 2  # as in lua/prelude.lua
+LANDED_GRACE_S = 10.0
+
+
+@dataclass(slots=True)
+class _Record:
+    job: Job
+    lease_until: float = 0.0
+    uncounted: int = 0
+
+
+@dataclass(slots=True)
+class _Flight:
+    leader: str
+    promotions: int = 0
+    followers: deque[str] = field(default_factory=deque)
+    result: JobResult | None = None
+    landed_at: float = 0.0
+
+
+class MemoryJobStore:
+    """The `JobStore` in memory. No method waits between its reads and its writes, so each is atomic."""
+
+    def __init__(self, settings: BackendSettings, clock: Clock, watchers: Watchers) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._watchers = watchers
+        self._records: dict[str, _Record] = {}
+        self._withdrawn: set[str] = set()
+        self._flights: dict[str, _Flight] = {}
+        self._outbox: dict[str, float] = {}
+
+    async def submit(self, new: NewJob, result: JobResult | None = None) -> Submitted:
+        known = self._records.get(new.id)
+        if known is not None:
+            return Submitted(known.job, lead=new.id in self._outbox)
+        now = self._clock.now()
+        job = Job(
+            id=new.id,
+            tenant=new.tenant,
+            key=new.key,
+            request=new.request,
+            status=JobStatus.QUEUED,
+            cache=CacheStatus.MISS,
+            created_at=now,
+            deadline=now + new.ttl_s,
+        )
+        record = self._records[new.id] = _Record(job)
+        flight = self._flight(new.key)
+        result = result or (flight.result if flight else None)
+        if result is not None:
+            record.job = job.model_copy(
+                update={"cache": CacheStatus.HIT, "result": result, "started_at": now}
+            )
+            self._finish(new.id, JobStatus.SUCCEEDED)
+        elif flight is not None and self._live(flight.leader):
+            record.job = job.model_copy(update={"cache": CacheStatus.JOINED})
+            flight.followers.append(new.id)
+        else:
+            self._lead(new.id, 0)
+            self._outbox[new.id] = now
+        return Submitted(record.job, lead=new.id in self._outbox)
+
+    async def confirm(self, job_id: str) -> None:
+        self._outbox.pop(job_id, None)
+
+    async def withdraw(self, job_id: str) -> Finished:
+        record = self._records.get(job_id)
+        if record is None or job_id in self._withdrawn or record.job.status is not JobStatus.QUEUED:
+            return NOTHING
+        self._outbox.pop(job_id, None)
+        self._withdrawn.add(job_id)
+        return Finished(True, self._messages(self._hand_over(job_id, None)))
+
+    async def get(self, tenant: str, job_id: str) -> Job:
+        record = self._kept(job_id)
+        if record is None:
+            raise absent(job_id, self._clock.now(), self._settings.job_retention_s)
+        if record.job.tenant != tenant or job_id in self._withdrawn:
+            raise JobNotFound("There is no such job.")
+        return record.job
+
+    async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
+        mine = [
+            record.job
+            for job_id in list(self._records)
+            if (record := self._kept(job_id))
+            and record.job.tenant == tenant
+            and job_id not in self._withdrawn
+        ]
+        mine.sort(key=lambda job: (job.created_at, job.id), reverse=True)
+        if before is not None and before in self._records:
+            last = self._records[before].job
+            mine = [job for job in mine if (job.created_at, job.id) < (last.created_at, last.id)]
+        return mine[:limit]
+
+    async def claim(self, message: JobMessage, worker_id: str) -> Claim:
+        now = self._clock.now()
+        record = self._kept(message.job_id)
+        if record is None:
+            record = self._rebuild(message)
+        job = record.job
+        if message.job_id in self._withdrawn:
+            return Ended(JobStatus.CANCELED)
+        if job.status.terminal:
+            return Ended(job.status)
+        if job.deadline <= now:
+            self._finish(job.id, JobStatus.EXPIRED)
+            return Ended(JobStatus.EXPIRED, self._messages(self._hand_over(job.id, None)))
+        if job.status is JobStatus.RUNNING and record.lease_until > now:
+            return Busy(record.lease_until - now)
+        if job.attempt - record.uncounted >= self._settings.max_attempts:
+            self._finish(job.id, JobStatus.FAILED, failure=EXHAUSTED)
+            return Ended(JobStatus.FAILED, self._messages(self._hand_over(job.id, EXHAUSTED)))
+        self._outbox.pop(job.id, None)
+        started = now if job.started_at is None else job.started_at
+        record.lease_until = now + self._settings.lease_s
+        record.job = job.model_copy(
+            update={"status": JobStatus.RUNNING, "attempt": job.attempt + 1, "started_at": started}
+        )
+        self._watchers.tell(job.id, JobStatus.RUNNING)
+        return Granted(Lease(job_id=job.id, attempt=record.job.attempt, started_at=started, claimed_at=now))
+
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        now = self._clock.now()
+        void = []
+        for lease in leases:
+            record = self._fenced(lease)
+            if record is None or record.job.deadline <= now:
+                void.append(lease)
+            else:
+                record.lease_until = now + self._settings.lease_s
+        return void
+
+    async def release(self, lease: Lease, *, count_attempt: bool = False) -> bool:
+        record = self._fenced(lease)
+        if record is None:
+            return False
+        if not count_attempt:
+            record.uncounted += 1
+        record.job = record.job.model_copy(update={"status": JobStatus.QUEUED})
+        self._watchers.tell(lease.job_id, JobStatus.QUEUED)
+        return True
+
+    async def succeed(self, lease: Lease, result: JobResult) -> Finished:
+        record = self._fenced(lease)
+        if record is None:
+            return NOTHING
+        self._finish(lease.job_id, JobStatus.SUCCEEDED, result=result)
+        flight = self._led(lease.job_id)
+        if flight is not None:
+            begun = record.job.started_at or 0.0
+            while flight.followers:
+                other = flight.followers.popleft()
+                if self._live(other):
+                    started = max(begun, self._records[other].job.created_at)
+                    self._finish(other, JobStatus.SUCCEEDED, result=result, started_at=started)
+            flight.result, flight.landed_at = result, self._clock.now()
+        return Finished(True)
+
+    async def fail(self, lease: Lease, failure: JobFailure) -> Finished:
+        if self._fenced(lease) is None:
+            return NOTHING
+        self._finish(lease.job_id, JobStatus.FAILED, failure=failure)
+        return Finished(True, self._messages(self._hand_over(lease.job_id, failure)))
+
+    async def cancel(self, tenant: str, job_id: str) -> tuple[Job, Finished]:
+        job = await self.get(tenant, job_id)
+        if job.status.terminal:
+            return job, NOTHING
+        self._finish(job_id, JobStatus.CANCELED)
+        finished = Finished(True, self._messages(self._hand_over(job_id, None)))
+        return self._records[job_id].job, finished
+
+    async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
+        now = self._clock.now()
+        mine = [job_id for job_id in self._records if shard_of(job_id) == shard]
+        late = [i for i in mine if self._live(i) and self._records[i].job.deadline <= now]
+        promoted: list[str] = []
+        for job_id in sorted(late, key=lambda i: self._records[i].job.deadline)[:limit]:
+            if self._live(job_id):
+                self._finish(job_id, JobStatus.EXPIRED)
+                promoted += self._hand_over(job_id, None)
+        stale = [i for i in mine if self._outbox.get(i, now) <= now - STALE_S][:limit]
+        for job_id in stale:
+            self._outbox[job_id] = now
+        return self._messages(stale), self._messages(promoted)
+
+    async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
+        waits = {
+            flight.leader: self._records[flight.leader].job.created_at
+            for flight in self._flights.values()
+            if self._live(flight.leader)
+            and (job := self._records[flight.leader].job).status is JobStatus.QUEUED
+            and job.request.model == model
+        }
+        ahead = [
+            sum(created < waits[job_id] for created in waits.values()) if job_id in waits else None
+            for job_id in job_ids
+        ]
+        return len(waits), ahead
+
+    def _kept(self, job_id: str) -> _Record | None:
+        record = self._records.get(job_id)
+        if record is not None:
+            ended = record.job.finished_at or record.job.deadline
+            if ended + self._settings.job_retention_s < self._clock.now():
+                del self._records[job_id]
+                return None
+        return record
+
+    def _rebuild(self, message: JobMessage) -> _Record:
+        job = Job(
+            id=message.job_id,
+            tenant=message.tenant,
+            key=message.key,
+            request=message.request,
+            status=JobStatus.QUEUED,
+            cache=CacheStatus.MISS,
+            created_at=message.created_at,
+            deadline=message.deadline,
+        )
+        record = self._records[job.id] = _Record(job)
+        flight = self._flight(job.key)
+        if flight is None or not self._live(flight.leader):
+            self._lead(job.id, 0)
+        return record
+
+    def _flight(self, key: str) -> _Flight | None:
+        flight = self._flights.get(key)
+        if flight and flight.result and flight.landed_at + LANDED_GRACE_S <= self._clock.now():
+            del self._flights[key]
+            return None
+        return flight
+
+    def _live(self, job_id: str) -> bool:
+        record = self._records.get(job_id)
+        return record is not None and not record.job.status.terminal and job_id not in self._withdrawn
+
+    def _lead(self, job_id: str, promotions: int) -> None:
+        key = self._records[job_id].job.key
+        flight = self._flights.get(key)
+        followers = flight.followers if flight else deque[str]()
+        self._flights[key] = _Flight(job_id, promotions, followers)
+
+    def _led(self, job_id: str) -> _Flight | None:
+        flight = self._flights.get(self._records[job_id].job.key)
+        return flight if flight and flight.leader == job_id else None
+
+    def _fenced(self, lease: Lease) -> _Record | None:
+        record = self._records.get(lease.job_id)
+        if (
+            record is None
+            or record.job.status is not JobStatus.RUNNING
+            or record.job.attempt != lease.attempt
+        ):
+            return None
+        return record
+
+    def _finish(self, job_id: str, status: JobStatus, **fields: object) -> None:
+        record = self._records[job_id]
+        stamps = {"status": status, "finished_at": self._clock.now()}
+        record.job = record.job.model_copy(update=stamps | fields)
+        self._outbox.pop(job_id, None)
+        self._watchers.tell(job_id, status)
+
+    def _hand_over(self, job_id: str, failure: JobFailure | None) -> Sequence[str]:
+        flight = self._led(job_id)
+        if flight is None:
+            other = self._flights.get(self._records[job_id].job.key)
+            if other and job_id in other.followers:
+                other.followers.remove(job_id)
+            return []
+        while flight.followers:
+            follower = flight.followers.popleft()
+            if not self._live(follower):
+                continue
+            if failure is not None and flight.promotions >= MAX_PROMOTIONS:
+                self._finish(follower, JobStatus.FAILED, failure=failure)
+                continue
+            self._lead(follower, flight.promotions + (failure is not None))
+            self._outbox[follower] = self._clock.now()
+            return [follower]
+        del self._flights[self._records[job_id].job.key]
+        return []
+
+    def _messages(self, job_ids: Sequence[str]) -> tuple[JobMessage, ...]:
+        return tuple(self._records[job_id].job.message() for job_id in job_ids)

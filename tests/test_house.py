@@ -1,0 +1,68 @@
+"""The house itself: packages, names and documents are what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ROOMS = ("api", "broker", "cache", "cli", "contracts", "models", "scheduler", "telemetry", "worker")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_top_level_name_belongs_to_us_alone(room: str) -> None:
+    """PyPI has packages of these names: an installed one must not shadow ours, nor ours be split with it."""
+    spec = importlib.util.find_spec(room)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    assert [Path(each) for each in spec.submodule_search_locations] == [ROOT / room]
+
+
+def test_every_package_is_installed() -> None:
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for room in ROOMS
+        for path in (ROOT / room).rglob("__init__.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+
+
+def test_every_dependency_is_pinned_and_none_drags_in_torchvision() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+    assert pins[canonicalize_name("torch")] == "2.13.0"
+    assert not {"torchvision", "torchaudio"} & set(pins)
+    wanted = PROJECT["project"]["dependencies"] + [
+        each
+        for extra in ("worker", "embedded", "model", "dev")
+        for each in PROJECT["project"]["optional-dependencies"][extra]
+    ]
+    names = {canonicalize_name(Requirement(each).name) for each in wanted} - {"darkroom"}
+    assert names - set(pins) == set()
+
+
+def test_every_module_is_a_few_pages_at_most() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for room in (*ROOMS, "benchmarks")
+        for path in (ROOT / room).rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 400
+    }
+    assert long == {}
+
+
+def test_documents_name_files_that_are_there() -> None:
+    for document in (ROOT / "README.md", ROOT / "docs" / "structure.md"):
+        text = document.read_text()
+        links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", text)
+        names = re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w/.-]+)`", text)
+        missing = [link for link in links if not (document.parent / link).exists()]
+        missing += [name for name in names if not (ROOT / name).exists()]
+        assert missing == [], document.name
