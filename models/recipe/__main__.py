@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from models.recipe import autoencoder, captions, common, data, distil, export, one_step, painter, text
+from models.recipe import autoencoder, captions, clip, common, data, distil, export, one_step, painter, text
 from models.recipe import teacher as teacher_stage
 from models.recipe.common import Settings
 
-STAGES = ("data", "autoencoder", "text", "one_step", "teacher", "distil", "export")
+STAGES = ("data", "autoencoder", "text", "one_step", "teacher", "distil", "clip", "export")
 
 
 def export_models(settings: Settings, emoji: data.EmojiSet) -> None:
-    """Writes the folders of the student and the teacher, as far as they are trained."""
+    """Writes the folders of the student, the teacher and the CLIP, as far as they are trained."""
     composer = captions.Composer(emoji.concepts)
     tokenizer = text.tokenizer(settings.work / "tokenizer", composer.all_texts())
     factor = painter.Bank.of(settings, emoji).scaling_factor
@@ -33,6 +33,7 @@ def export_models(settings: Settings, emoji: data.EmojiSet) -> None:
             vae = work / "autoencoder.pt"
             pipeline = export.assemble(vae, checkpoint, tokenizer, factor)
             export.write(pipeline, settings.out / folder)
+    clip.write(settings, emoji, settings.out / "emoji-clip")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -55,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     alone: dict[str, Callable[[], object]] = {
         "autoencoder": lambda: autoencoder.train(settings, emoji),
         "text": lambda: text.train(settings, emoji, settings.work / "tokenizer"),
+        "clip": lambda: clip.train(settings, emoji),
         "export": lambda: export_models(settings, emoji),
     }
     together: dict[str, Callable[[], object]] = {
