@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint check bench chaos model model-quick clean
+.PHONY: help install run demo test lint check bench chaos model model-quick nightly clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,13 +55,15 @@ bench: $(VENV)/.dev ## all benchmarks, into benchmarks/results
 
 chaos: $(VENV)/.dev ## kill things while jobs run, again and again
 	@$(BIN)/python -m cli.services
-	$(BIN)/python -m pytest tests/integration/test_faults.py --count-faults=20
+	@for round in 1 2 3 4 5; do $(BIN)/python -m pytest tests/integration/test_faults.py || exit 1; done
 
 model: $(VENV)/.dev ## train the embedded models again from nothing (hours; resumes)
 	$(BIN)/python -m models.recipe
 
 model-quick: $(VENV)/.dev ## a short pass of every training stage
 	$(BIN)/python -m models.recipe --quick --no-resume
+
+nightly: model-quick chaos ## what is too long for every change
 
 clean: ## remove the environment, caches and the platform's data
 	rm -rf $(VENV) .cache .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

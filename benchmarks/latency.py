@@ -14,72 +14,41 @@ import http.client
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks import report
-from cli.client import Client
+from cli.platform import Platform, started
 from cli.services import process
 from cli.services.rabbitmq import RabbitServer
-from cli.services.redis import RedisServer
 
 WARM_UP = 20
-READY_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    port: int
-    api: psutil.Process
-    worker: psutil.Process
 
 
 @contextmanager
-def deployed(folder: Path, broker: str) -> Iterator[Deployment]:
-    """API and worker with their services, on free ports; ended on leaving."""
+def deployed(folder: Path, broker: str) -> Iterator[Platform]:
+    """API, one worker and their services, on free ports; ended on leaving."""
     with ExitStack() as stack:
-        redis = RedisServer(folder / "redis")
-        redis.start()
-        stack.callback(redis.stop)
-        broker_url = redis.url.replace("/0", "/1")
+        environ = {
+            **os.environ,
+            "DARKROOM_PORT": str(process.free_port()),
+            "DARKROOM_MODEL": str(report.ROOT / "models" / "emoji-turbo"),
+            "DARKROOM_LOG_LEVEL": "warning",
+        }
         if broker == "rabbitmq":
             rabbit = RabbitServer(folder / "rabbitmq")
             rabbit.start()
             stack.callback(rabbit.stop)
-            broker_url = rabbit.url
-        port = process.free_port()
-        environ = {
-            **os.environ,
-            "PYTHONPATH": str(report.ROOT),
-            "DARKROOM_PORT": str(port),
-            "DARKROOM_REDIS_URL": redis.url,
-            "DARKROOM_BROKER_URL": broker_url,
-            "DARKROOM_BLOB_DIR": str(folder / "blobs"),
-            "DARKROOM_MODEL": str(report.ROOT / "models" / "emoji-turbo"),
-            "DARKROOM_LOG_LEVEL": "warning",
-        }
-        running: list[subprocess.Popen[bytes]] = []
-        for module in ("api", "worker"):
-            child = process.launch([sys.executable, "-m", module], folder / module, environ)
-            stack.callback(process.end, child, 20.0)
-            running.append(child)
-        client = Client(f"http://127.0.0.1:{port}")
-        stack.callback(client.close)
-        until = time.monotonic() + READY_S
-        while not client.ready():
-            if time.monotonic() > until:
-                raise TimeoutError("The platform did not become ready.")
-            time.sleep(0.1)
-        yield Deployment(port, psutil.Process(running[0].pid), psutil.Process(running[1].pid))
+            environ["DARKROOM_BROKER_URL"] = rabbit.url
+        platform = stack.enter_context(started(folder / "platform", 1, environ))
+        platform.wait_ready()
+        yield platform
 
 
 def submit(connection: http.client.HTTPConnection, prompt: str, seed: int) -> tuple[float, dict[str, Any]]:
@@ -95,14 +64,16 @@ def submit(connection: http.client.HTTPConnection, prompt: str, seed: int) -> tu
     return took_ms, job
 
 
-def resident_mb(root: psutil.Process) -> float:
-    """Resident memory of the process and all below it, in MB (10^6 bytes)."""
+def resident_mb(platform: Platform, child: str) -> float:
+    """Resident memory of a child of the platform and all below it, in MB (10^6 bytes)."""
+    (pid,) = [each.process.pid for each in platform.children if each.name == child and each.process]
+    root = psutil.Process(pid)
     return sum(each.memory_info().rss for each in [root, *root.children(recursive=True)]) / 1e6
 
 
-def measure(deployment: Deployment, count: int) -> dict[str, list[float]]:
+def measure(platform: Platform, count: int) -> dict[str, list[float]]:
     """Samples in milliseconds: added latency of two equal arms, the engine's own time, and cache hits."""
-    connection = http.client.HTTPConnection("127.0.0.1", deployment.port)
+    connection = http.client.HTTPConnection(platform.url.removeprefix("http://"))
     prompt = "a red apple on a blue background"
     samples: dict[str, list[float]] = {"added_a": [], "added_b": [], "engine": [], "hit": []}
     for number in range(-WARM_UP, count):
@@ -159,11 +130,11 @@ def main() -> None:
     parser.add_argument("--broker", choices=("rabbitmq", "redis"), default="rabbitmq")
     args = parser.parse_args()
     count = 60 if args.quick else 400
-    with tempfile.TemporaryDirectory() as name, deployed(Path(name), args.broker) as deployment:
-        samples = measure(deployment, count)
+    with tempfile.TemporaryDirectory() as name, deployed(Path(name), args.broker) as platform:
+        samples = measure(platform, count)
         figures = figures_of(samples)
-        figures["api_rss_mb"] = resident_mb(deployment.api)
-        figures["worker_rss_mb"] = resident_mb(deployment.worker)
+        figures["api_rss_mb"] = resident_mb(platform, "api")
+        figures["worker_rss_mb"] = resident_mb(platform, "worker-1")
     report.publish(
         args,
         "latency",
