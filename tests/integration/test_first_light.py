@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.integration.conftest import Deploy, Stack
+from tests.integration.conftest import ROOT, Deploy, Stack
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +122,21 @@ def test_a_repeat_is_a_hit_and_a_new_process_finds_it_too(stack: Stack) -> None:
     again = stack.submit(**request)
     assert (again["status"], again["cache"]) == ("succeeded", "hit")
     assert again["images"] == first["images"]
+
+
+def test_a_second_model_is_served_beside_the_first(stack: Stack) -> None:
+    stack.start("worker", "base", DARKROOM_MODEL=str(ROOT / "models" / "emoji-base"))
+    stack.wait_ready(1, "emoji-base")
+    asked = {"prompt": "a snowman on a blue background", "seed": 5, "num_inference_steps": 4}
+    jobs = [
+        stack.submit(model="emoji-base", negative_prompt="red", guidance_scale=2.0, **asked),
+        stack.submit(model="emoji-base", **asked),
+        stack.submit(model="emoji-turbo", **asked),
+    ]
+    done = [stack.ended(job) for job in jobs]
+    assert [job["status"] for job in done] == ["succeeded"] * 3
+    assert len({job["images"][0]["url"] for job in done}) == 3
+    assert [job["request"]["guidance_scale"] for job in done] == [2.0, 1.5, 0.0]
 
 
 def test_the_api_carries_no_torch(stack: Stack) -> None:
