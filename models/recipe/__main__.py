@@ -19,6 +19,7 @@ from models.recipe import teacher as teacher_stage
 from models.recipe.common import Settings
 
 STAGES = ("data", "autoencoder", "text", "one_step", "teacher", "distil", "clip", "export")
+QUICK_CONCEPTS = 24
 
 
 def export_models(settings: Settings, emoji: data.EmojiSet) -> None:
@@ -53,6 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.quick and not args.resume:
         shutil.rmtree(settings.work)
     emoji = data.load(args.cache)
+    if args.quick:
+        emoji = data.EmojiSet(emoji.concepts[:QUICK_CONCEPTS], emoji.sprites[:QUICK_CONCEPTS])
     alone: dict[str, Callable[[], object]] = {
         "autoencoder": lambda: autoencoder.train(settings, emoji),
         "text": lambda: text.train(settings, emoji, settings.work / "tokenizer"),

@@ -28,7 +28,6 @@ class Settings:
     quick: bool = False
     resume: bool = True
     seed: int = 20
-    limit: int | None = None
     steps: int | None = None
 
     @property
