@@ -14,6 +14,7 @@ from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.models import ServedModel
 from contracts.ports import JobStore
 from contracts.settings import ApiSettings
+from scheduler.admission import eta_s
 
 MIN_POLL_S = 1
 MAX_POLL_S = 30
@@ -42,6 +43,7 @@ async def job_views(jobs: Sequence[Job], store: JobStore, catalogue: Catalogue) 
 
 def job_view(job: Job, ahead: int | None, images_per_s: float) -> JobView:
     """One job, `ahead` of which that many wait, served at `images_per_s` in all."""
+    eta = None if ahead is None else eta_s(ahead, job.request.num_images, images_per_s)
     result = job.result
     images = [] if result is None else result.images
     # A hit computed nothing: the times of the job that did are not its own.
@@ -54,7 +56,7 @@ def job_view(job: Job, ahead: int | None, images_per_s: float) -> JobView:
         started_at=job.started_at,
         finished_at=job.finished_at,
         queue_position=ahead,
-        eta_seconds=eta_s(ahead, job.request.num_images, images_per_s),
+        eta_seconds=None if eta is None else round(eta, 2),
         cache=job.cache,
         request=RequestView(**job.request.model_dump()),
         images=[
@@ -72,13 +74,6 @@ def job_view(job: Job, ahead: int | None, images_per_s: float) -> JobView:
         error=None if job.failure is None else JobErrorView(**job.failure.model_dump()),
         urls=UrlsView(self=self_url, events=None, cancel=f"{self_url}/cancel"),
     )
-
-
-def eta_s(ahead: int | None, images: int, images_per_s: float) -> float | None:
-    """Seconds until a job of `images` with `ahead` jobs (counted as one image each) before it should be done."""
-    if ahead is None or images_per_s <= 0:
-        return None
-    return round((ahead + images) / images_per_s, 2)
 
 
 def poll_again_s(view: JobView) -> int:

@@ -9,24 +9,29 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from api.catalogue import Catalogue
 from api.normalise import checked_model_name, normalise
+from api.present import rate
 from api.schemas import JobRequest
 from broker.relay import publish_all
 from cache.keys import request_key, tenant_scope
 from cache.stores import Stores
 from contracts.clock import Clock
-from contracts.errors import DarkroomError, StoreUnavailable, UnavailableError
+from contracts.errors import DarkroomError, QueueFull, StoreUnavailable, UnavailableError
 from contracts.ids import new_job_id
-from contracts.jobs import MAX_SEED, Job, JobMessage, JobResult, NewJob
+from contracts.jobs import MAX_SEED, GenerationRequest, Job, JobMessage, JobResult, NewJob
+from contracts.models import ServedModel
 from contracts.ports import Publisher
 from contracts.settings import ApiSettings
+from scheduler.admission import Admitted, Refused, admit
 from telemetry import metrics
 from telemetry.logs import get_logger
 
 T = TypeVar("T")
+
+COUNT_AGAIN_S: Final = 0.25
 
 log = get_logger(__name__)
 
@@ -43,6 +48,7 @@ class JobService:
         self._catalogue = catalogue
         self._clock = clock
         self._running: set[asyncio.Task[Any]] = set()
+        self._backlog: dict[str, tuple[float, int]] = {}
 
     async def submit(self, tenant: str, body: JobRequest) -> Job:
         """Record the job and, where it leads its key, publish it: a returned job is accepted for good.
@@ -66,7 +72,8 @@ class JobService:
 
     async def _submit(self, tenant: str, body: JobRequest) -> Job:
         name = None if body.model is None else checked_model_name(body.model)
-        spec = (await self._catalogue.resolve(name)).spec
+        served = await self._catalogue.resolve(name)
+        spec = served.spec
         scope = tenant_scope(tenant, self._settings.share_cache_between_tenants)
         request = normalise(
             body, spec, self._settings, scope=scope, random_seed=lambda: secrets.randbelow(MAX_SEED + 1)
@@ -81,12 +88,29 @@ class JobService:
         )
         # Should the answer to this be lost on its way, the outbox publishes the job by itself; the client, told 503,
         # comes again with the same key and joins it.
-        submitted = await self._stores.jobs.submit(new, await self._cached(key))
+        verdict = await self._verdict(served, request)
+        try:
+            submitted = await self._stores.jobs.submit(
+                new, await self._cached(key), may_lead=isinstance(verdict, Admitted)
+            )
+        except QueueFull:
+            raise _too_late(verdict) from None
         job = submitted.job
         if submitted.lead:
             job = await self._publish(job)
         metrics.JOBS_SUBMITTED.labels(request.model, job.cache.value).inc()
         return job
+
+    async def _verdict(self, served: ServedModel, request: GenerationRequest) -> Admitted | Refused:
+        """Whether another computation of the model would end in time, by a count at most `COUNT_AGAIN_S` old."""
+        model, now = served.spec.name, self._clock.monotonic()
+        counted_at, waiting = self._backlog.get(model, (0.0, 0))
+        if now - counted_at >= COUNT_AGAIN_S or not counted_at:
+            # Noted first, so that one request counts for all that come meanwhile.
+            self._backlog[model] = (now, waiting)
+            waiting, _ = await self._stores.jobs.waiting(model)
+            self._backlog[model] = (now, waiting)
+        return admit(waiting, request.num_images, rate(served), self._settings.job_ttl_s)
 
     async def _cached(self, key: str) -> JobResult | None:
         """The cached result, if all its pictures are still there. A cache that is away is a miss."""
@@ -154,3 +178,12 @@ class JobService:
         # Expected errors go to the client, if it is still there. Of others there must be a trace in any case.
         if error is not None and not isinstance(error, DarkroomError):
             log.error("background_step_crashed", error=type(error).__name__)
+
+
+def _too_late(verdict: Admitted | Refused) -> QueueFull:
+    if isinstance(verdict, Admitted):
+        return QueueFull("No more computations are taken.")
+    return QueueFull(
+        f"The queue is too long: the picture would take about {verdict.wait_s:.0f} s.",
+        retry_after_s=verdict.retry_after_s,
+    )

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from benchmarks import report
-from models.recipe import captions, data
+from models.recipe import captions, data, text
 
 SIDE = 32
 SHIFTS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
@@ -147,6 +147,26 @@ def open_pipeline(folder: Path) -> Any:
     return pipe
 
 
+def clip_top1(folder: Path, emoji: data.EmojiSet, pictures: Any, asked: list[Prompt]) -> float:
+    """How often the shipped CLIP finds the right concept among all, on the background asked for."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    model = CLIPModel.from_pretrained(folder, local_files_only=True).float().eval()
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() * 2 - 1
+    right = 0
+    with torch.inference_mode():
+        seen = torch.nn.functional.normalize(model.get_image_features(pixel_values=pixels).pooler_output)
+        for number, colour in enumerate(data.COLOURS):
+            rows = [i for i, prompt in enumerate(asked) if prompt.colour == number]
+            texts = [captions.write(concept.name, colour) for concept in emoji.concepts]
+            ids = text.tokens(tokenizer, texts)
+            said = torch.nn.functional.normalize(model.get_text_features(input_ids=ids).pooler_output)
+            best = (seen[rows] @ said.T).argmax(1).tolist()
+            right += sum(found == asked[i].concept for i, found in zip(rows, best, strict=True))
+    return right / len(asked)
+
+
 def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, int], list[Any]]:
     """All figures, how many samples each rests on, and pictures for the grid."""
     emoji = data.load(args.cache)
@@ -172,6 +192,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, int],
         "heldout_top1": float(right[groups == "heldout"].mean()),
         "synonym_top1": float(right[groups == "synonym"].mean()),
     }
+    figures["clip_top1"] = clip_top1(args.models / "emoji-clip", emoji, pictures, asked)
     # Without a colour in the caption the seed chooses one: the judge takes the one that it sees.
     bare = [captions.write(concept.name) for concept in emoji.concepts][:: 4 if args.quick else 1]
     plain, _ = paint(student, bare, list(range(len(bare))), 1, 0.0, 32)

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from cache.connection import reaching
 from contracts import ids
 from contracts.clock import Clock
-from contracts.errors import AttemptsExhausted, JobGone, JobNotFound
+from contracts.errors import AttemptsExhausted, JobGone, JobNotFound, QueueFull
 from contracts.jobs import (
     CacheStatus,
     GenerationRequest,
@@ -61,7 +61,9 @@ class RedisJobStore:
         self._clock = clock
         self.skew_s = 0.0
 
-    async def submit(self, new: NewJob, result: JobResult | None = None) -> Submitted:
+    async def submit(
+        self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
+    ) -> Submitted:
         lead, record = await self._run(
             "submit",
             ids.shard_of(new.id),
@@ -72,7 +74,10 @@ class RedisJobStore:
             new.request.model_dump_json(),
             new.ttl_s,
             "" if result is None else result.model_dump_json(),
+            "1" if may_lead else "0",
         )
+        if lead < 0:
+            raise QueueFull("No more computations are taken.")
         return Submitted(job=_job(_paired(record)), lead=bool(lead))
 
     async def confirm(self, job_id: str) -> None:

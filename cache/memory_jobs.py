@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from cache.events import Watchers
 from cache.jobs import EXHAUSTED, NOTHING, STALE_S, absent
 from contracts.clock import Clock
-from contracts.errors import JobNotFound
+from contracts.errors import JobNotFound, QueueFull
 from contracts.ids import shard_of
 from contracts.jobs import (
     CacheStatus,
@@ -56,7 +56,9 @@ class MemoryJobStore:
         self._flights: dict[str, _Flight] = {}
         self._outbox: dict[str, float] = {}
 
-    async def submit(self, new: NewJob, result: JobResult | None = None) -> Submitted:
+    async def submit(
+        self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
+    ) -> Submitted:
         known = self._records.get(new.id)
         if known is not None:
             return Submitted(known.job, lead=new.id in self._outbox)
@@ -71,9 +73,12 @@ class MemoryJobStore:
             created_at=now,
             deadline=now + new.ttl_s,
         )
-        record = self._records[new.id] = _Record(job)
         flight = self._flight(new.key)
         result = result or (flight.result if flight else None)
+        following = flight is not None and self._live(flight.leader)
+        if result is None and not following and not may_lead:
+            raise QueueFull("No more computations are taken.")
+        record = self._records[new.id] = _Record(job)
         if result is not None:
             record.job = job.model_copy(
                 update={"cache": CacheStatus.HIT, "result": result, "started_at": now}

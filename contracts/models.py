@@ -41,7 +41,7 @@ class ModelSpec(Frozen):
 
 
 class WorkerInfo(Frozen):
-    """A live worker, as its heartbeat tells it. `images_per_s` is its recent rate; 0.0 until it has run a batch."""
+    """A live worker, as its heartbeat tells it. `images_per_s` is its rate under load; 0.0 until it has run a batch."""
 
     id: str
     model: str

@@ -86,10 +86,13 @@ class JobStore(Protocol):
     A leader stays in the outbox from `submit` (or promotion) until `confirm`; what lingers there is published again.
     """
 
-    async def submit(self, new: NewJob, result: JobResult | None = None) -> Submitted:
+    async def submit(
+        self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
+    ) -> Submitted:
         """Record a job. With `result` (a cache hit) it is born `succeeded`. Otherwise it leads its key, follows the
         live leader, or is born `succeeded` from a flight that has just landed. Recording the same id again
-        answers the existing record, with `lead` as it was while unconfirmed."""
+        answers the existing record, with `lead` as it was while unconfirmed. Raises `QueueFull`, and records nothing,
+        for a job that would have to lead and may not: what costs no computation is always welcome."""
         ...
 
     async def confirm(self, job_id: str) -> None:

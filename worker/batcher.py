@@ -13,7 +13,7 @@ from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels
 from contracts.errors import EngineCrashed, EngineFault, OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
-from scheduler.estimate import Throughput
+from scheduler.cost import CostModel
 from scheduler.limits import BatchLimits
 from scheduler.policy import ANYONE, Waiting, choose
 from scheduler.recovery import Failure, GiveUp, after_failure
@@ -66,7 +66,8 @@ class Batcher:
         self._groups = itertools.count(ANYONE + 1)
         # The device is driven by one thread, and by none of those that others may use up.
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
-        self.throughput = Throughput()
+        self._max_batch = settings.max_batch
+        self._cost = CostModel()
 
     async def start(self) -> ModelSpec:
         """Load the model. Raises `EngineUnloadable`."""
@@ -103,6 +104,10 @@ class Batcher:
                 self._woken.clear()
                 await self._woken.wait()
 
+    def images_per_s(self) -> float:
+        """What the device does under load, by the batches so far; 0.0 before the first."""
+        return self._cost.images_per_s(self._max_batch)
+
     async def stop(self) -> None:
         """End the engine, in the middle of a batch if need be."""
         await asyncio.to_thread(self._host.kill)
@@ -116,7 +121,7 @@ class Batcher:
         metrics.BATCHES.labels(key.model, outcome).inc()
         if isinstance(answer, Done):
             self._limits.fitted(key, size)
-            self.throughput.batch(size, answer.seconds)
+            self._cost.ran(key, size, answer.seconds)
             metrics.BATCH_SIZE.labels(key.model).observe(size)
             metrics.BATCH_SECONDS.labels(key.model).observe(answer.seconds)
             for image, drawn in zip(images, answer.images, strict=True):

@@ -92,7 +92,7 @@ class Runtime:
 
     async def _announce(self, info: WorkerInfo) -> None:
         while True:
-            rate = self._batcher.throughput.images_per_s()
+            rate = self._batcher.images_per_s()
             try:
                 await self._stores.models.announce(self._spec, info.model_copy(update={"images_per_s": rate}))
             except StoreUnavailable as error:

@@ -1,5 +1,6 @@
 -- Records a job: born succeeded from a cached or just landed result, following a live leader, or leading its key.
--- ARGV: id, tenant, key, model, request, ttl_s, result or ''. Answers {lead, record}.
+-- ARGV: id, tenant, key, model, request, ttl_s, result or '', '0' if it may not lead.
+-- Answers {lead, record}, or {-1, {}} and records nothing if it would have to lead and may not.
 
 local id, tenant, key, model, request = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local ttl_s, result = tonumber(ARGV[8]), ARGV[9]
@@ -9,18 +10,22 @@ if redis.call('EXISTS', job_key(id)) == 1 then
   return { unconfirmed and 1 or 0, redis.call('HGETALL', job_key(id)) }
 end
 
-record(id, tenant, key, model, request, NOW, NOW + ttl_s)
 local flight = redis.call('HMGET', P .. 'flight:' .. key, 'leader', 'result')
 local leader, landed = flight[1], flight[2]
 if result == '' and landed then
   result = landed
 end
+local following = leader and live(leader)
+if result == '' and not following and ARGV[10] == '0' then
+  return { -1, {} }
+end
+record(id, tenant, key, model, request, NOW, NOW + ttl_s)
 
 local leading = 0
 if result ~= '' then
   redis.call('HSET', job_key(id), 'cache', 'hit', 'result', result, 'started_at', seconds(NOW))
   finish(id, 'succeeded')
-elseif leader and live(leader) then
+elseif following then
   redis.call('HSET', job_key(id), 'cache', 'joined')
   local followers = P .. 'followers:' .. key
   redis.call('RPUSH', followers, id)

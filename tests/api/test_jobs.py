@@ -223,6 +223,22 @@ async def test_a_broker_that_refuses_leaves_nothing_behind(
     assert (await door.submit())["cache"] == "miss"
 
 
+async def test_what_cannot_be_done_in_time_is_refused_at_the_door(opened: Opener) -> None:
+    door = await opened(job_ttl_s=10)  # the worker does ten images a second
+    waiting = [await door.submit(seed=number) for number in range(80)]
+    door.clock.advance(1)
+    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple", "seed": 1000})
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "queue_full"
+    assert "about 8 s" in response.json()["error"]["message"]
+    assert int(response.headers["retry-after"]) >= 1
+    assert (await door.submit(seed=79))["cache"] == "joined", "what costs nothing is welcome"
+    for job in waiting[:10]:
+        await door.http.post(job["urls"]["cancel"])
+    door.clock.advance(1)
+    assert (await door.submit(seed=1000))["cache"] == "miss"
+
+
 async def test_a_refused_leader_hands_over_to_its_follower(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,7 +291,7 @@ async def test_a_client_that_hangs_up_leaves_no_half_job(door: Door, monkeypatch
 async def test_a_store_that_is_away_is_a_503_and_a_cache_that_is_away_a_miss(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: Any) -> Any:
+    async def away(*_: Any, **__: Any) -> Any:
         raise StoreUnavailable("The store did not answer.")
 
     monkeypatch.setattr(door.stores.results, "get", away)

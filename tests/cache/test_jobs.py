@@ -9,7 +9,7 @@ import time
 import pytest
 
 from cache.connection import connect
-from contracts.errors import JobGone, JobNotFound
+from contracts.errors import JobGone, JobNotFound, QueueFull
 from contracts.ids import new_job_id
 from contracts.jobs import (
     CacheStatus,
@@ -139,6 +139,21 @@ async def test_a_flight_that_has_just_landed_serves_those_who_come_before_the_ca
     await jobs.succeed(await led(jobs, new()), result())
     late = await jobs.submit(new())
     assert (late.lead, late.job.cache, late.job.result) == (False, CacheStatus.HIT, result())
+
+
+async def test_a_job_that_may_not_lead_may_still_follow_or_hit(world: World) -> None:
+    jobs, refused = world.stores.jobs, new()
+    with pytest.raises(QueueFull):
+        await jobs.submit(refused, may_lead=False)
+    with pytest.raises(JobNotFound):
+        await jobs.get("public", refused.id)
+    assert await jobs.list("public", 5) == []
+    assert (await jobs.submit(new(), result(), may_lead=False)).job.status is JobStatus.SUCCEEDED
+    lease = await led(jobs, new())
+    follower = await jobs.submit(new(), may_lead=False)
+    assert follower.job.cache is CacheStatus.JOINED
+    await jobs.succeed(lease, result())
+    assert (await jobs.submit(new(), may_lead=False)).job.cache is CacheStatus.HIT, "landed a moment ago"
 
 
 async def test_other_keys_share_nothing(world: World) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.engine import BatchKey
-from scheduler.estimate import Throughput
 from scheduler.limits import PROBE_AFTER, BatchLimits
 from scheduler.policy import Waiting, choose
 from scheduler.recovery import Again, Failure, GiveUp, after_failure
@@ -107,13 +105,3 @@ def test_after_a_crash_every_image_runs_alone_and_the_culprit_is_given_up_once_i
 def test_out_of_memory_blames_the_batch_not_the_images() -> None:
     assert after_failure(Failure.OUT_OF_MEMORY, [0, 0], [0, 0], int) == [Again(0), Again(0)]
     assert after_failure(Failure.OUT_OF_MEMORY, [0], [0], int) == [GiveUp()]
-
-
-def test_throughput_follows_the_last_batches() -> None:
-    seen = Throughput()
-    assert seen.images_per_s() == 0.0
-    seen.batch(8, 2.0)
-    assert seen.images_per_s() == pytest.approx(4.0)
-    for _ in range(80):
-        seen.batch(8, 1.0)
-    assert seen.images_per_s() == pytest.approx(8.0, rel=0.01)

@@ -151,7 +151,7 @@ async def test_a_canceled_job_is_not_drawn(room: Room) -> None:
     await room.stores.jobs.cancel("public", message.job_id)
     assert await running == [Verdict.ACK, Verdict.ACK]
     assert (await room.job(message)).status is JobStatus.CANCELED
-    assert room.batcher.throughput.images_per_s() > 0
+    assert room.batcher.images_per_s() > 0
 
 
 async def test_a_second_delivery_waits_for_the_first_and_changes_nothing(room: Room) -> None:

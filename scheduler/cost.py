@@ -1,0 +1,87 @@
+"""How long a batch takes: a + b n, fitted online from the batches that ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from contracts.engine import BatchKey
+
+FORGET: Final = 0.98
+"""Weight that a batch keeps when the next one comes: some fifty batches count."""
+TRUSTED_AFTER: Final = 5
+CLIP: Final = 3.0
+"""A batch that deviates more than this many typical deviations counts as if it deviated that much (Huber 1964)."""
+
+
+@dataclass(slots=True)
+class _Fit:
+    """Exponentially weighted least squares of seconds on images."""
+
+    weight: float = 0.0
+    n: float = 0.0
+    nn: float = 0.0
+    t: float = 0.0
+    nt: float = 0.0
+    deviation: float = 0.0
+    seen: int = 0
+
+    def line(self) -> tuple[float, float]:
+        """(a, b): seconds for a batch of none, and for each image. Neither is ever negative."""
+        mean_n, mean_t = self.n / self.weight, self.t / self.weight
+        spread = self.nn / self.weight - mean_n * mean_n
+        if spread < 1e-9:
+            # One size alone tells nothing of the fixed part: all of it is taken for the images'.
+            return 0.0, mean_t / mean_n
+        slope = (self.nt / self.weight - mean_n * mean_t) / spread
+        slope = min(max(slope, 0.0), mean_t / mean_n)
+        return mean_t - slope * mean_n, slope
+
+    def add(self, images: int, seconds: float) -> None:
+        if self.seen >= TRUSTED_AFTER:
+            a, b = self.line()
+            expected = a + b * images
+            room = CLIP * max(self.deviation, 0.02 * expected)
+            self.deviation = FORGET * self.deviation + (1 - FORGET) * min(abs(seconds - expected), room)
+            seconds = min(max(seconds, expected - room), expected + room)
+        elif self.seen:
+            a, b = self.line()
+            self.deviation = max(self.deviation, abs(seconds - a - b * images))
+        for name, value in (
+            ("weight", 1.0),
+            ("n", float(images)),
+            ("nn", float(images * images)),
+            ("t", seconds),
+            ("nt", images * seconds),
+        ):
+            setattr(self, name, getattr(self, name) * FORGET + value)
+        self.seen += 1
+
+
+@dataclass(slots=True)
+class CostModel:
+    """The duration of batches by key. Pure state; not for several threads."""
+
+    _fits: dict[BatchKey, _Fit] = field(default_factory=dict)
+
+    def ran(self, key: BatchKey, images: int, seconds: float) -> None:
+        """A batch of `images` under `key` has taken `seconds` on the device."""
+        self._fits.setdefault(key, _Fit()).add(images, seconds)
+
+    def seconds(self, key: BatchKey, images: int) -> float | None:
+        """What a batch of `images` should take; None while nothing of the key has run."""
+        fit = self._fits.get(key)
+        if fit is None:
+            return None
+        a, b = fit.line()
+        return a + b * images
+
+    def images_per_s(self, max_batch: int) -> float:
+        """The rate under load, with full batches, averaged over the keys by how much of each has lately run; 0.0 before
+        the first batch."""
+        images = sum(fit.n for fit in self._fits.values())
+        seconds = 0.0
+        for fit in self._fits.values():
+            a, b = fit.line()
+            seconds += fit.n * (a + b * max_batch) / max_batch
+        return images / seconds if seconds > 0 else 0.0

@@ -1,0 +1,91 @@
+"""The cost model and what is promised on it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.admission import HEADROOM, Admitted, Refused, admit
+from scheduler.cost import CostModel
+from tests.scheduler.test_scheduler import key
+
+ANY = st.floats(0.001, 10, allow_nan=False)
+
+
+def trained(a: float, b: float, noise: float, outliers: float, batches: int = 400) -> CostModel:
+    rng, model = random.Random(7), CostModel()
+    for _ in range(batches):
+        images = rng.randint(1, 8)
+        seconds = (a + b * images) * rng.gauss(1, noise)
+        model.ran(key(), images, seconds * 20 if rng.random() < outliers else max(seconds, 1e-6))
+    return model
+
+
+@given(ANY, ANY)
+def test_a_line_is_found(a: float, b: float) -> None:
+    model = trained(a, b, noise=0.0, outliers=0.0, batches=40)
+    for images in (1, 4, 8):
+        assert model.seconds(key(), images) == pytest.approx(a + b * images, rel=0.05)
+
+
+def test_noise_and_outliers_do_little() -> None:
+    model = trained(0.05, 0.04, noise=0.05, outliers=0.03)
+    for images in (1, 8):
+        assert model.seconds(key(), images) == pytest.approx(0.05 + 0.04 * images, rel=0.15)
+
+
+def test_it_follows_a_device_that_slows_down() -> None:
+    model = trained(0.05, 0.04, noise=0.02, outliers=0.0)
+    for round_ in range(600):
+        model.ran(key(), 1 + round_ % 8, 2 * (0.05 + 0.04 * (1 + round_ % 8)))
+    assert model.seconds(key(), 8) == pytest.approx(2 * (0.05 + 0.32), rel=0.1)
+
+
+@given(st.lists(st.tuples(st.integers(1, 8), ANY), min_size=1, max_size=50))
+def test_predictions_are_positive_and_grow_with_the_batch(runs: list[tuple[int, float]]) -> None:
+    model = CostModel()
+    for images, seconds in runs:
+        model.ran(key(), images, seconds)
+    predictions = [model.seconds(key(), images) for images in range(1, 9)]
+    assert all(each is not None and each > 0 for each in predictions)
+    assert predictions == sorted(predictions, key=lambda each: each or 0.0)
+    assert model.images_per_s(8) > 0
+
+
+def test_nothing_is_known_before_the_first_batch() -> None:
+    assert CostModel().seconds(key(), 1) is None
+    assert CostModel().images_per_s(8) == 0.0
+
+
+def test_the_rate_is_that_of_full_batches() -> None:
+    model = trained(0.1, 0.01, noise=0.0, outliers=0.0)
+    assert model.images_per_s(8) == pytest.approx(8 / 0.18, rel=0.05)
+
+
+def test_one_batch_size_alone_promises_no_gain() -> None:
+    model = CostModel()
+    model.ran(key(), 1, 0.1)
+    assert model.images_per_s(8) == pytest.approx(10.0)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.floats(0, 1000), st.floats(1, 3600))
+def test_what_cannot_be_done_in_time_is_refused_and_nothing_else(
+    waiting: int, images: int, rate: float, ttl_s: float
+) -> None:
+    verdict = admit(waiting, images, rate, ttl_s)
+    if isinstance(verdict, Refused):
+        assert rate > 0
+        assert verdict.wait_s > HEADROOM * ttl_s
+        assert 1.0 <= verdict.retry_after_s <= 60.0
+    else:
+        assert isinstance(verdict, Admitted)
+        assert verdict.eta_s is None or verdict.eta_s <= HEADROOM * ttl_s
+
+
+def test_an_empty_queue_is_open_even_when_nothing_is_known() -> None:
+    assert admit(0, 1, 0.0, 300) == Admitted(None)
+    assert admit(10_000, 1, 0.0, 300) == Admitted(None)
+    assert isinstance(admit(10_000, 1, 10.0, 300), Refused)
