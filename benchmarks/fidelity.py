@@ -193,7 +193,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, int],
         "synonym_top1": float(right[groups == "synonym"].mean()),
     }
     figures["clip_top1"] = clip_top1(args.models / "emoji-clip", emoji, pictures, asked)
-    # Without a colour in the caption the seed chooses one: the judge takes the one that it sees.
+    # Captions without a colour: the judge takes the one that it sees.
     bare = [captions.write(concept.name) for concept in emoji.concepts][:: 4 if args.quick else 1]
     plain, _ = paint(student, bare, list(range(len(bare))), 1, 0.0, 32)
     named = np.arange(len(emoji.concepts))[:: 4 if args.quick else 1]

@@ -1,8 +1,8 @@
 """Captions, and what a caption leaves open.
 
 A caption names the concept and, in three of four cases, the background colour; style and layout
-words are optional. What it leaves open is decided by the noise: `open_attributes` reads style,
-layout and colour off fixed projections of the starting noise. Training pairs drawn with this
+words are optional. Without a colour the background is white. What else it leaves open is decided by
+the noise: `open_attributes` reads style and layout off fixed projections of the starting noise. Training pairs drawn with this
 coupling have the right marginals, so a flow learnt on them is a flow for the same data with
 straighter paths (Pooladian et al. 2023, "Multisample flow matching"), and its first step
 already knows what the seed asks for.
@@ -26,7 +26,8 @@ _TEMPLATES = (
     "a picture of a {thing} on a {colour} background",
 )
 _BARE = ("a {thing}", "{thing}", "a {thing}", "a picture of a {thing}", "an emoji of a {thing}")
-_COLOUR_OPEN = 0.25
+_BARE_SHARE = 0.25
+_WHITE = 0
 _ARTICLE = re.compile(r"\ba(?= [aeio])")
 _STYLE_WORDS = {"noto": "noto style", "flat": "flat style"}
 _PLACE_WORDS = {"left": "on the left", "right": "on the right"}
@@ -34,15 +35,13 @@ _PLACE_WORDS = {"left": "on the left", "right": "on the right"}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one picture is asked to show. `style`, `layout` and `colour` are None where left open; an open colour is
-    one of `colours`."""
+    """What one picture is asked to show. `style` and `layout` are None where left open."""
 
     concept: int
-    colour: int | None
+    colour: int
     style: int | None
     layout: int | None
     caption: str
-    colours: tuple[int, ...] = ()
 
 
 def write(
@@ -78,7 +77,8 @@ class Composer:
         """One request for a concept: synonyms, style and layout words come and go."""
         entry = self.concepts[concept]
         allowed = self.allowed[concept]
-        colour = None if rng.random() < _COLOUR_OPEN else int(rng.choice(allowed))
+        bare = rng.random() < _BARE_SHARE and _WHITE in allowed
+        colour = _WHITE if bare else int(rng.choice(allowed))
         style = int(rng.integers(len(data.STYLES))) if rng.random() < 0.5 else None
         layout = int(rng.integers(len(data.LAYOUTS))) if rng.random() < 0.2 else None
         thing = entry.name
@@ -87,12 +87,12 @@ class Composer:
         template = int(rng.integers(len(_TEMPLATES))) if rng.random() < 0.5 else 0
         text = write(
             thing,
-            None if colour is None else self.colours[colour],
+            None if bare else self.colours[colour],
             None if style is None else data.STYLES[style],
             None if layout is None else data.LAYOUTS[layout].name,
             template,
         )
-        return Request(concept, colour, style, layout, text, tuple(allowed))
+        return Request(concept, colour, style, layout, text)
 
     def batch(self, rng: np.random.Generator, count: int, start: int) -> list[Request]:
         """`count` requests; concepts come round evenly, as positions of a shuffled cycle."""
@@ -113,32 +113,26 @@ class Composer:
         return texts
 
 
-def open_attributes(noise: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Style, layout and a place among the colours (0 to 1) that the noise (B, 4, h, w) chooses where a caption leaves
-    them open.
+def open_attributes(noise: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Style and layout that the noise (B, 4, h, w) chooses where a caption leaves them open.
 
     The mean of a channel over all places, scaled, is standard normal: the sign of the first
-    chooses the style, the quantile of the second the layout, by the layouts' shares, and that of
-    the third the colour.
+    chooses the style, the quantile of the second the layout, by the layouts' shares.
     """
     scaled = noise.mean(dim=(2, 3)) * (noise.shape[2] * noise.shape[3]) ** 0.5
     style = (scaled[:, 0] < 0).long()
-    quantile = 0.5 * (1 + torch.erf(scaled[:, 1:3] / 2**0.5))
+    quantile = 0.5 * (1 + torch.erf(scaled[:, 1] / 2**0.5))
     edges = torch.tensor(np.cumsum([layout.share for layout in data.LAYOUTS])[:-1])
-    return style.numpy(), torch.bucketize(quantile[:, 0].double(), edges).numpy(), quantile[:, 1].numpy()
+    return style.numpy(), torch.bucketize(quantile.double(), edges).numpy()
 
 
 def settle(requests: list[Request], noise: torch.Tensor) -> tuple[np.ndarray, ...]:
     """Index arrays (concept, style, layout, colour) with the open attributes filled in."""
-    styles, layouts, places = open_attributes(noise)
-    colours = np.zeros(len(requests), int)
+    styles, layouts = open_attributes(noise)
     for i, request in enumerate(requests):
         if request.style is not None:
             styles[i] = request.style
         if request.layout is not None:
             layouts[i] = request.layout
-        if request.colour is not None:
-            colours[i] = request.colour
-        else:
-            colours[i] = request.colours[min(int(places[i] * len(request.colours)), len(request.colours) - 1)]
-    return np.array([r.concept for r in requests]), styles, layouts, colours
+    concepts = np.array([r.concept for r in requests])
+    return concepts, styles, layouts, np.array([r.colour for r in requests])

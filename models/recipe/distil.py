@@ -56,7 +56,7 @@ def train(settings: Settings, emoji: data.EmojiSet) -> Path:
     def begin(model: painter.Painter) -> None:
         model.load_state_dict(painter.load(settings.work / "one_step.pt", tokenizer).state_dict())
 
-    steps = settings.steps or (10 if settings.quick else 3000)
+    steps = settings.steps or (10 if settings.quick else 2000)
     plan = painter.Plan("distil", steps, 5e-4, wide_every=8)
     banks = painter.banks(settings, emoji)
     return painter.fit(settings, plan, composer, tokenizer, banks, loss_of, begin)

@@ -44,7 +44,7 @@ def train(settings: Settings, emoji: data.EmojiSet) -> Path:
     def begin(model: painter.Painter) -> None:
         model.load_state_dict(painter.load(settings.work / "one_step.pt", tokenizer).state_dict())
 
-    steps = settings.steps or (20 if settings.quick else 3000)
+    steps = settings.steps or (20 if settings.quick else 3800)
     plan = painter.Plan("teacher", steps, 5e-4, wide_every=12)
     banks = painter.banks(settings, emoji)
     return painter.fit(settings, plan, composer, tokenizer, banks, loss_of, begin)
