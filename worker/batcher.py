@@ -1,13 +1,17 @@
-"""The batcher: gathers images, and whenever the device is free runs what `scheduler.policy` chooses."""
+"""The batcher: gathers images, and whenever the device is free runs what `scheduler.policy` chooses.
+
+One thread owns the device and chooses its batches itself. Were it the event loop that chose, the device would idle after each
+batch until the loop has come round to it, busy as that is with what became of the batch before.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
 from dataclasses import dataclass
-from typing import Final, TypeVar, TypeVarTuple
+from typing import Final
 
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels
 from contracts.errors import EngineCrashed, EngineFault, OutOfMemory
@@ -22,10 +26,8 @@ from telemetry.logs import get_logger
 from worker.engine.host import EngineHost, EngineUnloadable
 from worker.engine.wire import Batch, Done, Failed
 
-T = TypeVar("T")
-Given = TypeVarTuple("Given")
-
 RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
+STOP_S: Final = 5.0
 
 _FAULTS: Final = {
     Failure.FAULT: (EngineFault.code, "The model raised {}."),
@@ -52,6 +54,7 @@ class _Image:
     drawn: asyncio.Future[Drawn]
     group: int = ANYONE
     crashes: int = 0
+    given_up: bool = False
 
 
 class Batcher:
@@ -59,50 +62,47 @@ class Batcher:
 
     def __init__(self, host: EngineHost, settings: WorkerSettings) -> None:
         self._host = host
-        self._limits = BatchLimits(settings.max_batch)
-        self._waiting: list[_Image] = []
-        self._woken = asyncio.Event()
-        self._draining = False
-        self._groups = itertools.count(ANYONE + 1)
-        # The device is driven by one thread, and by none of those that others may use up.
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._max_batch = settings.max_batch
+        self._limits = BatchLimits(settings.max_batch)
         self._cost = CostModel()
+        self._groups = itertools.count(ANYONE + 1)
+        # Guards what follows; notified when it changes.
+        self._changed = threading.Condition()
+        self._waiting: list[_Image] = []
+        self._draining = False
+        self._thread: threading.Thread | None = None
 
     async def start(self) -> ModelSpec:
         """Load the model. Raises `EngineUnloadable`."""
-        return await self._on_device(self._host.start)
+        return await asyncio.to_thread(self._host.start)
+
+    async def run(self) -> None:
+        """Batch after batch until `drain`. Raises `EngineUnloadable` when a crashed engine does not come back."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        self._thread = threading.Thread(target=self._work, args=(loop, ended), name="device", daemon=True)
+        self._thread.start()
+        await ended
 
     def add(self, key: BatchKey, task: ImageTask) -> asyncio.Future[Drawn]:
         """One image to draw. Cancel the future to withdraw it; it is canceled when the batcher drains."""
         image = _Image(key, task, asyncio.get_running_loop().create_future())
-        if self._draining:
-            image.drawn.cancel()
-        else:
-            self._waiting.append(image)
-            self._woken.set()
+        with self._changed:
+            if self._draining:
+                image.drawn.cancel()
+            else:
+                self._waiting.append(image)
+                self._changed.notify()
         return image.drawn
 
     def drain(self) -> None:
         """Let the running batch finish, start no other, and cancel all that waits."""
-        self._draining = True
-        for image in self._waiting:
+        with self._changed:
+            self._draining = True
+            withdrawn, self._waiting = self._waiting, []
+            self._changed.notify()
+        for image in withdrawn:
             image.drawn.cancel()
-        self._woken.set()
-
-    async def run(self) -> None:
-        """Batch after batch until `drain`. Raises `EngineUnloadable` when a crashed engine does not come back."""
-        while True:
-            # Withdrawn meanwhile, or drained.
-            self._waiting = [image for image in self._waiting if not image.drawn.done()]
-            chosen = choose([Waiting(image.key, image.group) for image in self._waiting], self._limits.limit)
-            if chosen:
-                await self._run_batch([self._waiting[index] for index in chosen])
-            elif self._draining:
-                return
-            else:
-                self._woken.clear()
-                await self._woken.wait()
 
     def images_per_s(self) -> float:
         """What the device does under load, by the batches so far; 0.0 before the first."""
@@ -110,13 +110,47 @@ class Batcher:
 
     async def stop(self) -> None:
         """End the engine, in the middle of a batch if need be."""
+        self.drain()
         await asyncio.to_thread(self._host.kill)
-        self._device.shutdown(wait=False)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, STOP_S)
 
-    async def _run_batch(self, images: list[_Image]) -> None:
-        self._waiting = [image for image in self._waiting if image not in images]
+    def _work(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
+        """The device's thread. What becomes of images is told to the event loop, to which their futures belong."""
+        reason: Exception | None = RuntimeError("The device's thread crashed.")
+        try:
+            while batch := self._next():
+                answer = self._run_batch(batch)
+                loop.call_soon_threadsafe(self._tell, batch, answer)
+                if isinstance(answer, Failed) and answer.failure is Failure.CRASH and not self._draining:
+                    self._restart(batch[0].key.model)
+            reason = None
+        except EngineUnloadable as error:
+            reason = error
+        finally:
+            loop.call_soon_threadsafe(_end, ended, reason)
+
+    def _next(self) -> list[_Image]:
+        """The next batch, waited for; empty when the batcher drains."""
+        with self._changed:
+            while True:
+                # Some may have been withdrawn meanwhile.
+                self._waiting = [image for image in self._waiting if not image.drawn.done()]
+                chosen = choose(
+                    [Waiting(image.key, image.group) for image in self._waiting], self._limits.limit
+                )
+                if chosen:
+                    batch = [self._waiting[index] for index in chosen]
+                    self._waiting = [image for image in self._waiting if image not in batch]
+                    return batch
+                if self._draining:
+                    return []
+                self._changed.wait()
+
+    def _run_batch(self, images: list[_Image]) -> Done | Failed:
+        """The engine's answer; those that must run again are back in front, for they are the oldest."""
         key, size = images[0].key, len(images)
-        answer = await self._on_device(self._host.run, Batch(key, [image.task for image in images]))
+        answer = self._host.run(Batch(key, [image.task for image in images]))
         outcome = "done" if isinstance(answer, Done) else answer.failure.value
         metrics.BATCHES.labels(key.model, outcome).inc()
         if isinstance(answer, Done):
@@ -124,56 +158,64 @@ class Batcher:
             self._cost.ran(key, size, answer.seconds)
             metrics.BATCH_SIZE.labels(key.model).observe(size)
             metrics.BATCH_SECONDS.labels(key.model).observe(answer.seconds)
-            for image, drawn in zip(images, answer.images, strict=True):
-                _settle(image, Drawn(drawn, answer.seconds * 1000, size))
-            return
+            return answer
         log.warning("batch_failed", failure=answer.failure.value, reason=answer.reason, images=size)
         if answer.failure is Failure.OUT_OF_MEMORY:
             self._limits.out_of_memory(key, size)
-        self._again(images, answer)
-        if answer.failure is Failure.CRASH and not self._draining:
-            await self._restart(key.model)
-
-    def _again(self, images: list[_Image], failed: Failed) -> None:
-        """Give up the culprit; put the others back where they were: in front, for they are the oldest."""
         verdicts = after_failure(
-            failed.failure,
+            answer.failure,
             [image.group for image in images],
             [image.crashes for image in images],
             lambda: next(self._groups),
         )
-        code, words = _FAULTS[failed.failure]
-        back = []
         for image, verdict in zip(images, verdicts, strict=True):
-            if isinstance(verdict, GiveUp):
-                fault = ImageFault(code, words.format(failed.reason))
-                _settle(image, Drawn(fault, 0.0, len(images)))
+            image.given_up = isinstance(verdict, GiveUp)
+            if not isinstance(verdict, GiveUp):
+                image.group = verdict.group
+                image.crashes += answer.failure is Failure.CRASH
+        with self._changed:
+            if not self._draining:
+                self._waiting[:0] = [image for image in images if not image.given_up]
+        return answer
+
+    def _tell(self, images: list[_Image], answer: Done | Failed) -> None:
+        """On the event loop: hand out what the batch became."""
+        if isinstance(answer, Done):
+            for image, drawn in zip(images, answer.images, strict=True):
+                _settle(image.drawn, Drawn(drawn, answer.seconds * 1000, len(images)))
+            return
+        code, words = _FAULTS[answer.failure]
+        fault = Drawn(ImageFault(code, words.format(answer.reason)), 0.0, len(images))
+        for image in images:
+            if image.given_up:
+                _settle(image.drawn, fault)
             elif self._draining:
                 image.drawn.cancel()
-            else:
-                image.group = verdict.group
-                image.crashes += failed.failure is Failure.CRASH
-                back.append(image)
-        self._waiting[:0] = back
 
-    async def _restart(self, model: str) -> None:
+    def _restart(self, model: str) -> None:
         metrics.ENGINE_RESTARTS.labels(model, "crash").inc()
-        for delay_s in RESTART_DELAYS_S:
-            await asyncio.sleep(delay_s)
+        for number, delay_s in enumerate(RESTART_DELAYS_S, start=1):
+            time.sleep(delay_s)
             try:
-                await self._on_device(self._host.start)
+                self._host.start()
             except EngineUnloadable as error:
-                reason = error
                 log.error("engine_restart_failed", reason=str(error))
+                if number == len(RESTART_DELAYS_S):
+                    raise
             else:
                 log.info("engine_restarted")
                 return
-        raise reason
-
-    async def _on_device(self, work: Callable[[*Given], T], *arguments: *Given) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._device, work, *arguments)
 
 
-def _settle(image: _Image, drawn: Drawn) -> None:
-    if not image.drawn.done():
-        image.drawn.set_result(drawn)
+def _settle(drawn: asyncio.Future[Drawn], value: Drawn) -> None:
+    if not drawn.done():
+        drawn.set_result(value)
+
+
+def _end(ended: asyncio.Future[None], reason: Exception | None) -> None:
+    if ended.done():
+        return
+    if reason is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(reason)
