@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -169,6 +170,8 @@ def fetch(package: Package, cache: Path) -> Path:
     spec = f"{package.name}@{package.version}"
     tarball = folder / f"{package.name.strip('@').replace('/', '-')}-{package.version}.tgz"
     if not tarball.exists():
+        if shutil.which("npm") is None:
+            raise FetchError("The emoji sets come from the npm registry: install Node.js with its npm.")
         done = subprocess.run(["npm", "pack", spec, "--silent"], cwd=folder, capture_output=True, text=True)
         if done.returncode or not tarball.exists():
             raise FetchError(f"npm pack {spec}: {done.stderr.strip() or 'no tarball'}")
