@@ -20,7 +20,7 @@ from cli.services.redis import RedisServer
 
 READY_S: Final = 180.0
 POLL_S: Final = 0.1
-MAX_RESTARTS: Final = 5
+MAX_RESTARTS: Final = 3
 HEALTHY_S: Final = 60.0
 """A child that has run this long starts with a clean record after its next fault."""
 BROKER_DATABASE: Final = "/1"

@@ -1,0 +1,140 @@
+"""The commands as people run them: processes of their own, with the embedded model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import httpx
+import psutil
+import pytest
+
+from cli.services import process
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def workers(supervisor: int) -> list[psutil.Process]:
+    """Its living worker processes."""
+    found = []
+    for child in psutil.Process(supervisor).children():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "worker" in child.cmdline():
+                found.append(child)
+    return found
+
+
+@pytest.fixture
+def ended() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that must not outlive the test, however it ends."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for each in started:
+        each.send_signal(signal.SIGINT)
+
+
+@pytest.mark.timeout(240)
+def test_up_makes_a_picture_serves_and_leaves_nothing_behind(
+    tmp_path: Path, ended: list[subprocess.Popen[str]]
+) -> None:
+    port = str(process.free_port())
+    command = [
+        sys.executable,
+        "-m",
+        "cli.main",
+        "up",
+        "--folder",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "first.png"),
+    ]
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "DARKROOM_PORT": port}, stdout=subprocess.PIPE, text=True
+    ) as up:
+        ended.append(up)
+        assert up.stdout is not None
+        said = []
+        for line in up.stdout:
+            said.append(line)
+            if "Serving at" in line:
+                break
+        assert f"http://127.0.0.1:{port}" in said[-1], said
+        assert cv2.imread(str(tmp_path / "first.png")) is not None
+        url = f"http://127.0.0.1:{port}"
+        out = tmp_path / "mine.png"
+        for how in ("drawn", "from the cache"):
+            made = run(
+                "cli.main", "generate", "a rocket on a yellow background", "--out", str(out), "--url", url
+            )
+            assert how in made.stdout, made
+        assert cv2.imread(str(out)) is not None
+        wrong = run("cli.main", "generate", "a rocket", "--width", "7", "--url", url)
+        assert wrong.returncode == 1
+        assert "width must be between" in wrong.stderr
+        second = run("cli.main", "up", "--folder", str(tmp_path))
+        assert second.returncode == 1
+        assert "running" in second.stderr
+        # A worker that dies is replaced.
+        (worker,) = workers(up.pid)
+        worker.kill()
+        until = time.monotonic() + 30
+        while worker in workers(up.pid) or not workers(up.pid):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        below = psutil.Process(up.pid).children(recursive=True)
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0
+    gone, alive = psutil.wait_procs(below, timeout=5)
+    assert not alive
+    assert gone
+
+
+def test_generate_without_a_server_says_so() -> None:
+    done = run("cli.main", "generate", "a", "--url", f"http://127.0.0.1:{process.free_port()}")
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["api", "worker"])
+def test_a_bad_setting_stops_the_process_with_its_name(module: str) -> None:
+    done = run(module, DARKROOM_JOB_TTL_S="soon", DARKROOM_MAX_ATTEMPTS="0")
+    assert done.returncode == 2
+    assert "DARKROOM_JOB_TTL_S" in done.stderr
+    assert "DARKROOM_MAX_ATTEMPTS" in done.stderr
+
+
+def test_a_worker_whose_model_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    done = run("worker", DARKROOM_MODEL=str(tmp_path))
+    assert done.returncode == 1
+    assert "model_index.json" in done.stderr
+
+
+def test_a_platform_whose_worker_keeps_failing_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    done = run("cli.main", "up", "--folder", str(tmp_path / "data"), DARKROOM_MODEL=str(tmp_path / "model"))
+    assert done.returncode == 1
+    assert "worker-1 ends again and again" in done.stderr
+    assert "model_index.json" in done.stderr
