@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from amqp.exceptions import MessageNacked, PreconditionFailed
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 THREADS: Final = 8
 """A confirm waits for the broker's disk: with eight in flight, some 2,000 publishes a second."""
+NACK_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.4)
 
 log = get_logger(__name__)
 
@@ -60,6 +62,11 @@ class _Link:
             options = {"mandatory": True, "confirm_timeout": self._settings.publish_timeout_s}
         self._channel.basic_publish(prepared, exchange="", routing_key=queue_name(model), **options)
 
+    def waiting(self, model: str) -> int:
+        """Messages that are ready on the model's queue."""
+        count: int = self._channel.queue_declare(queue_name(model), passive=True).message_count
+        return count
+
     def check(self) -> None:
         # A channel is opened by a round trip, on RabbitMQ and on Redis.
         self.connection.channel().close()
@@ -82,7 +89,7 @@ class KombuPublisher:
         begun = time.perf_counter()
         outcome = "confirmed"
         try:
-            await self._in_thread(lambda link: link.publish(message))
+            await self._in_thread(partial(self._insist, message))
         except UnavailableError as error:
             outcome = error.code
             raise
@@ -91,21 +98,41 @@ class KombuPublisher:
             metrics.PUBLISH_SECONDS.observe(time.perf_counter() - begun)
 
     async def check(self) -> None:
-        await self._in_thread(lambda link: link.check())
+        await self._in_thread(partial(self._attempt, _Link.check))
 
     async def close(self) -> None:
         await asyncio.to_thread(self._pool.shutdown)
         for link in list(self._links):
             link.close()
 
-    async def _in_thread(self, use: Callable[[_Link], None]) -> None:
+    async def _in_thread(self, work: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         try:
             # A call that waits for a free thread counts as well: then the broker is slow.
             async with asyncio.timeout(self._settings.publish_timeout_s):
-                await loop.run_in_executor(self._pool, self._attempt, use)
+                await loop.run_in_executor(self._pool, work)
         except TimeoutError:
             raise BrokerUnavailable("The broker did not answer in time.") from None
+
+    def _insist(self, message: JobMessage) -> None:
+        """Publishes, and tries again where the broker refused although its queue has room: a quorum queue also refuses
+        while it elects its leader, just after it was declared or when a node has gone."""
+        model = message.request.model
+        depth = 0
+
+        def look(link: _Link) -> None:
+            nonlocal depth
+            depth = link.waiting(model)
+
+        for delay_s in NACK_DELAYS_S:
+            try:
+                return self._attempt(lambda link: link.publish(message))
+            except MessageNacked:
+                self._attempt(look)
+                if depth >= self._settings.queue_max_length:
+                    raise QueueFull("The queue is full.", retry_after_s=5.0) from None
+            time.sleep(delay_s)
+        raise BrokerUnavailable("The broker refuses messages although its queue has room.")
 
     def _attempt(self, use: Callable[[_Link], None]) -> None:
         """Once on the connection at hand. It may have died unnoticed, so a fault of it is given a second try on a fresh one."""
@@ -115,7 +142,9 @@ class KombuPublisher:
             try:
                 return use(known)
             except MessageNacked:
-                raise self._full(known) from None
+                # Confirms are not correlated: after a refusal the next one could be taken for another's.
+                self._drop(known)
+                raise
             except PreconditionFailed as error:
                 self._drop(known)
                 raise _misdeclared(error) from error
@@ -131,7 +160,8 @@ class KombuPublisher:
             link = _Link(self._settings)
             use(link)
         except MessageNacked:
-            raise self._full(link) from None
+            self._drop(link)
+            raise
         except PreconditionFailed as error:
             self._drop(link)
             raise _misdeclared(error) from error
@@ -145,11 +175,6 @@ class KombuPublisher:
             raise
         self._mine.link = link
         self._links.add(link)
-
-    def _full(self, link: _Link | None) -> QueueFull:
-        # Confirms are not correlated: after a refusal the next one could be taken for another's.
-        self._drop(link)
-        return QueueFull("The queue is full.", retry_after_s=5.0)
 
     def _drop(self, link: _Link | None) -> None:
         self._mine.link = None

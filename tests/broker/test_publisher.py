@@ -37,8 +37,10 @@ def message(model: str) -> JobMessage:
 @asynccontextmanager
 async def publishing(url: str, **rest: object) -> AsyncIterator[KombuPublisher]:
     publisher = open_publisher(BackendSettings.model_validate({"broker_url": url, **rest}))
-    yield publisher
-    await publisher.close()
+    try:
+        yield publisher
+    finally:
+        await publisher.close()
 
 
 @pytest.fixture(params=["rabbitmq", "redis"])
