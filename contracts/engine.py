@@ -1,8 +1,15 @@
-"""What the batcher and the engine process say to each other. Plain data: it crosses a pipe."""
+"""What the batcher and the engine process say to each other. Plain data: it crosses a pipe.
+
+The engine holds *samples*: images in the making, each with its own latents, timestep and random generator. The batcher names,
+pass by pass, which of them take the next denoising step together (step-level batching, as Orca's iteration-level scheduling
+of Yu et al. 2022): images with 1, 4 and 25 steps share passes, join and leave between them. A one-step image joins and is
+finished in the same pass, so that one-step traffic costs one message each way and nothing more.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from contracts.models import ModelSpec
@@ -10,22 +17,48 @@ from contracts.models import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """What must be equal for two images to share a forward pass."""
+    """What must be equal for two images to share a forward pass: neither seed nor prompt, nor how many steps each takes.
+
+    `guided`: with classifier-free guidance, which doubles the work of a pass; the scale itself may differ.
+    """
 
     model: str
     width: int
     height: int
-    num_inference_steps: int
-    guidance_scale: float
+    guided: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One image to draw; `index` is its place in the batch's answer."""
+    """One image to draw. `guidance_scale` is read only under a key that is guided."""
 
     prompt: str
     negative_prompt: str
     seed: int
+    num_inference_steps: int = 1
+    guidance_scale: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass: a denoising step for each of `samples`, all under `key`.
+
+    `joining` holds the tasks of those samples that take their first step now; the engine knows the others.
+    `leaving` names samples, of any key, that nobody wants any more: the engine forgets them first.
+    """
+
+    key: BatchKey
+    samples: tuple[int, ...]
+    joining: Mapping[int, ImageTask] = field(default_factory=dict)
+    leaving: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A sample that has taken `step` of its `steps` steps and needs more."""
+
+    step: int
+    steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +79,10 @@ class ImageFault:
     message: str
 
 
+Advanced = Progress | Pixels | ImageFault
+"""What a pass made of a sample. After `Pixels` or `ImageFault` the engine has forgotten it."""
+
+
 class ImageEngine(Protocol):
     """A loaded model on a device. Lives in a child process; one thread calls it."""
 
@@ -53,10 +90,11 @@ class ImageEngine(Protocol):
         """Load weights, warm up, and say what was loaded. Raises on a bad model: the worker stops."""
         ...
 
-    def generate(self, key: BatchKey, tasks: list[ImageTask]) -> list[Pixels | ImageFault]:
-        """Draw `tasks` in one batch. Answers one entry per task, in order.
+    def advance(self, batch: Pass) -> list[Advanced]:
+        """Run one pass. Answers one entry per sample, in the order of `batch.samples`.
 
-        Raises `contracts.errors.OutOfMemory` when the batch does not fit; any other exception means that the
-        batch as a whole failed and may be bisected.
+        Raises `contracts.errors.OutOfMemory` when the pass does not fit; any other exception means that the pass as a
+        whole failed and may be bisected. After an exception the engine has forgotten every sample of the pass: those that
+        are to run again join anew.
         """
         ...
