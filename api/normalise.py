@@ -14,6 +14,7 @@ from contracts.models import ModelSpec
 from contracts.settings import ApiSettings
 
 MAX_MODEL_CHARS: Final = 200
+MIN_TIMEOUT_S: Final = 0.1
 
 Fault = tuple[str, str]
 """The field at fault and a sentence that names it and its limit."""
@@ -47,6 +48,8 @@ def normalise(
         *_range_faults("guidance_scale", guidance, 0, spec.max_guidance_scale),
         *_range_faults("num_images", images, 1, max_images(spec, settings)),
     ]
+    if body.timeout_seconds is not None:
+        faults += _range_faults("timeout_seconds", body.timeout_seconds, MIN_TIMEOUT_S, settings.job_ttl_s)
     if isinstance(body.seed, int):
         faults += _range_faults("seed", body.seed, 0, MAX_SEED)
     if not faults and width * height > spec.max_pixels:
@@ -117,7 +120,7 @@ def _side_faults(name: str, value: int, spec: ModelSpec) -> Iterable[Fault]:
         yield name, f"{name} must be a multiple of {spec.size_multiple}."
 
 
-def _range_faults(name: str, value: float, low: int, high: float) -> Iterable[Fault]:
+def _range_faults(name: str, value: float, low: float, high: float) -> Iterable[Fault]:
     if not low <= value <= high:
         yield (
             name,

@@ -14,10 +14,11 @@ from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.models import ServedModel
 from contracts.ports import JobStore
 from contracts.settings import ApiSettings
-from scheduler.admission import eta_s
+from scheduler.admission import capacity_of, eta_s
 
 MIN_POLL_S = 1
 MAX_POLL_S = 30
+NOBODY = "No worker serves this model now: the job waits for one to start, and expires if none does."
 
 
 async def job_views(jobs: Sequence[Job], store: JobStore, catalogue: Catalogue) -> list[JobView]:
@@ -27,10 +28,10 @@ async def job_views(jobs: Sequence[Job], store: JobStore, catalogue: Catalogue) 
         if job.status is JobStatus.QUEUED:
             queued[job.request.model].append(job.id)
     ahead: dict[str, int] = {}
-    rates: dict[str, float] = {}
+    models: dict[str, ServedModel] = {}
     if queued:
         try:
-            rates = {served.spec.name: rate(served) for served in await catalogue.models()}
+            models = {served.spec.name: served for served in await catalogue.models()}
             for model, ids in queued.items():
                 _, positions = await store.waiting(model, ids)
                 ahead |= {
@@ -38,12 +39,16 @@ async def job_views(jobs: Sequence[Job], store: JobStore, catalogue: Catalogue) 
                 }
         except StoreUnavailable:
             ahead = {}
-    return [job_view(job, ahead.get(job.id), rates.get(job.request.model, 0.0)) for job in jobs]
+    return [job_view(job, ahead.get(job.id), models.get(job.request.model)) for job in jobs]
 
 
-def job_view(job: Job, ahead: int | None, images_per_s: float) -> JobView:
-    """One job, `ahead` of which that many wait, served at `images_per_s` in all."""
-    eta = None if ahead is None else eta_s(ahead, job.request.num_images, images_per_s)
+def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView:
+    """One job, `ahead` of which that many wait for the model `served` (None: not known now)."""
+    eta, warnings = None, list[str]()
+    if ahead is not None and served is not None:
+        eta = eta_s(ahead, job.request.steps, capacity_of(served.workers))
+        if not served.workers:
+            warnings.append(NOBODY)
     result = job.result
     images = [] if result is None else result.images
     # A hit computed nothing: the times of the job that did are not its own.
@@ -57,6 +62,7 @@ def job_view(job: Job, ahead: int | None, images_per_s: float) -> JobView:
         finished_at=job.finished_at,
         queue_position=ahead,
         eta_seconds=None if eta is None else round(eta, 2),
+        priority=job.priority,
         cache=job.cache,
         request=RequestView(**job.request.model_dump()),
         images=[
@@ -70,7 +76,7 @@ def job_view(job: Job, ahead: int | None, images_per_s: float) -> JobView:
             for image in images
         ],
         timings=TimingsView(**result.timings.model_dump()) if result is not None and computed else None,
-        warnings=[] if result is None else list(result.warnings),
+        warnings=warnings if result is None else list(result.warnings),
         error=None if job.failure is None else JobErrorView(**job.failure.model_dump()),
         urls=UrlsView(self=self_url, events=None, cancel=f"{self_url}/cancel"),
     )
@@ -81,11 +87,6 @@ def poll_again_s(view: JobView) -> int:
     if view.eta_seconds is None:
         return MIN_POLL_S
     return min(MAX_POLL_S, max(MIN_POLL_S, math.ceil(view.eta_seconds)))
-
-
-def rate(served: ServedModel) -> float:
-    """Images per second of all live workers of a model together."""
-    return sum(worker.images_per_s for worker in served.workers)
 
 
 def model_view(served: ServedModel, settings: ApiSettings) -> ModelView:
@@ -110,5 +111,5 @@ def model_view(served: ServedModel, settings: ApiSettings) -> ModelView:
         max_prompt_tokens=spec.max_prompt_tokens,
         max_num_images=max_images(spec, settings),
         live_workers=len(served.workers),
-        images_per_s=round(rate(served), 3),
+        images_per_s=round(capacity_of(served.workers).steps_per_s / spec.default_steps, 3),
     )

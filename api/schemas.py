@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.jobs import CacheStatus, JobStatus
+from contracts.jobs import CacheStatus, JobStatus, Priority
 
 
 class JobRequest(BaseModel):
@@ -35,6 +35,15 @@ class JobRequest(BaseModel):
         'pictures; "random" asks for a new one.',
     )
     num_images: int | None = Field(default=None, description="Pictures to draw, from consecutive seeds.")
+    priority: Literal["interactive", "batch"] | None = Field(
+        default=None,
+        description="batch: nobody waits for it; it yields to interactive jobs, and keeps a ninth of the device.",
+    )
+    timeout_seconds: float | None = Field(
+        default=None,
+        description="The job expires, and costs nothing, if it has not ended after so long. By default, and at "
+        "most, the platform's own limit.",
+    )
 
 
 EXPECTED: Final = {
@@ -47,6 +56,8 @@ EXPECTED: Final = {
     "guidance_scale": "a finite number",
     "seed": 'an integer or "random"',
     "num_images": "an integer",
+    "priority": '"interactive" or "batch"',
+    "timeout_seconds": "a finite number",
 }
 """What each field of `JobRequest` must be, in the words of an error message."""
 
@@ -114,6 +125,7 @@ class JobView(Wire):
                     "finished_at": 1700000000.31,
                     "queue_position": None,
                     "eta_seconds": None,
+                    "priority": "interactive",
                     "cache": "miss",
                     "request": {
                         "model": "emoji-turbo",
@@ -155,6 +167,7 @@ class JobView(Wire):
     finished_at: float | None
     queue_position: int | None = Field(description="Jobs ahead in the queue.")
     eta_seconds: float | None
+    priority: Priority
     cache: CacheStatus = Field(
         description="hit: served from the cache; joined: shares another job's computation."
     )

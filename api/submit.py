@@ -7,31 +7,41 @@ must not leave a job behind that is neither queued nor refused.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from api.catalogue import Catalogue
 from api.normalise import checked_model_name, normalise
-from api.present import rate
 from api.schemas import JobRequest
 from broker.relay import publish_all
 from cache.keys import request_key, tenant_scope
 from cache.stores import Stores
 from contracts.clock import Clock
-from contracts.errors import DarkroomError, QueueFull, StoreUnavailable, UnavailableError
+from contracts.errors import (
+    DarkroomError,
+    ModelUnavailable,
+    QueueFull,
+    StoreUnavailable,
+    UnavailableError,
+)
 from contracts.ids import new_job_id
-from contracts.jobs import MAX_SEED, GenerationRequest, Job, JobMessage, JobResult, NewJob
+from contracts.jobs import MAX_SEED, Job, JobMessage, JobResult, NewJob, Priority
 from contracts.models import ServedModel
 from contracts.ports import Publisher
 from contracts.settings import ApiSettings
-from scheduler.admission import Admitted, Refused, admit
+from scheduler.admission import Admitted, admit, capacity_of
+from scheduler.fairness import cost_of, flow_of, weight_of
 from telemetry import metrics
 from telemetry.logs import get_logger
 
 T = TypeVar("T")
 
 COUNT_AGAIN_S: Final = 0.25
+MAX_COUNTS: Final = 10_000
+"""Flows whose place in the queue is remembered between requests."""
+COME_BACK_S: Final = 10.0
 
 log = get_logger(__name__)
 
@@ -48,7 +58,7 @@ class JobService:
         self._catalogue = catalogue
         self._clock = clock
         self._running: set[asyncio.Task[Any]] = set()
-        self._backlog: dict[str, tuple[float, int]] = {}
+        self._ahead: dict[tuple[str, str], tuple[float, int]] = {}
 
     async def submit(self, tenant: str, body: JobRequest) -> Job:
         """Record the job and, where it leads its key, publish it: a returned job is accepted for good.
@@ -79,38 +89,57 @@ class JobService:
             body, spec, self._settings, scope=scope, random_seed=lambda: secrets.randbelow(MAX_SEED + 1)
         )
         key = request_key(request, spec, scope)
+        priority = Priority(body.priority or Priority.INTERACTIVE)
         new = NewJob(
             id=new_job_id(self._clock.now(), key[0]),
             tenant=tenant,
             key=key,
             request=request,
-            ttl_s=self._settings.job_ttl_s,
+            ttl_s=body.timeout_seconds or self._settings.job_ttl_s,
+            priority=priority,
+            cost=cost_of(request, spec),
+            weight=weight_of(priority),
         )
         # Should the answer to this be lost on its way, the outbox publishes the job by itself; the client, told 503,
         # comes again with the same key and joins it.
-        verdict = await self._verdict(served, request)
+        result = await self._cached(key)
+        refusal = None if result else await self._refusal(served, new)
         try:
-            submitted = await self._stores.jobs.submit(
-                new, await self._cached(key), may_lead=isinstance(verdict, Admitted)
-            )
+            submitted = await self._stores.jobs.submit(new, result, may_lead=refusal is None)
         except QueueFull:
-            raise _too_late(verdict) from None
+            # What costs no computation would have been welcome.
+            raise refusal or QueueFull("No more computations are taken.") from None
         job = submitted.job
         if submitted.lead:
             job = await self._publish(job)
         metrics.JOBS_SUBMITTED.labels(request.model, job.cache.value).inc()
         return job
 
-    async def _verdict(self, served: ServedModel, request: GenerationRequest) -> Admitted | Refused:
-        """Whether another computation of the model would end in time, by a count at most `COUNT_AGAIN_S` old."""
-        model, now = served.spec.name, self._clock.monotonic()
-        counted_at, waiting = self._backlog.get(model, (0.0, 0))
-        if now - counted_at >= COUNT_AGAIN_S or not counted_at:
+    async def _refusal(self, served: ServedModel, new: NewJob) -> UnavailableError | None:
+        """Why another computation of the model cannot be promised, if it cannot: nobody serves it, or it would not end in
+        time behind the jobs that are ahead of it, by a count at most `COUNT_AGAIN_S` old."""
+        model = served.spec.name
+        if not served.workers and not self._settings.scale_from_zero:
+            return ModelUnavailable(
+                f"No worker serves {model} now.", retry_after_s=COME_BACK_S, param="model"
+            )
+        place = model, flow_of(new.tenant, new.priority)
+        now = self._clock.monotonic()
+        counted_at, ahead = self._ahead.get(place, (-math.inf, 0))
+        if now - counted_at >= COUNT_AGAIN_S:
+            if len(self._ahead) > MAX_COUNTS:
+                self._ahead.clear()
             # Noted first, so that one request counts for all that come meanwhile.
-            self._backlog[model] = (now, waiting)
-            waiting, _ = await self._stores.jobs.waiting(model)
-            self._backlog[model] = (now, waiting)
-        return admit(waiting, request.num_images, rate(served), self._settings.job_ttl_s)
+            self._ahead[place] = (now, ahead)
+            ahead = await self._stores.jobs.ahead(*place)
+            self._ahead[place] = (now, ahead)
+        verdict = admit(ahead, new.request.steps, capacity_of(served.workers), new.ttl_s)
+        if isinstance(verdict, Admitted):
+            return None
+        return QueueFull(
+            f"The queue is too long: the picture would take about {verdict.wait_s:.0f} s.",
+            retry_after_s=verdict.retry_after_s,
+        )
 
     async def _cached(self, key: str) -> JobResult | None:
         """The cached result, if all its pictures are still there. A cache that is away is a miss."""
@@ -178,12 +207,3 @@ class JobService:
         # Expected errors go to the client, if it is still there. Of others there must be a trace in any case.
         if error is not None and not isinstance(error, DarkroomError):
             log.error("background_step_crashed", error=type(error).__name__)
-
-
-def _too_late(verdict: Admitted | Refused) -> QueueFull:
-    if isinstance(verdict, Admitted):
-        return QueueFull("No more computations are taken.")
-    return QueueFull(
-        f"The queue is too long: the picture would take about {verdict.wait_s:.0f} s.",
-        retry_after_s=verdict.retry_after_s,
-    )

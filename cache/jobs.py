@@ -24,9 +24,11 @@ from contracts.jobs import (
     JobStatus,
     Lease,
     NewJob,
+    Priority,
 )
-from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted
+from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
 from contracts.settings import BackendSettings
+from scheduler.fairness import flow_of
 
 PREFIX: Final = "darkroom:"
 STALE_S: Final = 5.0
@@ -38,11 +40,17 @@ EXHAUSTED: Final = JobFailure(
     message="Every attempt to compute this job ended with the worker lost.",
     retryable=True,
 )
+_EXHAUSTED_JSON: Final = EXHAUSTED.model_dump_json()
 
 
 def shard_prefix(shard: str) -> str:
     """The prefix of all keys of a shard, with the hash tag that keeps them on one node of a cluster."""
     return f"{PREFIX}{{s{shard}}}:"
+
+
+def fair_prefix(model: str) -> str:
+    """The prefix of the keys of a model's fair clock, which is one for all shards."""
+    return f"{PREFIX}{{fair:{model}}}:"
 
 
 def absent(job_id: str, now_s: float, retention_s: float) -> JobNotFound | JobGone:
@@ -64,6 +72,10 @@ class RedisJobStore:
     async def submit(
         self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
     ) -> Submitted:
+        flow, share = flow_of(new.tenant, new.priority), new.cost / new.weight
+        clock = fair_prefix(new.request.model)
+        # What costs no computation needs no turn.
+        tag = "0" if result else await self._eval("ticket", clock, flow, share)
         lead, record = await self._run(
             "submit",
             ids.shard_of(new.id),
@@ -75,7 +87,13 @@ class RedisJobStore:
             new.ttl_s,
             "" if result is None else result.model_dump_json(),
             "1" if may_lead else "0",
+            new.priority.value,
+            tag,
         )
+        if lead != 1 and not result:
+            # It computes nothing of its own after all: its turn is given back.
+            async with self._reaching():
+                await self._client.zincrby(f"{clock}finish", -share, flow)
         if lead < 0:
             raise QueueFull("No more computations are taken.")
         return Submitted(job=_job(_paired(record)), lead=bool(lead))
@@ -128,7 +146,34 @@ class RedisJobStore:
                 records = await pipeline.execute()
         return [_job(record) for record in records if record]
 
-    async def claim(self, message: JobMessage, worker_id: str) -> Claim:
+    async def take(self, model: str, worker_id: str, limit: int) -> Taken:
+        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+            for shard in ids.SHARDS:
+                pipeline.zrange(f"{shard_prefix(shard)}waiting:{model}", 0, limit - 1, withscores=True)
+            pages = await pipeline.execute()
+        first = sorted((tag, job_id) for page in pages for job_id, tag in page)[:limit]
+        if not first:
+            return Taken()
+        by_shard: dict[str, list[str]] = {}
+        for _, job_id in first:
+            by_shard.setdefault(ids.shard_of(job_id), []).append(job_id)
+        common = (model, worker_id, self._settings.lease_s, self._settings.max_attempts, _EXHAUSTED_JSON)
+        answers = await asyncio.gather(
+            *(self._run("take", shard, *common, *job_ids) for shard, job_ids in by_shard.items())
+        )
+        jobs = [
+            TakenJob(_messages([parts])[0], _lease(parts[0], attempt, started, claimed), float(tag))
+            for taken, _ in answers
+            for parts, attempt, started, claimed, tag in taken
+        ]
+        if jobs:
+            async with self._reaching():
+                latest = max(job.tag for job in jobs)
+                await self._client.zadd(f"{fair_prefix(model)}clock", {"now": latest}, gt=True)
+        jobs.sort(key=lambda job: job.tag)
+        return Taken(tuple(jobs), tuple(m for _, promoted in answers for m in _messages(promoted)))
+
+    async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
         answer = await self._run(
             "claim",
             ids.shard_of(message.job_id),
@@ -139,18 +184,16 @@ class RedisJobStore:
             message.request.model_dump_json(),
             message.created_at,
             message.deadline,
+            message.priority.value,
             worker_id,
             self._settings.lease_s,
             self._settings.max_attempts,
-            EXHAUSTED.model_dump_json(),
+            _EXHAUSTED_JSON,
+            "1" if leave_waiting else "0",
         )
         match answer:
-            case ["granted", attempt, started_at, claimed_at]:
-                return Granted(
-                    Lease(
-                        job_id=message.job_id, attempt=attempt, started_at=started_at, claimed_at=claimed_at
-                    )
-                )
+            case ["granted", attempt, started_at, claimed_at, _]:
+                return Granted(_lease(message.job_id, attempt, started_at, claimed_at))
             case ["busy", retry_after_s]:
                 return Busy(float(retry_after_s))
             case ["ended", status, promoted]:
@@ -186,6 +229,10 @@ class RedisJobStore:
         )
         return Finished(bool(applied), _messages(promoted))
 
+    async def expire(self, lease: Lease) -> Finished:
+        applied, promoted = await self._run("expire", ids.shard_of(lease.job_id), lease.job_id, lease.attempt)
+        return Finished(bool(applied), _messages(promoted))
+
     async def cancel(self, tenant: str, job_id: str) -> tuple[Job, Finished]:
         applied, promoted, record = await self._run("cancel", ids.shard_of(job_id), job_id, tenant)
         fields = _paired(record)
@@ -215,10 +262,25 @@ class RedisJobStore:
         ahead = [None if score is None else sum(next(counts) for _ in keys) for score in scores]
         return sum(answers[: len(keys)]), ahead
 
+    async def ahead(self, model: str, flow: str) -> int:
+        clock = fair_prefix(model)
+        async with self._reaching():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.zscore(f"{clock}clock", "now")
+                pipeline.zscore(f"{clock}finish", flow)
+                tag = max(score or 0.0 for score in await pipeline.execute())
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for shard in ids.SHARDS:
+                    pipeline.zcount(f"{shard_prefix(shard)}waiting:{model}", "-inf", f"({tag!r}")
+                return sum(await pipeline.execute())
+
     async def _run(self, name: str, shard: str, *arguments: str | float) -> Any:
+        return await self._eval(name, shard_prefix(shard), *arguments)
+
+    async def _eval(self, name: str, prefix: str, *arguments: str | float) -> Any:
         async with self._reaching():
             return await self._client.register_script(_source(name))(
-                keys=[shard_prefix(shard)],
+                keys=[prefix],
                 args=[self.skew_s, self._settings.job_retention_s, *arguments],
             )
 
@@ -250,9 +312,14 @@ def _messages(parts: Sequence[Sequence[str]]) -> tuple[JobMessage, ...]:
             request=GenerationRequest.model_validate_json(request),
             created_at=float(created_at),
             deadline=float(deadline),
+            priority=Priority(priority),
         )
-        for job_id, tenant, key, request, created_at, deadline in parts
+        for job_id, tenant, key, request, created_at, deadline, priority in parts
     )
+
+
+def _lease(job_id: str, attempt: int, started_at: str, claimed_at: str) -> Lease:
+    return Lease(job_id=job_id, attempt=attempt, started_at=float(started_at), claimed_at=float(claimed_at))
 
 
 def _job(record: dict[str, str]) -> Job:
@@ -272,4 +339,6 @@ def _job(record: dict[str, str]) -> Job:
         attempt=int(record["attempt"]),
         result=None if result is None else JobResult.model_validate_json(result),
         failure=None if failure is None else JobFailure.model_validate_json(failure),
+        priority=Priority(record["priority"]),
+        tag=float(record["tag"]),
     )

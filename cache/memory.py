@@ -75,6 +75,7 @@ class MemoryModelDirectory:
         self._clock = clock
         self._specs: dict[str, ModelSpec] = {}
         self._workers: dict[str, tuple[float, WorkerInfo]] = {}
+        self._costs: dict[tuple[str, str], str] = {}
 
     async def announce(self, spec: ModelSpec, worker: WorkerInfo) -> None:
         self._specs[spec.name] = spec
@@ -87,6 +88,12 @@ class MemoryModelDirectory:
         now = self._clock.now()
         alive = [worker for until, worker in self._workers.values() if until > now]
         return served(list(self._specs.values()), alive)
+
+    async def remember_cost(self, model: str, device: str, told: str) -> None:
+        self._costs[model, device] = told
+
+    async def recall_cost(self, model: str, device: str) -> str | None:
+        return self._costs.get((model, device))
 
 
 class MemoryBlobStore:

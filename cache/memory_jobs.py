@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import builtins
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,8 +22,9 @@ from contracts.jobs import (
     Lease,
     NewJob,
 )
-from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted
+from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
 from contracts.settings import BackendSettings
+from scheduler.fairness import FairClock, flow_of
 
 MAX_PROMOTIONS = 2  # as in lua/prelude.lua
 LANDED_GRACE_S = 10.0
@@ -55,6 +57,7 @@ class MemoryJobStore:
         self._withdrawn: set[str] = set()
         self._flights: dict[str, _Flight] = {}
         self._outbox: dict[str, float] = {}
+        self._clocks: dict[str, FairClock] = defaultdict(FairClock)
 
     async def submit(
         self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
@@ -72,6 +75,7 @@ class MemoryJobStore:
             cache=CacheStatus.MISS,
             created_at=now,
             deadline=now + new.ttl_s,
+            priority=new.priority,
         )
         flight = self._flight(new.key)
         result = result or (flight.result if flight else None)
@@ -88,6 +92,9 @@ class MemoryJobStore:
             record.job = job.model_copy(update={"cache": CacheStatus.JOINED})
             flight.followers.append(new.id)
         else:
+            flow = flow_of(new.tenant, new.priority)
+            tag = self._clocks[new.request.model].ticket(flow, new.cost, new.weight)
+            record.job = job.model_copy(update={"tag": tag})
             self._lead(new.id, 0)
             self._outbox[new.id] = now
         return Submitted(record.job, lead=new.id in self._outbox)
@@ -125,13 +132,29 @@ class MemoryJobStore:
             mine = [job for job in mine if (job.created_at, job.id) < (last.created_at, last.id)]
         return mine[:limit]
 
-    async def claim(self, message: JobMessage, worker_id: str) -> Claim:
-        now = self._clock.now()
-        record = self._kept(message.job_id)
-        if record is None:
-            record = self._rebuild(message)
+    async def take(self, model: str, worker_id: str, limit: int) -> Taken:
+        taken, promoted = list[TakenJob](), list[JobMessage]()
+        for job in sorted(self._waits(model), key=lambda job: (job.tag, job.id))[:limit]:
+            claim = self._grant(job.id)
+            if isinstance(claim, Granted):
+                taken.append(TakenJob(job.message(), claim.lease, job.tag))
+                self._clocks[model].served(job.tag)
+            elif isinstance(claim, Ended):
+                promoted += claim.promoted
+        return Taken(tuple(taken), tuple(promoted))
+
+    async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
+        if self._kept(message.job_id) is None:
+            self._rebuild(message)
+        job = self._records[message.job_id].job
+        if leave_waiting and job.deadline > self._clock.now() and job in self._waits(job.request.model):
+            return Busy(1.0)
+        return self._grant(message.job_id)
+
+    def _grant(self, job_id: str) -> Claim:
+        now, record = self._clock.now(), self._records[job_id]
         job = record.job
-        if message.job_id in self._withdrawn:
+        if job_id in self._withdrawn:
             return Ended(JobStatus.CANCELED)
         if job.status.terminal:
             return Ended(job.status)
@@ -195,6 +218,12 @@ class MemoryJobStore:
         self._finish(lease.job_id, JobStatus.FAILED, failure=failure)
         return Finished(True, self._messages(self._hand_over(lease.job_id, failure)))
 
+    async def expire(self, lease: Lease) -> Finished:
+        if self._fenced(lease) is None:
+            return NOTHING
+        self._finish(lease.job_id, JobStatus.EXPIRED)
+        return Finished(True, self._messages(self._hand_over(lease.job_id, None)))
+
     async def cancel(self, tenant: str, job_id: str) -> tuple[Job, Finished]:
         job = await self.get(tenant, job_id)
         if job.status.terminal:
@@ -218,18 +247,20 @@ class MemoryJobStore:
         return self._messages(stale), self._messages(promoted)
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
-        waits = {
-            flight.leader: self._records[flight.leader].job.created_at
-            for flight in self._flights.values()
-            if self._live(flight.leader)
-            and (job := self._records[flight.leader].job).status is JobStatus.QUEUED
-            and job.request.model == model
-        }
+        tags = {job.id: job.tag for job in self._waits(model)}
         ahead = [
-            sum(created < waits[job_id] for created in waits.values()) if job_id in waits else None
-            for job_id in job_ids
+            sum(tag < tags[job_id] for tag in tags.values()) if job_id in tags else None for job_id in job_ids
         ]
-        return len(waits), ahead
+        return len(tags), ahead
+
+    async def ahead(self, model: str, flow: str) -> int:
+        tag = self._clocks[model].next_tag(flow)
+        return sum(job.tag < tag for job in self._waits(model))
+
+    def _waits(self, model: str) -> builtins.list[Job]:
+        leaders = [flight.leader for flight in self._flights.values() if self._live(flight.leader)]
+        jobs = [self._records[leader].job for leader in leaders]
+        return [job for job in jobs if job.status is JobStatus.QUEUED and job.request.model == model]
 
     def _kept(self, job_id: str) -> _Record | None:
         record = self._records.get(job_id)
@@ -250,6 +281,7 @@ class MemoryJobStore:
             cache=CacheStatus.MISS,
             created_at=message.created_at,
             deadline=message.deadline,
+            priority=message.priority,
         )
         record = self._records[job.id] = _Record(job)
         flight = self._flight(job.key)

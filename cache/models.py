@@ -51,6 +51,15 @@ class RedisModelDirectory:
         workers = [WorkerInfo.model_validate_json(info) for info in found if info is not None]
         return served([ModelSpec.model_validate_json(spec) for spec in specs], workers)
 
+    async def remember_cost(self, model: str, device: str, told: str) -> None:
+        async with reaching("model directory", self._timeout_s):
+            await self._client.hset(f"{PREFIX}cost", f"{model} {device}", told)
+
+    async def recall_cost(self, model: str, device: str) -> str | None:
+        async with reaching("model directory", self._timeout_s):
+            told = await self._client.hget(f"{PREFIX}cost", f"{model} {device}")
+        return None if told is None else str(told)
+
 
 def served(specs: Sequence[ModelSpec], workers: Sequence[WorkerInfo]) -> list[ServedModel]:
     """Every specification with its workers; models by name, workers by id."""

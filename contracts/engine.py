@@ -98,3 +98,11 @@ class ImageEngine(Protocol):
         are to run again join anew.
         """
         ...
+
+    def peak_memory_bytes(self) -> int | None:
+        """The device memory that the last pass needed at its peak, weights included; None where the device does not tell."""
+        ...
+
+    def free_memory(self) -> None:
+        """Give back what a failed pass has left in caches. Called after `advance` has raised."""
+        ...

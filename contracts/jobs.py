@@ -46,6 +46,13 @@ class CacheStatus(StrEnum):
     JOINED = "joined"
 
 
+class Priority(StrEnum):
+    """The class of a job: somebody waits for it, or nobody does."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
 class GenerationRequest(Frozen):
     """A normalised request: every default filled in, every bound checked, the seed fixed.
 
@@ -61,6 +68,11 @@ class GenerationRequest(Frozen):
     guidance_scale: float
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     num_images: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of all images together."""
+        return self.num_images * self.num_inference_steps
 
     def image_seed(self, index: int) -> int:
         return (self.seed + index) % (MAX_SEED + 1)
@@ -109,6 +121,11 @@ class NewJob(Frozen):
     request: GenerationRequest
     ttl_s: float
     """How long the job may take in all before it ends `expired`."""
+    priority: Priority = Priority.INTERACTIVE
+    cost: float = 1.0
+    """What it asks of the device (`scheduler.fairness.cost_of`)."""
+    weight: float = 1.0
+    """What its flow's share of the device is in proportion to (`scheduler.fairness.weight_of`)."""
 
 
 class JobMessage(Frozen):
@@ -121,6 +138,7 @@ class JobMessage(Frozen):
     request: GenerationRequest
     created_at: float
     deadline: float
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Job(Frozen):
@@ -139,6 +157,9 @@ class Job(Frozen):
     attempt: int = 0
     result: JobResult | None = None
     failure: JobFailure | None = None
+    priority: Priority = Priority.INTERACTIVE
+    tag: float = 0.0
+    """Its place in the fair order of its model's queue (`scheduler.fairness`)."""
 
     def message(self) -> JobMessage:
         return JobMessage(
@@ -148,6 +169,7 @@ class Job(Frozen):
             request=self.request,
             created_at=self.created_at,
             deadline=self.deadline,
+            priority=self.priority,
         )
 
 

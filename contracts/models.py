@@ -38,15 +38,21 @@ class ModelSpec(Frozen):
     max_prompt_tokens: Positive
     max_batch: Positive
     description: str = ""
+    device: str = "cpu"
+    """The kind of device that it was loaded on, as its maker names it."""
 
 
 class WorkerInfo(Frozen):
-    """A live worker, as its heartbeat tells it. `images_per_s` is its rate under load; 0.0 until it has run a batch."""
+    """A live worker, as its heartbeat tells it. `steps_per_s` is its rate under load, in denoising steps of one image; 0.0 until
+    it has run a pass. `backlog_steps` are those that what it has in hand still needs; a job that it took lately needed
+    `steps_per_job`."""
 
     id: str
     model: str
     started_at: float
-    images_per_s: float = 0.0
+    steps_per_s: float = 0.0
+    backlog_steps: float = 0.0
+    steps_per_job: float = 1.0
 
 
 class ServedModel(Frozen):

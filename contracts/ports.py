@@ -31,6 +31,8 @@ __all__ = [
     "Publisher",
     "ResultCache",
     "Submitted",
+    "Taken",
+    "TakenJob",
 ]
 
 
@@ -68,6 +70,23 @@ class Ended:
 
 
 Claim = Granted | Busy | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class TakenJob:
+    """A job in hand: what to run, the right to finish it, and its fair tag."""
+
+    message: JobMessage
+    lease: Lease
+    tag: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Answer to `take`, in fair order. `promoted` lead now and must be published, as after `finish`."""
+
+    jobs: tuple[TakenJob, ...] = ()
+    promoted: tuple[JobMessage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +131,16 @@ class JobStore(Protocol):
         """The tenant's jobs, newest first, at most `limit`, older than the job id `before`."""
         ...
 
-    async def claim(self, message: JobMessage, worker_id: str) -> Claim:
-        """Take the job for one attempt. A record that the store has lost is rebuilt from the message. A live lease of
+    async def take(self, model: str, worker_id: str, limit: int) -> Taken:
+        """Take up to `limit` of the model's waiting jobs, those with the smallest fair tags first, each for one attempt.
+        May answer fewer than wait while other workers take as well."""
+        ...
+
+    async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
+        """Take the job of a message for one attempt. A record that the store has lost is rebuilt from the message. A live lease of
         another attempt answers `Busy`; a lapsed one is taken over under the next attempt number. A job past its
-        deadline ends `expired`; one that has used up its attempts ends `failed` (`attempts_exhausted`)."""
+        deadline ends `expired`; one that has used up its attempts ends `failed` (`attempts_exhausted`). With `leave_waiting`
+        a job that waits for its turn is left to `take`, and answers `Busy`."""
         ...
 
     async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease]:
@@ -135,6 +160,10 @@ class JobStore(Protocol):
         rest fail alike, so that a poisonous prompt asked for a thousand times costs three computations."""
         ...
 
+    async def expire(self, lease: Lease) -> Finished:
+        """Terminal `expired` under the fence: the worker cannot finish the job in time, and has not begun it."""
+        ...
+
     async def cancel(self, tenant: str, job_id: str) -> tuple[Job, Finished]:
         """End a job `canceled`; a terminal one stays as it is. A canceled leader hands its key to a follower."""
         ...
@@ -145,7 +174,12 @@ class JobStore(Protocol):
         ...
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
-        """How many jobs wait for the model in all, and for each id how many are ahead of it (None: not waiting)."""
+        """How many jobs wait for the model in all, and for each id how many are ahead of it in the fair order (None: not
+        waiting)."""
+        ...
+
+    async def ahead(self, model: str, flow: str) -> int:
+        """How many waiting jobs of the model would be ahead of the next one of `flow` (`scheduler.fairness`)."""
         ...
 
 
@@ -180,6 +214,14 @@ class ModelDirectory(Protocol):
 
     async def models(self) -> Sequence[ServedModel]:
         """Every model ever announced, with its live workers, sorted by name."""
+        ...
+
+    async def remember_cost(self, model: str, device: str, told: str) -> None:
+        """Keep what a worker has learnt of the model's speed on that kind of device (`scheduler.cost`)."""
+        ...
+
+    async def recall_cost(self, model: str, device: str) -> str | None:
+        """What was last remembered."""
         ...
 
 

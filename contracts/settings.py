@@ -90,6 +90,8 @@ class ApiSettings(BackendSettings):
     """The longest `Prefer: wait` that is honoured; more is cut to this."""
     default_model: str | None = None
     """Served where a request names no model; by default the only one, or the first by name."""
+    scale_from_zero: bool = False
+    """Take jobs for a model that no live worker serves: something will start one. By default they are refused."""
 
 
 class WorkerSettings(BackendSettings):

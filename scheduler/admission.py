@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Final
+
+from contracts.models import WorkerInfo
 
 HEADROOM: Final = 0.8
 """Share of a job's time that its predicted wait may take: predictions err."""
@@ -25,17 +29,41 @@ class Refused:
     retry_after_s: float
 
 
-def eta_s(waiting_jobs: int, images: int, images_per_s: float) -> float | None:
-    """Seconds until a job of `images` is done that has `waiting_jobs` (counted as one image each) before it."""
-    return (waiting_jobs + images) / images_per_s if images_per_s > 0 else None
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What serves a model now, as its workers tell it: `steps_per_s` denoising steps of one image a second in all, after the
+    `backlog_steps` that they have in hand; a job lately asked for `steps_per_job` of them."""
+
+    steps_per_s: float = 0.0
+    backlog_steps: float = 0.0
+    steps_per_job: float = 1.0
 
 
-def admit(waiting_jobs: int, images: int, images_per_s: float, ttl_s: float) -> Admitted | Refused:
-    """The verdict on a job of `images` that has `ttl_s` seconds, behind `waiting_jobs`, at the workers' rate in all.
+def capacity_of(workers: Sequence[WorkerInfo]) -> Capacity:
+    """What the workers of a model can do together."""
+    if not workers:
+        return Capacity()
+    return Capacity(
+        sum(worker.steps_per_s for worker in workers),
+        sum(worker.backlog_steps for worker in workers),
+        fmean(worker.steps_per_job for worker in workers),
+    )
 
-    Without a live worker there is no rate: the job is taken, waits, and at worst expires.
+
+def eta_s(jobs_ahead: int, steps: float, capacity: Capacity) -> float | None:
+    """Seconds until a job of `steps` is done that has `jobs_ahead` before it; None where no worker tells its rate."""
+    if capacity.steps_per_s <= 0:
+        return None
+    ahead = capacity.backlog_steps + jobs_ahead * capacity.steps_per_job
+    return (ahead + steps) / capacity.steps_per_s
+
+
+def admit(jobs_ahead: int, steps: float, capacity: Capacity, ttl_s: float) -> Admitted | Refused:
+    """The verdict on a job of `steps` that has `ttl_s` seconds, behind `jobs_ahead` in the fair order.
+
+    Where no worker tells its rate, the job is taken, waits, and at worst expires.
     """
-    wait_s = eta_s(waiting_jobs, images, images_per_s)
+    wait_s = eta_s(jobs_ahead, steps, capacity)
     budget_s = HEADROOM * ttl_s
     if wait_s is None or wait_s <= budget_s:
         return Admitted(wait_s)

@@ -1,8 +1,9 @@
-"""How long a batch takes: a + b n, fitted online from the batches that ran."""
+"""How long a pass takes, and what memory it needs: a + b n, fitted online from the passes that ran."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from contracts.engine import BatchKey
@@ -16,7 +17,7 @@ CLIP: Final = 3.0
 
 @dataclass(slots=True)
 class _Fit:
-    """Exponentially weighted least squares of seconds on images."""
+    """Exponentially weighted least squares of seconds (or bytes) on images."""
 
     weight: float = 0.0
     n: float = 0.0
@@ -60,28 +61,61 @@ class _Fit:
 
 @dataclass(slots=True)
 class CostModel:
-    """The duration of batches by key. Pure state; not for several threads."""
+    """Duration and memory of passes by key. Pure state; not for several threads."""
 
     _fits: dict[BatchKey, _Fit] = field(default_factory=dict)
+    _memory: dict[BatchKey, _Fit] = field(default_factory=dict)
 
-    def ran(self, key: BatchKey, images: int, seconds: float) -> None:
-        """A batch of `images` under `key` has taken `seconds` on the device."""
+    def ran(self, key: BatchKey, images: int, seconds: float, memory_bytes: int | None = None) -> None:
+        """A pass of `images` under `key` has taken `seconds` on the device, and at its peak `memory_bytes` of it."""
         self._fits.setdefault(key, _Fit()).add(images, seconds)
+        if memory_bytes is not None:
+            self._memory.setdefault(key, _Fit()).add(images, float(memory_bytes))
 
     def seconds(self, key: BatchKey, images: int) -> float | None:
-        """What a batch of `images` should take; None while nothing of the key has run."""
-        fit = self._fits.get(key)
-        if fit is None:
-            return None
-        a, b = fit.line()
-        return a + b * images
+        """What a pass of `images` should take; None while nothing of the key has run."""
+        return _predicted(self._fits.get(key), images)
 
-    def images_per_s(self, max_batch: int) -> float:
-        """The rate under load, with full batches, averaged over the keys by how much of each has lately run; 0.0 before
-        the first batch."""
+    def memory_bytes(self, key: BatchKey, images: int) -> float | None:
+        """What a pass of `images` should need at its peak; None while no device has told."""
+        return _predicted(self._memory.get(key), images)
+
+    def steps_per_s(self, max_batch: int) -> float:
+        """Images times steps per second under load, with full batches, averaged over the keys by how much of each has
+        lately run; 0.0 before the first pass."""
         images = sum(fit.n for fit in self._fits.values())
         seconds = 0.0
         for fit in self._fits.values():
             a, b = fit.line()
             seconds += fit.n * (a + b * max_batch) / max_batch
         return images / seconds if seconds > 0 else 0.0
+
+    def dump(self) -> str:
+        """All that was learnt, as JSON."""
+        kinds = {"seconds": self._fits, "memory": self._memory}
+        return json.dumps(
+            {
+                kind: [[asdict(key), asdict(fit)] for key, fit in fits.items() if fit.seen]
+                for kind, fits in kinds.items()
+            }
+        )
+
+    @classmethod
+    def load(cls, text: str) -> CostModel:
+        """What `dump` wrote. Raises `ValueError` for anything else."""
+        model = cls()
+        try:
+            told = json.loads(text)
+            for kind, fits in (("seconds", model._fits), ("memory", model._memory)):
+                for key, fit in told[kind]:
+                    fits[BatchKey(**key)] = _Fit(**fit)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError("not a cost model of this version") from error
+        return model
+
+
+def _predicted(fit: _Fit | None, images: int) -> float | None:
+    if fit is None:
+        return None
+    a, b = fit.line()
+    return a + b * images

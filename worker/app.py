@@ -14,8 +14,8 @@ from contracts.jobs import JobMessage
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
-from worker.job import Verdict
 from worker.runtime import Runtime
+from worker.taker import Verdict
 
 HEARTBEAT_S = 20
 

@@ -1,7 +1,7 @@
-"""The batcher: gathers images, and whenever the device is free runs what `scheduler.policy` chooses.
+"""The batcher: holds images, and whenever the device is free runs the pass that `scheduler.policy` chooses.
 
-One thread owns the device and chooses its batches itself. Were it the event loop that chose, the device would idle after each
-batch until the loop has come round to it, busy as that is with what became of the batch before.
+One thread owns the device and chooses its passes itself. Were it the event loop that chose, the device would idle after each
+pass until the loop has come round to it, busy as that is with what became of the pass before.
 """
 
 from __future__ import annotations
@@ -10,24 +10,28 @@ import asyncio
 import itertools
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels
+from contracts.clock import Clock
+from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
 from contracts.errors import EngineCrashed, EngineFault, OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from scheduler.cost import CostModel
 from scheduler.limits import BatchLimits
-from scheduler.policy import ANYONE, Waiting, choose
+from scheduler.policy import ANYONE, Device, Dispatch, Sample, decide
 from scheduler.recovery import Failure, GiveUp, after_failure
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.engine.host import EngineHost, EngineUnloadable
-from worker.engine.wire import Batch, Done, Failed
+from worker.engine.wire import Done, Failed
 
 RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
 STOP_S: Final = 5.0
+BATCHES_IN_HAND: Final = 4
+"""Bound of what a worker holds, in full batches: one that waits, and images in the making that share the device by turns."""
 
 _FAULTS: Final = {
     Failure.FAULT: (EngineFault.code, "The model raised {}."),
@@ -38,37 +42,72 @@ _FAULTS: Final = {
 log = get_logger(__name__)
 
 
+class TooLate(Exception):
+    """The image can no longer be drawn by its deadline, and has not been."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What became of one image; `batch_size` counts the images of its last batch, which took `batch_ms`."""
+    """What became of one image: its passes took `batch_ms` in all, and the largest held `batch_size` images."""
 
     image: Pixels | ImageFault
     batch_ms: float
     batch_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An image's claim to the device: its fair tag, and its deadline on the monotonic clock."""
+
+    tag: float
+    deadline: float
+
+
 @dataclass(slots=True, eq=False)
 class _Image:
+    id: int
     key: BatchKey
     task: ImageTask
+    turn: Turn
     drawn: asyncio.Future[Drawn]
+    on_step: Callable[[Progress], object]
     group: int = ANYONE
     crashes: int = 0
-    given_up: bool = False
+    begun: bool = False
+    steps_taken: int = 0
+    batch_ms: float = 0.0
+    batch_size: int = 0
+
+    def sample(self) -> Sample:
+        steps_left = self.task.num_inference_steps - self.steps_taken
+        turn = self.turn
+        return Sample(self.key, turn.tag, turn.deadline, steps_left, self.steps_taken, self.group)
+
+    def start_over(self) -> None:
+        self.begun, self.steps_taken = False, 0
+
+
+Outcome = Progress | Drawn | TooLate
+"""What the event loop is told of an image."""
 
 
 class Batcher:
     """Owns the engine. `start`, then `run` as a task; `add` images from the same event loop."""
 
-    def __init__(self, host: EngineHost, settings: WorkerSettings) -> None:
+    def __init__(self, host: EngineHost, settings: WorkerSettings, clock: Clock) -> None:
         self._host = host
+        self._clock = clock
         self._max_batch = settings.max_batch
         self._limits = BatchLimits(settings.max_batch)
-        self._cost = CostModel()
         self._groups = itertools.count(ANYONE + 1)
+        self._ids = itertools.count()
+        self.cost = CostModel()
+        """What passes take; the device's thread writes it."""
+        self.on_room: Callable[[], object] = lambda: None
+        """Called on the event loop when there may be room for more images."""
         # Guards what follows; notified when it changes.
         self._changed = threading.Condition()
-        self._waiting: list[_Image] = []
+        self._hand: list[_Image] = []
         self._draining = False
         self._thread: threading.Thread | None = None
 
@@ -77,39 +116,59 @@ class Batcher:
         return await asyncio.to_thread(self._host.start)
 
     async def run(self) -> None:
-        """Batch after batch until `drain`. Raises `EngineUnloadable` when a crashed engine does not come back."""
+        """Pass after pass until `drain`. Raises `EngineUnloadable` when a crashed engine does not come back."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         self._thread = threading.Thread(target=self._work, args=(loop, ended), name="device", daemon=True)
         self._thread.start()
         await ended
 
-    def add(self, key: BatchKey, task: ImageTask) -> asyncio.Future[Drawn]:
-        """One image to draw. Cancel the future to withdraw it; it is canceled when the batcher drains."""
-        image = _Image(key, task, asyncio.get_running_loop().create_future())
+    def add(
+        self,
+        key: BatchKey,
+        task: ImageTask,
+        turn: Turn,
+        on_step: Callable[[Progress], object] = lambda _: None,
+    ) -> asyncio.Future[Drawn]:
+        """One image to draw. Cancel the future to withdraw it, which takes effect before its next step; it is canceled
+        when the batcher drains, and raises `TooLate`. `on_step` hears of every step but the last."""
+        drawn: asyncio.Future[Drawn] = asyncio.get_running_loop().create_future()
+        image = _Image(next(self._ids), key, task, turn, drawn, on_step)
         with self._changed:
             if self._draining:
-                image.drawn.cancel()
+                drawn.cancel()
             else:
-                self._waiting.append(image)
+                self._hand.append(image)
                 self._changed.notify()
-        return image.drawn
+        return drawn
+
+    def room(self) -> int:
+        """How many more images to bring: one full batch waits ready, and all in hand are bounded."""
+        with self._changed:
+            wanted = [image for image in self._hand if not image.drawn.done()]
+            waiting = sum(not image.begun for image in wanted)
+            return max(0, min(self._max_batch - waiting, BATCHES_IN_HAND * self._max_batch - len(wanted)))
+
+    def backlog_steps(self) -> int:
+        """Denoising steps that what is in hand still needs."""
+        with self._changed:
+            return sum(image.task.num_inference_steps - image.steps_taken for image in self._hand)
 
     def drain(self) -> None:
-        """Let the running batch finish, start no other, and cancel all that waits."""
+        """Let what has been begun finish, begin no other, and cancel all that waits."""
         with self._changed:
             self._draining = True
-            withdrawn, self._waiting = self._waiting, []
             self._changed.notify()
+            withdrawn = [image for image in self._hand if not image.begun]
         for image in withdrawn:
             image.drawn.cancel()
 
-    def images_per_s(self) -> float:
-        """What the device does under load, by the batches so far; 0.0 before the first."""
-        return self._cost.images_per_s(self._max_batch)
+    def steps_per_s(self) -> float:
+        """Images times steps that the device does a second under load, by the passes so far; 0.0 before the first."""
+        return self.cost.steps_per_s(self._max_batch)
 
     async def stop(self) -> None:
-        """End the engine, in the middle of a batch if need be."""
+        """End the engine, in the middle of a pass if need be."""
         self.drain()
         await asyncio.to_thread(self._host.kill)
         if self._thread is not None:
@@ -119,78 +178,126 @@ class Batcher:
         """The device's thread. What becomes of images is told to the event loop, to which their futures belong."""
         reason: Exception | None = RuntimeError("The device's thread crashed.")
         try:
-            while batch := self._next():
-                answer = self._run_batch(batch)
-                loop.call_soon_threadsafe(self._tell, batch, answer)
+            while (chosen := self._next(loop)) is not None:
+                batch, images = chosen
+                answer = self._host.run(batch)
+                outcomes = self._digest(images, answer)
+                loop.call_soon_threadsafe(self._tell, images, outcomes)
                 if isinstance(answer, Failed) and answer.failure is Failure.CRASH and not self._draining:
-                    self._restart(batch[0].key.model)
+                    self._restart(batch.key.model)
             reason = None
         except EngineUnloadable as error:
             reason = error
         finally:
-            loop.call_soon_threadsafe(_end, ended, reason)
+            loop.call_soon_threadsafe(self._end, ended, reason)
 
-    def _next(self) -> list[_Image]:
-        """The next batch, waited for; empty when the batcher drains."""
+    def _next(self, loop: asyncio.AbstractEventLoop) -> tuple[Pass, list[_Image]] | None:
+        """The next pass, waited for; None when the batcher drains."""
+        leaving: list[int] = []
         with self._changed:
             while True:
                 # Some may have been withdrawn meanwhile.
-                self._waiting = [image for image in self._waiting if not image.drawn.done()]
-                chosen = choose(
-                    [Waiting(image.key, image.group) for image in self._waiting], self._limits.limit
-                )
-                if chosen:
-                    batch = [self._waiting[index] for index in chosen]
-                    self._waiting = [image for image in self._waiting if image not in batch]
-                    return batch
+                leaving += [image.id for image in self._hand if image.begun and image.drawn.done()]
+                self._hand = [image for image in self._hand if not image.drawn.done()]
                 if self._draining:
-                    return []
+                    for image in self._hand:
+                        if not image.begun:
+                            loop.call_soon_threadsafe(image.drawn.cancel)
+                    self._hand = [image for image in self._hand if image.begun]
+                    if not self._hand:
+                        return None
+                decision = decide(
+                    self._clock.monotonic(),
+                    [image.sample() for image in self._hand],
+                    Device(self._limits.limit, self._seconds),
+                )
+                if decision.late:
+                    late = [self._hand[index] for index in decision.late]
+                    leaving += [image.id for image in late if image.begun]
+                    loop.call_soon_threadsafe(self._tell, late, [TooLate()] * len(late))
+                if isinstance(decision, Dispatch):
+                    images = [self._hand[index] for index in decision.batch]
+                    late_ones = set(decision.late)
+                    self._hand = [image for i, image in enumerate(self._hand) if i not in late_ones]
+                    break
+                self._hand = []
                 self._changed.wait()
+            joining = {image.id: image.task for image in images if not image.begun}
+            for image in images:
+                image.begun = True
+        loop.call_soon_threadsafe(self.on_room)
+        return Pass(images[0].key, tuple(image.id for image in images), joining, tuple(leaving)), images
 
-    def _run_batch(self, images: list[_Image]) -> Done | Failed:
-        """The engine's answer; those that must run again are back in front, for they are the oldest."""
+    def _seconds(self, key: BatchKey, images: int) -> float:
+        return self.cost.seconds(key, images) or 0.0
+
+    def _digest(self, images: list[_Image], answer: Done | Failed) -> list[Outcome | None]:
+        """What became of each image of a pass; None: it runs again. Those that have ended leave the hand."""
         key, size = images[0].key, len(images)
-        answer = self._host.run(Batch(key, [image.task for image in images]))
         outcome = "done" if isinstance(answer, Done) else answer.failure.value
         metrics.BATCHES.labels(key.model, outcome).inc()
         if isinstance(answer, Done):
             self._limits.fitted(key, size)
-            self._cost.ran(key, size, answer.seconds)
+            self.cost.ran(key, size, answer.seconds, answer.memory_bytes)
             metrics.BATCH_SIZE.labels(key.model).observe(size)
             metrics.BATCH_SECONDS.labels(key.model).observe(answer.seconds)
-            return answer
-        log.warning("batch_failed", failure=answer.failure.value, reason=answer.reason, images=size)
+            outcomes: list[Outcome | None] = []
+            for image, advanced in zip(images, answer.samples, strict=True):
+                image.batch_ms += answer.seconds * 1000
+                image.batch_size = max(image.batch_size, size)
+                if isinstance(advanced, Progress):
+                    image.steps_taken = advanced.step
+                    outcomes.append(advanced)
+                else:
+                    outcomes.append(Drawn(advanced, image.batch_ms, image.batch_size))
+        else:
+            log.warning("batch_failed", failure=answer.failure.value, reason=answer.reason, images=size)
+            outcomes = self._verdicts(images, answer)
+        ended = {
+            image for image, each in zip(images, outcomes, strict=True) if isinstance(each, Drawn | TooLate)
+        }
+        with self._changed:
+            self._hand = [image for image in self._hand if image not in ended]
+        return outcomes
+
+    def _verdicts(self, images: list[_Image], answer: Failed) -> list[Outcome | None]:
+        size = len(images)
         if answer.failure is Failure.OUT_OF_MEMORY:
-            self._limits.out_of_memory(key, size)
+            self._limits.out_of_memory(images[0].key, size)
         verdicts = after_failure(
             answer.failure,
             [image.group for image in images],
             [image.crashes for image in images],
             lambda: next(self._groups),
         )
+        with self._changed:
+            # The engine has forgotten the samples of a failed pass, and with it dies the memory of all others.
+            crashed = answer.failure is Failure.CRASH
+            for image in self._hand if crashed else images:
+                image.start_over()
+        code, words = _FAULTS[answer.failure]
+        outcomes: list[Outcome | None] = []
         for image, verdict in zip(images, verdicts, strict=True):
-            image.given_up = isinstance(verdict, GiveUp)
-            if not isinstance(verdict, GiveUp):
+            if isinstance(verdict, GiveUp):
+                outcomes.append(Drawn(ImageFault(code, words.format(answer.reason)), image.batch_ms, size))
+            else:
                 image.group = verdict.group
                 image.crashes += answer.failure is Failure.CRASH
-        with self._changed:
-            if not self._draining:
-                self._waiting[:0] = [image for image in images if not image.given_up]
-        return answer
+                outcomes.append(None)
+        return outcomes
 
-    def _tell(self, images: list[_Image], answer: Done | Failed) -> None:
-        """On the event loop: hand out what the batch became."""
-        if isinstance(answer, Done):
-            for image, drawn in zip(images, answer.images, strict=True):
-                _settle(image.drawn, Drawn(drawn, answer.seconds * 1000, len(images)))
-            return
-        code, words = _FAULTS[answer.failure]
-        fault = Drawn(ImageFault(code, words.format(answer.reason)), 0.0, len(images))
-        for image in images:
-            if image.given_up:
-                _settle(image.drawn, fault)
-            elif self._draining:
-                image.drawn.cancel()
+    def _tell(self, images: Sequence[_Image], outcomes: Sequence[Outcome | None]) -> None:
+        """On the event loop: hand out what the pass made of its images."""
+        for image, outcome in zip(images, outcomes, strict=True):
+            if image.drawn.done():
+                continue
+            if isinstance(outcome, Drawn):
+                image.drawn.set_result(outcome)
+            elif isinstance(outcome, TooLate):
+                image.drawn.set_exception(outcome)
+            elif outcome is not None:
+                image.on_step(outcome)
+        self.on_room()
 
     def _restart(self, model: str) -> None:
         metrics.ENGINE_RESTARTS.labels(model, "crash").inc()
@@ -206,16 +313,13 @@ class Batcher:
                 log.info("engine_restarted")
                 return
 
-
-def _settle(drawn: asyncio.Future[Drawn], value: Drawn) -> None:
-    if not drawn.done():
-        drawn.set_result(value)
-
-
-def _end(ended: asyncio.Future[None], reason: Exception | None) -> None:
-    if ended.done():
-        return
-    if reason is None:
-        ended.set_result(None)
-    else:
-        ended.set_exception(reason)
+    def _end(self, ended: asyncio.Future[None], reason: Exception | None) -> None:
+        """On the event loop, behind all that was told: nothing that is still in hand will be drawn."""
+        for image in self._hand:
+            image.drawn.cancel()
+        if ended.done():
+            return
+        if reason is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(reason)

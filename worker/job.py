@@ -1,10 +1,9 @@
-"""The life of one job in a worker: claim, draw, encode, store, finish, fill the cache. In that order."""
+"""The life of one job in a worker: draw, encode, store, finish, fill the cache. In that order."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from enum import StrEnum
 from functools import partial
 from typing import Final, TypeVar
 
@@ -24,34 +23,25 @@ from contracts.jobs import (
     Lease,
     Timings,
 )
-from contracts.ports import Busy, Ended, Publisher
+from contracts.ports import Finished, Publisher, TakenJob
 from telemetry import metrics
 from telemetry.logs import get_logger
-from worker.batcher import Batcher, Drawn
+from worker.batcher import Batcher, Drawn, TooLate, Turn
 from worker.encode import Encoded, Encoder
 from worker.leases import Leases
 
 T = TypeVar("T")
 
 RETRY_S: Final = (0.1, 0.3, 1.0, 2.0)
-LOOK_AGAIN_S: Final = 1.0
 
 log = get_logger(__name__)
 
 
-class Verdict(StrEnum):
-    """What becomes of the message."""
-
-    ACK = "ack"
-    REQUEUE = "requeue"
-
-
 class JobRunner:
-    """Runs jobs, many at once, on one event loop."""
+    """Runs jobs that have been taken, many at once, on one event loop."""
 
     def __init__(
         self,
-        worker_id: str,
         stores: Stores,
         publisher: Publisher,
         batcher: Batcher,
@@ -59,7 +49,6 @@ class JobRunner:
         leases: Leases,
         clock: Clock,
     ) -> None:
-        self._worker_id = worker_id
         self._stores = stores
         self._publisher = publisher
         self._batcher = batcher
@@ -69,37 +58,34 @@ class JobRunner:
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
-        """Give back what is not being drawn; wait for nobody any more."""
+        """Give back what has not been begun; wait for nobody any more."""
         self._draining.set()
         self._batcher.drain()
 
-    async def run(self, message: JobMessage) -> Verdict:
-        """The job to its end, or as far as this worker gets. Raises nothing that a broken job can cause."""
-        while not self._draining.is_set():
-            claim = await self._insist(lambda: self._stores.jobs.claim(message, self._worker_id))
-            match claim:
-                case None:
-                    return Verdict.REQUEUE
-                case Busy(retry_after_s):
-                    # Another worker has it, or had: if that one is dead, the lease lapses and the job is ours. Until then
-                    # the message stays in our hands, for there may be no other.
-                    await self._pause(min(retry_after_s, LOOK_AGAIN_S))
-                case Ended(status, promoted):
-                    log.info("job_already_ended", job_id=message.job_id, status=status.value)
-                    await publish_all(self._stores.jobs, self._publisher, promoted, "promoted")
-                    return Verdict.ACK
-                case _:
-                    return await self._attempt(message, claim.lease)
-        return Verdict.REQUEUE
+    @property
+    def draining(self) -> bool:
+        return self._draining.is_set()
 
-    async def _attempt(self, message: JobMessage, lease: Lease) -> Verdict:
-        request = message.request
-        key = BatchKey(
-            request.model, request.width, request.height, request.num_inference_steps, request.guidance_scale
-        )
+    async def run(self, taken: TakenJob) -> bool:
+        """The job to its end. Answers whether there is nothing left to do for it here or elsewhere: it has ended, or is
+        another worker's. Raises nothing that a broken job can cause."""
+        message, lease, request = taken.message, taken.lease, taken.message.request
+        guided = request.guidance_scale > 1
+        key = BatchKey(request.model, request.width, request.height, guided)
+        # The store's clock stamped both: what is left of the deadline holds whatever ours says.
+        left_s = message.deadline - lease.claimed_at
+        turn = Turn(taken.tag, self._clock.monotonic() + left_s)
         images = [
             self._batcher.add(
-                key, ImageTask(request.prompt, request.negative_prompt, request.image_seed(index))
+                key,
+                ImageTask(
+                    request.prompt,
+                    request.negative_prompt,
+                    request.image_seed(index),
+                    request.num_inference_steps,
+                    request.guidance_scale,
+                ),
+                turn,
             )
             for index in range(request.num_images)
         ]
@@ -111,38 +97,49 @@ class JobRunner:
         with metrics.IN_FLIGHT.labels(request.model).track_inprogress(), self._leases.hold(lease, withdraw):
             outcomes = await asyncio.gather(*images, return_exceptions=True)
             drawn = [each for each in outcomes if isinstance(each, Drawn)]
+            if any(isinstance(each, TooLate) for each in outcomes):
+                withdraw()
+                return await self._end(message, lease, JobStatus.EXPIRED, self._stores.jobs.expire)
             if len(drawn) < len(outcomes):
                 return await self._gave_up(lease)
             fault = next((each.image for each in drawn if isinstance(each.image, ImageFault)), None)
-            if fault is not None:
-                return await self._fail(message, lease, fault)
-            return await self._succeed(message, lease, drawn)
+            if fault is None:
+                return await self._succeed(message, lease, drawn)
+            failure = JobFailure(code=fault.code, message=fault.message, retryable=fault.code in _RETRYABLE)
+            return await self._end(
+                message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, failure)
+            )
 
-    async def _gave_up(self, lease: Lease) -> Verdict:
+    async def _gave_up(self, lease: Lease) -> bool:
         """The images were withdrawn: the lease is void, and the job none of ours; or the worker drains."""
-        if not self._draining.is_set():
-            return Verdict.ACK
-        released = await self._insist(lambda: self._stores.jobs.release(lease))
-        return Verdict.ACK if released is False else Verdict.REQUEUE
+        if not self.draining:
+            return True
+        return await self.insist(lambda: self._stores.jobs.release(lease)) is False
 
-    async def _fail(self, message: JobMessage, lease: Lease, fault: ImageFault) -> Verdict:
-        failure = JobFailure(code=fault.code, message=fault.message, retryable=fault.code in _RETRYABLE)
-        finished = await self._insist(lambda: self._stores.jobs.fail(lease, failure))
+    async def _end(
+        self,
+        message: JobMessage,
+        lease: Lease,
+        status: JobStatus,
+        end: Callable[[Lease], Awaitable[Finished]],
+    ) -> bool:
+        """Without a picture; a follower may lead now."""
+        finished = await self.insist(lambda: end(lease))
         if finished is None:
-            return Verdict.REQUEUE
+            return False
         if finished.applied:
-            self._count(message, lease, JobStatus.FAILED)
+            self._count(message, lease, status)
             await publish_all(self._stores.jobs, self._publisher, finished.promoted, "promoted")
-        return Verdict.ACK
+        return True
 
-    async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn]) -> Verdict:
+    async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn]) -> bool:
         pixels = [each.image for each in drawn if isinstance(each.image, Pixels)]
         files = await asyncio.gather(*(self._encoder.encode(each) for each in pixels))
         names = []
         for file in files:
-            name = await self._insist(partial(self._stores.blobs.put, file.data, file.format))
+            name = await self.insist(partial(self._stores.blobs.put, file.data, file.format))
             if name is None:
-                return Verdict.REQUEUE
+                return False
             names.append(name)
         result = JobResult(
             images=tuple(
@@ -157,9 +154,9 @@ class JobRunner:
             ),
             warnings=tuple(dict.fromkeys(warning for each in pixels for warning in each.warnings)),
         )
-        finished = await self._insist(lambda: self._stores.jobs.succeed(lease, result))
+        finished = await self.insist(lambda: self._stores.jobs.succeed(lease, result))
         if finished is None:
-            return Verdict.REQUEUE
+            return False
         if finished.applied:
             self._count(message, lease, JobStatus.SUCCEEDED)
             try:
@@ -167,7 +164,7 @@ class JobRunner:
             except StoreUnavailable:
                 # A result that is not cached is computed again when it is asked for.
                 metrics.REPAIRED.labels("cache_fill").inc()
-        return Verdict.ACK
+        return True
 
     def _count(self, message: JobMessage, lease: Lease, status: JobStatus) -> None:
         seconds = max(0.0, self._clock.now() - message.created_at)
@@ -175,7 +172,7 @@ class JobRunner:
         metrics.JOB_SECONDS.labels(message.request.model).observe(seconds)
         log.info("job_finished", job_id=message.job_id, status=status.value, attempt=lease.attempt)
 
-    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T | None:
+    async def insist(self, step: Callable[[], Awaitable[T]]) -> T | None:
         """The step's answer, tried again while the store is away; None when the worker drains before it is back."""
         for delay_s in _growing(RETRY_S):
             try:
@@ -185,10 +182,11 @@ class JobRunner:
                 log.warning("store_away", code=error.code)
             if self._draining.is_set():
                 return None
-            await self._pause(delay_s)
+            await self.pause(delay_s)
         raise AssertionError
 
-    async def _pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
+        """That many seconds, or until the worker drains."""
         try:
             async with asyncio.timeout(seconds):
                 await self._draining.wait()

@@ -17,14 +17,16 @@ from contracts.errors import StoreUnavailable
 from contracts.jobs import JobMessage
 from contracts.models import ModelSpec, WorkerInfo
 from contracts.settings import WorkerSettings
+from scheduler.cost import CostModel
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
 from worker.encode import Encoder
 from worker.engine.host import EngineHost, EngineUnloadable
-from worker.job import JobRunner, Verdict
+from worker.job import JobRunner
 from worker.leases import Leases
 from worker.naming import worker_id
+from worker.taker import Taker, Verdict
 
 T = TypeVar("T")
 
@@ -44,6 +46,7 @@ class Runtime:
         self._thread = threading.Thread(target=self._loop.run_forever, name="runtime", daemon=True)
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: JobRunner
+        self._taker: Taker
         self._batcher: Batcher
         self._stores: Stores
         self._spec: ModelSpec
@@ -57,8 +60,8 @@ class Runtime:
         return self._call(self._start()).result()
 
     def run(self, message: JobMessage) -> Verdict:
-        """The job, from any thread; returns when the message may be answered."""
-        return self._call(self._runner.run(message)).result()
+        """Holds a delivery, from any thread; returns when it may be answered."""
+        return self._call(self._taker.attend(message)).result()
 
     def drain(self) -> None:
         """Begin to end: the running batch may finish within the drain timeout, all else is given back at once."""
@@ -77,24 +80,48 @@ class Runtime:
         self._publisher = open_publisher(settings)
         self._encoder = Encoder(settings.image_format)
         leases = Leases(self._stores.jobs, settings.heartbeat_s)
-        self._batcher = Batcher(EngineHost(settings), settings)
+        self._batcher = Batcher(EngineHost(settings), settings, self._clock)
         self._runner = JobRunner(
-            self._id, self._stores, self._publisher, self._batcher, self._encoder, leases, self._clock
+            self._stores, self._publisher, self._batcher, self._encoder, leases, self._clock
         )
         self._spec = await self._batcher.start()
+        self._taker = Taker(
+            self._id, self._spec.name, self._stores, self._publisher, self._runner, self._batcher
+        )
+        await self._remember()
         info = self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())
         batching = asyncio.create_task(self._batcher.run(), name="batcher")
         batching.add_done_callback(self._batcher_ended)
         beating = asyncio.create_task(self._announce(info), name="heartbeat")
-        self._tasks = [batching, beating, asyncio.create_task(leases.run(), name="leases")]
+        taking = asyncio.create_task(self._taker.run(), name="taker")
+        self._tasks = [batching, beating, taking, asyncio.create_task(leases.run(), name="leases")]
         log.info("worker_ready", worker=self._id, model=self._spec.name, revision=self._spec.revision)
         return self._spec
 
+    async def _remember(self) -> None:
+        """What earlier workers of this model on this kind of device have learnt of its speed."""
+        try:
+            told = await self._stores.models.recall_cost(self._spec.name, self._spec.device)
+            if told:
+                self._batcher.cost = CostModel.load(told)
+        except (StoreUnavailable, ValueError):
+            # It is learnt again from the first passes.
+            metrics.REPAIRED.labels("recall_cost").inc()
+
     async def _announce(self, info: WorkerInfo) -> None:
+        models = self._stores.models
         while True:
-            rate = self._batcher.images_per_s()
+            batcher = self._batcher
+            now = info.model_copy(
+                update={
+                    "steps_per_s": batcher.steps_per_s(),
+                    "backlog_steps": batcher.backlog_steps(),
+                    "steps_per_job": self._taker.steps_per_job,
+                }
+            )
             try:
-                await self._stores.models.announce(self._spec, info.model_copy(update={"images_per_s": rate}))
+                await models.announce(self._spec, now)
+                await models.remember_cost(self._spec.name, self._spec.device, batcher.cost.dump())
             except StoreUnavailable as error:
                 metrics.REPAIRED.labels("announce").inc()
                 log.warning("announce_failed", code=error.code)

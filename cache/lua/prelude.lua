@@ -9,7 +9,7 @@
 --   followers:<key>  list   jobs that wait for the flight, oldest first
 --   outbox           zset   leaders whose message is not known to be with the broker, by the time it was last tried
 --   deadlines        zset   live jobs by deadline
---   waiting:<model>  zset   queued leaders by creation
+--   waiting:<model>  zset   queued leaders by fair tag
 --   tenant:<tenant>  zset   all jobs of a tenant by creation
 --   events           channel `<id> <status>`, one message per change
 
@@ -47,9 +47,10 @@ local function announce(id, status)
 end
 
 -- Writes the static part of a record that was created at `created` and must end by `deadline`.
-local function record(id, tenant, key, model, request, created, deadline)
+local function record(id, tenant, key, model, request, created, deadline, priority, tag)
   redis.call('HSET', job_key(id), 'id', id, 'tenant', tenant, 'key', key, 'model', model, 'request', request,
-    'created_at', seconds(created), 'deadline', seconds(deadline), 'status', 'queued', 'cache', 'miss', 'attempt', 0)
+    'created_at', seconds(created), 'deadline', seconds(deadline), 'status', 'queued', 'cache', 'miss', 'attempt', 0,
+    'priority', priority, 'tag', tag)
   expire_at(job_key(id), deadline + RETENTION)
   local mine = P .. 'tenant:' .. tenant
   redis.call('ZREMRANGEBYSCORE', mine, '-inf', seconds(NOW - RETENTION))
@@ -58,13 +59,18 @@ local function record(id, tenant, key, model, request, created, deadline)
   redis.call('ZADD', P .. 'deadlines', seconds(deadline), id)
 end
 
+local function to_waiting(id)
+  local job = redis.call('HMGET', job_key(id), 'model', 'tag')
+  redis.call('ZADD', P .. 'waiting:' .. job[1], job[2], id)
+end
+
 -- Makes the job the leader of its key, `promotions` failures after the first one.
 local function lead(id, promotions)
   local flight = P .. 'flight:' .. field(id, 'key')
   redis.call('HSET', flight, 'leader', id, 'promotions', promotions)
   redis.call('HDEL', flight, 'result')
   expire_at(flight, tonumber(field(id, 'deadline')) + RETENTION)
-  redis.call('ZADD', P .. 'waiting:' .. field(id, 'model'), field(id, 'created_at'), id)
+  to_waiting(id)
 end
 
 local function to_outbox(id)
@@ -122,11 +128,39 @@ local function fenced(id, attempt)
   return now[1] == 'running' and now[2] == attempt
 end
 
--- What a message of the job is made of.
+-- What a message of each job is made of.
 local function parts(ids)
   local all = {}
   for i, id in ipairs(ids) do
-    all[i] = redis.call('HMGET', job_key(id), 'id', 'tenant', 'key', 'request', 'created_at', 'deadline')
+    all[i] = redis.call('HMGET', job_key(id), 'id', 'tenant', 'key', 'request', 'created_at', 'deadline', 'priority')
   end
   return all
+end
+
+-- Takes a recorded job for one attempt by `worker`. Answers {'granted', attempt, started_at, claimed_at, tag},
+-- {'busy', seconds}, or {'ended', status, promoted}.
+local function grant(id, worker, lease_s, max_attempts, exhausted)
+  local now = redis.call('HMGET', job_key(id), 'status', 'attempt', 'uncounted', 'deadline', 'lease_until', 'tag')
+  local status, attempt = now[1], tonumber(now[2])
+  if TERMINAL[status] then
+    return { 'ended', status == 'withdrawn' and 'canceled' or status, {} }
+  end
+  if tonumber(now[4]) <= NOW then
+    finish(id, 'expired')
+    return { 'ended', 'expired', parts(hand_over(id)) }
+  end
+  if status == 'running' and tonumber(now[5]) > NOW then
+    return { 'busy', seconds(tonumber(now[5]) - NOW) }
+  end
+  if attempt - tonumber(now[3] or 0) >= max_attempts then
+    finish(id, 'failed', 'failure', exhausted)
+    return { 'ended', 'failed', parts(hand_over(id, exhausted)) }
+  end
+  redis.call('ZREM', P .. 'outbox', id)
+  redis.call('ZREM', P .. 'waiting:' .. field(id, 'model'), id)
+  redis.call('HSETNX', job_key(id), 'started_at', seconds(NOW))
+  redis.call('HSET', job_key(id), 'status', 'running', 'attempt', attempt + 1, 'claimed_at', seconds(NOW),
+    'worker', worker, 'lease_until', seconds(NOW + lease_s))
+  announce(id, 'running')
+  return { 'granted', attempt + 1, field(id, 'started_at'), seconds(NOW), now[6] or '0' }
 end

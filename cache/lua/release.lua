@@ -10,6 +10,6 @@ if counted ~= '1' then
 end
 redis.call('HSET', job_key(id), 'status', 'queued')
 redis.call('HDEL', job_key(id), 'lease_until', 'worker', 'claimed_at')
-redis.call('ZADD', P .. 'waiting:' .. field(id, 'model'), field(id, 'created_at'), id)
+to_waiting(id)
 announce(id, 'queued')
 return 1

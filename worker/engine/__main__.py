@@ -11,12 +11,12 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-from contracts.engine import ImageEngine
+from contracts.engine import ImageEngine, Pass
 from contracts.errors import OutOfMemory
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs
-from worker.engine.wire import Batch, Done, Failed, Ready, Unloadable
+from worker.engine.wire import Done, Failed, Ready, Unloadable
 from worker.naming import model_name
 
 log = logs.get_logger("worker.engine")
@@ -35,7 +35,7 @@ def build(settings: WorkerSettings) -> ImageEngine:
 
 
 def serve(connection: Connection[Any, Any], settings: WorkerSettings) -> None:
-    """Load, then answer batches until the host hangs up."""
+    """Load, then answer passes until the host hangs up."""
     try:
         engine = build(settings)
         spec = engine.load()
@@ -51,19 +51,23 @@ def serve(connection: Connection[Any, Any], settings: WorkerSettings) -> None:
             return
 
 
-def run(engine: ImageEngine, batch: Batch) -> Done | Failed:
-    """One batch; whatever the model raises becomes an answer."""
+def run(engine: ImageEngine, batch: Pass) -> Done | Failed:
+    """One pass; whatever the model raises becomes an answer."""
     begun = time.perf_counter()
     try:
-        images = engine.generate(batch.key, batch.tasks)
+        samples = engine.advance(batch)
     except OutOfMemory as error:
-        return Failed(Failure.OUT_OF_MEMORY, error.message)
+        failed = Failed(Failure.OUT_OF_MEMORY, error.message)
     except Exception as error:
         # Messages of the model's libraries may repeat a prompt: type and place must do for the log.
         stack = "".join(traceback.format_tb(error.__traceback__))
-        log.warning("engine_fault", error=type(error).__name__, images=len(batch.tasks), stack=stack)
-        return Failed(Failure.FAULT, type(error).__name__)
-    return Done(images, time.perf_counter() - begun)
+        log.warning("engine_fault", error=type(error).__name__, images=len(batch.samples), stack=stack)
+        failed = Failed(Failure.FAULT, type(error).__name__)
+    else:
+        return Done(samples, time.perf_counter() - begun, engine.peak_memory_bytes())
+    # Outside of the handlers, where no traceback holds the pass's tensors any more.
+    engine.free_memory()
+    return failed
 
 
 def _end_with(lifeline: int) -> None:

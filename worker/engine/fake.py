@@ -1,6 +1,6 @@
 """A stand-in without a model, for timing and fault tests only: coloured noise from the seed, and faults on request.
 
-Words in a prompt steer it: `slow=0.5` takes that many seconds, `fault:raise` raises, `fault:nan` has no valid output,
+Words in a prompt steer it: `slow=0.5` makes every pass take that many seconds, `cost=20+5` 20 ms and 5 ms for each image, `fault:raise` raises, `fault:nan` has no valid output,
 `fault:oom>=4` does not fit in batches of four or more, `fault:crash` ends the process, `fault:hang` never returns.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels
+from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
 from contracts.errors import InvalidOutput, OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
@@ -22,6 +22,7 @@ MAX_PROMPT_TOKENS: Final = 77
 HANG_S: Final = 3600.0
 
 _SLOW = re.compile(r"\bslow=(\d+(?:\.\d+)?)")
+_COST = re.compile(r"\bcost=(\d+(?:\.\d+)?)\+(\d+(?:\.\d+)?)")
 _OOM = re.compile(r"\bfault:oom>=(\d+)")
 
 
@@ -31,6 +32,7 @@ class FakeEngine:
     def __init__(self, settings: WorkerSettings, name: str) -> None:
         self._settings = settings
         self._name = name
+        self._samples: dict[int, tuple[ImageTask, int]] = {}
 
     def load(self) -> ModelSpec:
         return ModelSpec(
@@ -52,9 +54,33 @@ class FakeEngine:
             description="Noise instead of pictures: for timing and fault tests only.",
         )
 
-    def generate(self, key: BatchKey, tasks: list[ImageTask]) -> list[Pixels | ImageFault]:
-        prompts = [task.prompt for task in tasks]
-        time.sleep(max((float(found[1]) for p in prompts if (found := _SLOW.search(p))), default=0.0))
+    def advance(self, batch: Pass) -> list[Advanced]:
+        for sample in batch.leaving:
+            self._samples.pop(sample, None)
+        for sample, task in batch.joining.items():
+            self._samples[sample] = (task, 0)
+        mine = [(sample, *self._samples.pop(sample)) for sample in batch.samples]
+        self._misbehave([task.prompt for _, task, _ in mine])
+        advanced: list[Advanced] = []
+        for sample, task, taken in mine:
+            if taken + 1 < task.num_inference_steps:
+                self._samples[sample] = (task, taken + 1)
+                advanced.append(Progress(taken + 1, task.num_inference_steps))
+            else:
+                advanced.append(self._paint(batch.key, task))
+        return advanced
+
+    def peak_memory_bytes(self) -> int | None:
+        return None
+
+    def free_memory(self) -> None:
+        return None
+
+    def _misbehave(self, prompts: list[str]) -> None:
+        costs = [(float(found[1]), float(found[2])) for p in prompts if (found := _COST.search(p))]
+        slow = [float(found[1]) for p in prompts if (found := _SLOW.search(p))]
+        fixed_ms = max((fixed for fixed, _ in costs), default=0.0)
+        time.sleep(max(slow, default=0.0) + (fixed_ms + sum(each for _, each in costs)) / 1000)
         for prompt in prompts:
             if "fault:crash" in prompt:
                 os._exit(86)
@@ -62,9 +88,8 @@ class FakeEngine:
                 time.sleep(HANG_S)
             if "fault:raise" in prompt:
                 raise ValueError("the prompt asked for it")
-            if (found := _OOM.search(prompt)) and len(tasks) >= int(found[1]):
-                raise OutOfMemory(f"{len(tasks)} images do not fit")
-        return [self._paint(key, task) for task in tasks]
+            if (found := _OOM.search(prompt)) and len(prompts) >= int(found[1]):
+                raise OutOfMemory(f"{len(prompts)} images do not fit")
 
     def _paint(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         if "fault:nan" in task.prompt:

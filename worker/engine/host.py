@@ -1,4 +1,4 @@
-"""The host: starts the engine process, hands it batches, and kills it when it crashes or hangs."""
+"""The host: starts the engine process, hands it passes, and kills it when it crashes or hangs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Final
 
+from contracts.engine import Pass
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
-from worker.engine.wire import Batch, Done, Failed, Ready, Unloadable
+from worker.engine.wire import Done, Failed, Ready, Unloadable
 
 END_S: Final = 5.0
 DYING_S: Final = 0.5
@@ -67,7 +68,7 @@ class EngineHost:
             f"The engine did not load its model within {self._settings.load_timeout_s:g} s, or ended."
         )
 
-    def run(self, batch: Batch) -> Done | Failed:
+    def run(self, batch: Pass) -> Done | Failed:
         """The engine's answer. One that dies or does not answer in time is killed; `start` it again before the next batch."""
         connection = self._connection
         if connection is None:

@@ -1,10 +1,13 @@
-"""What host and engine process say to each other, pickled over a socket pair. Both ends are ours and of one version."""
+"""What host and engine process say to each other, pickled over a socket pair. Both ends are ours and of one version.
+
+The host sends a `contracts.engine.Pass` and gets a `Done` or a `Failed`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels
+from contracts.engine import Advanced
 from contracts.models import ModelSpec
 from scheduler.recovery import Failure
 
@@ -24,22 +27,17 @@ class Unloadable:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    key: BatchKey
-    tasks: list[ImageTask]
-
-
-@dataclass(frozen=True, slots=True)
 class Done:
-    """One entry per task, in order; `seconds` on the device."""
+    """One entry per sample of the pass, in order; `seconds` on the device, and its peak memory where it tells."""
 
-    images: list[Pixels | ImageFault]
+    samples: list[Advanced]
     seconds: float
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The batch as a whole failed; the engine is well."""
+    """The pass as a whole failed; the engine is well, and has forgotten its samples."""
 
     failure: Failure
     reason: str

@@ -1,0 +1,60 @@
+"""Whose turn it is: start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) over tenants and priority classes.
+
+A *flow* is one tenant's jobs of one class. Every job gets a start tag when it is accepted: the flow's last finish tag, or the
+virtual time if the flow had nothing waiting. The job with the smallest tag goes first. A flow's tags move on by cost over weight with
+each job, so a tenant with ten thousand jobs has ten thousand tags ahead of it, while the next job of anybody else
+gets the present one. Unlike deficit round robin this needs no list of flows to walk, and any sorted set can hold it.
+
+The job store keeps the clock (`cache/lua/ticket.lua` is this file's twin, held to it by one contract).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from contracts.jobs import GenerationRequest, Priority
+from contracts.models import ModelSpec
+
+CLASS_WEIGHT: Final = {Priority.INTERACTIVE: 8.0, Priority.BATCH: 1.0}
+"""Shares of the device when both classes have work: batch jobs get a ninth of it, so they never starve."""
+
+
+def flow_of(tenant: str, priority: Priority) -> str:
+    """The name of a tenant's jobs of one class."""
+    return f"{priority.value}:{tenant}"
+
+
+def weight_of(priority: Priority, tenant_weight: float = 1.0) -> float:
+    """What the flow's share of the device is in proportion to."""
+    return CLASS_WEIGHT[priority] * tenant_weight
+
+
+def cost_of(request: GenerationRequest, spec: ModelSpec) -> float:
+    """What a request asks of the device: denoising steps of one image at the model's default size."""
+    pixels = request.width * request.height / (spec.default_width * spec.default_height)
+    passes = 2 if request.guidance_scale > 1 else 1
+    return request.num_images * request.num_inference_steps * passes * pixels
+
+
+@dataclass(slots=True)
+class FairClock:
+    """The virtual time of one model's queue, and the finish tag of every flow that is ahead of it. Pure state."""
+
+    now: float = 0.0
+    finish: dict[str, float] = field(default_factory=dict)
+
+    def next_tag(self, flow: str) -> float:
+        """The tag that the flow's next job would get."""
+        return max(self.now, self.finish.get(flow, 0.0))
+
+    def ticket(self, flow: str, cost: float, weight: float) -> float:
+        """The start tag of a job of `cost` that the flow brings now."""
+        tag = self.next_tag(flow)
+        self.finish = {name: end for name, end in self.finish.items() if end > self.now}
+        self.finish[flow] = tag + cost / weight
+        return tag
+
+    def served(self, tag: float) -> None:
+        """A job with this tag has been taken: virtual time is at least that far."""
+        self.now = max(self.now, tag)

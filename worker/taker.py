@@ -1,0 +1,164 @@
+"""Which jobs a worker runs, and when a delivery may be acked.
+
+The broker keeps the promise, the store keeps the order. A delivery says only that its job must end: it stays in our hands,
+unacked, until it has, whoever ran it. What the worker runs is taken from the store, across all that waits for the model,
+in fair order; so nobody stands behind another tenant's backlog, however the broker's queue is filled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from typing import Final
+
+from broker.relay import publish_all
+from cache.stores import Stores
+from contracts.jobs import JobMessage
+from contracts.ports import Busy, Ended, Publisher, TakenJob
+from telemetry.logs import get_logger
+from worker.batcher import Batcher
+from worker.job import JobRunner
+
+FIRST_LOOK_S: Final = 0.25
+"""A delivery whose job has not been run here for so long may be of one that another worker has ended."""
+LOOK_AGAIN_S: Final = 1.0
+IDLE_S: Final = 1.0
+"""How often a worker without deliveries looks for jobs whose deliveries are in other hands."""
+NEWEST: Final = 0.1
+"""Weight of the newest job in the means over jobs."""
+
+log = get_logger(__name__)
+
+
+class Verdict(StrEnum):
+    """What becomes of a delivery."""
+
+    ACK = "ack"
+    REQUEUE = "requeue"
+
+
+class Taker:
+    """Takes jobs as long as the batcher has room, and holds deliveries until their jobs have ended."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        model: str,
+        stores: Stores,
+        publisher: Publisher,
+        runner: JobRunner,
+        batcher: Batcher,
+    ) -> None:
+        self._worker_id = worker_id
+        self._model = model
+        self._stores = stores
+        self._publisher = publisher
+        self._runner = runner
+        self._batcher = batcher
+        self._wake = asyncio.Event()
+        self._running: dict[str, asyncio.Task[bool]] = {}
+        self._ended: dict[str, asyncio.Future[bool]] = {}
+        self._images_per_job = 1.0
+        self.steps_per_job = 1.0
+        """Denoising steps of one image that a job lately needed."""
+
+    async def run(self) -> None:
+        """Takes jobs until the worker drains."""
+        self._batcher.on_room = self._wake.set
+        while not self._runner.draining:
+            more = await self._take()
+            if not more:
+                await self._woken(FIRST_LOOK_S if self._ended else IDLE_S)
+
+    async def attend(self, message: JobMessage) -> Verdict:
+        """Holds a delivery until its job has ended, here or elsewhere, or the worker drains."""
+        job_id = message.job_id
+        ended = self._ended.setdefault(job_id, asyncio.get_running_loop().create_future())
+        self._wake.set()
+        try:
+            look_s = FIRST_LOOK_S
+            while not self._runner.draining:
+                if await self._settled(ended, look_s):
+                    return Verdict.ACK
+                look_s = LOOK_AGAIN_S
+                if job_id not in self._running and await self._look(message):
+                    return Verdict.ACK
+            if job_id in self._running:
+                return Verdict.ACK if await self._running[job_id] else Verdict.REQUEUE
+            return Verdict.REQUEUE
+        finally:
+            if self._ended.get(job_id) is ended:
+                del self._ended[job_id]
+
+    async def finish(self) -> None:
+        """Until everything in hand has ended or was given back; after the runner was told to drain."""
+        self._wake.set()
+        while self._running:
+            await asyncio.wait(self._running.values())
+
+    async def _take(self) -> bool:
+        """As many jobs as there is room for. Answers whether there may be more room, and more jobs, right now."""
+        room = self._batcher.room()
+        if not room or not self._wanted():
+            return False
+        limit = max(1, round(room / self._images_per_job))
+        taken = await self._runner.insist(lambda: self._stores.jobs.take(self._model, self._worker_id, limit))
+        if taken is None:
+            return False
+        for job in taken.jobs:
+            self._start(job)
+        await publish_all(self._stores.jobs, self._publisher, taken.promoted, "promoted")
+        return len(taken.jobs) == limit
+
+    def _wanted(self) -> bool:
+        """Whether something may wait in the store: a delivery whose job is not run here, or other workers' ones."""
+        return not self._ended or any(job_id not in self._running for job_id in self._ended)
+
+    async def _look(self, message: JobMessage) -> bool:
+        """Asks after a job that is not run here. One whose worker is dead, or whose record is lost, becomes ours."""
+        claim = await self._runner.insist(
+            lambda: self._stores.jobs.claim(message, self._worker_id, leave_waiting=True)
+        )
+        match claim:
+            case None | Busy():
+                return False
+            case Ended(status, promoted):
+                log.info("job_already_ended", job_id=message.job_id, status=status.value)
+                await publish_all(self._stores.jobs, self._publisher, promoted, "promoted")
+                return True
+        self._start(TakenJob(message, claim.lease))
+        return False
+
+    def _start(self, job: TakenJob) -> None:
+        request = job.message.request
+        self._images_per_job += NEWEST * (request.num_images - self._images_per_job)
+        self.steps_per_job += NEWEST * (request.steps - self.steps_per_job)
+        job_id = job.message.job_id
+        task = self._running[job_id] = asyncio.create_task(self._run(job), name=job_id)
+        task.add_done_callback(lambda _: self._running.pop(job_id, None))
+
+    async def _run(self, job: TakenJob) -> bool:
+        try:
+            done = await self._runner.run(job)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job must not hang on it
+            # It counts as an attempt: a job that always does this ends `failed`.
+            log.error("job_crashed", job_id=job.message.job_id, error=type(error).__name__)
+            await self._runner.insist(lambda: self._stores.jobs.release(job.lease, count_attempt=True))
+            return False
+        waits = self._ended.get(job.message.job_id)
+        if done and waits is not None and not waits.done():
+            waits.set_result(True)
+        return done
+
+    async def _settled(self, ended: asyncio.Future[bool], timeout_s: float) -> bool:
+        done, _ = await asyncio.wait({ended}, timeout=timeout_s)
+        return bool(done)
+
+    async def _woken(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._wake.clear()
