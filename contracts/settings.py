@@ -116,3 +116,5 @@ class WorkerSettings(BackendSettings):
     heartbeat_s: Seconds = 2.5
     metrics_port: Port = 0
     """Where `/metrics` of the worker listens; 0: nowhere."""
+    prompt_cache: Count = 256
+    """Texts whose embeddings the engine keeps, so that the same prompt with another seed is not encoded again."""

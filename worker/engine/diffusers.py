@@ -1,26 +1,28 @@
-"""Stable Diffusion through `diffusers`: loads a hub id or a folder, runs batches with one generator per image."""
+"""Stable Diffusion through `diffusers`: loads a hub id or a folder, and takes samples a step on, pass by pass."""
 
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels
-from contracts.errors import InvalidOutput, OutOfMemory
+from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.errors import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
+from worker.engine.decode import decode
 from worker.engine.profiles import profile_of
-
-BLACK: Final = 2 / 255
-"""A picture nowhere brighter than this is no picture: half precision has overflowed."""
+from worker.engine.samples import Denoiser, Sample
+from worker.engine.schedule import sampler_of
+from worker.engine.text import PromptEncoder
 
 log = get_logger(__name__)
 
@@ -31,7 +33,7 @@ class DiffusersEngine:
     def __init__(self, settings: WorkerSettings, name: str) -> None:
         self._settings = settings
         self._name = name
-        self._pipeline: Any = None
+        self._samples: dict[int, Sample] = {}
         device = settings.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -55,64 +57,83 @@ class DiffusersEngine:
         self._pipeline = pipeline.to(self._device)
         if self._device == "cuda":
             self._use_xformers()
+        self._encoder = PromptEncoder(pipeline, self._settings.prompt_cache)
+        self._denoiser = Denoiser(pipeline, sampler_of(pipeline.scheduler), self._encoder)
         spec = self._spec(revision)
-        key = BatchKey(
-            spec.name,
-            spec.default_width,
-            spec.default_height,
-            spec.default_steps,
-            spec.default_guidance_scale,
-        )
-        self.generate(key, [ImageTask("warm up", "", 0)])
+        key = BatchKey(spec.name, spec.default_width, spec.default_height, spec.default_guidance_scale > 1)
+        task = ImageTask("warm up", "", 0, 1, spec.default_guidance_scale)
+        self.advance(Pass(key, (0,), {0: task}, leaving=(0,)))
+        self._samples.clear()
         return spec
 
-    def generate(self, key: BatchKey, tasks: list[ImageTask]) -> list[Pixels | ImageFault]:
-        guided = key.guidance_scale > 1
+    @property
+    def prompts(self) -> PromptEncoder:
+        """The text encoders, with their counts."""
+        return self._encoder
+
+    def advance(self, batch: Pass) -> list[Advanced]:
+        for number in batch.leaving:
+            self._samples.pop(number, None)
         try:
             with torch.inference_mode():
-                images: torch.Tensor = self._pipeline(
-                    prompt=[task.prompt for task in tasks],
-                    negative_prompt=[task.negative_prompt for task in tasks] if guided else None,
-                    width=key.width,
-                    height=key.height,
-                    num_inference_steps=key.num_inference_steps,
-                    guidance_scale=key.guidance_scale,
-                    # On the CPU whatever the device: a seed means the same noise on every machine, in every batch.
-                    generator=[torch.Generator("cpu").manual_seed(task.seed) for task in tasks],
-                    output_type="pt",
-                ).images
-                images = images.float().cpu()
+                return self._advance(batch)
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            raise OutOfMemory(
-                f"{len(tasks)} images of {key.width} x {key.height} do not fit on the device."
-            ) from None
+            pass
         except RuntimeError as error:
-            if "DefaultCPUAllocator" in str(error):
-                raise OutOfMemory(
-                    f"{len(tasks)} images of {key.width} x {key.height} do not fit in memory."
-                ) from None
-            raise
-        return [self._checked(image, task, guided) for image, task in zip(images, tasks, strict=True)]
+            if "DefaultCPUAllocator" not in str(error):
+                raise
+        # Out here the exception is gone, and with it every tensor that it held.
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+        key = batch.key
+        raise OutOfMemory(f"{len(batch.samples)} images of {key.width} x {key.height} do not fit in memory.")
 
-    def _checked(self, image: torch.Tensor, task: ImageTask, guided: bool) -> Pixels | ImageFault:
-        """`image`, (3, height, width) in 0..1, as bytes, unless it is no picture."""
-        if not torch.isfinite(image).all():
-            return ImageFault(InvalidOutput.code, "The picture holds values that are no numbers.")
-        if image.max() <= BLACK:
-            return ImageFault(InvalidOutput.code, "The picture is black.")
-        rgb = image.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-        texts = {"prompt": task.prompt} | ({"negative_prompt": task.negative_prompt} if guided else {})
-        warnings = tuple(
-            f"{name} has {count} tokens; the model read the first {limit}."
-            for name, text in texts.items()
-            if (count := self._tokens(text)) > (limit := self._pipeline.tokenizer.model_max_length)
-        )
-        return Pixels(image.shape[2], image.shape[1], rgb.numpy().tobytes(), warnings)
+    def _advance(self, batch: Pass) -> list[Advanced]:
+        # Out of the table at once, and back at the end: whatever is raised in between, they are forgotten.
+        held = {number: self._samples.pop(number, None) for number in batch.samples}
+        joined = self._denoiser.join(batch.key, list(batch.joining.values()))
+        held.update(zip(batch.joining, joined, strict=True))
+        samples = [sample for sample in held.values() if sample is not None]
+        if len(samples) != len(batch.samples):
+            raise ValueError("The pass names samples that have not joined, or names one twice.")
+        self._denoiser.step(batch.key, samples)
+        finished = [sample for sample in samples if sample.finished]
+        pictures = iter(decode(self._pipeline.vae, finished) if finished else ())
+        answers: list[Advanced] = []
+        for number, sample in zip(batch.samples, samples, strict=True):
+            if not sample.finished:
+                self._samples[number] = sample
+                answers.append(Progress(sample.course.step, sample.course.steps))
+                continue
+            picture = next(pictures)
+            if isinstance(picture, ImageFault) and self._dtype is not torch.float32:
+                picture = self._again(batch.key, sample.task)
+            answers.append(picture)
+        return answers
 
-    def _tokens(self, text: str) -> int:
-        ids = self._pipeline.tokenizer(text, truncation=False, verbose=False).input_ids
-        return len(ids)
+    def _again(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
+        """The image alone from its start in single precision: half precision has a tenth of a percent of its range."""
+        log.warning("retried_in_float32", width=key.width, height=key.height)
+        with self._in_float32():
+            (sample,) = self._denoiser.join(key, [task])
+            while not sample.finished:
+                self._denoiser.step(key, [sample])
+            return decode(self._pipeline.vae, [sample])[0]
+
+    @contextmanager
+    def _in_float32(self) -> Iterator[None]:
+        models = [each for each in self._pipeline.components.values() if isinstance(each, torch.nn.Module)]
+        before = [next(model.parameters()).dtype for model in models]
+        self._encoder.forget()
+        try:
+            for model in models:
+                model.to(torch.float32)
+            yield
+        finally:
+            # What was half precision comes back as it was: single precision holds it exactly.
+            for model, dtype in zip(models, before, strict=True):
+                model.to(dtype)
+            self._encoder.forget()
 
     def _fetch(self) -> tuple[Path, str]:
         """The model's folder and the revision of its weights."""

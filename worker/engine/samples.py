@@ -1,0 +1,107 @@
+"""Samples: images in the making, and the one forward pass that takes a batch of them a step on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from contracts.engine import BatchKey, ImageTask
+from worker.engine.schedule import Course, Sampler
+from worker.engine.text import Encoded, PromptEncoder
+
+
+@dataclass(slots=True)
+class Sample:
+    """One image: its task, its noise, its place in its schedule. `latents` is (1, C, h, w), float32."""
+
+    task: ImageTask
+    generator: torch.Generator
+    latents: torch.Tensor
+    course: Course
+    text: Encoded
+    negative: Encoded | None
+    warnings: tuple[str, ...]
+
+    @property
+    def finished(self) -> bool:
+        return self.course.step >= self.course.steps
+
+
+class Denoiser:
+    """UNet, text encoders and solver of one pipeline, for samples at any step of any schedule."""
+
+    def __init__(self, pipeline: Any, sampler: Sampler, encoder: PromptEncoder) -> None:
+        self._pipeline = pipeline
+        self._sampler = sampler
+        self._encoder = encoder
+        self._xl = getattr(pipeline, "text_encoder_2", None) is not None
+
+    def join(self, key: BatchKey, tasks: Sequence[ImageTask]) -> list[Sample]:
+        """New samples, before their first step."""
+        texts = self._encoder.encode(task.prompt for task in tasks)
+        negatives = (
+            self._encoder.encode_negative(task.negative_prompt for task in tasks) if key.guided else {}
+        )
+        return [
+            self._sample(key, task, texts[task.prompt], negatives.get(task.negative_prompt)) for task in tasks
+        ]
+
+    def step(self, key: BatchKey, samples: Sequence[Sample]) -> None:
+        """One forward pass of the UNet, one step for each sample."""
+        unet = self._pipeline.unet
+        courses = [sample.course for sample in samples]
+        latents = torch.cat([sample.latents for sample in samples])
+        inputs, timesteps = self._sampler.inputs(courses, latents)
+        states = torch.cat([sample.text.states for sample in samples])
+        if key.guided:
+            inputs, timesteps = torch.cat([inputs, inputs]), torch.cat([timesteps, timesteps])
+            states = torch.cat([*(_negative(sample).states for sample in samples), states])
+        prediction: torch.Tensor = unet(
+            inputs.to(unet.dtype),
+            timesteps,
+            encoder_hidden_states=states,
+            added_cond_kwargs=self._added(key, samples) if self._xl else None,
+            return_dict=False,
+        )[0].float()
+        if key.guided:
+            without, withal = prediction.chunk(2)
+            scales = torch.tensor([s.task.guidance_scale for s in samples], device=latents.device)
+            prediction = torch.lerp(without, withal, scales.view(-1, 1, 1, 1))
+        moved = self._sampler.step(courses, prediction, latents, [s.generator for s in samples])
+        for sample, part in zip(samples, moved.split(1), strict=True):
+            sample.latents = part
+
+    def _sample(self, key: BatchKey, task: ImageTask, text: Encoded, negative: Encoded | None) -> Sample:
+        pipeline = self._pipeline
+        factor: int = pipeline.vae_scale_factor
+        shape = (1, pipeline.unet.config.in_channels, key.height // factor, key.width // factor)
+        course = self._sampler.begin(task.num_inference_steps)
+        # On the CPU and in single precision whatever the model has: a seed means the same noise on every machine.
+        generator = torch.Generator("cpu").manual_seed(task.seed)
+        noise = torch.randn(shape, generator=generator).to(pipeline.unet.device)
+        limit = self._encoder.limit
+        read = {"prompt": text, "negative_prompt": negative}
+        warnings = tuple(
+            f"{name} has {each.tokens} tokens; the model read the first {limit}."
+            for name, each in read.items()
+            if each is not None and each.tokens > limit
+        )
+        return Sample(task, generator, noise * course.noise_scale, course, text, negative, warnings)
+
+    def _added(self, key: BatchKey, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        """SDXL's own conditions: pooled text, and the sizes (Podell et al. 2023, section 2.2), for an uncropped original."""
+        texts = [sample.text for sample in samples]
+        if key.guided:
+            texts = [*(_negative(sample) for sample in samples), *texts]
+        pooled = torch.cat([text.pooled for text in texts if text.pooled is not None])
+        sizes = torch.tensor([[key.height, key.width, 0, 0, key.height, key.width]], device=pooled.device)
+        return {"text_embeds": pooled, "time_ids": sizes.to(pooled.dtype).expand(len(texts), -1)}
+
+
+def _negative(sample: Sample) -> Encoded:
+    if sample.negative is None:
+        raise ValueError("A sample that joined without guidance is in a guided pass.")
+    return sample.negative

@@ -1,0 +1,161 @@
+"""How samples walk down the noise levels: each by its own schedule and state, all in one pass.
+
+A sample's `Course` is what it was given when it joined. The Euler solver has no memory, so that a step of a whole batch, each
+sample at its own place of its own schedule, is one multiplication and addition; every other solver of diffusers keeps its
+memory in a scheduler object, of which each sample gets a copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import torch
+from diffusers import EulerDiscreteScheduler
+
+SCHEDULES_KEPT: Final = 128
+"""Step counts whose schedule is remembered."""
+
+
+@dataclass(slots=True)
+class Course:
+    """A sample's way: how far it has come, of how many steps. `state` belongs to the sampler that made it."""
+
+    steps: int
+    noise_scale: float
+    """What unit noise is multiplied by to start."""
+    state: Any
+    step: int = 0
+
+
+class Sampler(Protocol):
+    """One solver for all samples of a model. Latents and predictions are (B, C, h, w), float32."""
+
+    def begin(self, steps: int) -> Course:
+        """The course of a sample that is to take `steps` steps; some solvers evaluate the model more often than that."""
+        ...
+
+    def inputs(self, courses: Sequence[Course], latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the model reads: the latents scaled, and the timesteps (B,)."""
+        ...
+
+    def step(
+        self,
+        courses: Sequence[Course],
+        prediction: torch.Tensor,
+        latents: torch.Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> torch.Tensor:
+        """The latents one step on; counts the step in each course."""
+        ...
+
+
+def sampler_of(scheduler: Any) -> Sampler:
+    """The sampler that does what `scheduler`, of diffusers, does for one sample."""
+    return EulerSampler(scheduler) if type(scheduler) is EulerDiscreteScheduler else CopySampler(scheduler)
+
+
+class EulerSampler:
+    """Algorithm 2 of Karras et al. 2022 ("Elucidating the Design Space of Diffusion-Based Generative Models") without churn.
+
+    With the noise level sigma, the next one sigma', and the model's output m for the input c x, a step is x' = a x + b m. The
+    coefficients depend on the schedule alone, and are worked out once per number of steps, in double precision.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self._known: dict[int, tuple[float, tuple[tuple[float, ...], ...]]] = {}
+
+    def begin(self, steps: int) -> Course:
+        if steps not in self._known:
+            if len(self._known) >= SCHEDULES_KEPT:
+                self._known.clear()
+            self._known[steps] = self._schedule(steps)
+        noise_scale, rows = self._known[steps]
+        return Course(len(rows), noise_scale, rows)
+
+    def inputs(self, courses: Sequence[Course], latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self._rows(courses, latents.device)
+        return latents * rows[1].view(-1, 1, 1, 1), rows[0]
+
+    def step(
+        self,
+        courses: Sequence[Course],
+        prediction: torch.Tensor,
+        latents: torch.Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> torch.Tensor:
+        rows = self._rows(courses, latents.device)
+        for course in courses:
+            course.step += 1
+        return torch.addcmul(latents * rows[2].view(-1, 1, 1, 1), prediction, rows[3].view(-1, 1, 1, 1))
+
+    @staticmethod
+    def _rows(courses: Sequence[Course], device: torch.device) -> torch.Tensor:
+        """(4, B): timestep, c, a, b."""
+        return torch.tensor([course.state[course.step] for course in courses], device=device).T
+
+    def _schedule(self, steps: int) -> tuple[float, tuple[tuple[float, ...], ...]]:
+        scheduler = self._scheduler
+        scheduler.set_timesteps(steps)
+        sigmas: list[float] = scheduler.sigmas.tolist()
+        timesteps: list[float] = scheduler.timesteps.tolist()
+        rows = []
+        for timestep, sigma, after in zip(timesteps, sigmas[:-1], sigmas[1:], strict=True):
+            down = after - sigma
+            match scheduler.config.prediction_type:
+                case "epsilon":
+                    a, b = 1.0, down
+                case "v_prediction":
+                    a = 1 + down * sigma / (sigma**2 + 1)
+                    b = down / (sigma**2 + 1) ** 0.5
+                case "sample" | "original_sample":
+                    a, b = 1 + down / sigma, -down / sigma
+                case other:
+                    raise ValueError(
+                        f"The scheduler predicts {other!r}, which the Euler solver does not know."
+                    )
+            rows.append((timestep, 1 / (sigma**2 + 1) ** 0.5, a, b))
+        return float(scheduler.init_noise_sigma), tuple(rows)
+
+
+class CopySampler:
+    """Any scheduler of diffusers: a copy for each sample, which holds its history and its place."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self._takes = {"eta", "generator"} & set(inspect.signature(scheduler.step).parameters)
+
+    def begin(self, steps: int) -> Course:
+        own = copy.deepcopy(self._scheduler)
+        own.set_timesteps(steps)
+        return Course(len(own.timesteps), float(own.init_noise_sigma), own)
+
+    def inputs(self, courses: Sequence[Course], latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        times = [course.state.timesteps[course.step] for course in courses]
+        scaled = [
+            course.state.scale_model_input(part, time)
+            for course, part, time in zip(courses, latents.split(1), times, strict=True)
+        ]
+        return torch.cat(scaled), torch.stack(times).to(latents.device)
+
+    def step(
+        self,
+        courses: Sequence[Course],
+        prediction: torch.Tensor,
+        latents: torch.Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> torch.Tensor:
+        moved = []
+        for course, output, part, generator in zip(
+            courses, prediction.split(1), latents.split(1), generators, strict=True
+        ):
+            given = {"eta": 0.0, "generator": generator}
+            extra = {name: given[name] for name in self._takes}
+            time = course.state.timesteps[course.step]
+            moved.append(course.state.step(output, time, part, **extra, return_dict=False)[0])
+            course.step += 1
+        return torch.cat(moved)
