@@ -31,15 +31,15 @@ from benchmarks.latency import submit
 from cli.platform import Platform, started
 from cli.services import process
 from cli.services.rabbitmq import RabbitServer
-from contracts.engine import BatchKey, ImageTask
+from contracts.engine import BatchKey, ImageTask, Pass
 from contracts.settings import WorkerSettings
 from worker.engine.host import EngineHost
-from worker.engine.wire import Batch, Done
+from worker.engine.wire import Done
 
 SIZES = (1, 8)
 CLIENTS = 32
 PROMPT = "a red apple on a blue background"
-KEY = BatchKey("emoji-turbo", 64, 64, 1, 0.0)
+KEY = BatchKey("emoji-turbo", 64, 64, guided=False)
 MODEL = str(report.ROOT / "models" / "emoji-turbo")
 _seeds = itertools.count(1)
 
@@ -65,8 +65,8 @@ def bare_rate(host: EngineHost, size: int, seconds: float) -> float:
     """Images per second of the engine in a plain loop with batches of `size`; by its own clock, so without our pipe."""
     images, busy = 0, 0.0
     while busy < seconds:
-        tasks = [ImageTask(PROMPT, "", next(_seeds)) for _ in range(size)]
-        done = host.run(Batch(KEY, tasks))
+        tasks = {number: ImageTask(PROMPT, "", number) for number in itertools.islice(_seeds, size)}
+        done = host.run(Pass(KEY, tuple(tasks), tasks))
         if not isinstance(done, Done):
             raise RuntimeError(done.reason)
         images, busy = images + size, busy + done.seconds

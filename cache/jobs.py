@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -33,6 +34,8 @@ from scheduler.fairness import flow_of
 PREFIX: Final = "darkroom:"
 STALE_S: Final = 5.0
 """A leader whose message has not been confirmed for this long is published again."""
+SEEN_KEYS: Final = 4096
+LAST_ID: Final = "~"
 NOTHING: Final = Finished(applied=False)
 
 EXHAUSTED: Final = JobFailure(
@@ -68,14 +71,37 @@ class RedisJobStore:
         self._settings = settings
         self._clock = clock
         self.skew_s = 0.0
+        self._seen: OrderedDict[str, None] = OrderedDict()
 
     async def submit(
         self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
     ) -> Submitted:
+        told = None if result is None else result.model_dump_json()
+        if told is None and self._may_join(new.key):
+            # A crowd that asks for one picture takes no turns: all but its first member join it.
+            joined = await self._submit(new, None, may_lead=False, tag="0")
+            if joined is not None:
+                return joined
+        if told is not None:
+            # Nor does what is there already.
+            done = await self._submit(new, told, may_lead=may_lead, tag="0")
+            if done is None:
+                raise AssertionError(new.id)
+            return done
         flow, share = flow_of(new.tenant, new.priority), new.cost / new.weight
         clock = fair_prefix(new.request.model)
-        # What costs no computation needs no turn.
-        tag = "0" if result else await self._eval("ticket", clock, flow, share)
+        tag = await self._eval("ticket", clock, flow, share)
+        submitted = await self._submit(new, None, may_lead=may_lead, tag=tag)
+        if submitted is None or not submitted.lead:
+            # It computes nothing of its own after all: its turn is given back.
+            async with self._reaching():
+                await self._client.zincrby(f"{clock}finish", -share, flow)
+        if submitted is None:
+            raise QueueFull("No more computations are taken.")
+        return submitted
+
+    async def _submit(self, new: NewJob, result: str | None, *, may_lead: bool, tag: str) -> Submitted | None:
+        """None: it would have to lead, and may not."""
         lead, record = await self._run(
             "submit",
             ids.shard_of(new.id),
@@ -85,18 +111,21 @@ class RedisJobStore:
             new.request.model,
             new.request.model_dump_json(),
             new.ttl_s,
-            "" if result is None else result.model_dump_json(),
+            result or "",
             "1" if may_lead else "0",
             new.priority.value,
             tag,
         )
-        if lead != 1 and not result:
-            # It computes nothing of its own after all: its turn is given back.
-            async with self._reaching():
-                await self._client.zincrby(f"{clock}finish", -share, flow)
-        if lead < 0:
-            raise QueueFull("No more computations are taken.")
-        return Submitted(job=_job(_paired(record)), lead=bool(lead))
+        return None if lead < 0 else Submitted(job=_job(_paired(record)), lead=bool(lead))
+
+    def _may_join(self, key: str) -> bool:
+        """Whether this process has lately seen the key, and notes that it has."""
+        seen = key in self._seen
+        self._seen[key] = None
+        self._seen.move_to_end(key)
+        if len(self._seen) > SEEN_KEYS:
+            self._seen.popitem(last=False)
+        return seen
 
     async def confirm(self, job_id: str) -> None:
         async with self._reaching():
@@ -170,7 +199,7 @@ class RedisJobStore:
             async with self._reaching():
                 latest = max(job.tag for job in jobs)
                 await self._client.zadd(f"{fair_prefix(model)}clock", {"now": latest}, gt=True)
-        jobs.sort(key=lambda job: job.tag)
+        jobs.sort(key=lambda job: (job.tag, job.message.job_id))
         return Taken(tuple(jobs), tuple(m for _, promoted in answers for m in _messages(promoted)))
 
     async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
@@ -245,34 +274,40 @@ class RedisJobStore:
         return _messages(stale), _messages(promoted)
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
-        keys = [f"{shard_prefix(shard)}waiting:{model}" for shard in ids.SHARDS]
-        async with self._reaching():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for key in keys:
-                    pipeline.zcard(key)
-                for job_id in job_ids:
-                    pipeline.zscore(f"{shard_prefix(ids.shard_of(job_id))}waiting:{model}", job_id)
-                answers = await pipeline.execute()
-            scores: list[float | None] = answers[len(keys) :]
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for score in scores:
-                    for key in keys if score is not None else ():
-                        pipeline.zcount(key, "-inf", f"({score!r}")
-                counts = iter(await pipeline.execute())
-        ahead = [None if score is None else sum(next(counts) for _ in keys) for score in scores]
-        return sum(answers[: len(keys)]), ahead
+        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+            for shard in ids.SHARDS:
+                pipeline.zcard(f"{shard_prefix(shard)}waiting:{model}")
+            for job_id in job_ids:
+                pipeline.zscore(f"{shard_prefix(ids.shard_of(job_id))}waiting:{model}", job_id)
+            answers = await pipeline.execute()
+        tags: list[float | None] = answers[len(ids.SHARDS) :]
+        places = [(tag, job_id) for tag, job_id in zip(tags, job_ids, strict=True) if tag is not None]
+        counts = iter(await self._before(model, places))
+        return sum(answers[: len(ids.SHARDS)]), [None if tag is None else next(counts) for tag in tags]
 
     async def ahead(self, model: str, flow: str) -> int:
         clock = fair_prefix(model)
-        async with self._reaching():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.zscore(f"{clock}clock", "now")
-                pipeline.zscore(f"{clock}finish", flow)
-                tag = max(score or 0.0 for score in await pipeline.execute())
-            async with self._client.pipeline(transaction=False) as pipeline:
+        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.zscore(f"{clock}clock", "now")
+            pipeline.zscore(f"{clock}finish", flow)
+            tag = max(score or 0.0 for score in await pipeline.execute())
+        return (await self._before(model, [(tag, LAST_ID)]))[0]
+
+    async def _before(self, model: str, places: Sequence[tuple[float, str]]) -> Sequence[int]:
+        """How many waiting jobs are before each place: those of a smaller tag, and of the same one the older."""
+        if not places:
+            return []
+        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+            for tag, _ in places:
                 for shard in ids.SHARDS:
-                    pipeline.zcount(f"{shard_prefix(shard)}waiting:{model}", "-inf", f"({tag!r}")
-                return sum(await pipeline.execute())
+                    queue = f"{shard_prefix(shard)}waiting:{model}"
+                    pipeline.zcount(queue, "-inf", f"({tag!r}")
+                    pipeline.zrange(queue, tag, tag, byscore=True)
+            answers = iter(await pipeline.execute())
+        return [
+            sum(next(answers) + sum(other < job_id for other in next(answers)) for _ in ids.SHARDS)
+            for _, job_id in places
+        ]
 
     async def _run(self, name: str, shard: str, *arguments: str | float) -> Any:
         return await self._eval(name, shard_prefix(shard), *arguments)

@@ -77,9 +77,14 @@ class MemoryJobStore:
             deadline=now + new.ttl_s,
             priority=new.priority,
         )
+        clock, flow = self._clocks[new.request.model], flow_of(new.tenant, new.priority)
+        if needs_turn := result is None:
+            job = job.model_copy(update={"tag": clock.ticket(flow, new.cost, new.weight)})
         flight = self._flight(new.key)
         result = result or (flight.result if flight else None)
         following = flight is not None and self._live(flight.leader)
+        if needs_turn and (result or following or not may_lead):
+            clock.give_back(flow, new.cost, new.weight)
         if result is None and not following and not may_lead:
             raise QueueFull("No more computations are taken.")
         record = self._records[new.id] = _Record(job)
@@ -92,9 +97,6 @@ class MemoryJobStore:
             record.job = job.model_copy(update={"cache": CacheStatus.JOINED})
             flight.followers.append(new.id)
         else:
-            flow = flow_of(new.tenant, new.priority)
-            tag = self._clocks[new.request.model].ticket(flow, new.cost, new.weight)
-            record.job = job.model_copy(update={"tag": tag})
             self._lead(new.id, 0)
             self._outbox[new.id] = now
         return Submitted(record.job, lead=new.id in self._outbox)
@@ -134,7 +136,7 @@ class MemoryJobStore:
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
         taken, promoted = list[TakenJob](), list[JobMessage]()
-        for job in sorted(self._waits(model), key=lambda job: (job.tag, job.id))[:limit]:
+        for job in sorted(self._waits(model), key=_place)[:limit]:
             claim = self._grant(job.id)
             if isinstance(claim, Granted):
                 taken.append(TakenJob(job.message(), claim.lease, job.tag))
@@ -247,15 +249,16 @@ class MemoryJobStore:
         return self._messages(stale), self._messages(promoted)
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
-        tags = {job.id: job.tag for job in self._waits(model)}
+        places = {job.id: _place(job) for job in self._waits(model)}
         ahead = [
-            sum(tag < tags[job_id] for tag in tags.values()) if job_id in tags else None for job_id in job_ids
+            sum(place < places[job_id] for place in places.values()) if job_id in places else None
+            for job_id in job_ids
         ]
-        return len(tags), ahead
+        return len(places), ahead
 
     async def ahead(self, model: str, flow: str) -> int:
         tag = self._clocks[model].next_tag(flow)
-        return sum(job.tag < tag for job in self._waits(model))
+        return sum(job.tag <= tag for job in self._waits(model))
 
     def _waits(self, model: str) -> builtins.list[Job]:
         leaders = [flight.leader for flight in self._flights.values() if self._live(flight.leader)]
@@ -349,3 +352,8 @@ class MemoryJobStore:
 
     def _messages(self, job_ids: Sequence[str]) -> tuple[JobMessage, ...]:
         return tuple(self._records[job_id].job.message() for job_id in job_ids)
+
+
+def _place(job: Job) -> tuple[float, str]:
+    """The order of the queue: by fair tag, and of the same tag the older first, for ids sort by time."""
+    return job.tag, job.id

@@ -132,7 +132,8 @@ class JobStore(Protocol):
         ...
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
-        """Take up to `limit` of the model's waiting jobs, those with the smallest fair tags first, each for one attempt.
+        """Take up to `limit` of the model's waiting jobs, those with the smallest fair tags first
+        (`scheduler.fairness`), each for one attempt.
         May answer fewer than wait while other workers take as well."""
         ...
 

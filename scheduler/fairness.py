@@ -55,6 +55,10 @@ class FairClock:
         self.finish[flow] = tag + cost / weight
         return tag
 
+    def give_back(self, flow: str, cost: float, weight: float) -> None:
+        """The flow's last job computes nothing of its own after all."""
+        self.finish[flow] = self.finish.get(flow, 0.0) - cost / weight
+
     def served(self, tag: float) -> None:
         """A job with this tag has been taken: virtual time is at least that far."""
         self.now = max(self.now, tag)

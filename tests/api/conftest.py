@@ -76,7 +76,7 @@ async def opened(anyio_backend: str) -> AsyncIterator[Opener]:
         clock, publisher = ManualClock(), MemoryPublisher()
         stores = memory_stores(given, clock)
         for name in models:
-            worker = WorkerInfo(id=f"w-{name}", model=name, started_at=1.0, images_per_s=10.0)
+            worker = WorkerInfo(id=f"w-{name}", model=name, started_at=1.0, steps_per_s=10.0)
             await stores.models.announce(spec(name), worker)
         app = create_app(given, stores, publisher, clock)
         lifespan = app.router.lifespan_context(app)

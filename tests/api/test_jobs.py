@@ -63,7 +63,8 @@ async def test_a_repeat_is_answered_from_the_cache(door: Door) -> None:
     assert len(door.publisher.published) == 1
 
 
-async def test_a_repeat_whose_picture_is_gone_is_computed_again(door: Door) -> None:
+async def test_a_repeat_whose_picture_is_gone_is_computed_again(opened: Opener) -> None:
+    door = await opened(worker_ttl_s=60)
     await door.submit()
     done = await door.work()
     door.clock.advance(11)
@@ -201,9 +202,20 @@ async def test_models_unknown_and_not_yet_announced(opened: Opener) -> None:
     assert (response.status_code, response.json()["error"]["param"]) == (404, "model")
 
 
-async def test_a_model_whose_workers_are_gone_still_takes_jobs(door: Door) -> None:
+async def test_a_model_that_nobody_serves_takes_no_jobs_that_would_wait_for_ever(door: Door) -> None:
     door.clock.advance(3600)
-    assert (await door.submit())["eta_seconds"] is None
+    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "model_unavailable"
+    assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_a_model_that_scales_from_zero_takes_jobs_and_says_so(opened: Opener) -> None:
+    door = await opened(scale_from_zero=True)
+    door.clock.advance(3600)
+    job = await door.submit()
+    assert job["eta_seconds"] is None
+    assert "No worker serves this model now" in job["warnings"][0]
     (model,) = (await door.http.get("/v1/models")).json()["data"]
     assert model["live_workers"] == 0
 

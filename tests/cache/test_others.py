@@ -122,7 +122,7 @@ def spec(name: str, revision: str = "1") -> ModelSpec:
 async def test_the_directory_lists_models_and_their_live_workers(world: World) -> None:
     directory = world.stores.models
     assert list(await directory.models()) == []
-    one = WorkerInfo(id="w1", model="b", started_at=1.0, images_per_s=2.5)
+    one = WorkerInfo(id="w1", model="b", started_at=1.0, steps_per_s=2.5)
     two = WorkerInfo(id="w2", model="b", started_at=2.0)
     other = WorkerInfo(id="w3", model="a", started_at=3.0)
     await directory.announce(spec("b"), two)

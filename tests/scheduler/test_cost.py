@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.admission import HEADROOM, Admitted, Refused, admit
+from contracts.models import WorkerInfo
+from scheduler.admission import HEADROOM, Admitted, Capacity, Refused, admit, capacity_of, eta_s
 from scheduler.cost import CostModel
 from tests.scheduler.test_scheduler import key
 
@@ -52,30 +53,40 @@ def test_predictions_are_positive_and_grow_with_the_batch(runs: list[tuple[int, 
     predictions = [model.seconds(key(), images) for images in range(1, 9)]
     assert all(each is not None and each > 0 for each in predictions)
     assert predictions == sorted(predictions, key=lambda each: each or 0.0)
-    assert model.images_per_s(8) > 0
+    assert model.steps_per_s(8) > 0
 
 
 def test_nothing_is_known_before_the_first_batch() -> None:
     assert CostModel().seconds(key(), 1) is None
-    assert CostModel().images_per_s(8) == 0.0
+    assert CostModel().steps_per_s(8) == 0.0
 
 
 def test_the_rate_is_that_of_full_batches() -> None:
     model = trained(0.1, 0.01, noise=0.0, outliers=0.0)
-    assert model.images_per_s(8) == pytest.approx(8 / 0.18, rel=0.05)
+    assert model.steps_per_s(8) == pytest.approx(8 / 0.18, rel=0.05)
 
 
 def test_one_batch_size_alone_promises_no_gain() -> None:
     model = CostModel()
     model.ran(key(), 1, 0.1)
-    assert model.images_per_s(8) == pytest.approx(10.0)
+    assert model.steps_per_s(8) == pytest.approx(10.0)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 8), st.floats(0, 1000), st.floats(1, 3600))
+def test_what_was_learnt_survives_a_restart() -> None:
+    model = trained(0.05, 0.04, noise=0.02, outliers=0.0)
+    model.ran(key(), 4, 0.2, memory_bytes=4_000)
+    again = CostModel.load(model.dump())
+    assert again.seconds(key(), 5) == model.seconds(key(), 5)
+    assert again.memory_bytes(key(), 4) == pytest.approx(4_000)
+    with pytest.raises(ValueError, match="cost model"):
+        CostModel.load('{"seconds": [[{"no": "key"}, {}]], "memory": []}')
+
+
+@given(st.integers(0, 10**6), st.integers(1, 100), st.floats(0, 1000), st.floats(0, 1000), st.floats(1, 3600))
 def test_what_cannot_be_done_in_time_is_refused_and_nothing_else(
-    waiting: int, images: int, rate: float, ttl_s: float
+    ahead: int, steps: int, rate: float, backlog: float, ttl_s: float
 ) -> None:
-    verdict = admit(waiting, images, rate, ttl_s)
+    verdict = admit(ahead, steps, Capacity(rate, backlog, 1.0), ttl_s)
     if isinstance(verdict, Refused):
         assert rate > 0
         assert verdict.wait_s > HEADROOM * ttl_s
@@ -86,6 +97,15 @@ def test_what_cannot_be_done_in_time_is_refused_and_nothing_else(
 
 
 def test_an_empty_queue_is_open_even_when_nothing_is_known() -> None:
-    assert admit(0, 1, 0.0, 300) == Admitted(None)
-    assert admit(10_000, 1, 0.0, 300) == Admitted(None)
-    assert isinstance(admit(10_000, 1, 10.0, 300), Refused)
+    assert admit(0, 1, Capacity(), 300) == Admitted(None)
+    assert admit(10_000, 1, Capacity(), 300) == Admitted(None)
+    assert isinstance(admit(10_000, 1, Capacity(10.0), 300), Refused)
+
+
+def test_the_capacity_of_a_model_is_that_of_its_workers_together() -> None:
+    workers = [
+        WorkerInfo(id="a", model="m", started_at=0, steps_per_s=3, backlog_steps=4, steps_per_job=1),
+        WorkerInfo(id="b", model="m", started_at=0, steps_per_s=5, backlog_steps=0, steps_per_job=3),
+    ]
+    assert capacity_of(workers) == Capacity(8, 4, 2)
+    assert eta_s(10, 4, Capacity(8, 4, 2)) == pytest.approx((4 + 20 + 4) / 8)

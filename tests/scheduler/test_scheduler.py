@@ -1,4 +1,4 @@
-"""The decisions of the batcher, by their properties."""
+"""Limits and recovery, by their properties."""
 
 from __future__ import annotations
 
@@ -9,39 +9,11 @@ from hypothesis import strategies as st
 
 from contracts.engine import BatchKey
 from scheduler.limits import PROBE_AFTER, BatchLimits
-from scheduler.policy import Waiting, choose
 from scheduler.recovery import Again, Failure, GiveUp, after_failure
 
 
 def key(width: int = 64) -> BatchKey:
-    return BatchKey(model="m", width=width, height=64, num_inference_steps=1, guidance_scale=0.0)
-
-
-waiting = st.lists(st.builds(Waiting, st.sampled_from([key(64), key(96)]), st.integers(0, 2)), max_size=30)
-
-
-@given(waiting, st.integers(1, 8))
-def test_the_oldest_goes_with_all_that_may_go_with_it(images: list[Waiting], limit: int) -> None:
-    chosen = choose(images, lambda _: limit)
-    assert chosen == sorted(set(chosen))
-    if not images:
-        assert chosen == []
-        return
-    assert chosen[0] == 0
-    assert {images[i] for i in chosen} == {images[0]}
-    alike = [i for i, image in enumerate(images) if image == images[0]]
-    assert chosen == alike[:limit], "full, and in order of arrival"
-
-
-@given(waiting, st.integers(1, 8))
-def test_every_image_goes_once_and_the_device_never_idles(images: list[Waiting], limit: int) -> None:
-    left, batches = list(images), 0
-    while left:
-        chosen = set(choose(left, lambda _: limit))
-        assert chosen
-        left = [image for i, image in enumerate(left) if i not in chosen]
-        batches += 1
-    assert batches <= len(images)
+    return BatchKey("m", width, 64, guided=False)
 
 
 def test_limits_halve_on_out_of_memory_and_are_remembered_per_key() -> None:

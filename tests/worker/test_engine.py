@@ -12,15 +12,15 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels
+from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from worker.engine.host import EngineHost, EngineUnloadable
-from worker.engine.wire import Batch, Done, Failed
+from worker.engine.wire import Done, Failed
 
 pytestmark = pytest.mark.slow
 
-KEY = BatchKey("fake", 64, 64, 1, 0.0)
+KEY = BatchKey("fake", 64, 64, guided=False)
 
 
 @pytest.fixture
@@ -31,31 +31,45 @@ def host() -> Iterator[EngineHost]:
     host.kill()
 
 
-def batch(*prompts: str) -> Batch:
-    return Batch(KEY, [ImageTask(prompt, "", seed) for seed, prompt in enumerate(prompts)])
+def batch(*prompts: str) -> Pass:
+    tasks = {seed: ImageTask(prompt, "", seed) for seed, prompt in enumerate(prompts)}
+    return Pass(KEY, tuple(tasks), tasks)
 
 
 def test_a_batch_answers_one_image_per_task_in_order(host: EngineHost) -> None:
     done = host.run(batch("a", "b", "c"))
     assert isinstance(done, Done)
-    assert all(isinstance(image, Pixels) and len(image.rgb) == 64 * 64 * 3 for image in done.images)
+    assert all(isinstance(image, Pixels) and len(image.rgb) == 64 * 64 * 3 for image in done.samples)
     assert host.run(batch("a", "b")) is not None
     again = host.run(batch("other", "b"))
     assert isinstance(again, Done)
-    assert again.images == done.images[:2], "the seed alone decides"
+    assert again.samples == done.samples[:2], "the seed alone decides"
 
 
 def test_a_bad_image_is_told_apart_from_a_bad_batch(host: EngineHost) -> None:
     done = host.run(batch("a", "fault:nan"))
     assert isinstance(done, Done)
-    assert isinstance(done.images[0], Pixels)
-    assert isinstance(done.images[1], ImageFault)
-    assert done.images[1].code == "invalid_output"
+    assert isinstance(done.samples[0], Pixels)
+    assert isinstance(done.samples[1], ImageFault)
+    assert done.samples[1].code == "invalid_output"
     assert host.run(batch("a", "fault:raise")) == Failed(Failure.FAULT, "ValueError")
     failed = host.run(batch("fault:oom>=2", "b"))
     assert isinstance(failed, Failed)
     assert failed.failure is Failure.OUT_OF_MEMORY
     assert isinstance(host.run(batch("fault:oom>=2")), Done)
+
+
+def test_samples_take_their_steps_side_by_side_and_those_that_leave_are_forgotten(host: EngineHost) -> None:
+    tasks = {1: ImageTask("a", "", 1, 3), 2: ImageTask("b", "", 2, 1)}
+    first = host.run(Pass(KEY, (1, 2), tasks))
+    assert isinstance(first, Done)
+    assert first.samples[0] == Progress(1, 3)
+    assert isinstance(first.samples[1], Pixels)
+    second = host.run(Pass(KEY, (1,)))
+    assert isinstance(second, Done)
+    assert second.samples == [Progress(2, 3)]
+    gone = host.run(Pass(KEY, (1,), leaving=(1,)))
+    assert isinstance(gone, Failed), "nobody knows it any more"
 
 
 @pytest.mark.parametrize(("prompt", "reason"), [("fault:crash", "died"), ("fault:hang", "hung")])

@@ -22,8 +22,9 @@ from contracts.settings import WorkerSettings
 from worker.batcher import Batcher
 from worker.encode import Encoder
 from worker.engine.host import EngineHost
-from worker.job import JobRunner, Verdict
+from worker.job import JobRunner
 from worker.leases import Leases
+from worker.taker import Taker, Verdict
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -37,6 +38,7 @@ class Room:
     batcher: Batcher
     host: EngineHost
     runner: JobRunner
+    taker: Taker
 
     async def submit(self, prompt: str, **changes: Any) -> JobMessage:
         request = GenerationRequest(
@@ -54,7 +56,7 @@ class Room:
 
     async def run(self, *messages: JobMessage) -> list[Verdict]:
         async with asyncio.timeout(60):
-            return await asyncio.gather(*(self.runner.run(message) for message in messages))
+            return await asyncio.gather(*(self.taker.attend(message) for message in messages))
 
     async def job(self, message: JobMessage) -> Job:
         return await self.stores.jobs.get("public", message.job_id)
@@ -69,12 +71,14 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0, heartbeat_s=0.1)
     stores, publisher = memory_stores(settings, SystemClock()), MemoryPublisher()
     host = EngineHost(settings)
-    batcher, encoder = Batcher(host, settings), Encoder("png")
+    batcher, encoder = Batcher(host, settings, SystemClock()), Encoder("png")
     leases = Leases(stores.jobs, settings.heartbeat_s)
-    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock())
+    runner = JobRunner(stores, publisher, batcher, encoder, leases, SystemClock())
+    taker = Taker("w", "fake", stores, publisher, runner, batcher)
     await batcher.start()
-    tasks = [asyncio.create_task(batcher.run()), asyncio.create_task(leases.run())]
-    yield Room(stores, publisher, batcher, host, runner)
+    work = (batcher.run(), leases.run(), taker.run())
+    tasks = [asyncio.create_task(each) for each in work]
+    yield Room(stores, publisher, batcher, host, runner, taker)
     runner.drain()
     await batcher.stop()
     for task in tasks:
@@ -151,7 +155,7 @@ async def test_a_canceled_job_is_not_drawn(room: Room) -> None:
     await room.stores.jobs.cancel("public", message.job_id)
     assert await running == [Verdict.ACK, Verdict.ACK]
     assert (await room.job(message)).status is JobStatus.CANCELED
-    assert room.batcher.images_per_s() > 0
+    assert room.batcher.steps_per_s() > 0
 
 
 async def test_a_second_delivery_waits_for_the_first_and_changes_nothing(room: Room) -> None:
@@ -177,7 +181,7 @@ async def test_a_store_that_is_away_for_a_while_costs_nothing(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for store, name in (
-        (room.stores.jobs, "claim"),
+        (room.stores.jobs, "take"),
         (room.stores.jobs, "succeed"),
         (room.stores.blobs, "put"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,11 +83,19 @@ class DiffusersEngine:
         except RuntimeError as error:
             if "DefaultCPUAllocator" not in str(error):
                 raise
-        # Out here the exception is gone, and with it every tensor that it held.
-        if self._device == "cuda":
-            torch.cuda.empty_cache()
         key = batch.key
         raise OutOfMemory(f"{len(batch.samples)} images of {key.width} x {key.height} do not fit in memory.")
+
+    def peak_memory_bytes(self) -> int | None:
+        if self._device != "cuda":
+            return None
+        peak = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return int(peak)
+
+    def free_memory(self) -> None:
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
 
     def _advance(self, batch: Pass) -> list[Advanced]:
         # Out of the table at once, and back at the end: whatever is raised in between, they are forgotten.
@@ -184,7 +193,17 @@ class DiffusersEngine:
             max_prompt_tokens=pipeline.tokenizer.model_max_length,
             max_batch=self._settings.max_batch,
             description=profile.description,
+            device=torch.cuda.get_device_name() if self._device == "cuda" else _processor(),
         )
+
+
+def _processor() -> str:
+    """The processor's name, as Linux tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine() or "cpu"
 
 
 def _variant(folder: Path) -> str | None:

@@ -1,6 +1,7 @@
 """A stand-in without a model, for timing and fault tests only: coloured noise from the seed, and faults on request.
 
-Words in a prompt steer it: `slow=0.5` makes every pass take that many seconds, `cost=20+5` 20 ms and 5 ms for each image, `fault:raise` raises, `fault:nan` has no valid output,
+Words in a prompt steer it: `slow=0.5` makes every pass take that many seconds, `cost=20+5` 20 ms and 5 ms for each image,
+`fault:raise` raises, `fault:nan` has no valid output,
 `fault:oom>=4` does not fit in batches of four or more, `fault:crash` ends the process, `fault:hang` never returns.
 """
 
