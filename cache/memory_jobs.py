@@ -344,6 +344,9 @@ class MemoryJobStore:
             if failure is not None and flight.promotions >= MAX_PROMOTIONS:
                 self._finish(follower, JobStatus.FAILED, failure=failure)
                 continue
+            # With the turn of the one before.
+            heir = self._records[follower]
+            heir.job = heir.job.model_copy(update={"tag": self._records[job_id].job.tag})
             self._lead(follower, flight.promotions + (failure is not None))
             self._outbox[follower] = self._clock.now()
             return [follower]

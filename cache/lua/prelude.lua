@@ -117,6 +117,8 @@ local function hand_over(id, failure)
     redis.call('DEL', flight)
     return {}
   end
+  -- With the turn of the one before.
+  redis.call('HSET', job_key(next_one), 'tag', field(id, 'tag'))
   lead(next_one, failure and promotions + 1 or promotions)
   to_outbox(next_one)
   return { next_one }

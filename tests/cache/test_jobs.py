@@ -464,7 +464,9 @@ async def test_waiting_counts_those_ahead(world: World) -> None:
     assert await jobs.waiting("m", [*mine, follower]) == (4, [0, 1, 2, 3, None])
     await claimed(jobs, mine[0])
     await jobs.cancel("public", mine[2])
-    assert await jobs.waiting("m", [*mine, follower]) == (3, [None, 0, None, 1, 2]), "the follower leads now"
+    assert await jobs.waiting("m", [*mine, follower]) == (3, [None, 0, None, 2, 1]), (
+        "the follower leads now, in its leader's place"
+    )
     assert await jobs.waiting("unheard of") == (0, [])
 
 
