@@ -148,6 +148,7 @@ class MemoryJobStore:
     async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
         if self._kept(message.job_id) is None:
             self._rebuild(message)
+        self._outbox.pop(message.job_id, None)
         job = self._records[message.job_id].job
         if leave_waiting and job.deadline > self._clock.now() and job in self._waits(job.request.model):
             return Busy(1.0)
@@ -168,7 +169,6 @@ class MemoryJobStore:
         if job.attempt - record.uncounted >= self._settings.max_attempts:
             self._finish(job.id, JobStatus.FAILED, failure=EXHAUSTED)
             return Ended(JobStatus.FAILED, self._messages(self._hand_over(job.id, EXHAUSTED)))
-        self._outbox.pop(job.id, None)
         started = now if job.started_at is None else job.started_at
         record.lease_until = now + self._settings.lease_s
         record.job = job.model_copy(

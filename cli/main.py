@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from cli.client import ApiError, Client
+from cli.devices import WorkerGroup, environments
 from cli.platform import Platform, started
 from cli.services.process import ServiceError
 
@@ -53,6 +55,25 @@ def up(
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("Stopped.")
+
+
+@app.command()
+def worker(
+    devices: Annotated[
+        str, typer.Option(help="One worker for each: all GPUs, a list like 0,1, or cpu:N.")
+    ] = "all",
+) -> None:
+    """Start one worker per device of this machine, and keep them running. Set up by DARKROOM_ variables, as each worker is."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        group = WorkerGroup(environments(devices), os.environ)
+    except ServiceError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    try:
+        group.watch()
+    except KeyboardInterrupt:
+        group.stop()
 
 
 @app.command()

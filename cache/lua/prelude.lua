@@ -7,7 +7,7 @@
 --   job:<id>         hash   the record: static parts, status, stamps, attempt, lease, result or failure
 --   flight:<key>     hash   the computation of a key: leader, promotions, result once it has landed
 --   followers:<key>  list   jobs that wait for the flight, oldest first
---   outbox           zset   leaders whose message is not known to be with the broker, by the time it was last tried
+--   outbox           zset   live leaders whose message is not known to be with the broker, by the time it was last tried
 --   deadlines        zset   live jobs by deadline
 --   waiting:<model>  zset   queued leaders by fair tag
 --   tenant:<tenant>  zset   all jobs of a tenant by creation
@@ -158,7 +158,6 @@ local function grant(id, worker, lease_s, max_attempts, exhausted)
     finish(id, 'failed', 'failure', exhausted)
     return { 'ended', 'failed', parts(hand_over(id, exhausted)) }
   end
-  redis.call('ZREM', P .. 'outbox', id)
   redis.call('ZREM', P .. 'waiting:' .. field(id, 'model'), id)
   redis.call('HSETNX', job_key(id), 'started_at', seconds(NOW))
   redis.call('HSET', job_key(id), 'status', 'running', 'attempt', attempt + 1, 'claimed_at', seconds(NOW),

@@ -16,7 +16,8 @@ end
 local stale = {}
 local tried = seconds(NOW - stale_s)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'outbox', '-inf', tried, 'LIMIT', 0, limit)) do
-  if field(id, 'status') == 'queued' then
+  -- One that is taken already needs its message too, in case its worker dies.
+  if live(id) then
     to_outbox(id) -- so that another sweep, now, does not answer it as well
     stale[#stale + 1] = id
   else

@@ -610,3 +610,15 @@ async def test_a_job_past_its_deadline_is_not_taken_and_a_follower_takes_its_pla
     answer = await jobs.take("m", "w1", 8)
     assert [message.job_id for message in answer.promoted] == [follower.id]
     assert await status(jobs, leader.id) is JobStatus.EXPIRED
+
+
+async def test_a_job_taken_before_its_message_was_confirmed_is_published_all_the_same(world: World) -> None:
+    jobs, job = world.stores.jobs, new()
+    await jobs.submit(job)
+    (mine,) = await taken(jobs, 1)
+    world.advance(6.0)
+    stale, _ = await jobs.sweep(job.id[-1], 10)
+    assert [message.job_id for message in stale] == [job.id], "its worker may die"
+    assert (await jobs.succeed(mine.lease, result())).applied
+    world.advance(6.0)
+    assert await jobs.sweep(job.id[-1], 10) == ((), ())
