@@ -1,19 +1,14 @@
-"""One worker per device: which there are, and that they are started, kept running and drained."""
+"""One worker per device: which there are."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from cli.devices import environments
 from cli.services.process import ServiceError
-from tests.integration.conftest import ROOT, Deploy
 
 
 def test_devices_are_named_or_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,21 +31,3 @@ def test_all_finds_nothing_where_there_is_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ServiceError, match="no GPU"):
         environments("all")
-
-
-@pytest.mark.slow
-def test_a_group_serves_is_kept_whole_and_drains(deploy: Deploy) -> None:
-    stack = deploy(rabbitmq=False, workers=0)
-    command = [sys.executable, "-m", "cli.main", "worker", "--devices", "cpu:2"]
-    with subprocess.Popen(command, env=stack.environ, cwd=ROOT) as group:
-        try:
-            stack.wait_ready(2)
-            victim = psutil.Process(group.pid).children()[0]
-            victim.kill()
-            victim.wait(10)
-            job = stack.submit(prompt="slow=1.0 somebody draws it")
-            assert stack.ended(job)["status"] == "succeeded"
-            stack.wait_ready(2)
-        finally:
-            group.send_signal(signal.SIGTERM)
-        assert group.wait(40) == 0
