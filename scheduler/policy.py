@@ -6,7 +6,9 @@ Work-conserving, deadline-aware, and fair in that order of defence:
 - What can no longer make its deadline is not run, so that it drags nobody down with it (early drop, as in Nexus, Shen et
   al., SOSP 2019).
 - The order is that of the fair tags (`scheduler.fairness`), unless a deadline is endangered: those go first, the earliest
-  first. Whoever leads the order decides the batch key, so that no key starves; those that share it go along.
+  first. Whoever leads the order decides the batch key, so that no key starves; those that share it go along. Where
+  deadlines are endangered, and only there, plans are played out against each other, and the one that serves most in
+  time wins: a fuller batch, of the same key or another, may then go before the most urgent one.
 - Half of the places belong to the order, the other half to those that have had the least of the device so far: a
   one-step image overtakes the long ones beside it, and yet the oldest always move on.
 """
@@ -22,7 +24,9 @@ from contracts.engine import BatchKey
 
 ANYONE: Final = 0
 LOOKAHEAD_BATCHES: Final = 4
-"""How far two plans are played out to tell which one serves more images in time."""
+"""How far plans are played out to tell which one serves most images in time."""
+OTHER_KEYS: Final = 4
+"""Batch keys that are considered at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +75,33 @@ def decide(now: float, queue: Sequence[Sample], device: Device) -> Dispatch | Wa
     alive = [i for i in range(len(queue)) if now + own[i] <= queue[i].deadline]
     if not alive:
         return WaitUntil(late=late)
-    order = _order(now, queue, alive, own, device)
-    lead = queue[order[0]]
-    members = [i for i in order if queue[i].key == lead.key and queue[i].group == lead.group]
-    limit = max(1, device.limit(lead.key))
-    first, size = _feasible(now, [queue[i] for i in members], limit, device)
-    batch = _fill(queue, members[first:], size)
-    return Dispatch(tuple(sorted(batch)), late)
+    order, endangered = _order(now, queue, alive, own, device)
+    plans = _plans(now, queue, order, device, everybody=endangered)
+    if len(plans) > 1:
+        horizon = order[: LOOKAHEAD_BATCHES * _limit(device, queue[order[0]])]
+        # Of equal ones the first, which is that of the order.
+        members, size = max(plans, key=lambda plan: _served(now, queue, horizon, plan, device))
+    else:
+        members, size = plans[0]
+    return Dispatch(tuple(sorted(_fill(queue, members, size))), late)
+
+
+_Plan = tuple[list[int], int]
+"""Those who may share the pass, in order, and how many of them it takes."""
+
+
+def _limit(device: Device, sample: Sample) -> int:
+    return max(1, device.limit(sample.key))
 
 
 def _order(
     now: float, queue: Sequence[Sample], alive: list[int], own: list[float], device: Device
-) -> list[int]:
-    """The endangered by deadline, then all others by tag. Endangered is what may miss its deadline if everything else in
-    hand went before it."""
+) -> tuple[list[int], bool]:
+    """The endangered by deadline, then all others by tag; and whether there are any. Endangered is what may miss its
+    deadline if everything else in hand went before it."""
     drain_s = 0.0
     for i in alive:
-        limit = max(1, device.limit(queue[i].key))
+        limit = _limit(device, queue[i])
         drain_s += queue[i].steps_left * device.seconds(queue[i].key, limit) / limit
 
     def place(i: int) -> tuple[bool, float, float, int]:
@@ -95,57 +109,67 @@ def _order(
         safe = now + drain_s + own[i] <= sample.deadline
         return safe, 0.0 if safe else sample.deadline, sample.tag, i
 
-    return sorted(alive, key=place)
+    places = sorted(place(i) for i in alive)
+    return [each[-1] for each in places], not places[0][0]
 
 
-def _feasible(now: float, members: list[Sample], limit: int, device: Device) -> tuple[int, int]:
-    """Where in `members` the batch begins, and how many it holds, so that nobody in it misses a deadline.
+def _plans(
+    now: float, queue: Sequence[Sample], order: list[int], device: Device, *, everybody: bool
+) -> list[_Plan]:
+    """What may run next: the batch of the one who leads the order, and with `everybody` also what would spare deadlines.
 
-    An urgent head may only be met by a small batch, and small batches cost throughput. If passing it over for a fuller one
-    serves more images in time over the next batches, it is passed over.
+    An urgent head may only be met by a small batch, and so may a batch key that few share; small batches cost throughput,
+    and with it the deadlines of those behind.
     """
-    key = members[0].key
-    room_s = [(sample.deadline - now) / sample.steps_left for sample in members]
-    whole = min(limit, len(members))
-    if device.seconds(key, whole) <= min(room_s[:whole]):
-        return 0, whole
-    costs = [0.0] + [device.seconds(key, n) for n in range(1, limit + 1)]
-    head = _largest(room_s, 0, costs)
+    groups: dict[tuple[BatchKey, int], list[int]] = {}
+    for i in order:
+        groups.setdefault((queue[i].key, queue[i].group), []).append(i)
+    members = next(iter(groups.values()))
+    size = _largest(now, queue, members, device)
+    plans = [(members, size)]
+    if not everybody:
+        return plans
     for start in range(1, len(members)):
-        size = _largest(room_s, start, costs)
-        if size > head:
-            horizon = members[: LOOKAHEAD_BATCHES * limit]
-            if _served(now, horizon, start, size, costs) > _served(now, horizon, 0, head, costs):
-                return start, size
+        fuller = _largest(now, queue, members[start:], device)
+        if fuller > size:
+            plans.append((members[start:], fuller))
             break
-    return 0, head
+    for others in list(groups.values())[1:OTHER_KEYS]:
+        plans.append((others, _largest(now, queue, others, device)))
+    return plans
 
 
-def _largest(room_s: Sequence[float], start: int, costs: Sequence[float]) -> int:
-    """The most members from `start` on that can share a pass which none of them finds too long; at least one."""
-    size, least = 0, math.inf
-    for room in room_s[start : start + len(costs) - 1]:
-        least = min(least, room)
-        if costs[size + 1] > least:
+def _largest(now: float, queue: Sequence[Sample], members: list[int], device: Device) -> int:
+    """The most members that can share a pass which none of them finds too long for its deadline; at least one."""
+    key, size, least = queue[members[0]].key, 0, math.inf
+    for i in members[: _limit(device, queue[members[0]])]:
+        least = min(least, (queue[i].deadline - now) / queue[i].steps_left)
+        if device.seconds(key, size + 1) > least:
             break
         size += 1
     return max(1, size)
 
 
-def _served(now: float, members: list[Sample], start: int, size: int, costs: Sequence[float]) -> int:
-    """How many of `members` end in time if `size` of them from `start` on go first, and the rest greedily after them."""
-    begun = members[start : start + size]
-    now += costs[len(begun)] * max(sample.steps_left for sample in begun)
-    served, rest = len(begun), members[:start] + members[start + size :]
-    while rest:
-        rest = [sample for sample in rest if now + costs[1] * sample.steps_left <= sample.deadline]
+def _served(now: float, queue: Sequence[Sample], order: list[int], plan: _Plan, device: Device) -> int:
+    """How many end in time if the plan goes first and the rest of `order` greedily after it."""
+    served, rest = 0, order
+    members, size = plan
+    while True:
+        batch = members[:size]
+        now += device.seconds(queue[batch[0]].key, size) * max(queue[i].steps_left for i in batch)
+        served += size
+        gone = set(batch)
+        rest = [
+            i
+            for i in rest
+            if i not in gone
+            and now + queue[i].steps_left * device.seconds(queue[i].key, 1) <= queue[i].deadline
+        ]
         if not rest:
-            break
-        rooms = [(sample.deadline - now) / sample.steps_left for sample in rest]
-        size = _largest(rooms, 0, costs)
-        now += costs[size] * max(sample.steps_left for sample in rest[:size])
-        served, rest = served + size, rest[size:]
-    return served
+            return served
+        lead = queue[rest[0]]
+        members = [i for i in rest if queue[i].key == lead.key and queue[i].group == lead.group]
+        size = _largest(now, queue, members, device)
 
 
 def _fill(queue: Sequence[Sample], members: list[int], size: int) -> list[int]:
