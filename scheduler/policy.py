@@ -134,9 +134,8 @@ def _plans(
         if fuller > size:
             plans.append((members[start:], fuller))
             break
-    for others in list(groups.values())[1:OTHER_KEYS]:
-        plans.append((others, _largest(now, queue, others, device)))
-    return plans
+    others = list(groups.values())[1:OTHER_KEYS]
+    return plans + [(each, _largest(now, queue, each, device)) for each in others]
 
 
 def _largest(now: float, queue: Sequence[Sample], members: list[int], device: Device) -> int:
