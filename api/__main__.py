@@ -50,7 +50,7 @@ async def serve(settings: ApiSettings) -> bool:
     def stop() -> None:
         nonlocal asked
         asked = True
-        services.waiters.close()
+        services.let_go()
         end()
 
     loop = asyncio.get_running_loop()

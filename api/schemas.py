@@ -97,6 +97,13 @@ class TimingsView(Wire):
     batch_size: int
 
 
+class ProgressView(Wire):
+    """`step` of `steps` denoising steps are done."""
+
+    step: int
+    steps: int
+
+
 class JobErrorView(Wire):
     """Why the job failed. `retryable`: the same request may succeed another time."""
 
@@ -107,7 +114,7 @@ class JobErrorView(Wire):
 
 class UrlsView(Wire):
     self: str
-    events: str | None
+    events: str
     cancel: str
 
 
@@ -152,9 +159,10 @@ class JobView(Wire):
                     "error": None,
                     "urls": {
                         "self": "/v1/jobs/job_01hf7yat00f3q8m2k5t9v1x4za7",
-                        "events": None,
+                        "events": "/v1/jobs/job_01hf7yat00f3q8m2k5t9v1x4za7/events",
                         "cancel": "/v1/jobs/job_01hf7yat00f3q8m2k5t9v1x4za7/cancel",
                     },
+                    "progress": None,
                 }
             ]
         }
@@ -179,6 +187,31 @@ class JobView(Wire):
     warnings: list[str]
     error: JobErrorView | None
     urls: UrlsView
+    progress: ProgressView | None = Field(
+        default=None, description="Of the running computation, where the model takes more than one step."
+    )
+
+
+class StatusEvent(Wire):
+    """Event `status`: where the job stands now. The stream ends after a terminal one."""
+
+    id: str
+    status: JobStatus
+    queue_position: int | None
+    eta_seconds: float | None
+    started_at: float | None
+    finished_at: float | None
+    error: JobErrorView | None
+
+
+class OutputEvent(Wire):
+    """Event `output`: the pictures of a job that succeeds; a terminal `status` follows."""
+
+    id: str
+    cache: CacheStatus
+    images: list[ImageView]
+    timings: TimingsView | None
+    warnings: list[str]
 
 
 class JobList(Wire):

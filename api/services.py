@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from api.catalogue import Catalogue
 from api.schemas import ErrorView
+from api.stream import Streams
 from api.submit import JobService
 from api.wait import Waiters
 from cache.stores import Stores
@@ -27,6 +28,12 @@ class Services:
     catalogue: Catalogue
     jobs: JobService
     waiters: Waiters
+    streams: Streams
+
+    def let_go(self) -> None:
+        """End everything that is held open for a client."""
+        self.waiters.close()
+        self.streams.close()
 
 
 def _services(request: Request) -> Services:

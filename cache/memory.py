@@ -12,10 +12,7 @@ from cache.models import served
 from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
-from contracts.jobs import (
-    JobResult,
-    JobStatus,
-)
+from contracts.jobs import Change, JobResult
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
 from contracts.settings import BackendSettings
 
@@ -44,7 +41,7 @@ class MemoryJobEvents:
     def __init__(self, watchers: Watchers) -> None:
         self._watchers = watchers
 
-    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[JobStatus]]:
+    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
         return self._watchers.add(job_id)
 
 

@@ -16,7 +16,8 @@
     │   ├── BrokerUnavailable
     │   ├── StoreUnavailable
     │   ├── QueueFull
-    │   └── ModelUnavailable    no live worker serves the model
+    │   ├── ModelUnavailable    no live worker serves the model
+    │   └── TooManyStreams      of events; polling works as ever
     ├── InternalError           500
     └── GenerationError         the job's own failure, kept in its record
         ├── EngineFault         the model raised for this item
@@ -134,6 +135,10 @@ class QueueFull(UnavailableError):
 
 class ModelUnavailable(UnavailableError):
     code = "model_unavailable"
+
+
+class TooManyStreams(UnavailableError):
+    code = "too_many_streams"
 
 
 class InternalError(DarkroomError):

@@ -112,6 +112,21 @@ class JobFailure(Frozen):
     retryable: bool = False
 
 
+class Progress(Frozen):
+    """How far a running job is: `step` of its `steps` denoising steps are done."""
+
+    step: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=1)]
+
+    @property
+    def terminal(self) -> bool:
+        return False
+
+
+Change = JobStatus | Progress
+"""What a watcher of a job hears."""
+
+
 class NewJob(Frozen):
     """A request at the door: what the store needs to record it. `key` is the 64 hex digits of `cache.keys`."""
 
@@ -160,6 +175,9 @@ class Job(Frozen):
     priority: Priority = Priority.INTERACTIVE
     tag: float = 0.0
     """Its place in the fair order of its model's queue (`scheduler.fairness`)."""
+    sequence: int = 0
+    """Counts the changes of status and progress; never steps back while the record lives."""
+    progress: Progress | None = None
 
     def message(self) -> JobMessage:
         return JobMessage(

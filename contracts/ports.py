@@ -13,7 +13,7 @@ from typing import Protocol
 
 from contracts.clock import Clock
 from contracts.engine import ImageEngine
-from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob
+from contracts.jobs import Change, Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
 
 __all__ = [
@@ -152,6 +152,11 @@ class JobStore(Protocol):
         """Give a claimed job back to `queued` (drain, requeue). The attempt is not counted unless asked."""
         ...
 
+    async def progress(self, lease: Lease, step: int, steps: int) -> bool:
+        """Note that `step` of `steps` denoising steps are done, and tell it to those who watch the job or one of its
+        first followers. Answers whether the lease still holds: if not, stop work on it."""
+        ...
+
     async def succeed(self, lease: Lease, result: JobResult) -> Finished:
         """Terminal `succeeded` under the fence; followers succeed with it, all at once."""
         ...
@@ -187,7 +192,7 @@ class JobStore(Protocol):
 class JobEvents(Protocol):
     """Wakes those who wait for a job to change."""
 
-    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[JobStatus]]:
+    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
         """Subscribe; on entry the subscription is in force, so a state read after it cannot be missed."""
         ...
 

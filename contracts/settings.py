@@ -92,6 +92,10 @@ class ApiSettings(BackendSettings):
     """Served where a request names no model; by default the only one, or the first by name."""
     scale_from_zero: bool = False
     """Take jobs for a model that no live worker serves: something will start one. By default they are refused."""
+    max_event_streams: Count = 1024
+    """Open streams of job events in one process; more are refused with 503."""
+    event_heartbeat_s: Seconds = 15.0
+    """A stream that has been silent for this long sends a comment, so that no proxy takes it for dead."""
 
 
 class WorkerSettings(BackendSettings):

@@ -97,7 +97,7 @@ async def list_jobs(
 )
 async def read(request: Request, services: Wired, job_id: str, prefer: Prefer = None) -> Response:
     """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed."""
-    job = await services.stores.jobs.get(PUBLIC_TENANT, _known(job_id))
+    job = await services.stores.jobs.get(PUBLIC_TENANT, known(job_id))
     return await _held(request, services, job, prefer, 200, {})
 
 
@@ -109,7 +109,7 @@ async def read(request: Request, services: Wired, job_id: str, prefer: Prefer = 
 )
 async def cancel(services: Wired, job_id: str) -> Response:
     """End a job before its batch runs. One that has ended stays as it is; asking twice does no harm."""
-    job = await services.jobs.cancel(PUBLIC_TENANT, _known(job_id))
+    job = await services.jobs.cancel(PUBLIC_TENANT, known(job_id))
     return await _answer(services, job, 200, {})
 
 
@@ -140,7 +140,8 @@ async def _answer(services: Services, job: Job, pending: int, headers: dict[str,
     return Response(view.model_dump_json(), pending, headers, media_type="application/json")
 
 
-def _known(job_id: str) -> str:
+def known(job_id: str) -> str:
+    """`job_id`, if it has the form of one. Raises `JobNotFound`."""
     if not is_job_id(job_id):
         raise JobNotFound("There is no such job.")
     return job_id

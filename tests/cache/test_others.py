@@ -10,10 +10,11 @@ import pytest
 
 from cache.blobs import DirectoryBlobStore
 from cache.connection import connect
+from cache.events import parse_change
 from cache.stores import open_stores
 from cli.services.redis import RedisServer
 from contracts.errors import ImageNotFound, StoreUnavailable
-from contracts.jobs import JobStatus
+from contracts.jobs import Change, JobStatus, Progress
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
 from contracts.settings import BackendSettings
 from tests.cache.conftest import World
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_watcher_hears_every_change_after_it_began(world: World) -> None:
     jobs, job = world.stores.jobs, new()
     await jobs.submit(job)
-    heard: list[JobStatus] = []
+    heard: list[Change] = []
     async with world.stores.events.watch(job.id) as statuses:
         lease = await led(jobs, new("b" * 64))
         await jobs.succeed(lease, result())
@@ -49,13 +50,35 @@ async def test_followers_are_told_of_their_end(world: World) -> None:
             assert await anext(statuses) is JobStatus.SUCCEEDED
 
 
+async def test_a_watcher_hears_of_steps(world: World) -> None:
+    jobs = world.stores.jobs
+    lease = await led(jobs, new())
+    follower = new()
+    await jobs.submit(follower)
+    async with (
+        world.stores.events.watch(lease.job_id) as own,
+        world.stores.events.watch(follower.id) as others,
+    ):
+        assert await jobs.progress(lease, 1, 4)
+        async with asyncio.timeout(5):
+            assert await anext(own) == Progress(step=1, steps=4)
+            assert await anext(others) == Progress(step=1, steps=4)
+
+
+@pytest.mark.parametrize(
+    "words", ["", "paused", "progress", "progress 1", "progress x 4", "progress 0 0", "\u00b2"]
+)
+def test_what_another_version_says_is_not_understood_and_does_no_harm(words: str) -> None:
+    assert parse_change(words) is None
+
+
 async def test_many_watch_at_once_and_each_hears_only_its_own(world: World) -> None:
     jobs = world.stores.jobs
     submitted = [new(f"{i % 16:x}{i:063d}") for i in range(64)]
     for job in submitted:
         await jobs.submit(job)
 
-    async def watch(job_id: str) -> JobStatus:
+    async def watch(job_id: str) -> Change:
         async with world.stores.events.watch(job_id) as statuses:
             ready.release()
             return await anext(statuses)
