@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from email.message import Message
 from typing import Any, Final, NoReturn
 
@@ -18,8 +19,11 @@ from api.errors import faults_of
 from api.normalise import invalid
 from api.schemas import JobRequest
 from contracts.errors import MalformedBody, UnsupportedMediaType
+from contracts.jobs import OutputFormat
 
 READ_TIMEOUT_S: Final = 15.0
+FORMATS: Final[dict[str, OutputFormat]] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+_QUALITY = re.compile(r"(?:^|;)\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*(?:;|$)", re.IGNORECASE | re.ASCII)
 
 
 async def job_request(request: Request) -> JobRequest:
@@ -34,7 +38,7 @@ async def job_request(request: Request) -> JobRequest:
             data = await request.body()
     except TimeoutError:
         raise HTTPException(408, f"The body did not arrive within {READ_TIMEOUT_S:.0f} seconds.") from None
-    return parse(data)
+    return with_accepted(parse(data), request.headers.get("accept", ""))
 
 
 def parse(data: bytes) -> JobRequest:
@@ -58,6 +62,22 @@ def parse(data: bytes) -> JobRequest:
     except ValidationError as error:
         faults = faults_of([dict(fault) for fault in error.errors(include_url=False, include_input=False)])
         raise invalid(faults) from None
+
+
+def with_accepted(body: JobRequest, accept: str) -> JobRequest:
+    """`body` with the picture format that an `Accept` header likes best, where the body names none. Pure."""
+    if body.output_format is not None or "image/" not in accept.lower():
+        return body
+    liked = None
+    most = 0.0
+    for part in accept.split(","):
+        kind, _, rest = part.partition(";")
+        format_ = FORMATS.get(kind.strip().lower())
+        found = _QUALITY.search(rest)
+        q = float(found[1]) if found else 1.0
+        if format_ is not None and q > most:
+            liked, most = format_, q
+    return body if liked is None else body.model_copy(update={"output_format": liked})
 
 
 def _refuse_constant(name: str) -> NoReturn:

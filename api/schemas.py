@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.jobs import CacheStatus, JobStatus, Priority
+from contracts.jobs import CacheStatus, JobStatus, OutputFormat, Priority
 
 
 class JobRequest(BaseModel):
@@ -44,6 +44,18 @@ class JobRequest(BaseModel):
         description="The job expires, and costs nothing, if it has not ended after so long. By default, and at "
         "most, the platform's own limit.",
     )
+    output_format: OutputFormat | None = Field(
+        default=None, description="Of the files; by default what `Accept` names, else the platform's own."
+    )
+    output_quality: int | None = Field(
+        default=None, description="1 to 100, of jpeg and webp; by default 90. PNG does not read it."
+    )
+    lossless: bool | None = Field(default=None, description="WebP without loss.")
+    embed_metadata: bool | None = Field(
+        default=None,
+        description="Write the parameters, the prompt among them, into the file: as the PNG text `parameters`, or as Exif "
+        "in jpeg and webp. By default a file holds nothing but its picture.",
+    )
 
 
 EXPECTED: Final = {
@@ -58,6 +70,10 @@ EXPECTED: Final = {
     "num_images": "an integer",
     "priority": '"interactive" or "batch"',
     "timeout_seconds": "a finite number",
+    "output_format": "png, jpeg or webp",
+    "output_quality": "an integer",
+    "lossless": "true or false",
+    "embed_metadata": "true or false",
 }
 """What each field of `JobRequest` must be, in the words of an error message."""
 
@@ -78,6 +94,10 @@ class RequestView(Wire):
     guidance_scale: float
     seed: int
     num_images: int
+    output_format: OutputFormat
+    output_quality: int
+    lossless: bool
+    embed_metadata: bool
 
 
 class ImageView(Wire):
@@ -144,6 +164,10 @@ class JobView(Wire):
                         "guidance_scale": 0.0,
                         "seed": 7,
                         "num_images": 1,
+                        "output_format": "png",
+                        "output_quality": 90,
+                        "lossless": False,
+                        "embed_metadata": False,
                     },
                     "images": [
                         {

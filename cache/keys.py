@@ -47,9 +47,9 @@ def tenant_scope(tenant: str, shared: bool) -> str:
 def request_key(request: GenerationRequest, spec: ModelSpec, scope: str) -> str:
     """The key (64 hex digits) of `request` to the model `spec` within `scope`.
 
-    Equal keys mean equal pixels, up to floating-point tolerance.
+    Equal keys mean equal pixels, up to floating-point tolerance, in files of the same kind.
     """
-    return _digest({**_subject(request, spec, scope), "seed": request.seed}).hex()
+    return _digest({**_subject(request, spec, scope), "seed": request.seed, **_file(request)}).hex()
 
 
 def derived_seed(request: GenerationRequest, spec: ModelSpec, scope: str) -> int:
@@ -77,6 +77,18 @@ def _subject(request: GenerationRequest, spec: ModelSpec, scope: str) -> dict[st
         "guidance_scale": request.guidance_scale + 0.0,
         "num_images": request.num_images,
     }
+
+
+def _file(request: GenerationRequest) -> dict[str, object]:
+    """What decides the file around the pixels; nothing for a plain PNG. The seed is not derived from it: a picture stays
+    the same picture in another format."""
+    file: dict[str, object] = {}
+    if request.output_format != "png":
+        file["output"] = [request.output_format, request.output_quality, request.lossless]
+    if request.embed_metadata:
+        # The texts go into the file to the letter, read by the model or not.
+        file["embedded"] = [request.prompt, request.negative_prompt]
+    return file
 
 
 def _digest(subject: dict[str, object]) -> bytes:

@@ -19,6 +19,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MESSAGE_VERSION: Final = 1
+DEFAULT_QUALITY: Final = 90
 MAX_SEED = 2**53 - 1
 """Seeds stay exact in every JSON client (IEEE doubles carry 53 bits)."""
 
@@ -53,6 +54,9 @@ class Priority(StrEnum):
     BATCH = "batch"
 
 
+OutputFormat = Literal["png", "jpeg", "webp"]
+
+
 class GenerationRequest(Frozen):
     """A normalised request: every default filled in, every bound checked, the seed fixed.
 
@@ -68,6 +72,13 @@ class GenerationRequest(Frozen):
     guidance_scale: float
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     num_images: Annotated[int, Field(ge=1)] = 1
+    output_format: OutputFormat = "png"
+    output_quality: Annotated[int, Field(ge=1, le=100)] = DEFAULT_QUALITY
+    """Of jpeg and of webp that is not lossless; elsewhere it is the default."""
+    lossless: bool = False
+    """Of webp. PNG always is, JPEG never."""
+    embed_metadata: bool = False
+    """Whether the file tells the parameters of its picture, the prompt among them."""
 
     @property
     def steps(self) -> int:

@@ -27,7 +27,7 @@ from contracts.ports import Finished, Publisher, TakenJob
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher, Drawn, TooLate, Turn
-from worker.encode import Encoded, Encoder
+from worker.encode import Encoded, Encoder, Output
 from worker.leases import Leases
 
 T = TypeVar("T")
@@ -134,7 +134,12 @@ class JobRunner:
 
     async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn]) -> bool:
         pixels = [each.image for each in drawn if isinstance(each.image, Pixels)]
-        files = await asyncio.gather(*(self._encoder.encode(each) for each in pixels))
+        files = await asyncio.gather(
+            *(
+                self._encoder.encode(each, Output.of(message.request, index))
+                for index, each in enumerate(pixels)
+            )
+        )
         names = []
         for file in files:
             name = await self.insist(partial(self._stores.blobs.put, file.data, file.format))

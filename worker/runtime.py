@@ -78,7 +78,7 @@ class Runtime:
         settings = self._settings
         self._stores = open_stores(settings)
         self._publisher = open_publisher(settings)
-        self._encoder = Encoder(settings.image_format)
+        self._encoder = Encoder()
         leases = Leases(self._stores.jobs, settings.heartbeat_s)
         self._batcher = Batcher(EngineHost(settings), settings, self._clock)
         self._runner = JobRunner(
