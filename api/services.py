@@ -46,6 +46,7 @@ Wired = Annotated[Services, Depends(_services)]
 _MEANING: Final = {
     400: "The body is not JSON.",
     404: "Unknown here.",
+    409: "The job was canceled meanwhile.",
     408: "The body did not arrive in time.",
     410: "Older than the store keeps.",
     413: "The body is too large.",
@@ -53,6 +54,7 @@ _MEANING: Final = {
     416: "No byte of the picture lies in the range.",
     422: "A value is wrong; `param` names it.",
     500: "A fault of ours.",
+    502: "The engine failed at this request.",
     503: "Something we need is away or full; `Retry-After` says when to come again.",
 }
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from functools import partial
 from typing import Final
 
 from pydantic import BaseModel
@@ -39,12 +40,18 @@ SEND_S: Final = 30.0
 LOOK_AGAIN_S: Final = 5.0
 """A change can be lost with the connection that would have told it: the record is read again this often."""
 BUSY_S: Final = 5.0
+BEAT: Final = ": still here\n\n"
+"""A comment, which clients pass over."""
 
 HEADERS: Final = {
     # A cache would hold the stream back, and a compressing proxy would collect it: neither may.
     "Cache-Control": "no-cache, no-store, no-transform",
     "X-Accel-Buffering": "no",  # nginx and its kin
 }
+
+Put = Callable[[str], Awaitable[None]]
+"""Sends a piece of the stream to the client, and returns when it may send the next."""
+Writer = Callable[[Put], Awaitable[None]]
 
 
 class Streams:
@@ -70,21 +77,73 @@ class Streams:
             return Response(None, 204)
         if headless:
             return Response(None, 200, HEADERS, media_type="text/event-stream")
-        return _EventStream(self, tenant, job.id, last)
+        return self.open(partial(self._follow, tenant, job.id, last))
 
-    async def serve(
-        self, tenant: str, job_id: str, last: int | None, start: Message, receive: Receive, send: Send
-    ) -> None:
-        """One stream until the job has ended, the client has gone, or the process closes. Raises `TooManyStreams`
-        before anything is sent."""
+    def open(self, write: Writer) -> Response:
+        """A stream whose body `write` puts, text by text. Sending it raises `TooManyStreams` where there are too many."""
+        return _EventStream(self._serve, write)
+
+    async def readings(self, tenant: str, job_id: str) -> AsyncGenerator[tuple[Job, JobView]]:
+        """The job now, after every change, and often enough in between for a heartbeat; the last one has ended.
+
+        Raises what `JobStore.get` does.
+        """
+        while True:
+            async with self._stores.events.watch(job_id) as changes:
+                changed = asyncio.Event()
+                listening = asyncio.create_task(_listen(changes, changed))
+                try:
+                    while not listening.done():
+                        changed.clear()
+                        job = await self._stores.jobs.get(tenant, job_id)
+                        (view,) = await job_views([job], self._stores.jobs, self._catalogue)
+                        yield job, view
+                        if job.status.terminal:
+                            return
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(min(self._heartbeat_s, _look_again_s(view))):
+                                await changed.wait()
+                finally:
+                    listening.cancel()
+                    await asyncio.gather(listening, return_exceptions=True)
+
+    async def _follow(self, tenant: str, job_id: str, last: int | None, put: Put) -> None:
+        """Everything that there is to tell of a job. A store that is away ends the stream: the client comes back."""
+        # Jittered, so that those who were cut off together do not come back together.
+        await put(f"retry: {RETRY_MS + random.randrange(RETRY_MS)}\n\n")
+        before: JobView | None = None
+        sequence = last
+        loop = asyncio.get_running_loop()
+        silent_since = loop.time()
+        async with aclosing(self.readings(tenant, job_id)) as readings:
+            async for job, view in readings:
+                text = tell(view, job.sequence, before, sequence)
+                before, sequence = view, job.sequence
+                if not text and loop.time() - silent_since >= self._heartbeat_s:
+                    text = BEAT
+                if text:
+                    await put(text)
+                    silent_since = loop.time()
+
+    async def _serve(self, write: Writer, start: Message, receive: Receive, send: Send) -> None:
+        """One stream until all is written, the client has gone, or the process closes."""
         if self._open >= self._limit or self._closing.is_set():
             raise TooManyStreams(
                 "No more event streams can be opened; poll the job meanwhile.", retry_after_s=BUSY_S
             )
+
+        async def put(text: str) -> None:
+            async with asyncio.timeout(SEND_S):
+                await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+        async def body() -> None:
+            await send(start)
+            await write(put)
+
         self._open += 1
         metrics.EVENT_STREAMS.inc()
         tasks = [
-            asyncio.create_task(self._write(tenant, job_id, last, start, send)),
+            asyncio.create_task(body()),
             asyncio.create_task(disconnected(receive)),
             asyncio.create_task(self._closing.wait()),
         ]
@@ -100,60 +159,19 @@ class Streams:
             if isinstance(outcome, Exception) and not isinstance(outcome, (DarkroomError, OSError)):
                 raise outcome
 
-    async def _write(self, tenant: str, job_id: str, last: int | None, start: Message, send: Send) -> None:
-        """Everything that there is to tell. A store that is away ends the stream: the client comes back and resumes."""
-
-        async def put(text: str) -> None:
-            async with asyncio.timeout(SEND_S):
-                await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-
-        await send(start)
-        # Jittered, so that those who were cut off together do not come back together.
-        await put(f"retry: {RETRY_MS + random.randrange(RETRY_MS)}\n\n")
-        before: JobView | None = None
-        sequence = last
-        loop = asyncio.get_running_loop()
-        silent_since = loop.time()
-        while True:
-            async with self._stores.events.watch(job_id) as changes:
-                changed = asyncio.Event()
-                listening = asyncio.create_task(_listen(changes, changed))
-                try:
-                    while True:
-                        changed.clear()
-                        job = await self._stores.jobs.get(tenant, job_id)
-                        (view,) = await job_views([job], self._stores.jobs, self._catalogue)
-                        text = tell(view, job.sequence, before, sequence)
-                        before, sequence = view, job.sequence
-                        if text:
-                            await put(text)
-                            silent_since = loop.time()
-                        elif loop.time() - silent_since >= self._heartbeat_s:
-                            await put(": still here\n\n")
-                            silent_since = loop.time()
-                        if job.status.terminal:
-                            return
-                        if listening.done():
-                            break
-                        beat_s = silent_since + self._heartbeat_s - loop.time()
-                        with suppress(TimeoutError):
-                            async with asyncio.timeout(max(0.0, min(beat_s, _look_again_s(view)))):
-                                await changed.wait()
-                finally:
-                    listening.cancel()
-                    await asyncio.gather(listening, return_exceptions=True)
-
 
 class _EventStream(Response):
-    def __init__(self, streams: Streams, tenant: str, job_id: str, last: int | None) -> None:
+    def __init__(
+        self, serve: Callable[[Writer, Message, Receive, Send], Awaitable[None]], write: Writer
+    ) -> None:
         super().__init__(None, 200, HEADERS, media_type="text/event-stream")
         # The length of a stream is not known.
         self.raw_headers = [header for header in self.raw_headers if header[0] != b"content-length"]
-        self._streams, self._tenant, self._job_id, self._last = streams, tenant, job_id, last
+        self._serve, self._write = serve, write
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await self._streams.serve(self._tenant, self._job_id, self._last, start, receive, send)
+        await self._serve(self._write, start, receive, send)
         with suppress(OSError):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -213,8 +231,13 @@ def _status(view: JobView) -> StatusEvent:
 
 def _event(name: str, data: BaseModel, sequence: int | None = None) -> str:
     # JSON of one line: pydantic escapes line ends, which would cut the event.
-    number = "" if sequence is None else f"id: {sequence}\n"
-    return f"event: {name}\n{number}data: {data.model_dump_json()}\n\n"
+    return sse(name, data.model_dump_json(), sequence)
+
+
+def sse(name: str, data: str, id_: int | None = None) -> str:
+    """One event; `data` is a single line."""
+    number = "" if id_ is None else f"id: {id_}\n"
+    return f"event: {name}\n{number}data: {data}\n\n"
 
 
 def _sequence(last_event_id: str | None) -> int | None:

@@ -92,6 +92,8 @@ class ApiSettings(BackendSettings):
     """Served where a request names no model; by default the only one, or the first by name."""
     scale_from_zero: bool = False
     """Take jobs for a model that no live worker serves: something will start one. By default they are refused."""
+    public_url: str | None = None
+    """Where clients reach the API (`https://images.example.org`), for absolute addresses; by default as each one did."""
     default_output_format: Literal["png", "jpeg", "webp"] = "png"
     """What a picture is where a request does not say."""
     max_event_streams: Count = 1024

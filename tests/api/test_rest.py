@@ -107,6 +107,7 @@ async def test_the_openapi_document_describes_every_route(door: Door) -> None:
         "/v1/jobs/{job_id}/cancel",
         "/v1/jobs/{job_id}/events",
         "/v1/images/{name}",
+        "/v1/images/generations",
         "/v1/models",
         "/healthz",
         "/readyz",
