@@ -29,7 +29,12 @@ HEADER_TIMEOUT_MS: Final = 10_000
 
 async def serve(settings: ApiSettings) -> bool:
     """Serve until a signal. Answers whether it was one that ended it, and not a fault."""
-    app = create_app(settings, open_stores(settings), open_publisher(settings), SystemClock())
+    app = create_app(
+        settings,
+        open_stores(settings, hot_results=settings.hot_results, hot_ttl_s=settings.hot_result_ttl_s),
+        open_publisher(settings),
+        SystemClock(),
+    )
     services: Services = app.state.services
     # In this process rather than in Granian's worker processes: a third of the memory, and one process to supervise.
     server = Server(

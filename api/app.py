@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from api import errors
 from api.catalogue import Catalogue
 from api.middleware import BodyLimit, RequestContext
-from api.routes import events, health, images, jobs, models, openai, page
+from api.routes import cache, events, health, images, jobs, models, openai, page
 from api.services import Services
 from api.stream import Streams
 from api.submit import JobService
@@ -52,7 +52,7 @@ def create_app(settings: ApiSettings, stores: Stores, publisher: Publisher, cloc
     )
     app.state.services = services
     errors.install(app)
-    for module in (jobs, events, openai, images, models, health, page):
+    for module in (jobs, events, openai, images, models, cache, health, page):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

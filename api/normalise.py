@@ -79,6 +79,8 @@ def normalise(
         output_quality=DEFAULT_QUALITY if file == "png" or body.lossless else quality,
         lossless=bool(body.lossless) and file == "webp",
         embed_metadata=bool(body.embed_metadata),
+        cache=body.cache or "use",
+        model_revision=spec.revision,
     )
     if body.seed is None:
         return request.model_copy(update={"seed": derived_seed(request, spec, scope)})

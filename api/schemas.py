@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.jobs import CacheStatus, JobStatus, OutputFormat, Priority
+from contracts.jobs import CacheMode, CacheStatus, JobStatus, OutputFormat, Priority
 
 
 class JobRequest(BaseModel):
@@ -56,6 +56,11 @@ class JobRequest(BaseModel):
         description="Write the parameters, the prompt among them, into the file: as the PNG text `parameters`, or as Exif "
         "in jpeg and webp. By default a file holds nothing but its picture.",
     )
+    cache: CacheMode | None = Field(
+        default=None,
+        description="use (by default): answer from the cache where it can; refresh: compute anew, and put the result into the "
+        "cache; off: neither read nor write it, and share nothing.",
+    )
 
 
 EXPECTED: Final = {
@@ -74,6 +79,7 @@ EXPECTED: Final = {
     "output_quality": "an integer",
     "lossless": "true or false",
     "embed_metadata": "true or false",
+    "cache": "use, refresh or off",
 }
 """What each field of `JobRequest` must be, in the words of an error message."""
 
@@ -98,6 +104,8 @@ class RequestView(Wire):
     output_quality: int
     lossless: bool
     embed_metadata: bool
+    cache: CacheMode
+    model_revision: str
 
 
 class ImageView(Wire):
@@ -168,6 +176,8 @@ class JobView(Wire):
                         "output_quality": 90,
                         "lossless": False,
                         "embed_metadata": False,
+                        "cache": "use",
+                        "model_revision": "5f1c3a",
                     },
                     "images": [
                         {
@@ -274,6 +284,34 @@ class ModelView(Wire):
 class ModelList(Wire):
     object: Literal["list"] = "list"
     data: list[ModelView]
+
+
+class HotView(Wire):
+    """The first level, in the memory of the process that answers."""
+
+    entries: int
+    hits: int
+
+
+class CacheView(Wire):
+    """Jobs by how the cache took them, and what it holds. Memory and evictions are those of its whole server."""
+
+    hits: int
+    misses: int
+    joined: int
+    hit_rate: float | None = Field(description="Hits among all jobs; null before the first.")
+    saved_rate: float | None = Field(
+        description="Hits and joined, which cost no computation, among all jobs."
+    )
+    entries: int
+    memory_bytes: int
+    memory_limit_bytes: int | None
+    evictions: int
+    hot: HotView
+
+
+class CachePurged(Wire):
+    purged: int = Field(description="Results that were forgotten.")
 
 
 class Ready(Wire):

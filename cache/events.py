@@ -14,14 +14,12 @@ from typing import Final
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
-from cache.connection import reaching
 from cache.jobs import shard_prefix
+from cache.listen import listen, subscribe
 from contracts.ids import SHARDS
 from contracts.jobs import Change, JobStatus, Progress
 
-LISTEN_S: Final = 1.0
 _STATUSES: Final = frozenset(JobStatus)
 
 
@@ -80,34 +78,20 @@ class RedisJobEvents:
 
     async def _subscribe(self) -> PubSub:
         channels = [f"{shard_prefix(shard)}events" for shard in SHARDS]
-        pubsub = self._client.pubsub()
-        try:
-            async with reaching("job events", self._timeout_s):
-                await pubsub.subscribe(*channels)
-                for _ in channels:
-                    # In force once the server has said so.
-                    await pubsub.get_message(timeout=self._timeout_s)
-        except BaseException:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
-            raise
-        return pubsub
+        return await subscribe(self._client, channels, "job events", self._timeout_s)
 
     async def _listen(self, pubsub: PubSub) -> None:
         """Hand out events until the connection is lost; the next watch opens another."""
         try:
-            while True:
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S)
-                if message is not None:
-                    job_id, _, words = message["data"].partition(" ")
-                    change = parse_change(words)
-                    if change is not None:
-                        self._watchers.tell(job_id, change)
-        except (RedisError, OSError):
-            return
+            await listen(pubsub, self._hear)
         finally:
             self._watchers.end()
-            with suppress(RedisError, OSError):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    def _hear(self, event: str) -> None:
+        job_id, _, words = event.partition(" ")
+        change = parse_change(words)
+        if change is not None:
+            self._watchers.tell(job_id, change)
 
 
 def parse_change(words: str) -> Change | None:

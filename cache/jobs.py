@@ -283,6 +283,12 @@ class RedisJobStore:
         stale, promoted = await self._run("sweep", shard, limit, STALE_S)
         return _messages(stale), _messages(promoted)
 
+    async def forget_landed(self, keys: Sequence[str]) -> None:
+        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hdel(f"{shard_prefix(key[0])}flight:{key}", "result")
+            await pipeline.execute()
+
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
             for shard in ids.SHARDS:

@@ -11,6 +11,7 @@ from typing import Final
 from contracts.jobs import MAX_SEED, GenerationRequest
 from contracts.models import ModelSpec
 
+ANY: Final = "*"
 SCHEMA_VERSION: Final = 1
 """Raised whenever this file would give an old request another meaning; old keys are then never met again."""
 
@@ -89,6 +90,34 @@ def _file(request: GenerationRequest) -> dict[str, object]:
         # The texts go into the file to the letter, read by the model or not.
         file["embedded"] = [request.prompt, request.negative_prompt]
     return file
+
+
+def private_key(key: str, job_id: str) -> str:
+    """A key that no other job has, for one that shares nothing; on the shard of the job's id."""
+    return key[0] + hashlib.sha256(f"{key}:{job_id}".encode("ascii")).hexdigest()[1:]
+
+
+def result_address(key: str, request: GenerationRequest, scope: str) -> str:
+    """Where the result cache keeps the result of `key`: the key, behind marks of what it may be purged by."""
+    return result_pattern(key=key, scope=scope, model=request.model, revision=request.model_revision)
+
+
+def result_pattern(
+    *, key: str | None = None, scope: str | None = None, model: str | None = None, revision: str | None = None
+) -> str:
+    """The addresses of all results of a scope, a model, a revision, or a key; `*` stands for any."""
+    # Hashed, because an address must not hold what a pattern gives a meaning to, nor a tenant's name.
+    return ".".join([*(_mark(each) for each in (scope, model, revision)), key or ANY])
+
+
+def covers(pattern: str, address: str) -> bool:
+    """Whether the address is among those of the pattern."""
+    parts = zip(pattern.split("."), address.split("."), strict=True)
+    return all(wanted in (ANY, found) for wanted, found in parts)
+
+
+def _mark(text: str | None) -> str:
+    return ANY if text is None else hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
 def _digest(subject: dict[str, object]) -> bytes:

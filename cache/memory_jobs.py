@@ -266,6 +266,12 @@ class MemoryJobStore:
             self._outbox[job_id] = now
         return self._messages(stale), self._messages(promoted)
 
+    async def forget_landed(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            flight = self._flights.get(key)
+            if flight is not None and flight.result is not None:
+                del self._flights[key]
+
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         places = {job.id: _place(job) for job in self._waits(model)}
         ahead = [

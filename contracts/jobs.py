@@ -55,6 +55,8 @@ class Priority(StrEnum):
 
 
 OutputFormat = Literal["png", "jpeg", "webp"]
+CacheMode = Literal["use", "refresh", "off"]
+"""`refresh` computes anew and puts the result into the cache; `off` neither reads nor writes it, and shares nothing."""
 
 
 class GenerationRequest(Frozen):
@@ -79,6 +81,9 @@ class GenerationRequest(Frozen):
     """Of webp. PNG always is, JPEG never."""
     embed_metadata: bool = False
     """Whether the file tells the parameters of its picture, the prompt among them."""
+    cache: CacheMode = "use"
+    model_revision: str = ""
+    """Of the model that the request was checked against."""
 
     @property
     def steps(self) -> int:

@@ -13,12 +13,23 @@ from typing import Protocol
 
 from contracts.clock import Clock
 from contracts.engine import ImageEngine
-from contracts.jobs import Change, Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob
+from contracts.jobs import (
+    CacheStatus,
+    Change,
+    Job,
+    JobFailure,
+    JobMessage,
+    JobResult,
+    JobStatus,
+    Lease,
+    NewJob,
+)
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
 
 __all__ = [
     "BlobStore",
     "Busy",
+    "CacheStats",
     "Claim",
     "Clock",
     "Ended",
@@ -96,6 +107,22 @@ class Finished:
 
     applied: bool
     promoted: tuple[JobMessage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What the result cache has done since it was begun, and what it holds. `hits`, `misses` and `joined` count jobs. Memory and
+    evictions are those of its whole server. `hot` is the first level of this process."""
+
+    hits: int
+    misses: int
+    joined: int
+    entries: int
+    memory_bytes: int
+    memory_limit_bytes: int
+    evictions: int
+    hot_entries: int = 0
+    hot_hits: int = 0
 
 
 class JobStore(Protocol):
@@ -179,6 +206,10 @@ class JobStore(Protocol):
         leaders that have lingered unconfirmed in the outbox, and followers promoted by an expiry. Publish both."""
         ...
 
+    async def forget_landed(self, keys: Sequence[str]) -> None:
+        """Answer no more submits of these keys from a flight that has landed: only from the result cache, or anew."""
+        ...
+
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         """How many jobs wait for the model in all, and for each id how many are ahead of it in the fair order (None: not
         waiting)."""
@@ -198,13 +229,24 @@ class JobEvents(Protocol):
 
 
 class ResultCache(Protocol):
-    """Results by prompt-hash key, with a time to live. May forget at any time."""
+    """Results by address (`cache.keys.result_address`), with a time to live. May forget at any time."""
 
-    async def get(self, key: str) -> JobResult | None: ...
+    async def get(self, address: str) -> JobResult | None: ...
 
-    async def put(self, key: str, result: JobResult) -> None: ...
+    async def put(self, address: str, result: JobResult) -> None: ...
 
-    async def delete(self, key: str) -> bool: ...
+    async def delete(self, address: str) -> bool: ...
+
+    async def purge(self, pattern: str) -> Sequence[str]:
+        """Forget all results of a pattern (`cache.keys.result_pattern`), here and in the first level of every process;
+        answers their keys. What is being computed meanwhile comes after."""
+        ...
+
+    def count(self, outcome: CacheStatus) -> None:
+        """Note how the cache took a job."""
+        ...
+
+    async def stats(self) -> CacheStats: ...
 
 
 class ModelDirectory(Protocol):

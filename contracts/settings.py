@@ -92,6 +92,9 @@ class ApiSettings(BackendSettings):
     """Served where a request names no model; by default the only one, or the first by name."""
     scale_from_zero: bool = False
     """Take jobs for a model that no live worker serves: something will start one. By default they are refused."""
+    hot_results: Annotated[int, Field(ge=0)] = 10_000
+    """Results that each process remembers by itself, in front of the cache; 0: none."""
+    hot_result_ttl_s: Seconds = 10.0
     public_url: str | None = None
     """Where clients reach the API (`https://images.example.org`), for absolute addresses; by default as each one did."""
     default_output_format: Literal["png", "jpeg", "webp"] = "png"

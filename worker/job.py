@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from broker.relay import publish_all
+from cache.keys import result_address, tenant_scope
 from cache.stores import Stores
 from contracts import errors
 from contracts.clock import Clock
@@ -48,6 +49,8 @@ class JobRunner:
         encoder: Encoder,
         leases: Leases,
         clock: Clock,
+        *,
+        share_cache: bool = False,
     ) -> None:
         self._stores = stores
         self._publisher = publisher
@@ -55,6 +58,7 @@ class JobRunner:
         self._encoder = encoder
         self._leases = leases
         self._clock = clock
+        self._share_cache = share_cache
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -164,8 +168,11 @@ class JobRunner:
             return False
         if finished.applied:
             self._count(message, lease, JobStatus.SUCCEEDED)
+            if message.request.cache == "off":
+                return True
+            scope = tenant_scope(message.tenant, self._share_cache)
             try:
-                await self._stores.results.put(message.key, result)
+                await self._stores.results.put(result_address(message.key, message.request, scope), result)
             except StoreUnavailable:
                 # A result that is not cached is computed again when it is asked for.
                 metrics.REPAIRED.labels("cache_fill").inc()

@@ -38,6 +38,8 @@ async def test_a_job_is_accepted_published_and_readable(door: Door) -> None:
         "output_quality": 90,
         "lossless": False,
         "embed_metadata": False,
+        "cache": "use",
+        "model_revision": "1",
     }
     (message,) = door.publisher.published
     assert message.job_id == job["id"]

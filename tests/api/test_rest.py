@@ -109,6 +109,7 @@ async def test_the_openapi_document_describes_every_route(door: Door) -> None:
         "/v1/images/{name}",
         "/v1/images/generations",
         "/v1/models",
+        "/v1/cache",
         "/healthz",
         "/readyz",
         "/metrics",

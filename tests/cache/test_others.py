@@ -11,10 +11,11 @@ import pytest
 from cache.blobs import DirectoryBlobStore
 from cache.connection import connect
 from cache.events import parse_change
+from cache.keys import result_address, result_pattern, tenant_scope
 from cache.stores import open_stores
 from cli.services.redis import RedisServer
 from contracts.errors import ImageNotFound, StoreUnavailable
-from contracts.jobs import Change, JobStatus, Progress
+from contracts.jobs import CacheStatus, Change, JobStatus, Progress
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
 from contracts.settings import BackendSettings
 from tests.cache.conftest import World
@@ -97,6 +98,60 @@ async def test_many_watch_at_once_and_each_hears_only_its_own(world: World) -> N
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
+
+
+def address(key: str = KEY, tenant: str = "public", model: str = "m", revision: str = "1") -> str:
+    request = new().request.model_copy(update={"model": model, "model_revision": revision})
+    return result_address(key, request, tenant_scope(tenant, shared=False))
+
+
+@pytest.mark.parametrize(
+    ("named", "kept"),
+    [
+        ({"key": KEY}, {"b", "c", "d"}),
+        ({"scope": "tenant:public"}, {"d"}),
+        ({"model": "m"}, {"c"}),
+        ({"model": "m", "revision": "1"}, {"b", "c"}),
+        ({"scope": "tenant:public", "model": "m", "revision": "2"}, {"a", "c", "d"}),
+        ({"scope": "tenant:*"}, {"a", "b", "c", "d"}),
+        ({}, set()),
+    ],
+)
+async def test_results_are_purged_by_what_is_named(
+    world: World, named: dict[str, str], kept: set[str]
+) -> None:
+    results = world.stores.results
+    stored = {
+        "a": address(KEY),
+        "b": address("b" * 64, revision="2"),
+        "c": address("c" * 64, model="n"),
+        "d": address("d" * 64, tenant="other"),
+    }
+    for each in stored.values():
+        await results.put(each, result())
+    purged = await results.purge(result_pattern(**named))
+    assert {key[0] for key in purged} == set(stored) - kept
+    assert {name for name, each in stored.items() if await results.get(each)} == kept
+    assert (await results.stats()).entries == len(kept)
+
+
+async def test_the_cache_counts_how_it_took_jobs(world: World) -> None:
+    results = world.stores.results
+    before = await results.stats()
+    for outcome in (CacheStatus.HIT, CacheStatus.HIT, CacheStatus.MISS, CacheStatus.JOINED):
+        results.count(outcome)
+    after = await results.stats()
+    assert (after.hits - before.hits, after.misses - before.misses, after.joined - before.joined) == (2, 1, 1)
+
+
+async def test_a_landed_flight_that_is_forgotten_answers_nobody(world: World) -> None:
+    jobs = world.stores.jobs
+    await jobs.succeed(await led(jobs, new()), result())
+    assert (await jobs.submit(new())).job.cache is CacheStatus.HIT
+    await jobs.forget_landed([KEY, "b" * 64])
+    assert (await jobs.submit(new())).lead
+    await jobs.forget_landed([KEY])
+    assert (await jobs.submit(new())).job.cache is CacheStatus.JOINED, "one in flight goes on"
 
 
 async def test_results_are_kept_for_their_time_and_can_be_deleted(world: World) -> None:
