@@ -49,7 +49,7 @@ check: lint ## lint, then all tests with coverage
 
 bench: $(VENV)/.dev ## all benchmarks, into benchmarks/results
 	@$(BIN)/python -m cli.services
-	@for name in latency batching fidelity; do \
+	@for name in latency batching fidelity encode; do \
 	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json --html benchmarks/results/$$name.html || exit 1; \
 	done
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from fastapi import FastAPI
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
@@ -27,9 +28,14 @@ BACKLOG: Final = 1024
 HEADER_TIMEOUT_MS: Final = 10_000
 
 
-async def serve(settings: ApiSettings) -> bool:
+def build(settings: ApiSettings) -> FastAPI:
+    """The application on the services of the settings."""
+    stores = open_stores(settings, hot_results=settings.hot_results, hot_ttl_s=settings.hot_result_ttl_s)
+    return create_app(settings, stores, open_publisher(settings), SystemClock())
+
+
+async def serve(app: FastAPI, settings: ApiSettings) -> bool:
     """Serve until a signal. Answers whether it was one that ended it, and not a fault."""
-    app = create_app(settings, open_stores(settings), open_publisher(settings), SystemClock())
     services: Services = app.state.services
     # In this process rather than in Granian's worker processes: a third of the memory, and one process to supervise.
     server = Server(
@@ -50,7 +56,7 @@ async def serve(settings: ApiSettings) -> bool:
     def stop() -> None:
         nonlocal asked
         asked = True
-        services.waiters.close()
+        services.let_go()
         end()
 
     loop = asyncio.get_running_loop()
@@ -67,7 +73,7 @@ def main() -> int:
         sys.stderr.write(f"darkroom api: {error}\n")
         return 2
     logs.configure(settings, service="api")
-    return 0 if asyncio.run(serve(settings)) else 1
+    return 0 if asyncio.run(serve(build(settings), settings)) else 1
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from api import errors
 from api.catalogue import Catalogue
 from api.middleware import BodyLimit, RequestContext
-from api.routes import health, images, jobs, models, page
+from api.routes import cache, events, health, images, jobs, models, openai, page
 from api.services import Services
+from api.stream import Streams
 from api.submit import JobService
 from api.wait import Waiters
 from broker.relay import Relay
@@ -38,6 +39,7 @@ def create_app(settings: ApiSettings, stores: Stores, publisher: Publisher, cloc
         catalogue=catalogue,
         jobs=JobService(settings, stores, publisher, catalogue, clock),
         waiters=Waiters(stores.jobs, stores.events),
+        streams=Streams(stores, catalogue, settings),
     )
     app = FastAPI(
         title="Darkroom",
@@ -50,7 +52,7 @@ def create_app(settings: ApiSettings, stores: Stores, publisher: Publisher, cloc
     )
     app.state.services = services
     errors.install(app)
-    for module in (jobs, images, models, health, page):
+    for module in (jobs, events, openai, images, models, cache, health, page):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
@@ -69,7 +71,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        services.waiters.close()
+        services.let_go()
         await services.jobs.drain()
         relay.cancel()
         with suppress(asyncio.CancelledError):

@@ -7,23 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections.abc import Mapping
 from email.message import Message
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from api.errors import faults_of
 from api.normalise import invalid
-from api.schemas import JobRequest
+from api.schemas import EXPECTED, JobRequest
 from contracts.errors import MalformedBody, UnsupportedMediaType
+from contracts.jobs import OutputFormat
+
+M = TypeVar("M", bound=BaseModel)
 
 READ_TIMEOUT_S: Final = 15.0
+FORMATS: Final[dict[str, OutputFormat]] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+_QUALITY = re.compile(r"(?:^|;)\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*(?:;|$)", re.IGNORECASE | re.ASCII)
 
 
 async def job_request(request: Request) -> JobRequest:
-    """The checked body of a submit.
+    """The checked body of a submit. Raises what `checked` does."""
+    return with_accepted(await checked(request, JobRequest, EXPECTED), request.headers.get("accept", ""))
+
+
+async def checked(request: Request, model: type[M], expected: Mapping[str, str]) -> M:
+    """The body as a `model`; `expected` says in words what each of its fields must be.
 
     Raises `UnsupportedMediaType`, `MalformedBody` (not JSON), `InvalidRequest` (not what the schema says), and 408
     for a client that does not send what it announced.
@@ -34,11 +46,11 @@ async def job_request(request: Request) -> JobRequest:
             data = await request.body()
     except TimeoutError:
         raise HTTPException(408, f"The body did not arrive within {READ_TIMEOUT_S:.0f} seconds.") from None
-    return parse(data)
+    return parse(data, model, expected)
 
 
-def parse(data: bytes) -> JobRequest:
-    """`data` as a `JobRequest`. Pure."""
+def parse(data: bytes, model: type[M], expected: Mapping[str, str]) -> M:
+    """`data` as a `model`. Pure."""
     try:
         # Decoded by us: json.loads would guess at UTF-16 and UTF-32.
         value: Any = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
@@ -54,10 +66,26 @@ def parse(data: bytes) -> JobRequest:
         # Python refuses to convert integers of thousands of digits.
         raise MalformedBody("The body holds a number with too many digits.") from None
     try:
-        return JobRequest.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
-        faults = faults_of([dict(fault) for fault in error.errors(include_url=False, include_input=False)])
-        raise invalid(faults) from None
+        found = [dict(fault) for fault in error.errors(include_url=False, include_input=False)]
+        raise invalid(faults_of(found, expected)) from None
+
+
+def with_accepted(body: JobRequest, accept: str) -> JobRequest:
+    """`body` with the picture format that an `Accept` header likes best, where the body names none. Pure."""
+    if body.output_format is not None or "image/" not in accept.lower():
+        return body
+    liked = None
+    most = 0.0
+    for part in accept.split(","):
+        kind, _, rest = part.partition(";")
+        format_ = FORMATS.get(kind.strip().lower())
+        found = _QUALITY.search(rest)
+        q = float(found[1]) if found else 1.0
+        if format_ is not None and q > most:
+            liked, most = format_, q
+    return body if liked is None else body.model_copy(update={"output_format": liked})
 
 
 def _refuse_constant(name: str) -> NoReturn:

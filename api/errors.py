@@ -15,9 +15,18 @@ from starlette.responses import Response
 
 from api.normalise import Fault, invalid
 from api.schemas import EXPECTED
-from contracts.errors import DarkroomError, InternalError, MethodNotAllowed, RequestError, RouteNotFound
+from contracts.errors import (
+    DarkroomError,
+    GenerationFailed,
+    InternalError,
+    JobCanceled,
+    MethodNotAllowed,
+    RequestError,
+    RouteNotFound,
+)
 
 MAX_NAME_CHARS = 64
+_FINAL = frozenset({JobCanceled.status, GenerationFailed.status})
 
 
 def install(app: FastAPI) -> None:
@@ -56,16 +65,15 @@ def response(error: DarkroomError, request_id: str, headers: Mapping[str, str] |
     all_headers = dict(headers or {})
     if error.retry_after_s is not None:
         all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    return _render(
-        error.status,
-        error.code,
-        error.message,
-        error.type,
-        request_id,
-        all_headers,
-        error.param,
-        error.details,
-    )
+    if error.status in _FINAL:
+        # OpenAI's clients would ask again for these of their own accord.
+        all_headers["X-Should-Retry"] = "false"
+    return _render(error.status, body(error, request_id), all_headers)
+
+
+def body(error: DarkroomError, request_id: str) -> dict[str, Any]:
+    """The one shape of an error."""
+    return _body(error.code, error.message, error.type, request_id, error.param, error.details)
 
 
 def internal(request_id: str) -> Response:
@@ -84,28 +92,28 @@ def from_http(error: HTTPException, method: str, request_id: str) -> Response:
         return response(MethodNotAllowed(message), request_id, headers)
     code = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "_").replace("-", "_")
     kind = RequestError.type if error.status_code < 500 else DarkroomError.type
-    return _render(error.status_code, code, str(error.detail), kind, request_id, headers)
+    return _render(error.status_code, _body(code, str(error.detail), kind, request_id), headers)
 
 
-def faults_of(errors: list[dict[str, Any]]) -> list[Fault]:
+def faults_of(errors: list[dict[str, Any]], expected: Mapping[str, str] = EXPECTED) -> list[Fault]:
     """Pydantic's list of errors in our words: one fault per field, in the order found."""
     faults: dict[str, str] = {}
     for error in errors:
         name = _printable(str(error["loc"][0])) if error["loc"] else ""
-        faults.setdefault(name, _sentence(name, error))
+        faults.setdefault(name, _sentence(name, error, expected))
     return list(faults.items())
 
 
-def _sentence(name: str, error: Mapping[str, Any]) -> str:
+def _sentence(name: str, error: Mapping[str, Any], expected: Mapping[str, str]) -> str:
     match error["type"]:
         case "missing":
             return f"{name} is required."
         case "extra_forbidden" | "invalid_key":
-            return f"{name} is not a known field; known are {', '.join(EXPECTED)}."
+            return f"{name} is not a known field; known are {', '.join(expected)}."
         case _ if not name:
             return "The body must be a JSON object."
-        case _ if name in EXPECTED:
-            return f"{name} must be {EXPECTED[name]}."
+        case _ if name in expected:
+            return f"{name} must be {expected[name]}."
         case _:
             return f"{name}: {error['msg']}."
 
@@ -116,17 +124,15 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in cut)
 
 
-def _render(
-    status: int,
+def _body(
     code: str,
     message: str,
     kind: str,
     request_id: str,
-    headers: dict[str, str],
     param: str | None = None,
     details: dict[str, Any] | None = None,
-) -> Response:
-    body = {
+) -> dict[str, Any]:
+    return {
         "error": {
             "code": code,
             "message": message,
@@ -136,5 +142,8 @@ def _render(
             "details": details,
         }
     }
+
+
+def _render(status: int, content: dict[str, Any], headers: dict[str, str]) -> Response:
     # ASCII with escapes cannot fail to encode, whatever a message repeats.
-    return Response(json.dumps(body), status, headers, media_type="application/json")
+    return Response(json.dumps(content), status, headers, media_type="application/json")

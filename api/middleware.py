@@ -44,7 +44,7 @@ class RequestContext:
         method = scope["method"]
         headless = method == "HEAD"
         request_id = _request_id(scope)
-        scope = {**scope, "state": {**scope.get("state", {}), "request_id": request_id}}
+        scope = {**scope, "state": {**scope.get("state", {}), "request_id": request_id, "headless": headless}}
         if headless:
             scope["method"] = "GET"
         started = self._clock.monotonic()

@@ -9,7 +9,7 @@ from typing import Any, Final
 from api.schemas import JobRequest
 from cache.keys import derived_seed, normalise_text
 from contracts.errors import InvalidRequest
-from contracts.jobs import MAX_SEED, GenerationRequest
+from contracts.jobs import DEFAULT_QUALITY, MAX_SEED, GenerationRequest
 from contracts.models import ModelSpec
 from contracts.settings import ApiSettings
 
@@ -50,6 +50,11 @@ def normalise(
     ]
     if body.timeout_seconds is not None:
         faults += _range_faults("timeout_seconds", body.timeout_seconds, MIN_TIMEOUT_S, settings.job_ttl_s)
+    file = body.output_format or settings.default_output_format
+    quality = DEFAULT_QUALITY if body.output_quality is None else body.output_quality
+    faults += _range_faults("output_quality", quality, 1, 100)
+    if body.lossless and file == "jpeg":
+        faults.append(("lossless", "lossless must be false for jpeg, which always loses; png and webp can."))
     if isinstance(body.seed, int):
         faults += _range_faults("seed", body.seed, 0, MAX_SEED)
     if not faults and width * height > spec.max_pixels:
@@ -69,6 +74,13 @@ def normalise(
         guidance_scale=guidance + 0.0,  # one zero, not two
         seed=body.seed if isinstance(body.seed, int) else 0,
         num_images=images,
+        output_format=file,
+        # Where it is not read, every value is one: equal files have equal keys.
+        output_quality=DEFAULT_QUALITY if file == "png" or body.lossless else quality,
+        lossless=bool(body.lossless) and file == "webp",
+        embed_metadata=bool(body.embed_metadata),
+        cache=body.cache or "use",
+        model_revision=spec.revision,
     )
     if body.seed is None:
         return request.model_copy(update={"seed": derived_seed(request, spec, scope)})

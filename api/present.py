@@ -8,7 +8,16 @@ from collections.abc import Sequence
 
 from api.catalogue import Catalogue
 from api.normalise import max_images
-from api.schemas import ImageView, JobErrorView, JobView, ModelView, RequestView, TimingsView, UrlsView
+from api.schemas import (
+    ImageView,
+    JobErrorView,
+    JobView,
+    ModelView,
+    ProgressView,
+    RequestView,
+    TimingsView,
+    UrlsView,
+)
 from contracts.errors import StoreUnavailable
 from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.models import ServedModel
@@ -78,7 +87,8 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
         timings=TimingsView(**result.timings.model_dump()) if result is not None and computed else None,
         warnings=warnings if result is None else list(result.warnings),
         error=None if job.failure is None else JobErrorView(**job.failure.model_dump()),
-        urls=UrlsView(self=self_url, events=None, cancel=f"{self_url}/cancel"),
+        urls=UrlsView(self=self_url, events=f"{self_url}/events", cancel=f"{self_url}/cancel"),
+        progress=None if job.progress is None else ProgressView(**job.progress.model_dump()),
     )
 
 

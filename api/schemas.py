@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.jobs import CacheStatus, JobStatus, Priority
+from contracts.jobs import CacheMode, CacheStatus, JobStatus, OutputFormat, Priority
 
 
 class JobRequest(BaseModel):
@@ -44,6 +44,23 @@ class JobRequest(BaseModel):
         description="The job expires, and costs nothing, if it has not ended after so long. By default, and at "
         "most, the platform's own limit.",
     )
+    output_format: OutputFormat | None = Field(
+        default=None, description="Of the files; by default what `Accept` names, else the platform's own."
+    )
+    output_quality: int | None = Field(
+        default=None, description="1 to 100, of jpeg and webp; by default 90. PNG does not read it."
+    )
+    lossless: bool | None = Field(default=None, description="WebP without loss.")
+    embed_metadata: bool | None = Field(
+        default=None,
+        description="Write the parameters, the prompt among them, into the file: as the PNG text `parameters`, or as Exif "
+        "in jpeg and webp. By default a file holds nothing but its picture.",
+    )
+    cache: CacheMode | None = Field(
+        default=None,
+        description="use (by default): answer from the cache where it can; refresh: compute anew, and put the result into the "
+        "cache; off: neither read nor write it, and share nothing.",
+    )
 
 
 EXPECTED: Final = {
@@ -58,6 +75,11 @@ EXPECTED: Final = {
     "num_images": "an integer",
     "priority": '"interactive" or "batch"',
     "timeout_seconds": "a finite number",
+    "output_format": "png, jpeg or webp",
+    "output_quality": "an integer",
+    "lossless": "true or false",
+    "embed_metadata": "true or false",
+    "cache": "use, refresh or off",
 }
 """What each field of `JobRequest` must be, in the words of an error message."""
 
@@ -78,6 +100,12 @@ class RequestView(Wire):
     guidance_scale: float
     seed: int
     num_images: int
+    output_format: OutputFormat
+    output_quality: int
+    lossless: bool
+    embed_metadata: bool
+    cache: CacheMode
+    model_revision: str
 
 
 class ImageView(Wire):
@@ -97,6 +125,13 @@ class TimingsView(Wire):
     batch_size: int
 
 
+class ProgressView(Wire):
+    """`step` of `steps` denoising steps are done."""
+
+    step: int
+    steps: int
+
+
 class JobErrorView(Wire):
     """Why the job failed. `retryable`: the same request may succeed another time."""
 
@@ -107,7 +142,7 @@ class JobErrorView(Wire):
 
 class UrlsView(Wire):
     self: str
-    events: str | None
+    events: str
     cancel: str
 
 
@@ -137,6 +172,12 @@ class JobView(Wire):
                         "guidance_scale": 0.0,
                         "seed": 7,
                         "num_images": 1,
+                        "output_format": "png",
+                        "output_quality": 90,
+                        "lossless": False,
+                        "embed_metadata": False,
+                        "cache": "use",
+                        "model_revision": "5f1c3a",
                     },
                     "images": [
                         {
@@ -152,9 +193,10 @@ class JobView(Wire):
                     "error": None,
                     "urls": {
                         "self": "/v1/jobs/job_01hf7yat00f3q8m2k5t9v1x4za7",
-                        "events": None,
+                        "events": "/v1/jobs/job_01hf7yat00f3q8m2k5t9v1x4za7/events",
                         "cancel": "/v1/jobs/job_01hf7yat00f3q8m2k5t9v1x4za7/cancel",
                     },
+                    "progress": None,
                 }
             ]
         }
@@ -179,6 +221,31 @@ class JobView(Wire):
     warnings: list[str]
     error: JobErrorView | None
     urls: UrlsView
+    progress: ProgressView | None = Field(
+        default=None, description="Of the running computation, where the model takes more than one step."
+    )
+
+
+class StatusEvent(Wire):
+    """Event `status`: where the job stands now. The stream ends after a terminal one."""
+
+    id: str
+    status: JobStatus
+    queue_position: int | None
+    eta_seconds: float | None
+    started_at: float | None
+    finished_at: float | None
+    error: JobErrorView | None
+
+
+class OutputEvent(Wire):
+    """Event `output`: the pictures of a job that succeeds; a terminal `status` follows."""
+
+    id: str
+    cache: CacheStatus
+    images: list[ImageView]
+    timings: TimingsView | None
+    warnings: list[str]
 
 
 class JobList(Wire):
@@ -217,6 +284,34 @@ class ModelView(Wire):
 class ModelList(Wire):
     object: Literal["list"] = "list"
     data: list[ModelView]
+
+
+class HotView(Wire):
+    """The first level, in the memory of the process that answers."""
+
+    entries: int
+    hits: int
+
+
+class CacheView(Wire):
+    """Jobs by how the cache took them, and what it holds. Memory and evictions are those of its whole server."""
+
+    hits: int
+    misses: int
+    joined: int
+    hit_rate: float | None = Field(description="Hits among all jobs; null before the first.")
+    saved_rate: float | None = Field(
+        description="Hits and joined, which cost no computation, among all jobs."
+    )
+    entries: int
+    memory_bytes: int
+    memory_limit_bytes: int | None
+    evictions: int
+    hot: HotView
+
+
+class CachePurged(Wire):
+    purged: int = Field(description="Results that were forgotten.")
 
 
 class Ready(Wire):

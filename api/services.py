@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from api.catalogue import Catalogue
 from api.schemas import ErrorView
+from api.stream import Streams
 from api.submit import JobService
 from api.wait import Waiters
 from cache.stores import Stores
@@ -27,6 +28,12 @@ class Services:
     catalogue: Catalogue
     jobs: JobService
     waiters: Waiters
+    streams: Streams
+
+    def let_go(self) -> None:
+        """End everything that is held open for a client."""
+        self.waiters.close()
+        self.streams.close()
 
 
 def _services(request: Request) -> Services:
@@ -39,6 +46,7 @@ Wired = Annotated[Services, Depends(_services)]
 _MEANING: Final = {
     400: "The body is not JSON.",
     404: "Unknown here.",
+    409: "The job was canceled meanwhile.",
     408: "The body did not arrive in time.",
     410: "Older than the store keeps.",
     413: "The body is too large.",
@@ -46,6 +54,7 @@ _MEANING: Final = {
     416: "No byte of the picture lies in the range.",
     422: "A value is wrong; `param` names it.",
     500: "A fault of ours.",
+    502: "The engine failed at this request.",
     503: "Something we need is away or full; `Retry-After` says when to come again.",
 }
 

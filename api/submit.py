@@ -16,7 +16,7 @@ from api.catalogue import Catalogue
 from api.normalise import checked_model_name, normalise
 from api.schemas import JobRequest
 from broker.relay import publish_all
-from cache.keys import request_key, tenant_scope
+from cache.keys import private_key, request_key, result_address, tenant_scope
 from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.errors import (
@@ -89,9 +89,15 @@ class JobService:
             body, spec, self._settings, scope=scope, random_seed=lambda: secrets.randbelow(MAX_SEED + 1)
         )
         key = request_key(request, spec, scope)
+        job_id = new_job_id(self._clock.now(), key[0])
+        if request.cache == "off":
+            key = private_key(key, job_id)
+        elif request.cache == "refresh":
+            # What has only just landed is not fresh; what is still being computed is.
+            await self._stores.jobs.forget_landed([key])
         priority = Priority(body.priority or Priority.INTERACTIVE)
         new = NewJob(
-            id=new_job_id(self._clock.now(), key[0]),
+            id=job_id,
             tenant=tenant,
             key=key,
             request=request,
@@ -102,7 +108,7 @@ class JobService:
         )
         # Should the answer to this be lost on its way, the outbox publishes the job by itself; the client, told 503,
         # comes again with the same key and joins it.
-        result = await self._cached(key)
+        result = await self._cached(result_address(key, request, scope)) if request.cache == "use" else None
         refusal = None if result else await self._refusal(served, new)
         try:
             submitted = await self._stores.jobs.submit(new, result, may_lead=refusal is None)
@@ -112,6 +118,7 @@ class JobService:
         job = submitted.job
         if submitted.lead:
             job = await self._publish(job)
+        self._stores.results.count(job.cache)
         metrics.JOBS_SUBMITTED.labels(request.model, job.cache.value).inc()
         return job
 
@@ -141,15 +148,15 @@ class JobService:
             retry_after_s=verdict.retry_after_s,
         )
 
-    async def _cached(self, key: str) -> JobResult | None:
+    async def _cached(self, address: str) -> JobResult | None:
         """The cached result, if all its pictures are still there. A cache that is away is a miss."""
         try:
-            result = await self._stores.results.get(key)
+            result = await self._stores.results.get(address)
             if result is None:
                 return None
             for image in result.images:
                 if not await self._stores.blobs.exists(image.name):
-                    await self._stores.results.delete(key)
+                    await self._stores.results.delete(address)
                     return None
         except StoreUnavailable:
             metrics.REPAIRED.labels("cache_lookup").inc()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from contracts.jobs import Job
 from contracts.ports import JobEvents, JobStore
@@ -57,7 +58,7 @@ class Waiters:
         self._held += 1
         metrics.WAITERS.inc()
         watch = asyncio.create_task(self._watch(tenant, job_id, wait_s))
-        gone = asyncio.create_task(_disconnected(request))
+        gone = asyncio.create_task(disconnected(request.receive))
         closing = asyncio.create_task(self._closing.wait())
         try:
             await asyncio.wait({watch, gone, closing}, return_when=asyncio.FIRST_COMPLETED)
@@ -85,19 +86,20 @@ class Waiters:
     async def _watch_once(self, tenant: str, job_id: str) -> Job | None:
         """The ended job; None: look again. A stream of events that ends too early lets the client go, as it stands."""
         try:
-            async with asyncio.timeout(RECHECK_S), self._events.watch(job_id) as statuses:
+            async with asyncio.timeout(RECHECK_S), self._events.watch(job_id) as changes:
                 # Read after the subscription is in force: an end between the two cannot be missed.
                 job = await self._jobs.get(tenant, job_id)
                 if job.status.terminal:
                     return job
-                async for status in statuses:
-                    if status.terminal:
+                async for change in changes:
+                    if change.terminal:
                         break
         except TimeoutError:
             return None
         return await self._jobs.get(tenant, job_id)
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def disconnected(receive: Receive) -> None:
+    """Returns once the client has left."""
+    while (await receive())["type"] != "http.disconnect":
         continue

@@ -14,26 +14,25 @@ from typing import Final
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
-from cache.connection import reaching
 from cache.jobs import shard_prefix
+from cache.listen import listen, subscribe
 from contracts.ids import SHARDS
-from contracts.jobs import JobStatus
+from contracts.jobs import Change, JobStatus, Progress
 
-LISTEN_S: Final = 1.0
+_STATUSES: Final = frozenset(JobStatus)
 
 
 class Watchers:
     """Who watches which job in this process: a queue each, ended by None."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, set[asyncio.Queue[JobStatus | None]]] = defaultdict(set)
+        self._queues: dict[str, set[asyncio.Queue[Change | None]]] = defaultdict(set)
 
     @asynccontextmanager
-    async def add(self, job_id: str) -> AsyncIterator[AsyncIterator[JobStatus]]:
-        """Statuses of the job from now on; the iterator ends with `end`."""
-        queue: asyncio.Queue[JobStatus | None] = asyncio.Queue()
+    async def add(self, job_id: str) -> AsyncIterator[AsyncIterator[Change]]:
+        """Changes of the job from now on; the iterator ends with `end`."""
+        queue: asyncio.Queue[Change | None] = asyncio.Queue()
         self._queues[job_id].add(queue)
         try:
             yield _until_none(queue)
@@ -42,9 +41,9 @@ class Watchers:
             if not self._queues[job_id]:
                 del self._queues[job_id]
 
-    def tell(self, job_id: str, status: JobStatus) -> None:
+    def tell(self, job_id: str, change: Change) -> None:
         for queue in self._queues.get(job_id, ()):
-            queue.put_nowait(status)
+            queue.put_nowait(change)
 
     def end(self) -> None:
         """End every watch: what happens next will not be heard."""
@@ -64,12 +63,12 @@ class RedisJobEvents:
         self._listener: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def watch(self, job_id: str) -> AsyncIterator[AsyncIterator[JobStatus]]:
+    async def watch(self, job_id: str) -> AsyncIterator[AsyncIterator[Change]]:
         async with self._starting:
             if self._listener is None or self._listener.done():
                 self._listener = asyncio.create_task(self._listen(await self._subscribe()), name="job events")
-        async with self._watchers.add(job_id) as statuses:
-            yield statuses
+        async with self._watchers.add(job_id) as changes:
+            yield changes
 
     async def close(self) -> None:
         if self._listener is not None:
@@ -79,34 +78,32 @@ class RedisJobEvents:
 
     async def _subscribe(self) -> PubSub:
         channels = [f"{shard_prefix(shard)}events" for shard in SHARDS]
-        pubsub = self._client.pubsub()
-        try:
-            async with reaching("job events", self._timeout_s):
-                await pubsub.subscribe(*channels)
-                for _ in channels:
-                    # In force once the server has said so.
-                    await pubsub.get_message(timeout=self._timeout_s)
-        except BaseException:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
-            raise
-        return pubsub
+        return await subscribe(self._client, channels, "job events", self._timeout_s)
 
     async def _listen(self, pubsub: PubSub) -> None:
         """Hand out events until the connection is lost; the next watch opens another."""
         try:
-            while True:
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S)
-                if message is not None:
-                    job_id, _, status = message["data"].partition(" ")
-                    self._watchers.tell(job_id, JobStatus(status))
-        except (RedisError, OSError):
-            return
+            await listen(pubsub, self._hear)
         finally:
             self._watchers.end()
-            with suppress(RedisError, OSError):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    def _hear(self, event: str) -> None:
+        job_id, _, words = event.partition(" ")
+        change = parse_change(words)
+        if change is not None:
+            self._watchers.tell(job_id, change)
 
 
-async def _until_none(queue: asyncio.Queue[JobStatus | None]) -> AsyncIterator[JobStatus]:
-    while (status := await queue.get()) is not None:
-        yield status
+def parse_change(words: str) -> Change | None:
+    """What an event says after the job's id: a status, or `progress <step> <steps>`. None: said by another version."""
+    match words.split(" "):
+        case ["progress", step, steps] if step.isdecimal() and steps.isdecimal() and int(steps):
+            return Progress(step=int(step), steps=int(steps))
+        case [status] if status in _STATUSES:
+            return JobStatus(status)
+    return None
+
+
+async def _until_none(queue: asyncio.Queue[Change | None]) -> AsyncIterator[Change]:
+    while (change := await queue.get()) is not None:
+        yield change

@@ -26,6 +26,7 @@ from contracts.jobs import (
     Lease,
     NewJob,
     Priority,
+    Progress,
 )
 from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
 from contracts.settings import BackendSettings
@@ -36,6 +37,8 @@ STALE_S: Final = 5.0
 """A leader whose message has not been confirmed for this long is published again."""
 SEEN_KEYS: Final = 4096
 LAST_ID: Final = "~"
+MAX_TOLD: Final = 256
+"""Followers of one flight that are told of its steps; of its end all are told."""
 NOTHING: Final = Finished(applied=False)
 
 EXHAUSTED: Final = JobFailure(
@@ -246,6 +249,13 @@ class RedisJobStore:
             await self._run("release", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, counted)
         )
 
+    async def progress(self, lease: Lease, step: int, steps: int) -> bool:
+        return bool(
+            await self._run(
+                "progress", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, step, steps, MAX_TOLD
+            )
+        )
+
     async def succeed(self, lease: Lease, result: JobResult) -> Finished:
         applied = await self._run(
             "succeed", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, result.model_dump_json()
@@ -272,6 +282,12 @@ class RedisJobStore:
     async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
         stale, promoted = await self._run("sweep", shard, limit, STALE_S)
         return _messages(stale), _messages(promoted)
+
+    async def forget_landed(self, keys: Sequence[str]) -> None:
+        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hdel(f"{shard_prefix(key[0])}flight:{key}", "result")
+            await pipeline.execute()
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
@@ -360,6 +376,7 @@ def _lease(job_id: str, attempt: int, started_at: str, claimed_at: str) -> Lease
 def _job(record: dict[str, str]) -> Job:
     started, finished = record.get("started_at"), record.get("finished_at")
     result, failure = record.get("result"), record.get("failure")
+    step, steps = record.get("step"), record.get("steps")
     return Job(
         id=record["id"],
         tenant=record["tenant"],
@@ -376,4 +393,6 @@ def _job(record: dict[str, str]) -> Job:
         failure=None if failure is None else JobFailure.model_validate_json(failure),
         priority=Priority(record["priority"]),
         tag=float(record["tag"]),
+        sequence=int(record.get("sequence", 0)),
+        progress=None if step is None or steps is None else Progress(step=int(step), steps=int(steps)),
     )

@@ -11,6 +11,7 @@ from typing import Final
 from contracts.jobs import MAX_SEED, GenerationRequest
 from contracts.models import ModelSpec
 
+ANY: Final = "*"
 SCHEMA_VERSION: Final = 1
 """Raised whenever this file would give an old request another meaning; old keys are then never met again."""
 
@@ -47,9 +48,9 @@ def tenant_scope(tenant: str, shared: bool) -> str:
 def request_key(request: GenerationRequest, spec: ModelSpec, scope: str) -> str:
     """The key (64 hex digits) of `request` to the model `spec` within `scope`.
 
-    Equal keys mean equal pixels, up to floating-point tolerance.
+    Equal keys mean equal pixels, up to floating-point tolerance, in files of the same kind.
     """
-    return _digest({**_subject(request, spec, scope), "seed": request.seed}).hex()
+    return _digest({**_subject(request, spec, scope), "seed": request.seed, **_file(request)}).hex()
 
 
 def derived_seed(request: GenerationRequest, spec: ModelSpec, scope: str) -> int:
@@ -77,6 +78,46 @@ def _subject(request: GenerationRequest, spec: ModelSpec, scope: str) -> dict[st
         "guidance_scale": request.guidance_scale + 0.0,
         "num_images": request.num_images,
     }
+
+
+def _file(request: GenerationRequest) -> dict[str, object]:
+    """What decides the file around the pixels; nothing for a plain PNG. The seed is not derived from it: a picture stays
+    the same picture in another format."""
+    file: dict[str, object] = {}
+    if request.output_format != "png":
+        file["output"] = [request.output_format, request.output_quality, request.lossless]
+    if request.embed_metadata:
+        # The texts go into the file to the letter, read by the model or not.
+        file["embedded"] = [request.prompt, request.negative_prompt]
+    return file
+
+
+def private_key(key: str, job_id: str) -> str:
+    """A key that no other job has, for one that shares nothing; on the shard of the job's id."""
+    return key[0] + hashlib.sha256(f"{key}:{job_id}".encode("ascii")).hexdigest()[1:]
+
+
+def result_address(key: str, request: GenerationRequest, scope: str) -> str:
+    """Where the result cache keeps the result of `key`: the key, behind marks of what it may be purged by."""
+    return result_pattern(key=key, scope=scope, model=request.model, revision=request.model_revision)
+
+
+def result_pattern(
+    *, key: str | None = None, scope: str | None = None, model: str | None = None, revision: str | None = None
+) -> str:
+    """The addresses of all results of a scope, a model, a revision, or a key; `*` stands for any."""
+    # Hashed, because an address must not hold what a pattern gives a meaning to, nor a tenant's name.
+    return ".".join([*(_mark(each) for each in (scope, model, revision)), key or ANY])
+
+
+def covers(pattern: str, address: str) -> bool:
+    """Whether the address is among those of the pattern."""
+    parts = zip(pattern.split("."), address.split("."), strict=True)
+    return all(wanted in (ANY, found) for wanted, found in parts)
+
+
+def _mark(text: str | None) -> str:
+    return ANY if text is None else hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
 def _digest(subject: dict[str, object]) -> bytes:

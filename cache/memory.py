@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from cache.blobs import blob_name
 from cache.events import Watchers
+from cache.keys import covers
 from cache.memory_jobs import MemoryJobStore
 from cache.models import served
 from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
-from contracts.jobs import (
-    JobResult,
-    JobStatus,
-)
+from contracts.jobs import CacheStatus, Change, JobResult
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
+from contracts.ports import CacheStats
 from contracts.settings import BackendSettings
 
 
@@ -44,7 +44,7 @@ class MemoryJobEvents:
     def __init__(self, watchers: Watchers) -> None:
         self._watchers = watchers
 
-    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[JobStatus]]:
+    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
         return self._watchers.add(job_id)
 
 
@@ -55,16 +55,38 @@ class MemoryResultCache:
         self._ttl_s = ttl_s
         self._clock = clock
         self._results: dict[str, tuple[float, JobResult]] = {}
+        self._counted: Counter[CacheStatus] = Counter()
 
-    async def get(self, key: str) -> JobResult | None:
-        until, result = self._results.get(key, (0.0, None))
+    async def get(self, address: str) -> JobResult | None:
+        until, result = self._results.get(address, (0.0, None))
         return result if until > self._clock.now() else None
 
-    async def put(self, key: str, result: JobResult) -> None:
-        self._results[key] = (self._clock.now() + self._ttl_s, result)
+    async def put(self, address: str, result: JobResult) -> None:
+        self._results[address] = (self._clock.now() + self._ttl_s, result)
 
-    async def delete(self, key: str) -> bool:
-        return self._results.pop(key, None) is not None
+    async def delete(self, address: str) -> bool:
+        return self._results.pop(address, None) is not None
+
+    async def purge(self, pattern: str) -> Sequence[str]:
+        found = [address for address in self._results if covers(pattern, address)]
+        for address in found:
+            del self._results[address]
+        return [address.rpartition(".")[2] for address in found]
+
+    def count(self, outcome: CacheStatus) -> None:
+        self._counted[outcome] += 1
+
+    async def stats(self) -> CacheStats:
+        now = self._clock.now()
+        return CacheStats(
+            hits=self._counted[CacheStatus.HIT],
+            misses=self._counted[CacheStatus.MISS],
+            joined=self._counted[CacheStatus.JOINED],
+            entries=sum(until > now for until, _ in self._results.values()),
+            memory_bytes=0,
+            memory_limit_bytes=0,
+            evictions=0,
+        )
 
 
 class MemoryModelDirectory:

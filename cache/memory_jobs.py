@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cache.events import Watchers
-from cache.jobs import EXHAUSTED, NOTHING, STALE_S, absent
+from cache.jobs import EXHAUSTED, MAX_TOLD, NOTHING, STALE_S, absent
 from contracts.clock import Clock
 from contracts.errors import JobNotFound, QueueFull
 from contracts.ids import shard_of
 from contracts.jobs import (
     CacheStatus,
+    Change,
     Job,
     JobFailure,
     JobMessage,
@@ -21,6 +22,7 @@ from contracts.jobs import (
     JobStatus,
     Lease,
     NewJob,
+    Progress,
 )
 from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
 from contracts.settings import BackendSettings
@@ -172,9 +174,14 @@ class MemoryJobStore:
         started = now if job.started_at is None else job.started_at
         record.lease_until = now + self._settings.lease_s
         record.job = job.model_copy(
-            update={"status": JobStatus.RUNNING, "attempt": job.attempt + 1, "started_at": started}
+            update={
+                "status": JobStatus.RUNNING,
+                "attempt": job.attempt + 1,
+                "started_at": started,
+                "progress": None,
+            }
         )
-        self._watchers.tell(job.id, JobStatus.RUNNING)
+        self._announce(job.id, JobStatus.RUNNING)
         return Granted(Lease(job_id=job.id, attempt=record.job.attempt, started_at=started, claimed_at=now))
 
     async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease]:
@@ -194,8 +201,19 @@ class MemoryJobStore:
             return False
         if not count_attempt:
             record.uncounted += 1
-        record.job = record.job.model_copy(update={"status": JobStatus.QUEUED})
-        self._watchers.tell(lease.job_id, JobStatus.QUEUED)
+        record.job = record.job.model_copy(update={"status": JobStatus.QUEUED, "progress": None})
+        self._announce(lease.job_id, JobStatus.QUEUED)
+        return True
+
+    async def progress(self, lease: Lease, step: int, steps: int) -> bool:
+        if self._fenced(lease) is None:
+            return False
+        flight = self._led(lease.job_id)
+        first = list(flight.followers)[:MAX_TOLD] if flight else []
+        for job_id in [lease.job_id, *filter(self._live, first)]:
+            record = self._records[job_id]
+            record.job = record.job.model_copy(update={"progress": Progress(step=step, steps=steps)})
+            self._announce(job_id, Progress(step=step, steps=steps))
         return True
 
     async def succeed(self, lease: Lease, result: JobResult) -> Finished:
@@ -247,6 +265,12 @@ class MemoryJobStore:
         for job_id in stale:
             self._outbox[job_id] = now
         return self._messages(stale), self._messages(promoted)
+
+    async def forget_landed(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            flight = self._flights.get(key)
+            if flight is not None and flight.result is not None:
+                del self._flights[key]
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         places = {job.id: _place(job) for job in self._waits(model)}
@@ -304,7 +328,9 @@ class MemoryJobStore:
         return record is not None and not record.job.status.terminal and job_id not in self._withdrawn
 
     def _lead(self, job_id: str, promotions: int) -> None:
-        key = self._records[job_id].job.key
+        record = self._records[job_id]
+        record.job = record.job.model_copy(update={"progress": None})
+        key = record.job.key
         flight = self._flights.get(key)
         followers = flight.followers if flight else deque[str]()
         self._flights[key] = _Flight(job_id, promotions, followers)
@@ -328,7 +354,12 @@ class MemoryJobStore:
         stamps = {"status": status, "finished_at": self._clock.now()}
         record.job = record.job.model_copy(update=stamps | fields)
         self._outbox.pop(job_id, None)
-        self._watchers.tell(job_id, status)
+        self._announce(job_id, status)
+
+    def _announce(self, job_id: str, change: Change) -> None:
+        record = self._records[job_id]
+        record.job = record.job.model_copy(update={"sequence": record.job.sequence + 1})
+        self._watchers.tell(job_id, change)
 
     def _hand_over(self, job_id: str, failure: JobFailure | None) -> Sequence[str]:
         flight = self._led(job_id)

@@ -1,17 +1,24 @@
-"""Results by prompt-hash key, in a Redis that may evict them."""
+"""Results by address, in a Redis that may evict them; what is forgotten on purpose is told to all who listen."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from cache.connection import reaching
-from contracts.jobs import JobResult
+from contracts.jobs import CacheStatus, JobResult
+from contracts.ports import CacheStats
 
 PREFIX: Final = "darkroom:result:"
+COUNTS: Final = "darkroom:results:counts"
+CHANNEL: Final = "darkroom:results:forgotten"
+"""Carries patterns of results that no longer hold."""
+SCAN_COUNT: Final = 1000
 
 
 class RedisResultCache:
@@ -21,10 +28,11 @@ class RedisResultCache:
         self._client = client
         self._ttl_ms = math.ceil(ttl_s * 1000)
         self._timeout_s = timeout_s
+        self._counted: Counter[str] = Counter()
 
-    async def get(self, key: str) -> JobResult | None:
+    async def get(self, address: str) -> JobResult | None:
         async with reaching("result cache", self._timeout_s):
-            stored = await self._client.get(PREFIX + key)
+            stored = await self._client.get(PREFIX + address)
         if stored is None:
             return None
         try:
@@ -33,10 +41,81 @@ class RedisResultCache:
             # Written by another version, or damaged: a miss, and the new result takes its place.
             return None
 
-    async def put(self, key: str, result: JobResult) -> None:
-        async with reaching("result cache", self._timeout_s):
-            await self._client.set(PREFIX + key, result.model_dump_json(), px=self._ttl_ms)
+    async def put(self, address: str, result: JobResult) -> None:
+        # Told as well: a refreshed result takes the place of one that others may remember.
+        async with (
+            reaching("result cache", self._timeout_s),
+            self._client.pipeline(transaction=False) as pipeline,
+        ):
+            pipeline.set(PREFIX + address, result.model_dump_json(), px=self._ttl_ms)
+            pipeline.publish(CHANNEL, address)
+            await pipeline.execute()
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, address: str) -> bool:
+        async with (
+            reaching("result cache", self._timeout_s),
+            self._client.pipeline(transaction=False) as pipeline,
+        ):
+            pipeline.delete(PREFIX + address)
+            pipeline.publish(CHANNEL, address)
+            deleted, _ = await pipeline.execute()
+        return bool(deleted)
+
+    async def purge(self, pattern: str) -> Sequence[str]:
+        found: list[str] = []
+        cursor = 0
+        while True:
+            async with reaching("result cache", self._timeout_s):
+                cursor, names = await self._client.scan(cursor, match=PREFIX + pattern, count=SCAN_COUNT)
+                if names:
+                    await self._client.unlink(*names)
+            found += [str(name).rpartition(".")[2] for name in names]
+            if not cursor:
+                break
         async with reaching("result cache", self._timeout_s):
-            return bool(await self._client.delete(PREFIX + key))
+            # After the last of them: whoever reads what was there before is told after it.
+            await self._client.publish(CHANNEL, pattern)
+        return found
+
+    def count(self, outcome: CacheStatus) -> None:
+        self._counted[outcome.value] += 1
+
+    async def flush_counts(self) -> None:
+        """Add what was counted here to what all processes have counted."""
+        counted, self._counted = self._counted, Counter()
+        if not counted:
+            return
+        try:
+            async with (
+                reaching("result cache", self._timeout_s),
+                self._client.pipeline(transaction=False) as pipeline,
+            ):
+                for outcome, number in counted.items():
+                    pipeline.hincrby(COUNTS, outcome, number)
+                await pipeline.execute()
+        except BaseException:
+            self._counted += counted
+            raise
+
+    async def stats(self) -> CacheStats:
+        await self.flush_counts()
+        entries, cursor = 0, 0
+        while True:
+            async with reaching("result cache", self._timeout_s):
+                cursor, names = await self._client.scan(cursor, match=f"{PREFIX}*", count=SCAN_COUNT)
+            entries += len(names)
+            if not cursor:
+                break
+        async with reaching("result cache", self._timeout_s):
+            counts = await self._client.hgetall(COUNTS)
+            memory = await self._client.info("memory")
+            stats = await self._client.info("stats")
+        return CacheStats(
+            hits=int(counts.get(CacheStatus.HIT, 0)),
+            misses=int(counts.get(CacheStatus.MISS, 0)),
+            joined=int(counts.get(CacheStatus.JOINED, 0)),
+            entries=entries,
+            memory_bytes=int(memory["used_memory"]),
+            memory_limit_bytes=int(memory.get("maxmemory", 0)),
+            evictions=int(stats["evicted_keys"]),
+        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cache.blobs import DirectoryBlobStore
 from cache.connection import connect, reaching
 from cache.events import RedisJobEvents
+from cache.hot import HotResults
 from cache.jobs import RedisJobStore
 from cache.models import RedisModelDirectory
 from cache.results import RedisResultCache
@@ -28,12 +29,22 @@ class Stores:
     close: Callable[[], Awaitable[None]]
 
 
-def open_stores(settings: BackendSettings) -> Stores:
-    """Stores on the Redis servers and the directory of the settings. Nothing is sent before the first use."""
+def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
+    """Stores on the Redis servers and the directory of the settings. Nothing is sent before the first use.
+
+    With `hot_results` so many results are remembered in this process, each for `hot_ttl_s` seconds.
+    """
     timeout_s = settings.redis_timeout_s
     state = connect(settings.redis_url, timeout_s)
     cached = state if settings.cache_redis_url is None else connect(settings.cache_redis_url, timeout_s)
     events = RedisJobEvents(state, timeout_s)
+    results: ResultCache = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
+    hot = None
+    if hot_results:
+        below = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
+        results = hot = HotResults(
+            below, cached, SystemClock(), limit=hot_results, ttl_s=hot_ttl_s, timeout_s=timeout_s
+        )
 
     async def check() -> None:
         async with reaching("job store", timeout_s):
@@ -41,13 +52,15 @@ def open_stores(settings: BackendSettings) -> Stores:
 
     async def close() -> None:
         await events.close()
+        if hot is not None:
+            await hot.close()
         for client in {id(state): state, id(cached): cached}.values():
             await client.aclose()
 
     return Stores(
         jobs=RedisJobStore(state, settings, SystemClock()),
         events=events,
-        results=RedisResultCache(cached, settings.result_ttl_s, timeout_s),
+        results=results,
         models=RedisModelDirectory(state, settings.worker_ttl_s, timeout_s),
         blobs=DirectoryBlobStore(settings.blob_dir),
         check=check,

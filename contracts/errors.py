@@ -9,6 +9,7 @@
     │   ├── ImageNotFound       404
     │   ├── RouteNotFound       404
     │   ├── MethodNotAllowed    405
+    │   ├── JobCanceled         409  while its answer was waited for
     │   ├── JobGone             410  older than the store keeps
     │   ├── PayloadTooLarge     413
     │   └── UnsupportedMediaType 415
@@ -16,8 +17,11 @@
     │   ├── BrokerUnavailable
     │   ├── StoreUnavailable
     │   ├── QueueFull
-    │   └── ModelUnavailable    no live worker serves the model
+    │   ├── ModelUnavailable    no live worker serves the model
+    │   ├── TooManyStreams      of events; polling works as ever
+    │   └── JobExpired          not done in time, while its answer was waited for
     ├── InternalError           500
+    ├── GenerationFailed        502  the engine failed at it, while its answer was waited for
     └── GenerationError         the job's own failure, kept in its record
         ├── EngineFault         the model raised for this item
         ├── InvalidOutput       NaN or black picture
@@ -95,6 +99,11 @@ class MethodNotAllowed(RequestError):
     status = 405
 
 
+class JobCanceled(RequestError):
+    code = "job_canceled"
+    status = 409
+
+
 class JobGone(RequestError):
     code = "job_gone"
     status = 410
@@ -136,8 +145,22 @@ class ModelUnavailable(UnavailableError):
     code = "model_unavailable"
 
 
+class TooManyStreams(UnavailableError):
+    code = "too_many_streams"
+
+
+class JobExpired(UnavailableError):
+    code = "job_expired"
+
+
 class InternalError(DarkroomError):
     pass
+
+
+class GenerationFailed(DarkroomError):
+    code = "generation_failed"
+    status = 502
+    type = "generation_error"
 
 
 class GenerationError(DarkroomError):

@@ -19,6 +19,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MESSAGE_VERSION: Final = 1
+DEFAULT_QUALITY: Final = 90
 MAX_SEED = 2**53 - 1
 """Seeds stay exact in every JSON client (IEEE doubles carry 53 bits)."""
 
@@ -53,6 +54,11 @@ class Priority(StrEnum):
     BATCH = "batch"
 
 
+OutputFormat = Literal["png", "jpeg", "webp"]
+CacheMode = Literal["use", "refresh", "off"]
+"""`refresh` computes anew and puts the result into the cache; `off` neither reads nor writes it, and shares nothing."""
+
+
 class GenerationRequest(Frozen):
     """A normalised request: every default filled in, every bound checked, the seed fixed.
 
@@ -68,6 +74,16 @@ class GenerationRequest(Frozen):
     guidance_scale: float
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     num_images: Annotated[int, Field(ge=1)] = 1
+    output_format: OutputFormat = "png"
+    output_quality: Annotated[int, Field(ge=1, le=100)] = DEFAULT_QUALITY
+    """Of jpeg and of webp that is not lossless; elsewhere it is the default."""
+    lossless: bool = False
+    """Of webp. PNG always is, JPEG never."""
+    embed_metadata: bool = False
+    """Whether the file tells the parameters of its picture, the prompt among them."""
+    cache: CacheMode = "use"
+    model_revision: str = ""
+    """Of the model that the request was checked against."""
 
     @property
     def steps(self) -> int:
@@ -110,6 +126,21 @@ class JobFailure(Frozen):
     code: str
     message: str
     retryable: bool = False
+
+
+class Progress(Frozen):
+    """How far a running job is: `step` of its `steps` denoising steps are done."""
+
+    step: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=1)]
+
+    @property
+    def terminal(self) -> bool:
+        return False
+
+
+Change = JobStatus | Progress
+"""What a watcher of a job hears."""
 
 
 class NewJob(Frozen):
@@ -160,6 +191,9 @@ class Job(Frozen):
     priority: Priority = Priority.INTERACTIVE
     tag: float = 0.0
     """Its place in the fair order of its model's queue (`scheduler.fairness`)."""
+    sequence: int = 0
+    """Counts the changes of status and progress; never steps back while the record lives."""
+    progress: Progress | None = None
 
     def message(self) -> JobMessage:
         return JobMessage(

@@ -13,12 +13,23 @@ from typing import Protocol
 
 from contracts.clock import Clock
 from contracts.engine import ImageEngine
-from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob
+from contracts.jobs import (
+    CacheStatus,
+    Change,
+    Job,
+    JobFailure,
+    JobMessage,
+    JobResult,
+    JobStatus,
+    Lease,
+    NewJob,
+)
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
 
 __all__ = [
     "BlobStore",
     "Busy",
+    "CacheStats",
     "Claim",
     "Clock",
     "Ended",
@@ -98,6 +109,22 @@ class Finished:
     promoted: tuple[JobMessage, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What the result cache has done since it was begun, and what it holds. `hits`, `misses` and `joined` count jobs. Memory and
+    evictions are those of its whole server. `hot` is the first level of this process."""
+
+    hits: int
+    misses: int
+    joined: int
+    entries: int
+    memory_bytes: int
+    memory_limit_bytes: int
+    evictions: int
+    hot_entries: int = 0
+    hot_hits: int = 0
+
+
 class JobStore(Protocol):
     """Job records, single-flight and the outbox, with every transition atomic.
 
@@ -152,6 +179,11 @@ class JobStore(Protocol):
         """Give a claimed job back to `queued` (drain, requeue). The attempt is not counted unless asked."""
         ...
 
+    async def progress(self, lease: Lease, step: int, steps: int) -> bool:
+        """Note that `step` of `steps` denoising steps are done, and tell it to those who watch the job or one of its
+        first followers. Answers whether the lease still holds: if not, stop work on it."""
+        ...
+
     async def succeed(self, lease: Lease, result: JobResult) -> Finished:
         """Terminal `succeeded` under the fence; followers succeed with it, all at once."""
         ...
@@ -174,6 +206,10 @@ class JobStore(Protocol):
         leaders that have lingered unconfirmed in the outbox, and followers promoted by an expiry. Publish both."""
         ...
 
+    async def forget_landed(self, keys: Sequence[str]) -> None:
+        """Answer no more submits of these keys from a flight that has landed: only from the result cache, or anew."""
+        ...
+
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         """How many jobs wait for the model in all, and for each id how many are ahead of it in the fair order (None: not
         waiting)."""
@@ -187,19 +223,30 @@ class JobStore(Protocol):
 class JobEvents(Protocol):
     """Wakes those who wait for a job to change."""
 
-    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[JobStatus]]:
+    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
         """Subscribe; on entry the subscription is in force, so a state read after it cannot be missed."""
         ...
 
 
 class ResultCache(Protocol):
-    """Results by prompt-hash key, with a time to live. May forget at any time."""
+    """Results by address (`cache.keys.result_address`), with a time to live. May forget at any time."""
 
-    async def get(self, key: str) -> JobResult | None: ...
+    async def get(self, address: str) -> JobResult | None: ...
 
-    async def put(self, key: str, result: JobResult) -> None: ...
+    async def put(self, address: str, result: JobResult) -> None: ...
 
-    async def delete(self, key: str) -> bool: ...
+    async def delete(self, address: str) -> bool: ...
+
+    async def purge(self, pattern: str) -> Sequence[str]:
+        """Forget all results of a pattern (`cache.keys.result_pattern`), here and in the first level of every process;
+        answers their keys. What is being computed meanwhile comes after."""
+        ...
+
+    def count(self, outcome: CacheStatus) -> None:
+        """Note how the cache took a job."""
+        ...
+
+    async def stats(self) -> CacheStats: ...
 
 
 class ModelDirectory(Protocol):

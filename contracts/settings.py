@@ -92,6 +92,17 @@ class ApiSettings(BackendSettings):
     """Served where a request names no model; by default the only one, or the first by name."""
     scale_from_zero: bool = False
     """Take jobs for a model that no live worker serves: something will start one. By default they are refused."""
+    hot_results: Annotated[int, Field(ge=0)] = 10_000
+    """Results that each process remembers by itself, in front of the cache; 0: none."""
+    hot_result_ttl_s: Seconds = 10.0
+    public_url: str | None = None
+    """Where clients reach the API (`https://images.example.org`), for absolute addresses; by default as each one did."""
+    default_output_format: Literal["png", "jpeg", "webp"] = "png"
+    """What a picture is where a request does not say."""
+    max_event_streams: Count = 1024
+    """Open streams of job events in one process; more are refused with 503."""
+    event_heartbeat_s: Seconds = 15.0
+    """A stream that has been silent for this long sends a comment, so that no proxy takes it for dead."""
 
 
 class WorkerSettings(BackendSettings):
@@ -107,7 +118,6 @@ class WorkerSettings(BackendSettings):
     max_batch: Count = 8
     """Images in one forward pass."""
     torch_threads: Count = 1
-    image_format: Literal["png", "webp", "jpeg"] = "png"
     load_timeout_s: Seconds = 600.0
     batch_timeout_s: Seconds = 120.0
     """A batch that runs longer counts as hung: its engine process is killed."""

@@ -19,6 +19,7 @@ JOBS_SUBMITTED = Counter(
 )
 JOBS_REFUSED = Counter("darkroom_jobs_refused_total", "Jobs refused, by error code.", ["code"])
 WAITERS = Gauge("darkroom_waiters", "Requests now held by Prefer: wait.")
+EVENT_STREAMS = Gauge("darkroom_event_streams", "Streams of job events now open.")
 
 # The queue (broker)
 PUBLISHES = Counter("darkroom_publishes_total", "Messages sent to the broker, by outcome.", ["outcome"])

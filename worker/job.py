@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from broker.relay import publish_all
+from cache.keys import result_address, tenant_scope
 from cache.stores import Stores
 from contracts import errors
 from contracts.clock import Clock
@@ -27,7 +28,7 @@ from contracts.ports import Finished, Publisher, TakenJob
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher, Drawn, TooLate, Turn
-from worker.encode import Encoded, Encoder
+from worker.encode import Encoded, Encoder, Output
 from worker.leases import Leases
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ class JobRunner:
         encoder: Encoder,
         leases: Leases,
         clock: Clock,
+        *,
+        share_cache: bool = False,
     ) -> None:
         self._stores = stores
         self._publisher = publisher
@@ -55,6 +58,7 @@ class JobRunner:
         self._encoder = encoder
         self._leases = leases
         self._clock = clock
+        self._share_cache = share_cache
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -134,7 +138,12 @@ class JobRunner:
 
     async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn]) -> bool:
         pixels = [each.image for each in drawn if isinstance(each.image, Pixels)]
-        files = await asyncio.gather(*(self._encoder.encode(each) for each in pixels))
+        files = await asyncio.gather(
+            *(
+                self._encoder.encode(each, Output.of(message.request, index))
+                for index, each in enumerate(pixels)
+            )
+        )
         names = []
         for file in files:
             name = await self.insist(partial(self._stores.blobs.put, file.data, file.format))
@@ -159,8 +168,11 @@ class JobRunner:
             return False
         if finished.applied:
             self._count(message, lease, JobStatus.SUCCEEDED)
+            if message.request.cache == "off":
+                return True
+            scope = tenant_scope(message.tenant, self._share_cache)
             try:
-                await self._stores.results.put(message.key, result)
+                await self._stores.results.put(result_address(message.key, message.request, scope), result)
             except StoreUnavailable:
                 # A result that is not cached is computed again when it is asked for.
                 metrics.REPAIRED.labels("cache_fill").inc()

@@ -78,11 +78,17 @@ class Runtime:
         settings = self._settings
         self._stores = open_stores(settings)
         self._publisher = open_publisher(settings)
-        self._encoder = Encoder(settings.image_format)
+        self._encoder = Encoder()
         leases = Leases(self._stores.jobs, settings.heartbeat_s)
         self._batcher = Batcher(EngineHost(settings), settings, self._clock)
         self._runner = JobRunner(
-            self._stores, self._publisher, self._batcher, self._encoder, leases, self._clock
+            self._stores,
+            self._publisher,
+            self._batcher,
+            self._encoder,
+            leases,
+            self._clock,
+            share_cache=settings.share_cache_between_tenants,
         )
         self._spec = await self._batcher.start()
         self._taker = Taker(

@@ -15,7 +15,7 @@ from api.services import PUBLIC_TENANT, Services, Wired, failures
 from api.wait import preferred_wait_s
 from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.ids import is_job_id
-from contracts.jobs import Job
+from contracts.jobs import CacheStatus, Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -37,6 +37,12 @@ _APPLIED = {
     "Preference-Applied": {"description": "The wait that was honoured.", "schema": {"type": "string"}}
 }
 _AGAIN = {"Retry-After": {"description": "When to ask again, in seconds.", "schema": {"type": "integer"}}}
+_CACHE = {
+    "X-Cache": {
+        "description": "How the cache took the job.",
+        "schema": {"type": "string", "enum": [each.value for each in CacheStatus]},
+    }
+}
 _LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"}}}
 
 
@@ -47,8 +53,16 @@ _LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"
     openapi_extra=_BODY,
     response_class=Response,
     responses={
-        200: {"model": JobView, "description": "Ended already.", "headers": {**_LOCATION, **_APPLIED}},
-        202: {"model": JobView, "description": "Accepted.", "headers": {**_LOCATION, **_AGAIN, **_APPLIED}},
+        200: {
+            "model": JobView,
+            "description": "Ended already.",
+            "headers": {**_LOCATION, **_CACHE, **_APPLIED},
+        },
+        202: {
+            "model": JobView,
+            "description": "Accepted.",
+            "headers": {**_LOCATION, **_CACHE, **_AGAIN, **_APPLIED},
+        },
         **failures(400, 404, 408, 413, 415, 422, 503),
     },
 )
@@ -60,7 +74,7 @@ async def submit(
 ) -> Response:
     """Ask for pictures. Accepted jobs are never lost; equal requests share one computation and its result."""
     job = await services.jobs.submit(PUBLIC_TENANT, body)
-    location = {"Location": f"/v1/jobs/{job.id}"}
+    location = {"Location": f"/v1/jobs/{job.id}", "X-Cache-Key": job.key}
     try:
         return await _held(request, services, job, prefer, 202, location)
     except StoreUnavailable:
@@ -93,11 +107,14 @@ async def list_jobs(
     "/{job_id}",
     summary="Read a job",
     response_class=Response,
-    responses={200: {"model": JobView, "headers": {**_AGAIN, **_APPLIED}}, **failures(404, 410, 422, 503)},
+    responses={
+        200: {"model": JobView, "headers": {**_CACHE, **_AGAIN, **_APPLIED}},
+        **failures(404, 410, 422, 503),
+    },
 )
 async def read(request: Request, services: Wired, job_id: str, prefer: Prefer = None) -> Response:
     """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed."""
-    job = await services.stores.jobs.get(PUBLIC_TENANT, _known(job_id))
+    job = await services.stores.jobs.get(PUBLIC_TENANT, known(job_id))
     return await _held(request, services, job, prefer, 200, {})
 
 
@@ -109,7 +126,7 @@ async def read(request: Request, services: Wired, job_id: str, prefer: Prefer = 
 )
 async def cancel(services: Wired, job_id: str) -> Response:
     """End a job before its batch runs. One that has ended stays as it is; asking twice does no harm."""
-    job = await services.jobs.cancel(PUBLIC_TENANT, _known(job_id))
+    job = await services.jobs.cancel(PUBLIC_TENANT, known(job_id))
     return await _answer(services, job, 200, {})
 
 
@@ -134,13 +151,15 @@ async def _held(
 
 async def _answer(services: Services, job: Job, pending: int, headers: dict[str, str]) -> Response:
     view = (await job_views([job], services.stores.jobs, services.catalogue))[0]
+    headers = {**headers, "X-Cache": job.cache.value}
     if job.status.terminal:
         return Response(view.model_dump_json(), 200, headers, media_type="application/json")
     headers = {**headers, "Retry-After": str(poll_again_s(view))}
     return Response(view.model_dump_json(), pending, headers, media_type="application/json")
 
 
-def _known(job_id: str) -> str:
+def known(job_id: str) -> str:
+    """`job_id`, if it has the form of one. Raises `JobNotFound`."""
     if not is_job_id(job_id):
         raise JobNotFound("There is no such job.")
     return job_id

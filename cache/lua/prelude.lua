@@ -11,7 +11,7 @@
 --   deadlines        zset   live jobs by deadline
 --   waiting:<model>  zset   queued leaders by fair tag
 --   tenant:<tenant>  zset   all jobs of a tenant by creation
---   events           channel `<id> <status>`, one message per change
+--   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change
 
 local P = KEYS[1]
 local TIME = redis.call('TIME')
@@ -42,8 +42,10 @@ local function expire_at(key, time)
   redis.call('PEXPIREAT', key, math.ceil(time * 1000))
 end
 
-local function announce(id, status)
-  redis.call('PUBLISH', P .. 'events', id .. ' ' .. status)
+-- Counts a change of the record and tells it to those who watch.
+local function announce(id, change)
+  redis.call('HINCRBY', job_key(id), 'sequence', 1)
+  redis.call('PUBLISH', P .. 'events', id .. ' ' .. change)
 end
 
 -- Writes the static part of a record that was created at `created` and must end by `deadline`.
@@ -69,6 +71,7 @@ local function lead(id, promotions)
   local flight = P .. 'flight:' .. field(id, 'key')
   redis.call('HSET', flight, 'leader', id, 'promotions', promotions)
   redis.call('HDEL', flight, 'result')
+  redis.call('HDEL', job_key(id), 'step', 'steps')
   expire_at(flight, tonumber(field(id, 'deadline')) + RETENTION)
   to_waiting(id)
 end
@@ -160,6 +163,7 @@ local function grant(id, worker, lease_s, max_attempts, exhausted)
   end
   redis.call('ZREM', P .. 'waiting:' .. field(id, 'model'), id)
   redis.call('HSETNX', job_key(id), 'started_at', seconds(NOW))
+  redis.call('HDEL', job_key(id), 'step', 'steps')
   redis.call('HSET', job_key(id), 'status', 'running', 'attempt', attempt + 1, 'claimed_at', seconds(NOW),
     'worker', worker, 'lease_until', seconds(NOW + lease_s))
   announce(id, 'running')

@@ -9,7 +9,7 @@ if counted ~= '1' then
   redis.call('HINCRBY', job_key(id), 'uncounted', 1)
 end
 redis.call('HSET', job_key(id), 'status', 'queued')
-redis.call('HDEL', job_key(id), 'lease_until', 'worker', 'claimed_at')
+redis.call('HDEL', job_key(id), 'lease_until', 'worker', 'claimed_at', 'step', 'steps')
 to_waiting(id)
 announce(id, 'queued')
 return 1

@@ -11,6 +11,7 @@ import pytest
 
 from api.app import create_app
 from broker.memory import MemoryPublisher
+from cache.keys import result_address, tenant_scope
 from cache.memory import memory_stores
 from cache.stores import Stores
 from contracts.clock import ManualClock
@@ -59,7 +60,9 @@ class Door:
             warnings=("cut",),
         )
         assert (await self.stores.jobs.succeed(claim.lease, result)).applied
-        await self.stores.results.put(message.key, result)
+        if request.cache != "off":
+            scope = tenant_scope(message.tenant, shared=False)
+            await self.stores.results.put(result_address(message.key, request, scope), result)
         return await self.stores.jobs.get(message.tenant, message.job_id)
 
 

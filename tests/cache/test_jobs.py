@@ -22,6 +22,7 @@ from contracts.jobs import (
     Lease,
     NewJob,
     Priority,
+    Progress,
     Timings,
 )
 from contracts.ports import Busy, Ended, Granted, JobStore, TakenJob
@@ -622,3 +623,45 @@ async def test_a_job_taken_before_its_message_was_confirmed_is_published_all_the
     assert (await jobs.succeed(mine.lease, result())).applied
     world.advance(6.0)
     assert await jobs.sweep(job.id[-1], 10) == ((), ())
+async def test_every_change_is_counted_and_steps_are_remembered(world: World) -> None:
+    jobs, job = world.stores.jobs, new()
+    first = (await jobs.submit(job)).job
+    lease = await claimed(jobs, job.id)
+    running = await jobs.get("public", job.id)
+    assert running.sequence > first.sequence
+    assert running.progress is None
+    for step in (1, 2):
+        assert await jobs.progress(lease, step, 4)
+    drawn = await jobs.get("public", job.id)
+    assert drawn.progress == Progress(step=2, steps=4)
+    assert drawn.sequence == running.sequence + 2
+    assert (await jobs.succeed(lease, result())).applied
+    ended = await jobs.get("public", job.id)
+    assert ended.sequence == drawn.sequence + 1
+    assert not await jobs.progress(lease, 3, 4), "ended: nothing is left to tell"
+    assert await jobs.get("public", job.id) == ended
+
+
+async def test_steps_of_a_lost_lease_are_refused_and_a_new_attempt_begins_without(world: World) -> None:
+    jobs, job = world.stores.jobs, new()
+    lease = await led(jobs, job)
+    await jobs.progress(lease, 3, 4)
+    world.advance(world.settings.lease_s + 1)
+    second = await claimed(jobs, job.id, "w2")
+    assert (await jobs.get("public", job.id)).progress is None
+    assert not await jobs.progress(lease, 4, 4)
+    assert (await jobs.get("public", job.id)).progress is None
+    await jobs.progress(second, 1, 4)
+    assert await jobs.release(second)
+    assert (await jobs.get("public", job.id)).progress is None
+
+
+async def test_followers_see_the_steps_of_their_leader_until_they_lead(world: World) -> None:
+    jobs, leader, follower = world.stores.jobs, new(), new()
+    lease = await led(jobs, leader)
+    await jobs.submit(follower)
+    await jobs.progress(lease, 1, 2)
+    followed = await jobs.get("public", follower.id)
+    assert (followed.progress, followed.sequence) == (Progress(step=1, steps=2), 1)
+    await jobs.fail(lease, FAILURE)
+    assert (await jobs.get("public", follower.id)).progress is None

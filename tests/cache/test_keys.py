@@ -69,6 +69,12 @@ def test_everything_that_changes_pixels_changes_the_key() -> None:
         key(guidance_scale=2.0, negative_prompt="blurred"),
         key(seed=8),
         key(num_images=2),
+        key(output_format="jpeg"),
+        key(output_format="jpeg", output_quality=50),
+        key(output_format="webp"),
+        key(output_format="webp", lossless=True),
+        key(embed_metadata=True),
+        key(embed_metadata=True, prompt="A Red Apple"),
         request_key(REQUEST, SPEC, "tenant:other"),
         request_key(REQUEST, spec("m", "2"), "tenant:public"),
         request_key(REQUEST, SPEC.model_copy(update={"dtype": "float16"}), "tenant:public"),
@@ -99,6 +105,16 @@ def test_a_derived_seed_depends_on_all_but_the_seed() -> None:
     assert derived_seed(REQUEST.model_copy(update={"seed": 99}), SPEC, scope) == seed
     assert derived_seed(REQUEST.model_copy(update={"prompt": "A red  apple"}), SPEC, scope) == seed
     assert derived_seed(REQUEST.model_copy(update={"prompt": "a green apple"}), SPEC, scope) != seed
+
+
+def test_another_format_is_the_same_picture() -> None:
+    seed = derived_seed(REQUEST, SPEC, "tenant:public")
+    for changes in (
+        {"output_format": "webp"},
+        {"output_format": "jpeg", "output_quality": 3},
+        {"embed_metadata": True},
+    ):
+        assert derived_seed(REQUEST.model_copy(update=changes), SPEC, "tenant:public") == seed
 
 
 def test_scopes_cannot_be_forged() -> None:

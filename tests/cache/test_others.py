@@ -10,10 +10,12 @@ import pytest
 
 from cache.blobs import DirectoryBlobStore
 from cache.connection import connect
+from cache.events import parse_change
+from cache.keys import result_address, result_pattern, tenant_scope
 from cache.stores import open_stores
 from cli.services.redis import RedisServer
 from contracts.errors import ImageNotFound, StoreUnavailable
-from contracts.jobs import JobStatus
+from contracts.jobs import CacheStatus, Change, JobStatus, Progress
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
 from contracts.settings import BackendSettings
 from tests.cache.conftest import World
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_watcher_hears_every_change_after_it_began(world: World) -> None:
     jobs, job = world.stores.jobs, new()
     await jobs.submit(job)
-    heard: list[JobStatus] = []
+    heard: list[Change] = []
     async with world.stores.events.watch(job.id) as statuses:
         lease = await led(jobs, new("b" * 64))
         await jobs.succeed(lease, result())
@@ -49,13 +51,35 @@ async def test_followers_are_told_of_their_end(world: World) -> None:
             assert await anext(statuses) is JobStatus.SUCCEEDED
 
 
+async def test_a_watcher_hears_of_steps(world: World) -> None:
+    jobs = world.stores.jobs
+    lease = await led(jobs, new())
+    follower = new()
+    await jobs.submit(follower)
+    async with (
+        world.stores.events.watch(lease.job_id) as own,
+        world.stores.events.watch(follower.id) as others,
+    ):
+        assert await jobs.progress(lease, 1, 4)
+        async with asyncio.timeout(5):
+            assert await anext(own) == Progress(step=1, steps=4)
+            assert await anext(others) == Progress(step=1, steps=4)
+
+
+@pytest.mark.parametrize(
+    "words", ["", "paused", "progress", "progress 1", "progress x 4", "progress 0 0", "\u00b2"]
+)
+def test_what_another_version_says_is_not_understood_and_does_no_harm(words: str) -> None:
+    assert parse_change(words) is None
+
+
 async def test_many_watch_at_once_and_each_hears_only_its_own(world: World) -> None:
     jobs = world.stores.jobs
     submitted = [new(f"{i % 16:x}{i:063d}") for i in range(64)]
     for job in submitted:
         await jobs.submit(job)
 
-    async def watch(job_id: str) -> JobStatus:
+    async def watch(job_id: str) -> Change:
         async with world.stores.events.watch(job_id) as statuses:
             ready.release()
             return await anext(statuses)
@@ -74,6 +98,60 @@ async def test_many_watch_at_once_and_each_hears_only_its_own(world: World) -> N
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
+
+
+def address(key: str = KEY, tenant: str = "public", model: str = "m", revision: str = "1") -> str:
+    request = new().request.model_copy(update={"model": model, "model_revision": revision})
+    return result_address(key, request, tenant_scope(tenant, shared=False))
+
+
+@pytest.mark.parametrize(
+    ("named", "kept"),
+    [
+        ({"key": KEY}, {"b", "c", "d"}),
+        ({"scope": "tenant:public"}, {"d"}),
+        ({"model": "m"}, {"c"}),
+        ({"model": "m", "revision": "1"}, {"b", "c"}),
+        ({"scope": "tenant:public", "model": "m", "revision": "2"}, {"a", "c", "d"}),
+        ({"scope": "tenant:*"}, {"a", "b", "c", "d"}),
+        ({}, set()),
+    ],
+)
+async def test_results_are_purged_by_what_is_named(
+    world: World, named: dict[str, str], kept: set[str]
+) -> None:
+    results = world.stores.results
+    stored = {
+        "a": address(KEY),
+        "b": address("b" * 64, revision="2"),
+        "c": address("c" * 64, model="n"),
+        "d": address("d" * 64, tenant="other"),
+    }
+    for each in stored.values():
+        await results.put(each, result())
+    purged = await results.purge(result_pattern(**named))
+    assert {key[0] for key in purged} == set(stored) - kept
+    assert {name for name, each in stored.items() if await results.get(each)} == kept
+    assert (await results.stats()).entries == len(kept)
+
+
+async def test_the_cache_counts_how_it_took_jobs(world: World) -> None:
+    results = world.stores.results
+    before = await results.stats()
+    for outcome in (CacheStatus.HIT, CacheStatus.HIT, CacheStatus.MISS, CacheStatus.JOINED):
+        results.count(outcome)
+    after = await results.stats()
+    assert (after.hits - before.hits, after.misses - before.misses, after.joined - before.joined) == (2, 1, 1)
+
+
+async def test_a_landed_flight_that_is_forgotten_answers_nobody(world: World) -> None:
+    jobs = world.stores.jobs
+    await jobs.succeed(await led(jobs, new()), result())
+    assert (await jobs.submit(new())).job.cache is CacheStatus.HIT
+    await jobs.forget_landed([KEY, "b" * 64])
+    assert (await jobs.submit(new())).lead
+    await jobs.forget_landed([KEY])
+    assert (await jobs.submit(new())).job.cache is CacheStatus.JOINED, "one in flight goes on"
 
 
 async def test_results_are_kept_for_their_time_and_can_be_deleted(world: World) -> None:

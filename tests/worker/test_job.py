@@ -72,6 +72,7 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     stores, publisher = memory_stores(settings, SystemClock()), MemoryPublisher()
     host = EngineHost(settings)
     batcher, encoder = Batcher(host, settings, SystemClock()), Encoder("png")
+    batcher, encoder = Batcher(host, settings), Encoder()
     leases = Leases(stores.jobs, settings.heartbeat_s)
     runner = JobRunner(stores, publisher, batcher, encoder, leases, SystemClock())
     taker = Taker("w", "fake", stores, publisher, runner, batcher)

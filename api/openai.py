@@ -1,0 +1,193 @@
+"""OpenAI's Images API (https://platform.openai.com/docs/api-reference/images/create) in terms of jobs. Shapes and translation; pure.
+
+What OpenAI defines and a diffusion model has no use for (quality, style, moderation, who the user is) is taken and not read. What it
+would have to read and cannot do (transparency, other formats) is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.normalise import invalid
+from api.schemas import JobRequest, Wire
+from contracts.errors import InvalidRequest, RequestError
+from contracts.jobs import ImageRef, OutputFormat
+
+_SIZE: Final = re.compile(r"(\d{1,9})x(\d{1,9})\Z", re.ASCII)
+_NAMES: Final = {
+    "num_images": "n",
+    "width": "size",
+    "height": "size",
+    "output_quality": "output_compression",
+}
+"""What our fields are called there."""
+
+
+class ImagesRequest(BaseModel):
+    """The body of `POST /v1/images/generations`."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        frozen=True,
+        json_schema_extra={"examples": [{"prompt": "a red apple", "n": 1, "response_format": "url"}]},
+    )
+
+    prompt: str = Field(description="What the picture should show.")
+    model: str | None = Field(default=None, description="One of `GET /v1/models`.")
+    n: int | None = Field(default=None, description="Pictures to draw.")
+    size: str | None = Field(default=None, description="`WIDTHxHEIGHT` in pixels, or `auto`.")
+    response_format: Literal["url", "b64_json"] | None = Field(
+        default=None, description="By default `b64_json`."
+    )
+    output_format: OutputFormat | None = None
+    output_compression: int | None = Field(
+        default=None, description="0 to 100: the quality of jpeg and webp."
+    )
+    background: Literal["auto", "opaque"] | None = Field(default=None, description="Not read: always opaque.")
+    quality: str | None = Field(default=None, description="Not read.")
+    style: str | None = Field(default=None, description="Not read.")
+    moderation: str | None = Field(default=None, description="Not read.")
+    user: str | None = Field(default=None, description="Not read.")
+    safety_identifier: str | None = Field(default=None, description="Not read.")
+    stream: bool | None = Field(default=None, description="Answer with server-sent events.")
+    partial_images: int | None = Field(
+        default=None, description="0 to 3: the most that may come before the picture. The engine gives none."
+    )
+    negative_prompt: str | None = Field(default=None, description="Ours: what the picture should not show.")
+    num_inference_steps: int | None = Field(default=None, description="Ours: denoising steps.")
+    guidance_scale: float | None = Field(default=None, description="Ours: classifier-free guidance.")
+    seed: int | Literal["random"] | None = Field(
+        default=None,
+        description="Ours: by default derived from the request, so that equal requests are equal.",
+    )
+
+
+EXPECTED: Final = {
+    "prompt": "a string",
+    "model": "a string",
+    "n": "an integer",
+    "size": "WIDTHxHEIGHT or auto",
+    "response_format": "url or b64_json",
+    "output_format": "png, jpeg or webp",
+    "output_compression": "an integer",
+    "background": "auto or opaque",
+    "quality": "a string",
+    "style": "a string",
+    "moderation": "a string",
+    "user": "a string",
+    "safety_identifier": "a string",
+    "stream": "true or false",
+    "partial_images": "an integer",
+    "negative_prompt": "a string",
+    "num_inference_steps": "an integer",
+    "guidance_scale": "a finite number",
+    "seed": 'an integer or "random"',
+}
+
+
+class ImageData(Wire):
+    """One picture: its address, or its bytes in base64."""
+
+    url: str | None = None
+    b64_json: str | None = None
+
+
+class ImagesAnswer(Wire):
+    created: int
+    background: Literal["opaque"] = "opaque"
+    data: list[ImageData]
+    output_format: OutputFormat
+    size: str
+
+
+class TokenDetails(Wire):
+    image_tokens: int = 0
+    text_tokens: int = 0
+
+
+class Usage(Wire):
+    """OpenAI counts tokens; we count none."""
+
+    input_tokens: int = 0
+    input_tokens_details: TokenDetails = TokenDetails()
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class CompletedEvent(Wire):
+    """Event `image_generation.completed`: one picture of a streamed answer."""
+
+    type: Literal["image_generation.completed"] = "image_generation.completed"
+    b64_json: str
+    background: Literal["opaque"] = "opaque"
+    created_at: int
+    output_format: OutputFormat
+    quality: Literal["auto"] = "auto"
+    size: str
+    usage: Usage = Usage()
+
+
+def to_job(body: ImagesRequest) -> JobRequest:
+    """The job that `body` asks for. Raises `RequestError` (400)."""
+    width = height = None
+    if body.size not in (None, "auto"):
+        found = _SIZE.match(body.size or "")
+        if found is None:
+            raise as_openai(invalid([("size", "size must be WIDTHxHEIGHT in pixels, or auto.")]))
+        width, height = int(found[1]), int(found[2])
+    if body.partial_images is not None and not 0 <= body.partial_images <= 3:
+        raise as_openai(invalid([("partial_images", "partial_images must be between 0 and 3.")]))
+    compression = body.output_compression
+    if compression is not None and not 0 <= compression <= 100:
+        raise as_openai(invalid([("output_compression", "output_compression must be between 0 and 100.")]))
+    return JobRequest(
+        prompt=body.prompt,
+        model=body.model,
+        negative_prompt=body.negative_prompt,
+        width=width,
+        height=height,
+        num_inference_steps=body.num_inference_steps,
+        guidance_scale=body.guidance_scale,
+        seed=body.seed,
+        num_images=body.n,
+        output_format=body.output_format,
+        output_quality=None if compression is None else max(1, compression),
+    )
+
+
+def as_openai(error: InvalidRequest) -> RequestError:
+    """A bad value as OpenAI answers it: 400, which its client raises as `BadRequestError`, with its own field names."""
+    faults: list[dict[str, Any]] = (error.details or {}).get("faults", [])
+    named = [_named(fault["param"], fault["message"]) for fault in faults]
+    first = named[0] if named else (error.param, error.message)
+    details = {"faults": [{"param": param, "message": message} for param, message in named]}
+    return RequestError(first[1], param=first[0], details=details)
+
+
+def _named(param: str, message: str) -> tuple[str, str]:
+    theirs = _NAMES.get(param, param)
+    if theirs == "size":
+        return theirs, f"size: {message}"
+    return theirs, theirs + message.removeprefix(param) if message.startswith(param) else message
+
+
+def answer(
+    created: float, images: Iterable[ImageRef], data: Iterable[ImageData], format_: OutputFormat
+) -> ImagesAnswer:
+    first = next(iter(images))
+    return ImagesAnswer(created=int(created), data=list(data), output_format=format_, size=size_of(first))
+
+
+def size_of(image: ImageRef) -> str:
+    return f"{image.width}x{image.height}"
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,49 @@
+"""`/v1/jobs/{id}/events`: what becomes of a job, as it happens."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
+from starlette.responses import Response
+
+from api.routes.jobs import known
+from api.services import PUBLIC_TENANT, Wired, failures
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_EXAMPLE = (
+    'event: snapshot\nid: 0\ndata: {"id": "job_01hf7yat00f3q8m2k5t9v1x4za7", "status": "queued"}\n\n'
+    'event: status\nid: 1\ndata: {"id": "job_01hf7yat00f3q8m2k5t9v1x4za7", "status": "running"}\n\n'
+    'event: progress\nid: 2\ndata: {"step": 1, "steps": 4}\n\n'
+    'event: output\ndata: {"images": [{"url": "/v1/images/0f.png"}]}\n\n'
+    'event: status\nid: 3\ndata: {"id": "job_01hf7yat00f3q8m2k5t9v1x4za7", "status": "succeeded"}\n\n'
+)
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Follow a job",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Server-sent events: `snapshot` (the job) first, then `status`, `progress` and `output` as they "
+            "happen. Ends after a terminal `status`.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        },
+        204: {"description": "All has been told already; do not come back."},
+        **failures(404, 410, 422, 503),
+    },
+)
+async def events(
+    request: Request,
+    services: Wired,
+    job_id: str,
+    last_event_id: Annotated[
+        str | None, Header(description="The `id` of the last event seen: only what came after it is told.")
+    ] = None,
+) -> Response:
+    """Server-sent events. A stream that breaks is resumed with `Last-Event-ID`, on any process, without a gap."""
+    job = await services.stores.jobs.get(PUBLIC_TENANT, known(job_id))
+    headless = bool(request.scope["state"]["headless"])
+    return services.streams.of(PUBLIC_TENANT, job, last_event_id, headless=headless)

@@ -1,0 +1,168 @@
+"""`POST /v1/images/generations`: OpenAI's Images API over the same jobs. Held until the pictures are there."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from api import errors
+from api.body import checked
+from api.openai import (
+    EXPECTED,
+    CompletedEvent,
+    ImageData,
+    ImagesAnswer,
+    ImagesRequest,
+    answer,
+    as_openai,
+    b64,
+    size_of,
+    to_job,
+)
+from api.services import PUBLIC_TENANT, Services, Wired, failures
+from api.stream import BEAT, Put, sse
+from contracts.errors import (
+    DarkroomError,
+    GenerationFailed,
+    InvalidRequest,
+    JobCanceled,
+    JobExpired,
+    TooManyStreams,
+)
+from contracts.jobs import Job, JobResult, JobStatus
+from telemetry.logs import get_logger
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+
+GRACE_S: Final = 10.0
+"""A job ends by its deadline and one sweep; then nobody is held any more."""
+
+log = get_logger(__name__)
+
+
+async def _body(request: Request) -> ImagesRequest:
+    try:
+        return await checked(request, ImagesRequest, EXPECTED)
+    except InvalidRequest as error:
+        raise as_openai(error) from None
+
+
+@router.post(
+    "/generations",
+    summary="Generate pictures as OpenAI does",
+    response_class=Response,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": ImagesRequest.model_json_schema()}},
+        }
+    },
+    responses={
+        200: {
+            "model": ImagesAnswer,
+            "description": "The pictures; with `stream`, server-sent events.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **failures(400, 404, 408, 409, 413, 415, 502, 503),
+    },
+)
+async def generations(
+    request: Request, services: Wired, body: Annotated[ImagesRequest, Depends(_body)]
+) -> Response:
+    """For OpenAI's clients: point their `base_url` at `/v1`. Bad values are 400 here, as they are there."""
+    wanted = to_job(body)
+    try:
+        job = await services.jobs.submit(PUBLIC_TENANT, wanted)
+    except InvalidRequest as error:
+        raise as_openai(error) from None
+    if body.stream:
+        return services.streams.open(_streamed(services, job, errors.request_id_of(request.scope)))
+    result = _result(await _ended(request, services, job))
+    data = []
+    for image in result.images:
+        if body.response_format == "url":
+            data.append(ImageData(url=f"{_base(request, services)}/v1/images/{image.name}"))
+        else:
+            data.append(ImageData(b64_json=b64(await services.stores.blobs.get(image.name))))
+    view = answer(job.created_at, result.images, data, job.request.output_format)
+    return Response(
+        view.model_dump_json(exclude_none=True),
+        headers={"X-Job-ID": job.id},
+        media_type="application/json",
+    )
+
+
+async def _ended(request: Request, services: Services, job: Job) -> Job:
+    """The job once it has ended. One that still waits for its turn is canceled when its only reader leaves."""
+    if job.status.terminal:
+        return job
+    try:
+        wait_s = services.settings.job_ttl_s + GRACE_S
+        ended = await services.waiters.until_terminal(request, PUBLIC_TENANT, job.id, wait_s)
+    except ClientDisconnect:
+        await _abandon(services, job)
+        raise
+    if ended is None:
+        await _abandon(services, job)
+        raise TooManyStreams("No more requests can be held; submit a job and poll it.")
+    return ended
+
+
+async def _abandon(services: Services, job: Job) -> None:
+    try:
+        now = await services.stores.jobs.get(PUBLIC_TENANT, job.id)
+        if now.status is JobStatus.QUEUED:
+            await services.jobs.cancel(PUBLIC_TENANT, job.id)
+    except DarkroomError as error:
+        log.warning("abandoned_job_left", job_id=job.id, code=error.code)
+
+
+def _result(job: Job) -> JobResult:
+    """The pictures. Raises what became of the job instead."""
+    if job.result is not None:
+        return job.result
+    if job.failure is not None:
+        raise GenerationFailed(
+            job.failure.message,
+            details={"job_id": job.id, "code": job.failure.code, "retryable": job.failure.retryable},
+        )
+    if job.status is JobStatus.CANCELED:
+        raise JobCanceled("The job was canceled.", details={"job_id": job.id})
+    raise JobExpired("The picture was not drawn in time.", details={"job_id": job.id})
+
+
+def _streamed(services: Services, job: Job, request_id: str) -> Any:
+    """The writer of a streamed answer: a completed event for each picture, or an `error` event."""
+
+    async def write(put: Put) -> None:
+        ended = job
+        try:
+            async with aclosing(services.streams.readings(PUBLIC_TENANT, job.id)) as readings:
+                async for ended, _ in readings:
+                    if not ended.status.terminal:
+                        await put(BEAT)
+            for image in _result(ended).images:
+                event = CompletedEvent(
+                    b64_json=b64(await services.stores.blobs.get(image.name)),
+                    created_at=int(ended.finished_at or ended.created_at),
+                    output_format=ended.request.output_format,
+                    size=size_of(image),
+                )
+                await put(sse(event.type, event.model_dump_json()))
+        except DarkroomError as error:
+            body = {"type": "error", **errors.body(error, request_id)}
+            await put(sse("error", json.dumps(body)))
+
+    return write
+
+
+def _base(request: Request, services: Services) -> str:
+    """Where clients reach us: as the operator says, else as this one did."""
+    if services.settings.public_url:
+        return services.settings.public_url.rstrip("/")
+    return str(request.base_url).rstrip("/")

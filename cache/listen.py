@@ -1,0 +1,44 @@
+"""Listening to Redis channels: one connection of its own, subscribed before the first message is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from cache.connection import reaching
+
+LISTEN_S: Final = 1.0
+
+
+async def subscribe(client: Redis, channels: Sequence[str], what: str, timeout_s: float) -> PubSub:
+    """A subscription that is in force. Raises `StoreUnavailable`."""
+    pubsub = client.pubsub()
+    try:
+        async with reaching(what, timeout_s):
+            await pubsub.subscribe(*channels)
+            for _ in channels:
+                # In force once the server has said so.
+                await pubsub.get_message(timeout=timeout_s)
+    except BaseException:
+        await pubsub.aclose()  # type: ignore[no-untyped-call]
+        raise
+    return pubsub
+
+
+async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
+    """Hand every message to `hear`; returns when the connection is lost, and closes it in any case."""
+    try:
+        while True:
+            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S)
+            if message is not None:
+                hear(message["data"])
+    except (RedisError, OSError):
+        return
+    finally:
+        with suppress(RedisError, OSError):
+            await pubsub.aclose()  # type: ignore[no-untyped-call]

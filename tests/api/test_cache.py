@@ -1,0 +1,107 @@
+"""Cache control by request, and the operator's view of the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import Door
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_every_answer_says_how_the_cache_took_it(door: Door) -> None:
+    miss = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    joined = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    await door.work()
+    hit = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    for response, expected in ((miss, "miss"), (joined, "joined"), (hit, "hit")):
+        assert response.headers["x-cache"] == expected == response.json()["cache"]
+        read = await door.http.get(response.headers["location"])
+        assert read.headers["x-cache"] == expected
+    assert len({response.headers["x-cache-key"] for response in (miss, joined, hit)}) == 1
+
+
+async def test_refresh_computes_anew_and_fills_the_cache(door: Door) -> None:
+    await door.submit()
+    await door.work()
+    assert (await door.submit(cache="refresh"))["cache"] == "miss"
+    assert (await door.submit(cache="refresh"))["cache"] == "joined", "fresh enough: it is being computed"
+    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    assert response.json()["cache"] == "hit", "others are served meanwhile"
+    await door.work()
+    assert len(door.publisher.published) == 2
+    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple", "cache": "use"})
+    assert response.json()["cache"] == "hit"
+
+
+async def test_off_shares_nothing_and_leaves_nothing(door: Door) -> None:
+    first, second = await door.submit(cache="off"), await door.submit(cache="off")
+    assert first["cache"] == second["cache"] == "miss"
+    assert first["request"]["seed"] == second["request"]["seed"], "the same picture all the same"
+    for message in door.publisher.published:
+        await door.work(message)
+    assert (await door.submit())["cache"] == "miss"
+    await door.work()
+    assert (await door.submit(cache="off"))["cache"] == "miss"
+
+
+async def test_the_operator_sees_hits_and_size(door: Door) -> None:
+    assert (await door.http.get("/v1/cache")).json()["hit_rate"] is None
+    await door.submit()
+    await door.submit()
+    await door.work()
+    for _ in range(2):
+        await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    view = (await door.http.get("/v1/cache")).json()
+    assert (view["hits"], view["misses"], view["joined"], view["entries"]) == (2, 1, 1, 1)
+    assert (view["hit_rate"], view["saved_rate"]) == (0.5, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("params", "purged"),
+    [
+        ({"model": "m"}, 1),
+        ({"model": "m", "revision": "1"}, 1),
+        ({"model": "m", "revision": "2"}, 0),
+        ({"tenant": "public"}, 1),
+        ({"tenant": "*"}, 0),
+        ({"tenant": "public", "model": "n"}, 0),
+    ],
+)
+async def test_a_purge_forgets_what_it_names(door: Door, params: dict[str, str], purged: int) -> None:
+    await door.submit()
+    await door.work()
+    response = await door.http.delete("/v1/cache", params=params)
+    assert response.json() == {"purged": purged}
+    again = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    assert again.json()["cache"] == ("miss" if purged else "hit")
+
+
+async def test_a_purge_by_key(door: Door) -> None:
+    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    await door.work()
+    key = response.headers["x-cache-key"]
+    assert (await door.http.delete("/v1/cache", params={"key": key})).json() == {"purged": 1}
+    assert (await door.submit())["cache"] == "miss"
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({}, "key"),
+        ({"key": "x"}, "key"),
+        ({"key": "*"}, "key"),
+        ({"model": ""}, "model"),
+        ({"tenant": "x" * 201}, "tenant"),
+    ],
+)
+async def test_a_purge_of_nothing_in_particular_is_refused(door: Door, params: Any, field: str) -> None:
+    response = await door.http.delete("/v1/cache", params=params)
+    assert (response.status_code, response.json()["error"]["param"]) == (422, field)
+
+
+async def test_a_cache_mode_that_is_none_is_refused(door: Door) -> None:
+    response = await door.http.post("/v1/jobs", json={"prompt": "a", "cache": "no"})
+    assert response.json()["error"]["message"] == "cache must be use, refresh or off."

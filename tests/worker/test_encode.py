@@ -1,0 +1,152 @@
+"""Pixels to files: what is lossless is, nothing is told that was not asked for, and readers find what was."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from contracts.engine import Pixels
+from contracts.jobs import GenerationRequest
+from worker.encode import Encoded, Encoder, Output, encode
+from worker.png import png
+
+REQUEST = GenerationRequest(
+    model="m", prompt="a red apple", width=48, height=32, num_inference_steps=4, guidance_scale=7.5, seed=7
+)
+# What AUTOMATIC1111's reader looks for in the last line (modules/infotext_utils.py).
+PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+
+
+def picture(width: int = 48, height: int = 32) -> Pixels:
+    """Smooth, with a little grain: what encoders are made for."""
+    y, x = np.mgrid[:height, :width]
+    grain = np.random.default_rng(0).integers(0, 4, (height, width, 3))
+    rgb = np.stack([x * 5, y * 7, (x + y) * 3], axis=-1) % 250 + grain
+    return Pixels(width, height, rgb.astype(np.uint8).tobytes())
+
+
+def opened(file: Encoded) -> Image.Image:
+    image = Image.open(io.BytesIO(file.data))
+    image.load()
+    return image
+
+
+def array(pixels: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.frombuffer(pixels.rgb, np.uint8).reshape(pixels.height, pixels.width, 3)
+
+
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))))
+def test_a_png_is_its_pixels_to_every_reader(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+    data = png(rgb)
+    image = Image.open(io.BytesIO(data))
+    image.verify()  # checksums of all chunks
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), rgb)
+    seen = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert seen is not None
+    assert np.array_equal(cv2.cvtColor(seen, cv2.COLOR_BGR2RGB), rgb)
+
+
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [
+        (Output("png"), "PNG"),
+        (Output("jpeg"), "JPEG"),
+        (Output("webp"), "WEBP"),
+        (Output("webp", lossless=True), "WEBP"),
+    ],
+)
+def test_each_format_is_what_it_says_and_looks_like_its_pixels(output: Output, kind: str) -> None:
+    pixels = picture()
+    file = encode(pixels, output)
+    image = opened(file)
+    assert (image.format, image.size) == (kind, (48, 32))
+    assert file.content_type == f"image/{output.format}" == Image.MIME[kind]
+    assert file.encode_ms > 0
+    difference = np.asarray(image.convert("RGB")).astype(int) - array(pixels)
+    if output.format == "png" or output.lossless:
+        assert not difference.any()
+    else:
+        assert np.abs(difference).mean() < 12
+
+
+@pytest.mark.parametrize("format_", ["jpeg", "webp"])
+def test_quality_buys_bytes_and_likeness(format_: str) -> None:
+    pixels = picture(256, 256)
+    files = [encode(pixels, Output(format_, quality)) for quality in (10, 50, 95)]
+    sizes = [len(file.data) for file in files]
+    assert sizes == sorted(set(sizes))
+    errors = [np.abs(np.asarray(opened(file)).astype(int) - array(pixels)).mean() for file in files]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_an_unknown_format_is_an_error() -> None:
+    with pytest.raises(ValueError, match="gif"):
+        encode(picture(), Output("gif"))
+
+
+@pytest.mark.parametrize("format_", ["png", "jpeg", "webp"])
+def test_a_file_tells_nothing_unless_asked(format_: str) -> None:
+    request = REQUEST.model_copy(update={"output_format": format_})
+    file = encode(picture(), Output.of(request, 0))
+    image = opened(file)
+    assert not image.getexif()
+    assert {"parameters", "exif", "comment"}.isdisjoint(image.info)
+    assert b"apple" not in file.data
+
+
+def told(image: Image.Image) -> str:
+    if image.format == "PNG":
+        text = image.info["parameters"]
+        assert isinstance(text, str)
+        return text
+    comment = image.getexif().get_ifd(0x8769)[0x9286]
+    assert comment.startswith(b"UNICODE\0")
+    decoded: str = comment[8:].decode("utf-16-be")
+    return decoded
+
+
+@pytest.mark.parametrize("format_", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("prompt", ["a red apple", "Äpfel, ☂ und 🍎\nzwei Zeilen"])
+def test_embedded_parameters_are_read_as_a1111_reads_them(format_: str, prompt: str) -> None:
+    request = REQUEST.model_copy(
+        update={
+            "prompt": prompt,
+            "negative_prompt": "blurred, dark",
+            "model": "house: v1, final",
+            "output_format": format_,
+            "embed_metadata": True,
+        }
+    )
+    pixels = picture()
+    file = encode(pixels, Output.of(request, 2))
+    image = opened(file)
+    *lines, last = told(image).split("\n")
+    assert "\n".join(lines) == f"{prompt}\nNegative prompt: blurred, dark"
+    assert dict(PAIR.findall(last)) == {
+        "Steps": "4",
+        "CFG scale": "7.5",
+        "Seed": "9",
+        "Size": "48x32",
+        "Model": '"house: v1, final"',
+        "Version": "Darkroom",
+    }
+    if format_ == "png":
+        assert np.array_equal(np.asarray(image), array(pixels))
+
+
+@pytest.mark.anyio
+async def test_an_encoder_writes_each_picture_as_asked(anyio_backend: str) -> None:
+    encoder = Encoder()
+    try:
+        files = [await encoder.encode(picture(), Output(format_)) for format_ in ("png", "jpeg", "webp")]
+    finally:
+        encoder.close()
+    assert [opened(file).format for file in files] == ["PNG", "JPEG", "WEBP"]

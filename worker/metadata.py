@@ -1,0 +1,48 @@
+"""The parameters of a picture as text inside its file, as AUTOMATIC1111's web UI writes and most tools read them.
+
+The form is the one that its reader parses (`parse_generation_parameters` in modules/infotext_utils.py of
+https://github.com/AUTOMATIC1111/stable-diffusion-webui): the prompt, then `Negative prompt: ...` where there is one, then one line of
+`Name: value` pairs. PNG holds it as the text `parameters`, JPEG and WebP as Exif's UserComment.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from PIL import Image
+
+from contracts.jobs import GenerationRequest
+
+KEYWORD: Final = "parameters"
+_EXIF_IFD: Final = 0x8769
+_USER_COMMENT: Final = 0x9286
+
+
+def parameters(request: GenerationRequest, index: int) -> str:
+    """The text for picture `index` of the request."""
+    lines = [request.prompt]
+    if request.negative_prompt:
+        lines.append(f"Negative prompt: {request.negative_prompt}")
+    values = {
+        "Steps": request.num_inference_steps,
+        "CFG scale": request.guidance_scale,
+        "Seed": request.image_seed(index),
+        "Size": f"{request.width}x{request.height}",
+        "Model": request.model,
+        "Version": "Darkroom",
+    }
+    lines.append(", ".join(f"{name}: {_quoted(str(value))}" for name, value in values.items()))
+    return "\n".join(lines)
+
+
+def exif(text: str) -> bytes:
+    """Exif data with `text` as its UserComment (Exif 2.32, 4.6.5: eight bytes that name the code, then UTF-16)."""
+    data = Image.Exif()
+    data.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
+    return data.tobytes()
+
+
+def _quoted(value: str) -> str:
+    # As the reader unquotes it.
+    return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ',\n:"') else value
