@@ -154,7 +154,8 @@ class Processor:
         if attn.residual_connection:
             mixed = mixed + hidden_states
         factor = attn.rescale_output_factor
-        return mixed if factor == 1 else mixed / factor
+        scaled: torch.Tensor = mixed if factor == 1 else mixed / factor
+        return scaled
 
 
 def fuse_projections(unet: Any) -> None:

@@ -61,7 +61,7 @@ def read(folder: Path) -> Checkpoint:
             count += sum(_numel(each["shape"]) for each in tensors.values())
             stored += path.stat().st_size
         parameters[name] = count
-    missing = [name for name in _NEEDED if name not in index]
+    missing = [name for name in _NEEDED if not (index.get(name) or [None])[0]]
     if missing:
         raise CannotLoad(f"{folder / 'model_index.json'} names no {missing[0]}.")
     return Checkpoint(folder, variant, parameters, stored)

@@ -82,14 +82,14 @@ class Peak(TorchDispatchMode):
 
 
 def _key(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def peak_of(run: Callable[[], Any]) -> int:
     """The peak of what `run` makes, bytes."""
     with torch.inference_mode(), Peak() as counted:
         run()
-    return counted.peak_bytes
+    return int(counted.peak_bytes)
 
 
 def per_image(unet: Any, vae: Any, side: int, factor: int, tokens: int) -> tuple[int, int]:
