@@ -107,8 +107,8 @@ def test_packages_for_cuda_are_called_with_their_own_layout(
 
     def by_tokens(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         shapes.append(q.shape)
-        parts = (each.transpose(1, 2) for each in (q, k, v))
-        return F.scaled_dot_product_attention(*parts).transpose(1, 2)
+        turned = [each.transpose(1, 2) for each in (q, k, v)]
+        return F.scaled_dot_product_attention(turned[0], turned[1], turned[2]).transpose(1, 2)
 
     def by_heads(
         q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, tensor_layout: str, is_causal: bool

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 
 from contracts.settings import WorkerSettings
-from worker.engine import checkpoint, loading
+from worker.engine import checkpoint
 from worker.engine.device import Device
 from worker.engine.diffusers import DiffusersEngine
 from worker.engine.errors import CannotLoad
@@ -117,9 +118,7 @@ def test_half_precision_files_are_taken_where_they_are(folder: Path) -> None:
 
 def test_too_little_memory_is_told_before_the_weights_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "free_bytes", lambda _: 30 << 20)
-    monkeypatch.setattr(
-        loading.DiffusionPipeline, "from_pretrained", lambda *_, **__: pytest.fail("it was read")
-    )
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *_, **__: pytest.fail("it was read"))
     with pytest.raises(CannotLoad, match=r"its weights take 41 MiB, .* and 30 MiB are free"):
         DiffusersEngine(WorkerSettings(model=str(MODEL), device="cpu"), "emoji-turbo").load()
 
@@ -144,7 +143,7 @@ def test_a_model_that_is_nowhere(model: str, says: str, monkeypatch: pytest.Monk
     def offline(**_: object) -> str:
         raise OSError("We couldn't connect to the hub.\nmore")
 
-    monkeypatch.setattr(loading.DiffusionPipeline, "download", offline)
+    monkeypatch.setattr(DiffusionPipeline, "download", offline)
     with pytest.raises(CannotLoad, match=says):
         DiffusersEngine(WorkerSettings(model=model, device="cpu"), "x").load()
 

@@ -22,7 +22,7 @@ from worker.engine.precision import Int8Conv2d, Int8Linear, quantise, size_bytes
 GIB = 1 << 30
 
 
-def layers() -> nn.Module:
+def layers() -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(
         nn.Conv2d(32, 64, 3, padding=1, stride=2),
@@ -148,7 +148,11 @@ def test_what_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, Any]] = []
 
     def told(name: str, answer: Any) -> Callable[..., Any]:
-        return lambda *args, **_: calls.append((name, args)) or answer
+        def call(*args: Any, **_: Any) -> Any:
+            calls.append((name, args))
+            return answer
+
+        return call
 
     fake = {
         "get_device_name": "A Card",

@@ -16,6 +16,7 @@ from worker.engine import attention, precision, quality
 from worker.engine.decode import decode
 from worker.engine.device import keep_memory, pick
 from worker.engine.loading import Loaded, Loader
+from worker.engine.memory import Plan
 from worker.engine.profiles import profile_of
 from worker.engine.samples import Denoiser, Sample
 from worker.engine.schedule import sampler_of
@@ -41,6 +42,7 @@ class DiffusersEngine:
         keep_memory()
         loaded = Loader(settings, self._device, self._dtype, profile_of(self._name)).load()
         pipeline = self._pipeline = loaded.pipeline
+        self._plan = loaded.plan
         self._kernel = attention.install(pipeline.unet, settings.attention)
         self._encoder = PromptEncoder(pipeline, settings.prompt_cache)
         self._denoiser = Denoiser(pipeline, sampler_of(pipeline.scheduler), self._encoder)
@@ -57,6 +59,11 @@ class DiffusersEngine:
             self._draw(spec, ["warm up"] * size, steps=1)
         log.info("engine_ready", **self._about(loaded, spec))
         return spec
+
+    @property
+    def plan(self) -> Plan:
+        """What was to be expected of memory before the weights were read."""
+        return self._plan
 
     @property
     def prompts(self) -> PromptEncoder:

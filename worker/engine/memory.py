@@ -54,7 +54,7 @@ class Peak(TorchDispatchMode):
     """Counts bytes of storages made inside: `peak_bytes` is the most that lived at one time."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = 0
         self.peak_bytes = 0
         self._seen: set[int] = set()

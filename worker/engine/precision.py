@@ -49,7 +49,7 @@ class Int8Linear(Int8Weight):
 class Int8Conv2d(Int8Weight):
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(layer)
-        self._how = (layer.stride, layer.padding, layer.dilation, layer.groups)
+        self._how: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.conv2d(x, self.weight, self.bias, *self._how)
