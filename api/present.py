@@ -108,6 +108,7 @@ def model_view(served: ServedModel, settings: ApiSettings) -> ModelView:
         description=spec.description,
         revision=spec.revision,
         dtype=spec.dtype,
+        attention=spec.attention,
         default_width=spec.default_width,
         default_height=spec.default_height,
         size_multiple=spec.size_multiple,

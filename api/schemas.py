@@ -265,6 +265,7 @@ class ModelView(Wire):
     description: str
     revision: str
     dtype: str
+    attention: str
     default_width: int
     default_height: int
     size_multiple: int

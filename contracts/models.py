@@ -40,6 +40,8 @@ class ModelSpec(Frozen):
     description: str = ""
     device: str = "cpu"
     """The kind of device that it was loaded on, as its maker names it."""
+    attention: str = ""
+    """The kernel that computes attention; empty where there is none."""
 
 
 class WorkerInfo(Frozen):

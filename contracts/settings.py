@@ -128,3 +128,17 @@ class WorkerSettings(BackendSettings):
     """Where `/metrics` of the worker listens; 0: nowhere."""
     prompt_cache: Count = 256
     """Texts whose embeddings the engine keeps, so that the same prompt with another seed is not encoded again."""
+    attention: Literal["auto", "flash", "xformers", "sdpa", "sage", "math"] = "auto"
+    """The kernel of the UNet's attention. What cannot run here stops the worker, with the reason."""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """The arithmetic: by default float16 on an accelerator, float32 on a CPU."""
+    quantise: Literal["none", "int8"] = "none"
+    """`int8`: weights of UNet and text encoders in eight bits, a quarter of float32's; computed in `precision`."""
+    quality_floor_db: Annotated[float, Field(ge=0)] = 20.0
+    """Quantised weights whose pictures differ more than this from the model's own (PSNR, golden prompts) are refused."""
+    quality_prompts: Path | None = None
+    """Golden prompts, one a line; by default four of ours."""
+    vae: str = "model"
+    """The decoder: the model's own, `tiny` (TAESD from the hub, of the model's family), or another's folder or hub id."""
+    compile: bool = False
+    """Compile the UNet's repeated blocks at the start. Minutes, once for each machine; needs a C++ compiler."""

@@ -37,6 +37,9 @@ BATCH_SIZE = Histogram(
 )
 BATCH_SECONDS = Histogram("darkroom_batch_seconds", "A batch on the device.", ["model"], buckets=_LATENCY_S)
 ENCODE_SECONDS = Histogram("darkroom_encode_seconds", "Encoding one image.", buckets=_LATENCY_S)
+ENGINE_INFO = Gauge(
+    "darkroom_engine_info", "1: the engine as it was loaded.", ["model", "device", "dtype", "attention"]
+)
 ENGINE_RESTARTS = Counter(
     "darkroom_engine_restarts_total", "Engine processes replaced, by cause.", ["model", "cause"]
 )

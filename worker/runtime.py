@@ -102,6 +102,8 @@ class Runtime:
         taking = asyncio.create_task(self._taker.run(), name="taker")
         self._tasks = [batching, beating, taking, asyncio.create_task(leases.run(), name="leases")]
         log.info("worker_ready", worker=self._id, model=self._spec.name, revision=self._spec.revision)
+        spec = self._spec
+        metrics.ENGINE_INFO.labels(spec.name, spec.device, spec.dtype, spec.attention).set(1)
         return self._spec
 
     async def _remember(self) -> None:

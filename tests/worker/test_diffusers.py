@@ -276,9 +276,8 @@ def test_what_is_no_picture_is_a_fault_of_its_image_alone(value: float, says: st
 
 @pytest.fixture
 def half() -> DiffusersEngine:
-    settings = WorkerSettings(model=str(MODELS / "emoji-turbo"), device="cpu", max_batch=4)
+    settings = WorkerSettings(model=str(MODELS / "emoji-turbo"), device="cpu", precision="bfloat16")
     engine = DiffusersEngine(settings, "emoji-turbo")
-    engine._dtype = torch.bfloat16
     engine.load()
     return engine
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
 
 import torch
-from diffusers import DiffusionPipeline, EulerDiscreteScheduler
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
 from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
 from contracts.errors import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
+from worker.engine import attention, precision, quality
 from worker.engine.decode import decode
+from worker.engine.device import keep_memory, pick
+from worker.engine.loading import Loaded, Loader
+from worker.engine.memory import Plan
 from worker.engine.profiles import profile_of
 from worker.engine.samples import Denoiser, Sample
 from worker.engine.schedule import sampler_of
@@ -29,50 +26,58 @@ log = get_logger(__name__)
 
 
 class DiffusersEngine:
-    """The `ImageEngine` on torch: half precision with xformers or fused attention on CUDA, single precision on a CPU."""
+    """The `ImageEngine` on torch: half precision on an accelerator, single precision on a CPU, unless told otherwise."""
 
     def __init__(self, settings: WorkerSettings, name: str) -> None:
         self._settings = settings
         self._name = name
         self._samples: dict[int, Sample] = {}
-        device = settings.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._device = device
-        self._dtype = torch.float16 if device == "cuda" else torch.float32
+        self._device = pick(settings.device)
+        self._dtype = self._device.dtype(settings.precision)
 
     def load(self) -> ModelSpec:
-        torch.set_num_threads(self._settings.torch_threads)
-        diffusers_logging.disable_progress_bar()
-        transformers_logging.disable_progress_bar()
-        folder, revision = self._fetch()
-        profile = profile_of(self._name)
-        pipeline: Any = DiffusionPipeline.from_pretrained(
-            folder, dtype=self._dtype, local_files_only=True, variant=_variant(folder)
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        if profile.distilled:
-            pipeline.scheduler = EulerDiscreteScheduler.from_config(
-                pipeline.scheduler.config, timestep_spacing="trailing"
-            )
-        self._pipeline = pipeline.to(self._device)
-        if self._device == "cuda":
-            self._use_xformers()
-        self._encoder = PromptEncoder(pipeline, self._settings.prompt_cache)
+        """Raises `worker.engine.errors.CannotLoad`, which says what is wrong and what to do."""
+        settings = self._settings
+        torch.set_num_threads(settings.torch_threads)
+        keep_memory()
+        loaded = Loader(settings, self._device, self._dtype, profile_of(self._name)).load()
+        pipeline = self._pipeline = loaded.pipeline
+        self._plan = loaded.plan
+        self._kernel = attention.install(pipeline.unet, settings.attention)
+        self._encoder = PromptEncoder(pipeline, settings.prompt_cache)
         self._denoiser = Denoiser(pipeline, sampler_of(pipeline.scheduler), self._encoder)
-        spec = self._spec(revision)
-        key = BatchKey(spec.name, spec.default_width, spec.default_height, spec.default_guidance_scale > 1)
-        task = ImageTask("warm up", "", 0, 1, spec.default_guidance_scale)
-        self.advance(Pass(key, (0,), {0: task}, leaving=(0,)))
-        self._samples.clear()
+        spec = self._spec(loaded)
+        if settings.quantise == "int8":
+            self._quantise(spec)
+        attention.fuse_projections(pipeline.unet)
+        if settings.compile:
+            # One block compiled once serves all of its kind, where the whole UNet would take minutes.
+            pipeline.unet.compile_repeated_blocks(fullgraph=True, dynamic=True)
+        # A CPU needs no second look; an accelerator picks its algorithms by shape.
+        sizes = range(1, spec.max_batch + 1) if self._device.kind == "cuda" or settings.compile else [1]
+        for size in sizes:
+            self._draw(spec, ["warm up"] * size, steps=1)
+        log.info("engine_ready", **self._about(loaded, spec))
         return spec
+
+    @property
+    def plan(self) -> Plan:
+        """What was to be expected of memory before the weights were read."""
+        return self._plan
 
     @property
     def prompts(self) -> PromptEncoder:
         """The text encoders, with their counts."""
         return self._encoder
 
+    def peak_memory_bytes(self) -> int | None:
+        return self._device.peak_bytes()
+
+    def free_memory(self) -> None:
+        self._device.free_cache()
+
     def advance(self, batch: Pass) -> list[Advanced]:
+        self._device.begin_peak()
         for number in batch.leaving:
             self._samples.pop(number, None)
         try:
@@ -86,17 +91,6 @@ class DiffusersEngine:
         key = batch.key
         raise OutOfMemory(f"{len(batch.samples)} images of {key.width} x {key.height} do not fit in memory.")
 
-    def peak_memory_bytes(self) -> int | None:
-        if self._device != "cuda":
-            return None
-        peak = torch.cuda.max_memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        return int(peak)
-
-    def free_memory(self) -> None:
-        if self._device == "cuda":
-            torch.cuda.empty_cache()
-
     def _advance(self, batch: Pass) -> list[Advanced]:
         # Out of the table at once, and back at the end: whatever is raised in between, they are forgotten.
         held = {number: self._samples.pop(number, None) for number in batch.samples}
@@ -105,7 +99,7 @@ class DiffusersEngine:
         samples = [sample for sample in held.values() if sample is not None]
         if len(samples) != len(batch.samples):
             raise ValueError("The pass names samples that have not joined, or names one twice.")
-        self._denoiser.step(batch.key, samples)
+        self._step(batch.key, samples)
         finished = [sample for sample in samples if sample.finished]
         pictures = iter(decode(self._pipeline.vae, finished) if finished else ())
         answers: list[Advanced] = []
@@ -126,7 +120,7 @@ class DiffusersEngine:
         with self._in_float32():
             (sample,) = self._denoiser.join(key, [task])
             while not sample.finished:
-                self._denoiser.step(key, [sample])
+                self._step(key, [sample])
             return decode(self._pipeline.vae, [sample])[0]
 
     @contextmanager
@@ -144,42 +138,63 @@ class DiffusersEngine:
                 model.to(dtype)
             self._encoder.forget()
 
-    def _fetch(self) -> tuple[Path, str]:
-        """The model's folder and the revision of its weights."""
-        local = Path(self._settings.model)
-        if local.is_dir():
-            return local, _digest(local)
-        # The hub's own cache names the folder by the commit.
-        folder = Path(self._download())
-        return folder, folder.name
+    def _step(self, key: BatchKey, samples: list[Sample]) -> None:
+        with self._kernel():
+            self._denoiser.step(key, samples)
 
-    def _download(self) -> str:
-        wanted = {"pretrained_model_name": self._settings.model, "revision": self._settings.model_revision}
-        if self._device == "cuda":
-            with suppress(ValueError):
-                # Half the bytes, where the hub has them; it has no better way to ask.
-                return str(DiffusionPipeline.download(**wanted, variant="fp16"))
-        return str(DiffusionPipeline.download(**wanted))
+    def _draw(self, spec: ModelSpec, prompts: list[str], *, steps: int) -> list[Pixels | ImageFault]:
+        """Pictures of the model's default kind, all in one batch, seeds from 0 up."""
+        scale = spec.default_guidance_scale
+        key = BatchKey(spec.name, spec.default_width, spec.default_height, guided=scale > 1)
+        tasks = [ImageTask(prompt, "", seed, steps, scale) for seed, prompt in enumerate(prompts)]
+        with torch.inference_mode():
+            samples = self._denoiser.join(key, tasks)
+            while not samples[0].finished:
+                self._step(key, samples)
+            return decode(self._pipeline.vae, samples)
 
-    def _use_xformers(self) -> None:
-        try:
-            self._pipeline.enable_xformers_memory_efficient_attention()
-        except (ImportError, ModuleNotFoundError):
-            log.info("attention", kernel="sdpa")
-        else:
-            log.info("attention", kernel="xformers")
+    def _quantise(self, spec: ModelSpec) -> None:
+        """Weights to eight bits, unless the pictures suffer. Raises `CannotLoad` when they do."""
+        prompts = quality.golden(self._settings.quality_prompts)
+        before = [self._draw(spec, [each], steps=spec.default_steps)[0] for each in prompts]
+        size = sum(precision.size_bytes(each) for each in self._quantised())
+        for model in self._quantised():
+            precision.quantise(model)
+        self._encoder.forget()
+        after = [self._draw(spec, [each], steps=spec.default_steps)[0] for each in prompts]
+        measured = quality.gate(before, after, self._settings.quality_floor_db)
+        shrunk = sum(precision.size_bytes(each) for each in self._quantised())
+        log.info("quantised", psnr_db=round(measured, 1), shrink=round(size / shrunk, 2), bytes=shrunk)
 
-    def _spec(self, revision: str) -> ModelSpec:
+    def _quantised(self) -> list[torch.nn.Module]:
+        names = ("unet", "text_encoder", "text_encoder_2")
+        found = [getattr(self._pipeline, name, None) for name in names]
+        return [model for model in found if model is not None]
+
+    def _about(self, loaded: Loaded, spec: ModelSpec) -> dict[str, str | int]:
+        return {
+            "device": spec.device,
+            "dtype": spec.dtype,
+            "attention": spec.attention,
+            "vae": self._settings.vae,
+            "max_batch": spec.max_batch,
+            "weights_bytes": loaded.plan.weights_bytes,
+            "image_bytes": loaded.plan.denoise_bytes,
+        }
+
+    def _spec(self, loaded: Loaded) -> ModelSpec:
         pipeline, profile = self._pipeline, profile_of(self._name)
         factor: int = pipeline.vae_scale_factor
         config = pipeline.unet.config
         multiple = factor * 2 ** (len(config.block_out_channels) - 1)
         side = config.sample_size * factor
         largest = side * 3 // 2
+        dtype = str(self._dtype).removeprefix("torch.")
         return ModelSpec(
             name=self._name,
-            revision=revision,
-            dtype=str(self._dtype).removeprefix("torch."),
+            revision=loaded.revision,
+            # What changes pixels beyond rounding is part of every cache key.
+            dtype=dtype if self._settings.quantise == "none" else f"{dtype}-{self._settings.quantise}",
             default_width=side,
             default_height=side,
             size_multiple=multiple,
@@ -191,32 +206,8 @@ class DiffusersEngine:
             default_guidance_scale=profile.guidance_scale,
             max_guidance_scale=profile.max_guidance_scale,
             max_prompt_tokens=pipeline.tokenizer.model_max_length,
-            max_batch=self._settings.max_batch,
+            max_batch=loaded.max_batch,
             description=profile.description,
-            device=torch.cuda.get_device_name() if self._device == "cuda" else _processor(),
+            device=self._device.name,
+            attention=self._kernel.name,
         )
-
-
-def _processor() -> str:
-    """The processor's name, as Linux tells it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine() or "cpu"
-
-
-def _variant(folder: Path) -> str | None:
-    """`fp16` where the folder holds its weights under that name."""
-    return "fp16" if any(folder.glob("unet/*.fp16.safetensors")) else None
-
-
-def _digest(folder: Path) -> str:
-    """16 hex digits of everything in the folder that is loaded."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".safetensors", ".txt", ".bin"):
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]

@@ -1,0 +1,330 @@
+"""What the engine makes of the processor: its speed over a plain diffusers call, and what each of its options costs and gives.
+
+    python -m benchmarks.engine --json out.json --html out.html [--full FOLDER]
+
+Everything runs in this process, on one thread, in interleaved pairs; a figure is the median of the pairs' ratios, and
+`control_ratio` is that of a thing with itself. Figures that begin with `full_` are of SD-Turbo's true layout and sizes with random
+weights (`benchmarks.make_checkpoint`), made in a temporary folder unless `--full` names one; `--quick` leaves them out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderTiny, DiffusionPipeline
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import CLIPModel
+
+from benchmarks import make_checkpoint, report
+from contracts.engine import BatchKey, ImageTask, Pass, Pixels
+from contracts.settings import WorkerSettings
+from worker.engine import precision
+from worker.engine.diffusers import DiffusersEngine
+from worker.engine.quality import psnr_db
+
+MODELS = report.ROOT / "models"
+KEY = BatchKey("emoji-turbo", 64, 64, guided=False)
+BATCH = 8
+COLOURS = ("blue", "yellow", "pink", "green", "red", "white", "orange", "purple")
+HEADS, WIDTH = 5, 64
+"""Of SD-Turbo's largest attention, over 4,096 image tokens at 512 x 512."""
+_count = itertools.count()
+
+
+def tasks(size: int = BATCH, steps: int = 1) -> list[ImageTask]:
+    """Prompts that nobody has asked for before: no embedding of theirs is known."""
+    run = next(_count)
+    return [
+        ImageTask(f"a rocket number {run} on a {COLOURS[i % 8]} background", "", i, steps)
+        for i in range(size)
+    ]
+
+
+def draw(engine: DiffusersEngine, key: BatchKey, wanted: list[ImageTask]) -> list[Pixels]:
+    """One-step images through the engine."""
+    answers = engine.advance(Pass(key, tuple(range(len(wanted))), dict(enumerate(wanted))))
+    return [each for each in answers if isinstance(each, Pixels)]
+
+
+def call(pipeline: Any, key: BatchKey, wanted: list[ImageTask]) -> Any:
+    """The same images through the library's pipeline, as its documentation calls it, to bytes."""
+    images = pipeline(
+        prompt=[task.prompt for task in wanted],
+        width=key.width,
+        height=key.height,
+        num_inference_steps=1,
+        guidance_scale=0.0,
+        generator=[torch.Generator("cpu").manual_seed(task.seed) for task in wanted],
+        output_type="np",
+    ).images
+    return (images * 255).round().astype(np.uint8)
+
+
+def opened(settings: WorkerSettings, name: str) -> DiffusersEngine:
+    engine = DiffusersEngine(settings, name)
+    engine.load()
+    return engine
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def ratios(
+    slow: Callable[[], Any], fast: Callable[[], Any], rounds: int, *, warm: bool = True
+) -> list[float]:
+    """How many times longer `slow` takes than `fast`, pair by pair, who is first taking turns."""
+    if warm:
+        slow(), fast()
+    found = []
+    for turn in range(rounds):
+        if turn % 2:
+            one, other = seconds(slow), seconds(fast)
+        else:
+            other, one = seconds(fast), seconds(slow)
+        found.append(one / other)
+    return found
+
+
+def plain_pipeline(folder: Path) -> Any:
+    pipeline: Any = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+class Embedded:
+    """Figures of the embedded model."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self._settings = WorkerSettings(model=str(MODELS / "emoji-turbo"), device="cpu")
+        begun = time.perf_counter()
+        self._engine = opened(self._settings, "emoji-turbo")
+        self._load_s = time.perf_counter() - begun
+
+    def measure(self) -> dict[str, list[float]]:
+        engine, rounds = self._engine, self._rounds
+        pipeline = plain_pipeline(MODELS / "emoji-turbo")
+        samples = {"load_s": [self._load_s]}
+        for size, name in ((BATCH, "engine_over_pipeline"), (1, "engine_over_pipeline_alone")):
+            samples[name] = ratios(
+                lambda size=size: call(pipeline, KEY, tasks(size)),  # type: ignore[misc]
+                lambda size=size: draw(engine, KEY, tasks(size)),  # type: ignore[misc]
+                rounds,
+            )
+        samples["control_ratio"] = ratios(
+            lambda: draw(engine, KEY, tasks()), lambda: draw(engine, KEY, tasks()), rounds
+        )
+        known = tasks()
+        samples["known_prompts_factor"] = ratios(
+            lambda: draw(engine, KEY, tasks()), lambda: draw(engine, KEY, known), rounds
+        )
+        return samples | self._text() | self._options()
+
+    def _text(self) -> dict[str, list[float]]:
+        """Eight prompts, eight seeds each: how many of the 64 went through the text encoder."""
+        prompts, before = self._engine.prompts, (self._engine.prompts.encoded, self._engine.prompts.skipped)
+        wanted = tasks()
+        for seed in range(8):
+            draw(self._engine, KEY, [ImageTask(task.prompt, "", seed) for task in wanted])
+        return {
+            "text_encoded": [prompts.encoded - before[0]],
+            "text_skipped": [prompts.skipped - before[1]],
+        }
+
+    def _options(self) -> dict[str, list[float]]:
+        """Each against the engine as it is by default: above 1 it is faster. And what pictures it makes."""
+        samples: dict[str, list[float]] = {}
+        wanted = tasks()
+        own = draw(self._engine, KEY, wanted)
+        options: dict[str, dict[str, Any]] = {
+            "bf16": {"precision": "bfloat16"},
+            "int8": {"quantise": "int8"},
+            "math": {"attention": "math"},
+        }
+        for name, changes in options.items():
+            engine = opened(self._settings.model_copy(update=changes), "emoji-turbo")
+            samples[f"{name}_factor"] = ratios(
+                lambda: draw(self._engine, KEY, tasks()),
+                lambda engine=engine: draw(engine, KEY, tasks()),  # type: ignore[misc]
+                max(3, self._rounds // 3),
+            )
+            if name != "math":
+                drawn = draw(engine, KEY, wanted)
+                samples[f"{name}_psnr_db"] = [psnr_db(a, b) for a, b in zip(own, drawn, strict=True)]
+                samples[f"{name}_clip_similarity"] = clip_similarity(own, drawn)
+        return samples
+
+    def shrink(self) -> float:
+        """Bytes of the UNet in single precision over those in eight bits."""
+        unet = plain_pipeline(MODELS / "emoji-turbo").unet
+        size = precision.size_bytes(unet)
+        precision.quantise(unet)
+        return size / precision.size_bytes(unet)
+
+    def compiled(self) -> dict[str, list[float]]:
+        """The compiler's minutes and what they buy."""
+        begun = time.perf_counter()
+        engine = opened(self._settings.model_copy(update={"compile": True}), "emoji-turbo")
+        took = time.perf_counter() - begun
+        factor = ratios(
+            lambda: draw(self._engine, KEY, tasks()), lambda: draw(engine, KEY, tasks()), self._rounds
+        )
+        return {"compile_factor": factor, "compile_load_s": [took]}
+
+
+def clip_similarity(one: list[Pixels], other: list[Pixels]) -> list[float]:
+    """Cosine of the pictures' embeddings by the CLIP that ships with the embedded model."""
+    model = CLIPModel.from_pretrained(MODELS / "emoji-clip", local_files_only=True).float().eval()
+
+    def embedded(pictures: list[Pixels]) -> torch.Tensor:
+        data = np.stack([np.frombuffer(p.rgb, np.uint8).reshape(p.height, p.width, 3) for p in pictures])
+        pixels = torch.from_numpy(data).permute(0, 3, 1, 2).float() / 127.5 - 1
+        features: torch.Tensor = model.get_image_features(pixel_values=pixels).pooler_output
+        return F.normalize(features)
+
+    with torch.inference_mode():
+        cosines: list[float] = (embedded(one) * embedded(other)).sum(1).tolist()
+    return cosines
+
+
+def attend(kernel: SDPBackend, tokens: int) -> Callable[[], Any]:
+    torch.manual_seed(0)
+    q = torch.randn(1, HEADS, tokens, WIDTH)
+
+    def run() -> Any:
+        with torch.inference_mode(), sdpa_kernel(kernel):
+            return F.scaled_dot_product_attention(q, q, q)
+
+    return run
+
+
+def peak_rss_bytes(run: Callable[[], Any]) -> int:
+    """What `run` adds to the process's resident memory at its peak (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
+    before = _status("VmRSS")
+    run()
+    return max(0, _status("VmHWM") - before)
+
+
+def _status(field: str) -> int:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def attention(rounds: int, sizes: list[int]) -> dict[str, list[float]]:
+    """Flash against math: time at SD-Turbo's largest attention, memory over tokens (MiB, in the order of `sizes`)."""
+    largest = max(sizes)
+    flash, math = SDPBackend.FLASH_ATTENTION, SDPBackend.MATH
+    samples = {"flash_speedup": ratios(attend(math, largest), attend(flash, largest), rounds)}
+    for name, kernel in (("flash", flash), ("math", math)):
+        samples[f"{name}_mib"] = [peak_rss_bytes(attend(kernel, each)) / 2**20 for each in sizes]
+    return samples
+
+
+def full(folder: Path, rounds: int) -> dict[str, list[float]]:
+    """SD-Turbo's sizes at 512 x 512: the engine against the pipeline, memory against the plan, int8, the tiny decoder."""
+    samples: dict[str, list[float]] = {}
+    key = BatchKey(make_checkpoint.NAME, 512, 512, guided=False)
+    begun = time.perf_counter()
+    engine = opened(WorkerSettings(model=str(folder), device="cpu", max_batch=2), "sd-turbo")
+    samples["full_load_s"] = [time.perf_counter() - begun]
+    plan = engine.plan
+    grown = [peak_rss_bytes(lambda size=size: draw(engine, key, tasks(size))) for size in (1, 2)]  # type: ignore[misc]
+    samples["full_image_mib_planned"] = [max(plan.denoise_bytes, plan.decode_bytes) / 2**20]
+    samples["full_image_mib_measured"] = [grown[1] / 2 / 2**20]
+    pipeline = plain_pipeline(folder)
+    samples["full_engine_over_pipeline"] = ratios(
+        lambda: call(pipeline, key, tasks(1)), lambda: draw(engine, key, tasks(1)), rounds, warm=False
+    )
+    latents = torch.randn(1, 4, 64, 64)
+    tiny = AutoencoderTiny().eval()
+    with torch.inference_mode():
+        own = pipeline.vae
+        samples["tiny_vae_factor"] = ratios(lambda: own.decode(latents), lambda: tiny.decode(latents), rounds)
+    size = precision.size_bytes(pipeline.unet)
+    precision.quantise(pipeline.unet)
+    samples["int8_shrink"] = [size / precision.size_bytes(pipeline.unet)]
+    wanted = tasks(1)
+    picture = draw(engine, key, wanted)[0]
+    rgb = call(pipeline, key, wanted)[0].tobytes()
+    samples["full_int8_psnr_db"] = [psnr_db(picture, Pixels(512, 512, rgb))]
+    return samples
+
+
+@contextmanager
+def checkpoint(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield make_checkpoint.make(Path(name))
+
+
+def plot_of(samples: dict[str, list[float]], sizes: list[int]) -> Any:
+    """Memory of attention over tokens, and the factors as bars."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
+    for name in ("flash", "math"):
+        left.plot(sizes, samples[f"{name}_mib"], "o-", label=name)
+    left.set(xlabel="image tokens", ylabel="memory of one attention, MiB", title="SD-Turbo's heads (5 x 64)")
+    left.legend()
+    factors = {
+        name: statistics.median(values)
+        for name, values in samples.items()
+        if name.endswith(("_factor", "_over_pipeline", "_speedup", "_alone", "control_ratio"))
+    }
+    right.barh(list(factors), list(factors.values()))
+    right.axvline(1, color="grey")
+    right.invert_yaxis()
+    right.set(xlabel="times as fast")
+    figure.tight_layout()
+    return figure
+
+
+def main() -> None:
+    parser = report.parser(__doc__)
+    parser.add_argument("--full", type=Path, metavar="FOLDER", help="a folder of benchmarks.make_checkpoint")
+    parser.add_argument("--rounds", type=int, default=30)
+    args: argparse.Namespace = parser.parse_args()
+    rounds = 5 if args.quick else args.rounds
+    torch.set_num_threads(1)
+    sizes = [512, 1024, 2048] if args.quick else [512, 1024, 2048, 3072, 4096]
+    samples = attention(3 if args.quick else 10, sizes)
+    embedded = Embedded(rounds)
+    samples |= embedded.measure()
+    if args.quick:
+        samples["int8_shrink"] = [embedded.shrink()]
+    else:
+        samples |= embedded.compiled()
+        with checkpoint(args.full) as folder:
+            samples |= full(folder, 3)
+    figures = {
+        name: values[-1] if name.endswith("_mib") else statistics.median(values)
+        for name, values in samples.items()
+    }
+    config = {"batch": BATCH, "rounds": rounds, "threads": 1, "tokens": sizes}
+    report.publish(args, "engine", config, figures, samples, plot_of(samples, sizes))
+
+
+if __name__ == "__main__":
+    main()

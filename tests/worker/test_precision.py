@@ -1,0 +1,190 @@
+"""Int8 weights, the quality floor, and the memory plan: figures that an operator relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from contracts.engine import ImageFault, Pixels
+from worker.engine import device, quality
+from worker.engine.device import Device, pick
+from worker.engine.errors import CannotLoad
+from worker.engine.memory import RESERVE, Plan, peak_of
+from worker.engine.precision import Int8Conv2d, Int8Linear, quantise, size_bytes
+
+GIB = 1 << 30
+
+
+def layers() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(32, 64, 3, padding=1, stride=2),
+        nn.Flatten(2),
+        nn.Linear(64, 256),
+        nn.Linear(256, 4, bias=False),
+    )
+
+
+def test_int8_layers_answer_nearly_the_same_from_a_quarter_of_the_bytes() -> None:
+    model = layers()
+    x = torch.randn(2, 32, 16, 16)
+    before, size = model(x), size_bytes(model)
+    assert quantise(model) == 2, "the last layer is too small to gain"
+    assert [type(each) for each in model] == [Int8Conv2d, nn.Flatten, Int8Linear, nn.Linear]
+    after = model(x)
+    noise = (after - before).square().mean() / before.square().mean()
+    assert 0 < noise < 1e-4
+    assert size / size_bytes(model) > 3.0
+    assert {each.dtype for each in model.to(torch.bfloat16)[0].buffers()} == {torch.int8, torch.bfloat16}
+
+
+def test_int8_weights_are_within_half_a_level() -> None:
+    layer = nn.Linear(128, 64)
+    with torch.no_grad():
+        layer.weight[3] = 0
+        layer.weight[4] *= 1000
+    made = Int8Linear(layer)
+    step = layer.weight.abs().amax(1, keepdim=True) / 127
+    assert ((made.weight - layer.weight).abs() <= step / 2 * 1.0001 + 1e-12).all()
+    assert made.weight[3].abs().max() == 0
+    x = torch.randn(3, 128)
+    torch.testing.assert_close(made(x), F.linear(x, made.weight, layer.bias))
+
+
+def test_layers_that_compute_something_else_are_left_alone() -> None:
+    class Own(nn.Linear):
+        pass
+
+    model = nn.Sequential(Own(128, 64), nn.Conv2d(32, 64, 3, padding_mode="circular"))
+    assert quantise(model) == 0
+
+
+def _pixels(value: int) -> Pixels:
+    return Pixels(2, 2, bytes([value] * 12))
+
+
+def test_the_floor_refuses_pictures_that_are_too_far_off() -> None:
+    assert quality.psnr_db(_pixels(9), _pixels(9)) == quality.EQUAL_DB
+    assert quality.psnr_db(_pixels(0), _pixels(255)) == pytest.approx(0)
+    near, far = [_pixels(10), _pixels(20)], [_pixels(11), _pixels(22)]
+    mean = (48.13 + 42.11) / 2
+    assert quality.gate(near, far, 40) == pytest.approx(mean, abs=0.01)
+    with pytest.raises(CannotLoad, match=r"45\.1 dB from its own, below DARKROOM_QUALITY_FLOOR_DB=46"):
+        quality.gate(near, far, 46)
+    with pytest.raises(CannotLoad, match="made no picture"):
+        quality.gate(near, [_pixels(1), ImageFault("invalid_output", "black")], 0)
+
+
+def test_golden_prompts_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat\n\n a dog \n")
+    assert quality.golden(path) == ["a cat", "a dog"]
+    assert len(quality.golden(None)) == 4
+    path.write_text("\n")
+    with pytest.raises(CannotLoad, match="holds no prompt"):
+        quality.golden(path)
+    with pytest.raises(CannotLoad, match="FileNotFoundError"):
+        quality.golden(tmp_path / "none")
+
+
+def test_the_plan_says_how_many_fit_and_refuses_with_numbers() -> None:
+    plan = Plan(2 * GIB, GIB // 4, GIB, 4 * GIB)
+    assert plan.largest_batch(32) == int((4 - 2 * 1.05) / (0.25 * RESERVE)) == 6
+    assert plan.largest_batch(4) == 4
+    assert plan.decodes_whole(1)
+    assert not plan.decodes_whole(4)
+    with pytest.raises(
+        CannotLoad, match=r"weights take 2,048 MiB, one image 1,280 MiB more, and 3,072 MiB are free"
+    ):
+        Plan(2 * GIB, GIB // 4, GIB, 3 * GIB).largest_batch(8)
+
+
+@pytest.mark.parametrize("where", ["meta", "cpu"])
+def test_the_peak_counts_what_lives_at_one_time(where: str) -> None:
+    """Three tensors of 4 MB are made, two live at once; views and writes in place add nothing."""
+
+    def chain() -> None:
+        x = torch.zeros(1 << 20, device=where)
+        x = x + 1
+        x.add_(1)
+        x = x.view(2, -1)[0].expand(2, -1)
+        x = x * 2
+        del x
+
+    assert peak_of(chain) == 8 << 20
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_meta_tells_the_peak_of_the_real_pass(batch: int) -> None:
+    def peak(where: str) -> int:
+        model = layers().to(where)
+        return peak_of(lambda: model(torch.zeros(batch, 32, 16, 16, device=where)))
+
+    assert peak("meta") == pytest.approx(peak("cpu"), rel=0.02)
+
+
+def test_devices_that_are_not_there_stop_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = SimpleNamespace(is_available=lambda: False, device_count=lambda: 2)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    assert pick("auto") == pick("cpu") == Device("cpu")
+    with pytest.raises(CannotLoad, match="DARKROOM_DEVICE=cuda"):
+        pick("cuda")
+    cuda.is_available = lambda: True
+    assert pick("auto") == Device("cuda")
+    assert pick("cuda:1") == Device("cuda:1")
+    with pytest.raises(CannotLoad, match="there are 2 devices"):
+        pick("cuda:2")
+
+
+def test_what_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, Any]] = []
+
+    def told(name: str, answer: Any) -> Callable[..., Any]:
+        def call(*args: Any, **_: Any) -> Any:
+            calls.append((name, args))
+            return answer
+
+        return call
+
+    fake = {
+        "get_device_name": "A Card",
+        "mem_get_info": (3 * GIB, 8 * GIB),
+        "reset_peak_memory_stats": None,
+        "max_memory_allocated": 5,
+        "empty_cache": None,
+        "is_bf16_supported": False,
+    }
+    monkeypatch.setattr(torch, "cuda", SimpleNamespace(**{k: told(k, v) for k, v in fake.items()}))
+    card = Device("cuda:1")
+    card.begin_peak()
+    card.free_cache()
+    assert (card.kind, card.name, card.free_bytes(), card.peak_bytes()) == ("cuda", "A Card", 3 * GIB, 5)
+    assert ("max_memory_allocated", ("cuda:1",)) in calls
+    assert card.dtype("auto") is torch.float16
+    assert card.dtype("float32") is torch.float32
+    with pytest.raises(CannotLoad, match="A Card cannot compute in it"):
+        card.dtype("bfloat16")
+
+
+def test_what_a_cpu_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Device("cpu")
+    assert here.name
+    assert here.dtype("auto") is torch.float32
+    assert here.peak_bytes() is None
+    here.begin_peak()
+    here.free_cache()
+    device.keep_memory()
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("400\n")
+    monkeypatch.setattr(device, "_CGROUP", tmp_path)
+    assert here.free_bytes() == 600
+    (tmp_path / "memory.max").write_text("max\n")
+    assert here.free_bytes() > 1 << 20

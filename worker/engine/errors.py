@@ -1,0 +1,7 @@
+"""Why a model cannot be served: said once, for the operator, when the worker starts."""
+
+from __future__ import annotations
+
+
+class CannotLoad(Exception):
+    """The model, or the way that it is to run, does not fit this machine or this program. The worker stops."""

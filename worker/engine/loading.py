@@ -1,0 +1,168 @@
+"""From a setting to a pipeline on the device: fetched, looked at, planned for, loaded, and laid out for speed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import torch
+from diffusers import AutoencoderTiny, DiffusionPipeline, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from contracts.settings import WorkerSettings
+from worker.engine import checkpoint, memory
+from worker.engine.checkpoint import Checkpoint
+from worker.engine.device import Device
+from worker.engine.errors import CannotLoad
+from worker.engine.memory import Plan
+from worker.engine.profiles import Profile
+
+TINY: Final = {False: "madebyollin/taesd", True: "madebyollin/taesdxl"}
+"""The tiny decoders, by whether the model is of SDXL's family."""
+CLIP_TOKENS: Final = 77
+INT8_BYTES: Final = 1.03
+"""Of a weight in eight bits, its share of the scales and of what stays as it is included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A pipeline on its device. `revision` changes with whatever decides pixels."""
+
+    pipeline: Any
+    revision: str
+    plan: Plan
+    max_batch: int
+
+
+class Loader:
+    """Loads the model of the settings. `load` raises `CannotLoad`."""
+
+    def __init__(
+        self, settings: WorkerSettings, device: Device, dtype: torch.dtype, profile: Profile
+    ) -> None:
+        self._settings = settings
+        self._device = device
+        self._dtype = dtype
+        self._profile = profile
+
+    def load(self) -> Loaded:
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
+        folder, revision = self._fetch()
+        found = checkpoint.read(folder)
+        vae = self._other_vae("text_encoder_2" in found.parameters)
+        plan = self._plan(found, vae)
+        batch = plan.largest_batch(self._settings.max_batch)
+        try:
+            pipeline: Any = DiffusionPipeline.from_pretrained(
+                folder,
+                dtype=self._dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                variant=found.variant,
+                **({"vae": vae} if vae is not None else {}),
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            # What the files' names and sizes do not tell: weights that do not fit their configuration.
+            raise CannotLoad(f"{folder}: {error}") from error
+        pipeline.set_progress_bar_config(disable=True)
+        if self._profile.distilled:
+            pipeline.scheduler = EulerDiscreteScheduler.from_config(
+                pipeline.scheduler.config, timestep_spacing="trailing"
+            )
+        self._place(pipeline)
+        if not plan.decodes_whole(batch):
+            pipeline.vae.enable_slicing()
+        if vae is not None:
+            revision = f"{revision}+{self._settings.vae}"
+        return Loaded(pipeline, revision, plan, batch)
+
+    def _place(self, pipeline: Any) -> None:
+        pipeline.to(self._device.torch_name)
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+        is_xl = getattr(pipeline, "text_encoder_2", None) is not None
+        if is_xl and self._dtype is torch.float16 and getattr(pipeline.vae.config, "force_upcast", False):
+            # SDXL's own decoder overflows in half precision.
+            pipeline.vae.to(torch.float32)
+
+    def _fetch(self) -> tuple[Path, str]:
+        """The model's folder and the revision of its weights."""
+        wish = self._settings.model
+        local = Path(wish)
+        if local.is_dir():
+            return local, checkpoint.digest(local)
+        if local.is_absolute() or wish.startswith(".") or wish.count("/") != 1:
+            raise CannotLoad(f"DARKROOM_MODEL={wish} is no folder here, and no hub id (owner/name).")
+        # The hub's own cache names the folder by the commit.
+        folder = Path(self._download())
+        return folder, folder.name
+
+    def _download(self) -> str:
+        wanted = {
+            "pretrained_model_name": self._settings.model,
+            "revision": self._settings.model_revision,
+            "use_safetensors": True,
+        }
+        try:
+            if self._device.kind != "cpu":
+                with suppress(ValueError):
+                    # Half the bytes, where the hub has them; it has no better way to ask.
+                    return str(DiffusionPipeline.download(**wanted, variant="fp16"))
+            return str(DiffusionPipeline.download(**wanted))
+        except (OSError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CannotLoad(f"DARKROOM_MODEL={self._settings.model} cannot be fetched: {reason}") from error
+
+    def _other_vae(self, is_xl: bool) -> Any:
+        """The decoder that was asked for in place of the model's own; None for that."""
+        wish = self._settings.vae
+        if wish == "model":
+            return None
+        source = TINY[is_xl] if wish == "tiny" else wish
+        local = Path(source)
+        kind = _class_of(checkpoint.config(local), local) if local.is_dir() else AutoencoderTiny
+        try:
+            return kind.from_pretrained(source, dtype=self._dtype, use_safetensors=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CannotLoad(f"DARKROOM_VAE={wish} cannot be loaded: {reason}") from error
+
+    def _plan(self, found: Checkpoint, vae: Any) -> Plan:
+        """Before any weights are read: what they and a pass will take."""
+        with torch.device("meta"):
+            unet = _from_config(UNet2DConditionModel, checkpoint.config(found.folder / "unet"))
+            if vae is None:
+                own = checkpoint.config(found.folder / "vae")
+                decoder = _from_config(_class_of(own, found.folder / "vae"), own)
+            else:
+                decoder = _from_config(type(vae), vae.config)
+        for model in (unet, decoder):
+            # Not the model's own `to`, which warns of what does not matter without contents.
+            torch.nn.Module.to(model, self._dtype)
+        factor = 2 ** (len(decoder.config.block_out_channels) - 1)
+        side = unet.config.sample_size * factor
+        denoise, decode = memory.per_image(unet, decoder, side, factor, CLIP_TOKENS)
+        each = INT8_BYTES if self._settings.quantise == "int8" else self._dtype.itemsize
+        return Plan(found.weights_bytes(each), denoise, decode, self._device.free_bytes())
+
+
+def _class_of(config: dict[str, Any], folder: Path) -> Any:
+    name = str(config.get("_class_name", ""))
+    kind = getattr(diffusers, name, None)
+    if kind is None or not name.startswith("Autoencoder"):
+        raise CannotLoad(
+            f"{folder} holds no decoder that this diffusers knows: {name or 'it names no class'}."
+        )
+    return kind
+
+
+def _from_config(kind: Any, config: dict[str, Any]) -> Any:
+    try:
+        return kind.from_config(config)
+    except (TypeError, ValueError, KeyError) as error:
+        raise CannotLoad(f"The model's configuration does not describe a {kind.__name__}: {error}") from error
