@@ -12,7 +12,7 @@ from cache.keys import result_address, tenant_scope
 from cache.stores import Stores
 from contracts import errors
 from contracts.clock import Clock
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels
+from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
 from contracts.errors import GenerationError, StoreUnavailable
 from contracts.jobs import (
     GenerationRequest,
@@ -24,7 +24,7 @@ from contracts.jobs import (
     Lease,
     Timings,
 )
-from contracts.ports import Finished, Publisher, TakenJob
+from contracts.ports import Finished, JobStore, Publisher, TakenJob
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher, Drawn, TooLate, Turn
@@ -79,6 +79,7 @@ class JobRunner:
         # The store's clock stamped both: what is left of the deadline holds whatever ours says.
         left_s = message.deadline - lease.claimed_at
         turn = Turn(taken.tag, self._clock.monotonic() + left_s)
+        progress = Telling(self._stores.jobs, lease)
         images = [
             self._batcher.add(
                 key,
@@ -90,6 +91,8 @@ class JobRunner:
                     request.guidance_scale,
                 ),
                 turn,
+                # The images of a job keep step with one another: the first speaks for all.
+                progress.tell if index == 0 else _nothing,
             )
             for index in range(request.num_images)
         ]
@@ -100,6 +103,7 @@ class JobRunner:
 
         with metrics.IN_FLIGHT.labels(request.model).track_inprogress(), self._leases.hold(lease, withdraw):
             outcomes = await asyncio.gather(*images, return_exceptions=True)
+            await progress.end()
             drawn = [each for each in outcomes if isinstance(each, Drawn)]
             if any(isinstance(each, TooLate) for each in outcomes):
                 withdraw()
@@ -204,6 +208,39 @@ class JobRunner:
                 await self._draining.wait()
         except TimeoutError:
             return
+
+
+class Telling:
+    """Tells the store how far a job is: one word under way at a time, and then the latest."""
+
+    def __init__(self, jobs: JobStore, lease: Lease) -> None:
+        self._jobs = jobs
+        self._lease = lease
+        self._latest: Progress | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def tell(self, progress: Progress) -> None:
+        self._latest = progress
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._tell())
+
+    async def end(self) -> None:
+        """What has not been told is old news now."""
+        self._latest = None
+        if self._task is not None:
+            await self._task
+
+    async def _tell(self) -> None:
+        while (progress := self._latest) is not None:
+            self._latest = None
+            try:
+                await self._jobs.progress(self._lease, progress.step, progress.steps)
+            except StoreUnavailable:
+                metrics.REPAIRED.labels("progress").inc()
+
+
+def _nothing(_: Progress) -> None:
+    return None
 
 
 _RETRYABLE = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 
 from broker.memory import MemoryPublisher
+from cache.keys import tenant_scope
 from cache.memory import memory_stores
+from cache.results import result_address
 from cache.stores import Stores
 from contracts.clock import SystemClock
 from contracts.errors import StoreUnavailable
 from contracts.ids import new_job_id
-from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob
+from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob, Progress
 from contracts.settings import WorkerSettings
 from worker.batcher import Batcher
 from worker.encode import Encoder
@@ -40,7 +43,7 @@ class Room:
     runner: JobRunner
     taker: Taker
 
-    async def submit(self, prompt: str, **changes: Any) -> JobMessage:
+    async def submit(self, prompt: str, ttl_s: float = 60.0, **changes: Any) -> JobMessage:
         request = GenerationRequest(
             model="fake",
             prompt=prompt,
@@ -51,7 +54,7 @@ class Room:
             seed=1,
         ).model_copy(update=changes)
         key = f"{abs(hash(request)):064x}"
-        new = NewJob(id=new_job_id(1.0, key[0]), tenant="public", key=key, request=request, ttl_s=60.0)
+        new = NewJob(id=new_job_id(1.0, key[0]), tenant="public", key=key, request=request, ttl_s=ttl_s)
         return (await self.stores.jobs.submit(new)).job.message()
 
     async def run(self, *messages: JobMessage) -> list[Verdict]:
@@ -66,13 +69,16 @@ class Room:
         return "" if failure is None else failure.code
 
 
+def address(message: JobMessage) -> str:
+    return result_address(message.key, message.request, tenant_scope(message.tenant, shared=False))
+
+
 @pytest.fixture
 async def room(anyio_backend: str) -> AsyncIterator[Room]:
     settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0, heartbeat_s=0.1)
     stores, publisher = memory_stores(settings, SystemClock()), MemoryPublisher()
     host = EngineHost(settings)
-    batcher, encoder = Batcher(host, settings, SystemClock()), Encoder("png")
-    batcher, encoder = Batcher(host, settings), Encoder()
+    batcher, encoder = Batcher(host, settings, SystemClock()), Encoder()
     leases = Leases(stores.jobs, settings.heartbeat_s)
     runner = JobRunner(stores, publisher, batcher, encoder, leases, SystemClock())
     taker = Taker("w", "fake", stores, publisher, runner, batcher)
@@ -100,7 +106,7 @@ async def test_a_job_becomes_a_picture_and_fills_the_cache(room: Room) -> None:
     pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     expected = np.random.default_rng(40).integers(0, 256, (64, 64, 3), np.uint8)
     assert np.array_equal(pixels, expected), "not a bit lost, and red is red"
-    assert await room.stores.results.get(message.key) == job.result
+    assert await room.stores.results.get(address(message)) == job.result
 
 
 async def test_jobs_share_batches_by_key_and_none_is_larger_than_allowed(room: Room) -> None:
@@ -122,7 +128,7 @@ async def test_one_bad_image_fails_alone(room: Room) -> None:
     messages = [await room.submit(prompt) for prompt in prompts]
     assert set(await room.run(hold, *messages)) == {Verdict.ACK}
     assert [await room.failure(message) for message in messages] == ["", "engine_fault", "", "invalid_output"]
-    assert await room.stores.results.get(messages[1].key) is None, "a failure is never cached"
+    assert await room.stores.results.get(address(messages[1])) is None, "a failure is never cached"
 
 
 async def test_a_batch_that_does_not_fit_is_split(room: Room) -> None:
@@ -220,3 +226,50 @@ async def test_a_cache_that_is_away_does_not_fail_the_job(
     message = await room.submit("a")
     assert await room.run(message) == [Verdict.ACK]
     assert (await room.job(message)).status is JobStatus.SUCCEEDED
+
+
+async def test_jobs_of_different_lengths_share_passes_and_tell_how_far_they_are(room: Room) -> None:
+    hold = await room.submit("slow=0.2 hold")
+    long = await room.submit("slow=0.05 long", num_inference_steps=12)
+    short = await room.submit("slow=0.05 short", num_inference_steps=1)
+    told = []
+
+    async def listen() -> None:
+        async with room.stores.events.watch(long.job_id) as events:
+            async for event in events:
+                told.append(event)
+
+    listening = asyncio.create_task(listen())
+    assert set(await room.run(hold, long, short)) == {Verdict.ACK}
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    steps = [event.step for event in told if isinstance(event, Progress)]
+    assert steps == sorted(set(steps))
+    assert len(steps) >= 3, "the latest word, whenever the one before has been said"
+    results = [(await room.job(message)).result for message in (long, short)]
+    assert all(result is not None and result.timings.batch_size >= 2 for result in results)
+
+
+async def test_a_cancellation_takes_effect_at_the_next_step(room: Room) -> None:
+    message = await room.submit("slow=0.05 long", num_inference_steps=50)
+    running = asyncio.create_task(room.run(message))
+    async with room.stores.events.watch(message.job_id) as events:
+        async for event in events:
+            if isinstance(event, Progress):
+                break
+    begun = time.monotonic()
+    await room.stores.jobs.cancel("public", message.job_id)
+    assert await running == [Verdict.ACK]
+    assert time.monotonic() - begun < 1.5, "not after fifty steps of 0.05 s"
+    assert (await room.job(message)).status is JobStatus.CANCELED
+
+
+async def test_what_can_no_longer_be_done_in_time_expires_unrun(room: Room) -> None:
+    await room.run(await room.submit("slow=0.3 learn", seed=99))
+    await room.run(*[await room.submit("slow=0.3 learn", seed=i) for i in range(8)])
+    late = await room.submit("slow=0.3 late", ttl_s=0.25)
+    assert await room.run(late) == [Verdict.ACK]
+    expired = await room.job(late)
+    assert expired.status is JobStatus.EXPIRED
+    assert expired.finished_at is not None
+    assert expired.finished_at < expired.deadline, "a pass takes longer than it had: it was not begun"
