@@ -623,6 +623,8 @@ async def test_a_job_taken_before_its_message_was_confirmed_is_published_all_the
     assert (await jobs.succeed(mine.lease, result())).applied
     world.advance(6.0)
     assert await jobs.sweep(job.id[-1], 10) == ((), ())
+
+
 async def test_every_change_is_counted_and_steps_are_remembered(world: World) -> None:
     jobs, job = world.stores.jobs, new()
     first = (await jobs.submit(job)).job
