@@ -18,8 +18,9 @@ from api.services import Services
 from broker.publisher import open_publisher
 from cache.stores import open_stores
 from contracts.clock import SystemClock
-from contracts.errors import SettingsError
-from contracts.settings import ApiSettings
+from contracts.errors import SettingsError, StoreUnavailable
+from contracts.settings import ApiSettings, is_loopback
+from contracts.tenancy import KeyStore
 from telemetry import logs
 
 MAX_CONCURRENT: Final = 4096
@@ -34,9 +35,33 @@ def build(settings: ApiSettings) -> FastAPI:
     return create_app(settings, stores, open_publisher(settings), SystemClock())
 
 
+async def refuse_to_be_open(settings: ApiSettings, keys: KeyStore) -> None:
+    """Raises `SettingsError` where others could reach a server that nobody has a key to.
+
+    While the store is away it is not known whether there are keys; until there are, the server answers 401.
+    """
+    if is_loopback(settings.host) or settings.allow_anonymous or settings.admin_key is not None:
+        return
+    try:
+        known = await keys.list()
+    except StoreUnavailable:
+        return
+    if all(key.revoked_at is not None for key in known):
+        raise SettingsError(
+            f"DARKROOM_HOST is {settings.host}, where others can reach it, and there is no API key. Give it a first "
+            "one with DARKROOM_ADMIN_KEY (`darkroom keys new` makes one), or serve everybody with "
+            "DARKROOM_ALLOW_ANONYMOUS=true."
+        )
+
+
 async def serve(app: FastAPI, settings: ApiSettings) -> bool:
-    """Serve until a signal. Answers whether it was one that ended it, and not a fault."""
+    """Serve until a signal. Answers whether it was one that ended it, and not a fault. Raises `SettingsError`."""
     services: Services = app.state.services
+    try:
+        await refuse_to_be_open(settings, services.stores.keys)
+    except SettingsError:
+        await services.stores.close()
+        raise
     # In this process rather than in Granian's worker processes: a third of the memory, and one process to supervise.
     server = Server(
         app,
@@ -69,11 +94,11 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
 def main() -> int:
     try:
         settings = ApiSettings.from_env()
+        logs.configure(settings, service="api")
+        return 0 if asyncio.run(serve(build(settings), settings)) else 1
     except SettingsError as error:
         sys.stderr.write(f"darkroom api: {error}\n")
         return 2
-    logs.configure(settings, service="api")
-    return 0 if asyncio.run(serve(build(settings), settings)) else 1
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
 
 from api import errors
 from api.catalogue import Catalogue
+from api.keyring import KeyRing
 from api.middleware import BodyLimit, RequestContext
-from api.routes import cache, events, health, images, jobs, models, openai, page
+from api.routes import batch, cache, events, health, images, jobs, keys, models, openai, page
 from api.services import Services
 from api.stream import Streams
 from api.submit import JobService
@@ -25,6 +26,7 @@ from contracts.settings import ApiSettings
 from telemetry.logs import get_logger
 
 RELAY_INTERVAL_S: Final = 1.0
+CANCEL_AGAIN_S: Final = 0.5
 
 log = get_logger(__name__)
 
@@ -40,6 +42,8 @@ def create_app(settings: ApiSettings, stores: Stores, publisher: Publisher, cloc
         jobs=JobService(settings, stores, publisher, catalogue, clock),
         waiters=Waiters(stores.jobs, stores.events),
         streams=Streams(stores, catalogue, settings),
+        keyring=KeyRing(stores.keys, settings, clock),
+        clock=clock,
     )
     app = FastAPI(
         title="Darkroom",
@@ -52,10 +56,12 @@ def create_app(settings: ApiSettings, stores: Stores, publisher: Publisher, cloc
     )
     app.state.services = services
     errors.install(app)
-    for module in (jobs, events, openai, images, models, cache, health, page):
+    for module in (jobs, batch, events, openai, images, models, cache, keys, health, page):
         app.include_router(module.router)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit, limit=settings.max_body_bytes, others={batch.PATH: settings.max_batch_body_bytes}
+    )
     app.add_middleware(RequestContext, clock=clock)
     return app
 
@@ -73,9 +79,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         services.let_go()
         await services.jobs.drain()
-        relay.cancel()
-        with suppress(asyncio.CancelledError):
-            await relay
+        while not relay.done():
+            # More than once, if need be: a cancellation that meets the client of Redis while it connects is swallowed.
+            relay.cancel()
+            await asyncio.wait({relay}, timeout=CANCEL_AGAIN_S)
         await services.publisher.close()
         await services.stores.close()
         log.info("api_stopped")

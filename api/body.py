@@ -25,8 +25,14 @@ from contracts.jobs import OutputFormat
 M = TypeVar("M", bound=BaseModel)
 
 READ_TIMEOUT_S: Final = 15.0
+MAX_DEPTH: Final = 16
+"""Levels of lists and objects inside each other."""
+MAX_BRACKETS: Final = 4096
+"""Lists and objects in all."""
 FORMATS: Final[dict[str, OutputFormat]] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 _QUALITY = re.compile(r"(?:^|;)\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*(?:;|$)", re.IGNORECASE | re.ASCII)
+# A string, closed or cut off by the end, or a bracket. Possessive: each character is looked at once.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+\\?"?|[\[\]{}]', re.DOTALL)
 
 
 async def job_request(request: Request) -> JobRequest:
@@ -51,25 +57,34 @@ async def checked(request: Request, model: type[M], expected: Mapping[str, str])
 
 def parse(data: bytes, model: type[M], expected: Mapping[str, str]) -> M:
     """`data` as a `model`. Pure."""
+    return as_model(parse_json(data), model, expected)
+
+
+def as_model(value: Any, model: type[M], expected: Mapping[str, str]) -> M:
+    """`value`, which was JSON, as a `model`. Raises `InvalidRequest`. Pure."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = [dict(fault) for fault in error.errors(include_url=False, include_input=False)]
+        raise invalid(faults_of(found, expected)) from None
+
+
+def parse_json(data: bytes) -> Any:
+    """What `data` says, as RFC 8259 has it, at most `MAX_DEPTH` deep. Raises `MalformedBody`. Pure."""
     try:
         # Decoded by us: json.loads would guess at UTF-16 and UTF-32.
-        value: Any = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        text = data.decode("utf-8")
+        _check_depth(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise MalformedBody("The body must be JSON in UTF-8.") from None
     except json.JSONDecodeError as error:
         raise MalformedBody(
             f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
-    except RecursionError:
-        raise MalformedBody("The body is nested too deeply.") from None
     except ValueError:
         # Python refuses to convert integers of thousands of digits.
         raise MalformedBody("The body holds a number with too many digits.") from None
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        found = [dict(fault) for fault in error.errors(include_url=False, include_input=False)]
-        raise invalid(faults_of(found, expected)) from None
 
 
 def with_accepted(body: JobRequest, accept: str) -> JobRequest:
@@ -86,6 +101,22 @@ def with_accepted(body: JobRequest, accept: str) -> JobRequest:
         if format_ is not None and q > most:
             liked, most = format_, q
     return body if liked is None else body.model_copy(update={"output_format": liked})
+
+
+def _check_depth(text: str) -> None:
+    # Before the parser, which builds what it reads. No body that is accepted has more brackets than this, deep or wide.
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = brackets = 0
+    for found in _BRACKETS.finditer(text):
+        if found[0] in ("[", "{"):
+            depth, brackets = depth + 1, brackets + 1
+            if depth > MAX_DEPTH:
+                raise MalformedBody(f"The body is nested too deeply: at most {MAX_DEPTH} levels.")
+            if brackets > MAX_BRACKETS:
+                raise MalformedBody(f"The body holds too many lists and objects: at most {MAX_BRACKETS}.")
+        elif found[0] in ("]", "}"):
+            depth -= 1
 
 
 def _refuse_constant(name: str) -> NoReturn:

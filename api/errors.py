@@ -19,13 +19,17 @@ from contracts.errors import (
     DarkroomError,
     GenerationFailed,
     InternalError,
+    InvalidApiKey,
     JobCanceled,
     MethodNotAllowed,
+    PermissionDenied,
     RequestError,
     RouteNotFound,
+    Unauthenticated,
 )
 
 MAX_NAME_CHARS = 64
+UNFORESEEN = "Something went wrong on our side. It has been logged."
 _FINAL = frozenset({JobCanceled.status, GenerationFailed.status})
 
 
@@ -64,11 +68,30 @@ def response(error: DarkroomError, request_id: str, headers: Mapping[str, str] |
     """The answer to `error`, with `Retry-After` in whole seconds where the error says when to come again."""
     all_headers = dict(headers or {})
     if error.retry_after_s is not None:
-        all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        all_headers["Retry-After"] = str(whole_retry_after_s(error.retry_after_s))
+    if challenge := _challenge(error):
+        all_headers["WWW-Authenticate"] = challenge
     if error.status in _FINAL:
         # OpenAI's clients would ask again for these of their own accord.
         all_headers["X-Should-Retry"] = "false"
     return _render(error.status, body(error, request_id), all_headers)
+
+
+def whole_retry_after_s(seconds: float) -> int:
+    """As `Retry-After` says it."""
+    return max(1, math.ceil(seconds))
+
+
+def _challenge(error: DarkroomError) -> str | None:
+    """How to authenticate, as RFC 6750 section 3 has it."""
+    match error:
+        case InvalidApiKey():
+            return 'Bearer realm="darkroom", error="invalid_token"'
+        case Unauthenticated():
+            return 'Bearer realm="darkroom"'
+        case PermissionDenied():
+            return 'Bearer realm="darkroom", error="insufficient_scope"'
+    return None
 
 
 def body(error: DarkroomError, request_id: str) -> dict[str, Any]:
@@ -78,7 +101,7 @@ def body(error: DarkroomError, request_id: str) -> dict[str, Any]:
 
 def internal(request_id: str) -> Response:
     """The answer to what nobody foresaw: no word of the cause."""
-    return response(InternalError("Something went wrong on our side. It has been logged."), request_id)
+    return response(InternalError(UNFORESEEN), request_id)
 
 
 def from_http(error: HTTPException, method: str, request_id: str) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import traceback
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -47,6 +48,8 @@ class RequestContext:
         scope = {**scope, "state": {**scope.get("state", {}), "request_id": request_id, "headless": headless}}
         if headless:
             scope["method"] = "GET"
+        extra: dict[str, str] = {}
+        scope["state"]["headers"] = extra  # what routes want on the answer, whatever it turns out to be
         started = self._clock.monotonic()
         status = 0
 
@@ -56,6 +59,7 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
+                headers.update(extra)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 headers.setdefault("Referrer-Policy", "no-referrer")
                 headers.setdefault("Cache-Control", "no-store")
@@ -86,19 +90,22 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Refuses bodies over `limit` bytes: by their declared length before anything is read, else while counting."""
+    """Refuses bodies over `limit` bytes: by their declared length before anything is read, else while counting.
+    `others` are the limits of single paths."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, others: Mapping[str, int]) -> None:
         self._app = app
         self._limit = limit
+        self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._others.get(scope["path"], self._limit)
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > self._limit):
-            await errors.response(self._too_large(), errors.request_id_of(scope))(scope, receive, send)
+        if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+            await errors.response(_too_large(limit), errors.request_id_of(scope))(scope, receive, send)
             return
         seen = 0
 
@@ -107,14 +114,15 @@ class BodyLimit:
             message = await receive()
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
-                if seen > self._limit:
-                    raise self._too_large()
+                if seen > limit:
+                    raise _too_large(limit)
             return message
 
         await self._app(scope, counted, send)
 
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(f"The body must be at most {self._limit} bytes long.")
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body must be at most {limit} bytes long.")
 
 
 def _request_id(scope: Scope) -> str:

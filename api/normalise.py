@@ -61,6 +61,15 @@ def normalise(
         faults.append(
             ("width", f"width times height must be at most {spec.max_pixels} pixels, not {width * height}.")
         )
+    cost = width * height * steps * images / 1e6
+    if not faults and cost > settings.max_cost:
+        faults.append(
+            (
+                "num_inference_steps",
+                f"width times height times num_inference_steps times num_images must be at most max_cost, "
+                f"{settings.max_cost:g} megapixel-steps, not {cost:g}.",
+            )
+        )
     if faults:
         raise invalid(faults)
 

@@ -8,16 +8,15 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request
 
 from api.catalogue import Catalogue
+from api.keyring import KeyRing
 from api.schemas import ErrorView
 from api.stream import Streams
 from api.submit import JobService
 from api.wait import Waiters
 from cache.stores import Stores
+from contracts.clock import Clock
 from contracts.ports import Publisher
 from contracts.settings import ApiSettings
-
-PUBLIC_TENANT: Final = "public"
-"""Everyone, until there are keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,8 @@ class Services:
     jobs: JobService
     waiters: Waiters
     streams: Streams
+    keyring: KeyRing
+    clock: Clock
 
     def let_go(self) -> None:
         """End everything that is held open for a client."""
@@ -45,6 +46,8 @@ Wired = Annotated[Services, Depends(_services)]
 
 _MEANING: Final = {
     400: "The body is not JSON.",
+    401: "No API key, or not a valid one.",
+    403: "The API key lacks the scope.",
     404: "Unknown here.",
     409: "The job was canceled meanwhile.",
     408: "The body did not arrive in time.",
@@ -53,6 +56,7 @@ _MEANING: Final = {
     415: "The body is not application/json.",
     416: "No byte of the picture lies in the range.",
     422: "A value is wrong; `param` names it.",
+    429: "A limit of the API key is reached; `details.limit` names it, `Retry-After` says when to come again.",
     500: "A fault of ours.",
     502: "The engine failed at this request.",
     503: "Something we need is away or full; `Retry-After` says when to come again.",

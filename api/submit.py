@@ -13,7 +13,11 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from api.catalogue import Catalogue
+from api.idempotency import Slot, mark_replayed
+from api.idempotency import slot as slot_of
+from api.keyring import Principal
 from api.normalise import checked_model_name, normalise
+from api.quotas import Quotas
 from api.schemas import JobRequest
 from broker.relay import publish_all
 from cache.keys import private_key, request_key, result_address, tenant_scope
@@ -27,10 +31,11 @@ from contracts.errors import (
     UnavailableError,
 )
 from contracts.ids import new_job_id
-from contracts.jobs import MAX_SEED, Job, JobMessage, JobResult, NewJob, Priority
+from contracts.jobs import MAX_SEED, Job, JobMessage, JobResult, NewJob
 from contracts.models import ServedModel
 from contracts.ports import Publisher
 from contracts.settings import ApiSettings
+from contracts.tenancy import Charge
 from scheduler.admission import Admitted, admit, capacity_of
 from scheduler.fairness import cost_of, flow_of, weight_of
 from telemetry import metrics
@@ -58,15 +63,29 @@ class JobService:
         self._catalogue = catalogue
         self._clock = clock
         self._running: set[asyncio.Task[Any]] = set()
+        self._quotas = Quotas(stores.quotas, stores.jobs)
         self._ahead: dict[tuple[str, str], tuple[float, int]] = {}
+        self._copies: dict[Slot, asyncio.Task[Job]] = {}
 
-    async def submit(self, tenant: str, body: JobRequest) -> Job:
+    async def submit(self, caller: Principal, body: JobRequest, idempotency_key: str | None = None) -> Job:
         """Record the job and, where it leads its key, publish it: a returned job is accepted for good.
 
-        Raises `RequestError` or `UnavailableError`; then nothing is left that anybody waits for.
+        With an idempotency key that the tenant used before, the job of then; `caller.headers` says so.
+        Raises `RequestError` or `UnavailableError`; then nothing is left that anybody waits for, unless there is an
+        idempotency key: a job whose message could not be published then stays for the next copy, or the relay.
         """
+        slot = slot_of(caller.tenant, idempotency_key, body)
         try:
-            return await self._whole(self._submit(tenant, body))
+            copy = None if slot is None else self._copies.get(slot)
+            if copy is not None:
+                job = await asyncio.shield(copy)
+                mark_replayed(caller)
+                return job
+            task = self._start(self._submit(caller, body, slot))
+            if slot is not None:
+                self._copies[slot] = task
+                task.add_done_callback(lambda _: self._copies.pop(slot))
+            return await asyncio.shield(task)
         except DarkroomError as error:
             metrics.JOBS_REFUSED.labels(error.code).inc()
             raise
@@ -80,11 +99,13 @@ class JobService:
         while self._running:
             await asyncio.wait(self._running)
 
-    async def _submit(self, tenant: str, body: JobRequest) -> Job:
+    async def _submit(self, caller: Principal, body: JobRequest, slot: Slot | None) -> Job:
+        if slot is not None and (earlier := await slot.replay(caller, self._stores)) is not None:
+            return earlier
         name = None if body.model is None else checked_model_name(body.model)
         served = await self._catalogue.resolve(name)
         spec = served.spec
-        scope = tenant_scope(tenant, self._settings.share_cache_between_tenants)
+        scope = tenant_scope(caller.tenant, self._settings.share_cache_between_tenants)
         request = normalise(
             body, spec, self._settings, scope=scope, random_seed=lambda: secrets.randbelow(MAX_SEED + 1)
         )
@@ -95,29 +116,39 @@ class JobService:
         elif request.cache == "refresh":
             # What has only just landed is not fresh; what is still being computed is.
             await self._stores.jobs.forget_landed([key])
-        priority = Priority(body.priority or Priority.INTERACTIVE)
+        priority = caller.priority(body.priority)
         new = NewJob(
             id=job_id,
-            tenant=tenant,
+            tenant=caller.tenant,
             key=key,
             request=request,
             ttl_s=body.timeout_seconds or self._settings.job_ttl_s,
             priority=priority,
             cost=cost_of(request, spec),
-            weight=weight_of(priority),
+            weight=weight_of(priority) * caller.weight,
         )
+        if slot is not None:
+            own, new = new, await slot.reserve(self._stores.idempotency, new)
+            if new != own:
+                mark_replayed(caller)
         # Should the answer to this be lost on its way, the outbox publishes the job by itself; the client, told 503,
         # comes again with the same key and joins it.
-        result = await self._cached(result_address(key, request, scope)) if request.cache == "use" else None
+        address = result_address(new.key, new.request, scope)
+        result = await self._cached(address) if new.request.cache == "use" else None
         refusal = None if result else await self._refusal(served, new)
+        charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=slot is not None)
+        await self._quotas.admit(caller, charge)
         try:
             submitted = await self._stores.jobs.submit(new, result, may_lead=refusal is None)
         except QueueFull:
             # What costs no computation would have been welcome.
+            await self._quotas.refund(caller, charge)
             raise refusal or QueueFull("No more computations are taken.") from None
         job = submitted.job
         if submitted.lead:
-            job = await self._publish(job)
+            job = await self._publish(job, caller, charge)
+        if slot is not None:
+            await slot.complete(self._stores.idempotency, new)
         self._stores.results.count(job.cache)
         metrics.JOBS_SUBMITTED.labels(request.model, job.cache.value).inc()
         return job
@@ -163,11 +194,14 @@ class JobService:
             return None
         return result
 
-    async def _publish(self, job: Job) -> Job:
+    async def _publish(self, job: Job, caller: Principal, charge: Charge) -> Job:
         try:
             await self._publisher.publish(job.message())
         except UnavailableError as error:
-            return await self._take_back(job, error)
+            if charge.repeats:
+                # A copy of the request, in another process, may have published it and said so: it must stay.
+                raise
+            return await self._take_back(job, error, caller, charge)
         try:
             await self._stores.jobs.confirm(job.id)
         except StoreUnavailable:
@@ -175,7 +209,7 @@ class JobService:
             metrics.REPAIRED.labels("confirm").inc()
         return job
 
-    async def _take_back(self, job: Job, error: UnavailableError) -> Job:
+    async def _take_back(self, job: Job, error: UnavailableError, caller: Principal, charge: Charge) -> Job:
         log.warning("publish_failed", job_id=job.id, code=error.code)
         try:
             finished = await self._stores.jobs.withdraw(job.id)
@@ -187,6 +221,7 @@ class JobService:
             metrics.REPAIRED.labels("withdraw").inc()
             raise error from None
         self._later(finished.promoted, "withdrawn")
+        await self._quotas.refund(caller, charge)
         raise error
 
     async def _cancel(self, tenant: str, job_id: str) -> Job:

@@ -39,6 +39,8 @@ SEEN_KEYS: Final = 4096
 LAST_ID: Final = "~"
 MAX_TOLD: Final = 256
 """Followers of one flight that are told of its steps; of its end all are told."""
+PAGE: Final = 1000
+"""Commands in one pipeline."""
 NOTHING: Final = Finished(applied=False)
 
 EXHAUSTED: Final = JobFailure(
@@ -139,13 +141,22 @@ class RedisJobStore:
         return Finished(bool(applied), _messages(promoted))
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        async with self._reaching():
-            record: dict[str, str] = await self._client.hgetall(_job_key(job_id))  # type: ignore[assignment]
+        record = _paired(await self._run("read", ids.shard_of(job_id), job_id, tenant))
         if not record:
             raise absent(job_id, self._clock.now() + self.skew_s, self._settings.job_retention_s)
-        if record["tenant"] != tenant or record["status"] == "withdrawn":
+        if record["status"] == "withdrawn":
             raise JobNotFound("There is no such job.")
         return _job(record)
+
+    async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:
+        found: list[JobStatus | None] = []
+        async with self._reaching():
+            for start in range(0, len(job_ids), PAGE):
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for job_id in job_ids[start : start + PAGE]:
+                        pipeline.hget(_job_key(job_id), "status")
+                    found += [_status(each) for each in await pipeline.execute()]
+        return found
 
     async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
         # Each shard's newest, merged: a page costs two round trips however many shards there are. Ids sort by time, but
@@ -348,6 +359,11 @@ def _source(name: str) -> str:
 
 def _job_key(job_id: str) -> str:
     return f"{shard_prefix(ids.shard_of(job_id))}job:{job_id}"
+
+
+def _status(stored: str | None) -> JobStatus | None:
+    # A withdrawn job has ended, as far as anybody can tell.
+    return None if stored is None else JobStatus("canceled" if stored == "withdrawn" else stored)
 
 
 def _paired(flat: Sequence[str]) -> dict[str, str]:

@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from cache.blobs import blob_name
+from cache.credentials import MemoryKeyStore
 from cache.events import Watchers
+from cache.idempotency import MemoryIdempotencyStore
 from cache.keys import covers
 from cache.memory_jobs import MemoryJobStore
 from cache.models import served
+from cache.quotas import MemoryQuotaLedger
 from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
@@ -35,6 +38,9 @@ def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
         blobs=MemoryBlobStore(),
         check=nothing,
         close=nothing,
+        keys=MemoryKeyStore(),
+        quotas=MemoryQuotaLedger(settings.job_ttl_s, clock),
+        idempotency=MemoryIdempotencyStore(clock),
     )
 
 

@@ -116,11 +116,18 @@ class MemoryJobStore:
 
     async def get(self, tenant: str, job_id: str) -> Job:
         record = self._kept(job_id)
-        if record is None:
+        if record is None or record.job.tenant != tenant:
             raise absent(job_id, self._clock.now(), self._settings.job_retention_s)
-        if record.job.tenant != tenant or job_id in self._withdrawn:
+        if job_id in self._withdrawn:
             raise JobNotFound("There is no such job.")
         return record.job
+
+    async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:
+        records = [(job_id, self._kept(job_id)) for job_id in job_ids]
+        return [
+            None if record is None else JobStatus.CANCELED if job_id in self._withdrawn else record.job.status
+            for job_id, record in records
+        ]
 
     async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
         mine = [

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 
 from cache.blobs import DirectoryBlobStore
 from cache.connection import connect, reaching
+from cache.credentials import RedisKeyStore
 from cache.events import RedisJobEvents
 from cache.hot import HotResults
+from cache.idempotency import RedisIdempotencyStore
 from cache.jobs import RedisJobStore
 from cache.models import RedisModelDirectory
+from cache.quotas import RedisQuotaLedger
 from cache.results import RedisResultCache
 from contracts.clock import SystemClock
 from contracts.ports import BlobStore, JobEvents, JobStore, ModelDirectory, ResultCache
 from contracts.settings import BackendSettings
+from contracts.tenancy import IdempotencyStore, KeyStore, QuotaLedger
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,9 @@ class Stores:
     check: Callable[[], Awaitable[None]]
     """Raises `StoreUnavailable` unless the job store answers now."""
     close: Callable[[], Awaitable[None]]
+    keys: KeyStore
+    quotas: QuotaLedger
+    idempotency: IdempotencyStore
 
 
 def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
@@ -65,4 +72,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         blobs=DirectoryBlobStore(settings.blob_dir),
         check=check,
         close=close,
+        keys=RedisKeyStore(state, timeout_s),
+        quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
+        idempotency=RedisIdempotencyStore(state, timeout_s),
     )

@@ -15,10 +15,11 @@ class ApiError(Exception):
 
 
 class Client:
-    """Talks to the server at `url`."""
+    """Talks to the server at `url`, with an API key where it needs one."""
 
-    def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=url, timeout=WAIT_S + 10)
+    def __init__(self, url: str, key: str = "") -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=WAIT_S + 10)
 
     def ready(self) -> bool:
         """Whether the server takes jobs, and a worker lives that runs them."""

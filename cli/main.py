@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from cli import keys
 from cli.client import ApiError, Client
 from cli.devices import WorkerGroup, environments
 from cli.platform import Platform, started
@@ -19,6 +20,7 @@ CHECK_S: Final = 1.0
 FIRST_PROMPT: Final = "a red apple on a blue background"
 
 app = typer.Typer(help="Darkroom: a platform that serves diffusion models.", no_args_is_help=True)
+app.add_typer(keys.app, name="keys")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the picture goes.")]
 
@@ -45,7 +47,7 @@ def up(
             platform.wait_ready()
             typer.echo(f"Ready in {time.monotonic() - begun:.1f} s.")
             if prompt:
-                _picture(platform.url, {"prompt": prompt}, out)
+                _picture(platform.url, {"prompt": prompt}, out, platform.key)
             if once:
                 return
             typer.echo(f"\nServing at {platform.url}  (logs in {folder}; Ctrl-C ends it)")
@@ -81,6 +83,9 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What the picture should show.")],
     out: Out = Path("picture.png"),
     url: Annotated[str, typer.Option(help="The server.", envvar="DARKROOM_URL")] = "http://127.0.0.1:8000",
+    key: Annotated[
+        str, typer.Option(help="The API key, if the server needs one.", envvar="DARKROOM_API_KEY")
+    ] = "",
     seed: Annotated[str, typer.Option(help="A number, or random; by default decided by the prompt.")] = "",
     model: Annotated[str, typer.Option(help="By default the server's own.")] = "",
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
@@ -97,15 +102,15 @@ def generate(
         "height": height,
     }
     try:
-        _picture(url, request, out)
+        _picture(url, request, out, key)
     except ApiError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 
 
-def _picture(url: str, request: dict[str, Any], out: Path) -> None:
+def _picture(url: str, request: dict[str, Any], out: Path, key: str) -> None:
     begun = time.monotonic()
-    client = Client(url)
+    client = Client(url, key)
     try:
         job = client.generate(request)
         took_ms = (time.monotonic() - begun) * 1000

@@ -17,6 +17,9 @@ from cli.client import Client
 from cli.services import process
 from cli.services.process import ServiceError
 from cli.services.redis import RedisServer
+from contracts.errors import SettingsError
+from contracts.settings import ApiSettings
+from contracts.tenancy import new_token
 
 READY_S: Final = 180.0
 POLL_S: Final = 0.1
@@ -25,6 +28,7 @@ HEALTHY_S: Final = 60.0
 """A child that has run this long starts with a clean record after its next fault."""
 BROKER_DATABASE: Final = "/1"
 DEFAULT_PORT: Final = 8000
+ADMIN_KEY_FILE: Final = "admin.key"
 
 
 @dataclass(slots=True)
@@ -61,10 +65,12 @@ class Platform:
     folder: Path
     children: list[Child] = field(default_factory=list)
     redis: RedisServer | None = None
+    key: str = ""
+    """What the platform's own requests must carry; empty where none is needed."""
 
     def wait_ready(self) -> None:
         """Returns once a job would be run. Raises `ServiceError` with the end of the log of what failed."""
-        client = Client(self.url)
+        client = Client(self.url, self.key)
         until = time.monotonic() + READY_S
         try:
             while not client.ready():
@@ -119,6 +125,7 @@ def started(folder: Path, workers: int = 1, environ: dict[str, str] | None = Non
         source["DARKROOM_PORT"] = str(_port(source))
         source.setdefault("DARKROOM_BLOB_DIR", str(folder / "blobs"))
         source.setdefault("DARKROOM_LOG_FORMAT", "console")
+        admin_key = source.pop("DARKROOM_ADMIN_KEY", "") or _admin_key(folder / ADMIN_KEY_FILE)
         # Children run in folders of their own: what is named from here must be found from there.
         model = Path(source.get("DARKROOM_MODEL", "models/emoji-turbo"))
         if model.exists():
@@ -129,13 +136,34 @@ def started(folder: Path, workers: int = 1, environ: dict[str, str] | None = Non
             Child(name, name.partition("-")[0], folder / name, {**source, "PYTHONPATH": _here()})
             for name in names
         ]
-        platform = Platform(url, folder, children, redis)
+        children[0].environ["DARKROOM_ADMIN_KEY"] = admin_key
+        platform = Platform(url, folder, children, redis, "" if _anonymous(source) else admin_key)
         try:
             for child in children:
                 child.start()
             yield platform
         finally:
             platform.stop()
+
+
+def _anonymous(environ: dict[str, str]) -> bool:
+    try:
+        return ApiSettings.from_env(environ).anonymous
+    except SettingsError as error:
+        raise ServiceError(str(error)) from None
+
+
+def _admin_key(file: Path) -> str:
+    """The first key of this platform, made once and readable by its owner alone."""
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        token = new_token()
+        with open(
+            file, "x", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)
+        ) as made:
+            made.write(token + "\n")
+        return token
 
 
 def _take(lock: TextIO, folder: Path) -> None:

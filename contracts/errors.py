@@ -3,6 +3,12 @@
     DarkroomError
     ├── RequestError            the caller's fault, never retried
     │   ├── InvalidRequest      422  a field is wrong; `param` names it
+    │   ├── Unauthenticated     401  no API key
+    │   │   └── InvalidApiKey   401  unknown, or revoked
+    │   ├── PermissionDenied    403  the key lacks a scope
+    │   ├── KeyNotFound         404  no API key of that id
+    │   ├── QuotaExceeded       429  a limit of the key; `details.limit` names it
+    │   ├── IdempotencyKeyReuse 422  the same Idempotency-Key with another body
     │   ├── MalformedBody       400  not JSON at all
     │   ├── ModelNotFound       404
     │   ├── JobNotFound         404  unknown, or another tenant's
@@ -68,6 +74,39 @@ class RequestError(DarkroomError):
 
 class InvalidRequest(RequestError):
     status = 422
+
+
+class Unauthenticated(RequestError):
+    """`code` tells no key from a wrong one, so that a client knows whether it forgot or mistyped."""
+
+    code = "missing_api_key"
+    status = 401
+    type = "authentication_error"
+
+
+class InvalidApiKey(Unauthenticated):
+    code = "invalid_api_key"
+
+
+class PermissionDenied(RequestError):
+    code = "insufficient_scope"
+    status = 403
+    type = "permission_error"
+
+
+class KeyNotFound(RequestError):
+    code = "key_not_found"
+    status = 404
+
+
+class QuotaExceeded(RequestError):
+    code = "quota_exceeded"
+    status = 429
+    type = "rate_limit_error"
+
+
+class IdempotencyKeyReuse(InvalidRequest):
+    code = "idempotency_key_reuse"
 
 
 class MalformedBody(RequestError):

@@ -151,7 +151,12 @@ class JobStore(Protocol):
         ...
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        """The record. Raises `JobNotFound` (unknown or another tenant's) or `JobGone` (older than the retention)."""
+        """The record. Raises `JobNotFound` or, for an id older than the retention, `JobGone`. Another tenant's job is
+        as if it had never been."""
+        ...
+
+    async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:
+        """How each job stands, whosever it is; None: there is no record."""
         ...
 
     async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:

@@ -5,6 +5,7 @@ Each field `name` is the variable `DARKROOM_NAME`. A bad value stops the process
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from contracts.errors import SettingsError
 from contracts.jobs import Frozen
+from contracts.tenancy import TOKEN_PATTERN
 
 PREFIX = "DARKROOM_"
 
@@ -103,6 +105,27 @@ class ApiSettings(BackendSettings):
     """Open streams of job events in one process; more are refused with 503."""
     event_heartbeat_s: Seconds = 15.0
     """A stream that has been silent for this long sends a comment, so that no proxy takes it for dead."""
+    max_cost: Annotated[float, Field(gt=0)] = 256.0
+    """The most that one job may cost: its pixels times steps times pictures, in millions (megapixel-steps)."""
+    max_batch_body_bytes: Count = 2_097_152
+    """The body of a batch of requests may be this long; all others `max_body_bytes`."""
+    allow_anonymous: bool | None = None
+    """Whether requests without an API key are served. By default they are where only this machine can reach `host`."""
+    admin_key: str | None = Field(default=None, pattern=TOKEN_PATTERN, repr=False)
+    """A key of every scope that needs no store: the first one, with which others are created. `darkroom keys new` makes one."""
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether requests without an API key are served."""
+        return is_loopback(self.host) if self.allow_anonymous is None else self.allow_anonymous
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class WorkerSettings(BackendSettings):

@@ -18,6 +18,9 @@ JOBS_SUBMITTED = Counter(
     "darkroom_jobs_submitted_total", "Jobs accepted, by how the cache took them.", ["model", "cache"]
 )
 JOBS_REFUSED = Counter("darkroom_jobs_refused_total", "Jobs refused, by error code.", ["code"])
+QUOTA_REFUSED = Counter(
+    "darkroom_quota_refused_total", "Jobs refused for a limit of their API key, by limit.", ["limit"]
+)
 WAITERS = Gauge("darkroom_waiters", "Requests now held by Prefer: wait.")
 EVENT_STREAMS = Gauge("darkroom_event_streams", "Streams of job events now open.")
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 
+from api.auth import Admin
 from api.normalise import Fault, invalid
 from api.schemas import CachePurged, CacheView, HotView
 from api.services import Wired, failures
@@ -18,8 +19,8 @@ MAX_NAME_CHARS: Final = 200
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
 
 
-@router.get("", summary="How the result cache does", responses=failures(503))
-async def stats(services: Wired) -> CacheView:
+@router.get("", summary="How the result cache does", responses=failures(401, 403, 503))
+async def stats(services: Wired, _: Admin) -> CacheView:
     """Hits, size and evictions, of all processes together. Counts the entries one by one: not for a tight loop."""
     found = await services.stores.results.stats()
     jobs = found.hits + found.misses + found.joined
@@ -37,9 +38,10 @@ async def stats(services: Wired) -> CacheView:
     )
 
 
-@router.delete("", summary="Forget results", responses=failures(422, 503))
+@router.delete("", summary="Forget results", responses=failures(401, 403, 422, 503))
 async def purge(
     services: Wired,
+    _: Admin,
     key: Annotated[str | None, Query(description="The `X-Cache-Key` of a job: 64 hex digits.")] = None,
     model: Annotated[str | None, Query(description="A model; all its revisions without `revision`.")] = None,
     revision: Annotated[str | None, Query(description="A revision of a model.")] = None,

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
+from api.auth import Caller
 from api.routes.jobs import known
-from api.services import PUBLIC_TENANT, Wired, failures
+from api.services import Wired, failures
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -32,18 +33,19 @@ _EXAMPLE = (
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
         },
         204: {"description": "All has been told already; do not come back."},
-        **failures(404, 410, 422, 503),
+        **failures(401, 403, 404, 410, 422, 503),
     },
 )
 async def events(
     request: Request,
     services: Wired,
+    caller: Caller,
     job_id: str,
     last_event_id: Annotated[
         str | None, Header(description="The `id` of the last event seen: only what came after it is told.")
     ] = None,
 ) -> Response:
     """Server-sent events. A stream that breaks is resumed with `Last-Event-ID`, on any process, without a gap."""
-    job = await services.stores.jobs.get(PUBLIC_TENANT, known(job_id))
+    job = await services.stores.jobs.get(caller.tenant, known(job_id))
     headless = bool(request.scope["state"]["headless"])
-    return services.streams.of(PUBLIC_TENANT, job, last_event_id, headless=headless)
+    return services.streams.of(caller.tenant, job, last_event_id, headless=headless)

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
+from api.auth import Caller
 from api.body import job_request
+from api.idempotency import MAX_KEY_CHARS, REPLAYED
 from api.normalise import invalid
 from api.present import job_views, poll_again_s
 from api.schemas import JobList, JobRequest, JobView
-from api.services import PUBLIC_TENANT, Services, Wired, failures
+from api.services import Services, Wired, failures
 from api.wait import preferred_wait_s
 from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.ids import is_job_id
@@ -24,6 +26,16 @@ Prefer = Annotated[
     Header(
         description="`wait=N`: hold the answer up to N seconds for the job to end (RFC 7240).",
         examples=["wait=30"],
+    ),
+]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=MAX_KEY_CHARS,
+        description="For a day, the same key with the same body is the same job, and with another body an error.",
+        examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
     ),
 ]
 
@@ -63,20 +75,25 @@ _LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"
             "description": "Accepted.",
             "headers": {**_LOCATION, **_CACHE, **_AGAIN, **_APPLIED},
         },
-        **failures(400, 404, 408, 413, 415, 422, 503),
+        **failures(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
     },
 )
 async def submit(
     request: Request,
     services: Wired,
+    caller: Caller,
     body: Annotated[JobRequest, Depends(job_request)],
     prefer: Prefer = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask for pictures. Accepted jobs are never lost; equal requests share one computation and its result."""
-    job = await services.jobs.submit(PUBLIC_TENANT, body)
+    job = await services.jobs.submit(caller, body, idempotency_key)
     location = {"Location": f"/v1/jobs/{job.id}", "X-Cache-Key": job.key}
+    if REPLAYED in caller.headers and job.cache is not CacheStatus.HIT and not prefer:
+        # The first answer was 202; the job is told as it stands.
+        return await _answer(services, job, 202, location, ended=202)
     try:
-        return await _held(request, services, job, prefer, 202, location)
+        return await _held(request, services, caller.tenant, job, prefer, 202, location)
     except StoreUnavailable:
         # The job is accepted: that the wait for it failed must not tell the client otherwise.
         return await _answer(services, job, 202, location)
@@ -86,17 +103,18 @@ async def submit(
     "",
     summary="List jobs",
     response_class=Response,
-    responses={200: {"model": JobList}, **failures(422, 503)},
+    responses={200: {"model": JobList}, **failures(401, 403, 422, 503)},
 )
 async def list_jobs(
     services: Wired,
+    caller: Caller,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on one page.")] = 20,
     after: Annotated[str | None, Query(description="The `next_cursor` of the page before.")] = None,
 ) -> Response:
     """Your jobs, newest first."""
     if after is not None and not is_job_id(after):
         raise invalid([("after", "after must be the next_cursor of a page.")])
-    found = await services.stores.jobs.list(PUBLIC_TENANT, limit + 1, after)
+    found = await services.stores.jobs.list(caller.tenant, limit + 1, after)
     page = found[:limit]
     views = await job_views(page, services.stores.jobs, services.catalogue)
     listed = JobList(data=views, next_cursor=page[-1].id if len(found) > limit else None)
@@ -109,30 +127,33 @@ async def list_jobs(
     response_class=Response,
     responses={
         200: {"model": JobView, "headers": {**_CACHE, **_AGAIN, **_APPLIED}},
-        **failures(404, 410, 422, 503),
+        **failures(401, 403, 404, 410, 422, 503),
     },
 )
-async def read(request: Request, services: Wired, job_id: str, prefer: Prefer = None) -> Response:
+async def read(
+    request: Request, services: Wired, caller: Caller, job_id: str, prefer: Prefer = None
+) -> Response:
     """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed."""
-    job = await services.stores.jobs.get(PUBLIC_TENANT, known(job_id))
-    return await _held(request, services, job, prefer, 200, {})
+    job = await services.stores.jobs.get(caller.tenant, known(job_id))
+    return await _held(request, services, caller.tenant, job, prefer, 200, {})
 
 
 @router.post(
     "/{job_id}/cancel",
     summary="Cancel a job",
     response_class=Response,
-    responses={200: {"model": JobView}, **failures(404, 410, 422, 503)},
+    responses={200: {"model": JobView}, **failures(401, 403, 404, 410, 422, 503)},
 )
-async def cancel(services: Wired, job_id: str) -> Response:
+async def cancel(services: Wired, caller: Caller, job_id: str) -> Response:
     """End a job before its batch runs. One that has ended stays as it is; asking twice does no harm."""
-    job = await services.jobs.cancel(PUBLIC_TENANT, known(job_id))
+    job = await services.jobs.cancel(caller.tenant, known(job_id))
     return await _answer(services, job, 200, {})
 
 
 async def _held(
     request: Request,
     services: Services,
+    tenant: str,
     job: Job,
     prefer: list[str] | None,
     pending: int,
@@ -141,7 +162,7 @@ async def _held(
     wait_s = preferred_wait_s(prefer or [], services.settings.max_wait_s)
     if wait_s:
         if not job.status.terminal:
-            waited = await services.waiters.until_terminal(request, PUBLIC_TENANT, job.id, wait_s)
+            waited = await services.waiters.until_terminal(request, tenant, job.id, wait_s)
             if waited is None:
                 return await _answer(services, job, pending, headers)
             job = waited
@@ -149,11 +170,13 @@ async def _held(
     return await _answer(services, job, pending, headers)
 
 
-async def _answer(services: Services, job: Job, pending: int, headers: dict[str, str]) -> Response:
+async def _answer(
+    services: Services, job: Job, pending: int, headers: dict[str, str], ended: int = 200
+) -> Response:
     view = (await job_views([job], services.stores.jobs, services.catalogue))[0]
     headers = {**headers, "X-Cache": job.cache.value}
     if job.status.terminal:
-        return Response(view.model_dump_json(), 200, headers, media_type="application/json")
+        return Response(view.model_dump_json(), ended, headers, media_type="application/json")
     headers = {**headers, "Retry-After": str(poll_again_s(view))}
     return Response(view.model_dump_json(), pending, headers, media_type="application/json")
 

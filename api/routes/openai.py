@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api import errors
+from api.auth import Caller
 from api.body import checked
 from api.openai import (
     EXPECTED,
@@ -24,7 +25,7 @@ from api.openai import (
     size_of,
     to_job,
 )
-from api.services import PUBLIC_TENANT, Services, Wired, failures
+from api.services import Services, Wired, failures
 from api.stream import BEAT, Put, sse
 from contracts.errors import (
     DarkroomError,
@@ -68,16 +69,16 @@ async def _body(request: Request) -> ImagesRequest:
             "description": "The pictures; with `stream`, server-sent events.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **failures(400, 404, 408, 409, 413, 415, 502, 503),
+        **failures(400, 401, 403, 404, 408, 409, 413, 415, 429, 502, 503),
     },
 )
 async def generations(
-    request: Request, services: Wired, body: Annotated[ImagesRequest, Depends(_body)]
+    request: Request, services: Wired, caller: Caller, body: Annotated[ImagesRequest, Depends(_body)]
 ) -> Response:
     """For OpenAI's clients: point their `base_url` at `/v1`. Bad values are 400 here, as they are there."""
     wanted = to_job(body)
     try:
-        job = await services.jobs.submit(PUBLIC_TENANT, wanted)
+        job = await services.jobs.submit(caller, wanted)
     except InvalidRequest as error:
         raise as_openai(error) from None
     if body.stream:
@@ -103,7 +104,7 @@ async def _ended(request: Request, services: Services, job: Job) -> Job:
         return job
     try:
         wait_s = services.settings.job_ttl_s + GRACE_S
-        ended = await services.waiters.until_terminal(request, PUBLIC_TENANT, job.id, wait_s)
+        ended = await services.waiters.until_terminal(request, job.tenant, job.id, wait_s)
     except ClientDisconnect:
         await _abandon(services, job)
         raise
@@ -115,9 +116,9 @@ async def _ended(request: Request, services: Services, job: Job) -> Job:
 
 async def _abandon(services: Services, job: Job) -> None:
     try:
-        now = await services.stores.jobs.get(PUBLIC_TENANT, job.id)
+        now = await services.stores.jobs.get(job.tenant, job.id)
         if now.status is JobStatus.QUEUED:
-            await services.jobs.cancel(PUBLIC_TENANT, job.id)
+            await services.jobs.cancel(job.tenant, job.id)
     except DarkroomError as error:
         log.warning("abandoned_job_left", job_id=job.id, code=error.code)
 
@@ -142,7 +143,7 @@ def _streamed(services: Services, job: Job, request_id: str) -> Any:
     async def write(put: Put) -> None:
         ended = job
         try:
-            async with aclosing(services.streams.readings(PUBLIC_TENANT, job.id)) as readings:
+            async with aclosing(services.streams.readings(job.tenant, job.id)) as readings:
                 async for ended, _ in readings:
                     if not ended.status.terminal:
                         await put(BEAT)

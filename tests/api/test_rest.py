@@ -103,6 +103,7 @@ async def test_the_openapi_document_describes_every_route(door: Door) -> None:
     document = (await door.http.get("/openapi.json")).json()
     assert set(document["paths"]) == {
         "/v1/jobs",
+        "/v1/jobs:batch",
         "/v1/jobs/{job_id}",
         "/v1/jobs/{job_id}/cancel",
         "/v1/jobs/{job_id}/events",
@@ -110,6 +111,8 @@ async def test_the_openapi_document_describes_every_route(door: Door) -> None:
         "/v1/images/generations",
         "/v1/models",
         "/v1/cache",
+        "/v1/keys",
+        "/v1/keys/{key_id}",
         "/healthz",
         "/readyz",
         "/metrics",

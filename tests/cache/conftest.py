@@ -11,6 +11,7 @@ import pytest
 from cache.connection import connect
 from cache.jobs import RedisJobStore
 from cache.memory import memory_stores
+from cache.quotas import RedisQuotaLedger
 from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
@@ -40,11 +41,13 @@ async def world(
     await client.flushdb()
     await client.aclose()
     stores = open_stores(settings)
-    jobs = stores.jobs
+    jobs, quotas = stores.jobs, stores.quotas
     assert isinstance(jobs, RedisJobStore)
+    assert isinstance(quotas, RedisQuotaLedger)
 
     def advance(seconds: float) -> None:
         jobs.skew_s += seconds
+        quotas.skew_s += seconds
 
     yield World(stores, advance, settings, real=True)
     await stores.close()

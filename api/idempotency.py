@@ -1,0 +1,79 @@
+"""`Idempotency-Key`: one job for a key and a body, however often and wherever they come.
+
+No copy waits for another, and none can block the key by dying: the first one reserves not a place but the job itself, with
+its id, and every copy records that very job. Recording is idempotent by id (docs/adr/0010-idempotency-by-job-id.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from api.keyring import Principal
+from api.schemas import JobRequest
+from cache.stores import Stores
+from contracts.errors import IdempotencyKeyReuse, StoreUnavailable
+from contracts.jobs import Job, NewJob
+from contracts.tenancy import IdempotencyStore, Reservation
+from telemetry import metrics
+
+REPLAYED: Final = "Idempotency-Replayed"
+"""A header of answers to a request that had been answered before."""
+MAX_KEY_CHARS: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A tenant's key, and the body that came with it."""
+
+    tenant: str
+    key: str
+    fingerprint: str
+
+    async def replay(self, caller: Principal, stores: Stores) -> Job | None:
+        """The job of an earlier request, if that was accepted. Raises `IdempotencyKeyReuse`, and as `JobStore.get`."""
+        known = await stores.idempotency.find(self.tenant, self.key)
+        if known is None:
+            return None
+        self._check(known)
+        if not known.done:
+            return None
+        mark_replayed(caller)
+        return await stores.jobs.get(self.tenant, known.new.id)
+
+    async def reserve(self, store: IdempotencyStore, new: NewJob) -> NewJob:
+        """The job to record: `new`, or that of a copy which was quicker. Raises `IdempotencyKeyReuse`."""
+        reserved = await store.reserve(
+            self.tenant, self.key, Reservation(fingerprint=self.fingerprint, new=new)
+        )
+        self._check(reserved)
+        return reserved.new
+
+    async def complete(self, store: IdempotencyStore, new: NewJob) -> None:
+        """`new` is accepted."""
+        try:
+            done = Reservation(fingerprint=self.fingerprint, new=new)
+            await store.complete(self.tenant, self.key, done)
+        except StoreUnavailable:
+            # The next copy records the same job once more, and finds it.
+            metrics.REPAIRED.labels("idempotency").inc()
+
+    def _check(self, known: Reservation) -> None:
+        if known.fingerprint != self.fingerprint:
+            raise IdempotencyKeyReuse(
+                "This Idempotency-Key came before with another body.", param="Idempotency-Key"
+            )
+
+
+def slot(tenant: str, key: str | None, body: JobRequest) -> Slot | None:
+    """The slot of a request, if it names a key. Equal bodies are equal JSON values: white space and order do not count."""
+    if key is None:
+        return None
+    canonical = json.dumps(body.model_dump(exclude_none=True), sort_keys=True, separators=(",", ":"))
+    return Slot(tenant, key, hashlib.sha256(canonical.encode("ascii")).hexdigest())
+
+
+def mark_replayed(caller: Principal) -> None:
+    caller.headers[REPLAYED] = "true"

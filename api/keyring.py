@@ -1,0 +1,128 @@
+"""Whose request it is: from the key that came with it to the tenant it speaks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from contracts.clock import Clock
+from contracts.errors import InvalidApiKey, PermissionDenied, Unauthenticated
+from contracts.jobs import Priority
+from contracts.settings import ApiSettings
+from contracts.tenancy import PRIORITIES, ApiKey, KeyStore, Scope, digest_of, id_of, is_token
+
+ANONYMOUS_TENANT: Final = "public"
+"""Everyone who comes without a key, where that is allowed."""
+ADMIN_TENANT: Final = "admin"
+"""The tenant of the key of the settings."""
+REMEMBER_S: Final = 1.0
+"""A key that was looked up is not looked up again for this long: so long may a revoked one still work."""
+MAX_REMEMBERED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls. `headers` go with the answer, whatever it turns out to be."""
+
+    tenant: str
+    key: ApiKey | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def require(self, scope: Scope) -> None:
+        """Raises `PermissionDenied` without `scope`; `Unauthenticated` where a key might have it."""
+        if self.key is None and scope is not Scope.GENERATE:
+            raise Unauthenticated(f"This needs an API key with the scope {scope}.")
+        if self.key is not None and scope not in self.key.scopes:
+            raise PermissionDenied(
+                f"The API key lacks the scope {scope}.", details={"required_scope": scope.value}
+            )
+
+    @property
+    def weight(self) -> float:
+        """The share of the devices that its tenant has, against that of others."""
+        return 1.0 if self.key is None else self.key.limits.weight
+
+    def priority(self, asked: str | None) -> Priority:
+        """The priority class of its job: the one asked for, else the best that it may have. Raises `PermissionDenied`."""
+        allowed = PRIORITIES if self.key is None else self.key.limits.priorities
+        if asked is None:
+            return next(Priority(each) for each in PRIORITIES if each in allowed)
+        if asked not in allowed:
+            raise PermissionDenied(
+                f"The API key may not ask for the priority {asked}.",
+                param="priority",
+                details={"allowed_priorities": list(allowed)},
+            )
+        return Priority(asked)
+
+
+class KeyRing:
+    """Finds the holder of a key, at most once a second for each in the store."""
+
+    def __init__(self, keys: KeyStore, settings: ApiSettings, clock: Clock) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._anonymous = settings.anonymous
+        self._admin = None if settings.admin_key is None else _admin(settings.admin_key, clock.now())
+        self._known: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
+        self._looking: dict[str, asyncio.Task[ApiKey | None]] = {}
+
+    async def principal(self, token: str | None, headers: dict[str, str]) -> Principal:
+        """The caller who presents `token`. Raises `Unauthenticated`, `InvalidApiKey`, `StoreUnavailable`."""
+        if token is None or (self._anonymous and not token.startswith("dk_")):
+            # Clients that must send some key, as OpenAI's, are served without one of ours where none is needed.
+            if self._anonymous:
+                return Principal(ANONYMOUS_TENANT, None, headers)
+            raise Unauthenticated(
+                "This server needs an API key: send it as Authorization: Bearer dk_..., or as X-API-Key."
+            )
+        key = await self._find(token) if is_token(token) else None
+        if key is None or key.revoked_at is not None:
+            raise InvalidApiKey("The API key is not valid: unknown, or revoked.")
+        return Principal(key.tenant, key, headers)
+
+    async def _find(self, token: str) -> ApiKey | None:
+        if self._admin is not None and self._admin.opens_with(token):
+            return self._admin
+        key_id = id_of(token)
+        until, key = self._known.get(key_id, (0.0, None))
+        if key is None or until <= self._clock.monotonic():
+            key = await self._looked_up(key_id)
+        return key if key is not None and key.opens_with(token) else None
+
+    async def _looked_up(self, key_id: str) -> ApiKey | None:
+        # Those who come meanwhile share the answer; one that leaves must not end it for the others.
+        task = self._looking.get(key_id)
+        if task is None:
+            task = self._looking[key_id] = asyncio.create_task(self._look_up(key_id))
+            task.add_done_callback(lambda done: self._looked(key_id, done))
+        return await asyncio.shield(task)
+
+    def _looked(self, key_id: str, done: asyncio.Task[ApiKey | None]) -> None:
+        self._looking.pop(key_id, None)
+        if not done.cancelled():
+            done.exception()  # known to those who waited for it, if any still do
+
+    async def _look_up(self, key_id: str) -> ApiKey | None:
+        asked_at = self._clock.monotonic()
+        key = await self._keys.find(key_id)
+        # Ids that are nobody's are not remembered: anyone can invent any number of them.
+        if key is not None:
+            self._known[key_id] = (asked_at + REMEMBER_S, key)
+            self._known.move_to_end(key_id)
+            if len(self._known) > MAX_REMEMBERED:
+                self._known.popitem(last=False)
+        return key
+
+
+def _admin(token: str, now: float) -> ApiKey:
+    return ApiKey(
+        id=id_of(token),
+        name="admin key of the settings",
+        tenant=ADMIN_TENANT,
+        digest=digest_of(token),
+        scopes=tuple(Scope),
+        created_at=now,
+    )

@@ -1,0 +1,154 @@
+"""`/v1/jobs:batch`: many jobs in one request, each accepted or refused by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from api import errors
+from api.auth import Caller
+from api.body import as_model, checked, with_accepted
+from api.present import job_views
+from api.routes.jobs import IdempotencyKey
+from api.schemas import EXPECTED, ErrorBody, JobRequest, JobView, Wire
+from api.services import Services, Wired, failures
+from contracts.errors import DarkroomError, InternalError
+from contracts.jobs import Job
+
+router = APIRouter(tags=["jobs"])
+
+PATH: Final = "/v1/jobs:batch"
+MAX_REQUESTS: Final = 256
+AT_ONCE: Final = 32
+"""Requests of one batch that are under way together: enough to fill the publisher's pool, and to leave room for others."""
+
+Checked = list[JobRequest | DarkroomError]
+
+
+class BatchItem(Wire):
+    """What came of one request: `status` is what `POST /v1/jobs` would have answered, with the job or the error."""
+
+    index: int
+    status: int
+    job: JobView | None
+    error: ErrorBody | None
+    retry_after_s: int | None = Field(description="When a refused request may come again.")
+
+
+class BatchView(Wire):
+    """One item for each request, in their order."""
+
+    accepted: int
+    refused: int
+    data: list[BatchItem]
+
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["requests"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "requests": {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": MAX_REQUESTS,
+                            "items": JobRequest.model_json_schema(),
+                        }
+                    },
+                    "examples": [{"requests": [{"prompt": "a red apple"}, {"prompt": "a green pear"}]}],
+                }
+            }
+        },
+    }
+}
+
+
+class _Batch(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    requests: list[Any] = Field(min_length=1, max_length=MAX_REQUESTS)
+
+
+async def _requests(request: Request) -> Checked:
+    expected = {"requests": f"a list of 1 to {MAX_REQUESTS} requests"}
+    batch = await checked(request, _Batch, expected)
+    accept = request.headers.get("accept", "")
+    return [_checked(item, accept) for item in batch.requests]
+
+
+def _checked(item: Any, accept: str) -> JobRequest | DarkroomError:
+    try:
+        return with_accepted(as_model(item, JobRequest, EXPECTED), accept)
+    except DarkroomError as error:
+        return error
+
+
+@router.post(
+    PATH,
+    summary="Submit many jobs",
+    openapi_extra=_BODY,
+    response_class=Response,
+    responses={
+        200: {"model": BatchView, "description": "All were accepted."},
+        207: {"model": BatchView, "description": "Some were refused: see each item."},
+        **failures(400, 401, 403, 408, 413, 415, 422, 503),
+    },
+)
+async def submit_batch(
+    request: Request,
+    services: Wired,
+    caller: Caller,
+    requests: Annotated[Checked, Depends(_requests)],
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Ask for many pictures at once. An `Idempotency-Key` holds for each request at its place in the list."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(index: int, item: JobRequest | DarkroomError) -> Job:
+        if isinstance(item, DarkroomError):
+            raise item
+        key = None if idempotency_key is None else f"{idempotency_key}#{index}"
+        async with room:
+            return await services.jobs.submit(caller, item, key)
+
+    outcomes = await asyncio.gather(
+        *(one(index, item) for index, item in enumerate(requests)), return_exceptions=True
+    )
+    view = await _view(services, outcomes, errors.request_id_of(request.scope))
+    return Response(view.model_dump_json(), 207 if view.refused else 200, media_type="application/json")
+
+
+async def _view(services: Services, outcomes: Sequence[Job | BaseException], request_id: str) -> BatchView:
+    jobs = [outcome for outcome in outcomes if isinstance(outcome, Job)]
+    views = iter(await job_views(jobs, services.stores.jobs, services.catalogue))
+    data = []
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, Job):
+            status = 200 if outcome.status.terminal else 202
+            data.append(
+                BatchItem(index=index, status=status, job=next(views), error=None, retry_after_s=None)
+            )
+        else:
+            # What nobody foresaw has been logged where it happened; the other jobs are accepted all the same.
+            error = outcome if isinstance(outcome, DarkroomError) else InternalError(errors.UNFORESEEN)
+            again = error.retry_after_s
+            data.append(
+                BatchItem(
+                    index=index,
+                    status=error.status,
+                    job=None,
+                    error=ErrorBody(**errors.body(error, request_id)["error"]),
+                    retry_after_s=None if again is None else errors.whole_retry_after_s(again),
+                )
+            )
+    return BatchView(accepted=len(jobs), refused=len(outcomes) - len(jobs), data=data)

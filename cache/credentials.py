@@ -1,0 +1,99 @@
+"""API keys in Redis: one hash of records, one of revocations, so that each change is a single command.
+
+The hash tag keeps both on one node of a cluster. A key itself is never here, only its SHA-256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+
+from cache.connection import reaching
+from contracts.errors import KeyNotFound
+from contracts.tenancy import ApiKey
+
+RECORDS: Final = "darkroom:{keys}:records"
+REVOKED: Final = "darkroom:{keys}:revoked"
+
+
+def unknown() -> KeyNotFound:
+    return KeyNotFound("There is no API key of that id.")
+
+
+class RedisKeyStore:
+    """The `KeyStore` on a Redis server."""
+
+    def __init__(self, client: Redis, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+
+    async def create(self, key: ApiKey) -> bool:
+        async with reaching("key store", self._timeout_s):
+            return bool(await self._client.hsetnx(RECORDS, key.id, key.model_dump_json()))
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        async with self._pipeline() as pipeline:
+            pipeline.hget(RECORDS, key_id)
+            pipeline.hget(REVOKED, key_id)
+            record, revoked_at = await pipeline.execute()
+        return None if record is None else _key(record, revoked_at)
+
+    async def list(self) -> Sequence[ApiKey]:
+        async with self._pipeline() as pipeline:
+            pipeline.hgetall(RECORDS)
+            pipeline.hgetall(REVOKED)
+            records, revoked = await pipeline.execute()
+        keys = [_key(record, revoked.get(key_id)) for key_id, record in records.items()]
+        return sorted(keys, key=lambda key: (key.created_at, key.id), reverse=True)
+
+    async def revoke(self, key_id: str, now: float) -> ApiKey:
+        if await self.find(key_id) is None:
+            raise unknown()
+        # Records are never deleted: that it was there is enough.
+        async with reaching("key store", self._timeout_s):
+            await self._client.hsetnx(REVOKED, key_id, f"{now:.6f}")
+        key = await self.find(key_id)
+        if key is None:
+            raise unknown()
+        return key
+
+    @asynccontextmanager
+    async def _pipeline(self) -> AsyncIterator[Pipeline]:
+        async with (
+            reaching("key store", self._timeout_s),
+            self._client.pipeline(transaction=False) as pipeline,
+        ):
+            yield pipeline
+
+
+class MemoryKeyStore:
+    """The `KeyStore` in memory."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, ApiKey] = {}
+
+    async def create(self, key: ApiKey) -> bool:
+        return self._keys.setdefault(key.id, key) is key
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        return self._keys.get(key_id)
+
+    async def list(self) -> Sequence[ApiKey]:
+        return sorted(self._keys.values(), key=lambda key: (key.created_at, key.id), reverse=True)
+
+    async def revoke(self, key_id: str, now: float) -> ApiKey:
+        key = self._keys.get(key_id)
+        if key is None:
+            raise unknown()
+        if key.revoked_at is None:
+            key = self._keys[key_id] = key.model_copy(update={"revoked_at": now})
+        return key
+
+
+def _key(record: str, revoked_at: str | None) -> ApiKey:
+    key = ApiKey.model_validate_json(record)
+    return key if revoked_at is None else key.model_copy(update={"revoked_at": float(revoked_at)})

@@ -1,0 +1,67 @@
+"""Idempotency keys: the job that each stands for, for a day. One Redis command decides who was first."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from redis.asyncio import Redis
+
+from cache.connection import reaching
+from contracts.clock import Clock
+from contracts.tenancy import Reservation
+
+KEPT_S: Final = 86_400
+PREFIX: Final = "darkroom:idempotency:"
+
+
+class RedisIdempotencyStore:
+    """The `IdempotencyStore` on a Redis server."""
+
+    def __init__(self, client: Redis, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+
+    async def find(self, tenant: str, key: str) -> Reservation | None:
+        async with reaching("idempotency store", self._timeout_s):
+            stored = await self._client.get(_name(tenant, key))
+        return None if stored is None else Reservation.model_validate_json(stored)
+
+    async def reserve(self, tenant: str, key: str, reservation: Reservation) -> Reservation:
+        name, value = _name(tenant, key), reservation.model_dump_json()
+        async with reaching("idempotency store", self._timeout_s):
+            stored = await self._client.set(name, value, nx=True, get=True, ex=KEPT_S)
+        return Reservation.model_validate_json(stored) if isinstance(stored, str) else reservation
+
+    async def complete(self, tenant: str, key: str, reservation: Reservation) -> None:
+        done = reservation.model_copy(update={"done": True}).model_dump_json()
+        async with reaching("idempotency store", self._timeout_s):
+            await self._client.set(_name(tenant, key), done, xx=True, keepttl=True)
+
+
+class MemoryIdempotencyStore:
+    """The `IdempotencyStore` in memory."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._kept: dict[str, tuple[float, Reservation]] = {}
+
+    async def find(self, tenant: str, key: str) -> Reservation | None:
+        until, reservation = self._kept.get(_name(tenant, key), (0.0, None))
+        return reservation if until > self._clock.now() else None
+
+    async def reserve(self, tenant: str, key: str, reservation: Reservation) -> Reservation:
+        known = await self.find(tenant, key)
+        if known is None:
+            self._kept[_name(tenant, key)] = (self._clock.now() + KEPT_S, reservation)
+        return known or reservation
+
+    async def complete(self, tenant: str, key: str, reservation: Reservation) -> None:
+        if await self.find(tenant, key) is not None:
+            until, _ = self._kept[_name(tenant, key)]
+            self._kept[_name(tenant, key)] = (until, reservation.model_copy(update={"done": True}))
+
+
+def _name(tenant: str, key: str) -> str:
+    # Hashed, for a client may put anything into its key. No tenant's name holds the separator.
+    return PREFIX + hashlib.sha256(f"{tenant}\0{key}".encode()).hexdigest()
