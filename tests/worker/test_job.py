@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from broker.memory import MemoryPublisher
-from cache.keys import tenant_scope
+from cache.keys import result_address, tenant_scope
 from cache.memory import memory_stores
-from cache.results import result_address
 from cache.stores import Stores
 from contracts.clock import SystemClock
 from contracts.errors import StoreUnavailable
