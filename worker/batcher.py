@@ -33,6 +33,10 @@ STOP_S: Final = 5.0
 BATCHES_IN_HAND: Final = 4
 """Bound of what a worker holds, in full batches: one that waits, and images in the making that share the device by turns."""
 
+LEAD_S: Final = 0.01
+LEAD_SHARE: Final = 0.1
+"""How long before a pass should end the images of the next are wanted: a fixed time and a share of the pass."""
+
 _FAULTS: Final = {
     Failure.FAULT: (EngineFault.code, "The model raised {}."),
     Failure.CRASH: (EngineCrashed.code, "{} Twice, under this picture alone."),
@@ -108,6 +112,7 @@ class Batcher:
         # Guards what follows; notified when it changes.
         self._changed = threading.Condition()
         self._hand: list[_Image] = []
+        self._begun_at = self._ends_at = 0.0
         self._draining = False
         self._thread: threading.Thread | None = None
 
@@ -148,6 +153,13 @@ class Batcher:
             wanted = [image for image in self._hand if not image.drawn.done()]
             waiting = sum(not image.begun for image in wanted)
             return max(0, min(self._max_batch - waiting, BATCHES_IN_HAND * self._max_batch - len(wanted)))
+
+    def ripe_in_s(self) -> float:
+        """Seconds until it is time to bring the images of the next pass: shortly before the present one should end, so that
+        those who come meanwhile may still be among them; 0.0 while nobody knows how long it takes."""
+        with self._changed:
+            pass_s = self._ends_at - self._begun_at
+            return max(0.0, self._ends_at - LEAD_S - LEAD_SHARE * pass_s - self._clock.monotonic())
 
     def backlog_steps(self) -> int:
         """Denoising steps that what is in hand still needs."""
@@ -225,6 +237,8 @@ class Batcher:
             joining = {image.id: image.task for image in images if not image.begun}
             for image in images:
                 image.begun = True
+            self._begun_at = self._clock.monotonic()
+            self._ends_at = self._begun_at + self._seconds(images[0].key, len(images))
         loop.call_soon_threadsafe(self.on_room)
         return Pass(images[0].key, tuple(image.id for image in images), joining, tuple(leaving)), images
 
@@ -233,6 +247,7 @@ class Batcher:
 
     def _digest(self, images: list[_Image], answer: Done | Failed) -> list[Outcome | None]:
         """What became of each image of a pass; None: it runs again. Those that have ended leave the hand."""
+        self._ends_at = 0.0
         key, size = images[0].key, len(images)
         outcome = "done" if isinstance(answer, Done) else answer.failure.value
         metrics.BATCHES.labels(key.model, outcome).inc()

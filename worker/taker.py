@@ -66,8 +66,12 @@ class Taker:
         """Takes jobs until the worker drains."""
         self._batcher.on_room = self._wake.set
         while not self._runner.draining:
-            more = await self._take()
-            if not more:
+            # Not before it is time: what is taken now can no longer yield to whoever comes in the meantime, nor be run by
+            # another worker.
+            early_s = self._batcher.ripe_in_s()
+            if early_s > 0:
+                await self._woken(early_s)
+            elif not await self._take():
                 await self._woken(FIRST_LOOK_S if self._ended else IDLE_S)
 
     async def attend(self, message: JobMessage) -> Verdict:
