@@ -12,6 +12,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from cache.connection import reaching
+from cache.statuses import read_statuses
 from contracts import ids
 from contracts.clock import Clock
 from contracts.errors import AttemptsExhausted, JobGone, JobNotFound, QueueFull
@@ -39,8 +40,6 @@ SEEN_KEYS: Final = 4096
 LAST_ID: Final = "~"
 MAX_TOLD: Final = 256
 """Followers of one flight that are told of its steps; of its end all are told."""
-PAGE: Final = 1000
-"""Commands in one pipeline."""
 NOTHING: Final = Finished(applied=False)
 
 EXHAUSTED: Final = JobFailure(
@@ -144,19 +143,11 @@ class RedisJobStore:
         record = _paired(await self._run("read", ids.shard_of(job_id), job_id, tenant))
         if not record:
             raise absent(job_id, self._clock.now() + self.skew_s, self._settings.job_retention_s)
-        if record["status"] == "withdrawn":
-            raise JobNotFound("There is no such job.")
         return _job(record)
 
     async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:
-        found: list[JobStatus | None] = []
         async with self._reaching():
-            for start in range(0, len(job_ids), PAGE):
-                async with self._client.pipeline(transaction=False) as pipeline:
-                    for job_id in job_ids[start : start + PAGE]:
-                        pipeline.hget(_job_key(job_id), "status")
-                    found += [_status(each) for each in await pipeline.execute()]
-        return found
+            return await read_statuses(self._client, [_job_key(job_id) for job_id in job_ids])
 
     async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
         # Each shard's newest, merged: a page costs two round trips however many shards there are. Ids sort by time, but
@@ -359,11 +350,6 @@ def _source(name: str) -> str:
 
 def _job_key(job_id: str) -> str:
     return f"{shard_prefix(ids.shard_of(job_id))}job:{job_id}"
-
-
-def _status(stored: str | None) -> JobStatus | None:
-    # A withdrawn job has ended, as far as anybody can tell.
-    return None if stored is None else JobStatus("canceled" if stored == "withdrawn" else stored)
 
 
 def _paired(flat: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cache.events import Watchers
 from cache.jobs import EXHAUSTED, MAX_TOLD, NOTHING, STALE_S, absent
 from contracts.clock import Clock
-from contracts.errors import JobNotFound, QueueFull
+from contracts.errors import QueueFull
 from contracts.ids import shard_of
 from contracts.jobs import (
     CacheStatus,
@@ -116,10 +116,8 @@ class MemoryJobStore:
 
     async def get(self, tenant: str, job_id: str) -> Job:
         record = self._kept(job_id)
-        if record is None or record.job.tenant != tenant:
+        if record is None or record.job.tenant != tenant or job_id in self._withdrawn:
             raise absent(job_id, self._clock.now(), self._settings.job_retention_s)
-        if job_id in self._withdrawn:
-            raise JobNotFound("There is no such job.")
         return record.job
 
     async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:

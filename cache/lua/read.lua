@@ -2,7 +2,8 @@
 -- neither the answer nor the time that it takes tells the two apart.
 
 local id, tenant = ARGV[3], ARGV[4]
-if field(id, 'tenant') ~= tenant then
+local found = redis.call('HMGET', job_key(id), 'tenant', 'status')
+if found[1] ~= tenant or found[2] == 'withdrawn' then
   return {}
 end
 return redis.call('HGETALL', job_key(id))

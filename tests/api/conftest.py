@@ -21,6 +21,8 @@ from contracts.ports import Granted
 from contracts.settings import ApiSettings
 from tests.cache.test_others import spec
 
+ADMIN_KEY = "dk_" + "A" * 43
+ADMIN = {"X-API-Key": ADMIN_KEY}
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 
@@ -75,7 +77,7 @@ async def opened(anyio_backend: str) -> AsyncIterator[Opener]:
     closers: list[Callable[[], Coroutine[Any, Any, object]]] = []
 
     async def open_door(models: tuple[str, ...] = ("m",), **settings: Any) -> Door:
-        given = ApiSettings.model_validate(settings)
+        given = ApiSettings.model_validate({"admin_key": ADMIN_KEY, **settings})
         clock, publisher = ManualClock(), MemoryPublisher()
         stores = memory_stores(given, clock)
         for name in models:

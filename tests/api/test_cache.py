@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import Door
+from tests.api.conftest import ADMIN, Door
 
 pytestmark = pytest.mark.anyio
 
@@ -48,13 +48,13 @@ async def test_off_shares_nothing_and_leaves_nothing(door: Door) -> None:
 
 
 async def test_the_operator_sees_hits_and_size(door: Door) -> None:
-    assert (await door.http.get("/v1/cache")).json()["hit_rate"] is None
+    assert (await door.http.get("/v1/cache", headers=ADMIN)).json()["hit_rate"] is None
     await door.submit()
     await door.submit()
     await door.work()
     for _ in range(2):
         await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
-    view = (await door.http.get("/v1/cache")).json()
+    view = (await door.http.get("/v1/cache", headers=ADMIN)).json()
     assert (view["hits"], view["misses"], view["joined"], view["entries"]) == (2, 1, 1, 1)
     assert (view["hit_rate"], view["saved_rate"]) == (0.5, 0.75)
 
@@ -73,7 +73,7 @@ async def test_the_operator_sees_hits_and_size(door: Door) -> None:
 async def test_a_purge_forgets_what_it_names(door: Door, params: dict[str, str], purged: int) -> None:
     await door.submit()
     await door.work()
-    response = await door.http.delete("/v1/cache", params=params)
+    response = await door.http.delete("/v1/cache", params=params, headers=ADMIN)
     assert response.json() == {"purged": purged}
     again = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
     assert again.json()["cache"] == ("miss" if purged else "hit")
@@ -83,7 +83,7 @@ async def test_a_purge_by_key(door: Door) -> None:
     response = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
     await door.work()
     key = response.headers["x-cache-key"]
-    assert (await door.http.delete("/v1/cache", params={"key": key})).json() == {"purged": 1}
+    assert (await door.http.delete("/v1/cache", params={"key": key}, headers=ADMIN)).json() == {"purged": 1}
     assert (await door.submit())["cache"] == "miss"
 
 
@@ -98,7 +98,7 @@ async def test_a_purge_by_key(door: Door) -> None:
     ],
 )
 async def test_a_purge_of_nothing_in_particular_is_refused(door: Door, params: Any, field: str) -> None:
-    response = await door.http.delete("/v1/cache", params=params)
+    response = await door.http.delete("/v1/cache", params=params, headers=ADMIN)
     assert (response.status_code, response.json()["error"]["param"]) == (422, field)
 
 

@@ -10,11 +10,10 @@ from api.__main__ import refuse_to_be_open
 from contracts.errors import SettingsError
 from contracts.settings import ApiSettings, is_loopback
 from contracts.tenancy import new_token
+from tests.api.conftest import ADMIN_KEY as ADMIN
 from tests.api.conftest import Door, Opener
 
 pytestmark = pytest.mark.anyio
-
-ADMIN = "dk_" + "A" * 43
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -24,7 +23,7 @@ def bearer(token: str) -> dict[str, str]:
 @pytest.fixture
 async def closed(opened: Opener) -> Door:
     """A door that needs a key."""
-    return await opened(allow_anonymous=False, admin_key=ADMIN)
+    return await opened(allow_anonymous=False)
 
 
 async def made(door: Door, tenant: str = "acme", **fields: Any) -> dict[str, Any]:

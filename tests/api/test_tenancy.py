@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import statistics
 import time
 from collections import Counter
@@ -27,7 +28,7 @@ from contracts.clock import SystemClock
 from contracts.ids import SHARDS, new_job_id
 from contracts.jobs import Job, JobFailure, JobResult, JobStatus, Lease, NewJob
 from contracts.models import WorkerInfo
-from contracts.ports import Granted
+from contracts.ports import Finished, Granted
 from contracts.settings import ApiSettings
 from contracts.tenancy import Reservation
 from tests.cache.test_jobs import result
@@ -331,16 +332,17 @@ async def test_another_tenants_job_is_one_that_never_was(site: Site) -> None:
 
     took: dict[str, list[float]] = {job_id: [], nobody: [], "again": []}
     for _ in range(400):
-        for label in took:
+        for label in random.sample(list(took), len(took)):
             address = f"/v1/jobs/{nobody if label == 'again' else label}"
             started = time.perf_counter()
             await http.get(address, headers=theirs)
             took[label].append(time.perf_counter() - started)
-    medians = {label: statistics.median(times) * 1e6 for label, times in took.items()}
-    difference = abs(medians[job_id] - medians[nobody])
-    control = abs(medians["again"] - medians[nobody])
-    print(f"another's {medians[job_id]:.0f} us, nobody's {medians[nobody]:.0f} us, A/A {control:.0f} us")
-    assert difference < max(0.1 * medians[nobody], 3 * control)
+    # The lower quartile: what other processes of the machine do to it only ever adds.
+    quartiles = {label: statistics.quantiles(times, n=4)[0] * 1e6 for label, times in took.items()}
+    difference = abs(quartiles[job_id] - quartiles[nobody])
+    control = abs(quartiles["again"] - quartiles[nobody])
+    print(f"another's {quartiles[job_id]:.0f} us, nobody's {quartiles[nobody]:.0f} us, A/A {control:.0f} us")
+    assert difference < max(0.1 * quartiles[nobody], 3 * control)
 
 
 async def _work(redis: Redis) -> Counter[str]:
@@ -363,11 +365,13 @@ async def test_cancel_races_completion_a_thousand_times(site: Site) -> None:
         assert response.status_code == 202, response.text
         job_id = response.json()["id"]
         _, lease = await site.claimed("acme", job_id)
-        finishing = site.stores.jobs.succeed(lease, result())
+
+        async def finish() -> Finished:
+            await asyncio.sleep(random.random() * 0.2)  # as long as fifty cancels at once take
+            return await site.stores.jobs.succeed(lease, result())
+
         canceling = site.http[index % 2].post(f"/v1/jobs/{job_id}/cancel", headers=headers)
-        both: Any = (finishing, canceling) if index % 2 else (canceling, finishing)
-        outcomes = await asyncio.gather(*both)
-        finished, canceled = outcomes if index % 2 else reversed(outcomes)
+        finished, canceled = await asyncio.gather(finish(), canceling)
         status = (await site.stores.jobs.get("acme", job_id)).status.value
         assert canceled.status_code == 200
         assert canceled.json()["status"] == status

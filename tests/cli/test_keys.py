@@ -1,0 +1,108 @@
+"""`darkroom keys` against a running API; and an API that others could reach without a key does not run."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli.platform import _admin_key
+from cli.services import process
+from cli.services.redis import RedisServer
+from contracts.tenancy import is_token, new_token
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def darkroom(*arguments: str, **environ: str) -> str:
+    done = run("cli.main", "keys", *arguments, **environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_keys_are_made_listed_and_revoked(redis_server: RedisServer, tmp_path: Path) -> None:
+    admin, port = darkroom("new").strip(), process.free_port()
+    assert is_token(admin)
+    url = f"http://127.0.0.1:{port}"
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "DARKROOM_PORT": str(port),
+        "DARKROOM_REDIS_URL": redis_server.url.replace("/0", "/8"),
+        "DARKROOM_ADMIN_KEY": admin,
+        "DARKROOM_ALLOW_ANONYMOUS": "false",
+        "DARKROOM_BLOB_DIR": str(tmp_path / "blobs"),
+    }
+    api = process.launch([sys.executable, "-m", "api"], tmp_path / "api", environ)
+    mine = {"DARKROOM_URL": url, "DARKROOM_API_KEY": admin}
+    try:
+        until = time.monotonic() + 60
+        while not process.answers(port):
+            assert api.poll() is None, (tmp_path / "api" / "output.log").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        made = darkroom(
+            "create", "acme", "--name", "shop", "--images-per-day", "5", "--priority", "batch", **mine
+        )
+        key = made.strip()
+        assert is_token(key)
+        jobs = httpx.get(f"{url}/v1/jobs", headers={"Authorization": f"Bearer {key}"})
+        assert (jobs.status_code, httpx.get(f"{url}/v1/jobs").status_code) == (200, 401)
+        listed = darkroom("list", **mine)
+        assert key[:11] in listed
+        assert "acme" in listed
+        assert key not in listed
+        assert "revoked" in darkroom("revoke", key[:11], **mine)
+        wrong = run("cli.main", "keys", "list", **{**mine, "DARKROOM_API_KEY": new_token()})
+        assert (wrong.returncode, wrong.stderr.strip()) == (
+            1,
+            "The API key is not valid: unknown, or revoked.",
+        )
+        assert run("cli.main", "keys", "create", "Not A Tenant", **mine).returncode == 1
+        log = (tmp_path / "api" / "output.log").read_text()
+        assert admin not in log
+        assert key not in log
+    finally:
+        process.end(api, timeout_s=20)
+
+
+def test_a_server_that_others_reach_does_not_start_without_a_key(redis_server: RedisServer) -> None:
+    environ = {
+        "PYTHONPATH": str(ROOT),
+        "DARKROOM_HOST": "0.0.0.0",
+        "DARKROOM_PORT": str(process.free_port()),
+        "DARKROOM_REDIS_URL": redis_server.url.replace("/0", "/7"),
+    }
+    done = run("api", **environ)
+    assert done.returncode == 2
+    assert "DARKROOM_ADMIN_KEY" in done.stderr
+    assert "DARKROOM_ALLOW_ANONYMOUS=true" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_platforms_first_key_is_made_once_and_its_owners_alone(tmp_path: Path) -> None:
+    file = tmp_path / "admin.key"
+    token = _admin_key(file)
+    assert is_token(token)
+    assert _admin_key(file) == token
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
