@@ -119,6 +119,12 @@ def bench(context: typer.Context) -> None:
     _measure("benchmarks.load", context.args)
 
 
+@app.command(context_settings=_PASSED, add_help_option=False)
+def plan(context: typer.Context) -> None:
+    """How many GPUs your users need, hour by hour, by simulating their day. `--help` lists the options."""
+    _measure("benchmarks.plan", context.args)
+
+
 def _measure(module: str, arguments: list[str]) -> None:
     """Runs a script of `benchmarks/` in this one's place: Ctrl-C and the exit code are its own."""
     if find_spec("benchmarks") is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import report
-from benchmarks.batching import cores, pin
+from benchmarks.cores import cores, pin
 from cli.platform import Platform, started
 from cli.services import process
 from cli.services.rabbitmq import RabbitServer

@@ -57,4 +57,6 @@ def measured(path: Path) -> Device:
         found = told.get("figures", told)
         return Device(path.stem, float(found["a_s"]), float(found["b_s"]))
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} must hold a_s and b_s: a pass of n images takes a_s + b_s n seconds.") from None
+        raise ValueError(
+            f"{path} must hold a_s and b_s: a pass of n images takes a_s + b_s n seconds."
+        ) from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
@@ -37,7 +37,7 @@ class Config:
 
     device: Device
     max_batch: int = 8
-    rule: Rule | None = Rule()
+    rule: Rule | None = None
     start: int = 1
     start_up_s: float = 90.0
     life_s: float = math.inf
@@ -92,7 +92,8 @@ class Outcome:
 
 
 class Simulation:
-    """Jobs that come at `times` (seconds, ascending), each of `steps[i]` steps (one by default), at the door of a fleet. `run` it once."""
+    """Jobs that come at `times` (seconds, ascending), each of `steps[i]` steps (one by default), at the door of a fleet. The
+    policy expects passes to take what the device's line says; `taken` tells what they do take, if not that. `run` it once."""
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class Simulation:
         config: Config,
         rng: np.random.Generator,
         steps: Sequence[int] | None = None,
-        seconds: Sequence[float] | None = None,
+        taken: Callable[[int], float] | None = None,
     ) -> None:
         self._times = times
         self._steps = steps
@@ -113,8 +114,8 @@ class Simulation:
         self._clock = FairClock()
         self._flow = flow_of("public", Priority.INTERACTIVE)
         self._weight = weight_of(Priority.INTERACTIVE)
-        costs = list(seconds) if seconds else [config.device.seconds(n) for n in range(config.max_batch + 1)]
-        self._costs = costs
+        costs = [config.device.seconds(n) for n in range(config.max_batch + 1)]
+        self._taken = taken or costs.__getitem__
         self._device = policy.Device(lambda _: config.max_batch, lambda _, images: costs[images])
         self._workers: list[Worker] = []
         self._ring: list[Worker] = []
@@ -185,9 +186,7 @@ class Simulation:
             tag, job = heappop(store)
             self._clock.served(tag)
             worker.hand.append(job)
-            worker.samples.append(
-                Sample(KEY, tag, times[job] + ttl_s, 1 if steps is None else steps[job])
-            )
+            worker.samples.append(Sample(KEY, tag, times[job] + ttl_s, 1 if steps is None else steps[job]))
             room -= 1
 
     def _dispatch(self, worker: Worker) -> None:
@@ -204,7 +203,7 @@ class Simulation:
             worker.begun = images
         else:
             worker.begun += sum(not worker.samples[index].steps_taken for index in batch)
-        seconds = self._costs[images]
+        seconds = self._taken(images)
         self.outcome.batches[images] += 1
         self.outcome.busy_s += seconds
         self._seq += 1

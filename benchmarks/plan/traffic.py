@@ -87,15 +87,17 @@ def traffic(
     ttl_s: float,
     rng: np.random.Generator,
     swing: float = arrivals.DAY_SWING,
-    universe: int = 10_000_000,
+    universe: int | None = None,
 ) -> Traffic:
     """`duration_s` seconds from midnight, behind a time of the same traffic as long as results are kept: the cache is warm.
-    `repeats` is the share of a day's requests that were made before on that day."""
+    `repeats` is the share of a day's requests that were made before on that day; there are `universe` different ones, by
+    default as many as a day has requests."""
     times = day_times(per_day, duration_s, swing, rng)
     if repeats <= 0:
         return Traffic(times, np.arange(len(times)))
     before = day_times(per_day, DAY_S, swing, rng) - DAY_S
     before = before[before > -ttl_s]
+    universe = universe or round(per_day)
     chances = corpus.zipf(universe, zipf_exponent(repeats, universe, round(per_day)))
     ranks = popular(len(before) + len(times), chances, rng)
     found = leaders(ranks, np.concatenate([before, times]), ttl_s)[len(before) :] - len(before)
