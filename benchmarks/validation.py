@@ -29,7 +29,7 @@ from benchmarks.load.embedded import platform
 from benchmarks.load.generator import Generator, Target
 from benchmarks.load.sample import Sample
 from benchmarks.load.schedule import Load
-from benchmarks.load.session import Session
+from benchmarks.load.session import Result, Session
 from benchmarks.plan.devices import Device
 from benchmarks.plan.fleet import Config, Simulation
 from benchmarks.plan.station import Floats, Station, way_in, way_out
@@ -110,14 +110,14 @@ def processor_s(running: Platform) -> float:
 
 def calibrate(session: Session, running: Platform, seconds: float) -> Calibration:
     """One at a time, then more and more until every batch is full."""
-    idle = measure.computed(session.run(IDLE_RATE, seconds, "one at a time").samples)
+    idle = measure.computed(_all_answered(session.run(IDLE_RATE, seconds, "one at a time")))
     a, b, _ = line(passes(idle))
     guess = MAX_BATCH / (a + b * MAX_BATCH) if a else 2.0 / b
     before = processor_s(running)
-    full = session.run(1.5 * guess, seconds, "full batches")
-    each_s = (processor_s(running) - before) / len(full.samples)
-    drawn = measure.computed(full.samples)
-    mixed = measure.computed(session.run(0.5 * guess, seconds, "mixed batches").samples)
+    full = _all_answered(session.run(1.5 * guess, seconds, "full batches"))
+    each_s = (processor_s(running) - before) / len(full)
+    drawn = measure.computed(full)
+    mixed = measure.computed(_all_answered(session.run(0.5 * guess, seconds, "mixed batches")))
     a, b, ratios = line(passes([*drawn, *mixed]))
     # Between the first and the last end the device never idled: what the passes do not fill is between them.
     ended = np.sort([sample.ended_s for sample in drawn])
@@ -159,6 +159,14 @@ def _compared(latencies_s: Sequence[float], last_s: float, duration_s: float) ->
     }
 
 
+def _all_answered(done: Result) -> list[Sample]:
+    """What is missing would falsify every comparison."""
+    failed = measure.errors(done.samples)
+    if failed:
+        raise SystemExit(f"The platform did not answer all: {failed}")
+    return done.samples
+
+
 def error(simulated: float, measured: float) -> float:
     return abs(simulated / measured - 1)
 
@@ -179,13 +187,10 @@ def main() -> None:
             both = []
             for again in range(2):
                 rate = share * known.capacity_per_s
-                done = session.run(rate, duration_s, f"{share:.0%} of capacity")
-                failed = measure.errors(done.samples)
-                if failed:
-                    raise SystemExit(f"The platform did not answer all: {failed}")
-                last = max(each.ended_s for each in done.samples)
-                seen = _compared([each.latency_s for each in done.samples], last, duration_s)
-                told = simulate([each.at_s for each in done.samples], known, duration_s, 10 * number + again)
+                done = _all_answered(session.run(rate, duration_s, f"{share:.0%} of capacity"))
+                last = max(each.ended_s for each in done)
+                seen = _compared([each.latency_s for each in done], last, duration_s)
+                told = simulate([each.at_s for each in done], known, duration_s, 10 * number + again)
                 both.append(seen)
                 rows.append({"share": share, "measured": seen, "simulated": told})
             pairs.append({name: error(both[0][name], both[1][name]) for name in COMPARED})

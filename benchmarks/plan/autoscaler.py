@@ -17,12 +17,12 @@ class Rule:
     """`utilisation`: the share of its full rate that a worker is to be loaded with. `backlog_s`: waiting work that a worker
     may have, in seconds of it. HPA's own defaults are `poll_s` 15, `tolerance` 0.1, `down_window_s` 300."""
 
-    utilisation: float = 0.97
+    utilisation: float = 0.99
     backlog_s: float = 1.0
     poll_s: float = 15.0
     rate_window_s: float = 60.0
     tolerance: float = 0.0
-    down_window_s: float = 300.0
+    down_window_s: float = 60.0
     most_up: float = 1.0
     """At most this share of what there is (but always 4) may be added at one poll."""
     least: int = 1

@@ -25,9 +25,9 @@ class Station:
 def served(times: Floats, each_s: float) -> Floats:
     """When those that come at `times` leave one server that takes `each_s` seconds, first come, first served (Lindley 1952)."""
     order = np.argsort(times, kind="stable")
-    place = np.arange(len(times)) * each_s
+    place = each_s * np.arange(len(times), dtype=np.float64)
     left = np.maximum.accumulate(times[order] - place) + place + each_s
-    found = np.empty_like(left)
+    found: Floats = np.empty_like(left)
     found[order] = left
     return found
 

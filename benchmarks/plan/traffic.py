@@ -89,16 +89,26 @@ def traffic(
     swing: float = arrivals.DAY_SWING,
     universe: int | None = None,
 ) -> Traffic:
-    """`duration_s` seconds from midnight, behind a time of the same traffic as long as results are kept: the cache is warm.
-    `repeats` is the share of a day's requests that were made before on that day; there are `universe` different ones, by
-    default as many as a day has requests."""
+    """`duration_s` seconds from midnight, with a cache that is as full as this traffic keeps it. `repeats` is the share of a
+    day's requests that were made before on that day; there are `universe` different ones, by default as many as a day has
+    requests."""
     times = day_times(per_day, duration_s, swing, rng)
     if repeats <= 0:
         return Traffic(times, np.arange(len(times)))
-    before = day_times(per_day, DAY_S, swing, rng) - DAY_S
-    before = before[before > -ttl_s]
     universe = universe or round(per_day)
     chances = corpus.zipf(universe, zipf_exponent(repeats, universe, round(per_day)))
-    ranks = popular(len(before) + len(times), chances, rng)
-    found = leaders(ranks, np.concatenate([before, times]), ttl_s)[len(before) :] - len(before)
+    kept, drawn = already_kept(chances * per_day / DAY_S, ttl_s, swing, rng)
+    ranks = np.concatenate([kept, popular(len(times), chances, rng)])
+    found = leaders(ranks, np.concatenate([drawn, times]), ttl_s)[len(kept) :] - len(kept)
     return Traffic(times, np.maximum(found, -1))
+
+
+def already_kept(rates: Floats, ttl_s: float, swing: float, rng: np.random.Generator) -> tuple[Ints, Floats]:
+    """(ranks whose pictures are kept at midnight, when they were drawn), in order of time. A picture that is asked for
+    `rate` times a second is kept for `ttl_s` and then missing for 1 / rate on average (renewal theory), and was drawn when it
+    was busy rather than when it was not."""
+    kept = np.flatnonzero(rng.uniform(size=len(rates)) < rates * ttl_s / (1 + rates * ttl_s))
+    grid = np.linspace(-ttl_s, 0, arrivals.GRID)
+    passed = np.cumsum(arrivals.day(grid / DAY_S, swing))
+    drawn = np.sort(np.interp(rng.uniform(passed[0], passed[-1], len(kept)), passed, grid))
+    return rng.permutation(kept), drawn
