@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint check bench chaos model model-quick nightly clean
+.PHONY: help install run demo test lint check bench bench-all chaos model model-quick nightly clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,9 +47,12 @@ check: lint ## lint, then all tests with coverage
 	$(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
-bench: $(VENV)/.dev ## all benchmarks, into benchmarks/results
+bench: $(VENV)/.dev ## what this machine can carry: platform up, load, report (minutes)
 	@$(BIN)/python -m cli.services
-	@for name in latency batching fidelity encode; do \
+	$(BIN)/darkroom bench --json benchmarks/results/load.json --html benchmarks/results/load.html
+
+bench-all: bench ## all benchmarks, into benchmarks/results
+	@for name in latency batching fidelity encode validation depth plan; do \
 	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json --html benchmarks/results/$$name.html || exit 1; \
 	done
 

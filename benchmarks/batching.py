@@ -20,13 +20,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks import report
+from benchmarks.cores import cores, pin
 from benchmarks.latency import submit
 from cli.platform import Platform, started
 from cli.services import process
@@ -42,23 +42,6 @@ PROMPT = "a red apple on a blue background"
 KEY = BatchKey("emoji-turbo", 64, 64, guided=False)
 MODEL = str(report.ROOT / "models" / "emoji-turbo")
 _seeds = itertools.count(1)
-
-
-@cache
-def cores() -> tuple[list[int], list[int]]:
-    """The core of the engine, and those of everything else: of what this process had when it began."""
-    mine = sorted(os.sched_getaffinity(0))
-    if len(mine) < 2:
-        raise SystemExit("This benchmark needs two cores: one for the engine alone.")
-    return mine[-1:], mine[:-1]
-
-
-def pin(root: int, engine: int) -> None:
-    """The engine to its core, `root` and all else below it to the others."""
-    own, rest = cores()
-    for each in [psutil.Process(root), *psutil.Process(root).children(recursive=True)]:
-        for thread in each.threads():
-            os.sched_setaffinity(thread.id, own if each.pid == engine else rest)
 
 
 def bare_rate(host: EngineHost, size: int, seconds: float) -> float:

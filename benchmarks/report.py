@@ -9,11 +9,15 @@ import json
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+
+Table = Sequence[Sequence[object]]
+"""Rows of cells, the first row the headings."""
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -32,14 +36,18 @@ def publish(
     figures: dict[str, float],
     samples: dict[str, Any],
     plot: Any = None,
+    tables: Mapping[str, Table] | None = None,
+    summary: str = "",
 ) -> None:
-    """Prints the report, and writes it where the arguments say. `plot` is a matplotlib figure."""
+    """Prints the report, and writes it where the arguments say. `plot` is a matplotlib figure; `tables` by title and the
+    one-line `summary` enter the page too, and the summary is printed last."""
     report = {
         "benchmark": benchmark,
         "revision": _revision(),
         "machine": _machine(),
         "config": {"quick": args.quick, **config},
         "figures": {name: float(f"{value:.5g}") for name, value in figures.items()},
+        **({"summary": summary} if summary else {}),
         "samples": samples,
     }
     text = json.dumps(report, indent=2)
@@ -49,10 +57,12 @@ def publish(
         args.json.write_text(json.dumps(report) + "\n")
     if args.html:
         args.html.parent.mkdir(parents=True, exist_ok=True)
-        args.html.write_text(_page(report, plot))
+        args.html.write_text(_page(report, plot, tables or {}))
+    if summary:
+        print(summary)
 
 
-def _page(report: dict[str, Any], plot: Any) -> str:
+def _page(report: dict[str, Any], plot: Any, tables: Mapping[str, Table]) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{value:g}</td></tr>"
         for name, value in report["figures"].items()
@@ -62,13 +72,22 @@ def _page(report: dict[str, Any], plot: Any) -> str:
         buffer = io.StringIO()
         plot.savefig(buffer, format="svg", bbox_inches="tight")
         picture = buffer.getvalue()[buffer.getvalue().index("<svg") :]
+    more = "".join(_table(title, table) for title, table in tables.items())
     about = {key: report[key] for key in ("revision", "machine", "config")}
     return (
         f"<!doctype html><meta charset=utf-8><title>{report['benchmark']}</title>"
         "<style>body{font:16px system-ui;margin:2rem;max-width:60rem}td{padding:.2rem 1rem .2rem 0}</style>"
-        f"<h1>{report['benchmark']}</h1><table>{rows}</table>{picture}"
+        f"<h1>{report['benchmark']}</h1><p>{html.escape(report.get('summary', ''))}</p>"
+        f"<table>{rows}</table>{picture}{more}"
         f"<pre>{html.escape(json.dumps(about, indent=2))}</pre>\n"
     )
+
+
+def _table(title: str, table: Table) -> str:
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in table
+    )
+    return f"<h2>{html.escape(title)}</h2><table>{rows}</table>"
 
 
 def _machine() -> dict[str, Any]:
@@ -76,9 +95,16 @@ def _machine() -> dict[str, Any]:
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "torch": version("torch"),
-        "diffusers": version("diffusers"),
+        **{name: _version(name) for name in ("torch", "diffusers")},
     }
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed: the load test needs neither."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _revision() -> str:

@@ -1,0 +1,1 @@
+"""The load test: an open-loop generator, what it measures, and its report. `python -m benchmarks.load`."""

@@ -1,0 +1,205 @@
+"""What a deployment can carry: an open-loop load, its latencies, and the highest rate that holds the SLO.
+
+    python -m benchmarks.load                                  # starts a platform, finds its capacity, loads it at 70 %
+    python -m benchmarks.load --server URL --rate 20           # loads yours
+    darkroom bench --server URL --find-capacity --html out.html
+
+Requests leave at times that were drawn beforehand, whatever the server does, and each one's latency counts from when it was
+due. Everything accepted is asked for again at the end: lost must be 0. The generator's own ceiling is measured too, and
+a run that it has distorted says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from benchmarks import report
+from benchmarks.load import capacity, charts, compare, measure, options
+from benchmarks.load.audit import Audit, audit
+from benchmarks.load.capacity import Trial
+from benchmarks.load.ceiling import constant_server
+from benchmarks.load.generator import Generator, Target
+from benchmarks.load.schedule import Load
+from benchmarks.load.session import Result, Session
+
+LOAD_SHARE: Final = 0.7
+FIRST_RATE: Final = 4.0
+CEILING_SLO_S: Final = 0.05
+CEILING_FIRST: Final = 200.0
+REGRESSED: Final = 3
+LOST: Final = 4
+
+
+def main() -> int:
+    args = options.parser(__doc__).parse_args()
+    try:
+        weights, keys = options.tenants(args.tenants)
+        load = options.load_of(args, weights)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    args.duration = args.duration or (8.0 if args.quick else 60.0)
+    args.window = args.window or (3.0 if args.quick else 10.0)
+    args.find_capacity = args.find_capacity or args.rate is None
+    with ExitStack() as stack:
+        url = args.server
+        if url is None:
+            from benchmarks.load.embedded import platform
+
+            print("Starting a platform ...", file=sys.stderr)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            url = stack.enter_context(platform(folder, args.broker, args.workers)).url
+        target = Target(url.rstrip("/"), keys, args.timeout, args.poll, args.hook_host)
+        generator = stack.enter_context(Generator(args.processes))
+        try:
+            return _measured(args, generator, target, load)
+        except httpx.HTTPError as error:
+            print(f"{url}: {error}", file=sys.stderr)
+            return 1
+
+
+def _measured(args: argparse.Namespace, generator: Generator, target: Target, load: Load) -> int:
+    bar = not args.no_bar and sys.stderr.isatty()
+    figures: dict[str, float] = {}
+    if not args.no_ceiling:
+        figures["generator_ceiling_per_s"] = _ceiling(args, generator, bar)
+    # Requests of another run of this script may still be in the server's cache.
+    session = Session(generator, target, load, args.slo, int(time.time()) % 1_000_000, bar)
+    session.run(FIRST_RATE, 2.0, "warming up")
+    trials: list[Trial] = []
+    if args.find_capacity:
+        figures["capacity_per_s"], trials = capacity.search(session.trial(args.window), FIRST_RATE)
+    rate = args.rate or LOAD_SHARE * figures["capacity_per_s"] or FIRST_RATE
+    done = session.run(rate, args.duration, f"loading at {rate:.3g}/s")
+    checked = audit(target, session.all)
+    figures = {**done.figures, **figures, "accepted": checked.accepted, "lost": checked.lost}
+    figures["unsettled"] = checked.unsettled
+    figures["repeat_share"] = done.planned.popularity.measured
+    figures["repeat_share_expected"] = done.planned.popularity.expected
+    warning = measure.bottleneck(done.figures)
+    line = summary(figures, args.slo, warning)
+    report.publish(
+        args,
+        "load",
+        _config(args, load, rate, target, done, checked, trials),
+        figures,
+        {**measure.columns(done.samples), "series": done.series},
+        charts.charts(done.samples, args.duration, args.slo, done.series, trials),
+        _tables(done, checked, trials),
+        line,
+    )
+    if checked.lost:
+        return LOST
+    return _against(args, done) if args.baseline else 0
+
+
+def _ceiling(args: argparse.Namespace, generator: Generator, bar: bool) -> float:
+    """The rate at which the generator can still send on time, to a server that does nothing."""
+    with constant_server() as url:
+        session = Session(generator, Target(url, {}), Load(repeats=0.0), CEILING_SLO_S, 0, bar)
+        session.run(CEILING_FIRST, 1.0, "warming up")
+        seconds = 1.0 if args.quick else 3.0
+
+        def trial(rate: float) -> Trial:
+            done = session.run(rate, seconds, f"the generator's ceiling: {rate:.0f}/s")
+            judged = capacity.judge(done.samples, rate, seconds, CEILING_SLO_S, done.figures)
+            late = done.figures["generator_lag_p99_ms"] > measure.LATE_S * 1000
+            return Trial(**{**asdict(judged), "holds": judged.holds and not late, "limited": False})
+
+        found, _ = capacity.search(trial, CEILING_FIRST, close=1.2)
+    return found
+
+
+def summary(figures: dict[str, float], slo_s: float, warning: str | None) -> str:
+    """The whole run in one line."""
+    parts = [
+        f"{figures['offered_per_s']:.3g} req/s offered, {figures['throughput_per_s']:.3g} answered",
+        f"p50 {figures.get('p50_ms', float('nan')):.0f} ms, p99 {figures.get('p99_ms', float('nan')):.0f} ms",
+        f"{figures['within_slo']:.2%} within {slo_s:g} s",
+        f"{figures['error_share']:.2%} errors, {figures['lost']:.0f} lost of {figures['accepted']:.0f} accepted",
+        f"cache {figures['cache_hit_share']:.0%} + {figures['joined_share']:.0%} joined",
+    ]
+    if "capacity_per_s" in figures:
+        parts.append(f"capacity {figures['capacity_per_s']:.3g} req/s")
+    if warning:
+        parts.append(f"NOT THE SERVER'S: {warning}; use more --processes or another machine")
+    return "load: " + "; ".join(parts)
+
+
+def _config(
+    args: argparse.Namespace,
+    load: Load,
+    rate: float,
+    target: Target,
+    done: Result,
+    checked: Audit,
+    trials: list[Trial],
+) -> dict[str, Any]:
+    return {
+        "server": "embedded" if args.server is None else target.url,
+        "broker": args.broker if args.server is None else None,
+        "rate": rate,
+        "duration_s": args.duration,
+        "slo_s": args.slo,
+        "load": json.loads(json.dumps(asdict(load), default=str)),
+        "zipf_exponent": done.planned.popularity.exponent,
+        "processes": args.processes,
+        "errors": measure.errors(done.samples),
+        "classes": measure.classes(done.samples),
+        "batches": {str(size): count for size, count in measure.batches(done.samples).items()},
+        "states": checked.states,
+        "trials": [asdict(trial) for trial in trials],
+    }
+
+
+def _tables(done: Result, checked: Audit, trials: list[Trial]) -> dict[str, report.Table]:
+    heads = ["count", *(f"p{percent:g}" for percent in measure.PERCENTILES)]
+    tables: dict[str, report.Table] = {
+        f"milliseconds by {name}": [
+            [name, *heads],
+            *([group, *(f"{values.get(head, 0):.5g}" for head in heads)] for group, values in groups.items()),
+        ]
+        for name, groups in measure.classes(done.samples).items()
+    }
+    if found := measure.errors(done.samples):
+        tables["errors"] = [["code", "requests"], *found.items()]
+    tables["accepted jobs, asked for again"] = [["state", "jobs"], *checked.states.items()]
+    if trials:
+        tables["search for capacity"] = [
+            ["requests/s", "within SLO", "p99 ms", "holds"],
+            *(
+                [f"{each.rate:.4g}", f"{each.within_slo:.2%}", f"{each.p99_ms:.0f}", each.holds]
+                for each in trials
+            ),
+        ]
+    return tables
+
+
+def _against(args: argparse.Namespace, done: Result) -> int:
+    old = json.loads(args.baseline.read_text())
+    found = compare.compare(
+        compare.Run.of(old["samples"], args.slo),
+        compare.Run.of(measure.columns(done.samples), args.slo),
+        args.tolerance,
+    )
+    for each in found:
+        print(each)
+    if old["config"].get("rate") != args.rate:
+        print(
+            f"Note: the baseline ran at {old['config'].get('rate')} requests per second; give --rate to compare."
+        )
+    return REGRESSED if any(each.regressed for each in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

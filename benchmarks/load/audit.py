@@ -1,0 +1,58 @@
+"""Whether anything that was accepted is missing: every job is asked for again, and must have ended once."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+
+from benchmarks.load.generator import Target
+from benchmarks.load.modes import TERMINAL
+from benchmarks.load.sample import Sample
+
+WAIT_S: Final = 10
+LOST: Final = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """`states` counts the accepted jobs by how they ended. `lost`: unknown to the server, or ended otherwise than the client
+    was told. `unsettled`: still on their way when the time was over."""
+
+    accepted: int
+    lost: int
+    unsettled: int
+    states: dict[str, int] = field(default_factory=dict)
+
+
+def audit(target: Target, samples: Sequence[Sample], settle_s: float = 60.0) -> Audit:
+    """Asks the server for every accepted job of the samples; waits up to `settle_s` seconds in all for those that run."""
+    until = time.monotonic() + settle_s
+    states: Counter[str] = Counter()
+    accepted = [each for each in samples if each.job_id is not None]
+    with httpx.Client(base_url=target.url, timeout=WAIT_S + 5) as http:
+        for each in accepted:
+            state = _state(http, each, target, until)
+            told = each.status if each.status in TERMINAL else None
+            states[LOST if told is not None and state != told else state] += 1
+    unsettled = sum(count for state, count in states.items() if state not in TERMINAL and state != LOST)
+    return Audit(len(accepted), states[LOST], unsettled, dict(states))
+
+
+def _state(http: httpx.Client, each: Sample, target: Target, until: float) -> str:
+    key = target.keys.get(each.tenant)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    while True:
+        left = int(max(0, min(WAIT_S, until - time.monotonic())))
+        headers["Prefer"] = f"wait={left}"
+        answer = http.get(f"/v1/jobs/{each.job_id}", headers=headers if left else {**headers, "Prefer": ""})
+        if answer.status_code in (404, 410):
+            return LOST
+        answer.raise_for_status()
+        state = str(answer.json()["status"])
+        if state in TERMINAL or not left:
+            return state

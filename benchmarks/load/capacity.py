@@ -1,0 +1,66 @@
+"""The highest rate that holds the SLO: doubled until it breaks, then halved between. Pure but for the trial it is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.load import measure
+from benchmarks.load.sample import Sample
+
+SHARE: Final = 0.99
+HORIZON_S: Final = 60.0
+"""A latency that grows so fast that it breaks the SLO within this long is broken already: windows are short."""
+CLOSE: Final = 1.08
+MAX_TRIALS: Final = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A window at one rate. `limited`: it says nothing of the server, the generator was too slow."""
+
+    rate: float
+    within_slo: float
+    p99_ms: float
+    throughput_per_s: float
+    holds: bool
+    limited: bool = False
+
+
+def judge(
+    samples: list[Sample], rate: float, duration_s: float, slo_s: float, found: dict[str, float]
+) -> Trial:
+    """Whether the window held the SLO, and would have gone on holding it."""
+    share = measure.within(samples, slo_s)
+    grows = measure.growth(samples, duration_s) * HORIZON_S > slo_s
+    return Trial(
+        rate=rate,
+        within_slo=share,
+        p99_ms=found.get("p99_ms", float("inf")),
+        throughput_per_s=found.get("throughput_per_s", 0.0),
+        holds=share >= SHARE and not grows,
+        limited=measure.bottleneck(found) is not None,
+    )
+
+
+def search(trial: Callable[[float], Trial], first: float, close: float = CLOSE) -> tuple[float, list[Trial]]:
+    """(the highest rate that held, every trial). 0.0 if even the lowest tried did not; a generator at its own end stops it."""
+    trials: list[Trial] = []
+    low, high, rate = 0.0, float("inf"), first
+    while len(trials) < MAX_TRIALS and (low == 0.0 or high / low > close):
+        done = trial(rate)
+        trials.append(done)
+        if done.holds:
+            low = rate
+        else:
+            high = rate
+            if done.limited:
+                break
+        if high == float("inf"):
+            rate = low * 2
+        elif low == 0.0:
+            rate = high / 2
+        else:
+            rate = (low * high) ** 0.5
+    return low, trials
