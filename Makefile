@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint check bench chaos model model-quick nightly clean
+.PHONY: help install run demo test lint check bench gpu-check chaos model model-quick nightly clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,9 +49,12 @@ check: lint ## lint, then all tests with coverage
 
 bench: $(VENV)/.dev ## all benchmarks, into benchmarks/results
 	@$(BIN)/python -m cli.services
-	@for name in latency batching fidelity; do \
+	@for name in latency batching engine fidelity; do \
 	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json --html benchmarks/results/$$name.html || exit 1; \
 	done
+
+gpu-check: $(VENV)/.dev ## on a machine with a GPU: what the engine gets from it, as a table (ten minutes)
+	$(BIN)/python -m benchmarks.gpu_check --json .cache/gpu-check.json --html .cache/gpu-check.html
 
 chaos: $(VENV)/.dev ## kill things while jobs run, again and again
 	@$(BIN)/python -m cli.services
