@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint check bench bench-all chaos model model-quick nightly clean
+.PHONY: help install run demo test lint check bench bench-all chaos model model-quick nightly clean gpu-check
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,10 +51,15 @@ bench: $(VENV)/.dev ## what this machine can carry: platform up, load, report (m
 	@$(BIN)/python -m cli.services
 	$(BIN)/darkroom bench --json benchmarks/results/load.json --html benchmarks/results/load.html
 
+BENCHMARKS := latency batching policy fairness steps engine encode api fidelity validation depth plan
+
 bench-all: bench ## all benchmarks, into benchmarks/results
-	@for name in latency batching fidelity encode validation depth plan; do \
+	@for name in $(BENCHMARKS); do \
 	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json --html benchmarks/results/$$name.html || exit 1; \
 	done
+
+gpu-check: $(VENV)/.dev ## on a machine with a GPU: what the engine gets from it, as a table (ten minutes)
+	$(BIN)/python -m benchmarks.gpu_check --json .cache/gpu-check.json --html .cache/gpu-check.html
 
 chaos: $(VENV)/.dev ## kill things while jobs run, again and again
 	@$(BIN)/python -m cli.services
