@@ -13,6 +13,8 @@ WINDOW_MS: Final = "PEER_WINDOW_MS"
 """How long a batch may gather."""
 PORT: Final = "PEER_PORT"
 """Where HTTP is served, on the loopback interface."""
+FOLDER: Final = "PEER_FOLDER"
+"""Where a server may write; gone when it is."""
 BROKER: Final = "PEER_BROKER_URL"
 BACKEND: Final = "PEER_RESULT_URL"
 

@@ -124,6 +124,8 @@ def _peer(name: str, python: Path, window_ms: float, core: int, folder: Path, st
         options.CORE: str(core),
         options.WINDOW_MS: str(window_ms),
         options.PORT: str(port),
+        options.FOLDER: str(folder),
+        "HOME": str(folder),
         **_QUIET,
     }
     if peer.needs_broker:
