@@ -20,9 +20,12 @@ REASONS: Final = {
     "CKV_K8S_35": "settings are read from the environment only; no secret is in a command line, and no pod holds a token",
     "CKV_K8S_11": "no CPU limit: throttling makes a batch wait for nothing, and requests already share the CPU fairly",
     "CKV_K8S_15": "IfNotPresent with versioned tags or digests; Always makes every start depend on the registry",
-    "CKV2_K8S_6": "one policy denies all pods of the release; checkov does not match a policy of several labels to its pods",
+    "CKV_K8S_8": "the pod of `helm test` runs once and ends: a probe has nothing to watch",
+    "CKV_K8S_9": "the pod of `helm test` serves nobody",
 }
 """Why a check that fails is right to fail, by its id."""
+ONLY: Final = {"CKV_K8S_8": "-test-picture", "CKV_K8S_9": "-test-picture"}
+"""Exceptions that hold for resources of this ending alone."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def test_no_check_fails_without_a_reason(report: dict[str, Any]) -> None:
     failed = {
         (each["check_id"], each["check_name"], each["resource"])
         for each in report["results"]["failed_checks"]
-        if each["check_id"] not in REASONS
+        if each["check_id"] not in REASONS or not each["resource"].endswith(ONLY.get(each["check_id"], ""))
     }
     assert failed == set()
 
