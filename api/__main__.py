@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Final
 
 from fastapi import FastAPI
@@ -21,7 +22,7 @@ from contracts.clock import SystemClock
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import ApiSettings, is_loopback
 from contracts.tenancy import KeyStore
-from telemetry import logs
+from telemetry import logs, metrics, tracing
 
 MAX_CONCURRENT: Final = 4096
 """Requests inside the application at once; above `wait.MAX_WAITERS`, so that held ones never block the others."""
@@ -95,10 +96,14 @@ def main() -> int:
     try:
         settings = ApiSettings.from_env()
         logs.configure(settings, service="api")
+        tracing.configure(settings, "api")
+        metrics.BUILD.labels("api", version("darkroom")).set(1)
         return 0 if asyncio.run(serve(build(settings), settings)) else 1
     except SettingsError as error:
         sys.stderr.write(f"darkroom api: {error}\n")
         return 2
+    finally:
+        tracing.shutdown()
 
 
 if __name__ == "__main__":

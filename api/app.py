@@ -53,6 +53,8 @@ def create_app(settings: ApiSettings, stores: Stores, publisher: Publisher, cloc
         redirect_slashes=False,
         docs_url=None,  # their pages load scripts from other hosts
         redoc_url=None,
+        # Ours instead: one tracer for HTTP, broker and batches, and no log of bodies that were refused.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.services = services
     errors.install(app)

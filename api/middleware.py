@@ -9,6 +9,7 @@ import re
 import secrets
 import traceback
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,20 +19,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import errors
 from contracts.clock import Clock
 from contracts.errors import PayloadTooLarge
-from telemetry import metrics
+from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
 
 CLIENT_GONE: Final = 499
 """Counted for a client that left before its answer; never sent."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = get_logger(__name__)
 
 
 class RequestContext:
-    """Gives each request an id, counts and times it, answers HEAD as GET without a body, and turns what nobody
+    """Gives each request an id, counts, times and traces it, answers HEAD as GET without a body, and turns what nobody
     foresaw into a 500 in the error shape."""
 
     def __init__(self, app: ASGIApp, clock: Clock) -> None:
@@ -67,26 +69,30 @@ class RequestContext:
                 message = {**message, "body": b""}
             await send(message)
 
-        try:
-            await self._app(scope, receive, answer)
-        except ClientDisconnect:
-            status = status or CLIENT_GONE
-        except Exception as error:
-            # The message of an unforeseen error may repeat a prompt: its type and place must do.
-            log.error(
-                "request_crashed",
-                request_id=request_id,
-                error=type(error).__name__,
-                stack="".join(traceback.format_tb(error.__traceback__)),
-            )
-            if status:
-                raise
-            await errors.internal(request_id)(scope, receive, answer)
-        finally:
-            route = getattr(scope.get("route"), "path", "unmatched")
-            known = method if method in _METHODS else "other"
-            metrics.HTTP_REQUESTS.labels(known, route, str(status)).inc()
-            metrics.HTTP_SECONDS.labels(known, route).observe(self._clock.monotonic() - started)
+        known = method if method in _METHODS else "other"
+        with logs.bound(request_id=request_id), _traced(scope, known, request_id) as span:
+            try:
+                await self._app(scope, receive, answer)
+            except ClientDisconnect:
+                status = status or CLIENT_GONE
+            except Exception as error:
+                # The message of an unforeseen error may repeat a prompt: its type and place must do.
+                log.error(
+                    "request_crashed",
+                    error=type(error).__name__,
+                    stack="".join(traceback.format_tb(error.__traceback__)),
+                )
+                if status:
+                    raise
+                await errors.internal(request_id)(scope, receive, answer)
+            finally:
+                route = getattr(scope.get("route"), "path", "unmatched")
+                span.rename(f"{known} {route}")
+                span.set({"http.route": route, "http.response.status_code": status})
+                if status >= 500:
+                    span.fail(str(status))
+                metrics.HTTP_REQUESTS.labels(known, route, str(status)).inc()
+                metrics.HTTP_SECONDS.labels(known, route).observe(self._clock.monotonic() - started)
 
 
 class BodyLimit:
@@ -123,6 +129,18 @@ class BodyLimit:
 
 def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The body must be at most {limit} bytes long.")
+
+
+def _traced(scope: Scope, method: str, request_id: str) -> AbstractContextManager[tracing.Span]:
+    """The request's span, under the caller's where it names one (https://opentelemetry.io/docs/specs/semconv/http/)."""
+    if scope["path"] in _UNTRACED:
+        return nullcontext(tracing.Span())
+    return tracing.span(
+        method,
+        "server",
+        parent=Headers(scope=scope).get(tracing.TRACEPARENT),
+        attributes={"http.request.method": method, "darkroom.request_id": request_id},
+    )
 
 
 def _request_id(scope: Scope) -> str:

@@ -31,15 +31,15 @@ from contracts.errors import (
     UnavailableError,
 )
 from contracts.ids import new_job_id
-from contracts.jobs import MAX_SEED, Job, JobMessage, JobResult, NewJob
+from contracts.jobs import MAX_SEED, Job, JobMessage, JobResult, NewJob, Origin
 from contracts.models import ServedModel
 from contracts.ports import Publisher
 from contracts.settings import ApiSettings
 from contracts.tenancy import Charge
 from scheduler.admission import Admitted, admit, capacity_of
 from scheduler.fairness import cost_of, flow_of, weight_of
-from telemetry import metrics
-from telemetry.logs import get_logger
+from telemetry import metrics, tracing
+from telemetry.logs import bound_field, get_logger
 
 T = TypeVar("T")
 
@@ -126,6 +126,7 @@ class JobService:
             priority=priority,
             cost=cost_of(request, spec),
             weight=weight_of(priority) * caller.weight,
+            origin=Origin(request_id=bound_field("request_id"), traceparent=tracing.current()),
         )
         if slot is not None:
             own, new = new, await slot.reserve(self._stores.idempotency, new)
@@ -134,12 +135,15 @@ class JobService:
         # Should the answer to this be lost on its way, the outbox publishes the job by itself; the client, told 503,
         # comes again with the same key and joins it.
         address = result_address(new.key, new.request, scope)
-        result = await self._cached(address) if new.request.cache == "use" else None
-        refusal = None if result else await self._refusal(served, new)
+        with tracing.span("look up in cache"):
+            result = await self._cached(address) if new.request.cache == "use" else None
+        with tracing.span("admit"):
+            refusal = None if result else await self._refusal(served, new)
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=slot is not None)
         await self._quotas.admit(caller, charge)
         try:
-            submitted = await self._stores.jobs.submit(new, result, may_lead=refusal is None)
+            with tracing.span("record job", attributes={"darkroom.job_id": new.id}):
+                submitted = await self._stores.jobs.submit(new, result, may_lead=refusal is None)
         except QueueFull:
             # What costs no computation would have been welcome.
             await self._quotas.refund(caller, charge)
@@ -151,6 +155,7 @@ class JobService:
             await slot.complete(self._stores.idempotency, new)
         self._stores.results.count(job.cache)
         metrics.JOBS_SUBMITTED.labels(request.model, job.cache.value).inc()
+        log.info("job_accepted", job_id=job.id, model=request.model, cache=job.cache.value)
         return job
 
     async def _refusal(self, served: ServedModel, new: NewJob) -> UnavailableError | None:

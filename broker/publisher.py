@@ -18,7 +18,7 @@ from broker.topology import declare, is_redis, publisher_connection, queue_name,
 from contracts.errors import BrokerUnavailable, QueueFull, UnavailableError
 from contracts.jobs import JobMessage
 from contracts.settings import BackendSettings
-from telemetry import metrics
+from telemetry import metrics, tracing
 from telemetry.logs import get_logger
 
 T = TypeVar("T")
@@ -88,14 +88,20 @@ class KombuPublisher:
     async def publish(self, message: JobMessage) -> None:
         begun = time.perf_counter()
         outcome = "confirmed"
-        try:
-            await self._in_thread(partial(self._insist, message))
-        except UnavailableError as error:
-            outcome = error.code
-            raise
-        finally:
-            metrics.PUBLISHES.labels(outcome).inc()
-            metrics.PUBLISH_SECONDS.observe(time.perf_counter() - begun)
+        queue = queue_name(message.request.model)
+        attributes = {"messaging.destination.name": queue, "messaging.message.id": message.job_id}
+        # Under the request that submitted the job, whoever publishes it: also the relay, much later.
+        with tracing.span(
+            f"send {queue}", "producer", parent=message.origin.traceparent, attributes=attributes
+        ):
+            try:
+                await self._in_thread(partial(self._insist, message))
+            except UnavailableError as error:
+                outcome = error.code
+                raise
+            finally:
+                metrics.PUBLISHES.labels(outcome).inc()
+                metrics.PUBLISH_SECONDS.observe(time.perf_counter() - begun)
 
     async def check(self) -> None:
         await self._in_thread(partial(self._attempt, _Link.check))

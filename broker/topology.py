@@ -117,6 +117,8 @@ def task_message(message: JobMessage) -> tuple[bytes, dict[str, Any], dict[str, 
         "kwargsrepr": "{}",
         "origin": "darkroom",
         "ignore_result": True,
+        # Where brokers and their tools look for it; the worker takes it from the job.
+        **({"traceparent": message.origin.traceparent} if message.origin.traceparent else {}),
     }
     properties = {"correlation_id": task_id, "message_id": task_id}
     return body.encode("utf-8"), headers, properties

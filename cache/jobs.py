@@ -17,6 +17,7 @@ from contracts import ids
 from contracts.clock import Clock
 from contracts.errors import AttemptsExhausted, JobGone, JobNotFound, QueueFull
 from contracts.jobs import (
+    NOWHERE,
     CacheStatus,
     GenerationRequest,
     Job,
@@ -26,6 +27,7 @@ from contracts.jobs import (
     JobStatus,
     Lease,
     NewJob,
+    Origin,
     Priority,
     Progress,
 )
@@ -119,6 +121,7 @@ class RedisJobStore:
             "1" if may_lead else "0",
             new.priority.value,
             tag,
+            new.origin.model_dump_json(exclude_none=True),
         )
         return None if lead < 0 else Submitted(job=_job(_paired(record)), lead=bool(lead))
 
@@ -224,6 +227,7 @@ class RedisJobStore:
             self._settings.max_attempts,
             _EXHAUSTED_JSON,
             "1" if leave_waiting else "0",
+            message.origin.model_dump_json(exclude_none=True),
         )
         match answer:
             case ["granted", attempt, started_at, claimed_at, _]:
@@ -366,9 +370,14 @@ def _messages(parts: Sequence[Sequence[str]]) -> tuple[JobMessage, ...]:
             created_at=float(created_at),
             deadline=float(deadline),
             priority=Priority(priority),
+            origin=_origin(origin),
         )
-        for job_id, tenant, key, request, created_at, deadline, priority in parts
+        for job_id, tenant, key, request, created_at, deadline, priority, origin in parts
     )
+
+
+def _origin(told: str | None) -> Origin:
+    return Origin.model_validate_json(told) if told else NOWHERE
 
 
 def _lease(job_id: str, attempt: int, started_at: str, claimed_at: str) -> Lease:
@@ -397,4 +406,5 @@ def _job(record: dict[str, str]) -> Job:
         tag=float(record["tag"]),
         sequence=int(record.get("sequence", 0)),
         progress=None if step is None or steps is None else Progress(step=int(step), steps=int(steps)),
+        origin=_origin(record.get("origin")),
     )

@@ -78,6 +78,7 @@ class MemoryJobStore:
             created_at=now,
             deadline=now + new.ttl_s,
             priority=new.priority,
+            origin=new.origin,
         )
         clock, flow = self._clocks[new.request.model], flow_of(new.tenant, new.priority)
         if needs_turn := result is None:
@@ -314,6 +315,7 @@ class MemoryJobStore:
             created_at=message.created_at,
             deadline=message.deadline,
             priority=message.priority,
+            origin=message.origin,
         )
         record = self._records[job.id] = _Record(job)
         flight = self._flight(job.key)

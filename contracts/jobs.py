@@ -143,6 +143,16 @@ Change = JobStatus | Progress
 """What a watcher of a job hears."""
 
 
+class Origin(Frozen):
+    """Where a job comes from, for logs and traces alone: the request that submitted it, and its span as a W3C `traceparent`."""
+
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+NOWHERE: Final = Origin()
+
+
 class NewJob(Frozen):
     """A request at the door: what the store needs to record it. `key` is the 64 hex digits of `cache.keys`."""
 
@@ -157,6 +167,7 @@ class NewJob(Frozen):
     """What it asks of the device (`scheduler.fairness.cost_of`)."""
     weight: float = 1.0
     """What its flow's share of the device is in proportion to (`scheduler.fairness.weight_of`)."""
+    origin: Origin = NOWHERE
 
 
 class JobMessage(Frozen):
@@ -170,6 +181,7 @@ class JobMessage(Frozen):
     created_at: float
     deadline: float
     priority: Priority = Priority.INTERACTIVE
+    origin: Origin = NOWHERE
 
 
 class Job(Frozen):
@@ -194,6 +206,7 @@ class Job(Frozen):
     sequence: int = 0
     """Counts the changes of status and progress; never steps back while the record lives."""
     progress: Progress | None = None
+    origin: Origin = NOWHERE
 
     def message(self) -> JobMessage:
         return JobMessage(
@@ -204,6 +217,7 @@ class Job(Frozen):
             created_at=self.created_at,
             deadline=self.deadline,
             priority=self.priority,
+            origin=self.origin,
         )
 
 

@@ -80,6 +80,10 @@ class BackendSettings(Settings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
+    otlp_endpoint: str | None = None
+    """Where traces go, by OTLP over HTTP: `http://collector:4318`. By default there are none, and they cost nothing."""
+    trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the traces begun here that are kept; one begun by a caller is kept if the caller keeps it."""
 
 
 class ApiSettings(BackendSettings):
@@ -148,7 +152,7 @@ class WorkerSettings(BackendSettings):
     """How long a stopping worker may finish what it has begun."""
     heartbeat_s: Seconds = 2.5
     metrics_port: Port = 0
-    """Where `/metrics` of the worker listens; 0: nowhere."""
+    """Where `/metrics`, `/healthz` and `/readyz` of the worker listen; 0: nowhere."""
     prompt_cache: Count = 256
     """Texts whose embeddings the engine keeps, so that the same prompt with another seed is not encoded again."""
     attention: Literal["auto", "flash", "xformers", "sdpa", "sage", "math"] = "auto"

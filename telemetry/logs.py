@@ -1,27 +1,37 @@
 """Structured logs: one event name and its fields per line, JSON in production, aligned text at a terminal.
 
-Prompts and keys are never logged; jobs are named by id.
+Prompts and keys are never logged; jobs are named by id. Lines written while a request or a job is worked on carry its
+`request_id`, `job_id` and, where traces are on, `trace_id`.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
 from structlog.stdlib import BoundLogger
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from contracts.settings import BackendSettings
+from telemetry import tracing
 
 QUIET = ("amqp", "celery", "kombu", "httpx", "httpcore", "urllib3", "diffusers", "transformers", "granian")
 
 
 def configure(settings: BackendSettings, **fields: Any) -> None:
     """Send our own and all libraries' logs to standard error in one form. `fields` (service, worker) mark each line."""
+
+    def mark(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        # Not a context variable: threads and servers begin contexts of their own.
+        return {**fields, **event}
+
     shared: list[Processor] = [
+        mark,
         structlog.contextvars.merge_contextvars,
+        _add_trace_id,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -51,10 +61,28 @@ def configure(settings: BackendSettings, **fields: Any) -> None:
     root.setLevel(settings.log_level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    structlog.contextvars.bind_contextvars(**fields)
+
+
+def bound(**fields: Any) -> AbstractContextManager[None]:
+    """Mark every line that is written inside, here and in the tasks begun here."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    return structlog.contextvars.bound_contextvars(**known)
+
+
+def bound_field(name: str) -> str | None:
+    """What lines are now marked with under `name`."""
+    value = structlog.contextvars.get_contextvars().get(name)
+    return None if value is None else str(value)
 
 
 def get_logger(name: str) -> BoundLogger:
     """A logger whose methods take an event name and fields: `log.info("batch_done", images=8)`."""
     logger: BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+def _add_trace_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    trace_id = tracing.current_trace_id()
+    if trace_id is not None:
+        event["trace_id"] = trace_id
+    return event

@@ -1,10 +1,16 @@
-"""Every metric's name, once. Labels never carry prompts, ids or tenants."""
+"""Every metric's name, once. Labels never carry prompts, ids or tenants.
+
+Names follow https://prometheus.io/docs/practices/naming/: base units, the unit as suffix, `_total` for counters. What the chart's
+dashboards and alerts ask for must be here; `tests/helm` holds them to it.
+"""
 
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+BUILD = Gauge("darkroom_build_info", "1, labelled with what runs.", ["service", "version"])
 
 # The door (api)
 HTTP_REQUESTS = Counter("darkroom_http_requests_total", "Requests answered.", ["method", "route", "status"])
@@ -21,6 +27,18 @@ JOBS_REFUSED = Counter("darkroom_jobs_refused_total", "Jobs refused, by error co
 QUOTA_REFUSED = Counter(
     "darkroom_quota_refused_total", "Jobs refused for a limit of their API key, by limit.", ["limit"]
 )
+JOBS_WAITING = Gauge("darkroom_jobs_waiting", "Jobs that wait for a worker, as of the scrape.", ["model"])
+PREDICTED_WAIT = Gauge(
+    "darkroom_predicted_wait_seconds",
+    "When one more image would be done, as of the scrape; absent while no worker tells its rate.",
+    ["model"],
+)
+LIVE_WORKERS = Gauge("darkroom_live_workers", "Workers announced, as of the scrape.", ["model"])
+MODEL_RATE = Gauge(
+    "darkroom_model_steps_per_second",
+    "Denoising steps that a model's workers do under load, together.",
+    ["model"],
+)
 WAITERS = Gauge("darkroom_waiters", "Requests now held by Prefer: wait.")
 EVENT_STREAMS = Gauge("darkroom_event_streams", "Streams of job events now open.")
 
@@ -30,6 +48,10 @@ PUBLISH_SECONDS = Histogram("darkroom_publish_seconds", "A confirmed publish.", 
 RELAYED = Counter("darkroom_relayed_total", "Messages published by the relay, by reason.", ["reason"])
 
 # The darkroom itself (worker)
+QUEUE_SECONDS = Histogram(
+    "darkroom_queue_wait_seconds", "From submit to a worker's claim.", ["model"], buckets=_LATENCY_S
+)
+ATTEMPTS = Counter("darkroom_attempts_total", "Attempts begun, by their number.", ["model", "attempt"])
 JOBS_FINISHED = Counter("darkroom_jobs_finished_total", "Jobs ended by a worker.", ["model", "status"])
 JOB_SECONDS = Histogram(
     "darkroom_job_seconds", "From submit to terminal, computed jobs.", ["model"], buckets=_LATENCY_S
@@ -38,13 +60,27 @@ BATCHES = Counter("darkroom_batches_total", "Batches run, by outcome.", ["model"
 BATCH_SIZE = Histogram(
     "darkroom_batch_images", "Images in a batch.", ["model"], buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 )
-BATCH_SECONDS = Histogram("darkroom_batch_seconds", "A batch on the device.", ["model"], buckets=_LATENCY_S)
+BATCH_SECONDS = Histogram(
+    "darkroom_batch_seconds", "A pass on the device: one step of its images.", ["model"], buckets=_LATENCY_S
+)
+STEPS = Counter("darkroom_steps_total", "Denoising steps done, of all images.", ["model"])
+IMAGES = Counter("darkroom_images_total", "Images drawn, encoded and stored.", ["model"])
 ENCODE_SECONDS = Histogram("darkroom_encode_seconds", "Encoding one image.", buckets=_LATENCY_S)
+STORE_SECONDS = Histogram("darkroom_blob_store_seconds", "Storing one image.", buckets=_LATENCY_S)
+DEVICE_MEMORY = Gauge(
+    "darkroom_device_memory_bytes", "Memory of the device that is in use, after a batch.", ["model", "device"]
+)
+DEVICE_MEMORY_LIMIT = Gauge(
+    "darkroom_device_memory_limit_bytes", "Memory that the device has for the engine.", ["model", "device"]
+)
 ENGINE_INFO = Gauge(
     "darkroom_engine_info", "1: the engine as it was loaded.", ["model", "device", "dtype", "attention"]
 )
 ENGINE_RESTARTS = Counter(
     "darkroom_engine_restarts_total", "Engine processes replaced, by cause.", ["model", "cause"]
+)
+MESSAGES_REFUSED = Counter(
+    "darkroom_messages_refused_total", "Messages that are no jobs, or of another version: dead-lettered."
 )
 IN_FLIGHT = Gauge("darkroom_worker_jobs", "Jobs a worker now holds.", ["model"])
 

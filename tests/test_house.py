@@ -41,7 +41,7 @@ def test_every_dependency_is_pinned_and_none_drags_in_torchvision() -> None:
     assert not {"torchvision", "torchaudio"} & set(pins)
     wanted = PROJECT["project"]["dependencies"] + [
         each
-        for extra in ("worker", "embedded", "model", "dev")
+        for extra in ("worker", "embedded", "model", "tracing", "dev")
         for each in PROJECT["project"]["optional-dependencies"][extra]
     ]
     names = {canonicalize_name(Requirement(each).name) for each in wanted} - {"darkroom"}

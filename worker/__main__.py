@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-
-from prometheus_client import start_http_server
+from importlib.metadata import version
 
 from contracts.errors import SettingsError
 from contracts.settings import WorkerSettings
-from telemetry import logs
+from telemetry import logs, metrics, tracing
+from telemetry.server import OperationServer
 from worker.app import consume, create_app
 from worker.engine.host import EngineUnloadable
 from worker.naming import model_name
@@ -24,9 +24,19 @@ def main() -> int:
         sys.stderr.write(f"darkroom worker: {error}\n")
         return 2
     logs.configure(settings, service="worker")
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port)
+    tracing.configure(settings, "worker")
+    metrics.BUILD.labels("worker", version("darkroom")).set(1)
     runtime = Runtime(settings)
+    if settings.metrics_port:
+        # Before the model is loaded, which may take minutes: whoever runs the worker sees that it lives.
+        OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()
+    try:
+        return _serve(settings, runtime)
+    finally:
+        tracing.shutdown()
+
+
+def _serve(settings: WorkerSettings, runtime: Runtime) -> int:
     try:
         spec = runtime.start()
     except EngineUnloadable as error:

@@ -13,6 +13,7 @@ from broker.topology import TASK_NAME, job_queue, transport_options
 from contracts.jobs import JobMessage
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.runtime import Runtime
 from worker.taker import Verdict
@@ -64,6 +65,7 @@ def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> C
         except ValidationError as error:
             # Of another version, or no job at all: kept aside for people to look at.
             log.error("message_refused", faults=error.error_count())
+            metrics.MESSAGES_REFUSED.inc()
             raise Reject("not a job message", requeue=False) from None
         if runtime.run(job) is Verdict.REQUEUE:
             raise Reject("given back", requeue=True)

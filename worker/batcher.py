@@ -11,6 +11,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,10 +24,10 @@ from scheduler.cost import CostModel
 from scheduler.limits import BatchLimits
 from scheduler.policy import ANYONE, Device, Dispatch, Sample, decide
 from scheduler.recovery import Failure, GiveUp, after_failure
-from telemetry import metrics
+from telemetry import metrics, tracing
 from telemetry.logs import get_logger
 from worker.engine.host import EngineHost, EngineUnloadable
-from worker.engine.wire import Done, Failed
+from worker.engine.wire import DeviceMemory, Done, Failed
 
 RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
 STOP_S: Final = 5.0
@@ -57,6 +58,8 @@ class Drawn:
     image: Pixels | ImageFault
     batch_ms: float
     batch_size: int
+    traceparent: str | None = None
+    """The span of its last pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class _Image:
     steps_taken: int = 0
     batch_ms: float = 0.0
     batch_size: int = 0
+    traceparent: str | None = None
 
     def sample(self) -> Sample:
         steps_left = self.task.num_inference_steps - self.steps_taken
@@ -138,7 +142,7 @@ class Batcher:
         """One image to draw. Cancel the future to withdraw it, which takes effect before its next step; it is canceled
         when the batcher drains, and raises `TooLate`. `on_step` hears of every step but the last."""
         drawn: asyncio.Future[Drawn] = asyncio.get_running_loop().create_future()
-        image = _Image(next(self._ids), key, task, turn, drawn, on_step)
+        image = _Image(next(self._ids), key, task, turn, drawn, on_step, traceparent=tracing.current())
         with self._changed:
             if self._draining:
                 drawn.cancel()
@@ -192,8 +196,11 @@ class Batcher:
         try:
             while (chosen := self._next(loop)) is not None:
                 batch, images = chosen
-                answer = self._host.run(batch)
-                outcomes = self._digest(images, answer)
+                with _traced(batch, images) as span:
+                    answer = self._host.run(batch)
+                    if isinstance(answer, Failed):
+                        span.fail(answer.failure.value)
+                outcomes = self._digest(images, answer, span.traceparent)
                 loop.call_soon_threadsafe(self._tell, images, outcomes)
                 if isinstance(answer, Failed) and answer.failure is Failure.CRASH and not self._draining:
                     self._restart(batch.key.model)
@@ -245,7 +252,9 @@ class Batcher:
     def _seconds(self, key: BatchKey, images: int) -> float:
         return self.cost.seconds(key, images) or 0.0
 
-    def _digest(self, images: list[_Image], answer: Done | Failed) -> list[Outcome | None]:
+    def _digest(
+        self, images: list[_Image], answer: Done | Failed, traceparent: str | None
+    ) -> list[Outcome | None]:
         """What became of each image of a pass; None: it runs again. Those that have ended leave the hand."""
         self._ends_at = 0.0
         key, size = images[0].key, len(images)
@@ -256,6 +265,8 @@ class Batcher:
             self.cost.ran(key, size, answer.seconds, answer.memory_bytes)
             metrics.BATCH_SIZE.labels(key.model).observe(size)
             metrics.BATCH_SECONDS.labels(key.model).observe(answer.seconds)
+            metrics.STEPS.labels(key.model).inc(size)
+            _report_memory(key.model, answer.device)
             outcomes: list[Outcome | None] = []
             for image, advanced in zip(images, answer.samples, strict=True):
                 image.batch_ms += answer.seconds * 1000
@@ -264,7 +275,7 @@ class Batcher:
                     image.steps_taken = advanced.step
                     outcomes.append(advanced)
                 else:
-                    outcomes.append(Drawn(advanced, image.batch_ms, image.batch_size))
+                    outcomes.append(Drawn(advanced, image.batch_ms, image.batch_size, traceparent))
         else:
             log.warning("batch_failed", failure=answer.failure.value, reason=answer.reason, images=size)
             outcomes = self._verdicts(images, answer)
@@ -338,3 +349,26 @@ class Batcher:
             ended.set_result(None)
         else:
             ended.set_exception(reason)
+
+
+def _traced(batch: Pass, images: Sequence[_Image]) -> AbstractContextManager[tracing.Span]:
+    """A pass belongs to many jobs: it is a trace of its own, linked to theirs."""
+    key = batch.key
+    return tracing.span(
+        f"batch {key.model}",
+        root=True,
+        links=dict.fromkeys(image.traceparent for image in images),
+        attributes={
+            "darkroom.model": key.model,
+            "darkroom.images": len(images),
+            "darkroom.joining": len(batch.joining),
+            "darkroom.width": key.width,
+            "darkroom.height": key.height,
+        },
+    )
+
+
+def _report_memory(model: str, memory: DeviceMemory | None) -> None:
+    if memory is not None:
+        metrics.DEVICE_MEMORY.labels(model, memory.device).set(memory.used_bytes)
+        metrics.DEVICE_MEMORY_LIMIT.labels(model, memory.device).set(memory.limit_bytes)

@@ -25,7 +25,7 @@ from contracts.jobs import (
     Timings,
 )
 from contracts.ports import Finished, JobStore, Publisher, TakenJob
-from telemetry import metrics
+from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
 from worker.batcher import Batcher, Drawn, TooLate, Turn
 from worker.encode import Encoded, Encoder, Output
@@ -73,6 +73,22 @@ class JobRunner:
     async def run(self, taken: TakenJob) -> bool:
         """The job to its end. Answers whether there is nothing left to do for it here or elsewhere: it has ended, or is
         another worker's. Raises nothing that a broken job can cause."""
+        message, model = taken.message, taken.message.request.model
+        metrics.ATTEMPTS.labels(model, str(taken.lease.attempt)).inc()
+        metrics.QUEUE_SECONDS.labels(model).observe(max(0.0, taken.lease.claimed_at - message.created_at))
+        with (
+            logs.bound(job_id=message.job_id, request_id=message.origin.request_id),
+            tracing.span(
+                f"process {model}",
+                "consumer",
+                parent=message.origin.traceparent,
+                root=message.origin.traceparent is None,
+                attributes={"darkroom.job_id": message.job_id, "darkroom.attempt": taken.lease.attempt},
+            ),
+        ):
+            return await self._run(taken)
+
+    async def _run(self, taken: TakenJob) -> bool:
         message, lease, request = taken.message, taken.lease, taken.message.request
         guided = request.guidance_scale > 1
         key = BatchKey(request.model, request.width, request.height, guided)
@@ -102,9 +118,12 @@ class JobRunner:
                 image.cancel()
 
         with metrics.IN_FLIGHT.labels(request.model).track_inprogress(), self._leases.hold(lease, withdraw):
-            outcomes = await asyncio.gather(*images, return_exceptions=True)
+            with tracing.span("draw") as span:
+                outcomes = await asyncio.gather(*images, return_exceptions=True)
+                drawn = [each for each in outcomes if isinstance(each, Drawn)]
+                for last in dict.fromkeys(each.traceparent for each in drawn):
+                    span.link(last)
             await progress.end()
-            drawn = [each for each in outcomes if isinstance(each, Drawn)]
             if any(isinstance(each, TooLate) for each in outcomes):
                 withdraw()
                 return await self._end(message, lease, JobStatus.EXPIRED, self._stores.jobs.expire)
@@ -142,18 +161,21 @@ class JobRunner:
 
     async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn]) -> bool:
         pixels = [each.image for each in drawn if isinstance(each.image, Pixels)]
-        files = await asyncio.gather(
-            *(
-                self._encoder.encode(each, Output.of(message.request, index))
-                for index, each in enumerate(pixels)
+        with tracing.span("encode"):
+            files = await asyncio.gather(
+                *(
+                    self._encoder.encode(each, Output.of(message.request, index))
+                    for index, each in enumerate(pixels)
+                )
             )
-        )
         names = []
-        for file in files:
-            name = await self.insist(partial(self._stores.blobs.put, file.data, file.format))
-            if name is None:
-                return False
-            names.append(name)
+        with tracing.span("store images"):
+            for file in files:
+                with metrics.STORE_SECONDS.time():
+                    name = await self.insist(partial(self._stores.blobs.put, file.data, file.format))
+                if name is None:
+                    return False
+                names.append(name)
         result = JobResult(
             images=tuple(
                 _ref(name, each, file, message.request, index)
@@ -167,11 +189,13 @@ class JobRunner:
             ),
             warnings=tuple(dict.fromkeys(warning for each in pixels for warning in each.warnings)),
         )
-        finished = await self.insist(lambda: self._stores.jobs.succeed(lease, result))
+        with tracing.span("finish"):
+            finished = await self.insist(lambda: self._stores.jobs.succeed(lease, result))
         if finished is None:
             return False
         if finished.applied:
             self._count(message, lease, JobStatus.SUCCEEDED)
+            metrics.IMAGES.labels(message.request.model).inc(len(names))
             if message.request.cache == "off":
                 return True
             scope = tenant_scope(message.tenant, self._share_cache)

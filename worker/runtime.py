@@ -31,6 +31,8 @@ from worker.taker import Taker, Verdict
 T = TypeVar("T")
 
 STOP_S: Final = 10.0
+ALIVE_S: Final = 5.0
+"""An event loop that does not come round within this is stuck."""
 
 log = get_logger(__name__)
 
@@ -53,18 +55,41 @@ class Runtime:
         self._info: WorkerInfo | None = None
         self.failed = False
         """Whether the engine is beyond repair: the process should end with an error."""
+        self._ready = False
 
     def start(self) -> ModelSpec:
         """Load the model and announce it. Raises `EngineUnloadable`."""
         self._thread.start()
-        return self._call(self._start()).result()
+        spec = self._call(self._start()).result()
+        self._ready = True
+        return spec
 
     def run(self, message: JobMessage) -> Verdict:
         """Holds a delivery, from any thread; returns when it may be answered."""
         return self._call(self._taker.attend(message)).result()
 
+    def unready(self) -> str | None:
+        """Why no jobs should come here now: for a readiness probe, from any thread."""
+        if self.failed:
+            return "The engine does not come back."
+        return None if self._ready else "It loads its model, or it drains."
+
+    def fault(self) -> str | None:
+        """Why the process should be started anew: for a liveness probe, from any thread."""
+        if not self._thread.is_alive():
+            # Not started yet, or stopping: both have limits of their own.
+            return None
+        try:
+            self._call(asyncio.sleep(0)).result(ALIVE_S)
+        except TimeoutError:
+            return f"The event loop has not come round for {ALIVE_S:g} s."
+        except RuntimeError:
+            return None  # closed just now
+        return None
+
     def drain(self) -> None:
         """Begin to end: the running batch may finish within the drain timeout, all else is given back at once."""
+        self._ready = False
         self._loop.call_soon_threadsafe(self._drain)
 
     def stop(self) -> None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
+from api import numbers
 from api.schemas import Health, Ready
 from api.services import Wired, failures
 from contracts.errors import UnavailableError
@@ -42,7 +43,8 @@ async def readyz(services: Wired) -> Ready:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **failures()},
 )
-async def numbers() -> Response:
+async def scrape(services: Wired) -> Response:
+    await numbers.refresh(services.stores.jobs, services.catalogue)
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

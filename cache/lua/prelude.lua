@@ -49,10 +49,10 @@ local function announce(id, change)
 end
 
 -- Writes the static part of a record that was created at `created` and must end by `deadline`.
-local function record(id, tenant, key, model, request, created, deadline, priority, tag)
+local function record(id, tenant, key, model, request, created, deadline, priority, tag, origin)
   redis.call('HSET', job_key(id), 'id', id, 'tenant', tenant, 'key', key, 'model', model, 'request', request,
     'created_at', seconds(created), 'deadline', seconds(deadline), 'status', 'queued', 'cache', 'miss', 'attempt', 0,
-    'priority', priority, 'tag', tag)
+    'priority', priority, 'tag', tag, 'origin', origin)
   expire_at(job_key(id), deadline + RETENTION)
   local mine = P .. 'tenant:' .. tenant
   redis.call('ZREMRANGEBYSCORE', mine, '-inf', seconds(NOW - RETENTION))
@@ -137,7 +137,8 @@ end
 local function parts(ids)
   local all = {}
   for i, id in ipairs(ids) do
-    all[i] = redis.call('HMGET', job_key(id), 'id', 'tenant', 'key', 'request', 'created_at', 'deadline', 'priority')
+    all[i] = redis.call('HMGET', job_key(id), 'id', 'tenant', 'key', 'request', 'created_at', 'deadline', 'priority',
+      'origin')
   end
   return all
 end

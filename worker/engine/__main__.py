@@ -16,6 +16,7 @@ from contracts.errors import OutOfMemory
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs
+from worker.engine.occupancy import device_memory
 from worker.engine.wire import Done, Failed, Ready, Unloadable
 from worker.naming import model_name
 
@@ -64,7 +65,8 @@ def run(engine: ImageEngine, batch: Pass) -> Done | Failed:
         log.warning("engine_fault", error=type(error).__name__, images=len(batch.samples), stack=stack)
         failed = Failed(Failure.FAULT, type(error).__name__)
     else:
-        return Done(samples, time.perf_counter() - begun, engine.peak_memory_bytes())
+        seconds = time.perf_counter() - begun
+        return Done(samples, seconds, engine.peak_memory_bytes(), device_memory())
     # Outside of the handlers, where no traceback holds the pass's tensors any more.
     engine.free_memory()
     return failed

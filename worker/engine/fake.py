@@ -38,7 +38,7 @@ class FakeEngine:
     def load(self) -> ModelSpec:
         return ModelSpec(
             name=self._name,
-            revision="fake",
+            revision=self._settings.model_revision or "fake",
             dtype="float32",
             default_width=64,
             default_height=64,

@@ -27,12 +27,23 @@ class Unloadable:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Bytes in use and in all of the `device`: `cuda`, or `cpu`."""
+
+    device: str
+    used_bytes: int
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """One entry per sample of the pass, in order; `seconds` on the device, and its peak memory where it tells."""
 
     samples: list[Advanced]
     seconds: float
     memory_bytes: int | None = None
+    device: DeviceMemory | None = None
+    """What is in use after the pass, by whomever."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,117 @@
+{{/* From values to the environment: every setting is `DARKROOM_` and its name in capitals. */}}
+
+{{- define "darkroom.configName" -}}{{ include "darkroom.fullname" . }}-settings{{- end -}}
+{{- define "darkroom.secretName" -}}{{ include "darkroom.fullname" . }}-services{{- end -}}
+
+{{/* Settings as a map of variables. Takes a map of settings. */}}
+{{- define "darkroom.variables" -}}
+{{- range $name, $value := . }}
+{{- /* Numbers of YAML are floats here: a million must not become 1e+06. */}}
+{{- if and (kindIs "float64" $value) (eq (toString $value) (toString (floor $value))) }}
+{{- $value = int64 $value }}
+{{- end }}
+DARKROOM_{{ upper $name }}: {{ toString $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* What all processes share, as data of the ConfigMap. */}}
+{{- define "darkroom.config" -}}
+{{- $shared := dict "log_format" "json" -}}
+{{- if .Values.blobs.enabled -}}{{- $_ := set $shared "blob_dir" "/blobs" -}}{{- end -}}
+{{- with .Values.tracing.endpoint -}}
+{{- $_ := set $shared "otlp_endpoint" . -}}
+{{- $_ := set $shared "trace_sample_ratio" $.Values.tracing.sampleRatio -}}
+{{- end -}}
+{{- include "darkroom.variables" (mergeOverwrite $shared (deepCopy .Values.settings)) | trim -}}
+{{- end -}}
+
+{{/* How the URL of a service is come by: one of url, existingSecret, cluster, externalSecret, bundled; JSON {name, key}.
+Takes (dict "root" . "service" "rabbitmq"). */}}
+{{- define "darkroom.source" -}}
+{{- $root := .root -}}
+{{- $values := get $root.Values .service -}}
+{{- $ways := list -}}
+{{- if $values.url -}}{{- $ways = append $ways "url" -}}{{- end -}}
+{{- if $values.existingSecret.name -}}{{- $ways = append $ways "existingSecret" -}}{{- end -}}
+{{- if get $values "cluster" -}}{{- $ways = append $ways "cluster" -}}{{- end -}}
+{{- $remote := get $root.Values.externalSecrets.remoteRefs .service -}}
+{{- if and $root.Values.externalSecrets.enabled $remote.key -}}{{- $ways = append $ways "externalSecrets" -}}{{- end -}}
+{{- if $values.bundled.enabled -}}{{- $ways = append $ways "bundled" -}}{{- end -}}
+{{- if ne (len $ways) 1 -}}
+{{- $all := "url, existingSecret, externalSecrets, bundled.enabled" -}}
+{{- if eq .service "rabbitmq" -}}{{- $all = "url, existingSecret, cluster, externalSecrets, bundled.enabled" -}}{{- end -}}
+{{- fail (printf "%s: exactly one of %s must say where it is; now: %s." .service $all (join ", " $ways | default "none")) -}}
+{{- end -}}
+{{- first $ways -}}
+{{- end -}}
+
+{{- define "darkroom.urlRef" -}}
+{{- $values := get .root.Values .service -}}
+{{- $source := include "darkroom.source" . -}}
+{{- if eq $source "existingSecret" -}}
+{name: {{ $values.existingSecret.name }}, key: {{ $values.existingSecret.key }}}
+{{- else if eq $source "cluster" -}}
+{name: {{ $values.cluster }}-default-user, key: connection_string}
+{{- else -}}
+{name: {{ include "darkroom.secretName" .root }}, key: {{ .service }}-url}
+{{- end -}}
+{{- end -}}
+
+{{- define "darkroom.cacheUrlRef" -}}
+{{- if .Values.redis.cacheExistingSecret.name -}}
+{name: {{ .Values.redis.cacheExistingSecret.name }}, key: {{ .Values.redis.cacheExistingSecret.key }}}
+{{- else if or .Values.redis.cacheUrl (and .Values.externalSecrets.enabled .Values.externalSecrets.remoteRefs.redisCache.key) -}}
+{name: {{ include "darkroom.secretName" . }}, key: redis-cache-url}
+{{- end -}}
+{{- end -}}
+
+{{/* Environment of a process. Takes (dict "root" . "settings" {...} "extra" [...]). */}}
+{{- define "darkroom.env" -}}
+{{- $root := .root -}}
+envFrom:
+  - configMapRef:
+      name: {{ include "darkroom.configName" $root }}
+env:
+  - name: DARKROOM_BROKER_URL
+    valueFrom:
+      secretKeyRef: {{ include "darkroom.urlRef" (dict "root" $root "service" "rabbitmq") }}
+  - name: DARKROOM_REDIS_URL
+    valueFrom:
+      secretKeyRef: {{ include "darkroom.urlRef" (dict "root" $root "service" "redis") }}
+  {{- with include "darkroom.cacheUrlRef" $root }}
+  - name: DARKROOM_CACHE_REDIS_URL
+    valueFrom:
+      secretKeyRef: {{ . }}
+  {{- end }}
+  {{- range $name, $value := fromYaml (include "darkroom.variables" .settings) }}
+  - name: {{ $name }}
+    value: {{ $value | quote }}
+  {{- end }}
+  {{- range concat $root.Values.extraEnv .extra }}
+  - {{ toYaml . | nindent 4 | trim }}
+  {{- end }}
+{{- end -}}
+
+{{/* Pods restart when what they read at their start has changed. */}}
+{{- define "darkroom.checksums" -}}
+checksum/settings: {{ include "darkroom.config" . | sha256sum }}
+checksum/services: {{ list .Values.rabbitmq.url .Values.redis.url .Values.redis.cacheUrl .Values.rabbitmq.bundled.password .Values.redis.bundled.password | toJson | sha256sum }}
+{{- end -}}
+
+{{/* Volumes of all pods of ours, and where they are mounted. Takes (dict "root" . "blobs" true). */}}
+{{- define "darkroom.volumes" -}}
+- name: tmp
+  emptyDir: { sizeLimit: 1Gi }
+{{- if .root.Values.blobs.enabled }}
+- name: blobs
+  persistentVolumeClaim:
+    claimName: {{ .root.Values.blobs.existingClaim | default (printf "%s-blobs" (include "darkroom.fullname" .root)) }}
+{{- end }}
+{{- end -}}
+
+{{- define "darkroom.mounts" -}}
+- { name: tmp, mountPath: /tmp }
+{{- if .root.Values.blobs.enabled }}
+- { name: blobs, mountPath: /blobs }
+{{- end }}
+{{- end -}}

@@ -1,0 +1,61 @@
+{{/* Takes (dict "root" . "name" "emoji-turbo" "model" {...}) throughout. */}}
+
+{{- define "darkroom.workerName" -}}
+{{ include "darkroom.fullname" .root }}-worker-{{ include "darkroom.modelId" .name }}
+{{- end -}}
+
+{{- define "darkroom.workerSelector" -}}
+{{- include "darkroom.selector" (dict "root" .root "component" "worker" "model" (include "darkroom.modelId" .name)) -}}
+{{- end -}}
+
+{{- define "darkroom.workerLabels" -}}
+{{- include "darkroom.labels" (dict "root" .root "component" "worker" "model" (include "darkroom.modelId" .name)) -}}
+{{- end -}}
+
+{{/* One name for one content: a Job cannot be changed, so another revision is another Job. */}}
+{{- define "darkroom.downloadName" -}}
+{{ include "darkroom.fullname" .root }}-model-{{ include "darkroom.modelId" .name }}-{{ list .model.model .model.revision .model.download (include "darkroom.image" (dict "root" .root "flavor" (printf "worker-%s" .model.flavor))) | toJson | sha256sum | trunc 8 }}
+{{- end -}}
+
+{{/* The container that puts a model in its place, or waits until another has. Takes `wait` as well. */}}
+{{- define "darkroom.fetchContainer" -}}
+name: model
+image: {{ include "darkroom.image" (dict "root" .root "flavor" (printf "worker-%s" .model.flavor)) }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+command: [python, -m, worker.fetch, {{ .model.model | quote }}]
+args:
+  - --into={{ include "darkroom.modelPath" . }}
+  {{- with .model.revision }}
+  - --revision={{ . }}
+  {{- end }}
+  {{- with .model.download.sha256 }}
+  - --sha256={{ . }}
+  {{- end }}
+  {{- if .wait }}
+  - --wait={{ .model.download.timeoutSeconds }}
+  {{- end }}
+env:
+  - { name: HF_HOME, value: /tmp/hub }
+  {{- with .model.download.tokenSecret }}
+  - name: HF_TOKEN
+    valueFrom:
+      secretKeyRef: { name: {{ . }}, key: token }
+  {{- end }}
+resources:
+  requests: { cpu: 100m, memory: 256Mi }
+  limits: { memory: 1Gi }
+securityContext: {{- include "darkroom.containerSecurity" .root | nindent 2 }}
+volumeMounts:
+  - { name: tmp, mountPath: /tmp }
+  - { name: models, mountPath: /models{{ if .wait }}, readOnly: true{{ end }} }
+{{- end -}}
+
+{{- define "darkroom.modelVolume" -}}
+- name: models
+{{- if .root.Values.modelCache.enabled }}
+  persistentVolumeClaim:
+    claimName: {{ .root.Values.modelCache.existingClaim | default (printf "%s-models" (include "darkroom.fullname" .root)) }}
+{{- else }}
+  emptyDir: {}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,34 @@
+"""How much memory the device has, and how much of it is in use: told by the engine's process after each pass."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from worker.engine.wire import DeviceMemory
+
+CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
+STATM: Final = Path("/proc/self/statm")
+
+
+def device_memory() -> DeviceMemory | None:
+    """The GPU's as the driver sees it, if torch uses one; else this process's share of the machine's or container's memory.
+
+    None where the system does not tell.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        free, total = torch.cuda.mem_get_info()
+        return DeviceMemory("cuda", total - free, total)
+    try:
+        page = os.sysconf("SC_PAGE_SIZE")
+        used = int(STATM.read_text().split()[1]) * page
+        limit = os.sysconf("SC_PHYS_PAGES") * page
+    except (OSError, ValueError, IndexError):
+        return None
+    with suppress(OSError, ValueError):  # no control group, or no limit: "max"
+        limit = min(limit, int(CGROUP_LIMIT.read_text()))
+    return DeviceMemory("cpu", used, limit)
