@@ -137,6 +137,8 @@ class WorkerSettings(BackendSettings):
     """A hub revision to load."""
     engine: Literal["diffusers", "fake"] = "diffusers"
     """`fake` paints coloured noise from the seed without a model: for timing and fault tests only."""
+    fake_log: Path | None = None
+    """Where the fake engine writes the seed of every picture that it has finished, one a line."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_batch: Count = 8
     """Images in one forward pass."""

@@ -11,6 +11,7 @@
 --   deadlines        zset   live jobs by deadline
 --   waiting:<model>  zset   queued leaders by fair tag
 --   tenant:<tenant>  zset   all jobs of a tenant by creation
+--   counts           hash   how many jobs were ever recorded, and how many ended in each state: exact, for audits
 --   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change
 
 local P = KEYS[1]
@@ -48,6 +49,10 @@ local function announce(id, change)
   redis.call('PUBLISH', P .. 'events', id .. ' ' .. change)
 end
 
+local function count(what)
+  redis.call('HINCRBY', P .. 'counts', what, 1)
+end
+
 -- Writes the static part of a record that was created at `created` and must end by `deadline`.
 local function record(id, tenant, key, model, request, created, deadline, priority, tag)
   redis.call('HSET', job_key(id), 'id', id, 'tenant', tenant, 'key', key, 'model', model, 'request', request,
@@ -59,6 +64,7 @@ local function record(id, tenant, key, model, request, created, deadline, priori
   redis.call('ZADD', mine, seconds(created), id)
   expire_at(mine, deadline + RETENTION)
   redis.call('ZADD', P .. 'deadlines', seconds(deadline), id)
+  count('recorded')
 end
 
 local function to_waiting(id)
@@ -92,6 +98,7 @@ local function finish(id, status, ...)
   unlist(id)
   redis.call('HSET', job_key(id), 'status', status, 'finished_at', seconds(NOW), ...)
   redis.call('PEXPIRE', job_key(id), math.ceil(RETENTION * 1000))
+  count(status)
   announce(id, status)
 end
 
