@@ -29,6 +29,11 @@ PUBLISHES = Counter("darkroom_publishes_total", "Messages sent to the broker, by
 PUBLISH_SECONDS = Histogram("darkroom_publish_seconds", "A confirmed publish.", buckets=_LATENCY_S)
 RELAYED = Counter("darkroom_relayed_total", "Messages published by the relay, by reason.", ["reason"])
 
+DEAD_LETTERS = Counter(
+    "darkroom_dead_letters_total", "Messages that the broker gave up on, by what became of them.", ["outcome"]
+)
+BLOBS_PRUNED = Counter("darkroom_blobs_pruned_total", "Pictures deleted by age or size.")
+
 # The darkroom itself (worker)
 JOBS_FINISHED = Counter("darkroom_jobs_finished_total", "Jobs ended by a worker.", ["model", "status"])
 JOB_SECONDS = Histogram(

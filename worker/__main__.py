@@ -6,7 +6,8 @@ import sys
 
 from prometheus_client import start_http_server
 
-from contracts.errors import SettingsError
+from broker.topology import check_topology
+from contracts.errors import QueueMisdeclared, SettingsError
 from contracts.settings import WorkerSettings
 from telemetry import logs
 from worker.app import consume, create_app
@@ -29,6 +30,11 @@ def main() -> int:
     runtime = Runtime(settings)
     try:
         spec = runtime.start()
+        check_topology(settings, [spec.name])
+    except QueueMisdeclared as error:
+        sys.stderr.write(f"darkroom worker: {error}\n")
+        runtime.stop()
+        return 2
     except EngineUnloadable as error:
         log.error("model_unloadable", model=model_name(settings), reason=str(error))
         runtime.stop()

@@ -17,7 +17,8 @@ from telemetry.logs import get_logger
 from worker.runtime import Runtime
 from worker.taker import Verdict
 
-HEARTBEAT_S = 20
+HEARTBEAT_S = 10
+"""A connection whose other end is silently gone is noticed within two of them."""
 
 log = get_logger(__name__)
 
@@ -75,6 +76,7 @@ def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> C
 def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> None:
     """Consumes until SIGTERM or SIGINT, then drains. Two batches of messages are in hand: one runs, one gathers."""
     signals.setup_logging.connect(_keep_our_logging)
+    signals.worker_ready.connect(lambda **_: runtime.announce(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: runtime.drain(), weak=False)
     worker = app.Worker(
         pool="threads",

@@ -1,11 +1,11 @@
 """The one judge of all rounds, in the manner of Jepsen: it sees a history and knows nothing of how it came about.
 
-    A  accepted = succeeded + failed + canceled + expired, by the store's counters and by what each client was told
-    L  nothing accepted or recorded is lost, or ends otherwise than the row allows
-    D  nothing is seen twice: one terminal transition per job, and a state that was told stays
-    X  extra computations <= jobs in flight at the faults
-    T  everything terminal by its deadline and one sweep
-    R  throughput back to 90 % within 30 s of healing, or nothing left to do
+A  accepted = succeeded + failed + canceled + expired, by the store's counters and by what each client was told
+L  nothing accepted or recorded is lost, or ends otherwise than the row allows
+D  nothing is seen twice: one terminal transition per job, and a state that was told stays
+X  extra computations <= jobs in flight at the faults
+T  everything terminal by its deadline and one sweep
+R  throughput back to 90 % within 30 s of healing, or nothing left to do
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ WINDOW_S: Final = 1.0
 def check(history: History, properties: str) -> list[str]:
     """The violations of `properties` (letters of the list above), each beginning with its letter; empty: none."""
     found = [
-        f"{letter}: {violation}" for letter in properties if letter in _CHECKS for violation in _CHECKS[letter](history)
+        f"{letter}: {violation}"
+        for letter in properties
+        if letter in _CHECKS
+        for violation in _CHECKS[letter](history)
     ]
     return found + history.findings
 
@@ -63,7 +66,9 @@ def _lost(history: History) -> list[str]:
 
 
 def _doubled(history: History) -> list[str]:
-    found = [f"{job_id} ended {times} times" for job_id, times in history.terminal_events.items() if times > 1]
+    found = [
+        f"{job_id} ended {times} times" for job_id, times in history.terminal_events.items() if times > 1
+    ]
     for job_id, final in history.finals.items():
         if final.seen in TERMINAL and final.seen != final.status:
             found.append(f"{job_id} was told {final.seen} and is {final.status}")

@@ -66,6 +66,10 @@ class Load:
         self._pool.shutdown()
         return self.submits
 
+    def running(self) -> bool:
+        """Whether there is more to submit."""
+        return not all(future.done() for future in self._futures)
+
     def after(self, count: int, timeout_s: float = 60.0) -> None:
         """Returns once that many answers are in."""
         until = time.monotonic() + timeout_s

@@ -111,7 +111,11 @@ class Proxy:
                 near.transport.abort()
 
     async def _pump(
-        self, pair: _Pair, source: asyncio.StreamReader, sink: asyncio.StreamWriter, back: asyncio.StreamWriter
+        self,
+        pair: _Pair,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
     ) -> None:
         try:
             while data := await source.read(CHUNK_BYTES):

@@ -41,6 +41,7 @@ class Round:
         self.history = History(row.number, seed)
         self.loads: list[Load] = []
         self._painted_from = 0
+        self._ended = False
         self._listener = Listener(site.state.port)
 
     def begin(self) -> None:
@@ -84,8 +85,11 @@ class Round:
         self.history.notes[name] = round(value, 4)
 
     def end(self, follow_s: float = FOLLOW_S) -> History:
-        """Wait for every job, then gather what the store holds."""
+        """Wait for every job, then gather what the store holds. Once: a row may call it to look at the outcome."""
         history = self.history
+        if self._ended:
+            return history
+        self._ended = True
         for load in self.loads:
             history.submits += load.join()
         until = time.monotonic() + follow_s

@@ -105,7 +105,9 @@ def rabbit_behind_a_black_hole(one: Round) -> None:
     submits = load.join()
     refused = [each for each in submits if each.outcome == "refused"]
     one.find(bool(refused), "nothing was refused")
-    one.find(all(each.status == 503 for each in refused), f"refused with {sorted({r.status for r in refused})}")
+    one.find(
+        all(each.status == 503 for each in refused), f"refused with {sorted({r.status for r in refused})}"
+    )
     slowest = max(each.took_s for each in submits)
     one.note("slowest_answer_s", slowest)
     one.note("healthz_p99_s", p99_s)
@@ -209,7 +211,9 @@ def redis_unreachable(one: Round) -> None:
     submits = load.join()
     refused = [each for each in submits if each.outcome == "refused"]
     one.find(bool(refused), "nothing was refused")
-    one.find(all(each.status == 503 for each in refused), f"refused with {sorted({r.status for r in refused})}")
+    one.find(
+        all(each.status == 503 for each in refused), f"refused with {sorted({r.status for r in refused})}"
+    )
     slowest = max(each.took_s for each in submits)
     one.note("slowest_answer_s", slowest)
     one.find(slowest < 10.0, f"an answer took {slowest:.1f} s")
@@ -240,7 +244,12 @@ def worker_stopped_past_its_lease(one: Round) -> None:
 
 ROWS: Final = (
     Row(1, "kill -9 a worker in mid-batch", "ALDXTR", worker_killed),
-    Row(2, "kill -9 between blob and terminal write, and between that and the ack", "ALDXT", worker_killed_at_the_end_of_a_job),
+    Row(
+        2,
+        "kill -9 between blob and terminal write, and between that and the ack",
+        "ALDXT",
+        worker_killed_at_the_end_of_a_job,
+    ),
     Row(3, "kill -9 the API between record, publish and 202", "ALDXT", api_killed),
     Row(4, "RabbitMQ stop_app/start_app under load", "ALDXTR", rabbit_restarted),
     Row(5, "kill -9 RabbitMQ", "ALDT", rabbit_killed),

@@ -21,7 +21,8 @@ from cli.services import process
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.ids import SHARDS
-from tests.faults.history import TERMINAL, Counts, Final as Ended
+from tests.faults.history import TERMINAL, Counts
+from tests.faults.history import Final as Ended
 from tests.faults.proxy import Proxy
 
 ROOT: Final = Path(__file__).parents[2]
@@ -238,7 +239,10 @@ class Listener:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            with suppress(redis.RedisError, OSError), redis.Redis(port=self._port, decode_responses=True) as client:
+            with (
+                suppress(redis.RedisError, OSError),
+                redis.Redis(port=self._port, decode_responses=True) as client,
+            ):
                 pubsub = client.pubsub(ignore_subscribe_messages=True)
                 pubsub.subscribe(*(f"{PREFIX % shard}events" for shard in SHARDS))
                 self._listening.set()
