@@ -27,6 +27,35 @@ QUEUE_S: Final = 3.0
 """How long a call may wait for a free connection, on top of what the server may take: a crowd is no fault of the server's."""
 
 
+class _Gated(Redis):
+    """Waits its turn where its connections would run out; those of a sentinel group refuse a caller too many."""
+
+    def __init__(self, *given: Any, limit: int, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._gate = asyncio.Semaphore(limit)
+
+    async def execute_command(self, *given: Any, **options: Any) -> Any:
+        async with self._gate:
+            return await super().execute_command(*given, **options)
+
+
+class _GatedCluster(RedisCluster):
+    """As `_Gated`: the connections to each node of a cluster are limited, too."""
+
+    def __init__(self, *given: Any, limit: int, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._gate = asyncio.Semaphore(limit)
+
+    async def execute_command(self, *given: Any, **options: Any) -> Any:
+        async with self._gate:
+            try:
+                return await super().execute_command(*given, **options)
+            except AttributeError as error:
+                # redis-py 8.1: a caller that is canceled while it reads the cluster's layout closes connections that
+                # others are using, which then have no writer.
+                raise RedisConnectionError("The connection was closed under the call.") from error
+
+
 def connect(url: str, timeout_s: float, max_connections: int = MAX_CONNECTIONS) -> Redis:
     """A client of the server at `url`; nothing is sent yet. No single wait takes longer than `timeout_s` seconds.
 
@@ -47,7 +76,8 @@ def connect(url: str, timeout_s: float, max_connections: int = MAX_CONNECTIONS) 
     if scheme == "redis+cluster":
         user, password, hosts, _ = _parts(url)
         nodes = [ClusterNode(host, port) for host, port in hosts]
-        cluster = RedisCluster(
+        cluster = _GatedCluster(
+            limit=max(1, max_connections // 4),  # the rest is for pipelines
             startup_nodes=nodes,
             username=user,
             password=password,
@@ -59,6 +89,14 @@ def connect(url: str, timeout_s: float, max_connections: int = MAX_CONNECTIONS) 
         url, max_connections=max_connections, timeout=timeout_s + QUEUE_S, retry=retry, **common
     )
     return Redis.from_pool(pool)
+
+
+async def disconnect(client: Redis) -> None:
+    """Close all connections of a client, those to its sentinels as well."""
+    await client.aclose()
+    pool = getattr(client, "connection_pool", None)
+    if isinstance(pool, SentinelConnectionPool):
+        await asyncio.gather(*(each.aclose() for each in pool.sentinel_manager.sentinels))
 
 
 def _of_sentinels(url: str, common: dict[str, Any], timeout_s: float, max_connections: int) -> Redis:
@@ -78,7 +116,7 @@ def _of_sentinels(url: str, common: dict[str, Any], timeout_s: float, max_connec
         max_connections=max_connections,
         **common,
     )
-    return Redis.from_pool(pool)
+    return _Gated(connection_pool=pool, limit=max(1, max_connections // 2))
 
 
 def _parts(url: str) -> tuple[str | None, str | None, list[tuple[str, int]], str]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cache.blobs import DirectoryBlobStore
-from cache.connection import connect, reaching
+from cache.connection import connect, disconnect, reaching
 from cache.credentials import RedisKeyStore
 from cache.events import RedisJobEvents
 from cache.hot import HotResults
@@ -67,7 +67,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         if hot is not None:
             await hot.close()
         for client in {id(state): state, id(cached): cached}.values():
-            await client.aclose()
+            await disconnect(client)
         if isinstance(blobs, S3BlobStore):
             await blobs.close()
 

@@ -1,7 +1,7 @@
 """`python -m tests.faults.patched api|worker NAME[=VALUE] ...`: a process of ours with something changed in it.
 
 Three kinds. *Mutants* break a promise, and the checker must notice: `ack_first`, `no_fence`, `no_mandatory`, `no_confirm`,
-`no_relay`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_before_confirm`,
+`no_lease`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_before_confirm`,
 `die_before_answer`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
 message is published three times), `clock=SECONDS` (its clock is off), `heartbeat=SECONDS` (of the broker connection).
 """
@@ -44,6 +44,20 @@ def _around(
     setattr(owner, name, wrapped)
 
 
+def _in_lua(words: str, others: str) -> None:
+    """Replace `words` in every script of the job store."""
+    from cache import jobs
+
+    real = jobs._source
+
+    def source(name: str) -> str:
+        text = real(name)
+        assert words in text, words
+        return text.replace(words, others)
+
+    vars(jobs)["_source"] = source
+
+
 def ack_first(_: str) -> None:
     """The message is acked before the job has run."""
     from celery import Celery
@@ -59,17 +73,7 @@ def ack_first(_: str) -> None:
 
 def no_fence(_: str) -> None:
     """Any attempt may finish a job, at any time."""
-    from cache import jobs
-
-    real = jobs._source
-
-    def source(name: str) -> str:
-        text = real(name)
-        mark = "-- What a message of the job is made of."
-        assert mark in text
-        return text.replace(mark, "fenced = function() return true end\n" + mark)
-
-    jobs._source = source  # type: ignore[assignment]
+    _in_lua("return now[1] == 'running' and now[2] == attempt", "return true")
 
 
 def no_mandatory(_: str) -> None:
@@ -96,14 +100,9 @@ def no_confirm(_: str) -> None:
     vars(publisher)["publisher_connection"] = connection
 
 
-def no_relay(_: str) -> None:
-    """Nobody publishes what was left in the outbox."""
-    from broker import sweeper
-
-    async def idle(*_: Any) -> None:
-        return None
-
-    vars(sweeper)["publish_all"] = idle
+def no_lease(_: str) -> None:
+    """A job that another worker runs may be taken all the same."""
+    _in_lua("tonumber(now[5]) > NOW", "false")
 
 
 def die_before_publish(passage: str) -> None:
@@ -168,7 +167,7 @@ PATCHES: dict[str, Callable[[str], None]] = {
         no_fence,
         no_mandatory,
         no_confirm,
-        no_relay,
+        no_lease,
         die_before_publish,
         die_before_confirm,
         die_before_answer,

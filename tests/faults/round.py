@@ -119,11 +119,14 @@ class Round:
             return dict(Counter(int(line) for line in log if line.endswith("\n")))
 
 
-def play(site: Site, row: Row, seed: int, jobs: int | None = None) -> tuple[History, list[str]]:
+def play(
+    site: Site, row: Row, seed: int, jobs: int | None = None, mutants: tuple[str, ...] = ()
+) -> tuple[History, list[str]]:
     """A whole round of the row on a site that stands. Answers its history and the violations."""
-    if site.extra != row.settings:
+    if site.extra != row.settings or site.mutants != mutants:
         site.end()
-        site.extra = dict(row.settings)
+        site.extra, site.mutants = dict(row.settings), mutants
+    site.clear()
     site.ensure()
     one = Round(site, row, seed, jobs)
     one.begin()

@@ -104,11 +104,12 @@ def rabbit_behind_a_black_hole(one: Round) -> None:
     p99_s = probe.stop()
     submits = load.join()
     refused = [each for each in submits if each.outcome == "refused"]
-    one.find(bool(refused), "nothing was refused")
+    # A worker may have taken the job from the store meanwhile: then it is accepted, late, and its message follows.
+    slowest = max(each.took_s for each in submits)
+    one.find(slowest > PUBLISH_S, "nobody met the hole")
     one.find(
         all(each.status == 503 for each in refused), f"refused with {sorted({r.status for r in refused})}"
     )
-    slowest = max(each.took_s for each in submits)
     one.note("slowest_answer_s", slowest)
     one.note("healthz_p99_s", p99_s)
     one.find(slowest < 15.0, f"an answer took {slowest:.1f} s")
@@ -237,7 +238,8 @@ def worker_stopped_past_its_lease(one: Round) -> None:
     one.fault("SIGSTOP worker")
     one.site.send(victim, signal.SIGSTOP)
     one.hit([process.pid])
-    time.sleep(LEASE_S + one.rng.uniform(0.5, 2.0))
+    # Its messages stay with it as long as its connection does: its jobs change hands when the sweeper finds them stuck.
+    time.sleep(2 * LEASE_S + one.rng.uniform(2.0, 4.0))
     one.site.send(victim, signal.SIGCONT)
     one.healed()
 

@@ -16,7 +16,10 @@ from typing import Final
 import httpx
 import psutil
 import redis
+from amqp.exceptions import NotFound
+from kombu import Connection
 
+from broker.topology import queue_name
 from cli.services import process
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
@@ -27,6 +30,7 @@ from tests.faults.proxy import Proxy
 
 ROOT: Final = Path(__file__).parents[2]
 READY_S: Final = 60.0
+SETTLE_S: Final = 5.0
 PREFIX: Final = "darkroom:{s%s}:"
 SETTINGS: Final = {
     "DARKROOM_ENGINE": "fake",
@@ -65,6 +69,8 @@ class Site:
         self.paintings = self.folder / "paintings.log"
         self.extra: dict[str, str] = {}
         """Settings of this round, on top of the usual ones."""
+        self.mutants: tuple[str, ...] = ()
+        """Patches of every process."""
 
     @property
     def control(self) -> redis.Redis:
@@ -104,6 +110,7 @@ class Site:
     def start(self, name: str, *patches: str) -> None:
         """The API (`api`) or a worker (any other name), with `patches` of `patched` in it."""
         who = "api" if name.startswith("api") else "worker"
+        patches = (*self.mutants, *patches)
         module = ["-m", "tests.faults.patched", who, *patches] if patches else ["-m", who]
         self.processes[name] = process.launch(
             [sys.executable, *module], self.folder / name, self.settings(who)
@@ -192,6 +199,28 @@ class Site:
 
     def running_jobs(self, since: float) -> int:
         return sum(record["status"] == "running" for record in self.records(since).values())
+
+    def depths(self, column: str) -> dict[str, int]:
+        """`messages` or `messages_ready` of every queue."""
+        listed = self.rabbit.control("list_queues", "-q", "--no-table-headers", "name", column)
+        return {name: int(count) for name, count in (line.split() for line in listed.splitlines() if line)}
+
+    def clear(self) -> None:
+        """Empty both roles of Redis and the jobs' queues, once everything of the last round is done."""
+        with Connection(self.rabbit.url) as connection:
+            channel = connection.channel()
+            for model in ("fake", "small"):
+                with suppress(NotFound):
+                    channel = connection.channel()
+                    until = time.monotonic() + SETTLE_S
+                    while channel.queue_declare(queue_name(model), passive=True).message_count:
+                        if time.monotonic() > until:
+                            channel.queue_purge(queue_name(model))
+                            break
+                        time.sleep(0.1)
+        for server in (self.state, self.cache):
+            with redis.Redis(port=server.port) as client:
+                client.flushall()
 
     def rabbit_env(self, name: str, value: str) -> None:
         """Set one of RabbitMQ's application variables for channels and queues to come."""
