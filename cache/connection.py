@@ -36,7 +36,7 @@ class _Gated(Redis):
 
     async def execute_command(self, *given: Any, **options: Any) -> Any:
         async with self._gate:
-            return await super().execute_command(*given, **options)
+            return await super().execute_command(*given, **options)  # type: ignore[no-untyped-call]
 
 
 class _GatedCluster(RedisCluster):
