@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -83,9 +85,9 @@ class Proxy:
     async def _cut(self, *, near: bool) -> None:
         for pair in list(self._pairs):
             pair.severed = True
-            pair.far.transport.abort()
+            _reset(pair.far)
             if near:
-                pair.near.transport.abort()
+                _reset(pair.near)
 
     async def _accept(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -102,9 +104,7 @@ class Proxy:
             pair = _Pair(near, far)
             self._pairs.add(pair)
             try:
-                await asyncio.gather(
-                    self._pump(pair, reader, far, near), self._pump(pair, far_reader, near, far)
-                )
+                await asyncio.gather(self._pump(pair, reader, far), self._pump(pair, far_reader, near))
             finally:
                 self._pairs.discard(pair)
                 far.transport.abort()
@@ -115,19 +115,27 @@ class Proxy:
         pair: _Pair,
         source: asyncio.StreamReader,
         sink: asyncio.StreamWriter,
-        back: asyncio.StreamWriter,
     ) -> None:
-        try:
+        with suppress(OSError):
             while data := await source.read(CHUNK_BYTES):
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
                 await self._flowing.wait()
+                if pair.severed:
+                    continue  # half-open: its client may say what it likes
                 sink.write(data)
                 await sink.drain()
-        except OSError:
-            pass
         if pair.severed and sink is pair.near:
             # Half-open: its client goes on as if nothing had happened, until it hangs up itself.
             return
         with suppress(OSError):
             sink.transport.abort() if pair.severed else sink.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End the connection with a reset rather than a farewell."""
+    connection = writer.get_extra_info("socket")
+    if connection is not None:
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
