@@ -105,7 +105,7 @@ async def _suspects(client: Redis, timeout_s: float, only: set[str] | None) -> d
         prefix = shard_prefix(shard)
         async with reaching("job store", timeout_s):
             places = await _places(client, prefix)
-            seconds, micros = await client.eval(_TIME, 1, prefix)  # type: ignore[misc]
+            seconds, micros = await client.eval(_TIME, 1, prefix)
         now = float(seconds) + float(micros) / 1e6
         job_ids = set(places.deadlines) | await _job_ids(client, prefix, timeout_s)
         if only is not None:
@@ -130,7 +130,8 @@ _TIME: Final = "return redis.call('TIME')"
 async def _places(client: Redis, prefix: str) -> Places:
     waiting: set[str] = set()
     async for key in client.scan_iter(match=f"{_literal(prefix)}waiting:*", count=PAGE):
-        waiting |= set(await client.zrange(key, 0, -1))
+        members: Any = await client.zrange(key, 0, -1)
+        waiting |= set(members)
     deadlines: Any = await client.zrange(f"{prefix}deadlines", 0, -1)
     leases: Any = await client.zrange(f"{prefix}leases", 0, -1)
     return Places(frozenset(deadlines), frozenset(leases), frozenset(waiting))

@@ -79,7 +79,9 @@ async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
         try:
             async for finding in state_redis(state, settings):
                 yield finding
-            served = await RedisModelDirectory(state, settings.worker_ttl_s, settings.redis_timeout_s).models()
+            served = await RedisModelDirectory(
+                state, settings.worker_ttl_s, settings.redis_timeout_s
+            ).models()
             models = [each.spec.name for each in served if each.workers]
             for each in served:
                 count = len(each.workers)
@@ -89,10 +91,14 @@ async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
                     yield warn(f"model {each.spec.name} has no live worker", "start a worker for it")
             if not served:
                 yield warn("no model has ever been announced", "start a worker: python -m worker")
-            async for finding in cache_redis(cached, apart=settings.cache_redis_url is not None, settings=settings):
+            async for finding in cache_redis(
+                cached, apart=settings.cache_redis_url is not None, settings=settings
+            ):
                 yield finding
         except StoreUnavailable as error:
-            yield fault(error.message, "start Redis, or correct DARKROOM_REDIS_URL and DARKROOM_CACHE_REDIS_URL")
+            yield fault(
+                error.message, "start Redis, or correct DARKROOM_REDIS_URL and DARKROOM_CACHE_REDIS_URL"
+            )
         for finding in broker(settings, models):
             yield finding
         async for finding in pictures(settings):
@@ -117,7 +123,11 @@ async def _info(client: Redis, timeout_s: float) -> dict[str, Any]:
     async with reaching("Redis", timeout_s):
         told: dict[str, Any] = await client.info()
     # A cluster answers by node: the first stands for all.
-    return next(iter(told.values())) if told and all(isinstance(v, dict) and "redis_version" in v for v in told.values()) else told
+    return (
+        next(iter(told.values()))
+        if told and all(isinstance(v, dict) and "redis_version" in v for v in told.values())
+        else told
+    )
 
 
 async def state_redis(client: Redis, settings: BackendSettings) -> AsyncIterator[Finding]:
@@ -128,7 +138,7 @@ async def state_redis(client: Redis, settings: BackendSettings) -> AsyncIterator
         yield finding
     before = time.time()
     async with reaching("Redis", timeout_s):
-        seconds, micros = await client.eval("return redis.call('TIME')", 1, "darkroom:{s0}:")  # type: ignore[misc]
+        seconds, micros = await client.eval("return redis.call('TIME')", 1, "darkroom:{s0}:")
     off = float(seconds) + float(micros) / 1e6 - (before + time.time()) / 2
     if abs(off) > CLOCK_SLACK_S:
         yield warn(
@@ -169,7 +179,10 @@ def judge_state(info: dict[str, Any]) -> Iterator[Finding]:
         yield ok("the state Redis keeps an append-only file")
     limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     if limit and used > 0.8 * limit:
-        yield warn(f"the state Redis is {used / limit:.0%} full", "raise maxmemory, or lower DARKROOM_JOB_RETENTION_S")
+        yield warn(
+            f"the state Redis is {used / limit:.0%} full",
+            "raise maxmemory, or lower DARKROOM_JOB_RETENTION_S",
+        )
 
 
 async def cache_redis(client: Redis, *, apart: bool, settings: BackendSettings) -> AsyncIterator[Finding]:
@@ -201,7 +214,9 @@ def broker(settings: BackendSettings, models: list[str]) -> Iterator[Finding]:
         for name in (*map(queue_name, models), DEAD_LETTER_QUEUE, REFUSED_QUEUE):
             yield _depth(connection, name)
     except QueueMisdeclared as error:
-        yield fault(str(error), "drain and delete the queue, or set DARKROOM_QUEUE_MAX_LENGTH alike everywhere")
+        yield fault(
+            str(error), "drain and delete the queue, or set DARKROOM_QUEUE_MAX_LENGTH alike everywhere"
+        )
     except (*connection.connection_errors, *connection.channel_errors, OSError) as error:
         yield fault(
             f"the broker does not answer: {type(error).__name__}", "start it, or correct DARKROOM_BROKER_URL"
@@ -216,9 +231,13 @@ def _depth(connection: Any, name: str) -> Finding:
     except connection.channel_errors:
         return ok(f"queue {name} is not there yet")
     if depth and name == REFUSED_QUEUE:
-        return warn(f"{depth} messages on {name} were no jobs", "look at them, find who sends them, purge the queue")
+        return warn(
+            f"{depth} messages on {name} were no jobs", "look at them, find who sends them, purge the queue"
+        )
     if depth and name == DEAD_LETTER_QUEUE:
-        return warn(f"{depth} messages wait on {name}", "an API process brings their jobs to an end: is one running?")
+        return warn(
+            f"{depth} messages wait on {name}", "an API process brings their jobs to an end: is one running?"
+        )
     return ok(f"queue {name}: {depth} ready")
 
 
@@ -240,10 +259,16 @@ async def pictures(settings: BackendSettings) -> AsyncIterator[Finding]:
         return
     free = shutil.disk_usage(settings.blob_dir).free
     if free < LEAST_FREE_BYTES:
-        yield warn(f"{free / 2**20:.0f} MiB are free for pictures", "lower DARKROOM_BLOB_RETENTION_S, or set DARKROOM_BLOB_MAX_BYTES")
+        yield warn(
+            f"{free / 2**20:.0f} MiB are free for pictures",
+            "lower DARKROOM_BLOB_RETENTION_S, or set DARKROOM_BLOB_MAX_BYTES",
+        )
     damaged = [path.name for path in _newest(settings.blob_dir) if not _intact(path)]
     if damaged:
-        yield fault(f"{len(damaged)} pictures are not what their names say: {damaged[0]} ...", "delete them; check the disk")
+        yield fault(
+            f"{len(damaged)} pictures are not what their names say: {damaged[0]} ...",
+            "delete them; check the disk",
+        )
     else:
         yield ok("pictures are what their names say")
 

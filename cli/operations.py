@@ -26,7 +26,9 @@ def doctor() -> None:
 
 
 def books(
-    full: Annotated[bool, typer.Option("--full", help="Read every job record, not the counters alone.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read every job record, not the counters alone.")
+    ] = False,
 ) -> None:
     """Recount accepted jobs against ended ones, and list any difference. Ends with 1 if there is one."""
     settings = _settings()

@@ -116,7 +116,10 @@ class Round:
             return {}
         with self.site.paintings.open() as log:
             log.seek(self._painted_from)
-            return dict(Counter(int(line) for line in log if line.endswith("\n")))
+            painted = Counter(int(line) for line in log if line.endswith("\n"))
+        # A message of an earlier round may still be delivered: what it makes the engine do is none of this one's.
+        mine = set().union(*(load.seeds for load in self.loads))
+        return {seed: times for seed, times in painted.items() if seed in mine}
 
 
 def play(
