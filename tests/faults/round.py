@@ -131,6 +131,7 @@ def play(
         site.extra, site.mutants = dict(row.settings), mutants
     site.clear()
     site.ensure()
+    site.wait_empty()
     one = Round(site, row, seed, jobs)
     one.begin()
     row.run(one)

@@ -31,6 +31,7 @@ from tests.faults.proxy import Proxy
 ROOT: Final = Path(__file__).parents[2]
 READY_S: Final = 60.0
 SETTLE_S: Final = 5.0
+LOOK_S: Final = 1.3
 PREFIX: Final = "darkroom:{s%s}:"
 SETTINGS: Final = {
     "DARKROOM_ENGINE": "fake",
@@ -218,9 +219,19 @@ class Site:
                             channel.queue_purge(queue_name(model))
                             break
                         time.sleep(0.1)
+        # A delivery whose job another worker has ended is looked at once a second, and acked then.
+        time.sleep(LOOK_S)
         for server in (self.state, self.cache):
             with redis.Redis(port=server.port) as client:
                 client.flushall()
+
+    def wait_empty(self) -> None:
+        """Until the store holds no live job: what was delivered late, of an earlier round, has ended."""
+        until = time.monotonic() + READY_S
+        while self.counts().live:
+            if time.monotonic() > until:
+                raise TimeoutError("jobs of an earlier round do not end")
+            time.sleep(0.1)
 
     def rabbit_env(self, name: str, value: str) -> None:
         """Set one of RabbitMQ's application variables for channels and queues to come."""
