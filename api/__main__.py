@@ -16,10 +16,12 @@ from granian.server.embed import Server
 
 from api.app import create_app
 from api.services import Services
+from broker.dead_letters import open_dead_letters
 from broker.publisher import open_publisher
-from cache.stores import open_stores
+from broker.topology import check_topology
+from cache.stores import Stores, open_stores
 from contracts.clock import SystemClock
-from contracts.errors import SettingsError, StoreUnavailable
+from contracts.errors import QueueMisdeclared, SettingsError, StoreUnavailable
 from contracts.settings import ApiSettings, is_loopback
 from contracts.tenancy import KeyStore
 from telemetry import logs, metrics, tracing
@@ -33,7 +35,8 @@ HEADER_TIMEOUT_MS: Final = 10_000
 def build(settings: ApiSettings) -> FastAPI:
     """The application on the services of the settings."""
     stores = open_stores(settings, hot_results=settings.hot_results, hot_ttl_s=settings.hot_result_ttl_s)
-    return create_app(settings, stores, open_publisher(settings), SystemClock())
+    letters = open_dead_letters(settings)
+    return create_app(settings, stores, open_publisher(settings), SystemClock(), letters)
 
 
 async def refuse_to_be_open(settings: ApiSettings, keys: KeyStore) -> None:
@@ -60,7 +63,8 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
     services: Services = app.state.services
     try:
         await refuse_to_be_open(settings, services.stores.keys)
-    except SettingsError:
+        await check_queues(settings, services.stores)
+    except (SettingsError, QueueMisdeclared):
         await services.stores.close()
         raise
     # In this process rather than in Granian's worker processes: a third of the memory, and one process to supervise.
@@ -92,6 +96,15 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
     return asked
 
 
+async def check_queues(settings: ApiSettings, stores: Stores) -> None:
+    """Raises `QueueMisdeclared` for a queue of a model that is served now. A service that is away is met later."""
+    try:
+        models = [served.spec.name for served in await stores.models.models() if served.workers]
+    except StoreUnavailable:
+        models = []
+    await asyncio.to_thread(check_topology, settings, models)
+
+
 def main() -> int:
     try:
         settings = ApiSettings.from_env()
@@ -99,7 +112,7 @@ def main() -> int:
         tracing.configure(settings, "api")
         metrics.BUILD.labels("api", version("darkroom")).set(1)
         return 0 if asyncio.run(serve(build(settings), settings)) else 1
-    except SettingsError as error:
+    except (SettingsError, QueueMisdeclared) as error:
         sys.stderr.write(f"darkroom api: {error}\n")
         return 2
     finally:

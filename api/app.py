@@ -18,21 +18,28 @@ from api.services import Services
 from api.stream import Streams
 from api.submit import JobService
 from api.wait import Waiters
-from broker.relay import Relay
+from broker.sweeper import Sweeper
 from cache.stores import Stores
 from contracts.clock import Clock
-from contracts.ports import Publisher
+from contracts.ports import DeadLetters, Publisher
 from contracts.settings import ApiSettings
 from telemetry.logs import get_logger
 
-RELAY_INTERVAL_S: Final = 1.0
+SWEEP_INTERVAL_S: Final = 1.0
 CANCEL_AGAIN_S: Final = 0.5
 
 log = get_logger(__name__)
 
 
-def create_app(settings: ApiSettings, stores: Stores, publisher: Publisher, clock: Clock) -> FastAPI:
-    """The ASGI application. It owns `stores` and `publisher` from the start of its lifespan, and closes them at its end."""
+def create_app(
+    settings: ApiSettings,
+    stores: Stores,
+    publisher: Publisher,
+    clock: Clock,
+    letters: DeadLetters | None = None,
+) -> FastAPI:
+    """The ASGI application. It owns what it is given from the start of its lifespan, and closes it at its end. Without
+    `letters` it leaves those that the broker has given up on to others."""
     catalogue = Catalogue(stores.models, clock, settings.default_model)
     services = Services(
         settings=settings,
@@ -57,6 +64,9 @@ def create_app(settings: ApiSettings, stores: Stores, publisher: Publisher, cloc
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.services = services
+    app.state.sweeper = Sweeper(
+        stores.jobs, stores.blobs, publisher, letters, settings, clock, SWEEP_INTERVAL_S
+    )
     errors.install(app)
     for module in (jobs, batch, events, openai, images, models, cache, keys, health, page):
         app.include_router(module.router)
@@ -71,25 +81,19 @@ def create_app(settings: ApiSettings, stores: Stores, publisher: Publisher, cloc
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    relay = asyncio.create_task(
-        Relay(services.stores.jobs, services.publisher, RELAY_INTERVAL_S).run(), name="relay"
-    )
-    relay.add_done_callback(_relay_ended)
+    sweeper: Sweeper = app.state.sweeper
+    sweeping = asyncio.create_task(sweeper.run(), name="sweeper")
     log.info("api_ready", address=f"http://{services.settings.host}:{services.settings.port}")
     try:
         yield
     finally:
         services.let_go()
         await services.jobs.drain()
-        while not relay.done():
+        while not sweeping.done():
             # More than once, if need be: a cancellation that meets the client of Redis while it connects is swallowed.
-            relay.cancel()
-            await asyncio.wait({relay}, timeout=CANCEL_AGAIN_S)
+            sweeping.cancel()
+            await asyncio.wait({sweeping}, timeout=CANCEL_AGAIN_S)
+        await sweeper.close()
         await services.publisher.close()
         await services.stores.close()
         log.info("api_stopped")
-
-
-def _relay_ended(relay: asyncio.Task[None]) -> None:
-    if not relay.cancelled():
-        log.error("relay_ended", error=type(relay.exception()).__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contracts.errors import UnavailableError
 from contracts.jobs import JobMessage
+from contracts.ports import DeadLetter
 
 
 class MemoryPublisher:
@@ -21,6 +22,27 @@ class MemoryPublisher:
     async def check(self) -> None:
         if self.fault is not None:
             raise self.fault
+
+    async def close(self) -> None:
+        return None
+
+
+class MemoryDeadLetters:
+    """The `DeadLetters` of tests: `waiting` holds them in order, `kept` what was no job."""
+
+    def __init__(self) -> None:
+        self.waiting: list[DeadLetter] = []
+        self.kept: list[DeadLetter] = []
+
+    async def take(self, limit: int) -> list[DeadLetter]:
+        return self.waiting[:limit]
+
+    async def settle(self, verdicts: list[tuple[DeadLetter, bool]]) -> None:
+        for letter, done in verdicts:
+            if done:
+                self.waiting.remove(letter)
+                if letter.message is None:
+                    self.kept.append(letter)
 
     async def close(self) -> None:
         return None

@@ -7,15 +7,20 @@ others must declare it alike.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
+from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Queue
 
+from contracts.errors import QueueMisdeclared
 from contracts.jobs import JobMessage
 from contracts.settings import BackendSettings
 
 TASK_NAME: Final = "darkroom.generate"
 DEAD_LETTER_QUEUE: Final = "darkroom.dead"
+REFUSED_QUEUE: Final = "darkroom.refused"
+REFUSED_MAX_LENGTH: Final = 10_000
 DELIVERY_LIMIT: Final = 50
 """Deliveries of one message before it counts as poison. Far above the attempts of a job, which the job store counts: a
 crash also redelivers the innocent messages that the worker held."""
@@ -63,10 +68,40 @@ def dead_letter_queue() -> Queue:
     )
 
 
+def refused_queue() -> Queue:
+    """Where what is no job is kept for people to look at; the oldest goes when it is full."""
+    return Queue(
+        REFUSED_QUEUE,
+        exchange="",
+        routing_key=REFUSED_QUEUE,
+        durable=True,
+        queue_arguments={"x-queue-type": "quorum", "x-max-length": REFUSED_MAX_LENGTH},
+    )
+
+
 def declare(channel: Any, model: str, settings: BackendSettings) -> None:
     """Declares the model's queue and the dead letter queue. Raises the transport's errors."""
     for queue in (dead_letter_queue(), job_queue(model, settings)):
         queue(channel).declare()
+
+
+def check_topology(settings: BackendSettings, models: Iterable[str]) -> None:
+    """Declares the queues of `models`. Raises `QueueMisdeclared` where one exists with other arguments; a broker that is
+    away is no fault of the topology, and is left to those who need it."""
+    if is_redis(settings.broker_url):
+        return
+    connection = publisher_connection(settings)
+    try:
+        with connection:
+            for model in models:
+                declare(connection.channel(), model, settings)
+    except PreconditionFailed as error:
+        raise QueueMisdeclared(
+            f"A queue on the broker is not what this process declares: {error.reply_text}. It was declared by another version or "
+            "under another DARKROOM_QUEUE_MAX_LENGTH: use the same everywhere, or drain and delete the queue."
+        ) from error
+    except (*connection.connection_errors, *connection.channel_errors, OSError):
+        return
 
 
 def is_redis(url: str) -> bool:

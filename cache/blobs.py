@@ -7,11 +7,18 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from contracts.clock import Clock
 from contracts.errors import ImageNotFound, StoreUnavailable
 
+Where = TypeVar("Where")
+
+PRUNE_LIMIT: Final = 10_000
+"""Pictures deleted at a time."""
 _NAME: Final = re.compile(r"[0-9a-f]{64}\.(?:png|webp|jpeg)\Z")
 
 
@@ -24,11 +31,28 @@ def is_blob_name(name: str) -> bool:
     return _NAME.match(name) is not None
 
 
+def doomed(
+    found: Sequence[tuple[float, int, Where]], before: float, max_bytes: int | None
+) -> Sequence[tuple[float, int, Where]]:
+    """Which of `found` (time, bytes, where; oldest first) must go: those from before `before` (Unix seconds), then the oldest
+    until at most `max_bytes` are left; at most `PRUNE_LIMIT`."""
+    left = sum(size for _, size, _ in found)
+    going: list[tuple[float, int, Where]] = []
+    for time, size, where in found:
+        too_much = max_bytes is not None and left > max_bytes
+        if len(going) == PRUNE_LIMIT or not (time < before or too_much):
+            break
+        going.append((time, size, where))
+        left -= size
+    return going
+
+
 class DirectoryBlobStore:
     """The `BlobStore` in a directory, spread over 256 folders by the first two digits."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, clock: Clock) -> None:
         self._root = root
+        self._clock = clock
 
     async def put(self, data: bytes, extension: str) -> str:
         return await asyncio.to_thread(self._put, data, extension)
@@ -47,11 +71,36 @@ class DirectoryBlobStore:
         # No thread: a look at the directory costs less than the hand-over.
         return is_blob_name(name) and self._path(name).exists()
 
+    async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
+        return await asyncio.to_thread(self._prune, self._clock.now() - older_than_s, max_bytes)
+
+    def _prune(self, before: float, max_bytes: int | None) -> int:
+        try:
+            found = sorted(self._all())
+            surplus = doomed(found, before, max_bytes)
+            for _, _, path in surplus:
+                path.unlink(missing_ok=True)
+            for partial in self._root.glob("??/.*.part"):
+                if partial.stat().st_mtime < before:
+                    partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unavailable(error) from error
+        return len(surplus)
+
+    def _all(self) -> Iterator[tuple[float, int, Path]]:
+        """Time, size and path of every picture."""
+        for path in self._root.glob("??/*"):
+            with suppress(FileNotFoundError):
+                if is_blob_name(path.name):
+                    about = path.stat()
+                    yield about.st_mtime, about.st_size, path
+
     def _put(self, data: bytes, extension: str) -> str:
         name = blob_name(data, extension)
         path = self._path(name)
         try:
             if path.exists():
+                os.utime(path)  # its age begins anew: it has just been asked for
                 return name
             path.parent.mkdir(parents=True, exist_ok=True)
             # Whole or not at all: written beside its place, on disk, then renamed.

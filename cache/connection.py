@@ -1,49 +1,144 @@
-"""How we talk to Redis: one client per server, bounded waits, and the one place where its errors become ours."""
+"""How we talk to Redis: one client per server, sentinel group or cluster, bounded waits, and the one place where its errors
+become ours."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from contracts.errors import StoreUnavailable
+from contracts.errors import SettingsError, StoreUnavailable
 
 MAX_CONNECTIONS: Final = 64
 RETRIES: Final = 2
 """After a restart of the server every pooled connection is dead: the retry is what makes that invisible."""
 HEALTH_CHECK_S: Final = 15.0
+QUEUE_S: Final = 3.0
+"""How long a call may wait for a free connection, on top of what the server may take: a crowd is no fault of the server's."""
 
 
-def connect(url: str, timeout_s: float) -> Redis:
-    """A client of the server at `url`; nothing is sent yet. No single wait takes longer than `timeout_s` seconds."""
+class _Gated(Redis):
+    """Waits its turn where its connections would run out; those of a sentinel group refuse a caller too many."""
+
+    def __init__(self, *given: Any, limit: int, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._gate = asyncio.Semaphore(limit)
+
+    async def execute_command(self, *given: Any, **options: Any) -> Any:
+        async with self._gate:
+            return await super().execute_command(*given, **options)  # type: ignore[no-untyped-call]
+
+
+class _GatedCluster(RedisCluster):
+    """As `_Gated`: the connections to each node of a cluster are limited, too."""
+
+    def __init__(self, *given: Any, limit: int, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._gate = asyncio.Semaphore(limit)
+
+    async def execute_command(self, *given: Any, **options: Any) -> Any:
+        async with self._gate:
+            try:
+                return await super().execute_command(*given, **options)
+            except AttributeError as error:
+                # redis-py 8.1: a caller that is canceled while it reads the cluster's layout closes connections that
+                # others are using, which then have no writer.
+                raise RedisConnectionError("The connection was closed under the call.") from error
+
+
+def connect(url: str, timeout_s: float, max_connections: int = MAX_CONNECTIONS) -> Redis:
+    """A client of the server at `url`; nothing is sent yet. No single wait takes longer than `timeout_s` seconds.
+
+    `redis://` and `rediss://` name one server, `redis+sentinel://host:26379,host:26379/NAME/DB` what the sentinels call
+    NAME, `redis+cluster://host:6379,host:6379` a cluster by some of its nodes. Raises `SettingsError`.
+    """
+    common: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "health_check_interval": HEALTH_CHECK_S,
+    }
+    # A timeout is not tried again: the caller's patience is over, and the server is no better for more load.
+    retry = Retry(ExponentialBackoff(cap=0.1, base=0.02), RETRIES, supported_errors=(RedisConnectionError,))
+    scheme = urlsplit(url).scheme
+    if scheme == "redis+sentinel":
+        return _of_sentinels(url, common | {"retry": retry}, timeout_s, max_connections)
+    if scheme == "redis+cluster":
+        user, password, hosts, _ = _parts(url)
+        nodes = [ClusterNode(host, port) for host, port in hosts]
+        cluster = _GatedCluster(
+            limit=max(1, max_connections // 4),  # the rest is for pipelines
+            startup_nodes=nodes,
+            username=user,
+            password=password,
+            max_connections=max_connections,
+            **common,
+        )
+        return cast("Redis", cluster)  # the same in all that we use of it
     pool = BlockingConnectionPool.from_url(
-        url,
-        decode_responses=True,
-        max_connections=MAX_CONNECTIONS,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        health_check_interval=HEALTH_CHECK_S,
-        # A timeout is not tried again: the caller's patience is over, and the server is no better for more load.
-        retry=Retry(
-            ExponentialBackoff(cap=0.1, base=0.02), RETRIES, supported_errors=(RedisConnectionError,)
-        ),
+        url, max_connections=max_connections, timeout=timeout_s + QUEUE_S, retry=retry, **common
     )
     return Redis.from_pool(pool)
 
 
+async def disconnect(client: Redis) -> None:
+    """Close all connections of a client, those to its sentinels as well."""
+    await client.aclose()
+    pool = getattr(client, "connection_pool", None)
+    if isinstance(pool, SentinelConnectionPool):
+        await asyncio.gather(*(each.aclose() for each in pool.sentinel_manager.sentinels))
+
+
+def _of_sentinels(url: str, common: dict[str, Any], timeout_s: float, max_connections: int) -> Redis:
+    user, password, hosts, path = _parts(url)
+    name, _, database = path.partition("/")
+    if not name:
+        raise SettingsError(f"redis+sentinel:// needs the name of the group: host:port/NAME/DB, not {path!r}")
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        hosts, sentinel_kwargs={"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    )
+    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        name,
+        sentinel,
+        username=user,
+        password=password,
+        db=int(database or 0),
+        max_connections=max_connections,
+        **common,
+    )
+    return _Gated(connection_pool=pool, limit=max(1, max_connections // 2))
+
+
+def _parts(url: str) -> tuple[str | None, str | None, list[tuple[str, int]], str]:
+    """User, password, hosts and path of a URL with several hosts. Raises `SettingsError`."""
+    parts = urlsplit(url)
+    credentials, _, listed = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    hosts = []
+    for each in listed.split(","):
+        host, _, port = each.rpartition(":")
+        if not host or not port.isdigit():
+            raise SettingsError(f"{parts.scheme}:// needs host:port, host:port ..., not {each!r}")
+        hosts.append((host.strip("[]"), int(port)))
+    return unquote(user) or None, unquote(password) or None, hosts, parts.path.strip("/")
+
+
 @asynccontextmanager
 async def reaching(what: str, timeout_s: float) -> AsyncIterator[None]:
-    """Bounds what runs inside to `timeout_s` seconds in all, and raises `StoreUnavailable` for every fault of Redis."""
+    """Bounds what runs inside to `timeout_s` seconds in all, besides the wait for a connection, and raises
+    `StoreUnavailable` for every fault of Redis."""
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s + QUEUE_S):
             yield
     except (RedisError, OSError) as error:  # TimeoutError is an OSError
         raise StoreUnavailable(f"The {what} did not answer: {type(error).__name__}.") from error

@@ -286,7 +286,7 @@ class RedisJobStore:
         return _job(fields), Finished(bool(applied), _messages(promoted))
 
     async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
-        stale, promoted = await self._run("sweep", shard, limit, STALE_S)
+        stale, promoted = await self._run("sweep", shard, limit, STALE_S, self._settings.lease_s)
         return _messages(stale), _messages(promoted)
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
@@ -294,6 +294,9 @@ class RedisJobStore:
             for key in keys:
                 pipeline.hdel(f"{shard_prefix(key[0])}flight:{key}", "result")
             await pipeline.execute()
+
+    async def elect(self, name: str, lease_s: float) -> bool:
+        return bool(await self._eval("elect", f"{PREFIX}{{house}}:", name, lease_s))
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from cache.blobs import blob_name
+from cache.blobs import blob_name, doomed
 from cache.credentials import MemoryKeyStore
 from cache.events import Watchers
 from cache.idempotency import MemoryIdempotencyStore
@@ -35,7 +35,7 @@ def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
         events=MemoryJobEvents(watchers),
         results=MemoryResultCache(settings.result_ttl_s, clock),
         models=MemoryModelDirectory(settings.worker_ttl_s, clock),
-        blobs=MemoryBlobStore(),
+        blobs=MemoryBlobStore(clock),
         check=nothing,
         close=nothing,
         keys=MemoryKeyStore(),
@@ -127,19 +127,27 @@ class MemoryModelDirectory:
 class MemoryBlobStore:
     """The `BlobStore` in memory."""
 
-    def __init__(self) -> None:
-        self._blobs: dict[str, bytes] = {}
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._blobs: dict[str, tuple[float, bytes]] = {}
 
     async def put(self, data: bytes, extension: str) -> str:
         name = blob_name(data, extension)
-        self._blobs[name] = data
+        self._blobs[name] = (self._clock.now(), data)
         return name
 
     async def get(self, name: str) -> bytes:
         try:
-            return self._blobs[name]
+            return self._blobs[name][1]
         except KeyError:
             raise ImageNotFound("There is no such picture.") from None
 
     async def exists(self, name: str) -> bool:
         return name in self._blobs
+
+    async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
+        found = sorted((put_at, len(data), name) for name, (put_at, data) in self._blobs.items())
+        surplus = doomed(found, self._clock.now() - older_than_s, max_bytes)
+        for _, _, name in surplus:
+            del self._blobs[name]
+        return len(surplus)

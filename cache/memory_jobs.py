@@ -59,6 +59,7 @@ class MemoryJobStore:
         self._withdrawn: set[str] = set()
         self._flights: dict[str, _Flight] = {}
         self._outbox: dict[str, float] = {}
+        self._keeper = ("", 0.0)
         self._clocks: dict[str, FairClock] = defaultdict(FairClock)
 
     async def submit(
@@ -268,6 +269,12 @@ class MemoryJobStore:
                 self._finish(job_id, JobStatus.EXPIRED)
                 promoted += self._hand_over(job_id, None)
         stale = [i for i in mine if self._outbox.get(i, now) <= now - STALE_S][:limit]
+        for job_id in mine:
+            record = self._records[job_id]
+            stuck = record.lease_until <= now - self._settings.lease_s
+            if stuck and record.job.status is JobStatus.RUNNING and job_id not in self._outbox:
+                record.lease_until = now
+                stale.append(job_id)
         for job_id in stale:
             self._outbox[job_id] = now
         return self._messages(stale), self._messages(promoted)
@@ -277,6 +284,13 @@ class MemoryJobStore:
             flight = self._flights.get(key)
             if flight is not None and flight.result is not None:
                 del self._flights[key]
+
+    async def elect(self, name: str, lease_s: float) -> bool:
+        keeper, until = self._keeper
+        if keeper != name and until > self._clock.now():
+            return False
+        self._keeper = (name, self._clock.now() + lease_s)
+        return True
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         places = {job.id: _place(job) for job in self._waits(model)}

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cache.blobs import DirectoryBlobStore
-from cache.connection import connect, reaching
+from cache.connection import connect, disconnect, reaching
 from cache.credentials import RedisKeyStore
 from cache.events import RedisJobEvents
 from cache.hot import HotResults
@@ -15,6 +15,7 @@ from cache.jobs import RedisJobStore
 from cache.models import RedisModelDirectory
 from cache.quotas import RedisQuotaLedger
 from cache.results import RedisResultCache
+from cache.s3 import S3BlobStore
 from contracts.clock import SystemClock
 from contracts.ports import BlobStore, JobEvents, JobStore, ModelDirectory, ResultCache
 from contracts.settings import BackendSettings
@@ -42,8 +43,12 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
     With `hot_results` so many results are remembered in this process, each for `hot_ttl_s` seconds.
     """
     timeout_s = settings.redis_timeout_s
-    state = connect(settings.redis_url, timeout_s)
-    cached = state if settings.cache_redis_url is None else connect(settings.cache_redis_url, timeout_s)
+    limit = settings.redis_max_connections
+    state = connect(settings.redis_url, timeout_s, limit)
+    cached = (
+        state if settings.cache_redis_url is None else connect(settings.cache_redis_url, timeout_s, limit)
+    )
+    blobs = open_blobs(settings)
     events = RedisJobEvents(state, timeout_s)
     results: ResultCache = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
     hot = None
@@ -62,17 +67,28 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         if hot is not None:
             await hot.close()
         for client in {id(state): state, id(cached): cached}.values():
-            await client.aclose()
+            await disconnect(client)
+        if isinstance(blobs, S3BlobStore):
+            await blobs.close()
 
     return Stores(
         jobs=RedisJobStore(state, settings, SystemClock()),
         events=events,
         results=results,
         models=RedisModelDirectory(state, settings.worker_ttl_s, timeout_s),
-        blobs=DirectoryBlobStore(settings.blob_dir),
+        blobs=blobs,
         check=check,
         close=close,
         keys=RedisKeyStore(state, timeout_s),
         quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
         idempotency=RedisIdempotencyStore(state, timeout_s),
+    )
+
+
+def open_blobs(settings: BackendSettings) -> DirectoryBlobStore | S3BlobStore:
+    """The pictures' store of the settings. Raises `SettingsError`."""
+    if settings.blob_s3_bucket is None:
+        return DirectoryBlobStore(settings.blob_dir, SystemClock())
+    return S3BlobStore(
+        settings.blob_s3_bucket, settings.blob_s3_prefix, settings.blob_s3_endpoint, SystemClock()
     )

@@ -15,6 +15,7 @@ import typer
 from cli import keys
 from cli.client import ApiError, Client
 from cli.devices import WorkerGroup, environments
+from cli.operations import books, doctor
 from cli.platform import Platform, started
 from cli.services.process import ServiceError
 
@@ -22,6 +23,8 @@ CHECK_S: Final = 1.0
 FIRST_PROMPT: Final = "a red apple on a blue background"
 
 app = typer.Typer(help="Darkroom: a platform that serves diffusion models.", no_args_is_help=True)
+app.command()(doctor)
+app.command("audit")(books)
 app.add_typer(keys.app, name="keys")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the picture goes.")]

@@ -33,7 +33,8 @@
         ├── InvalidOutput       NaN or black picture
         ├── OutOfMemory
         ├── EngineCrashed       the engine process died or hung under this item
-        └── AttemptsExhausted
+        ├── AttemptsExhausted
+        └── DeadLettered        the broker gave its message up
 
 `code` is stable and meant for programs; `status` is the HTTP status; one handler in `api` maps them.
 """
@@ -226,6 +227,15 @@ class EngineCrashed(GenerationError):
 
 class AttemptsExhausted(GenerationError):
     code = "attempts_exhausted"
+
+
+class DeadLettered(GenerationError):
+    code = "dead_lettered"
+    retryable = True
+
+
+class QueueMisdeclared(Exception):
+    """A queue exists on the broker with other arguments than this process declares; the process stops and says which."""
 
 
 class SettingsError(Exception):

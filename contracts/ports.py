@@ -32,6 +32,8 @@ __all__ = [
     "CacheStats",
     "Claim",
     "Clock",
+    "DeadLetter",
+    "DeadLetters",
     "Ended",
     "Finished",
     "Granted",
@@ -125,6 +127,16 @@ class CacheStats:
     hot_hits: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that the broker has given up on. `message` is None where `body` is no job, and `reason` says why."""
+
+    tag: int
+    body: bytes
+    message: JobMessage | None
+    reason: str = ""
+
+
 class JobStore(Protocol):
     """Job records, single-flight and the outbox, with every transition atomic.
 
@@ -208,7 +220,13 @@ class JobStore(Protocol):
 
     async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
         """Bounded housekeeping of one shard: ends jobs past their deadline as `expired`, and answers `(stale, promoted)`:
-        leaders that have lingered unconfirmed in the outbox, and followers promoted by an expiry. Publish both."""
+        leaders that have lingered unconfirmed in the outbox or whose worker and message are both gone, and followers
+        promoted by an expiry. Publish both."""
+        ...
+
+    async def elect(self, name: str, lease_s: float) -> bool:
+        """Whether the process `name` is the one that keeps house, for `lease_s` seconds from now: it was already, or
+        nobody is."""
         ...
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
@@ -291,6 +309,11 @@ class BlobStore(Protocol):
 
     async def exists(self, name: str) -> bool: ...
 
+    async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
+        """Delete what was put more than `older_than_s` seconds ago, then the oldest until at most `max_bytes` are left.
+        Answers how many went; bounded work, so there may be more to do."""
+        ...
+
 
 class Publisher(Protocol):
     """Puts job messages on the broker."""
@@ -304,6 +327,20 @@ class Publisher(Protocol):
 
     async def check(self) -> None:
         """Raises `BrokerUnavailable` unless the broker answers now."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class DeadLetters(Protocol):
+    """The messages that the broker has given up on. One user at a time."""
+
+    async def take(self, limit: int) -> list[DeadLetter]:
+        """The next ones, oldest first; each must be settled. Raises `BrokerUnavailable`."""
+        ...
+
+    async def settle(self, verdicts: list[tuple[DeadLetter, bool]]) -> None:
+        """True: done with; what is no job is kept aside. False: it stays, for another time. Raises `BrokerUnavailable`."""
         ...
 
     async def close(self) -> None: ...

@@ -64,6 +64,16 @@ class BackendSettings(Settings):
     publish_timeout_s: Seconds = 5.0
     blob_dir: Path = Path(".cache/blobs")
 
+    blob_s3_bucket: str | None = None
+    """An S3 bucket for the pictures, in place of `blob_dir`; credentials and region come from the AWS SDK's own settings."""
+    blob_s3_endpoint: str | None = None
+    """The server of the bucket, where it is not AWS."""
+    blob_s3_prefix: str = "blobs/"
+    blob_retention_s: Seconds = 259_200.0
+    """Pictures older than this are deleted. Keep it above `result_ttl_s` + `job_retention_s`: so long may one be named."""
+    blob_max_bytes: Count | None = None
+    """The oldest pictures are deleted beyond this many bytes in all; by default only age counts."""
+
     job_ttl_s: Seconds = 300.0
     """A job that has not ended this long after its submit ends `expired`."""
     job_retention_s: Seconds = 86_400.0
@@ -77,6 +87,9 @@ class BackendSettings(Settings):
     max_attempts: Count = 3
     queue_max_length: Count = 100_000
     share_cache_between_tenants: bool = False
+
+    redis_max_connections: Count = 64
+    """Of one process to one Redis server."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
@@ -141,6 +154,8 @@ class WorkerSettings(BackendSettings):
     """A hub revision to load."""
     engine: Literal["diffusers", "fake"] = "diffusers"
     """`fake` paints coloured noise from the seed without a model: for timing and fault tests only."""
+    fake_log: Path | None = None
+    """Where the fake engine writes the seed of every picture that it has finished, one a line."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_batch: Count = 8
     """Images in one forward pass."""

@@ -47,6 +47,11 @@ PUBLISHES = Counter("darkroom_publishes_total", "Messages sent to the broker, by
 PUBLISH_SECONDS = Histogram("darkroom_publish_seconds", "A confirmed publish.", buckets=_LATENCY_S)
 RELAYED = Counter("darkroom_relayed_total", "Messages published by the relay, by reason.", ["reason"])
 
+DEAD_LETTERS = Counter(
+    "darkroom_dead_letters_total", "Messages that the broker gave up on, by what became of them.", ["outcome"]
+)
+BLOBS_PRUNED = Counter("darkroom_blobs_pruned_total", "Pictures deleted by age or size.")
+
 # The darkroom itself (worker)
 QUEUE_SECONDS = Histogram(
     "darkroom_queue_wait_seconds", "From submit to a worker's claim.", ["model"], buckets=_LATENCY_S

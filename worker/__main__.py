@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version
 
-from contracts.errors import SettingsError
+from broker.topology import check_topology
+from contracts.errors import QueueMisdeclared, SettingsError
 from contracts.settings import WorkerSettings
 from telemetry import logs, metrics, tracing
 from telemetry.server import OperationServer
@@ -39,6 +40,11 @@ def main() -> int:
 def _serve(settings: WorkerSettings, runtime: Runtime) -> int:
     try:
         spec = runtime.start()
+        check_topology(settings, [spec.name])
+    except QueueMisdeclared as error:
+        sys.stderr.write(f"darkroom worker: {error}\n")
+        runtime.stop()
+        return 2
     except EngineUnloadable as error:
         log.error("model_unloadable", model=model_name(settings), reason=str(error))
         runtime.stop()

@@ -24,7 +24,7 @@ from contracts.jobs import (
     Lease,
     Timings,
 )
-from contracts.ports import Finished, JobStore, Publisher, TakenJob
+from contracts.ports import Finished, Granted, JobStore, Publisher, TakenJob
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
 from worker.batcher import Batcher, Drawn, TooLate, Turn
@@ -43,6 +43,7 @@ class JobRunner:
 
     def __init__(
         self,
+        worker_id: str,
         stores: Stores,
         publisher: Publisher,
         batcher: Batcher,
@@ -52,6 +53,7 @@ class JobRunner:
         *,
         share_cache: bool = False,
     ) -> None:
+        self._worker_id = worker_id
         self._stores = stores
         self._publisher = publisher
         self._batcher = batcher
@@ -71,8 +73,8 @@ class JobRunner:
         return self._draining.is_set()
 
     async def run(self, taken: TakenJob) -> bool:
-        """The job to its end. Answers whether there is nothing left to do for it here or elsewhere: it has ended, or is
-        another worker's. Raises nothing that a broken job can cause."""
+        """The job to its end. Answers whether it has ended, by this worker; if not, the store knows what has become of
+        it. Raises nothing that a broken job can cause."""
         message, model = taken.message, taken.message.request.model
         metrics.ATTEMPTS.labels(model, str(taken.lease.attempt)).inc()
         metrics.QUEUE_SECONDS.labels(model).observe(max(0.0, taken.lease.claimed_at - message.created_at))
@@ -138,10 +140,11 @@ class JobRunner:
             )
 
     async def _gave_up(self, lease: Lease) -> bool:
-        """The images were withdrawn: the lease is void, and the job none of ours; or the worker drains."""
-        if not self.draining:
-            return True
-        return await self.insist(lambda: self._stores.jobs.release(lease)) is False
+        """The images were withdrawn: the worker drains; or the lease is void, for the job has ended, is another worker's, or
+        its record is lost."""
+        if self.draining:
+            await self.insist(lambda: self._stores.jobs.release(lease))
+        return False
 
     async def _end(
         self,
@@ -151,13 +154,26 @@ class JobRunner:
         end: Callable[[Lease], Awaitable[Finished]],
     ) -> bool:
         """Without a picture; a follower may lead now."""
-        finished = await self.insist(lambda: end(lease))
-        if finished is None:
+        finished = await self._finish(message, lease, end)
+        if finished is None or not finished.applied:
             return False
-        if finished.applied:
-            self._count(message, lease, status)
-            await publish_all(self._stores.jobs, self._publisher, finished.promoted, "promoted")
+        self._count(message, lease, status)
+        await publish_all(self._stores.jobs, self._publisher, finished.promoted, "promoted")
         return True
+
+    async def _finish(
+        self, message: JobMessage, lease: Lease, end: Callable[[Lease], Awaitable[Finished]]
+    ) -> Finished | None:
+        """The terminal transition. One that is refused is tried once more under a claim of its own: a store that has lost
+        its memory rebuilds the record from the message, and what has been drawn still counts."""
+        finished = await self.insist(lambda: end(lease))
+        if finished is None or finished.applied:
+            return finished
+        claim = await self.insist(lambda: self._stores.jobs.claim(message, self._worker_id))
+        if not isinstance(claim, Granted):
+            return finished
+        log.info("record_rebuilt", job_id=message.job_id)
+        return await self.insist(lambda: end(claim.lease))
 
     async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn]) -> bool:
         pixels = [each.image for each in drawn if isinstance(each.image, Pixels)]
@@ -190,20 +206,21 @@ class JobRunner:
             warnings=tuple(dict.fromkeys(warning for each in pixels for warning in each.warnings)),
         )
         with tracing.span("finish"):
-            finished = await self.insist(lambda: self._stores.jobs.succeed(lease, result))
-        if finished is None:
+            finished = await self._finish(
+                message, lease, lambda lease: self._stores.jobs.succeed(lease, result)
+            )
+        if finished is None or not finished.applied:
             return False
-        if finished.applied:
-            self._count(message, lease, JobStatus.SUCCEEDED)
-            metrics.IMAGES.labels(message.request.model).inc(len(names))
-            if message.request.cache == "off":
-                return True
-            scope = tenant_scope(message.tenant, self._share_cache)
-            try:
-                await self._stores.results.put(result_address(message.key, message.request, scope), result)
-            except StoreUnavailable:
-                # A result that is not cached is computed again when it is asked for.
-                metrics.REPAIRED.labels("cache_fill").inc()
+        self._count(message, lease, JobStatus.SUCCEEDED)
+        metrics.IMAGES.labels(message.request.model).inc(len(names))
+        if message.request.cache == "off":
+            return True
+        scope = tenant_scope(message.tenant, self._share_cache)
+        try:
+            await self._stores.results.put(result_address(message.key, message.request, scope), result)
+        except StoreUnavailable:
+            # A result that is not cached is computed again when it is asked for.
+            metrics.REPAIRED.labels("cache_fill").inc()
         return True
 
     def _count(self, message: JobMessage, lease: Lease, status: JobStatus) -> None:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from broker.publisher import open_publisher
@@ -31,6 +32,7 @@ from worker.taker import Taker, Verdict
 T = TypeVar("T")
 
 STOP_S: Final = 10.0
+GIVE_BACK_S: Final = 5.0
 ALIVE_S: Final = 5.0
 """An event loop that does not come round within this is stuck."""
 
@@ -53,12 +55,13 @@ class Runtime:
         self._stores: Stores
         self._spec: ModelSpec
         self._info: WorkerInfo | None = None
+        self._announcing = False
         self.failed = False
         """Whether the engine is beyond repair: the process should end with an error."""
         self._ready = False
 
     def start(self) -> ModelSpec:
-        """Load the model and announce it. Raises `EngineUnloadable`."""
+        """Load the model. Raises `EngineUnloadable`."""
         self._thread.start()
         spec = self._call(self._start()).result()
         self._ready = True
@@ -87,6 +90,10 @@ class Runtime:
             return None  # closed just now
         return None
 
+    def announce(self) -> None:
+        """Tell the API, from now on, that this worker serves its model; once it is connected to the broker."""
+        self._loop.call_soon_threadsafe(self._begin_to_announce)
+
     def drain(self) -> None:
         """Begin to end: the running batch may finish within the drain timeout, all else is given back at once."""
         self._ready = False
@@ -107,6 +114,7 @@ class Runtime:
         leases = Leases(self._stores.jobs, settings.heartbeat_s)
         self._batcher = Batcher(EngineHost(settings), settings, self._clock)
         self._runner = JobRunner(
+            self._id,
             self._stores,
             self._publisher,
             self._batcher,
@@ -120,12 +128,11 @@ class Runtime:
             self._id, self._spec.name, self._stores, self._publisher, self._runner, self._batcher
         )
         await self._remember()
-        info = self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())
+        self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())
         batching = asyncio.create_task(self._batcher.run(), name="batcher")
         batching.add_done_callback(self._batcher_ended)
-        beating = asyncio.create_task(self._announce(info), name="heartbeat")
         taking = asyncio.create_task(self._taker.run(), name="taker")
-        self._tasks = [batching, beating, taking, asyncio.create_task(leases.run(), name="leases")]
+        self._tasks = [batching, taking, asyncio.create_task(leases.run(), name="leases")]
         log.info("worker_ready", worker=self._id, model=self._spec.name, revision=self._spec.revision)
         spec = self._spec
         metrics.ENGINE_INFO.labels(spec.name, spec.device, spec.dtype, spec.attention).set(1)
@@ -140,6 +147,12 @@ class Runtime:
         except (StoreUnavailable, ValueError):
             # It is learnt again from the first passes.
             metrics.REPAIRED.labels("recall_cost").inc()
+
+    def _begin_to_announce(self) -> None:
+        # Celery says that it is ready after every reconnect.
+        if self._info is not None and not self._announcing:
+            self._announcing = True
+            self._tasks.append(asyncio.create_task(self._announce(self._info), name="heartbeat"))
 
     async def _announce(self, info: WorkerInfo) -> None:
         models = self._stores.models
@@ -179,6 +192,12 @@ class Runtime:
         self._tasks.append(asyncio.create_task(self._batcher.stop()))
 
     async def _stop(self) -> None:
+        # Jobs whose deliveries are in other hands: what has been begun is finished, the rest is given back.
+        if self._info is not None:
+            self._runner.drain()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GIVE_BACK_S):
+                    await self._taker.finish()
         await self._batcher.stop()
         for task in self._tasks:
             task.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from broker.relay import publish_all
@@ -139,7 +140,12 @@ class Taker:
         self.steps_per_job += NEWEST * (request.steps - self.steps_per_job)
         job_id = job.message.job_id
         task = self._running[job_id] = asyncio.create_task(self._run(job), name=job_id)
-        task.add_done_callback(lambda _: self._running.pop(job_id, None))
+        task.add_done_callback(partial(self._forget, job_id))
+
+    def _forget(self, job_id: str, task: asyncio.Task[bool]) -> None:
+        # It may have come back to us meanwhile.
+        if self._running.get(job_id) is task:
+            del self._running[job_id]
 
     async def _run(self, job: TakenJob) -> bool:
         try:

@@ -11,7 +11,7 @@ from typing import Final
 
 import psutil
 
-from benchmarks.batching import cores
+from benchmarks.cores import cores
 from benchmarks.peer_apps import environments, loads, options
 from benchmarks.peer_apps.loads import Server, Unanswered
 from benchmarks.report import ROOT

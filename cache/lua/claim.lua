@@ -13,7 +13,7 @@ if redis.call('EXISTS', job_key(id)) == 0 then
     lead(id, 0)
   end
 end
--- Here is its message.
+-- Here is its message, so the broker has it.
 redis.call('ZREM', P .. 'outbox', id)
 if ARGV[15] == '1' and tonumber(field(id, 'deadline')) > NOW and redis.call('ZSCORE', P .. 'waiting:' .. model, id) then
   return { 'busy', '1' }

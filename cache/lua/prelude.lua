@@ -8,9 +8,11 @@
 --   flight:<key>     hash   the computation of a key: leader, promotions, result once it has landed
 --   followers:<key>  list   jobs that wait for the flight, oldest first
 --   outbox           zset   live leaders whose message is not known to be with the broker, by the time it was last tried
+--   leases           zset   running jobs by the end of their lease
 --   deadlines        zset   live jobs by deadline
 --   waiting:<model>  zset   queued leaders by fair tag
 --   tenant:<tenant>  zset   all jobs of a tenant by creation
+--   counts           hash   how many jobs were ever recorded, and how many ended in each state: exact, for audits
 --   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change
 
 local P = KEYS[1]
@@ -48,6 +50,10 @@ local function announce(id, change)
   redis.call('PUBLISH', P .. 'events', id .. ' ' .. change)
 end
 
+local function count(what)
+  redis.call('HINCRBY', P .. 'counts', what, 1)
+end
+
 -- Writes the static part of a record that was created at `created` and must end by `deadline`.
 local function record(id, tenant, key, model, request, created, deadline, priority, tag, origin)
   redis.call('HSET', job_key(id), 'id', id, 'tenant', tenant, 'key', key, 'model', model, 'request', request,
@@ -59,6 +65,7 @@ local function record(id, tenant, key, model, request, created, deadline, priori
   redis.call('ZADD', mine, seconds(created), id)
   expire_at(mine, deadline + RETENTION)
   redis.call('ZADD', P .. 'deadlines', seconds(deadline), id)
+  count('recorded')
 end
 
 local function to_waiting(id)
@@ -83,6 +90,7 @@ end
 -- Takes the job out of every list of live jobs.
 local function unlist(id)
   redis.call('ZREM', P .. 'outbox', id)
+  redis.call('ZREM', P .. 'leases', id)
   redis.call('ZREM', P .. 'deadlines', id)
   redis.call('ZREM', P .. 'waiting:' .. field(id, 'model'), id)
 end
@@ -92,6 +100,7 @@ local function finish(id, status, ...)
   unlist(id)
   redis.call('HSET', job_key(id), 'status', status, 'finished_at', seconds(NOW), ...)
   redis.call('PEXPIRE', job_key(id), math.ceil(RETENTION * 1000))
+  count(status)
   announce(id, status)
 end
 
@@ -125,6 +134,13 @@ local function hand_over(id, failure)
   lead(next_one, failure and promotions + 1 or promotions)
   to_outbox(next_one)
   return { next_one }
+end
+
+-- Lets the running job be its worker's for `lease_s` from now.
+local function lease(id, lease_s)
+  local lapse = seconds(NOW + lease_s)
+  redis.call('HSET', job_key(id), 'lease_until', lapse)
+  redis.call('ZADD', P .. 'leases', lapse, id)
 end
 
 -- Whether the lease of attempt `attempt` still holds the job.
@@ -162,11 +178,13 @@ local function grant(id, worker, lease_s, max_attempts, exhausted)
     finish(id, 'failed', 'failure', exhausted)
     return { 'ended', 'failed', parts(hand_over(id, exhausted)) }
   end
+  -- Not out of the outbox: a worker may take a job before its message is known to be with the broker.
   redis.call('ZREM', P .. 'waiting:' .. field(id, 'model'), id)
   redis.call('HSETNX', job_key(id), 'started_at', seconds(NOW))
   redis.call('HDEL', job_key(id), 'step', 'steps')
   redis.call('HSET', job_key(id), 'status', 'running', 'attempt', attempt + 1, 'claimed_at', seconds(NOW),
-    'worker', worker, 'lease_until', seconds(NOW + lease_s))
+    'worker', worker)
+  lease(id, lease_s)
   announce(id, 'running')
   return { 'granted', attempt + 1, field(id, 'started_at'), seconds(NOW), now[6] or '0' }
 end

@@ -10,6 +10,7 @@ if counted ~= '1' then
 end
 redis.call('HSET', job_key(id), 'status', 'queued')
 redis.call('HDEL', job_key(id), 'lease_until', 'worker', 'claimed_at', 'step', 'steps')
+redis.call('ZREM', P .. 'leases', id)
 to_waiting(id)
 announce(id, 'queued')
 return 1

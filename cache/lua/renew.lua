@@ -4,5 +4,5 @@ local id, attempt, lease_s = ARGV[3], ARGV[4], tonumber(ARGV[5])
 if not fenced(id, attempt) or tonumber(field(id, 'deadline')) <= NOW then
   return 0
 end
-redis.call('HSET', job_key(id), 'lease_until', seconds(NOW + lease_s))
+lease(id, lease_s)
 return 1

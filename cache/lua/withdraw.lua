@@ -8,6 +8,7 @@ if now[1] ~= 'queued' then
 end
 unlist(id)
 redis.call('HSET', job_key(id), 'status', 'withdrawn')
+count('withdrawn')
 local promoted = parts(hand_over(id))
 redis.call('ZREM', P .. 'tenant:' .. now[2], id)
 expire_at(job_key(id), tonumber(now[3]))

@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,11 +29,13 @@ def find_server() -> str:
 
 
 class RedisServer:
-    """A server on a free port of the loopback interface, durable in `folder`: append-only file, no eviction."""
+    """A server on a free port of the loopback interface, durable in `folder`: append-only file, no eviction. `options` are
+    more of redis-server's own."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, options: Sequence[str] = ()) -> None:
         self.folder = folder.absolute()
         self.port = port or process.free_port()
+        self._options = options
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -41,7 +44,7 @@ class RedisServer:
         self.stop()
         command = [find_server(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-        command += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
+        command += ["--maxmemory-policy", "noeviction", "--daemonize", "no", *self._options]
         self._process = process.launch(command, self.folder)
         process.wait_until(
             lambda: process.answers(self.port, b"PING\r\n", b"+PONG"), self._process, self.folder, START_S

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.settings import BackendSettings
+from tests.cache.servers import ClusterServers
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,33 @@ class World:
     real: bool
 
 
-@pytest.fixture(params=["redis", "memory"])
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers]:
+    """A real Redis Cluster of three for the whole run."""
+    servers = ClusterServers(tmp_path_factory.mktemp("cluster"))
+    servers.start()
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture(params=["redis", "memory", "cluster"])
 async def world(
     request: pytest.FixtureRequest, anyio_backend: str, redis_server: RedisServer, tmp_path: Path
 ) -> AsyncIterator[World]:
-    settings = BackendSettings(redis_url=redis_server.url, blob_dir=tmp_path / "blobs", job_retention_s=1000)
+    url = redis_server.url
+    if request.param == "cluster":
+        url = request.getfixturevalue("redis_cluster").url
+    # The cluster's client takes several times as long for each call: a thousand at once must not end the patience.
+    patience_s = 20.0 if request.param == "cluster" else 2.0
+    settings = BackendSettings(
+        redis_url=url, blob_dir=tmp_path / "blobs", job_retention_s=1000, redis_timeout_s=patience_s
+    )
     if request.param == "memory":
         clock = ManualClock()
         yield World(memory_stores(settings, clock), clock.advance, settings, real=False)
         return
-    client = connect(redis_server.url, 2.0)
-    await client.flushdb()
+    client = connect(url, 2.0)
+    await client.flushall()
     await client.aclose()
     stores = open_stores(settings)
     jobs, quotas = stores.jobs, stores.quotas

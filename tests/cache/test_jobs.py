@@ -489,7 +489,7 @@ async def test_nothing_stays_on_the_server_for_ever(world: World) -> None:
     await jobs.cancel("public", lease.job_id)
     await jobs.submit(new("c" * 64, ttl_s=5.0))
     client = connect(world.settings.redis_url, 2.0)
-    live = {"deadlines", "outbox", "waiting:m"}
+    live = {"counts", "deadlines", "leases", "outbox", "waiting:m"}
     for key in await client.keys("darkroom:*"):
         name = str(key).rpartition("}:")[2]
         assert name in live or await client.pttl(key) > 0, key

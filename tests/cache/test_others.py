@@ -14,6 +14,7 @@ from cache.events import parse_change
 from cache.keys import result_address, result_pattern, tenant_scope
 from cache.stores import open_stores
 from cli.services.redis import RedisServer
+from contracts.clock import SystemClock
 from contracts.errors import ImageNotFound, StoreUnavailable
 from contracts.jobs import CacheStatus, Change, JobStatus, Progress
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
@@ -248,7 +249,7 @@ async def test_what_is_no_name_is_no_blob(world: World, name: str) -> None:
 
 
 async def test_a_blob_directory_keeps_no_halves(anyio_backend: str, tmp_path: Path) -> None:
-    blobs = DirectoryBlobStore(tmp_path)
+    blobs = DirectoryBlobStore(tmp_path, SystemClock())
     names = await asyncio.gather(*(blobs.put(b"same", "png") for _ in range(20)))
     assert len(set(names)) == 1
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [names[0]]
@@ -257,4 +258,4 @@ async def test_a_blob_directory_keeps_no_halves(anyio_backend: str, tmp_path: Pa
 async def test_a_blob_directory_that_fails_says_so(anyio_backend: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="Not a directory"):
-        await DirectoryBlobStore(tmp_path / "file").put(b"x", "png")
+        await DirectoryBlobStore(tmp_path / "file", SystemClock()).put(b"x", "png")

@@ -79,7 +79,7 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     host = EngineHost(settings)
     batcher, encoder = Batcher(host, settings, SystemClock()), Encoder()
     leases = Leases(stores.jobs, settings.heartbeat_s)
-    runner = JobRunner(stores, publisher, batcher, encoder, leases, SystemClock())
+    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock())
     taker = Taker("w", "fake", stores, publisher, runner, batcher)
     await batcher.start()
     work = (batcher.run(), leases.run(), taker.run())

@@ -95,5 +95,8 @@ class FakeEngine:
     def _paint(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         if "fault:nan" in task.prompt:
             return ImageFault(InvalidOutput.code, "The picture holds values that are no numbers.")
+        if self._settings.fake_log is not None:
+            with self._settings.fake_log.open("a") as log:
+                log.write(f"{task.seed}\n")
         noise = np.random.default_rng(task.seed).integers(0, 256, (key.height, key.width, 3), np.uint8)
         return Pixels(key.width, key.height, noise.tobytes())

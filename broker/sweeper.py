@@ -1,0 +1,90 @@
+"""The sweeper: moves on what is expired, stuck, left behind or given up. Every API process has one, and one of them at a time
+keeps house, under a lease in the job store; when that one dies another takes over within `LEASE_S` seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Final
+
+from broker.dead_letters import bury
+from broker.relay import publish_all
+from contracts.clock import Clock
+from contracts.errors import UnavailableError
+from contracts.ids import SHARDS
+from contracts.ports import BlobStore, DeadLetters, JobStore, Publisher
+from contracts.settings import BackendSettings
+from telemetry import metrics
+from telemetry.logs import get_logger
+
+BATCH: Final = 100
+"""Jobs of one kind from one shard in one tick: a tick is bounded, however much there is to do."""
+LEASE_S: Final = 3.0
+DEAD_EVERY_S: Final = 2.0
+BLOBS_EVERY_S: Final = 600.0
+
+log = get_logger(__name__)
+
+
+class Sweeper:
+    """Sweeps every `interval_s` seconds while it is the one that keeps house. Without `letters` it leaves those alone."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        blobs: BlobStore,
+        publisher: Publisher,
+        letters: DeadLetters | None,
+        settings: BackendSettings,
+        clock: Clock,
+        interval_s: float,
+    ) -> None:
+        self._name = secrets.token_hex(8)
+        self._jobs = jobs
+        self._blobs = blobs
+        self._publisher = publisher
+        self._letters = letters
+        self._settings = settings
+        self._clock = clock
+        self._interval_s = interval_s
+        self._due: dict[str, float] = {}
+
+    async def tick(self) -> bool:
+        """One sweep of everything. Answers whether it was this one's to do. Raises `StoreUnavailable`, `BrokerUnavailable`."""
+        if not await self._jobs.elect(self._name, LEASE_S):
+            return False
+        for shard in SHARDS:
+            stale, promoted = await self._jobs.sweep(shard, BATCH)
+            await publish_all(self._jobs, self._publisher, stale, "stale")
+            await publish_all(self._jobs, self._publisher, promoted, "promoted")
+        if self._letters is not None and self._is_due("dead letters", DEAD_EVERY_S):
+            await bury(self._jobs, self._publisher, self._letters)
+        if self._is_due("blobs", BLOBS_EVERY_S):
+            pruned = await self._blobs.prune(self._settings.blob_retention_s, self._settings.blob_max_bytes)
+            metrics.BLOBS_PRUNED.inc(pruned)
+        return True
+
+    async def run(self) -> None:
+        """Ticks for ever; what is away is tried again at the next tick."""
+        while True:
+            try:
+                await self.tick()
+            except UnavailableError as error:
+                metrics.REPAIRED.labels("sweep").inc()
+                log.warning("sweep_failed", code=error.code)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the house must be kept
+                metrics.REPAIRED.labels("sweep").inc()
+                log.error("sweep_crashed", error=type(error).__name__)
+            await asyncio.sleep(self._interval_s)
+
+    async def close(self) -> None:
+        """After `run` was canceled."""
+        if self._letters is not None:
+            await self._letters.close()
+
+    def _is_due(self, chore: str, every_s: float) -> bool:
+        now = self._clock.monotonic()
+        if now < self._due.get(chore, now):
+            return False
+        self._due[chore] = now + every_s
+        return True

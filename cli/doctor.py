@@ -1,0 +1,282 @@
+"""What a platform needs, checked one by one, and how to mend what is wrong. Every check is bounded in time."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from broker.topology import (
+    DEAD_LETTER_QUEUE,
+    REFUSED_QUEUE,
+    check_topology,
+    is_redis,
+    publisher_connection,
+    queue_name,
+)
+from cache.audit import counts
+from cache.connection import connect, disconnect, reaching
+from cache.models import RedisModelDirectory
+from cache.stores import open_blobs
+from contracts.errors import ImageNotFound, QueueMisdeclared, SettingsError, StoreUnavailable
+from contracts.settings import BackendSettings
+
+OLDEST_REDIS: Final = (6, 2)
+"""ZRANGE BYSCORE and ZADD GT, https://redis.io/docs/latest/commands/zrange/."""
+OLDEST_RABBIT: Final = (3, 10)
+"""At-least-once dead lettering, https://www.rabbitmq.com/docs/quorum-queues."""
+CLOCK_SLACK_S: Final = 2.0
+LEAST_FREE_BYTES: Final = 2**30
+SAMPLE: Final = 50
+"""Pictures whose bytes are checked against their names."""
+
+
+class Grade(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the diagnosis; `mend` says what to do."""
+
+    grade: Grade
+    what: str
+    mend: str = ""
+
+
+def ok(what: str) -> Finding:
+    return Finding(Grade.OK, what)
+
+
+def warn(what: str, mend: str) -> Finding:
+    return Finding(Grade.WARNING, what, mend)
+
+
+def fault(what: str, mend: str) -> Finding:
+    return Finding(Grade.FAULT, what, mend)
+
+
+async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
+    """All findings, as they come."""
+    for finding in versions():
+        yield finding
+    state = connect(settings.redis_url, settings.redis_timeout_s)
+    cache_url = settings.cache_redis_url or settings.redis_url
+    cached = connect(cache_url, settings.redis_timeout_s)
+    try:
+        models: list[str] = []
+        try:
+            async for finding in state_redis(state, settings):
+                yield finding
+            served = await RedisModelDirectory(
+                state, settings.worker_ttl_s, settings.redis_timeout_s
+            ).models()
+            models = [each.spec.name for each in served if each.workers]
+            for each in served:
+                count = len(each.workers)
+                if count:
+                    yield ok(f"model {each.spec.name}: {count} live worker{'s' * (count > 1)}")
+                else:
+                    yield warn(f"model {each.spec.name} has no live worker", "start a worker for it")
+            if not served:
+                yield warn("no model has ever been announced", "start a worker: python -m worker")
+            async for finding in cache_redis(
+                cached, apart=settings.cache_redis_url is not None, settings=settings
+            ):
+                yield finding
+        except StoreUnavailable as error:
+            yield fault(
+                error.message, "start Redis, or correct DARKROOM_REDIS_URL and DARKROOM_CACHE_REDIS_URL"
+            )
+        for finding in broker(settings, models):
+            yield finding
+        async for finding in pictures(settings):
+            yield finding
+    finally:
+        await disconnect(state)
+        await disconnect(cached)
+
+
+def versions() -> Iterator[Finding]:
+    names = ("kombu", "amqp", "redis", "celery", "torch", "diffusers")
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} absent")
+    yield ok(f"Python {platform.python_version()}, {', '.join(found)}")
+
+
+async def _info(client: Redis, timeout_s: float) -> dict[str, Any]:
+    async with reaching("Redis", timeout_s):
+        told: dict[str, Any] = await client.info()
+    # A cluster answers by node: the first stands for all.
+    return (
+        next(iter(told.values()))
+        if told and all(isinstance(v, dict) and "redis_version" in v for v in told.values())
+        else told
+    )
+
+
+async def state_redis(client: Redis, settings: BackendSettings) -> AsyncIterator[Finding]:
+    """Version, eviction, persistence, clock and books of the Redis that holds the jobs. Raises `StoreUnavailable`."""
+    timeout_s = settings.redis_timeout_s
+    info = await _info(client, timeout_s)
+    for finding in judge_state(info):
+        yield finding
+    before = time.time()
+    async with reaching("Redis", timeout_s):
+        seconds, micros = await client.eval("return redis.call('TIME')", 1, "darkroom:{s0}:")
+    off = float(seconds) + float(micros) / 1e6 - (before + time.time()) / 2
+    if abs(off) > CLOCK_SLACK_S:
+        yield warn(
+            f"Redis' clock is {off:+.1f} s off this machine's",
+            "run NTP on both: jobs live by Redis' clock, logs and `created_at` of ids by this one's",
+        )
+    else:
+        yield ok(f"clocks agree within {abs(off) * 1000:.0f} ms")
+    books = await counts(client, timeout_s)
+    if books.balanced:
+        yield ok(f"{books.recorded} jobs recorded, {books.live} live, the rest ended")
+    else:
+        yield fault("the books of the jobs do not balance", "run `darkroom audit`")
+
+
+def judge_state(info: dict[str, Any]) -> Iterator[Finding]:
+    """What the server says of itself, as the holder of the jobs."""
+    number = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+    if number < OLDEST_REDIS:
+        yield fault(f"Redis {info['redis_version']} is too old", "use Redis 6.2 or newer, or Valkey")
+    else:
+        yield ok(f"Redis {info['redis_version']}")
+    if info.get("maxmemory_policy") != "noeviction":
+        yield fault(
+            f"the state Redis evicts ({info.get('maxmemory_policy')}): jobs would vanish",
+            "set maxmemory-policy noeviction, and keep the cache on another server (DARKROOM_CACHE_REDIS_URL)",
+        )
+    else:
+        yield ok("the state Redis evicts nothing")
+    if not int(info.get("aof_enabled", 0)):
+        yield fault(
+            "the state Redis keeps no append-only file: a restart forgets jobs",
+            "set appendonly yes and appendfsync everysec",
+        )
+    elif info.get("aof_last_write_status") != "ok":
+        yield fault("the append-only file cannot be written", "look at Redis' log and disk")
+    else:
+        yield ok("the state Redis keeps an append-only file")
+    limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    if limit and used > 0.8 * limit:
+        yield warn(
+            f"the state Redis is {used / limit:.0%} full",
+            "raise maxmemory, or lower DARKROOM_JOB_RETENTION_S",
+        )
+
+
+async def cache_redis(client: Redis, *, apart: bool, settings: BackendSettings) -> AsyncIterator[Finding]:
+    """The Redis that holds results. Raises `StoreUnavailable`."""
+    if not apart:
+        yield ok("results lie on the state Redis")
+        return
+    info = await _info(client, settings.redis_timeout_s)
+    if int(info.get("maxmemory", 0)) and info.get("maxmemory_policy") == "noeviction":
+        yield warn("the cache Redis will be full and evict nothing", "set maxmemory-policy allkeys-lru")
+    else:
+        yield ok(f"cache Redis {info['redis_version']}, {info.get('maxmemory_policy')}")
+
+
+def broker(settings: BackendSettings, models: list[str]) -> Iterator[Finding]:
+    """The broker: there, new enough, its queues as declared, nothing given up on."""
+    connection = publisher_connection(settings)
+    try:
+        connection.connect()
+        if is_redis(settings.broker_url):
+            yield warn("Redis is the broker", "use RabbitMQ in production: Redis confirms nothing")
+            return
+        told = str(connection.connection.server_properties.get("version", "0.0"))
+        if tuple(int(part) for part in told.split(".")[:2]) < OLDEST_RABBIT:
+            yield fault(f"RabbitMQ {told} is too old", "use RabbitMQ 3.10 or newer")
+        else:
+            yield ok(f"RabbitMQ {told}")
+        check_topology(settings, models)
+        for name in (*map(queue_name, models), DEAD_LETTER_QUEUE, REFUSED_QUEUE):
+            yield _depth(connection, name)
+    except QueueMisdeclared as error:
+        yield fault(
+            str(error), "drain and delete the queue, or set DARKROOM_QUEUE_MAX_LENGTH alike everywhere"
+        )
+    except (*connection.connection_errors, *connection.channel_errors, OSError) as error:
+        yield fault(
+            f"the broker does not answer: {type(error).__name__}", "start it, or correct DARKROOM_BROKER_URL"
+        )
+    finally:
+        connection.release()
+
+
+def _depth(connection: Any, name: str) -> Finding:
+    try:
+        depth = connection.channel().queue_declare(name, passive=True).message_count
+    except connection.channel_errors:
+        return ok(f"queue {name} is not there yet")
+    if depth and name == REFUSED_QUEUE:
+        return warn(
+            f"{depth} messages on {name} were no jobs", "look at them, find who sends them, purge the queue"
+        )
+    if depth and name == DEAD_LETTER_QUEUE:
+        return warn(
+            f"{depth} messages wait on {name}", "an API process brings their jobs to an end: is one running?"
+        )
+    return ok(f"queue {name}: {depth} ready")
+
+
+async def pictures(settings: BackendSettings) -> AsyncIterator[Finding]:
+    """The pictures' store: writable, with room, and a sample whose bytes are what their names say."""
+    try:
+        blobs = open_blobs(settings)
+    except SettingsError as error:
+        yield fault(str(error), "install the extra, or unset DARKROOM_BLOB_S3_BUCKET")
+        return
+    try:
+        name = await blobs.put(b"darkroom doctor", "png")
+        await blobs.get(name)
+        yield ok(f"pictures can be written and read ({settings.blob_s3_bucket or settings.blob_dir})")
+    except (StoreUnavailable, ImageNotFound) as error:
+        yield fault(error.message, "make the directory writable for API and workers, or the bucket reachable")
+        return
+    if settings.blob_s3_bucket is not None:
+        return
+    free = shutil.disk_usage(settings.blob_dir).free
+    if free < LEAST_FREE_BYTES:
+        yield warn(
+            f"{free / 2**20:.0f} MiB are free for pictures",
+            "lower DARKROOM_BLOB_RETENTION_S, or set DARKROOM_BLOB_MAX_BYTES",
+        )
+    damaged = [path.name for path in _newest(settings.blob_dir) if not _intact(path)]
+    if damaged:
+        yield fault(
+            f"{len(damaged)} pictures are not what their names say: {damaged[0]} ...",
+            "delete them; check the disk",
+        )
+    else:
+        yield ok("pictures are what their names say")
+
+
+def _newest(root: Path) -> list[Path]:
+    paths = sorted(root.glob("??/[0-9a-f]*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return paths[:SAMPLE]
+
+
+def _intact(path: Path) -> bool:
+    return hashlib.sha256(path.read_bytes()).hexdigest() == path.stem

@@ -1,0 +1,122 @@
+"""What lingers in the outbox is published, and a broker that is away loses nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.memory import MemoryDeadLetters, MemoryPublisher
+from broker.relay import publish_all
+from broker.sweeper import LEASE_S, Sweeper
+from cache.memory import memory_stores
+from cache.stores import Stores
+from contracts.clock import ManualClock
+from contracts.errors import BrokerUnavailable
+from contracts.jobs import JobStatus
+from contracts.ports import DeadLetter
+from contracts.settings import BackendSettings
+from tests.cache.test_jobs import new
+
+pytestmark = pytest.mark.anyio
+
+
+def sweeper(
+    stores: Stores, publisher: MemoryPublisher, clock: ManualClock, letters: MemoryDeadLetters | None = None
+) -> Sweeper:
+    return Sweeper(stores.jobs, stores.blobs, publisher, letters, BackendSettings(), clock, 1.0)
+
+
+async def test_an_unconfirmed_job_is_published_by_a_later_tick(anyio_backend: str) -> None:
+    clock, publisher = ManualClock(), MemoryPublisher()
+    stores = memory_stores(BackendSettings(), clock)
+    jobs = stores.jobs
+    message = (await jobs.submit(new())).job.message()
+    relay = sweeper(stores, publisher, clock)
+    await relay.tick()
+    assert publisher.published == []
+    clock.advance(6)
+    publisher.fault = BrokerUnavailable("away")
+    await relay.tick()
+    assert publisher.published == []
+    clock.advance(6)
+    publisher.fault = None
+    await relay.tick()
+    assert publisher.published == [message]
+    clock.advance(6)
+    await relay.tick()
+    assert publisher.published == [message], "a confirmed message is not published again"
+
+
+async def test_followers_of_an_expired_leader_are_published_at_once(anyio_backend: str) -> None:
+    clock, publisher = ManualClock(), MemoryPublisher()
+    stores = memory_stores(BackendSettings(), clock)
+    jobs = stores.jobs
+    leader, follower = new(ttl_s=5), new(ttl_s=60)
+    await jobs.submit(leader)
+    await jobs.confirm(leader.id)
+    await jobs.submit(follower)
+    clock.advance(6)
+    await sweeper(stores, publisher, clock).tick()
+    assert [message.job_id for message in publisher.published] == [follower.id]
+    assert (await jobs.get("public", leader.id)).status is JobStatus.EXPIRED
+
+
+async def test_one_failure_does_not_hold_up_the_others(anyio_backend: str) -> None:
+    class Choosy(MemoryPublisher):
+        async def publish(self, message: object) -> None:
+            if message == bad:
+                raise BrokerUnavailable("not this one")
+            await super().publish(message)  # type: ignore[arg-type]
+
+    jobs, publisher = memory_stores(BackendSettings(), ManualClock()).jobs, Choosy()
+    messages = [(await jobs.submit(new(digit * 64))).job.message() for digit in "abc"]
+    bad = messages[1]
+    await publish_all(jobs, publisher, messages, "test")
+    assert publisher.published == [messages[0], messages[2]]
+
+
+async def test_one_sweeper_at_a_time_keeps_house_and_another_takes_over(anyio_backend: str) -> None:
+    clock, publisher = ManualClock(), MemoryPublisher()
+    stores = memory_stores(BackendSettings(), clock)
+    first, second = (sweeper(stores, publisher, clock) for _ in range(2))
+    assert [await first.tick(), await second.tick(), await first.tick()] == [True, False, True]
+    clock.advance(LEASE_S + 0.1)
+    assert [await second.tick(), await first.tick()] == [True, False]
+
+
+async def test_a_job_whose_worker_and_message_are_gone_is_published_again(anyio_backend: str) -> None:
+    clock, publisher = ManualClock(), MemoryPublisher()
+    stores = memory_stores(BackendSettings(), clock)
+    message = (await stores.jobs.submit(new())).job.message()
+    await stores.jobs.confirm(message.job_id)
+    await stores.jobs.claim(message, "dies")
+    keeper = sweeper(stores, publisher, clock)
+    clock.advance(15)  # the lease has lapsed, but the broker may just be about to deliver the message again
+    await keeper.tick()
+    assert publisher.published == []
+    clock.advance(6)
+    await keeper.tick()
+    await keeper.tick()
+    assert publisher.published == [message], "once, and not at every tick"
+
+
+async def test_dead_letters_end_failed_and_what_is_no_job_is_kept(anyio_backend: str) -> None:
+    clock, publisher, letters = ManualClock(), MemoryPublisher(), MemoryDeadLetters()
+    stores = memory_stores(BackendSettings(), clock)
+    message = (await stores.jobs.submit(new())).job.message()
+    running = (await stores.jobs.submit(new("b" * 64))).job.message()
+    await stores.jobs.claim(running, "w1")
+    letters.waiting = [
+        DeadLetter(1, b"x", message),
+        DeadLetter(2, b"cos\nsystem", None, "JSONDecodeError"),
+        DeadLetter(3, b"x", running),
+    ]
+    keeper = sweeper(stores, publisher, clock, letters)
+    await keeper.tick()
+    job = await stores.jobs.get("public", message.job_id)
+    assert (job.status, job.failure and job.failure.code) == (JobStatus.FAILED, "dead_lettered")
+    assert [letter.tag for letter in letters.kept] == [2]
+    assert [letter.tag for letter in letters.waiting] == [3], "a worker has it: later"
+    clock.advance(11)
+    await keeper.tick()
+    assert (await stores.jobs.get("public", running.job_id)).status is JobStatus.FAILED
+    assert letters.waiting == []

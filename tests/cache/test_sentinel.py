@@ -1,0 +1,59 @@
+"""Redis under a sentinel: the store follows the master. And URLs that name several servers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cache.connection import connect
+from cache.stores import open_stores
+from contracts.errors import SettingsError, StoreUnavailable
+from contracts.settings import BackendSettings
+from tests.cache.servers import SentinelServers
+from tests.cache.test_jobs import new
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Iterator[SentinelServers]:
+    servers = SentinelServers(tmp_path)
+    servers.start()
+    yield servers
+    servers.stop()
+
+
+@pytest.mark.slow
+async def test_the_store_follows_the_master(
+    anyio_backend: str, sentinel: SentinelServers, tmp_path: Path
+) -> None:
+    stores = open_stores(
+        BackendSettings(redis_url=sentinel.url, blob_dir=tmp_path / "blobs", redis_timeout_s=0.5)
+    )
+    kept = (await stores.jobs.submit(new())).job
+    await asyncio.sleep(0.3)  # replication is asynchronous
+    sentinel.master.stop()
+    until = time.monotonic() + 20
+    while True:
+        try:
+            later = (await stores.jobs.submit(new("b" * 64))).job
+            break
+        except StoreUnavailable:
+            assert time.monotonic() < until, "the sentinel has promoted nobody"
+            await asyncio.sleep(0.1)
+    assert (await stores.jobs.get("public", kept.id)).id == kept.id
+    assert (await stores.jobs.get("public", later.id)).id == later.id
+    await stores.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis+sentinel://h:1", "redis+sentinel://h/name", "redis+cluster://h:1,h", "redis+cluster://:x"],
+)
+async def test_a_url_that_names_no_servers_says_so(anyio_backend: str, url: str) -> None:
+    with pytest.raises(SettingsError, match="needs"):
+        connect(url, 1.0)

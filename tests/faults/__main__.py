@@ -1,0 +1,140 @@
+"""Rounds of faults, many of them: `make chaos`.
+
+    python -m tests.faults --rows 1-14 --rounds 50 --jobs 200
+
+Every round is a line of `rounds.jsonl` in the folder of `--log`; what is there already is not played again, so that a campaign
+may be stopped and gone on with. A round with violations leaves its history and all logs behind. At the end the report is
+written: `benchmarks/results/chaos.json` with its plot, and the table of `docs/reliability.md`. `--report` does that alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import ROOT
+from tests.faults.catalogue import BY_NUMBER, MUTANTS, selected
+from tests.faults.history import to_json
+from tests.faults.recovery import RECOVERY_ROWS, measure
+from tests.faults.report import write
+from tests.faults.round import Row, play
+from tests.faults.site import Site, opened
+
+USUAL_JOBS = 200
+
+
+class Campaign:
+    """Plays rounds on one site after another, and writes each down at once."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._stack = ExitStack()
+        self._site: Site | None = None
+        log.mkdir(parents=True, exist_ok=True)
+        self.lines = log / "rounds.jsonl"
+        self.played = read(self.lines)
+
+    def close(self) -> None:
+        self._stack.close()
+        self._site = None
+
+    @property
+    def site(self) -> Site:
+        if self._site is None:
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            self._site = self._stack.enter_context(opened(Path(folder)))
+        return self._site
+
+    def round(self, row: Row, seed: int, jobs: int, mutant: str = "") -> None:
+        """One round, unless it has been played. The site is replaced after a violation: nothing of it is trusted any more."""
+        key = {"row": row.number, "seed": seed, "jobs": jobs, "mutant": mutant}
+        if any(key.items() <= line.items() for line in self.played):
+            return
+        began = time.monotonic()
+        try:
+            history, violations = play(self.site, row, seed, jobs, (mutant,) if mutant else ())
+            summary = history.summary()
+            told = to_json(history)
+        except Exception:  # noqa: BLE001 - one broken round does not end a campaign of hours
+            violations, summary, told = ["harness: " + traceback.format_exc()], {}, {}
+        self._note(
+            {**key, "seconds": round(time.monotonic() - began, 1), "violations": violations, **summary}
+        )
+        if violations:
+            if not mutant:
+                self._keep(f"row-{row.number}-seed-{seed}", told)
+            self.close()
+
+    def recovery(self, number: int) -> None:
+        """The throughput before, during and after the fault of a row, unless it has been measured."""
+        key = {"row": number, "recovery": True}
+        if not any(key.items() <= line.items() for line in self.played):
+            self._note({**key, **measure(self.site, number)})
+
+    def _note(self, line: dict[str, Any]) -> None:
+        self.played.append(line)
+        with self.lines.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        shown = {name: value for name, value in line.items() if name not in ("finished", "violations")}
+        print(json.dumps(shown), *line.get("violations", ())[:3], flush=True)
+
+    def _keep(self, name: str, told: dict[str, Any]) -> None:
+        kept = self._log / name
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir()
+        (kept / "history.json").write_text(json.dumps(told, indent=1))
+        if self._site is not None:
+            for path in self._site.folder.glob("*/output.log"):
+                shutil.copy(path, kept / f"{path.parent.name}.log")
+
+
+def read(lines: Path) -> list[dict[str, Any]]:
+    """The rounds that have been played."""
+    if not lines.exists():
+        return []
+    return [json.loads(line) for line in lines.read_text().splitlines()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", default="1-39,126", help="numbers and ranges: 1-12,23")
+    parser.add_argument("--rounds", type=int, default=5, help="seeds of each row")
+    parser.add_argument(
+        "--jobs", type=int, default=USUAL_JOBS, help="jobs of a round, in rows without a number of their own"
+    )
+    parser.add_argument(
+        "--log", type=Path, default=ROOT / ".cache" / "chaos", help="folder of the rounds played"
+    )
+    parser.add_argument("--no-mutants", action="store_true", help="leave the mutants out")
+    parser.add_argument("--no-recovery", action="store_true", help="leave the recovery plots out")
+    parser.add_argument(
+        "--report", action="store_true", help="write the report of what has been played, and no more"
+    )
+    args = parser.parse_args()
+    campaign = Campaign(args.log.absolute())
+    try:
+        for row in [] if args.report else selected(args.rows):
+            for seed in range(args.rounds):
+                campaign.round(row, seed, args.jobs if row.jobs == USUAL_JOBS else row.jobs)
+        for mutant, number in {} if args.report or args.no_mutants else MUTANTS.items():
+            row = BY_NUMBER[number]
+            campaign.round(row, 0, min(args.jobs, row.jobs), mutant)
+        for number in () if args.report or args.no_recovery else RECOVERY_ROWS:
+            campaign.recovery(number)
+    finally:
+        campaign.close()
+    return write(campaign.played)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

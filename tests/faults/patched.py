@@ -1,0 +1,195 @@
+"""`python -m tests.faults.patched api|worker NAME[=VALUE] ...`: a process of ours with something changed in it.
+
+Three kinds. *Mutants* break a promise, and the checker must notice: `ack_first`, `no_fence`, `no_mandatory`, `no_confirm`,
+`no_lease`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_before_confirm`,
+`die_before_answer`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
+message is published three times), `clock=SECONDS` (its clock is off), `heartbeat=SECONDS` (of the broker connection).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def _kill_at(passage: str) -> Callable[[], None]:
+    left = int(passage or 1)
+
+    def pass_by() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return pass_by
+
+
+def _around(
+    owner: Any, name: str, before: Callable[[], None] | None, after: Callable[[], None] | None
+) -> None:
+    """Wrap the coroutine function `owner.name`."""
+    real = getattr(owner, name)
+
+    async def wrapped(*given: Any, **named: Any) -> Any:
+        if before:
+            before()
+        answer = await real(*given, **named)
+        if after:
+            after()
+        return answer
+
+    setattr(owner, name, wrapped)
+
+
+def _in_lua(words: str, others: str) -> None:
+    """Replace `words` in every script of the job store."""
+    from cache import jobs
+
+    real = jobs._source
+
+    def source(name: str) -> str:
+        text = real(name)
+        assert words in text, words
+        return text.replace(words, others)
+
+    vars(jobs)["_source"] = source
+
+
+def ack_first(_: str) -> None:
+    """The message is acked before the job has run."""
+    from celery import Celery
+
+    real = Celery.task
+
+    def task(app: Any, *given: Any, **named: Any) -> Any:
+        app.conf.task_acks_late = False
+        return real(app, *given, **named)
+
+    Celery.task = task
+
+
+def no_fence(_: str) -> None:
+    """Any attempt may finish a job, at any time."""
+    _in_lua("return now[1] == 'running' and now[2] == attempt", "return true")
+
+
+def no_mandatory(_: str) -> None:
+    """A message that no queue takes is confirmed, and gone."""
+    from amqp.channel import Channel
+
+    real = Channel.basic_publish
+
+    def publish(channel: Any, *given: Any, **named: Any) -> Any:
+        return real(channel, *given, **{**named, "mandatory": False})
+
+    Channel.basic_publish = publish
+
+
+def no_confirm(_: str) -> None:
+    """A message counts as sent once it is in the socket."""
+    from kombu import Connection
+
+    from broker import publisher
+
+    def connection(settings: Any) -> Connection:
+        return Connection(settings.broker_url, connect_timeout=settings.publish_timeout_s, heartbeat=0)
+
+    vars(publisher)["publisher_connection"] = connection
+
+
+def no_lease(_: str) -> None:
+    """A job that another worker runs may be taken all the same."""
+    _in_lua("tonumber(now[5]) > NOW", "false")
+
+
+def die_before_publish(passage: str) -> None:
+    from broker.publisher import KombuPublisher
+
+    _around(KombuPublisher, "publish", _kill_at(passage), None)
+
+
+def die_before_confirm(passage: str) -> None:
+    from broker.publisher import KombuPublisher
+
+    _around(KombuPublisher, "publish", None, _kill_at(passage))
+
+
+def die_before_answer(passage: str) -> None:
+    from cache.jobs import RedisJobStore
+
+    _around(RedisJobStore, "confirm", None, _kill_at(passage))
+
+
+def die_before_finish(passage: str) -> None:
+    from cache.jobs import RedisJobStore
+
+    _around(RedisJobStore, "succeed", _kill_at(passage), None)
+
+
+def die_before_ack(passage: str) -> None:
+    from cache.jobs import RedisJobStore
+
+    _around(RedisJobStore, "succeed", None, _kill_at(passage))
+
+
+def thrice(_: str) -> None:
+    from broker.publisher import KombuPublisher
+
+    real = KombuPublisher.publish
+
+    async def publish(publisher: Any, message: Any) -> None:
+        for _ in range(3):
+            await real(publisher, message)
+
+    KombuPublisher.publish = publish  # type: ignore[method-assign, assignment]
+
+
+def clock(seconds: str) -> None:
+    from contracts.clock import SystemClock
+
+    real = SystemClock.now
+    SystemClock.now = lambda self: real(self) + float(seconds)  # type: ignore[method-assign]
+
+
+def heartbeat(seconds: str) -> None:
+    from worker import app
+
+    vars(app)["HEARTBEAT_S"] = int(seconds)
+
+
+PATCHES: dict[str, Callable[[str], None]] = {
+    each.__name__: each
+    for each in (
+        ack_first,
+        no_fence,
+        no_mandatory,
+        no_confirm,
+        no_lease,
+        die_before_publish,
+        die_before_confirm,
+        die_before_answer,
+        die_before_finish,
+        die_before_ack,
+        thrice,
+        clock,
+        heartbeat,
+    )
+}
+
+
+def main() -> int:
+    for given in sys.argv[2:]:
+        name, _, value = given.partition("=")
+        PATCHES[name](value)
+    if sys.argv[1] == "api":
+        from api.__main__ import main as run
+    else:
+        from worker.__main__ import main as run
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
