@@ -313,7 +313,7 @@ async def test_another_tenants_job_is_one_that_never_was(site: Site) -> None:
     await site.finish("acme", job_id)
     nobody = new_job_id(time.time(), job_id[-1])
     http = site.http[0]
-    routes = [("GET", ""), ("POST", "/cancel")]
+    routes = [("GET", ""), ("GET", "/events"), ("POST", "/cancel")]
     assert (await http.get("/v1/jobs", headers=theirs)).status_code == 200, "the key is known from here on"
     for method, tail in routes:
         answers = []
