@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint check bench bench-all chaos model model-quick nightly clean gpu-check chaos-background
+.PHONY: help install run demo test lint check bench bench-all chaos fuzz model model-quick nightly clean gpu-check chaos-background
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,13 +74,16 @@ chaos-background: $(VENV)/.dev ## the same for hours, on one core, with its log 
 	@nohup nice -n 10 taskset -c 0 $(BIN)/python -m tests.faults --rows $(ROWS) --rounds $(ROUNDS) --jobs $(JOBS) >> .cache/chaos/output.log 2>&1 & \
 	echo "Started as process $$!; see .cache/chaos/output.log"
 
+fuzz: $(VENV)/.dev ## schemathesis and 100,000 odd bodies against a running API, at length
+	DARKROOM_FULL=1 $(BIN)/python -m pytest tests/faults_api/test_fuzz.py -s
+
 model: $(VENV)/.dev ## train the embedded models again from nothing (hours; resumes)
 	$(BIN)/python -m models.recipe
 
 model-quick: $(VENV)/.dev ## a short pass of every training stage
 	$(BIN)/python -m models.recipe --quick --no-resume
 
-nightly: model-quick chaos ## what is too long for every change
+nightly: model-quick chaos fuzz ## what is too long for every change
 
 clean: ## remove the environment, caches and the platform's data
 	rm -rf $(VENV) .cache .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

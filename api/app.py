@@ -13,7 +13,20 @@ from api import errors
 from api.catalogue import Catalogue
 from api.keyring import KeyRing
 from api.middleware import BodyLimit, RequestContext
-from api.routes import batch, cache, events, health, images, jobs, keys, models, openai, page
+from api.routes import (
+    batch,
+    cache,
+    events,
+    health,
+    images,
+    jobs,
+    keys,
+    models,
+    openai,
+    page,
+    reference,
+    webhooks,
+)
 from api.services import Services
 from api.stream import Streams
 from api.submit import JobService
@@ -58,6 +71,7 @@ def create_app(
         summary="Text to image over REST: submit a prompt, wait for its picture.",
         lifespan=_lifespan,
         redirect_slashes=False,
+        openapi_url=None,  # ours tells limits too
         docs_url=None,  # their pages load scripts from other hosts
         redoc_url=None,
         # Ours instead: one tracer for HTTP, broker and batches, and no log of bodies that were refused.
@@ -68,7 +82,20 @@ def create_app(
         stores.jobs, stores.blobs, publisher, letters, settings, clock, SWEEP_INTERVAL_S
     )
     errors.install(app)
-    for module in (jobs, batch, events, openai, images, models, cache, keys, health, page):
+    for module in (
+        jobs,
+        webhooks,
+        batch,
+        events,
+        openai,
+        images,
+        models,
+        cache,
+        keys,
+        health,
+        page,
+        reference,
+    ):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(

@@ -20,7 +20,7 @@ from api.errors import faults_of
 from api.normalise import invalid
 from api.schemas import EXPECTED, JobRequest
 from contracts.errors import MalformedBody, UnsupportedMediaType
-from contracts.jobs import OutputFormat
+from contracts.jobs import MAX_SEED, OutputFormat
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -75,7 +75,7 @@ def parse_json(data: bytes) -> Any:
         # Decoded by us: json.loads would guess at UTF-16 and UTF-32.
         text = data.decode("utf-8")
         _check_depth(text)
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_number)
     except UnicodeDecodeError:
         raise MalformedBody("The body must be JSON in UTF-8.") from None
     except json.JSONDecodeError as error:
@@ -117,6 +117,12 @@ def _check_depth(text: str) -> None:
                 raise MalformedBody(f"The body holds too many lists and objects: at most {MAX_BRACKETS}.")
         elif found[0] in ("]", "}"):
             depth -= 1
+
+
+def _number(text: str) -> float:
+    # 64.0 is an integer (JSON Schema 2020-12, section 6.1.1), and the same to every client that knows only doubles.
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) <= MAX_SEED else value
 
 
 def _refuse_constant(name: str) -> NoReturn:

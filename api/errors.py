@@ -5,13 +5,14 @@ from __future__ import annotations
 import http
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from api.normalise import Fault, invalid
 from api.schemas import EXPECTED
@@ -51,11 +52,29 @@ def install(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
+        if error.status_code == 405:
+            # The framework names the methods of the first route at this address alone.
+            error.headers = {"Allow": ", ".join(_allowed(request))}
         return from_http(error, request.method, request_id_of(request.scope))
 
     app.add_exception_handler(DarkroomError, darkroom)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http_error)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of the address: those that are described, else those of every route that takes it."""
+    app, methods = request.app, ("GET", "POST", "PUT", "PATCH", "DELETE")
+    described = app.openapi()["paths"].get(request.url.path)
+    if described is not None:
+        return [method for method in methods if method.lower() in described]
+    return [
+        method
+        for method in methods
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.router.routes
+        )
+    ]
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:
@@ -122,9 +141,15 @@ def faults_of(errors: list[dict[str, Any]], expected: Mapping[str, str] = EXPECT
     """Pydantic's list of errors in our words: one fault per field, in the order found."""
     faults: dict[str, str] = {}
     for error in errors:
-        name = _printable(str(error["loc"][0])) if error["loc"] else ""
+        name = _printable(_name(error["loc"]))
         faults.setdefault(name, _sentence(name, error, expected))
     return list(faults.items())
+
+
+def _name(location: Sequence[Any]) -> str:
+    # What follows the name of a field is a place in it, or which of its types was tried; only objects have fields.
+    inner = location[1:2] if location and location[0] == "webhook" else ()
+    return ".".join(str(part) for part in (*location[:1], *inner))
 
 
 def _sentence(name: str, error: Mapping[str, Any], expected: Mapping[str, str]) -> str:

@@ -87,7 +87,12 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
         timings=TimingsView(**result.timings.model_dump()) if result is not None and computed else None,
         warnings=warnings if result is None else list(result.warnings),
         error=None if job.failure is None else JobErrorView(**job.failure.model_dump()),
-        urls=UrlsView(self=self_url, events=f"{self_url}/events", cancel=f"{self_url}/cancel"),
+        urls=UrlsView(
+            self=self_url,
+            events=f"{self_url}/events",
+            cancel=f"{self_url}/cancel",
+            webhook=None if job.webhook is None else f"{self_url}/webhook",
+        ),
         progress=None if job.progress is None else ProgressView(**job.progress.model_dump()),
     )
 

@@ -7,6 +7,20 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.jobs import CacheMode, CacheStatus, JobStatus, OutputFormat, Priority
+from contracts.webhooks import EVENTS
+
+
+class WebhookRequest(BaseModel):
+    """Where the end of the job is told, signed by Standard Webhooks, for three days until a 2xx answers."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    url: str = Field(
+        description="Reachable from the internet, over https.", examples=["https://example.com/hook"]
+    )
+    events: list[str] | None = Field(
+        default=None, description=f"Of {', '.join(EVENTS)}; by default all.", examples=[list(EVENTS)]
+    )
 
 
 class JobRequest(BaseModel):
@@ -61,6 +75,7 @@ class JobRequest(BaseModel):
         description="use (by default): answer from the cache where it can; refresh: compute anew, and put the result into the "
         "cache; off: neither read nor write it, and share nothing.",
     )
+    webhook: WebhookRequest | None = Field(default=None, description="Where the end of the job is told.")
 
 
 EXPECTED: Final = {
@@ -80,6 +95,9 @@ EXPECTED: Final = {
     "lossless": "true or false",
     "embed_metadata": "true or false",
     "cache": "use, refresh or off",
+    "webhook": "an object with a url",
+    "webhook.url": "a string",
+    "webhook.events": "a list of names of events",
 }
 """What each field of `JobRequest` must be, in the words of an error message."""
 
@@ -144,6 +162,9 @@ class UrlsView(Wire):
     self: str
     events: str
     cancel: str
+    webhook: str | None = Field(
+        default=None, description="The log of its deliveries; null without a webhook."
+    )
 
 
 class JobView(Wire):

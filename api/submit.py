@@ -19,6 +19,7 @@ from api.keyring import Principal
 from api.normalise import checked_model_name, normalise
 from api.quotas import Quotas
 from api.schemas import JobRequest
+from api.webhook import checked_webhook
 from broker.relay import publish_all
 from cache.keys import private_key, request_key, result_address, tenant_scope
 from cache.stores import Stores
@@ -127,6 +128,7 @@ class JobService:
             cost=cost_of(request, spec),
             weight=weight_of(priority) * caller.weight,
             origin=Origin(request_id=bound_field("request_id"), traceparent=tracing.current()),
+            webhook=checked_webhook(body.webhook, self._settings.webhook_allow_networks),
         )
         if slot is not None:
             own, new = new, await slot.reserve(self._stores.idempotency, new)

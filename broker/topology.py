@@ -18,6 +18,9 @@ from contracts.jobs import JobMessage
 from contracts.settings import BackendSettings
 
 TASK_NAME: Final = "darkroom.generate"
+WEBHOOK_QUEUE: Final = "darkroom.webhooks"
+WEBHOOK_QUEUE_LENGTH: Final = 10_000
+"""Calls that wait in the queue; the rest waits in the outbox, which is where the duty is in any case."""
 DEAD_LETTER_QUEUE: Final = "darkroom.dead"
 REFUSED_QUEUE: Final = "darkroom.refused"
 REFUSED_MAX_LENGTH: Final = 10_000
@@ -55,6 +58,18 @@ def job_queue(model: str, settings: BackendSettings) -> Queue:
             "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
             "x-dead-letter-strategy": "at-least-once",
         },
+    )
+
+
+def webhook_queue(settings: BackendSettings) -> Queue:
+    """The queue of webhook calls: bounded, refusing rather than dropping. Its messages are wake-ups and may be lost."""
+    length = min(WEBHOOK_QUEUE_LENGTH, settings.queue_max_length)
+    return Queue(
+        WEBHOOK_QUEUE,
+        exchange="",
+        routing_key=WEBHOOK_QUEUE,
+        durable=True,
+        queue_arguments={"x-queue-type": "quorum", "x-overflow": "reject-publish", "x-max-length": length},
     )
 
 

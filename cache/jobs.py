@@ -12,14 +12,12 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from cache.connection import reaching
+from cache.records import hook_json, job_of, lease_of, messages_of, paired
 from cache.statuses import read_statuses
 from contracts import ids
 from contracts.clock import Clock
 from contracts.errors import AttemptsExhausted, JobGone, JobNotFound, QueueFull
 from contracts.jobs import (
-    NOWHERE,
-    CacheStatus,
-    GenerationRequest,
     Job,
     JobFailure,
     JobMessage,
@@ -27,9 +25,6 @@ from contracts.jobs import (
     JobStatus,
     Lease,
     NewJob,
-    Origin,
-    Priority,
-    Progress,
 )
 from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
 from contracts.settings import BackendSettings
@@ -122,8 +117,9 @@ class RedisJobStore:
             new.priority.value,
             tag,
             new.origin.model_dump_json(exclude_none=True),
+            hook_json(new.webhook),
         )
-        return None if lead < 0 else Submitted(job=_job(_paired(record)), lead=bool(lead))
+        return None if lead < 0 else Submitted(job=job_of(paired(record)), lead=bool(lead))
 
     def _may_join(self, key: str) -> bool:
         """Whether this process has lately seen the key, and notes that it has."""
@@ -140,17 +136,17 @@ class RedisJobStore:
 
     async def withdraw(self, job_id: str) -> Finished:
         applied, promoted = await self._run("withdraw", ids.shard_of(job_id), job_id)
-        return Finished(bool(applied), _messages(promoted))
+        return Finished(bool(applied), messages_of(promoted))
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        record = _paired(await self._run("read", ids.shard_of(job_id), job_id, tenant))
+        record = paired(await self._run("read", ids.shard_of(job_id), job_id, tenant))
         if not record:
             raise absent(job_id, self._clock.now() + self.skew_s, self._settings.job_retention_s)
-        return _job(record)
+        return job_of(record)
 
     async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:
         async with self._reaching():
-            return await read_statuses(self._client, [_job_key(job_id) for job_id in job_ids])
+            return await read_statuses(self._client, [job_key(job_id) for job_id in job_ids])
 
     async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
         # Each shard's newest, merged: a page costs two round trips however many shards there are. Ids sort by time, but
@@ -179,9 +175,9 @@ class RedisJobStore:
             newest = [job_id for _, job_id in sorted(found, reverse=True)[:limit]]
             async with self._client.pipeline(transaction=False) as pipeline:
                 for job_id in newest:
-                    pipeline.hgetall(_job_key(job_id))
+                    pipeline.hgetall(job_key(job_id))
                 records = await pipeline.execute()
-        return [_job(record) for record in records if record]
+        return [job_of(record) for record in records if record]
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
@@ -199,7 +195,7 @@ class RedisJobStore:
             *(self._run("take", shard, *common, *job_ids) for shard, job_ids in by_shard.items())
         )
         jobs = [
-            TakenJob(_messages([parts])[0], _lease(parts[0], attempt, started, claimed), float(tag))
+            TakenJob(messages_of([parts])[0], lease_of(parts[0], attempt, started, claimed), float(tag))
             for taken, _ in answers
             for parts, attempt, started, claimed, tag in taken
         ]
@@ -208,7 +204,7 @@ class RedisJobStore:
                 latest = max(job.tag for job in jobs)
                 await self._client.zadd(f"{fair_prefix(model)}clock", {"now": latest}, gt=True)
         jobs.sort(key=lambda job: (job.tag, job.message.job_id))
-        return Taken(tuple(jobs), tuple(m for _, promoted in answers for m in _messages(promoted)))
+        return Taken(tuple(jobs), tuple(m for _, promoted in answers for m in messages_of(promoted)))
 
     async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
         answer = await self._run(
@@ -228,14 +224,15 @@ class RedisJobStore:
             _EXHAUSTED_JSON,
             "1" if leave_waiting else "0",
             message.origin.model_dump_json(exclude_none=True),
+            hook_json(message.webhook),
         )
         match answer:
             case ["granted", attempt, started_at, claimed_at, _]:
-                return Granted(_lease(message.job_id, attempt, started_at, claimed_at))
+                return Granted(lease_of(message.job_id, attempt, started_at, claimed_at))
             case ["busy", retry_after_s]:
                 return Busy(float(retry_after_s))
             case ["ended", status, promoted]:
-                return Ended(JobStatus(status), _messages(promoted))
+                return Ended(JobStatus(status), messages_of(promoted))
         raise AssertionError(answer)
 
     async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease]:
@@ -272,22 +269,22 @@ class RedisJobStore:
         applied, promoted = await self._run(
             "fail", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, failure.model_dump_json()
         )
-        return Finished(bool(applied), _messages(promoted))
+        return Finished(bool(applied), messages_of(promoted))
 
     async def expire(self, lease: Lease) -> Finished:
         applied, promoted = await self._run("expire", ids.shard_of(lease.job_id), lease.job_id, lease.attempt)
-        return Finished(bool(applied), _messages(promoted))
+        return Finished(bool(applied), messages_of(promoted))
 
     async def cancel(self, tenant: str, job_id: str) -> tuple[Job, Finished]:
         applied, promoted, record = await self._run("cancel", ids.shard_of(job_id), job_id, tenant)
-        fields = _paired(record)
+        fields = paired(record)
         if not fields or fields["status"] == "withdrawn":
             raise absent(job_id, self._clock.now() + self.skew_s, self._settings.job_retention_s)
-        return _job(fields), Finished(bool(applied), _messages(promoted))
+        return job_of(fields), Finished(bool(applied), messages_of(promoted))
 
     async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
         stale, promoted = await self._run("sweep", shard, limit, STALE_S, self._settings.lease_s)
-        return _messages(stale), _messages(promoted)
+        return messages_of(stale), messages_of(promoted)
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
@@ -339,7 +336,7 @@ class RedisJobStore:
 
     async def _eval(self, name: str, prefix: str, *arguments: str | float) -> Any:
         async with self._reaching():
-            return await self._client.register_script(_source(name))(
+            return await self._client.register_script(lua_source(name))(
                 keys=[prefix],
                 args=[self.skew_s, self._settings.job_retention_s, *arguments],
             )
@@ -349,65 +346,11 @@ class RedisJobStore:
 
 
 @cache
-def _source(name: str) -> str:
+def lua_source(name: str) -> str:
     """A transition's script behind what all share. Scripts travel by their hash, and in full once after a restart."""
     folder = files("cache") / "lua"
     return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
 
 
-def _job_key(job_id: str) -> str:
+def job_key(job_id: str) -> str:
     return f"{shard_prefix(ids.shard_of(job_id))}job:{job_id}"
-
-
-def _paired(flat: Sequence[str]) -> dict[str, str]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _messages(parts: Sequence[Sequence[str]]) -> tuple[JobMessage, ...]:
-    return tuple(
-        JobMessage(
-            job_id=job_id,
-            tenant=tenant,
-            key=key,
-            request=GenerationRequest.model_validate_json(request),
-            created_at=float(created_at),
-            deadline=float(deadline),
-            priority=Priority(priority),
-            origin=_origin(origin),
-        )
-        for job_id, tenant, key, request, created_at, deadline, priority, origin in parts
-    )
-
-
-def _origin(told: str | None) -> Origin:
-    return Origin.model_validate_json(told) if told else NOWHERE
-
-
-def _lease(job_id: str, attempt: int, started_at: str, claimed_at: str) -> Lease:
-    return Lease(job_id=job_id, attempt=attempt, started_at=float(started_at), claimed_at=float(claimed_at))
-
-
-def _job(record: dict[str, str]) -> Job:
-    started, finished = record.get("started_at"), record.get("finished_at")
-    result, failure = record.get("result"), record.get("failure")
-    step, steps = record.get("step"), record.get("steps")
-    return Job(
-        id=record["id"],
-        tenant=record["tenant"],
-        key=record["key"],
-        request=GenerationRequest.model_validate_json(record["request"]),
-        status=JobStatus(record["status"]),
-        cache=CacheStatus(record["cache"]),
-        created_at=float(record["created_at"]),
-        deadline=float(record["deadline"]),
-        started_at=None if started is None else float(started),
-        finished_at=None if finished is None else float(finished),
-        attempt=int(record["attempt"]),
-        result=None if result is None else JobResult.model_validate_json(result),
-        failure=None if failure is None else JobFailure.model_validate_json(failure),
-        priority=Priority(record["priority"]),
-        tag=float(record["tag"]),
-        sequence=int(record.get("sequence", 0)),
-        progress=None if step is None or steps is None else Progress(step=int(step), steps=int(steps)),
-        origin=_origin(record.get("origin")),
-    )

@@ -12,6 +12,7 @@ from cache.events import Watchers
 from cache.idempotency import MemoryIdempotencyStore
 from cache.keys import covers
 from cache.memory_jobs import MemoryJobStore
+from cache.memory_webhooks import MemoryWebhookStore
 from cache.models import served
 from cache.quotas import MemoryQuotaLedger
 from cache.stores import Stores
@@ -30,13 +31,17 @@ def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
     async def nothing() -> None:
         return None
 
+    webhooks = MemoryWebhookStore(clock)
+    jobs = MemoryJobStore(settings, clock, watchers, webhooks)
+    webhooks.read = jobs.get
     return Stores(
-        jobs=MemoryJobStore(settings, clock, watchers),
+        jobs=jobs,
         events=MemoryJobEvents(watchers),
         results=MemoryResultCache(settings.result_ttl_s, clock),
         models=MemoryModelDirectory(settings.worker_ttl_s, clock),
         blobs=MemoryBlobStore(clock),
         check=nothing,
+        webhooks=webhooks,
         close=nothing,
         keys=MemoryKeyStore(),
         quotas=MemoryQuotaLedger(settings.job_ttl_s, clock),

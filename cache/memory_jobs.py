@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from cache.events import Watchers
 from cache.jobs import EXHAUSTED, MAX_TOLD, NOTHING, STALE_S, absent
+from cache.memory_webhooks import MemoryWebhookStore
 from contracts.clock import Clock
 from contracts.errors import QueueFull
 from contracts.ids import shard_of
@@ -51,10 +52,13 @@ class _Flight:
 class MemoryJobStore:
     """The `JobStore` in memory. No method waits between its reads and its writes, so each is atomic."""
 
-    def __init__(self, settings: BackendSettings, clock: Clock, watchers: Watchers) -> None:
+    def __init__(
+        self, settings: BackendSettings, clock: Clock, watchers: Watchers, webhooks: MemoryWebhookStore
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._watchers = watchers
+        self._webhooks = webhooks
         self._records: dict[str, _Record] = {}
         self._withdrawn: set[str] = set()
         self._flights: dict[str, _Flight] = {}
@@ -69,18 +73,7 @@ class MemoryJobStore:
         if known is not None:
             return Submitted(known.job, lead=new.id in self._outbox)
         now = self._clock.now()
-        job = Job(
-            id=new.id,
-            tenant=new.tenant,
-            key=new.key,
-            request=new.request,
-            status=JobStatus.QUEUED,
-            cache=CacheStatus.MISS,
-            created_at=now,
-            deadline=now + new.ttl_s,
-            priority=new.priority,
-            origin=new.origin,
-        )
+        job = _job(new.id, new, now, now + new.ttl_s)
         clock, flow = self._clocks[new.request.model], flow_of(new.tenant, new.priority)
         if needs_turn := result is None:
             job = job.model_copy(update={"tag": clock.ticket(flow, new.cost, new.weight)})
@@ -275,8 +268,7 @@ class MemoryJobStore:
             if stuck and record.job.status is JobStatus.RUNNING and job_id not in self._outbox:
                 record.lease_until = now
                 stale.append(job_id)
-        for job_id in stale:
-            self._outbox[job_id] = now
+        self._outbox.update(dict.fromkeys(stale, now))
         return self._messages(stale), self._messages(promoted)
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
@@ -313,24 +305,14 @@ class MemoryJobStore:
         record = self._records.get(job_id)
         if record is not None:
             ended = record.job.finished_at or record.job.deadline
-            if ended + self._settings.job_retention_s < self._clock.now():
+            keep_s = max(self._settings.job_retention_s, self._webhooks.keep_s(job_id))
+            if ended + keep_s < self._clock.now():
                 del self._records[job_id]
                 return None
         return record
 
     def _rebuild(self, message: JobMessage) -> _Record:
-        job = Job(
-            id=message.job_id,
-            tenant=message.tenant,
-            key=message.key,
-            request=message.request,
-            status=JobStatus.QUEUED,
-            cache=CacheStatus.MISS,
-            created_at=message.created_at,
-            deadline=message.deadline,
-            priority=message.priority,
-            origin=message.origin,
-        )
+        job = _job(message.job_id, message, message.created_at, message.deadline)
         record = self._records[job.id] = _Record(job)
         flight = self._flight(job.key)
         if flight is None or not self._live(flight.leader):
@@ -375,6 +357,7 @@ class MemoryJobStore:
         stamps = {"status": status, "finished_at": self._clock.now()}
         record.job = record.job.model_copy(update=stamps | fields)
         self._outbox.pop(job_id, None)
+        self._webhooks.owe(record.job)
         self._announce(job_id, status)
 
     def _announce(self, job_id: str, change: Change) -> None:
@@ -412,3 +395,19 @@ class MemoryJobStore:
 def _place(job: Job) -> tuple[float, str]:
     """The order of the queue: by fair tag, and of the same tag the older first, for ids sort by time."""
     return job.tag, job.id
+
+
+def _job(job_id: str, source: NewJob | JobMessage, created_at: float, deadline: float) -> Job:
+    return Job(
+        id=job_id,
+        tenant=source.tenant,
+        key=source.key,
+        request=source.request,
+        status=JobStatus.QUEUED,
+        cache=CacheStatus.MISS,
+        created_at=created_at,
+        deadline=deadline,
+        priority=source.priority,
+        origin=source.origin,
+        webhook=source.webhook,
+    )

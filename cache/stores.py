@@ -16,8 +16,9 @@ from cache.models import RedisModelDirectory
 from cache.quotas import RedisQuotaLedger
 from cache.results import RedisResultCache
 from cache.s3 import S3BlobStore
+from cache.webhooks import RedisWebhookStore
 from contracts.clock import SystemClock
-from contracts.ports import BlobStore, JobEvents, JobStore, ModelDirectory, ResultCache
+from contracts.ports import BlobStore, JobEvents, JobStore, ModelDirectory, ResultCache, WebhookStore
 from contracts.settings import BackendSettings
 from contracts.tenancy import IdempotencyStore, KeyStore, QuotaLedger
 
@@ -35,6 +36,7 @@ class Stores:
     keys: KeyStore
     quotas: QuotaLedger
     idempotency: IdempotencyStore
+    webhooks: WebhookStore
 
 
 def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
@@ -82,6 +84,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         keys=RedisKeyStore(state, timeout_s),
         quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
         idempotency=RedisIdempotencyStore(state, timeout_s),
+        webhooks=RedisWebhookStore(state, settings, SystemClock()),
     )
 
 

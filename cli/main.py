@@ -8,16 +8,17 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from cli import keys
-from cli.client import ApiError, Client
+from cli import jobs, keys
 from cli.devices import WorkerGroup, environments
+from cli.generate import Out, generate, make
 from cli.operations import books, doctor
 from cli.platform import Platform, started
 from cli.services.process import ServiceError
+from client import Client, ClientError
 
 CHECK_S: Final = 1.0
 FIRST_PROMPT: Final = "a red apple on a blue background"
@@ -25,9 +26,9 @@ FIRST_PROMPT: Final = "a red apple on a blue background"
 app = typer.Typer(help="Darkroom: a platform that serves diffusion models.", no_args_is_help=True)
 app.command()(doctor)
 app.command("audit")(books)
+app.command()(generate)
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
-
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where the picture goes.")]
 
 
 @app.command()
@@ -36,6 +37,7 @@ def up(
     out: Out = Path("picture.png"),
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
     folder: Annotated[Path, typer.Option(help="Data and logs.")] = Path(".cache/platform"),
+    webhooks: Annotated[bool, typer.Option(help="A process that delivers webhooks.")] = True,
     once: Annotated[bool, typer.Option("--once", help="End after the picture.")] = False,
 ) -> None:
     """Start the embedded platform, make a picture, and serve until Ctrl-C.
@@ -47,17 +49,18 @@ def up(
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     begun = time.monotonic()
     try:
-        with started(folder, workers) as platform:
+        with started(folder, workers, webhooks=webhooks and not once) as platform:
             typer.echo("Starting the platform ...")
             platform.wait_ready()
             typer.echo(f"Ready in {time.monotonic() - begun:.1f} s.")
             if prompt:
-                _picture(platform.url, {"prompt": prompt}, out, platform.key)
+                with Client(platform.url, api_key=platform.key) as client:
+                    make(client, prompt, out)
             if once:
                 return
             typer.echo(f"\nServing at {platform.url}  (logs in {folder}; Ctrl-C ends it)")
             _watch(platform)
-    except (ServiceError, ApiError) as error:
+    except (ServiceError, ClientError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
@@ -83,36 +86,6 @@ def worker(
         group.stop()
 
 
-@app.command()
-def generate(
-    prompt: Annotated[str, typer.Argument(help="What the picture should show.")],
-    out: Out = Path("picture.png"),
-    url: Annotated[str, typer.Option(help="The server.", envvar="DARKROOM_URL")] = "http://127.0.0.1:8000",
-    key: Annotated[
-        str, typer.Option(help="The API key, if the server needs one.", envvar="DARKROOM_API_KEY")
-    ] = "",
-    seed: Annotated[str, typer.Option(help="A number, or random; by default decided by the prompt.")] = "",
-    model: Annotated[str, typer.Option(help="By default the server's own.")] = "",
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-) -> None:
-    """Make one picture on a running server."""
-    request: dict[str, Any] = {
-        "prompt": prompt,
-        "model": model or None,
-        "seed": int(seed) if seed.isdigit() else seed or None,
-        "num_inference_steps": steps,
-        "width": width,
-        "height": height,
-    }
-    try:
-        _picture(url, request, out, key)
-    except ApiError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-
-
 _PASSED: Final = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -136,23 +109,6 @@ def _measure(module: str, arguments: list[str]) -> None:
         )
         raise typer.Exit(1)
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
-
-
-def _picture(url: str, request: dict[str, Any], out: Path, key: str) -> None:
-    begun = time.monotonic()
-    client = Client(url, key)
-    try:
-        job = client.generate(request)
-        took_ms = (time.monotonic() - begun) * 1000
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(client.picture(job["images"][0]["url"]))
-    finally:
-        client.close()
-    how = "from the cache" if job["cache"] == "hit" else "drawn"
-    seed = job["images"][0]["seed"]
-    typer.echo(f'"{request["prompt"]}", seed {seed}, {how} in {took_ms:.0f} ms: {out.absolute()}')
-    for warning in job["warnings"]:
-        typer.echo(f"Note: {warning}", err=True)
 
 
 def _watch(platform: Platform) -> None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
 
-from cli.client import Client
 from cli.services import process
 from cli.services.process import ServiceError
 from cli.services.redis import RedisServer
+from client import Client
 from contracts.errors import SettingsError
 from contracts.settings import ApiSettings
 from contracts.tenancy import new_token
@@ -70,7 +70,7 @@ class Platform:
 
     def wait_ready(self) -> None:
         """Returns once a job would be run. Raises `ServiceError` with the end of the log of what failed."""
-        client = Client(self.url, self.key)
+        client = Client(self.url, api_key=self.key)
         until = time.monotonic() + READY_S
         try:
             while not client.ready():
@@ -105,7 +105,9 @@ class Platform:
 
 
 @contextlib.contextmanager
-def started(folder: Path, workers: int = 1, environ: dict[str, str] | None = None) -> Iterator[Platform]:
+def started(
+    folder: Path, workers: int = 1, environ: dict[str, str] | None = None, *, webhooks: bool = True
+) -> Iterator[Platform]:
     """A platform that is starting, its data and logs in `folder`; ended on leaving. Settings come from `environ`.
 
     Raises `ServiceError`, also when another platform already uses the folder.
@@ -132,6 +134,8 @@ def started(folder: Path, workers: int = 1, environ: dict[str, str] | None = Non
             source["DARKROOM_MODEL"] = str(model.absolute())
         url = f"http://{source.get('DARKROOM_HOST', '127.0.0.1')}:{source['DARKROOM_PORT']}"
         names = ["api", *(f"worker-{number}" for number in range(1, workers + 1))]
+        if webhooks:
+            names.append("webhooks")
         children = [
             Child(name, name.partition("-")[0], folder / name, {**source, "PYTHONPATH": _here()})
             for name in names

@@ -25,7 +25,8 @@ MAX_SEED = 2**53 - 1
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # What does not validate may be a prompt: the error must not repeat it.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class JobStatus(StrEnum):
@@ -153,6 +154,13 @@ class Origin(Frozen):
 NOWHERE: Final = Origin()
 
 
+class Webhook(Frozen):
+    """Where the job's end is to be told. `url` is canonical; `events` are of `contracts.webhooks.EVENTS`."""
+
+    url: str
+    events: tuple[str, ...]
+
+
 class NewJob(Frozen):
     """A request at the door: what the store needs to record it. `key` is the 64 hex digits of `cache.keys`."""
 
@@ -168,6 +176,7 @@ class NewJob(Frozen):
     weight: float = 1.0
     """What its flow's share of the device is in proportion to (`scheduler.fairness.weight_of`)."""
     origin: Origin = NOWHERE
+    webhook: Webhook | None = None
 
 
 class JobMessage(Frozen):
@@ -182,6 +191,7 @@ class JobMessage(Frozen):
     deadline: float
     priority: Priority = Priority.INTERACTIVE
     origin: Origin = NOWHERE
+    webhook: Webhook | None = None
 
 
 class Job(Frozen):
@@ -207,6 +217,7 @@ class Job(Frozen):
     """Counts the changes of status and progress; never steps back while the record lives."""
     progress: Progress | None = None
     origin: Origin = NOWHERE
+    webhook: Webhook | None = None
 
     def message(self) -> JobMessage:
         return JobMessage(
@@ -218,6 +229,7 @@ class Job(Frozen):
             deadline=self.deadline,
             priority=self.priority,
             origin=self.origin,
+            webhook=self.webhook,
         )
 
 

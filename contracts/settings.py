@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from contracts.addresses import parse_networks
 from contracts.errors import SettingsError
 from contracts.jobs import Frozen
 from contracts.tenancy import TOKEN_PATTERN
@@ -22,6 +23,29 @@ PREFIX = "DARKROOM_"
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _networks(text: str) -> str:
+    parse_networks(text)
+    return text
+
+
+def _delays(text: str) -> tuple[float, ...]:
+    delays = tuple(float(part) for part in text.split(","))
+    if not all(0 < delay < 1e6 for delay in delays):
+        raise ValueError("every delay must be above 0 seconds")
+    return delays
+
+
+def _delays_text(text: str) -> str:
+    _delays(text)
+    return text
+
+
+RetryDelays = Annotated[str, AfterValidator(_delays_text)]
+"""Seconds, separated by commas."""
+Networks = Annotated[str, AfterValidator(_networks)]
+"""Networks in CIDR notation, separated by commas."""
 
 
 class Settings(Frozen):
@@ -90,6 +114,11 @@ class BackendSettings(Settings):
 
     redis_max_connections: Count = 64
     """Of one process to one Redis server."""
+    public_url: str | None = None
+    """Where clients reach the API, `https://darkroom.example`: makes the links in webhooks absolute."""
+    webhook_allow_networks: Networks = ""
+    """Private networks, as `10.1.0.0/16,127.0.0.1/32`, that webhooks may call, also over plain http. Without it they reach
+    public addresses over https alone."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
@@ -184,3 +213,20 @@ class WorkerSettings(BackendSettings):
     """The decoder: the model's own, `tiny` (TAESD from the hub, of the model's family), or another's folder or hub id."""
     compile: bool = False
     """Compile the UNet's repeated blocks at the start. Minutes, once for each machine; needs a C++ compiler."""
+
+
+class WebhookSettings(BackendSettings):
+    webhook_timeout_s: Seconds = 15.0
+    """One delivery in all: resolving, connecting, sending, and the receiver's answer."""
+    webhook_concurrency: Count = 64
+    """Deliveries at once in one process."""
+    webhook_per_receiver: Count = 8
+    """Of these, at most so many to one host, so that a slow one does not hold up the others."""
+    webhook_retry_s: RetryDelays = "5,30,300,1800,7200,18000,36000,50400,72000,72000"
+    """Seconds from one attempt to the next, each stretched or shrunk by up to a tenth at random. Some three days in all."""
+    metrics_port: Port = 0
+    """Where `/metrics` of the process listens; 0: nowhere."""
+
+    @property
+    def retry_delays_s(self) -> tuple[float, ...]:
+        return _delays(self.webhook_retry_s)

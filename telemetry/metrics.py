@@ -89,6 +89,11 @@ MESSAGES_REFUSED = Counter(
 )
 IN_FLIGHT = Gauge("darkroom_worker_jobs", "Jobs a worker now holds.", ["model"])
 
+# Webhooks
+WEBHOOKS = Counter("darkroom_webhooks_total", "Attempts at webhooks, by outcome.", ["outcome"])
+WEBHOOK_SECONDS = Histogram("darkroom_webhook_seconds", "One call of a receiver.", buckets=_LATENCY_S)
+WEBHOOKS_DUE = Gauge("darkroom_webhooks_due", "Webhooks that are due and not on the queue.")
+
 # Errors whose harm is repaired elsewhere, so they are counted rather than raised
 REPAIRED = Counter(
     "darkroom_repaired_errors_total", "Failed steps that a retry, a sweep or a lease makes good.", ["step"]

@@ -13,7 +13,19 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOMS = ("api", "broker", "cache", "cli", "contracts", "models", "scheduler", "telemetry", "worker")
+ROOMS = (
+    "api",
+    "broker",
+    "cache",
+    "cli",
+    "client",
+    "contracts",
+    "models",
+    "scheduler",
+    "telemetry",
+    "webhooks",
+    "worker",
+)
 
 
 @pytest.mark.parametrize("room", ROOMS)

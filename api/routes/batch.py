@@ -62,7 +62,9 @@ _BODY: dict[str, Any] = {
                             "type": "array",
                             "minItems": 1,
                             "maxItems": MAX_REQUESTS,
-                            "items": JobRequest.model_json_schema(),
+                            "items": {
+                                "description": "As the body of `POST /v1/jobs`; each is judged by itself."
+                            },
                         }
                     },
                     "examples": [{"requests": [{"prompt": "a red apple"}, {"prompt": "a green pear"}]}],

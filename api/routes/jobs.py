@@ -11,6 +11,7 @@ from api.auth import Caller
 from api.body import job_request
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
 from api.normalise import invalid
+from api.openapi import JOB_ID_PATTERN
 from api.present import job_views, poll_again_s
 from api.schemas import JobList, JobRequest, JobView
 from api.services import Services, Wired, failures
@@ -109,7 +110,12 @@ async def list_jobs(
     services: Wired,
     caller: Caller,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on one page.")] = 20,
-    after: Annotated[str | None, Query(description="The `next_cursor` of the page before.")] = None,
+    after: Annotated[
+        str | None,
+        Query(
+            description="The `next_cursor` of the page before.", json_schema_extra={"pattern": JOB_ID_PATTERN}
+        ),
+    ] = None,
 ) -> Response:
     """Your jobs, newest first."""
     if after is not None and not is_job_id(after):

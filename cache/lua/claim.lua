@@ -1,6 +1,6 @@
 -- Takes the job of a message for one attempt. ARGV: id, tenant, key, model, request, created_at, deadline, priority,
 -- worker, lease_s, max_attempts, failure for when there are no attempts left, '1' to leave a job that waits to `take`,
--- origin.
+-- origin, webhook or ''.
 -- Answers as `grant` does.
 
 local id, model = ARGV[3], ARGV[6]
@@ -8,6 +8,7 @@ local id, model = ARGV[3], ARGV[6]
 if redis.call('EXISTS', job_key(id)) == 0 then
   -- Lost, or older than the store keeps: the message holds all of it but its place, and it has waited long enough.
   record(id, ARGV[4], ARGV[5], model, ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], '0', ARGV[16])
+  hook(id, ARGV[17])
   local leader = redis.call('HGET', P .. 'flight:' .. ARGV[5], 'leader')
   if not (leader and live(leader)) then
     lead(id, 0)

@@ -13,6 +13,10 @@
 --   waiting:<model>  zset   queued leaders by fair tag
 --   tenant:<tenant>  zset   all jobs of a tenant by creation
 --   counts           hash   how many jobs were ever recorded, and how many ended in each state: exact, for audits
+--   hook:<id>        hash   the webhook that an ended job owes: event, status, attempt (made), owed_at, next_at, until
+--   hooklog:<id>     list   its attempts, oldest first
+--   hooks            zset   owed webhooks by the time at which they are due
+--   hooks            channel `<id>`, when one has become due
 --   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change
 
 local P = KEYS[1]
@@ -21,6 +25,7 @@ local NOW = tonumber(TIME[1]) + tonumber(TIME[2]) / 1e6 + tonumber(ARGV[1])
 local RETENTION = tonumber(ARGV[2])
 local MAX_PROMOTIONS = 2
 local LANDED_GRACE_S = 10
+local HOOK_KEEP_S = 4 * 86400 -- longer than the three days of attempts
 local TERMINAL = { succeeded = true, failed = true, canceled = true, expired = true, withdrawn = true }
 
 local function seconds(time)
@@ -95,12 +100,41 @@ local function unlist(id)
   redis.call('ZREM', P .. 'waiting:' .. field(id, 'model'), id)
 end
 
+-- Notes where the end of a job is to be told: `webhook` is JSON, or '' for nowhere.
+local function hook(id, webhook)
+  if webhook ~= '' then
+    redis.call('HSET', job_key(id), 'webhook', webhook)
+  end
+end
+
+-- The duty to tell of a job's end is born with it. Its record stays as long as the duty may.
+local function owe(id, status)
+  local webhook = field(id, 'webhook')
+  if not webhook then
+    return
+  end
+  local event = 'job.' .. status
+  for _, wanted in ipairs(cjson.decode(webhook).events) do
+    if wanted == event then
+      local hook_key = P .. 'hook:' .. id
+      redis.call('HSET', hook_key, 'event', event, 'status', 'pending', 'attempt', 0, 'owed_at', seconds(NOW),
+        'next_at', seconds(NOW))
+      local keep_s = math.max(RETENTION, HOOK_KEEP_S)
+      expire_at(hook_key, NOW + keep_s)
+      expire_at(job_key(id), NOW + keep_s)
+      redis.call('ZADD', P .. 'hooks', seconds(NOW), id)
+      redis.call('PUBLISH', P .. 'hooks', id)
+    end
+  end
+end
+
 -- Ends a live job, with more fields of its record in `...`.
 local function finish(id, status, ...)
   unlist(id)
   redis.call('HSET', job_key(id), 'status', status, 'finished_at', seconds(NOW), ...)
   redis.call('PEXPIRE', job_key(id), math.ceil(RETENTION * 1000))
   count(status)
+  owe(id, status)
   announce(id, status)
 end
 
@@ -154,7 +188,7 @@ local function parts(ids)
   local all = {}
   for i, id in ipairs(ids) do
     all[i] = redis.call('HMGET', job_key(id), 'id', 'tenant', 'key', 'request', 'created_at', 'deadline', 'priority',
-      'origin')
+      'origin', 'webhook')
   end
   return all
 end

@@ -1,5 +1,6 @@
 -- Records a job: born succeeded from a cached or just landed result, following a live leader, or leading its key.
--- ARGV: id, tenant, key, model, request, ttl_s, result or '', '0' if it may not lead, priority, fair tag, origin.
+-- ARGV: id, tenant, key, model, request, ttl_s, result or '', '0' if it may not lead, priority, fair tag, origin,
+-- webhook or ''.
 -- Answers {lead, record}, or {-1, {}} and records nothing if it would have to lead and may not.
 
 local id, tenant, key, model, request = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -20,6 +21,7 @@ if result == '' and not following and ARGV[10] == '0' then
   return { -1, {} }
 end
 record(id, tenant, key, model, request, NOW, NOW + ttl_s, ARGV[11], ARGV[12], ARGV[13])
+hook(id, ARGV[14])
 
 local leading = 0
 if result ~= '' then

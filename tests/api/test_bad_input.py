@@ -38,7 +38,7 @@ def check_shape(response: Any) -> dict[str, Any]:
         ({"width": 8}, "width", "between 32 and 96"),
         ({"width": 100_000}, "width", "between 32 and 96"),
         ({"width": 65}, "width", "multiple of 16"),
-        ({"width": 64.0}, "width", "an integer"),
+        ({"width": 64.5}, "width", "an integer"),
         ({"width": "64"}, "width", "an integer"),
         ({"width": True}, "width", "an integer"),
         ({"height": -64}, "height", "between"),
@@ -76,6 +76,14 @@ async def test_a_wrong_value_is_named_with_its_limit(
     assert says in error["message"]
     assert door.publisher.published == []
     assert await door.stores.jobs.list("public", 5) == []
+
+
+async def test_a_whole_number_is_an_integer_however_it_is_written(door: Door) -> None:
+    response = await door.http.post(
+        "/v1/jobs", content=b'{"prompt": "a", "width": 64.0, "seed": 7e0}', headers=JSON
+    )
+    assert response.status_code == 202
+    assert (response.json()["request"]["width"], response.json()["request"]["seed"]) == (64, 7)
 
 
 async def test_all_faults_are_listed_at_once(door: Door) -> None:

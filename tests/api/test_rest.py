@@ -107,6 +107,9 @@ async def test_the_openapi_document_describes_every_route(door: Door) -> None:
         "/v1/jobs/{job_id}",
         "/v1/jobs/{job_id}/cancel",
         "/v1/jobs/{job_id}/events",
+        "/v1/jobs/{job_id}/webhook",
+        "/v1/webhooks/secret",
+        "/v1/webhooks/secret/rotate",
         "/v1/images/{name}",
         "/v1/images/generations",
         "/v1/models",
@@ -140,3 +143,39 @@ async def test_request_ids_are_echoed_when_sane(door: Door) -> None:
     ] == "abc-1"
     odd = await door.http.get("/healthz", headers={"X-Request-ID": "a b<script>"})
     assert odd.headers["x-request-id"].startswith("req_")
+
+
+async def test_the_document_tells_the_limits_of_what_is_served(door: Door) -> None:
+    document = (await door.http.get("/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    fields = schemas["JobRequest"]["properties"]
+    width = fields["width"]["anyOf"][0]
+    assert (width["minimum"], width["maximum"], width["multipleOf"]) == (32, 96, 16)
+    assert fields["model"]["anyOf"][0]["enum"] == ["m"]
+    assert fields["webhook"]["anyOf"][0] == {"$ref": "#/components/schemas/WebhookRequest"}
+    assert schemas["WebhookRequest"]["properties"]["url"]["format"] == "uri"
+    refused = document["paths"]["/v1/jobs"]["post"]["responses"]["503"]
+    assert {"queue_full", "store_unavailable"} <= set(refused["content"]["application/json"]["examples"])
+    assert {"Retry-After", "X-Request-ID"} <= set(refused["headers"])
+
+    def references(node: object) -> set[str]:
+        if isinstance(node, dict):
+            own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+            return own.union(*map(references, node.values()))
+        return set().union(*map(references, node)) if isinstance(node, list) else set()
+
+    assert references(document) <= {f"#/components/schemas/{name}" for name in schemas}
+
+
+async def test_the_reference_is_a_page_without_scripts(door: Door) -> None:
+    response = await door.http.get("/docs")
+    assert response.headers["content-type"].startswith("text/html")
+    assert "script-src" not in response.headers["content-security-policy"]
+    assert "<script" not in response.text
+    for said in ("/v1/jobs/{job_id}/webhook", "num_inference_steps", "queue_full", "WebhookRequest"):
+        assert said in response.text
+
+
+async def test_allow_names_all_methods_of_an_address(door: Door) -> None:
+    assert (await door.http.put("/v1/jobs")).headers["allow"] == "GET, POST"
+    assert (await door.http.put("/v1/jobs/job_x")).headers["allow"] == "GET"

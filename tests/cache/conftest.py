@@ -13,6 +13,7 @@ from cache.jobs import RedisJobStore
 from cache.memory import memory_stores
 from cache.quotas import RedisQuotaLedger
 from cache.stores import Stores, open_stores
+from cache.webhooks import RedisWebhookStore
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.settings import BackendSettings
@@ -58,13 +59,15 @@ async def world(
     await client.flushall()
     await client.aclose()
     stores = open_stores(settings)
-    jobs, quotas = stores.jobs, stores.quotas
+    jobs, quotas, webhooks = stores.jobs, stores.quotas, stores.webhooks
     assert isinstance(jobs, RedisJobStore)
     assert isinstance(quotas, RedisQuotaLedger)
+    assert isinstance(webhooks, RedisWebhookStore)
 
     def advance(seconds: float) -> None:
         jobs.skew_s += seconds
         quotas.skew_s += seconds
+        webhooks.skew_s += seconds
 
     yield World(stores, advance, settings, real=True)
     await stores.close()

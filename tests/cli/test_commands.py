@@ -86,11 +86,11 @@ def test_up_makes_a_picture_serves_and_leaves_nothing_behind(
         out = tmp_path / "mine.png"
         for how in ("drawn", "from the cache"):
             made = run(
-                "cli.main", "generate", "a rocket on a yellow background", "--out", str(out), "--url", url
+                "cli.main", "generate", "a rocket on a yellow background", "--out", str(out), "--server", url
             )
             assert how in made.stdout, made
         assert cv2.imread(str(out)) is not None
-        wrong = run("cli.main", "generate", "a rocket", "--width", "7", "--url", url)
+        wrong = run("cli.main", "generate", "a rocket", "--width", "7", "--server", url)
         assert wrong.returncode == 1
         assert "width must be between" in wrong.stderr
         second = run("cli.main", "up", "--folder", str(tmp_path))
@@ -113,7 +113,7 @@ def test_up_makes_a_picture_serves_and_leaves_nothing_behind(
 
 
 def test_generate_without_a_server_says_so() -> None:
-    done = run("cli.main", "generate", "a", "--url", f"http://127.0.0.1:{process.free_port()}")
+    done = run("cli.main", "generate", "a", "--server", f"http://127.0.0.1:{process.free_port()}")
     assert done.returncode == 1
     assert "does not answer" in done.stderr
 

@@ -48,14 +48,14 @@ def _in_lua(words: str, others: str) -> None:
     """Replace `words` in every script of the job store."""
     from cache import jobs
 
-    real = jobs._source
+    real = jobs.lua_source
 
     def source(name: str) -> str:
         text = real(name)
         assert words in text, words
         return text.replace(words, others)
 
-    vars(jobs)["_source"] = source
+    vars(jobs)["lua_source"] = source
 
 
 def ack_first(_: str) -> None:

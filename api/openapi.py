@@ -1,0 +1,223 @@
+"""The OpenAPI document: what the framework knows of the routes, made whole.
+
+Added here, for every operation alike: the limits of what is served now, the codes of each error with an example, the
+header that names a request, and the links from a submitted job to what can be done with it. Pure: dictionaries in and out.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from api.normalise import MIN_TIMEOUT_S, max_images
+from contracts import errors
+from contracts.errors import DarkroomError
+from contracts.jobs import MAX_SEED
+from contracts.models import ModelSpec, ServedModel
+from contracts.settings import ApiSettings
+from contracts.webhooks import EVENTS
+
+Schema = dict[str, Any]
+
+JOB_ID_PATTERN: Final = "^job_[0-9a-hjkmnp-tv-z]{26}[0-9a-f]$"
+_CONTROL: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
+_TEXT: Final = f"^[^{_CONTROL}]*$"
+_SAYING: Final = rf"^[^{_CONTROL}]*[^{_CONTROL}\s][^{_CONTROL}]*$"
+_RECEIVER: Final = r"^https://([a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?\.){1,8}[a-z]{2,8}(:[1-9][0-9]{0,3})?(/[A-Za-z0-9._~=&?/-]*)?$"
+_REQUEST_ID: Final = {
+    "X-Request-ID": {"description": "Names the request in our logs.", "schema": {"type": "string"}}
+}
+_EVENT: Final = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "properties": {
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON."},
+        "id": {"type": "string"},
+        "retry": {"type": "integer"},
+    },
+}
+_RETRY_AFTER: Final = {
+    "Retry-After": {"description": "When to come again, in seconds.", "schema": {"type": "integer"}}
+}
+
+
+def complete(document: Schema, models: Sequence[ServedModel], settings: ApiSettings) -> Schema:
+    """A copy of the framework's `document`, whole, with the limits of `models` in it."""
+    document = copy.deepcopy(document)
+    schemas: Schema = document.setdefault("components", {}).setdefault("schemas", {})
+    for operation in _operations(document):
+        _hoist(operation, schemas)
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] == "header":
+                parameter["schema"] = _header(parameter["schema"])
+        if settings.anonymous and "security" in operation:
+            operation["security"] = [{}, *operation["security"]]
+        for status, answer in operation.get("responses", {}).items():
+            answer.setdefault("headers", {}).update(_REQUEST_ID)
+            if "text/event-stream" in answer.get("content", {}):
+                answer["content"]["text/event-stream"]["schema"] = _EVENT
+            if status.isdigit() and int(status) >= 400:
+                _explain(answer, int(status))
+    for schema in schemas.values():
+        fields = schema.get("properties", {})
+        if schema.get("additionalProperties") is False and "num_inference_steps" in fields:
+            _bound(schema, models, settings)
+    webhook = schemas.get("WebhookRequest", {}).get("properties", {})
+    if webhook:
+        webhook["url"] |= {"format": "uri", "maxLength": 2048, "pattern": _RECEIVER}
+        _branch(webhook["events"], "array").update(minItems=1, items={"type": "string", "enum": list(EVENTS)})
+    _link(document)
+    return document
+
+
+def _operations(document: Schema) -> Iterator[Schema]:
+    for path in document.get("paths", {}).values():
+        yield from path.values()
+
+
+def _hoist(operation: Schema, schemas: Schema) -> None:
+    """A body's own definitions become the document's, so that one reference reaches them from everywhere."""
+    for media in operation.get("requestBody", {}).get("content", {}).values():
+        media["schema"] = _lifted(media.get("schema", {}), schemas)
+
+
+def _lifted(node: Any, schemas: Schema) -> Any:
+    """`node` with references where it had definitions, and named objects; those go into `schemas`."""
+    if isinstance(node, list):
+        return [_lifted(each, schemas) for each in node]
+    if not isinstance(node, dict):
+        return node
+    for name, definition in node.get("$defs", {}).items():
+        lifted = _lifted(definition, schemas)
+        if name not in schemas:  # a named object has put itself there
+            schemas[name] = lifted
+    found = {key: _lifted(value, schemas) for key, value in node.items() if key != "$defs"}
+    if isinstance(reference := found.get("$ref"), str):
+        found["$ref"] = reference.replace("#/$defs/", "#/components/schemas/")
+    if "properties" in found and isinstance(name := found.get("title"), str) and name.isidentifier():
+        schemas[name] = found
+        return {"$ref": f"#/components/schemas/{name}"}
+    return found
+
+
+def _header(schema: Schema) -> Schema:
+    # On the wire every header is a string; one that comes twice is a list to the framework alone.
+    found = _branch(schema, "string")
+    return found if found.get("type") == "string" else {"type": "string"}
+
+
+def _explain(answer: Schema, status: int) -> None:
+    kinds = [kind for kind in _tree(DarkroomError) if kind.status == status]
+    if status in (429, 503):
+        answer["headers"].update(_RETRY_AFTER)
+    content = answer.get("content", {}).get("application/json")
+    if content is None or not kinds:
+        return
+    content["examples"] = {
+        kind.code: {"value": {"error": _example(kind)}} for kind in sorted(kinds, key=lambda k: k.code)
+    }
+
+
+def _tree(kind: type[DarkroomError]) -> Iterator[type[DarkroomError]]:
+    for each in kind.__subclasses__():
+        if not issubclass(each, errors.GenerationError):
+            yield each
+            yield from _tree(each)
+
+
+def _example(kind: type[DarkroomError]) -> Schema:
+    first = (kind.__doc__ or kind.code.replace("_", " ").capitalize()).strip().splitlines()[0].rstrip(".")
+    return {
+        "code": kind.code,
+        "message": f"{first}.",
+        "type": kind.type,
+        "param": "width" if kind is errors.InvalidRequest else None,
+        "request_id": "req_4f1c0e0d8a2b4b6f9a3c5d7e",
+        "details": None,
+    }
+
+
+def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings) -> None:
+    """What a field may be on this server now. Where models differ, the widest of them; each model's own are in its entry."""
+    fields, limit = schema["properties"], settings.max_prompt_chars
+    fields["prompt"] |= {"minLength": 1, "maxLength": limit, "pattern": _SAYING}
+    _branch(fields["negative_prompt"], "string").update(maxLength=limit, pattern=_TEXT)
+    _branch(fields["seed"], "integer").update(minimum=0, maximum=MAX_SEED)
+    for name, low, high in (
+        ("output_quality", 1, 100),
+        ("output_compression", 0, 100),
+        ("partial_images", 0, 3),
+    ):
+        if name in fields:
+            _branch(fields[name], "integer").update(minimum=low, maximum=high)
+    if "lossless" in fields:
+        schema["not"] = {
+            "required": ["lossless", "output_format"],
+            "properties": {"lossless": {"const": True}, "output_format": {"const": "jpeg"}},
+        }
+    if "timeout_seconds" in fields:
+        _branch(fields["timeout_seconds"], "number").update(minimum=MIN_TIMEOUT_S, maximum=settings.job_ttl_s)
+    specs = [served.spec for served in models]
+    if not specs:
+        return
+    _branch(fields["model"], "string")["enum"] = [spec.name for spec in specs]
+    if "size" in fields:
+        _branch(fields["size"], "string")["pattern"] = _sizes(specs)
+    limits = {
+        side: {
+            "minimum": min(spec.min_size for spec in specs),
+            "maximum": max(spec.max_size for spec in specs),
+            "multipleOf": min(spec.size_multiple for spec in specs),
+        }
+        for side in ("width", "height")
+    }
+    images = max(max_images(spec, settings) for spec in specs)
+    limits |= {
+        "num_inference_steps": {"minimum": 1, "maximum": max(spec.max_steps for spec in specs)},
+        "num_images": {"minimum": 1, "maximum": images},
+        "n": {"minimum": 1, "maximum": images},
+    }
+    for name in limits.keys() & fields.keys():
+        _branch(fields[name], "integer").update(limits[name])
+    guidance = max(spec.max_guidance_scale for spec in specs)
+    _branch(fields["guidance_scale"], "number").update(minimum=0, maximum=guidance)
+
+
+def _sizes(specs: Sequence[ModelSpec]) -> str:
+    """The sizes that some model draws, as a pattern of `WIDTHxHEIGHT` or `auto`."""
+    sides = {
+        side
+        for spec in specs
+        for side in range(spec.min_size, spec.max_size + 1)
+        if not side % spec.size_multiple
+    }
+    side = "|".join(map(str, sorted(sides)))
+    return f"^(auto|({side})x({side}))$"
+
+
+def _branch(field: Schema, kind: str) -> Schema:
+    """The part of a field's schema for values of that type."""
+    for branch in field.get("anyOf", ()):
+        if branch.get("type") == kind:
+            found: Schema = branch
+            return found
+    return field
+
+
+def _link(document: Schema) -> None:
+    paths = document.get("paths", {})
+    links = {
+        operation["operationId"]: {
+            "operationId": operation["operationId"],
+            "parameters": {"job_id": "$response.body#/id"},
+        }
+        for path, operations in paths.items()
+        if path.startswith("/v1/jobs/{job_id}")
+        for operation in operations.values()
+    }
+    for status in ("200", "202"):
+        answer = paths.get("/v1/jobs", {}).get("post", {}).get("responses", {}).get(status)
+        if answer is not None:
+            answer["links"] = links

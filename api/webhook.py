@@ -1,0 +1,90 @@
+"""Where a client wants to be called: checked at the door, as far as that is possible without resolving a name.
+
+What a name resolves to is checked when it is called (`webhooks/caller.py`), for only then does it count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Final
+
+import httpx
+
+from api.normalise import Fault, invalid
+from api.schemas import WebhookRequest
+from contracts.addresses import Network, forbidden, literal, parse_networks
+from contracts.jobs import Webhook
+from contracts.webhooks import EVENTS
+
+MAX_URL_CHARS: Final = 2048
+
+# What systems take for an IPv4 address although it is not in plain notation: 127.1, 0177.0.0.1, 0x7f000001, 2130706433.
+_NUMERIC = re.compile(r"(?:.*\.)?(?:\d+|0x[0-9a-f]*)\.?\Z", re.IGNORECASE)
+
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
+
+
+def checked_webhook(given: WebhookRequest | None, allow_networks: str) -> Webhook | None:
+    """The webhook to be kept with the job, its URL in canonical form. Raises `InvalidRequest` with every fault."""
+    if given is None:
+        return None
+    events = tuple(dict.fromkeys(EVENTS if given.events is None else given.events))
+    faults = [*_event_faults(events)]
+    try:
+        url = httpx.URL(given.url) if _plain(given.url) else None
+    except (httpx.InvalidURL, ValueError):
+        url = None
+    if len(given.url) > MAX_URL_CHARS:
+        faults.append(("webhook.url", f"webhook.url must be at most {MAX_URL_CHARS} characters long."))
+    elif url is None:
+        faults.append(("webhook.url", "webhook.url must be a valid URL."))
+    else:
+        faults += [("webhook.url", f"webhook.url must {must}.") for must in _url_faults(url, allow_networks)][
+            :1
+        ]
+    if faults or url is None:
+        raise invalid(faults)
+    return Webhook(url=str(url), events=events)
+
+
+def _plain(text: str) -> bool:
+    # Parsers differ on what is not printable and on backslashes: none of it reaches one.
+    return text.isprintable() and "\\" not in text and " " not in text and len(text) <= MAX_URL_CHARS
+
+
+def _url_faults(url: httpx.URL, allow_networks: str) -> Iterable[str]:
+    allowed = _networks(allow_networks)
+    host = url.raw_host.decode("ascii").lower().rstrip(".")
+    address = literal(host)
+    if url.scheme not in ("https", "http") or (url.scheme == "http" and not allowed):
+        yield "begin with https://"
+    elif address is None and not (_HOST.match(host) and len(host) <= 253):
+        yield "name a host"
+    elif url.userinfo:
+        yield "hold no user name or password"
+    elif url.fragment:
+        yield "have no fragment"
+    elif url.port is not None and not 1 <= url.port <= 65_535:
+        yield "name a port from 1 to 65535"
+    elif address is None and _NUMERIC.match(host):
+        yield "name its host by name, or by address in plain notation"
+    elif (address is not None and forbidden(address, allowed)) or (not allowed and _is_localhost(host)):
+        yield "be reachable from the internet: this address is not"
+
+
+def _is_localhost(host: str) -> bool:
+    return host == "localhost" or host.endswith(".localhost")
+
+
+def _event_faults(events: Sequence[str]) -> Iterable[Fault]:
+    if not events:
+        yield "webhook.events", "webhook.events must name an event, or be left out for all."
+    elif set(events) - set(EVENTS):
+        yield "webhook.events", f"webhook.events must be of {', '.join(EVENTS)}."
+
+
+@cache
+def _networks(text: str) -> tuple[Network, ...]:
+    return parse_networks(text)

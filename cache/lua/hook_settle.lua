@@ -1,0 +1,21 @@
+-- Logs an attempt and what follows from it. ARGV: id, attempt, log entry, status, next_in_s. Answers whether it was
+-- applied: not where the attempt has been made in other hands.
+
+local id, attempt, status = ARGV[3], tonumber(ARGV[4]), ARGV[6]
+local key, log = P .. 'hook:' .. id, P .. 'hooklog:' .. id
+local now = redis.call('HMGET', key, 'status', 'attempt')
+if now[1] ~= 'pending' or tonumber(now[2]) + 1 ~= attempt then
+  return 0
+end
+redis.call('RPUSH', log, ARGV[5])
+redis.call('PEXPIRE', log, redis.call('PTTL', key))
+redis.call('HSET', key, 'status', status, 'attempt', attempt)
+redis.call('HDEL', key, 'until', 'next_at')
+if status == 'pending' then
+  local next_at = seconds(NOW + tonumber(ARGV[7]))
+  redis.call('HSET', key, 'next_at', next_at)
+  redis.call('ZADD', P .. 'hooks', next_at, id)
+else
+  redis.call('ZREM', P .. 'hooks', id)
+end
+return 1

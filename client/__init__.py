@@ -1,0 +1,48 @@
+"""A client of Darkroom's REST interface, sync and async. It needs httpx and pydantic, and nothing else of this repository.
+
+with Client("http://127.0.0.1:8000") as darkroom:
+    job = darkroom.generate("a red apple", seed=7)
+    png = darkroom.image(job.images[0])
+"""
+
+from client.aio import AsyncClient
+from client.errors import (
+    ApiError,
+    BadRequest,
+    ClientError,
+    ConnectionFailed,
+    Forbidden,
+    Gone,
+    JobFailed,
+    NotFound,
+    ServerError,
+    StillRunning,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+from client.models import Event, Image, Job, JobPage, Model
+from client.sync import Client
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "BadRequest",
+    "Client",
+    "ClientError",
+    "ConnectionFailed",
+    "Event",
+    "Forbidden",
+    "Gone",
+    "Image",
+    "Job",
+    "JobFailed",
+    "JobPage",
+    "Model",
+    "NotFound",
+    "ServerError",
+    "StillRunning",
+    "Throttled",
+    "Unauthorized",
+    "Unavailable",
+]

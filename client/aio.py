@@ -1,0 +1,190 @@
+"""The async client: the twin of `client/sync.py`, method by method."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import httpx
+
+from client import protocol
+from client.errors import ApiError, ClientError, ConnectionFailed, JobFailed, StillRunning
+from client.models import Event, Image, Job, JobPage, Model, ModelPage
+from client.protocol import WAIT_S, EventReader, Patience
+
+
+class AsyncClient:
+    """Talks to one server. Close it, or use it as a context manager. For one event loop.
+
+    `server` and `api_key` default to DARKROOM_SERVER and DARKROOM_API_KEY. Refusals that pass (429, 502 to 504) and lost
+    connections are tried again up to `retries` times, as late as `Retry-After` says; submits carry an `Idempotency-Key`.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        api_key: str | None = None,
+        retries: int = protocol.RETRIES,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.server = protocol.server_address(server)
+        self._retries = retries
+        self._http = httpx.AsyncClient(
+            base_url=self.server,
+            headers=protocol.USER_AGENT,
+            auth=protocol.Bearer(self.server, api_key),
+            timeout=protocol.TIMEOUT,
+            transport=transport,
+        )
+
+    async def submit(
+        self,
+        prompt: str,
+        *,
+        model: str | None = None,
+        negative_prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | Literal["random"] | None = None,
+        num_images: int | None = None,
+        webhook: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        wait_s: float = 0.0,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """A job, accepted: as it stands, or as it has ended within `wait_s` seconds. `extra` holds fields that this
+        client has no name for. Raises `ApiError`, `ConnectionFailed`."""
+        fields = {
+            "model": model,
+            "negative_prompt": negative_prompt,
+            "width": width,
+            "height": height,
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+            "num_images": num_images,
+            "webhook": webhook,
+            **(extra or {}),
+        }
+        headers = {
+            "Idempotency-Key": idempotency_key or protocol.new_idempotency_key(),
+            **protocol.prefer(wait_s),
+        }
+        response = await self._send(
+            "POST", "/v1/jobs", headers=headers, json=protocol.submission(prompt, fields)
+        )
+        return protocol.parsed(Job, response)
+
+    async def generate(self, prompt: str, *, timeout_s: float = 300.0, **fields: Any) -> Job:
+        """Submit and wait: the job, succeeded. `fields` as for `submit`. Raises `JobFailed`, and what `wait` does."""
+        job = await self.wait(await self.submit(prompt, wait_s=min(WAIT_S, timeout_s), **fields), timeout_s)
+        if job.status != "succeeded":
+            raise JobFailed(job)
+        return job
+
+    async def job(self, job_id: str, *, wait_s: float = 0.0) -> Job:
+        """The job as it stands, or once it has ended within `wait_s` seconds (the server's limit is 60)."""
+        response = await self._send("GET", f"/v1/jobs/{job_id}", headers=protocol.prefer(wait_s))
+        return protocol.parsed(Job, response)
+
+    async def wait(self, job: Job, timeout_s: float = 300.0) -> Job:
+        """The job, ended in whatever way; by long polls. Raises `StillRunning` after `timeout_s` seconds."""
+        until = asyncio.get_running_loop().time() + timeout_s
+        while not job.ended:
+            left_s = until - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                raise StillRunning(job)
+            job = await self.job(job.id, wait_s=max(1.0, min(WAIT_S, left_s)))
+        return job
+
+    async def events(self, job: Job) -> AsyncIterator[Event]:
+        """What becomes of the job, as it happens, to its end. A stream that breaks is resumed where it broke."""
+        if job.urls.events is None:
+            raise ClientError("This server tells no events.")
+        reader, patience = EventReader(), Patience(self._retries)
+        while True:
+            headers = {"Accept": "text/event-stream"}
+            if reader.last_id is not None:
+                headers["Last-Event-ID"] = reader.last_id
+            try:
+                async with self._http.stream("GET", job.urls.events, headers=headers) as response:
+                    if response.status_code == 204:
+                        return
+                    if response.is_error:
+                        await response.aread()
+                        protocol.refuse(response)
+                    async for line in response.aiter_lines():
+                        for event in reader.feed(line):
+                            patience = Patience(self._retries)
+                            yield event
+                            if protocol.final(event):
+                                return
+            except protocol.LOST as error:
+                if (pause_s := patience.after(None)) is None:
+                    raise self._lost(error) from None
+                await asyncio.sleep(pause_s)
+            except ApiError as error:
+                if error.status not in protocol.RETRY_STATUSES or (pause_s := patience.after(None)) is None:
+                    raise
+                await asyncio.sleep(max(pause_s, error.retry_after_s or 0.0))
+
+    async def cancel(self, job_id: str) -> Job:
+        """The job, canceled unless it had ended."""
+        return protocol.parsed(Job, await self._send("POST", f"/v1/jobs/{job_id}/cancel"))
+
+    async def jobs(self, *, limit: int = 20, after: str | None = None) -> JobPage:
+        """Your jobs, newest first, one page; `after` is the `next_cursor` of the page before."""
+        params = {"limit": str(limit), **({"after": after} if after else {})}
+        return protocol.parsed(JobPage, await self._send("GET", "/v1/jobs", params=params))
+
+    async def image(self, image: Image) -> bytes:
+        """The bytes of a finished picture."""
+        response = await self._send("GET", image.url, follow_redirects=True)
+        if response.is_error:
+            protocol.refuse(response)
+        return response.content
+
+    async def models(self) -> tuple[Model, ...]:
+        return protocol.parsed(ModelPage, await self._send("GET", "/v1/models")).data
+
+    async def ready(self) -> bool:
+        """Whether the server takes jobs, and a worker lives that runs them. Raises nothing, and tries once."""
+        try:
+            if (await self._http.get("/readyz")).status_code != 200:
+                return False
+            models = protocol.parsed(ModelPage, await self._http.get("/v1/models")).data
+        except (httpx.TransportError, ApiError):
+            return False
+        return any(model.live_workers for model in models)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _send(self, method: str, path: str, **rest: Any) -> httpx.Response:
+        patience = Patience(self._retries)
+        while True:
+            try:
+                response = await self._http.request(method, path, **rest)
+            except protocol.LOST as error:
+                if (pause_s := patience.after(None)) is None:
+                    raise self._lost(error) from None
+            else:
+                if (pause_s := patience.after(response)) is None:
+                    return response
+            await asyncio.sleep(pause_s)
+
+    def _lost(self, error: Exception) -> ConnectionFailed:
+        return ConnectionFailed(f"{self.server} does not answer: {error or type(error).__name__}")

@@ -1,0 +1,94 @@
+"""What the server answers, typed. Fields that a newer server adds are kept out of the way, not refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Image(Answer):
+    """A finished picture. `url` is relative to the server, or absolute."""
+
+    url: str
+    width: int
+    height: int
+    seed: int
+    content_type: str
+
+
+class Timings(Answer):
+    queued_ms: float
+    batch_ms: float
+    encode_ms: float
+    batch_size: int
+
+
+class JobError(Answer):
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class Urls(Answer):
+    self: str
+    cancel: str
+    events: str | None = None
+    webhook: str | None = None
+
+
+class Job(Answer):
+    """A job as it stood when it was read. Times are Unix seconds; what is not known (yet) is None."""
+
+    id: str
+    status: str
+    """queued, running, succeeded, failed, canceled or expired."""
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    queue_position: int | None = None
+    eta_seconds: float | None = None
+    cache: str
+    """hit, miss or joined."""
+    request: dict[str, Any]
+    images: tuple[Image, ...] = ()
+    timings: Timings | None = None
+    warnings: tuple[str, ...] = ()
+    error: JobError | None = None
+    urls: Urls
+
+    @property
+    def ended(self) -> bool:
+        return self.status not in ("queued", "running")
+
+
+class JobPage(Answer):
+    """One page of jobs, newest first; `next_cursor` is None on the last one."""
+
+    data: tuple[Job, ...]
+    next_cursor: str | None = None
+
+
+class Model(BaseModel):
+    """A served model; its limits and defaults are attributes too, as the server names them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str
+    live_workers: int = 0
+
+
+class Event(Answer):
+    """A server-sent event. `name` is snapshot, status, progress, output or what a newer server sends."""
+
+    name: str
+    data: Any
+    id: str | None = None
+
+
+class ModelPage(Answer):
+    data: tuple[Model, ...]

@@ -1,0 +1,212 @@
+"""Both clients against a running platform: the same calls, the same answers. And against servers that falter."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+import client as package
+from cli.services import process
+from cli.services.redis import RedisServer
+from client import AsyncClient, Client, ConnectionFailed, JobFailed, NotFound, StillRunning
+from client.errors import BadRequest, ClientError, Throttled
+from tests.integration.conftest import Stack, deployed
+
+
+class Sync:
+    """The async client, called as the sync one is, so that one suite holds both to the same."""
+
+    def __init__(self, *arguments: Any, **rest: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._client = AsyncClient(*arguments, **rest)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **rest: Any) -> Any:
+            found = method(*arguments, **rest)
+            if inspect.isasyncgen(found):
+                return iter(self._loop.run_until_complete(_all(found)))
+            return self._loop.run_until_complete(found)
+
+        return call
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._client.close())
+        self._loop.close()
+
+
+async def _all(events: Any) -> list[Any]:
+    return [event async for event in events]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("client")
+    redis = RedisServer(folder / "redis")
+    redis.start()
+    try:
+        with deployed(folder, redis, None, 1, DARKROOM_ENGINE="fake", DARKROOM_MODEL="fake") as running:
+            yield running
+    finally:
+        redis.stop()
+
+
+Opener = Callable[..., Any]
+
+
+@pytest.fixture(params=[Client, Sync], ids=["sync", "async"])
+def opened(request: pytest.FixtureRequest) -> Iterator[Opener]:
+    made = []
+
+    def start(url: str, **rest: Any) -> Any:
+        made.append(request.param(url, **rest))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+
+
+@pytest.mark.slow
+def test_the_way_of_a_job(stack: Stack, opened: Opener) -> None:
+    darkroom = opened(stack.url)
+    assert darkroom.ready()
+    job = darkroom.submit("slow=0.3", seed="random", num_images=2)
+    assert not job.ended
+    done = darkroom.wait(job)
+    assert (done.status, len(done.images)) == ("succeeded", 2)
+    assert darkroom.image(done.images[0]).startswith(b"\x89PNG")
+    assert darkroom.job(job.id) == done
+    page = darkroom.jobs(limit=1)
+    assert page.data[0].id == job.id
+    again = darkroom.generate("slow=0.3", seed=job.request["seed"], num_images=2)
+    assert again.cache == "hit"
+    assert {model.id for model in darkroom.models()} == {"fake"}
+
+
+@pytest.mark.slow
+def test_cancel_and_failure_and_time(stack: Stack, opened: Opener) -> None:
+    darkroom = opened(stack.url)
+    held = darkroom.submit("slow=30", seed="random")
+    with pytest.raises(StillRunning) as still:
+        darkroom.wait(held, timeout_s=0.2)
+    assert still.value.job.id == held.id
+    assert darkroom.cancel(held.id).status == "canceled"
+    with pytest.raises(JobFailed, match="failed") as failed:
+        darkroom.generate("fault:raise", seed="random")
+    assert failed.value.job.error is not None
+    with pytest.raises(NotFound) as unknown:
+        darkroom.job("job_nonsense")
+    assert (unknown.value.code, unknown.value.status) == ("job_not_found", 404)
+    with pytest.raises(BadRequest) as bad:
+        darkroom.submit("a", width=7)
+    assert (bad.value.param, bad.value.status) == ("width", 422)
+
+
+def test_nobody_there(opened: Opener) -> None:
+    darkroom = opened(f"http://127.0.0.1:{process.free_port()}", retries=0)
+    assert not darkroom.ready()
+    with pytest.raises(ConnectionFailed, match="does not answer"):
+        darkroom.submit("a")
+
+
+JOB = (
+    b'{"id": "job_1", "status": "%s", "created_at": 1.0, "cache": "miss", "request": {}, "new_field": 1, '
+    b'"urls": {"self": "/v1/jobs/job_1", "cancel": "/c", "events": "/events"}}'
+)
+
+
+@contextmanager
+def scripted(*answers: Any) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A server that gives these answers one after the other: (status, headers, body), or None to hang up."""
+    left, seen = list(answers), list[dict[str, str]]()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            seen.append({k.lower(): v for k, v in self.headers.items()})
+            found = left.pop(0)
+            if found is None:
+                self.close_connection = True
+                self.connection.close()
+                return
+            status, headers, body = found
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST  # noqa: N815 - the interface of http.server
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_what_passes_is_tried_again_under_one_idempotency_key(opened: Opener) -> None:
+    busy = (503, {"Retry-After": "0"}, b'{"error": {"code": "queue_full", "message": "full"}}')
+    with scripted(busy, None, (202, {}, JOB % b"queued")) as (url, seen):
+        assert opened(url).submit("a").id == "job_1"
+    assert len({headers["idempotency-key"] for headers in seen}) == 1
+    assert len(seen) == 3
+
+
+def test_patience_ends(opened: Opener) -> None:
+    busy = (429, {"Retry-After": "0"}, b'{"error": {"code": "rate_limited", "message": "slower"}}')
+    with scripted(busy, busy, busy) as (url, seen), pytest.raises(Throttled, match="slower"):
+        opened(url, retries=2).submit("a")
+    assert len(seen) == 3
+
+
+def test_a_stream_of_events_that_breaks_is_resumed_where_it_broke(opened: Opener) -> None:
+    first = (
+        b'event: snapshot\nid: 0\ndata: {"status": "queued"}\n\nevent: progress\nid: 1\ndata: {"step": 1}\n\n'
+    )
+    second = b'event: status\nid: 2\ndata: {"status": "succeeded"}\n\n'
+    stream = {"Content-Type": "text/event-stream"}
+    with scripted((202, {}, JOB % b"queued"), (200, stream, first), (200, stream, second)) as (url, seen):
+        darkroom = opened(url)
+        told = list(darkroom.events(darkroom.submit("a")))
+    assert [(event.name, event.id) for event in told] == [
+        ("snapshot", "0"),
+        ("progress", "1"),
+        ("status", "2"),
+    ]
+    assert "last-event-id" not in seen[1]
+    assert seen[2]["last-event-id"] == "1"
+
+
+def test_a_server_without_events_says_so(opened: Opener) -> None:
+    body = (JOB % b"queued").replace(b'"/events"', b"null")
+    with scripted((202, {}, body)) as (url, _):
+        darkroom = opened(url)
+        with pytest.raises(ClientError, match="no events"):
+            list(darkroom.events(darkroom.submit("a")))
+
+
+def test_the_twins_have_the_same_methods() -> None:
+    def signatures(kind: type) -> dict[str, list[str]]:
+        public = inspect.getmembers(kind, inspect.isfunction)
+        return {name: list(inspect.signature(f).parameters) for name, f in public if not name.startswith("_")}
+
+    assert signatures(Client) == signatures(AsyncClient)
+    assert all(hasattr(package, name) for name in package.__all__)

@@ -1,0 +1,111 @@
+"""`python -m webhooks`: delivers webhooks until SIGTERM or SIGINT. As many processes as you like."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+
+from prometheus_client import start_http_server
+
+from cache.stores import Stores, open_stores
+from contracts.addresses import parse_networks
+from contracts.clock import SystemClock
+from contracts.errors import SettingsError, StoreUnavailable
+from contracts.settings import WebhookSettings
+from contracts.webhooks import Call
+from telemetry import logs, metrics
+from webhooks.app import Enqueuer, consume, create_app
+from webhooks.caller import Caller
+from webhooks.deliver import Deliverer
+from webhooks.dispatch import Dispatcher
+from webhooks.schedule import Pacer
+
+log = logs.get_logger("webhooks")
+
+
+class Runtime:
+    """An event loop on a thread of its own, to which Celery's threads hand their calls. `start`, then `stop`."""
+
+    def __init__(self, settings: WebhookSettings) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="runtime", daemon=True)
+        self._stores: Stores = open_stores(settings)
+        self._caller = Caller(
+            parse_networks(settings.webhook_allow_networks),
+            settings.webhook_timeout_s,
+            settings.webhook_concurrency,
+        )
+        self._deliverer = Deliverer(
+            self._stores.webhooks,
+            self._caller,
+            SystemClock(),
+            Pacer(settings.webhook_per_receiver),
+            Pacer(max(1, settings.webhook_concurrency // 2)),
+            settings.webhook_timeout_s,
+            settings.retry_delays_s,
+            settings.public_url,
+        )
+        self.app = create_app(settings, self.run)
+        self._dispatching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+
+    def run(self, call: Call) -> None:
+        """One attempt, from any thread. What a store that is away leaves undone falls due again."""
+        try:
+            asyncio.run_coroutine_threadsafe(self._deliverer.run(call), self._loop).result()
+        except StoreUnavailable as error:
+            metrics.REPAIRED.labels("webhook").inc()
+            log.warning("webhook_put_off", job_id=call.job_id, code=error.code)
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _start(self) -> None:
+        dispatcher = Dispatcher(self._stores.webhooks, Enqueuer(self.app))
+        self._dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
+        self._dispatching.add_done_callback(_dispatcher_ended)
+
+    async def _stop(self) -> None:
+        if self._dispatching is not None:
+            self._dispatching.cancel()
+            await asyncio.gather(self._dispatching, return_exceptions=True)
+        self._caller.close()
+        await self._stores.close()
+
+
+def _dispatcher_ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        log.error("dispatcher_ended", error=type(task.exception()).__name__)
+
+
+def main() -> int:
+    try:
+        settings = WebhookSettings.from_env()
+    except SettingsError as error:
+        sys.stderr.write(f"darkroom webhooks: {error}\n")
+        return 2
+    logs.configure(settings, service="webhooks")
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port)
+    runtime = Runtime(settings)
+    runtime.start()
+    log.info("webhooks_ready")
+    try:
+        consume(runtime.app, settings)
+    except SystemExit as ended:
+        # Celery leaves this way, whatever it was that ended it.
+        log.info("consumer_ended", code=str(ended.code))
+    finally:
+        runtime.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

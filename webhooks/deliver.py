@@ -1,0 +1,123 @@
+"""One attempt at one webhook, from the granted duty to its entry in the log."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+from contracts.clock import Clock
+from contracts.ports import WebhookStore
+from contracts.webhooks import Attempt, Call, DeliveryStatus, Duty, webhook_id
+from telemetry import metrics
+from telemetry.logs import get_logger
+from webhooks import sign
+from webhooks.caller import Answer, Caller, CallFailed
+from webhooks.payload import payload
+from webhooks.schedule import Pacer, Verdict, after, retry_after_s
+
+MARGIN_S: Final = 15.0
+"""A lease outlasts the longest attempt by this much."""
+USER_AGENT: Final = "Darkroom-Webhooks/1"
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Deliverer:
+    """Makes attempts. All state is in the store; the pacer's is a matter of manners, and of this process alone."""
+
+    store: WebhookStore
+    caller: Caller
+    clock: Clock
+    receivers: Pacer
+    tenants: Pacer
+    """A tenant may own any number of receivers, all of them slow."""
+    timeout_s: float
+    delays_s: Sequence[float]
+    public_url: str | None = None
+    chance: Callable[[], float] = random.random
+
+    @property
+    def lease_s(self) -> float:
+        return self.timeout_s + MARGIN_S
+
+    async def run(self, call: Call) -> None:
+        """The attempt, if it is still to be made. Raises `StoreUnavailable`: then it falls due again by itself."""
+        duty = await self.store.begin(call, self.lease_s)
+        if duty is None:
+            metrics.WEBHOOKS.labels("repeated").inc()
+            return
+        receiver, tenant = httpx.URL(duty.webhook.url).netloc.decode("ascii"), duty.job.tenant
+        begun = self.clock.monotonic()
+        wait_s = self.receivers.enter(receiver, begun)
+        if wait_s is None and (wait_s := self.tenants.enter(tenant, begun)) is not None:
+            self.receivers.leave(receiver)
+        if wait_s is not None:
+            metrics.WEBHOOKS.labels("deferred").inc()
+            await self.store.defer(call, wait_s)
+            return
+        took_s = None
+        try:
+            answer = await self._attempt(duty)
+            took_s = self.clock.monotonic() - begun
+        finally:
+            self.receivers.leave(receiver, took_s)
+            self.tenants.leave(tenant, took_s)
+        await self._settle(duty, answer, took_s)
+
+    async def _attempt(self, duty: Duty) -> Answer | CallFailed | None:
+        """The receiver's answer, why there is none, or None: the receiver has gone before, and is not called."""
+        if await self.store.disabled(duty.job.tenant, duty.webhook.url):
+            return None
+        secrets = await self.store.secrets(duty.job.tenant)
+        body = payload(duty.job, self.public_url)
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": USER_AGENT,
+            **sign.headers(
+                [secret.value for secret in secrets], webhook_id(duty.job.id), int(self.clock.now()), body
+            ),
+        }
+        try:
+            return await self.caller.post(duty.webhook.url, headers, body)
+        except CallFailed as failed:
+            return failed
+
+    async def _settle(self, duty: Duty, answer: Answer | CallFailed | None, took_s: float) -> None:
+        now = self.clock.now()
+        age_s = now - duty.owed_at
+        status_code, error = None, None
+        if answer is None:
+            error, verdict = "receiver_gone", Verdict(DeliveryStatus.DISABLED)
+        elif isinstance(answer, CallFailed):
+            error = answer.code
+            verdict = self._after(duty, None, age_s, refused=answer.refused)
+        else:
+            status_code = answer.status_code
+            verdict = self._after(duty, status_code, age_s, retry_after_s=retry_after_s(answer.retry_after))
+            if verdict.status is DeliveryStatus.DISABLED:
+                await self.store.disable(duty.job.tenant, duty.webhook.url)
+        attempt = Attempt(
+            at=now - took_s, duration_ms=round(took_s * 1000, 1), status_code=status_code, error=error
+        )
+        await self.store.settle(duty.call, attempt, verdict.status, verdict.next_in_s)
+        outcome = "retry" if verdict.status is DeliveryStatus.PENDING else verdict.status.value
+        metrics.WEBHOOKS.labels(outcome).inc()
+        metrics.WEBHOOK_SECONDS.observe(took_s)
+        # Never the address: it may hold a token.
+        log.info(
+            "webhook_attempt",
+            job_id=duty.job.id,
+            attempt=duty.call.attempt,
+            outcome=outcome,
+            status_code=status_code,
+            error=error,
+        )
+
+    def _after(self, duty: Duty, status_code: int | None, age_s: float, **more: Any) -> Verdict:
+        attempt, chance = duty.call.attempt, self.chance()
+        return after(attempt, status_code, age_s=age_s, delays_s=self.delays_s, chance=chance, **more)

@@ -1,0 +1,32 @@
+"""What a receiver is told: the event, when it happened, and the job exactly as `GET /v1/jobs/{id}` shows it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from api.present import job_view
+from contracts.jobs import Job
+from contracts.webhooks import event_of
+
+
+def payload(job: Job, public_url: str | None) -> bytes:
+    """The body for an ended job: the same bytes at every attempt. Links are absolute where `public_url` is known."""
+    view: dict[str, Any] = job_view(job, None, None).model_dump(mode="json")
+    if public_url:
+        base = public_url.rstrip("/")
+        for image in view["images"]:
+            image["url"] = _absolute(base, image["url"])
+        view["urls"] = {name: _absolute(base, url) for name, url in view["urls"].items()}
+    at = datetime.fromtimestamp(job.finished_at or job.created_at, UTC)
+    event = {
+        "type": event_of(job.status),
+        "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "data": view,
+    }
+    return json.dumps(event, separators=(",", ":")).encode("ascii")
+
+
+def _absolute(base: str, url: str | None) -> str | None:
+    return base + url if url is not None and url.startswith("/") else url
