@@ -23,7 +23,7 @@ CHART: Final = ROOT / "helm" / "darkroom"
 BEGIN: Final = "<!-- values -->"
 END: Final = "<!-- /values -->"
 # The chart says where services are by Secrets: nothing of that belongs into a ConfigMap.
-BY_SECRET: Final = frozenset({"broker_url", "redis_url", "cache_redis_url"})
+BY_SECRET: Final = frozenset({"admin_key", "broker_url", "redis_url", "cache_redis_url"})
 
 
 def setting_schemas() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,7 +18,6 @@ from tests.helm.document import stale
 from tests.helm.tools import CRDS, HELM, ROOT, VENV
 
 every = pytest.mark.parametrize("file", COMBINATIONS, ids=lambda file: file.stem)
-OTHERS = re.compile(r"(\.io|\.com|\.sh)/v")
 KNOWN = {
     f"DARKROOM_{name.upper()}"
     for each in vars(settings).values()
@@ -47,10 +45,9 @@ def test_lint_is_strict(file: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@every
-def test_kubernetes_knows_every_field(file: Path, tmp_path: Path) -> None:
-    ours = [each for each in combination(file).objects if core(each)]
-    assert len(ours) > 5
+def test_kubernetes_knows_every_field(tmp_path: Path) -> None:
+    ours = [each for file in COMBINATIONS for each in combination(file).objects if core(each)]
+    assert len(ours) > 300
     path = tmp_path / "objects.yaml"
     path.write_text(yaml.safe_dump_all(ours))
     done = subprocess.run(
@@ -109,7 +106,8 @@ def test_every_variable_is_a_setting(file: Path) -> None:
         if name.startswith("DARKROOM_")
     }
     used |= set(rendered.one("ConfigMap", "-settings")["data"])
-    assert used - KNOWN == set()
+    # The command line of `helm test` takes its key from a variable of its own.
+    assert used - KNOWN - {"DARKROOM_API_KEY"} == set()
     assert "DARKROOM_BROKER_URL" in used
 
 

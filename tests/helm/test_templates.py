@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from contracts.tenancy import TOKEN_PATTERN
 from tests.helm.chart import CHART, RenderError, environment, render
 
 TURBO = "-worker-emoji-turbo"
@@ -31,6 +33,8 @@ def model(**values: Any) -> dict[str, Any]:
         ({"apii": {}}, "additional properties 'apii' not allowed"),
         ({"settings": {"job_ttl": 3}}, "additional properties 'job_ttl' not allowed"),
         ({"settings": {"job_ttl_s": -1}}, "exclusiveMinimum"),
+        ({"auth": {"adminKey": "secret"}}, "does not match pattern"),
+        ({"api": {"settings": {"admin_key": "x"}}}, "additional properties 'admin_key' not allowed"),
         ({"settings": {"redis_url": "redis://x"}}, "additional properties 'redis_url' not allowed"),
         (model(settings={"max_batch": 0}), "minimum: got 0, want 1"),
         (model(settings={"max_batches": 1}), "additional properties 'max_batches' not allowed"),
@@ -60,6 +64,32 @@ def test_what_cannot_work_is_refused_by_name(values: dict[str, Any], words: str)
     with pytest.raises(RenderError) as refused:
         render(values)
     assert words in str(refused.value)
+
+
+def test_a_key_is_needed_unless_everybody_is_served() -> None:
+    rendered = render()
+    token = rendered.one("Secret")["stringData"]["admin-key"]
+    assert re.fullmatch(TOKEN_PATTERN, token)
+    env = environment(pod(rendered, "-api"))
+    assert env["DARKROOM_ADMIN_KEY"]["secretKeyRef"] == {"name": "rel-darkroom-services", "key": "admin-key"}
+    assert env["DARKROOM_ALLOW_ANONYMOUS"] == "false"
+    assert "DARKROOM_ADMIN_KEY" not in environment(pod(rendered)), "the API's alone"
+    test = rendered.one("Pod", "-test-picture")["spec"]
+    assert environment(test)["DARKROOM_API_KEY"] == env["DARKROOM_ADMIN_KEY"]
+    theirs = render({"auth": {"existingSecret": {"name": "mine", "key": "k"}, "allowAnonymous": True}})
+    env = environment(pod(theirs, "-api"))
+    assert env["DARKROOM_ADMIN_KEY"]["secretKeyRef"] == {"name": "mine", "key": "k"}
+    assert env["DARKROOM_ALLOW_ANONYMOUS"] == "true"
+    assert "admin-key" not in theirs.one("Secret")["stringData"]
+
+
+def test_jobs_are_taken_for_models_that_scale_from_zero() -> None:
+    def setting(**scaling: Any) -> Any:
+        return environment(pod(render(model(autoscaling=scaling)), "-api")).get("DARKROOM_SCALE_FROM_ZERO")
+
+    assert setting(enabled=True, minReplicas=0) == "true"
+    assert setting(enabled=True, minReplicas=1) is None
+    assert setting(enabled=False, minReplicas=0) is None
 
 
 # api ------------------------------------------------------------------------------------------------------------------

@@ -65,6 +65,15 @@ Takes (dict "root" . "service" "rabbitmq"). */}}
 {{- end -}}
 {{- end -}}
 
+{{/* Where the first API key is. */}}
+{{- define "darkroom.adminKeyRef" -}}
+{{- $auth := .Values.auth -}}
+{{- if and $auth.existingSecret.name $auth.adminKey -}}
+{{- fail "auth: either adminKey or existingSecret, not both." -}}
+{{- end -}}
+{name: {{ $auth.existingSecret.name | default (include "darkroom.secretName" .) }}, key: {{ if $auth.existingSecret.name }}{{ $auth.existingSecret.key }}{{ else }}admin-key{{ end }}}
+{{- end -}}
+
 {{/* Environment of a process. Takes (dict "root" . "settings" {...} "extra" [...]). */}}
 {{- define "darkroom.env" -}}
 {{- $root := .root -}}
