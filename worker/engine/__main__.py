@@ -16,7 +16,11 @@ from contracts.errors import OutOfMemory
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs
+<<<<<<< HEAD
 from worker.engine.occupancy import device_memory
+=======
+from worker.engine.outgrown import watch
+>>>>>>> 6d9d3ca (Worker: liveness and readiness follow progress; a memory limit for its engine; children end with their supervisor)
 from worker.engine.wire import Done, Failed, Ready, Unloadable
 from worker.naming import model_name
 
@@ -86,6 +90,8 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     settings = WorkerSettings.from_env()
     logs.configure(settings, service="engine")
+    if settings.engine_memory_bytes is not None:
+        watch(settings.engine_memory_bytes)
     serve(Connection(socket), settings)
 
 
