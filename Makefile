@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-ROWS ?= 1-39,126
+ROWS ?= 1-39,110,126
 ROUNDS ?= 3
 JOBS ?= 200
 BIN := $(VENV)/bin

@@ -107,7 +107,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", default="1-39,126", help="numbers and ranges: 1-12,23")
+    parser.add_argument("--rows", default="1-39,110,126", help="numbers and ranges: 1-12,23")
     parser.add_argument("--rounds", type=int, default=5, help="seeds of each row")
     parser.add_argument(
         "--jobs", type=int, default=USUAL_JOBS, help="jobs of a round, in rows without a number of their own"
