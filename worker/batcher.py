@@ -204,17 +204,12 @@ class Batcher:
         try:
             while (chosen := self._next(loop)) is not None:
                 batch, images = chosen
-<<<<<<< HEAD
                 with _traced(batch, images) as span:
                     answer = self._host.run(batch)
                     if isinstance(answer, Failed):
                         span.fail(answer.failure.value)
-                outcomes = self._digest(images, answer, span.traceparent)
-=======
-                answer = self._host.run(batch)
                 self._moved_at = self._clock.monotonic()
-                outcomes = self._digest(images, answer)
->>>>>>> 6d9d3ca (Worker: liveness and readiness follow progress; a memory limit for its engine; children end with their supervisor)
+                outcomes = self._digest(images, answer, span.traceparent)
                 loop.call_soon_threadsafe(self._tell, images, outcomes)
                 if isinstance(answer, Failed) and answer.failure is Failure.CRASH and not self._draining:
                     self._restart(batch.key.model)

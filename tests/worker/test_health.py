@@ -1,13 +1,11 @@
-"""The worker's own HTTP, and the memory limit of its engine."""
+"""What tells a worker that works from one that only exists, and the memory limit of its engine."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from contracts.clock import ManualClock
@@ -16,35 +14,8 @@ from contracts.settings import WorkerSettings
 from worker.batcher import Batcher, Turn
 from worker.engine.host import EngineHost
 from worker.engine.outgrown import OUTGROWN
-from worker.health import HealthServer
 
 ROOT = Path(__file__).parents[2]
-
-
-class Patient:
-    alive: str | None = None
-    ready: str | None = "The model is loading."
-
-
-@pytest.fixture
-def health() -> Iterator[tuple[HealthServer, Patient]]:
-    patient = Patient()
-    server = HealthServer(0, lambda: patient.alive, lambda: patient.ready)
-    server.start()
-    yield server, patient
-    server.stop()
-
-
-def test_alive_and_ready_are_asked_each_time(health: tuple[HealthServer, Patient]) -> None:
-    server, patient = health
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}") as http:
-        assert http.get("/healthz").status_code == 200
-        assert (http.get("/readyz").status_code, http.get("/readyz").text) == (503, "The model is loading.\n")
-        patient.ready, patient.alive = None, "No pass has ended for 900 s."
-        assert http.get("/readyz").status_code == 200
-        assert "900 s" in http.get("/healthz").text
-        assert "darkroom_worker_jobs" in http.get("/metrics").text
-        assert http.get("/elsewhere").status_code == 404
 
 
 @pytest.mark.anyio

@@ -16,11 +16,8 @@ from contracts.errors import OutOfMemory
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs
-<<<<<<< HEAD
 from worker.engine.occupancy import device_memory
-=======
 from worker.engine.outgrown import watch
->>>>>>> 6d9d3ca (Worker: liveness and readiness follow progress; a memory limit for its engine; children end with their supervisor)
 from worker.engine.wire import Done, Failed, Ready, Unloadable
 from worker.naming import model_name
 
