@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -121,6 +122,8 @@ def main() -> int:
         "--report", action="store_true", help="write the report of what has been played, and no more"
     )
     args = parser.parse_args()
+    # Ended as by Ctrl-C, also in the background: what has been played is kept, and nothing is left running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     campaign = Campaign(args.log.absolute())
     try:
         for row in [] if args.report else selected(args.rows):
