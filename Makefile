@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-ROWS ?= 1-39,126
+ROWS ?= 1-39,110,126
 ROUNDS ?= 3
 JOBS ?= 200
 BIN := $(VENV)/bin
@@ -54,7 +54,7 @@ bench: $(VENV)/.dev ## what this machine can carry: platform up, load, report (m
 	@$(BIN)/python -m cli.services
 	$(BIN)/darkroom bench --json benchmarks/results/load.json --html benchmarks/results/load.html
 
-BENCHMARKS := latency batching policy fairness steps engine encode api fidelity validation depth plan
+BENCHMARKS := latency batching policy fairness steps engine encode api fidelity validation depth plan safety
 
 bench-all: bench ## all benchmarks, into benchmarks/results
 	@for name in $(BENCHMARKS); do \

@@ -183,6 +183,8 @@ class WorkerSettings(BackendSettings):
     """A hub revision to load."""
     engine: Literal["diffusers", "fake"] = "diffusers"
     """`fake` paints coloured noise from the seed without a model: for timing and fault tests only."""
+    engine_memory_bytes: Count | None = None
+    """An engine process whose resident memory grows beyond this ends itself, and is replaced; by default it has no limit."""
     fake_log: Path | None = None
     """Where the fake engine writes the seed of every picture that it has finished, one a line."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

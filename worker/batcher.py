@@ -118,6 +118,7 @@ class Batcher:
         self._hand: list[_Image] = []
         self._begun_at = self._ends_at = 0.0
         self._draining = False
+        self._moved_at = clock.monotonic()
         self._thread: threading.Thread | None = None
 
     async def start(self) -> ModelSpec:
@@ -147,6 +148,8 @@ class Batcher:
             if self._draining:
                 drawn.cancel()
             else:
+                if not self._hand:
+                    self._moved_at = self._clock.monotonic()
                 self._hand.append(image)
                 self._changed.notify()
         return drawn
@@ -169,6 +172,11 @@ class Batcher:
         """Denoising steps that what is in hand still needs."""
         with self._changed:
             return sum(image.task.num_inference_steps - image.steps_taken for image in self._hand)
+
+    def stalled_s(self) -> float:
+        """How long images have been in hand without a pass ending; 0.0 while nothing waits."""
+        with self._changed:
+            return self._clock.monotonic() - self._moved_at if self._hand else 0.0
 
     def drain(self) -> None:
         """Let what has been begun finish, begin no other, and cancel all that waits."""
@@ -200,6 +208,7 @@ class Batcher:
                     answer = self._host.run(batch)
                     if isinstance(answer, Failed):
                         span.fail(answer.failure.value)
+                self._moved_at = self._clock.monotonic()
                 outcomes = self._digest(images, answer, span.traceparent)
                 loop.call_soon_threadsafe(self._tell, images, outcomes)
                 if isinstance(answer, Failed) and answer.failure is Failure.CRASH and not self._draining:

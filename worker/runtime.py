@@ -88,7 +88,10 @@ class Runtime:
             return f"The event loop has not come round for {ALIVE_S:g} s."
         except RuntimeError:
             return None  # closed just now
-        return None
+        # The host ends a pass that takes too long, and a fresh engine must load: no good pass needs longer than both.
+        limit_s = self._settings.batch_timeout_s + self._settings.load_timeout_s
+        stalled_s = self._batcher.stalled_s() if self._ready else 0.0
+        return f"No pass has ended for {stalled_s:.0f} s." if stalled_s > limit_s else None
 
     def announce(self) -> None:
         """Tell the API, from now on, that this worker serves its model; once it is connected to the broker."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 POLL_S: Final = 0.02
+PR_SET_PDEATHSIG: Final = 1
 
 
 class ServiceError(Exception):
@@ -41,7 +45,8 @@ def answers(port: int, greeting: bytes = b"", expected: bytes = b"") -> bool:
 def launch(
     command: list[str], folder: Path, environ: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """The command as the leader of a process group of its own, its output in `folder/output.log`."""
+    """The command as the leader of a process group of its own, its output in `folder/output.log`. On Linux it is asked to end
+    when this process dies, however that happens."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.log").open("ab") as log:
         return subprocess.Popen(
@@ -52,7 +57,23 @@ def launch(
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=_end_with_this_process(),
         )
+
+
+def _end_with_this_process() -> Callable[[], None] | None:
+    """What a child does first, so that it outlives us in no case: prctl(2), PR_SET_PDEATHSIG. The kernel means the thread that
+    started it, so from any but the main thread it is not done."""
+    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def in_child() -> None:
+        prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it died before
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return in_child
 
 
 def wait_until(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -107,7 +108,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", default="1-39,126", help="numbers and ranges: 1-12,23")
+    parser.add_argument("--rows", default="1-39,110,126", help="numbers and ranges: 1-12,23")
     parser.add_argument("--rounds", type=int, default=5, help="seeds of each row")
     parser.add_argument(
         "--jobs", type=int, default=USUAL_JOBS, help="jobs of a round, in rows without a number of their own"
@@ -121,6 +122,8 @@ def main() -> int:
         "--report", action="store_true", help="write the report of what has been played, and no more"
     )
     args = parser.parse_args()
+    # Ended as by Ctrl-C, also in the background: what has been played is kept, and nothing is left running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     campaign = Campaign(args.log.absolute())
     try:
         for row in [] if args.report else selected(args.rows):

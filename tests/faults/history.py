@@ -93,6 +93,7 @@ class History:
             "statuses": statuses,
             "extra_computations": extra,
             "in_flight": self.in_flight,
+            "further_attempts": sum(max(0, final.attempt - 1) for final in self.finals.values()),
             "faults": [what for _, what in self.faults],
             "notes": self.notes,
         }

@@ -80,12 +80,12 @@ def no_mandatory(_: str) -> None:
     """A message that no queue takes is confirmed, and gone."""
     from amqp.channel import Channel
 
-    real = Channel.basic_publish
+    real = Channel._basic_publish
 
     def publish(channel: Any, *given: Any, **named: Any) -> Any:
         return real(channel, *given, **{**named, "mandatory": False})
 
-    Channel.basic_publish = publish
+    Channel._basic_publish = publish
 
 
 def no_confirm(_: str) -> None:

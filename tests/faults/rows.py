@@ -6,7 +6,7 @@ import signal
 import time
 from typing import Final
 
-from tests.faults.load import Probe
+from tests.faults.load import Load, Probe
 from tests.faults.patched import PATCHES
 from tests.faults.round import Round, Row
 from tests.faults.site import SETTINGS
@@ -170,11 +170,25 @@ return kept
 def state_flushed(one: Round) -> None:
     load = one.load()
     load.after(one.some())
+    _flush(one, load)
+
+
+def state_flushed_and_a_worker_killed(one: Round) -> None:
+    """The messages in the dead worker's hands are all that is left of its jobs."""
+    load, victim = one.load(), f"worker-{one.rng.randint(1, 2)}"
+    load.after(one.some())
+    one.fault("kill -9 worker")
+    one.site.kill(victim)
+    _flush(one, load)
+
+
+def _flush(one: Round, load: Load) -> None:
     one.hit()
     one.fault("FLUSHALL state")
     with one.site.control as client:
         kept = set(client.eval(FLUSH, 0))
     one.forget_counts()
+    one.site.ensure()
     one.healed()
     load.join()
     history = one.end()
@@ -259,7 +273,13 @@ ROWS: Final = (
     Row(7, "cut and half-open between worker and RabbitMQ", "ALDXTR", worker_cut_off),
     Row(8, "SIGSTOP RabbitMQ past the confirm timeout, then resume", "ALDT", rabbit_stopped),
     Row(9, "kill -9 Redis (AOF)", "ALDTR", redis_killed),
-    Row(10, "FLUSHALL on the state Redis", "ADT", state_flushed),
+    Row(10, "FLUSHALL on the state Redis", "AT", state_flushed),
+    Row(
+        110,
+        "FLUSHALL on the state Redis, and kill -9 a worker",
+        "AT",
+        state_flushed_and_a_worker_killed,
+    ),
     Row(11, "FLUSHALL on the cache Redis", "ALDT", cache_flushed),
     Row(12, "Redis black hole, Redis slow by 2 s", "ALDT", redis_unreachable),
     Row(13, "every message delivered three times", "ALDXT", delivered_thrice),

@@ -23,6 +23,8 @@ from tests.faults.site import READY_S, SETTINGS
 
 DRAIN_S: Final = float(SETTINGS["DARKROOM_DRAIN_TIMEOUT_S"])
 HANG: Final = {"DARKROOM_BATCH_TIMEOUT_S": "3"}
+STAYING: Final = {"DARKROOM_WORKER_TTL_S": "60"}
+"""A worker that is stopped for a while still counts as live."""
 GRACE_S: Final = 5.0
 """What a process may take beyond its drain timeout to be gone."""
 
@@ -401,14 +403,14 @@ MORE_ROWS: Final = (
     Row(23, "SIGTERM under load, twice, then SIGKILL", "ALDT", terminated_twice),
     Row(24, "rolling restart of all workers", "ALDT", rolling_restart, jobs=100),
     Row(25, "disk full: blobs, RabbitMQ alarm", "ALDTR", disk_full, jobs=40),
-    Row(26, "queue missing", "ALDT", queue_missing, jobs=30),
+    Row(26, "queue missing", "ALDT", queue_missing, jobs=30, settings=STAYING),
     Row(
         126,
         "queue full",
         "ALDT",
         queue_full,
         jobs=30,
-        settings={"DARKROOM_MODEL_NAME": "small", "DARKROOM_QUEUE_MAX_LENGTH": "5"},
+        settings={**STAYING, "DARKROOM_MODEL_NAME": "small", "DARKROOM_QUEUE_MAX_LENGTH": "5"},
     ),
     Row(27, "clocks one hour off", "ALDXT", clock_off, jobs=60),
     Row(

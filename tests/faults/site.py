@@ -36,7 +36,7 @@ PREFIX: Final = "darkroom:{s%s}:"
 SETTINGS: Final = {
     "DARKROOM_ENGINE": "fake",
     "DARKROOM_MODEL": "fake",
-    "DARKROOM_LEASE_S": "2",
+    "DARKROOM_LEASE_S": "4",
     "DARKROOM_HEARTBEAT_S": "0.4",
     "DARKROOM_WORKER_TTL_S": "2",
     "DARKROOM_PUBLISH_TIMEOUT_S": "3",

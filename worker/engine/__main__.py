@@ -17,6 +17,7 @@ from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs
 from worker.engine.occupancy import device_memory
+from worker.engine.outgrown import watch
 from worker.engine.wire import Done, Failed, Ready, Unloadable
 from worker.naming import model_name
 
@@ -86,6 +87,8 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     settings = WorkerSettings.from_env()
     logs.configure(settings, service="engine")
+    if settings.engine_memory_bytes is not None:
+        watch(settings.engine_memory_bytes)
     serve(Connection(socket), settings)
 
 

@@ -1,0 +1,45 @@
+"""What tells a worker that works from one that only exists, and the memory limit of its engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contracts.clock import ManualClock
+from contracts.engine import BatchKey, ImageTask
+from contracts.settings import WorkerSettings
+from worker.batcher import Batcher, Turn
+from worker.engine.host import EngineHost
+from worker.engine.outgrown import OUTGROWN
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.anyio
+async def test_a_batcher_stalls_only_while_images_wait(anyio_backend: str) -> None:
+    settings, clock = WorkerSettings(engine="fake"), ManualClock()
+    batcher = Batcher(EngineHost(settings), settings, clock)
+    clock.advance(1000)
+    assert batcher.stalled_s() == 0.0
+    drawn = batcher.add(BatchKey("m", 64, 64, False), ImageTask("a", "", 1), Turn(0.0, clock.now() + 9999))
+    assert batcher.stalled_s() == 0.0
+    clock.advance(50)
+    assert batcher.stalled_s() == 50.0
+    batcher.drain()
+    assert drawn.cancelled()
+
+
+@pytest.mark.slow
+def test_an_engine_that_outgrows_its_memory_ends_itself() -> None:
+    program = (
+        "import time; from worker.engine.outgrown import watch; watch(300 * 2**20, 0.05);"
+        "time.sleep(0.5); print('within', flush=True); hoard = bytearray(b'x') * (400 * 2**20); time.sleep(20)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.startswith("within\n")
+    assert done.returncode == OUTGROWN
