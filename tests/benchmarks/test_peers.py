@@ -69,9 +69,9 @@ def test_latency_counts_from_when_a_request_was_due(stub: ThreadingHTTPServer) -
 
 def test_saturation_counts_only_pictures(stub: ThreadingHTTPServer) -> None:
     server = Server("stub", stub.server_address[1], loads.posting("/draw"))
-    rate, failed = loads.saturate(server, 2, 0.2)
-    assert rate > 0
-    assert failed > 0
+    taken = loads.saturate(server, 2, 0.2)
+    assert 0 < taken.rate <= taken.drawn / 0.2
+    assert taken.failed == pytest.approx(taken.drawn / 3, abs=2)
 
 
 def test_a_server_that_is_not_there_is_a_failure_not_a_crash(stub: ThreadingHTTPServer) -> None:
