@@ -88,7 +88,7 @@ class Comparison:
         with self._serving(PLATFORM, 0) as server:
             self._reference = picture(server)
             loads.saturate(server, CLIENTS, self._seconds / 4)
-            self.capacity, _ = loads.saturate(server, CLIENTS, self._seconds)
+            self.capacity = loads.saturate(server, CLIENTS, self._seconds).rate
 
     def choose_windows(self) -> None:
         """For each peer the window with the lowest p99 among those within 3 % of its best throughput."""
@@ -123,19 +123,18 @@ class Comparison:
                     raise Unanswered("its pictures are not the platform's")
                 loads.saturate(server, CLIENTS, seconds / 4)
                 before = servers.cpu_s()
-                rate, failed = loads.saturate(server, CLIENTS, seconds)
+                full = loads.saturate(server, CLIENTS, seconds)
                 after = servers.cpu_s()
-                if rate == 0:
-                    raise Unanswered("it drew nothing")
-                # The clients ask for a fifth longer than is counted.
+                if not full.rate:
+                    raise Unanswered("it drew nothing in time")
                 drawing_ms, rest_ms = (
-                    1000 * (b - a) / (1.2 * seconds * rate) for a, b in zip(before, after, strict=True)
+                    1000 * (b - a) / full.drawn for a, b in zip(before, after, strict=True)
                 )
                 offered = {
                     share: loads.offer(server, list(loads.arrivals(share * self.capacity, seconds, number)))
                     for share in shares
                 }
-                return Sample(rate, failed, drawing_ms, rest_ms, offered)
+                return Sample(full.rate, full.failed, drawing_ms, rest_ms, offered)
         except (NotInstalled, ServiceError, Unanswered) as error:
             if name in (PLATFORM, AGAIN):
                 raise

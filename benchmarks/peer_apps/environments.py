@@ -22,11 +22,10 @@ MODEL: Final = (
     "tokenizers",
     "safetensors",
     "numpy",
-    "opencv-python-headless",
 )
 """What draws and encodes: of the same version everywhere. All else is the peer's own choice."""
 
-ENGINE: Final = ("prometheus-client", "pydantic", "structlog")
+ENGINE: Final = ("isal", "prometheus-client", "psutil", "pydantic", "structlog")
 """What our engine imports besides."""
 
 PEERS: Final = {

@@ -107,8 +107,17 @@ class Latencies:
         return 1000 * statistics.median(self.answered_s or (TIMEOUT_S,))
 
 
-def saturate(server: Server, clients: int, seconds: float) -> tuple[float, int]:
-    """Pictures per second with `clients` that each hold one request, after a fifth of the time to fill up; and failures."""
+@dataclass(frozen=True, slots=True)
+class Saturation:
+    """Pictures per second in the time that counts; and of the whole phase, how many came and how many did not."""
+
+    rate: float
+    drawn: int
+    failed: int
+
+
+def saturate(server: Server, clients: int, seconds: float) -> Saturation:
+    """`clients` that each hold one request, for `seconds` that count, after a fifth of that to fill up."""
     until = time.perf_counter() + 1.2 * seconds
     since = until - seconds
     ended: list[float] = []
@@ -129,7 +138,8 @@ def saturate(server: Server, clients: int, seconds: float) -> tuple[float, int]:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(since <= at <= until for at in ended) / seconds, len(failed)
+    rate = sum(since <= at <= until for at in ended) / seconds
+    return Saturation(rate, len(ended), len(failed))
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> Iterator[float]:

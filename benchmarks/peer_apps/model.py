@@ -1,35 +1,38 @@
-"""What every peer serves: the embedded model in one step through diffusers, and its pictures as PNG.
+"""What every peer serves: the platform's own engine and encoder, on the embedded model in one step.
 
 Runs in the peers' environments.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import cv2
 import numpy as np
-import torch
-from diffusers import StableDiffusionPipeline
 
 from benchmarks.peer_apps.options import CORE, MAX_BATCH, SIDE
+from contracts.engine import BatchKey, ImageTask, Pass, Pixels
+from contracts.settings import WorkerSettings
+from worker.engine.diffusers import DiffusersEngine
+from worker.png import png as written
+
+NAME: Final = "emoji-turbo"
+_KEY: Final = BatchKey(NAME, SIDE, SIDE, guided=False)
 
 
 class Model:
-    """The loaded pipeline, warm, on the core of `PEER_CORE`. Made in the process that draws, and used by one thread of it."""
+    """The loaded engine, warm, on the core of `PEER_CORE`. Made in the process that draws, and used by one thread of it."""
 
     def __init__(self) -> None:
-        torch.set_num_threads(1)
-        cv2.setNumThreads(1)
-        folder = Path(__file__).parents[2] / "models" / "emoji-turbo"
-        self._pipeline: Any = StableDiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
+        folder = Path(__file__).parents[2] / "models" / NAME
+        self._engine = DiffusersEngine(
+            WorkerSettings(model=str(folder), device="cpu", max_batch=MAX_BATCH), NAME
         )
-        self._pipeline.set_progress_bar_config(disable=True)
-        for size in (MAX_BATCH, 1):
-            self.draw(["warm up"] * size, [0] * size)
+        self._numbers = itertools.count()
+        self._engine.load()
+        self.draw(["warm up"] * MAX_BATCH, [0] * MAX_BATCH)
         pin()
 
     def draw(self, prompts: list[str], seeds: list[int]) -> list[bytes]:
@@ -38,27 +41,20 @@ class Model:
 
     def pixels(self, prompts: list[str], seeds: list[int]) -> list[bytes]:
         """One batch as RGB of 64 x 64, row by row."""
-        with torch.inference_mode():
-            images: torch.Tensor = self._pipeline(
-                prompt=prompts,
-                width=SIDE,
-                height=SIDE,
-                num_inference_steps=1,
-                guidance_scale=0.0,
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-                output_type="pt",
-            ).images
-            rgb = images.float().mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        return [each.tobytes() for each in rgb.numpy()]
+        tasks = {
+            next(self._numbers): ImageTask(prompt, "", seed, num_inference_steps=1, guidance_scale=0.0)
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        }
+        drawn = self._engine.advance(Pass(_KEY, tuple(tasks), tasks))
+        pictures = [each.rgb for each in drawn if isinstance(each, Pixels)]
+        if len(pictures) != len(tasks):
+            raise RuntimeError("The engine drew no picture.")
+        return pictures
 
 
 def png(rgb: bytes) -> bytes:
-    """RGB of 64 x 64 as a PNG file, by the encoder and at the level that the platform's worker has."""
-    pixels = cv2.cvtColor(np.frombuffer(rgb, np.uint8).reshape(SIDE, SIDE, 3), cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not done:
-        raise ValueError("OpenCV cannot write PNG.")
-    return data.tobytes()
+    """RGB of 64 x 64 as a PNG file, by the encoder of the platform's worker."""
+    return written(np.frombuffer(rgb, np.uint8).reshape(SIDE, SIDE, 3))
 
 
 def pin() -> None:

@@ -1,0 +1,136 @@
+"""The comparison with other servers: its load, its arithmetic, and that every peer is wholly there."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import peers
+from benchmarks.peer_apps import environments, loads, servers
+from benchmarks.peer_apps.loads import Latencies, Server
+
+ROOT = Path(__file__).parents[2]
+PICTURE = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+
+
+@pytest.fixture
+def stub() -> Iterator[ThreadingHTTPServer]:
+    """A server that answers every fourth request with 503, and all others with a picture."""
+    count = itertools.count(1)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            full = next(count) % 4 == 0
+            body = b"full" if full else PICTURE
+            self.send_response(503 if full else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+    with Quiet(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_open_load_counts_what_was_refused_and_loses_nothing(stub: ThreadingHTTPServer) -> None:
+    server = Server("stub", stub.server_address[1], loads.posting("/draw"))
+    taken = loads.offer(server, [number / 1000 for number in range(40)])
+    assert (len(taken.answered_s), taken.failed) == (30, 10)
+    assert all(0 < each < loads.TIMEOUT_S for each in taken.answered_s)
+
+
+def test_latency_counts_from_when_a_request_was_due(stub: ThreadingHTTPServer) -> None:
+    server = Server("stub", stub.server_address[1], loads.posting("/draw"))
+    # Due half a second before the load began: a client that is late must not flatter the server.
+    taken = loads.offer(server, [-0.5])
+    assert taken.answered_s[0] >= 0.5
+
+
+def test_saturation_counts_only_pictures(stub: ThreadingHTTPServer) -> None:
+    server = Server("stub", stub.server_address[1], loads.posting("/draw"))
+    taken = loads.saturate(server, 2, 0.2)
+    assert 0 < taken.rate <= taken.drawn / 0.2
+    assert taken.failed == pytest.approx(taken.drawn / 3, abs=2)
+
+
+def test_a_server_that_is_not_there_is_a_failure_not_a_crash(stub: ThreadingHTTPServer) -> None:
+    taken = loads.offer(Server("none", 1, loads.posting("/draw")), [0.0])
+    assert taken == Latencies((), 1)
+
+
+def test_arrivals_are_the_same_for_all_and_of_the_rate_that_was_asked_for() -> None:
+    times = list(loads.arrivals(50, 100, seed=3))
+    assert times == list(loads.arrivals(50, 100, seed=3)) != list(loads.arrivals(50, 100, seed=4))
+    assert times == sorted(times)
+    assert times[-1] < 100
+    assert len(times) / 100 == pytest.approx(50, rel=0.05)
+
+
+def test_failures_count_as_the_slowest() -> None:
+    taken = Latencies(tuple(number / 100 for number in range(97)), failed=3)
+    assert taken.quantile_ms(0.5) == pytest.approx(500)
+    assert taken.quantile_ms(0.99) == 1000 * loads.TIMEOUT_S
+    assert taken.within(0.48) == pytest.approx(0.49)
+
+
+def sample(rate: float, latency_s: float) -> peers.Sample:
+    offered = dict.fromkeys(peers.SHARES, Latencies((latency_s,) * 10, 0))
+    return peers.Sample(rate, 0, 20.0, 5.0, offered)
+
+
+def test_the_best_peer_is_chosen_for_each_figure_apart(tmp_path: Path) -> None:
+    comparison = peers.Comparison(["mosec", "ray"], 1.0, tmp_path)
+    comparison.capacity = 40.0
+    comparison.samples = {
+        peers.PLATFORM: [sample(42, 0.2), sample(38, 0.2)],
+        peers.AGAIN: [sample(38, 0.2), sample(42, 0.2)],
+        "mosec": [sample(40, 0.4), sample(40, 0.4)],
+        "ray": [sample(20, 0.25), sample(20, 0.25)],
+    }
+    figures = peers.figures_of(comparison)
+    assert figures["throughput_over_best_peer"] == pytest.approx(1.0)
+    assert figures["throughput_over_ray"] == pytest.approx(2.0)
+    assert figures["p99_over_best_peer"] == pytest.approx(0.8)
+    assert figures["p99_over_mosec"] == pytest.approx(0.5)
+    assert figures["slo_ms"] == pytest.approx(500)
+    assert figures["goodput_mosec_at_80"] == 1.0
+    assert figures["control_p99_ratio"] == 1.0
+
+
+def test_other_pictures_are_seen() -> None:
+    near = cv2.imencode(".png", np.ones((4, 4, 3), np.uint8))[1].tobytes()
+    small = cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes()
+    assert [peers.difference(PICTURE, each) for each in (PICTURE, near, small, b"full")] == [0, 1, 255, 255]
+
+
+def test_every_peer_has_packages_an_application_and_windows() -> None:
+    names = set(servers.PEERS)
+    assert names == set(environments.PEERS) == set(peers.WINDOWS_MS)
+    for name in names:
+        assert (ROOT / "benchmarks" / "peer_apps" / f"{name}_app.py").is_file()
+
+
+def test_what_cannot_be_installed_says_why() -> None:
+    with pytest.raises(environments.NotInstalled, match="No module named nothing_of_this_name"):
+        environments._run([sys.executable, "-m", "nothing_of_this_name"])
