@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from cli import keys
+from cli import keys, measuring
 from cli.client import ApiError, Client
 from cli.devices import WorkerGroup, environments
 from cli.operations import books, doctor
@@ -25,6 +23,7 @@ FIRST_PROMPT: Final = "a red apple on a blue background"
 app = typer.Typer(help="Darkroom: a platform that serves diffusion models.", no_args_is_help=True)
 app.command()(doctor)
 app.command("audit")(books)
+measuring.register(app)
 app.add_typer(keys.app, name="keys")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the picture goes.")]
@@ -111,31 +110,6 @@ def generate(
     except ApiError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-
-
-_PASSED: Final = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-
-
-@app.command(context_settings=_PASSED, add_help_option=False)
-def bench(context: typer.Context) -> None:
-    """Load a server, or a platform of its own, and report what it can carry. `--help` lists the options."""
-    _measure("benchmarks.load", context.args)
-
-
-@app.command(context_settings=_PASSED, add_help_option=False)
-def plan(context: typer.Context) -> None:
-    """How many GPUs your users need, hour by hour, by simulating their day. `--help` lists the options."""
-    _measure("benchmarks.plan", context.args)
-
-
-def _measure(module: str, arguments: list[str]) -> None:
-    """Runs a script of `benchmarks/` in this one's place: Ctrl-C and the exit code are its own."""
-    if find_spec("benchmarks") is None:
-        typer.echo(
-            "The benchmarks are not installed: run from the repository, or install darkroom[bench].", err=True
-        )
-        raise typer.Exit(1)
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
 
 
 def _picture(url: str, request: dict[str, Any], out: Path, key: str) -> None:
