@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from cli import jobs, keys
+from cli import jobs, keys, measuring
 from cli.devices import WorkerGroup, environments
 from cli.generate import Out, generate, make
 from cli.operations import books, doctor
@@ -28,6 +26,7 @@ app.command()(doctor)
 app.command("audit")(books)
 app.command()(generate)
 app.add_typer(jobs.app, name="jobs")
+measuring.register(app)
 app.add_typer(keys.app, name="keys")
 
 
@@ -84,31 +83,6 @@ def worker(
         group.watch()
     except KeyboardInterrupt:
         group.stop()
-
-
-_PASSED: Final = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-
-
-@app.command(context_settings=_PASSED, add_help_option=False)
-def bench(context: typer.Context) -> None:
-    """Load a server, or a platform of its own, and report what it can carry. `--help` lists the options."""
-    _measure("benchmarks.load", context.args)
-
-
-@app.command(context_settings=_PASSED, add_help_option=False)
-def plan(context: typer.Context) -> None:
-    """How many GPUs your users need, hour by hour, by simulating their day. `--help` lists the options."""
-    _measure("benchmarks.plan", context.args)
-
-
-def _measure(module: str, arguments: list[str]) -> None:
-    """Runs a script of `benchmarks/` in this one's place: Ctrl-C and the exit code are its own."""
-    if find_spec("benchmarks") is None:
-        typer.echo(
-            "The benchmarks are not installed: run from the repository, or install darkroom[bench].", err=True
-        )
-        raise typer.Exit(1)
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
 
 
 def _watch(platform: Platform) -> None:

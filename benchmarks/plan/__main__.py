@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "--utilisation", type=float, default=defaults.utilisation, help="load a worker is to have"
     )
     rule.add_argument(
-        "--backlog", type=float, default=defaults.backlog_s, help="seconds of waiting work it may have"
+        "--drain", type=float, default=defaults.drain_s, help="seconds in which a backlog is to be gone"
     )
     rule.add_argument("--poll", type=float, default=defaults.poll_s, help="seconds between looks")
     rule.add_argument(
@@ -106,7 +106,7 @@ def config_of(args: argparse.Namespace, device: Device, first_load: float) -> Co
     """`first_load`: the work of the first minutes, in devices."""
     rule = Rule(
         utilisation=args.utilisation,
-        backlog_s=args.backlog,
+        drain_s=args.drain,
         poll_s=args.poll,
         tolerance=args.tolerance,
         down_window_s=args.down_window,

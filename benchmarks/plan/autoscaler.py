@@ -1,8 +1,9 @@
 """How many workers there should be: the rule of KEDA and of the HorizontalPodAutoscaler behind it. Pure.
 
 https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#algorithm-details: for a metric with an
-average value as its target, desired = ceil(total / target), unless that is within the tolerance of what there is; of several
-metrics the highest counts; scaling down goes to the highest wish of the stabilisation window.
+average value as its target, desired = ceil(total / target), unless that is within the tolerance of what there is; scaling down
+goes to the highest wish of the stabilisation window. The metric is KEDA's formula of two: the work that comes, and the
+work that waits spread over the time in which it is to be gone.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`utilisation`: the share of its full rate that a worker is to be loaded with. `backlog_s`: waiting work that a worker
-    may have, in seconds of it. HPA's own defaults are `poll_s` 15, `tolerance` 0.1, `down_window_s` 300."""
+    """`utilisation`: the share of its full rate that a worker is to be loaded with. `drain_s`: in what time a backlog is to be
+    gone. HPA's own defaults are `poll_s` 15, `tolerance` 0.1, `down_window_s` 300."""
 
     utilisation: float = 0.99
-    backlog_s: float = 1.0
+    drain_s: float = 30.0
     poll_s: float = 15.0
     rate_window_s: float = 60.0
     tolerance: float = 0.0
@@ -39,9 +40,7 @@ class Autoscaler:
     def desired(self, now: float, current: int, load: float, backlog_s: float) -> int:
         """`load`: work that comes, in workers kept wholly busy by it; `backlog_s`: all the work that waits, in seconds of one."""
         rule = self.rule
-        wish = max(
-            self._wish(current, load, rule.utilisation), self._wish(current, backlog_s, rule.backlog_s)
-        )
+        wish = self._wish(current, load + backlog_s / rule.drain_s, rule.utilisation)
         wish = min(rule.most, max(rule.least, wish))
         self._wishes.append((now, wish))
         while self._wishes[0][0] < now - rule.down_window_s:

@@ -16,6 +16,7 @@ import pytest
 from benchmarks import peers
 from benchmarks.peer_apps import environments, loads, servers
 from benchmarks.peer_apps.loads import Latencies, Server
+from benchmarks.peer_apps.servers import PLATFORM
 
 ROOT = Path(__file__).parents[2]
 PICTURE = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
@@ -103,7 +104,7 @@ def test_the_best_peer_is_chosen_for_each_figure_apart(tmp_path: Path) -> None:
     comparison = peers.Comparison(["mosec", "ray"], 1.0, tmp_path)
     comparison.capacity = 40.0
     comparison.samples = {
-        peers.PLATFORM: [sample(42, 0.2), sample(38, 0.2)],
+        PLATFORM: [sample(42, 0.2), sample(38, 0.2)],
         peers.AGAIN: [sample(38, 0.2), sample(42, 0.2)],
         "mosec": [sample(40, 0.4), sample(40, 0.4)],
         "ray": [sample(20, 0.25), sample(20, 0.25)],

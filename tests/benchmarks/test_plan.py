@@ -160,10 +160,10 @@ def test_a_fleet_grows_before_the_day_and_shrinks_after_it() -> None:
 
 
 def test_the_rule_is_kedas() -> None:
-    scaler = Autoscaler(Rule(utilisation=0.5, backlog_s=10, tolerance=0.1, down_window_s=60, most_up=1.0))
+    scaler = Autoscaler(Rule(utilisation=0.5, drain_s=10, tolerance=0.1, down_window_s=60, most_up=1.0))
     assert scaler.desired(0, 2, 1.05, 0) == 2, "within the tolerance"
     assert scaler.desired(15, 2, 1.4, 0) == 3, "the ceiling of load over target"
-    assert scaler.desired(30, 3, 1.4, 75) == 8 - 1, "the backlog asks for 8, 4 may be added at once"
+    assert scaler.desired(30, 3, 1.4, 30) == 3 + 4, "with the backlog 9 are wanted, 4 may be added at once"
     assert scaler.desired(45, 7, 0.1, 0) == 7, "the highest wish of the window holds"
     assert scaler.desired(95, 7, 0.1, 0) == 1
     assert Autoscaler(Rule(least=2)).desired(0, 5, 0, 0) == 2
