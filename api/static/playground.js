@@ -1,6 +1,13 @@
 // The playground: submits a job, follows its events, shows its pictures. No library, no build.
 
-const EXAMPLES = ["a rocket on a yellow background", "a snowman on a blue background", "an octopus on a pink background", "a small guitar on a white background, flat style"];
+const EXAMPLES = {
+  rocket: "a rocket on a yellow background",
+  snowman: "a snowman on a blue background",
+  pizza: "a pizza on a green background",
+  umbrella: "an umbrella on a pink background",
+  guitar: "a guitar on a white background, flat style",
+  "red apple": "a small red apple on a blue background, on the left",
+};
 const HISTORY = "darkroom.history";
 const HISTORY_LIMIT = 24;
 const SMALL_SIDE = 128; // pictures this small are shown pixel by pixel
@@ -201,6 +208,8 @@ async function develop(body = request()) {
   $("developing").hidden = false;
   $("about").hidden = true;
   say("Sending…");
+  // On a phone the tray is below the fold.
+  $("tray").scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
   try {
     const answer = await ask("/v1/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
     mine.job = await answer.json();
@@ -327,8 +336,8 @@ function showHistory() {
   }));
 }
 
-for (const text of EXAMPLES) {
-  const chip = make("button", { type: "button", textContent: text });
+for (const [name, text] of Object.entries(EXAMPLES)) {
+  const chip = make("button", { type: "button", textContent: name, title: text });
   chip.addEventListener("click", () => {
     $("prompt").value = text;
     develop();

@@ -70,7 +70,7 @@ def opened(
 
 def shoot(page: Page, folder: Path, name: str) -> None:
     kept = ROOT / "docs" if os.environ.get("DARKROOM_SCREENSHOTS") else folder
-    page.screenshot(path=kept / f"{name}.png")
+    page.screenshot(path=kept / f"{name}.png", full_page=True)
 
 
 def develop(page: Page, prompt: str) -> None:
@@ -87,8 +87,8 @@ def test_a_persons_walk(page: Page, tmp_path: Path) -> None:
     page.wait_for_function("document.querySelector('#pictures img')?.naturalWidth === 64")
     for prompt in (
         "a snowman on a blue background",
-        "an octopus on a pink background",
-        "a green tree on a white background",
+        "a pizza on a green background",
+        "an umbrella on a pink background",
     ):
         develop(page, prompt)
     develop(page, "A  Rocket on a yellow background")
@@ -98,7 +98,7 @@ def test_a_persons_walk(page: Page, tmp_path: Path) -> None:
     shoot(page, tmp_path, "playground")
     page.reload()
     expect(page.locator("#history li")).to_have_count(4)
-    page.get_by_role("button", name="a snowman").last.click()
+    page.locator("#history").get_by_role("button", name="a snowman").click()
     expect(page.locator("#title")).to_have_text("a snowman on a blue background")
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#past")).to_be_hidden()
@@ -106,8 +106,9 @@ def test_a_persons_walk(page: Page, tmp_path: Path) -> None:
 
 def test_a_phone(browser: Browser, stack: Stack, tmp_path: Path) -> None:
     for page in opened(browser, stack, viewport=PHONE, device_scale_factor=2, is_mobile=True, has_touch=True):
-        page.get_by_role("button", name="an octopus").tap()
+        page.get_by_role("button", name="guitar").tap()
         expect(page.locator("#status")).to_contain_text("Done in")
+        expect(page.locator("#pictures")).to_be_in_viewport(ratio=0.9)
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide == 0, "nothing to scroll sideways"
         for button in page.locator("button:visible").all():
