@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
+from api.answers import HitBodies
 from api.catalogue import Catalogue
 from api.keyring import KeyRing
 from api.schemas import ErrorView
@@ -30,6 +31,7 @@ class Services:
     streams: Streams
     keyring: KeyRing
     clock: Clock
+    hit_bodies: HitBodies = field(default_factory=HitBodies)
 
     def let_go(self) -> None:
         """End everything that is held open for a client."""
@@ -37,7 +39,8 @@ class Services:
         self.streams.close()
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
+    # Not a plain function: the framework would run that on another thread, for every request.
     services: Services = request.app.state.services
     return services
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from api.catalogue import Catalogue
@@ -32,7 +34,7 @@ from contracts.errors import (
     UnavailableError,
 )
 from contracts.ids import new_job_id
-from contracts.jobs import MAX_SEED, Job, JobMessage, JobResult, NewJob, Origin
+from contracts.jobs import MAX_SEED, GenerationRequest, Job, JobMessage, JobResult, NewJob, Origin
 from contracts.models import ServedModel
 from contracts.ports import Publisher
 from contracts.settings import ApiSettings
@@ -49,7 +51,22 @@ MAX_COUNTS: Final = 10_000
 """Flows whose place in the queue is remembered between requests."""
 COME_BACK_S: Final = 10.0
 
+MAX_PLANS: Final = 4096
+MAX_PLAN_CHARS: Final = 1000
+"""Plans of longer texts are made anew each time, which bounds the memory of all."""
+
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a body comes to: the request to compute, its key, where its result is kept, and its cost."""
+
+    served: ServedModel
+    request: GenerationRequest
+    key: str
+    address: str
+    cost: float
 
 
 class JobService:
@@ -67,6 +84,7 @@ class JobService:
         self._quotas = Quotas(stores.quotas, stores.jobs)
         self._ahead: dict[tuple[str, str], tuple[float, int]] = {}
         self._copies: dict[Slot, asyncio.Task[Job]] = {}
+        self._plans: OrderedDict[tuple[str, JobRequest], _Plan] = OrderedDict()
 
     async def submit(self, caller: Principal, body: JobRequest, idempotency_key: str | None = None) -> Job:
         """Record the job and, where it leads its key, publish it: a returned job is accepted for good.
@@ -103,18 +121,11 @@ class JobService:
     async def _submit(self, caller: Principal, body: JobRequest, slot: Slot | None) -> Job:
         if slot is not None and (earlier := await slot.replay(caller, self._stores)) is not None:
             return earlier
-        name = None if body.model is None else checked_model_name(body.model)
-        served = await self._catalogue.resolve(name)
-        spec = served.spec
-        scope = tenant_scope(caller.tenant, self._settings.share_cache_between_tenants)
-        request = normalise(
-            body, spec, self._settings, scope=scope, random_seed=lambda: secrets.randbelow(MAX_SEED + 1)
-        )
-        key = request_key(request, spec, scope)
-        job_id = new_job_id(self._clock.now(), key[0])
-        if request.cache == "off":
-            key = private_key(key, job_id)
-        elif request.cache == "refresh":
+        plan = await self._plan(caller.tenant, body)
+        request, served = plan.request, plan.served
+        job_id = new_job_id(self._clock.now(), plan.key[0])
+        key = private_key(plan.key, job_id) if request.cache == "off" else plan.key
+        if request.cache == "refresh":
             # What has only just landed is not fresh; what is still being computed is.
             await self._stores.jobs.forget_landed([key])
         priority = caller.priority(body.priority)
@@ -125,7 +136,7 @@ class JobService:
             request=request,
             ttl_s=body.timeout_seconds or self._settings.job_ttl_s,
             priority=priority,
-            cost=cost_of(request, spec),
+            cost=plan.cost,
             weight=weight_of(priority) * caller.weight,
             origin=Origin(request_id=bound_field("request_id"), traceparent=tracing.current()),
             webhook=checked_webhook(body.webhook, self._settings.webhook_allow_networks),
@@ -136,7 +147,8 @@ class JobService:
                 mark_replayed(caller)
         # Should the answer to this be lost on its way, the outbox publishes the job by itself; the client, told 503,
         # comes again with the same key and joins it.
-        address = result_address(new.key, new.request, scope)
+        scope = tenant_scope(caller.tenant, self._settings.share_cache_between_tenants)
+        address = plan.address if new.request is request else result_address(new.key, new.request, scope)
         with tracing.span("look up in cache"):
             result = await self._cached(address) if new.request.cache == "use" else None
         with tracing.span("admit"):
@@ -159,6 +171,27 @@ class JobService:
         metrics.JOBS_SUBMITTED.labels(request.model, job.cache.value).inc()
         log.info("job_accepted", job_id=job.id, model=request.model, cache=job.cache.value)
         return job
+
+    async def _plan(self, tenant: str, body: JobRequest) -> _Plan:
+        """What `body` comes to with the model as it is now. Remembered for requests that are repeated."""
+        name = None if body.model is None else checked_model_name(body.model)
+        served = await self._catalogue.resolve(name)
+        known = self._plans.get((tenant, body))
+        if known is not None and known.served.spec == served.spec:
+            return known if known.served is served else replace(known, served=served)
+        spec = served.spec
+        scope = tenant_scope(tenant, self._settings.share_cache_between_tenants)
+        request = normalise(
+            body, spec, self._settings, scope=scope, random_seed=lambda: secrets.randbelow(MAX_SEED + 1)
+        )
+        key = request_key(request, spec, scope)
+        plan = _Plan(served, request, key, result_address(key, request, scope), cost_of(request, spec))
+        texts = len(body.prompt) + len(body.negative_prompt or "")
+        if body.seed != "random" and texts <= MAX_PLAN_CHARS:
+            self._plans[tenant, body] = plan
+            if len(self._plans) > MAX_PLANS:
+                self._plans.popitem(last=False)
+        return plan
 
     async def _refusal(self, served: ServedModel, new: NewJob) -> UnavailableError | None:
         """Why another computation of the model cannot be promised, if it cannot: nobody serves it, or it would not end in

@@ -52,6 +52,7 @@ class HotResults:
         self._listening = False
         self._listener: asyncio.Task[None] | None = None
         self._hits = 0
+        self._closed = False
 
     async def get(self, address: str) -> JobResult | None:
         entry = self._entries.get(address)
@@ -93,6 +94,8 @@ class HotResults:
         return replace(stats, hot_entries=len(self._entries), hot_hits=self._hits)
 
     async def close(self) -> None:
+        # Told as well as canceled: the client library may take the cancellation for a timeout of its own.
+        self._closed = True
         if self._listener is not None:
             self._listener.cancel()
             with suppress(asyncio.CancelledError):
@@ -101,7 +104,7 @@ class HotResults:
             await self._below.flush_counts()
 
     async def _keep_listening(self) -> None:
-        while True:
+        while not self._closed:
             with suppress(StoreUnavailable):
                 pubsub = await subscribe(self._client, [CHANNEL], "result cache", self._timeout_s)
                 self._listening = True

@@ -12,6 +12,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from cache.connection import reaching
+from cache.hits import HitRecorder
 from cache.records import hook_json, job_of, lease_of, messages_of, paired
 from cache.statuses import read_statuses
 from contracts import ids
@@ -73,26 +74,26 @@ class RedisJobStore:
         self._clock = clock
         self.skew_s = 0.0
         self._seen: OrderedDict[str, None] = OrderedDict()
+        self._hits = HitRecorder(
+            lambda shard, arguments: self._run("hit", shard, *arguments),
+            lambda record: job_of(paired(record)),
+        )
 
     async def submit(
         self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
     ) -> Submitted:
-        told = None if result is None else result.model_dump_json()
-        if told is None and self._may_join(new.key):
+        if result is not None:
+            # What is there already takes no turn.
+            return Submitted(await self._hits.add(new, result), lead=False)
+        if self._may_join(new.key):
             # A crowd that asks for one picture takes no turns: all but its first member join it.
-            joined = await self._submit(new, None, may_lead=False, tag="0")
+            joined = await self._submit(new, may_lead=False, tag="0")
             if joined is not None:
                 return joined
-        if told is not None:
-            # Nor does what is there already.
-            done = await self._submit(new, told, may_lead=may_lead, tag="0")
-            if done is None:
-                raise AssertionError(new.id)
-            return done
         flow, share = flow_of(new.tenant, new.priority), new.cost / new.weight
         clock = fair_prefix(new.request.model)
         tag = await self._eval("ticket", clock, flow, share)
-        submitted = await self._submit(new, None, may_lead=may_lead, tag=tag)
+        submitted = await self._submit(new, may_lead=may_lead, tag=tag)
         if submitted is None or not submitted.lead:
             # It computes nothing of its own after all: its turn is given back.
             async with self._reaching():
@@ -101,7 +102,7 @@ class RedisJobStore:
             raise QueueFull("No more computations are taken.")
         return submitted
 
-    async def _submit(self, new: NewJob, result: str | None, *, may_lead: bool, tag: str) -> Submitted | None:
+    async def _submit(self, new: NewJob, *, may_lead: bool, tag: str) -> Submitted | None:
         """None: it would have to lead, and may not."""
         lead, record = await self._run(
             "submit",
@@ -112,7 +113,7 @@ class RedisJobStore:
             new.request.model,
             new.request.model_dump_json(),
             new.ttl_s,
-            result or "",
+            "",
             "1" if may_lead else "0",
             new.priority.value,
             tag,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import builtins
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from cache.events import Watchers
 from cache.jobs import EXHAUSTED, MAX_TOLD, NOTHING, STALE_S, absent
+from cache.memory_records import Flight, Record, new_job, place
 from cache.memory_webhooks import MemoryWebhookStore
 from contracts.clock import Clock
 from contracts.errors import QueueFull
@@ -33,22 +33,6 @@ MAX_PROMOTIONS = 2  # as in lua/prelude.lua
 LANDED_GRACE_S = 10.0
 
 
-@dataclass(slots=True)
-class _Record:
-    job: Job
-    lease_until: float = 0.0
-    uncounted: int = 0
-
-
-@dataclass(slots=True)
-class _Flight:
-    leader: str
-    promotions: int = 0
-    followers: deque[str] = field(default_factory=deque)
-    result: JobResult | None = None
-    landed_at: float = 0.0
-
-
 class MemoryJobStore:
     """The `JobStore` in memory. No method waits between its reads and its writes, so each is atomic."""
 
@@ -59,9 +43,9 @@ class MemoryJobStore:
         self._clock = clock
         self._watchers = watchers
         self._webhooks = webhooks
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, Record] = {}
         self._withdrawn: set[str] = set()
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, Flight] = {}
         self._outbox: dict[str, float] = {}
         self._keeper = ("", 0.0)
         self._clocks: dict[str, FairClock] = defaultdict(FairClock)
@@ -73,7 +57,7 @@ class MemoryJobStore:
         if known is not None:
             return Submitted(known.job, lead=new.id in self._outbox)
         now = self._clock.now()
-        job = _job(new.id, new, now, now + new.ttl_s)
+        job = new_job(new.id, new, now, now + new.ttl_s)
         clock, flow = self._clocks[new.request.model], flow_of(new.tenant, new.priority)
         if needs_turn := result is None:
             job = job.model_copy(update={"tag": clock.ticket(flow, new.cost, new.weight)})
@@ -84,7 +68,7 @@ class MemoryJobStore:
             clock.give_back(flow, new.cost, new.weight)
         if result is None and not following and not may_lead:
             raise QueueFull("No more computations are taken.")
-        record = self._records[new.id] = _Record(job)
+        record = self._records[new.id] = Record(job)
         if result is not None:
             record.job = job.model_copy(
                 update={"cache": CacheStatus.HIT, "result": result, "started_at": now}
@@ -138,7 +122,7 @@ class MemoryJobStore:
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
         taken, promoted = list[TakenJob](), list[JobMessage]()
-        for job in sorted(self._waits(model), key=_place)[:limit]:
+        for job in sorted(self._waits(model), key=place)[:limit]:
             claim = self._grant(job.id)
             if isinstance(claim, Granted):
                 taken.append(TakenJob(job.message(), claim.lease, job.tag))
@@ -285,7 +269,7 @@ class MemoryJobStore:
         return True
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
-        places = {job.id: _place(job) for job in self._waits(model)}
+        places = {job.id: place(job) for job in self._waits(model)}
         ahead = [
             sum(place < places[job_id] for place in places.values()) if job_id in places else None
             for job_id in job_ids
@@ -301,7 +285,7 @@ class MemoryJobStore:
         jobs = [self._records[leader].job for leader in leaders]
         return [job for job in jobs if job.status is JobStatus.QUEUED and job.request.model == model]
 
-    def _kept(self, job_id: str) -> _Record | None:
+    def _kept(self, job_id: str) -> Record | None:
         record = self._records.get(job_id)
         if record is not None:
             ended = record.job.finished_at or record.job.deadline
@@ -311,15 +295,15 @@ class MemoryJobStore:
                 return None
         return record
 
-    def _rebuild(self, message: JobMessage) -> _Record:
-        job = _job(message.job_id, message, message.created_at, message.deadline)
-        record = self._records[job.id] = _Record(job)
+    def _rebuild(self, message: JobMessage) -> Record:
+        job = new_job(message.job_id, message, message.created_at, message.deadline)
+        record = self._records[job.id] = Record(job)
         flight = self._flight(job.key)
         if flight is None or not self._live(flight.leader):
             self._lead(job.id, 0)
         return record
 
-    def _flight(self, key: str) -> _Flight | None:
+    def _flight(self, key: str) -> Flight | None:
         flight = self._flights.get(key)
         if flight and flight.result and flight.landed_at + LANDED_GRACE_S <= self._clock.now():
             del self._flights[key]
@@ -336,13 +320,13 @@ class MemoryJobStore:
         key = record.job.key
         flight = self._flights.get(key)
         followers = flight.followers if flight else deque[str]()
-        self._flights[key] = _Flight(job_id, promotions, followers)
+        self._flights[key] = Flight(job_id, promotions, followers)
 
-    def _led(self, job_id: str) -> _Flight | None:
+    def _led(self, job_id: str) -> Flight | None:
         flight = self._flights.get(self._records[job_id].job.key)
         return flight if flight and flight.leader == job_id else None
 
-    def _fenced(self, lease: Lease) -> _Record | None:
+    def _fenced(self, lease: Lease) -> Record | None:
         record = self._records.get(lease.job_id)
         if (
             record is None
@@ -390,24 +374,3 @@ class MemoryJobStore:
 
     def _messages(self, job_ids: Sequence[str]) -> tuple[JobMessage, ...]:
         return tuple(self._records[job_id].job.message() for job_id in job_ids)
-
-
-def _place(job: Job) -> tuple[float, str]:
-    """The order of the queue: by fair tag, and of the same tag the older first, for ids sort by time."""
-    return job.tag, job.id
-
-
-def _job(job_id: str, source: NewJob | JobMessage, created_at: float, deadline: float) -> Job:
-    return Job(
-        id=job_id,
-        tenant=source.tenant,
-        key=source.key,
-        request=source.request,
-        status=JobStatus.QUEUED,
-        cache=CacheStatus.MISS,
-        created_at=created_at,
-        deadline=deadline,
-        priority=source.priority,
-        origin=source.origin,
-        webhook=source.webhook,
-    )

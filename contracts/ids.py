@@ -13,15 +13,16 @@ import secrets
 SHARDS = "0123456789abcdef"
 
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
 _PATTERN = re.compile(rf"job_[{_DIGITS}]{{26}}[0-9a-f]\Z")
 
 
 def new_job_id(now_s: float, shard: str) -> str:
     """A fresh id for a job created at `now_s` (Unix seconds) whose keys live on `shard` (one hex digit)."""
     milliseconds = int(now_s * 1000)
-    stamp = "".join(_DIGITS[(milliseconds >> shift) & 31] for shift in range(45, -1, -5))
     entropy = secrets.randbits(80)
-    tail = "".join(_DIGITS[(entropy >> shift) & 31] for shift in range(75, -1, -5))
+    stamp = "".join([_PAIRS[(milliseconds >> shift) & 1023] for shift in range(40, -1, -10)])
+    tail = "".join([_PAIRS[(entropy >> shift) & 1023] for shift in range(70, -1, -10)])
     return f"job_{stamp}{tail}{shard}"
 
 

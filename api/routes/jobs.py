@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from api.auth import Caller
@@ -44,7 +44,25 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": JobRequest.model_json_schema()}},
-    }
+    },
+    "parameters": [
+        {
+            "name": "Prefer",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "`wait=N`: hold the answer up to N seconds for the job to end (RFC 7240).",
+            "example": "wait=30",
+        },
+        {
+            "name": "Accept",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "The format of the pictures, where the body names none.",
+            "example": "image/webp",
+        },
+    ],
 }
 _APPLIED = {
     "Preference-Applied": {"description": "The wait that was honoured.", "schema": {"type": "string"}}
@@ -83,14 +101,18 @@ async def submit(
     request: Request,
     services: Wired,
     caller: Caller,
-    body: Annotated[JobRequest, Depends(job_request)],
-    prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask for pictures. Accepted jobs are never lost; equal requests share one computation and its result."""
+    # Read by hand: to resolve them as parameters costs as much as all the rest of a cache hit.
+    body = await job_request(request)
+    prefer = request.headers.getlist("prefer")
     job = await services.jobs.submit(caller, body, idempotency_key)
     location = {"Location": f"/v1/jobs/{job.id}", "X-Cache-Key": job.key}
-    if REPLAYED in caller.headers and job.cache is not CacheStatus.HIT and not prefer:
+    if job.cache is CacheStatus.HIT and not prefer:
+        location["X-Cache"] = job.cache.value
+        return Response(services.hit_bodies.body(job), 200, location, media_type="application/json")
+    if REPLAYED in caller.headers and not prefer:
         # The first answer was 202; the job is told as it stands.
         return await _answer(services, job, 202, location, ended=202)
     try:

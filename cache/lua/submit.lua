@@ -1,4 +1,4 @@
--- Records a job: born succeeded from a cached or just landed result, following a live leader, or leading its key.
+-- Records a job: born succeeded from a just landed result, following a live leader, or leading its key.
 -- ARGV: id, tenant, key, model, request, ttl_s, result or '', '0' if it may not lead, priority, fair tag, origin,
 -- webhook or ''.
 -- Answers {lead, record}, or {-1, {}} and records nothing if it would have to lead and may not.

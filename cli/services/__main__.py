@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+from cli.services.browser import find_chromium
 from cli.services.process import ServiceError
 from cli.services.rabbitmq import find_script
 from cli.services.redis import find_server
@@ -21,6 +22,10 @@ def missing() -> list[str]:
         find_server()
     except ServiceError:
         absent.append("redis-server")
+    try:
+        find_chromium()
+    except ServiceError:
+        absent.append("chromium")
     return absent
 
 

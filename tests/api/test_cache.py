@@ -105,3 +105,20 @@ async def test_a_purge_of_nothing_in_particular_is_refused(door: Door, params: A
 async def test_a_cache_mode_that_is_none_is_refused(door: Door) -> None:
     response = await door.http.post("/v1/jobs", json={"prompt": "a", "cache": "no"})
     assert response.json()["error"]["message"] == "cache must be use, refresh or off."
+
+
+async def test_a_hit_is_written_as_any_other_answer(door: Door) -> None:
+    await door.submit(seed=7)
+    await door.work()
+    for _ in range(3):
+        door.clock.advance(1.25)
+        hit = await door.http.post("/v1/jobs", json={"prompt": "a red apple", "seed": 7})
+        read = await door.http.get(hit.headers["location"])
+        assert hit.json()["cache"] == "hit"
+        assert hit.text == read.text, "to the letter"
+    other = await door.http.post("/v1/jobs", json={"prompt": "A RED APPLE", "seed": 7})
+    assert other.json()["request"]["prompt"] == "A RED APPLE"
+    held = await door.http.post(
+        "/v1/jobs", json={"prompt": "a red apple", "seed": 7}, headers={"Prefer": "wait=3"}
+    )
+    assert held.headers["preference-applied"] == "wait=3"

@@ -132,9 +132,19 @@ async def test_the_playground_needs_no_other_host_and_runs_its_own_script_alone(
     response = await door.http.get("/")
     assert response.headers["content-type"].startswith("text/html")
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", response.text)
+    assert not re.findall(r"<script>|<style|style=|\bon\w+=", response.text), "nothing inline"
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
-    assert "unsafe-inline" not in policy
+    assert "unsafe" not in policy
+    parts = re.findall(r"""(?:src|href)=["'](/static/[^"']+)""", response.text)
+    assert len(set(parts)) == 3
+    for path in parts:
+        part = await door.http.get(path)
+        assert part.status_code == 200
+        again = await door.http.get(path, headers={"If-None-Match": part.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    for path in ("/static/nothing.js", "/static/..%2fapp.py", "/static/%2e%2e%2f%2e%2e%2fpyproject.toml"):
+        assert (await door.http.get(path)).status_code == 404
 
 
 async def test_request_ids_are_echoed_when_sane(door: Door) -> None:

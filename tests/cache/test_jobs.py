@@ -667,3 +667,14 @@ async def test_followers_see_the_steps_of_their_leader_until_they_lead(world: Wo
     assert (followed.progress, followed.sequence) == (Progress(step=1, steps=2), 1)
     await jobs.fail(lease, FAILURE)
     assert (await jobs.get("public", follower.id)).progress is None
+
+
+async def test_many_hits_at_once_are_each_recorded(world: World) -> None:
+    jobs = world.stores.jobs
+    made = [new(f"{i % 3:x}{i:063d}", tenant=f"t{i % 2}") for i in range(400)]
+    found = await asyncio.gather(*(jobs.submit(each, result()) for each in made))
+    for each, submitted_job in zip(made[::37], found[::37], strict=True):
+        assert await jobs.get(each.tenant, each.id) == submitted_job.job
+    assert {each.job.status for each in found} == {JobStatus.SUCCEEDED}
+    again = await jobs.submit(made[0], result("1" * 64 + ".png"))
+    assert again.job == found[0].job, "the record that is there already"

@@ -1,0 +1,107 @@
+"""Recording cache hits by groups: those that come while one group is on its way to Redis make the next, in one call per shard.
+
+A hit costs nothing but its record, so the round trip is what it costs. Under load a group carries many of them; a single one
+waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from cache.records import hook_json
+from contracts.ids import shard_of
+from contracts.jobs import CacheStatus, Job, JobResult, JobStatus, NewJob
+
+MAX_GROUP: Final = 128
+"""Jobs in one call: the server does nothing else meanwhile."""
+
+Record = Callable[[str, Sequence[str]], Awaitable[list[list[str]]]]
+"""Runs the script on a shard with these arguments."""
+
+
+class HitRecorder:
+    """Records jobs that are born succeeded. `read` makes a job of a whole record, for one that was there already."""
+
+    def __init__(self, record: Record, read: Callable[[Sequence[str]], Job]) -> None:
+        self._record = record
+        self._read = read
+        self._waiting: dict[str, list[tuple[NewJob, JobResult, asyncio.Future[Job]]]] = defaultdict(list)
+        self._busy: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def add(self, new: NewJob, result: JobResult) -> Job:
+        """The recorded job. Raises `StoreUnavailable`."""
+        shard = shard_of(new.id)
+        recorded: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        self._waiting[shard].append((new, result, recorded))
+        if shard not in self._busy:
+            self._busy.add(shard)
+            task = asyncio.create_task(self._work(shard))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await recorded
+
+    async def _work(self, shard: str) -> None:
+        try:
+            while self._waiting[shard]:
+                group = self._waiting[shard][:MAX_GROUP]
+                del self._waiting[shard][:MAX_GROUP]
+                await self._run(shard, group)
+        finally:
+            self._busy.discard(shard)
+
+    async def _run(self, shard: str, group: list[tuple[NewJob, JobResult, asyncio.Future[Job]]]) -> None:
+        arguments: list[str] = []
+        for new, result, _ in group:
+            request = new.request
+            arguments += (
+                new.id,
+                new.tenant,
+                new.key,
+                request.model,
+                request.model_dump_json(),
+                repr(new.ttl_s),
+                result.model_dump_json(),
+                new.priority.value,
+                new.origin.model_dump_json(exclude_none=True),
+                hook_json(new.webhook),
+            )
+        try:
+            answers = await self._record(shard, arguments)
+        except Exception as error:  # noqa: BLE001  whatever it is, each of them must hear of it
+            for _, _, recorded in group:
+                if not recorded.done():
+                    recorded.set_exception(error)
+            return
+        for (new, result, recorded), answer in zip(group, answers, strict=True):
+            if not recorded.done():
+                recorded.set_result(_born(new, result, answer) if len(answer) == 2 else self._read(answer))
+
+
+def _born(new: NewJob, result: JobResult, answer: Sequence[Any]) -> Job:
+    created_at = float(answer[0])
+    # Its parts have been checked; it is made of the very objects that it was asked with.
+    return Job.model_construct(
+        id=new.id,
+        tenant=new.tenant,
+        key=new.key,
+        request=new.request,
+        status=JobStatus.SUCCEEDED,
+        cache=CacheStatus.HIT,
+        created_at=created_at,
+        deadline=float(answer[1]),
+        started_at=created_at,
+        finished_at=created_at,
+        attempt=0,
+        result=result,
+        failure=None,
+        priority=new.priority,
+        tag=0.0,
+        sequence=1,
+        progress=None,
+        origin=new.origin,
+        webhook=new.webhook,
+    )

@@ -1,0 +1,205 @@
+"""A person's walk through the playground in a real browser, on a real deployment, with the embedded model.
+
+The pictures of it go to docs/ where DARKROOM_SCREENSHOTS is set; otherwise to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from cli.services.browser import find_chromium
+from tests.integration.conftest import ROOT, Stack, deployed
+
+pytestmark = pytest.mark.slow
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESKTOP: Any = {"width": 1200, "height": 900}
+PHONE: Any = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: Any, rabbit_server: Any) -> Iterator[Stack]:
+    with deployed(tmp_path_factory.mktemp("page"), redis_server, rabbit_server, workers=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack) -> Iterator[Page]:
+    yield from opened(browser, stack, viewport=DESKTOP)
+
+
+def opened(
+    browser: Browser, stack: Stack, provoked: str = "the server responded with a status of 4", **options: Any
+) -> Iterator[Page]:
+    """A fresh browser profile at the page. Anything that goes wrong in it fails the test, but for what is `provoked`."""
+    context = browser.new_context(base_url=stack.url, color_scheme="dark", **options)
+    context.set_default_timeout(30_000)
+    made = context.new_page()
+    wrong: list[str] = []
+    made.on("pageerror", lambda error: wrong.append(str(error)))
+    made.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    made.goto("/")
+    yield made
+    context.close()
+    assert [each for each in wrong if provoked not in each] == []
+
+
+def shoot(page: Page, folder: Path, name: str) -> None:
+    kept = ROOT / "docs" if os.environ.get("DARKROOM_SCREENSHOTS") else folder
+    page.screenshot(path=kept / f"{name}.png", full_page=True)
+
+
+def develop(page: Page, prompt: str) -> None:
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_role("button", name="Develop").click()
+    expect(page.locator("#title")).to_have_text(prompt, timeout=30_000)
+    expect(page.locator("#status")).to_contain_text("Done in")
+
+
+def test_a_persons_walk(page: Page, tmp_path: Path) -> None:
+    expect(page.locator("#serving")).to_contain_text("emoji-turbo on 1 worker")
+    develop(page, "a rocket on a yellow background")
+    expect(page.locator("#badge")).to_have_text("freshly developed")
+    page.wait_for_function("document.querySelector('#pictures img')?.naturalWidth === 64")
+    for prompt in (
+        "a snowman on a blue background",
+        "a pizza on a green background",
+        "an umbrella on a pink background",
+    ):
+        develop(page, prompt)
+    develop(page, "A  Rocket on a yellow background")
+    expect(page.locator("#badge")).to_have_text("from the cache")
+    expect(page.locator("#history li")).to_have_count(4)
+    page.wait_for_timeout(1000)  # the picture fades in
+    shoot(page, tmp_path, "playground")
+    page.reload()
+    expect(page.locator("#history li")).to_have_count(4)
+    page.locator("#history").get_by_role("button", name="a snowman").click()
+    expect(page.locator("#title")).to_have_text("a snowman on a blue background")
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#past")).to_be_hidden()
+
+
+def test_a_phone(browser: Browser, stack: Stack, tmp_path: Path) -> None:
+    for page in opened(browser, stack, viewport=PHONE, device_scale_factor=2, is_mobile=True, has_touch=True):
+        page.get_by_role("button", name="guitar").tap()
+        expect(page.locator("#status")).to_contain_text("Done in")
+        expect(page.locator("#pictures")).to_be_in_viewport(ratio=0.9)
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide == 0, "nothing to scroll sideways"
+        for button in page.locator("button:visible").all():
+            box = button.bounding_box()
+            assert box is not None
+            assert box["height"] >= 24, "a finger must find it"
+        page.wait_for_timeout(1000)
+        shoot(page, tmp_path, "playground-phone")
+
+
+def test_by_keyboard_alone(page: Page) -> None:
+    expect(page.locator("#prompt")).to_be_focused()
+    page.keyboard.type("a pizza on a green background")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#title")).to_have_text("a pizza on a green background")
+    names = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        names.add(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+    assert {"go", "share", "download", "again", "forget"} <= names
+    for control in page.locator("input:visible, select:visible, textarea:visible").all():
+        assert control.evaluate("each => each.labels.length || each.getAttribute('aria-label')")
+
+
+def test_steps_seed_and_a_shared_link(page: Page, browser: Browser, stack: Stack) -> None:
+    page.get_by_text("Settings").click()
+    page.get_by_label("Steps").fill("4")
+    page.get_by_label("Seed", exact=True).fill("11")
+    page.get_by_label("Width").fill("96")
+    develop(page, "a guitar & a key, 100 %")
+    expect(page.locator("#detail")).to_contain_text("seed 11, 96 × 64")
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#status")).to_contain_text("link")
+    address = page.url
+    assert "#prompt=" in address
+    picture = page.locator("#pictures img").get_attribute("src")
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(address)
+    expect(other.locator("#pictures img")).to_have_attribute("src", picture or "")
+    expect(other.locator("#badge")).to_have_text("from the cache")
+    context.close()
+    page.get_by_role("button", name="Another one").click()
+    expect(page.locator("#detail")).not_to_contain_text("seed 11,")
+
+
+def test_what_is_wrong_is_said_at_its_field(page: Page) -> None:
+    page.get_by_text("Settings").click()
+    page.get_by_label("Width").fill("17")
+    page.get_by_role("button", name="Develop").click()
+    expect(page.locator("#status")).to_contain_text("width must be")
+    expect(page.get_by_label("Width")).to_be_focused()
+    page.get_by_label("Width").fill("64")
+    develop(page, "a key on a white background")
+
+
+def test_a_job_in_the_queue_says_so_and_can_be_canceled(page: Page, stack: Stack) -> None:
+    stack.kill("worker-1", signal.SIGSTOP)
+    try:
+        page.get_by_label("Prompt", exact=True).fill("a mushroom on a blue background")
+        page.get_by_role("button", name="Develop").click()
+        expect(page.locator("#status")).to_have_text(re.compile("In the queue"))
+        expect(page.locator("#bar")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#status")).to_have_text("Canceled.")
+    finally:
+        stack.kill("worker-1", signal.SIGCONT)
+
+
+def test_the_page_survives_a_stream_that_breaks(browser: Browser, stack: Stack) -> None:
+    for page in opened(browser, stack, provoked="ERR_CONNECTION_RESET", viewport=DESKTOP):
+        cut: list[bool] = []
+
+        def once(route: Any, cut: list[bool] = cut) -> None:
+            if cut:
+                route.continue_()
+            else:
+                cut.append(True)
+                route.abort("connectionreset")
+
+        page.route("**/events", once)
+        develop(page, "an umbrella on a yellow background")
+        assert cut
+        page.wait_for_function("document.querySelector('#pictures img').naturalWidth === 64")
+
+
+def test_no_script_but_its_own_runs(browser: Browser, stack: Stack) -> None:
+    for page in opened(browser, stack, provoked="Content Security Policy", viewport=DESKTOP):
+        with page.expect_console_message(lambda message: "Content Security Policy" in message.text):
+            page.evaluate(
+                "document.body.insertAdjacentHTML('beforeend', '<button onclick=\"window.hacked = 1\">x</button>');"
+                "document.body.lastElementChild.click()"
+            )
+        assert page.evaluate("window.hacked") is None
