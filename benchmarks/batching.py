@@ -7,6 +7,9 @@ and the cache, saturated by clients that each hold one request. Both with batche
 one core and everything else to the others, so that they do not slow each other. Phases alternate: bare and platform,
 small and large batches, round after round; each round gives one ratio, of phases that ran next to each other, and the figures
 are medians of those. Every bare phase is measured twice in a row (A/A): `control_ratio` tells what the machine's noise is.
+
+`added_p50_over_celery` is what the platform adds to the engine at idle, p50, over what stock Celery takes on the same RabbitMQ for
+`delay().get()` of an empty task (`benchmarks/celery_floor.py`); requests to the two alternate.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ from typing import Any
 
 import psutil
 
-from benchmarks import report
+from benchmarks import celery_floor, report
 from benchmarks.cores import cores, pin
-from benchmarks.latency import submit
+from benchmarks.latency import WARM_UP, deployed, submit
 from cli.platform import Platform, started
 from cli.services import process
 from cli.services.rabbitmq import RabbitServer
@@ -85,7 +88,7 @@ def platforms(folder: Path) -> Iterator[dict[int, Platform]]:
         rabbit = RabbitServer(folder / "rabbitmq")
         rabbit.start()
         stack.callback(rabbit.stop)
-        running = {}
+        running: dict[int, Platform] = {}
         for size in SIZES:
             environ = {
                 **os.environ,
@@ -134,6 +137,25 @@ def measure(rounds: int, seconds: float) -> dict[str, list[float]]:
     return samples
 
 
+def measure_celery(count: int) -> dict[str, list[float]]:
+    """Milliseconds at idle: what the platform adds to the engine, and an empty task of stock Celery, by turns."""
+    samples: dict[str, list[float]] = {"added_ms": [], "celery_ms": []}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        platform = stack.enter_context(deployed(folder, "rabbitmq"))
+        url = platform.children[0].environ["DARKROOM_BROKER_URL"]
+        task = stack.enter_context(celery_floor.serving(url, folder / "celery"))
+        connection = http.client.HTTPConnection(platform.url.removeprefix("http://"))
+        for number in range(-WARM_UP, count):
+            took_ms, job = submit(connection, PROMPT, next(_seeds))
+            celery_ms = celery_floor.roundtrip_ms(task)
+            if number >= 0:
+                samples["added_ms"].append(took_ms - job["timings"]["batch_ms"])
+                samples["celery_ms"].append(celery_ms)
+        connection.close()
+    return samples
+
+
 def figures_of(samples: dict[str, list[float]]) -> dict[str, float]:
     def bare(size: int) -> list[float]:
         pairs = zip(samples[f"bare_{size}"], samples[f"bare_again_{size}"], strict=True)
@@ -155,6 +177,10 @@ def figures_of(samples: dict[str, list[float]]) -> dict[str, float]:
         "platform_over_bare": statistics.median(ratio(samples[f"platform_{large}"], bare(large))),
         "platform_over_bare_batch_1": statistics.median(ratio(samples[f"platform_{small}"], bare(small))),
         "mean_batch": statistics.median(samples[f"batch_{large}"]),
+        "added_p50_over_celery": statistics.median(samples["added_ms"])
+        / statistics.median(samples["celery_ms"]),
+        "added_p50_ms": statistics.median(samples["added_ms"]),
+        "celery_p50_ms": statistics.median(samples["celery_ms"]),
         "control_ratio": statistics.median(control),
         "control_spread": max(control) - min(control),
     }
@@ -180,7 +206,7 @@ def plot_of(samples: dict[str, list[float]]) -> Any:
 def main() -> None:
     args = report.parser(__doc__).parse_args()
     rounds, seconds = (1, 5.0) if args.quick else (5, 12.0)
-    samples = measure(rounds, seconds)
+    samples = measure_celery(40 if args.quick else 300) | measure(rounds, seconds)
     config = {
         "rounds": rounds,
         "seconds": seconds,

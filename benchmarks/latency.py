@@ -75,7 +75,14 @@ def measure(platform: Platform, count: int) -> dict[str, list[float]]:
     """Samples in milliseconds: added latency of two equal arms, the engine's own time, and cache hits."""
     connection = http.client.HTTPConnection(platform.url.removeprefix("http://"))
     prompt = "a red apple on a blue background"
-    samples: dict[str, list[float]] = {"added_a": [], "added_b": [], "engine": [], "hit": []}
+    samples: dict[str, list[float]] = {
+        "added_a": [],
+        "added_b": [],
+        "engine": [],
+        "hit": [],
+        "queued": [],
+        "encode": [],
+    }
     for number in range(-WARM_UP, count):
         arm = "added_a" if number % 2 else "added_b"
         took_ms, job = submit(connection, prompt, 1_000_000 + number)
@@ -86,6 +93,8 @@ def measure(platform: Platform, count: int) -> dict[str, list[float]]:
             batch_ms = job["timings"]["batch_ms"]
             samples[arm].append(took_ms - batch_ms)
             samples["engine"].append(batch_ms)
+            samples["queued"].append(job["timings"]["queued_ms"])
+            samples["encode"].append(job["timings"]["encode_ms"])
             samples["hit"].append(hit_ms)
     connection.close()
     return samples
@@ -99,6 +108,13 @@ def figures_of(samples: dict[str, list[float]]) -> dict[str, float]:
         "cache_hit_p50_ms": statistics.median(samples["hit"]),
         "cache_hit_p95_ms": statistics.quantiles(samples["hit"], n=20)[-1],
         "engine_p50_ms": statistics.median(samples["engine"]),
+        # Where it goes: from the record to a worker's claim (confirmed publish, delivery, fair claim), to a file, and the
+        # rest (HTTP, pixels over the socket, the blob on disk, the terminal state, the event).
+        "queued_p50_ms": statistics.median(samples["queued"]),
+        "encode_p50_ms": statistics.median(samples["encode"]),
+        "rest_p50_ms": statistics.median(added)
+        - statistics.median(samples["queued"])
+        - statistics.median(samples["encode"]),
         "control_ratio": statistics.median(samples["added_a"]) / statistics.median(samples["added_b"]),
     }
 
