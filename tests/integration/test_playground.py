@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from cli.services.browser import find_chromium
 from tests.integration.conftest import ROOT, Stack, deployed
@@ -178,20 +178,25 @@ def test_a_job_in_the_queue_says_so_and_can_be_canceled(page: Page, stack: Stack
         stack.kill("worker-1", signal.SIGCONT)
 
 
+class Cut:
+    """Breaks the first connection that it is shown, and no other."""
+
+    done = False
+
+    def once(self, route: Route) -> None:
+        if self.done:
+            route.continue_()
+        else:
+            self.done = True
+            route.abort("connectionreset")
+
+
 def test_the_page_survives_a_stream_that_breaks(browser: Browser, stack: Stack) -> None:
     for page in opened(browser, stack, provoked="ERR_CONNECTION_RESET", viewport=DESKTOP):
-        cut: list[bool] = []
-
-        def once(route: Any, cut: list[bool] = cut) -> None:
-            if cut:
-                route.continue_()
-            else:
-                cut.append(True)
-                route.abort("connectionreset")
-
-        page.route("**/events", once)
+        cut = Cut()
+        page.route("**/events", cut.once)
         develop(page, "an umbrella on a yellow background")
-        assert cut
+        assert cut.done
         page.wait_for_function("document.querySelector('#pictures img').naturalWidth === 64")
 
 
