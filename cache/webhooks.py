@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from cache.connection import reaching
 from cache.jobs import PREFIX, absent, lua_source, shard_prefix
+from cache.listen import listen, subscribe
 from cache.records import job_of, paired
 from contracts import ids
 from contracts.clock import Clock
-from contracts.errors import JobNotFound
+from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.jobs import Job
 from contracts.settings import BackendSettings
 from contracts.webhooks import SECRET_PREFIX, Attempt, Call, Delivery, DeliveryStatus, Duty, Secret
 
 GONE_S: Final = 3 * 86_400.0
 """A receiver that has said 410 is left alone this long: by then all that was owed to it has lapsed."""
-LISTEN_S: Final = 1.0
 _SECRETS: Final = TypeAdapter(list[Secret])
 
 
@@ -100,18 +99,21 @@ class RedisWebhookStore:
                 return sum(await pipeline.execute())
 
     async def wakes(self) -> AsyncIterator[str]:
-        pubsub = self._client.pubsub(ignore_subscribe_messages=True)
+        channels = [f"{shard_prefix(shard)}hooks" for shard in ids.SHARDS]
+        heard: asyncio.Queue[str | None] = asyncio.Queue()
         try:
-            await pubsub.subscribe(*(f"{shard_prefix(shard)}hooks" for shard in ids.SHARDS))
-            while True:
-                message = await pubsub.get_message(timeout=LISTEN_S)
-                if message is not None:
-                    yield ids.shard_of(message["data"])
-        except (RedisError, OSError):
+            await self.due()  # a client of a cluster must have its layout before it can subscribe
+            pubsub = await subscribe(self._client, channels, "webhook store", self._settings.redis_timeout_s)
+        except StoreUnavailable:
             return
+        listening = asyncio.create_task(listen(pubsub, heard.put_nowait), name="webhook wakes")
+        listening.add_done_callback(lambda _: heard.put_nowait(None))
+        try:
+            while (job_id := await heard.get()) is not None:
+                yield ids.shard_of(job_id)
         finally:
-            with suppress(RedisError, OSError):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
     async def disable(self, tenant: str, url: str) -> None:
         async with self._reaching():
