@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint check bench bench-all chaos fuzz model model-quick nightly clean gpu-check chaos-background
+.PHONY: help install run demo test lint check bench bench-all chaos fuzz model model-quick nightly clean gpu-check helm-check chaos-background
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,11 @@ check: lint ## lint, then all tests with coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+
+helm-check: $(VENV)/.dev ## the chart: lint, renders, schemas, policy, alerts, and the release run as rendered
+	@$(BIN)/python -m cli.services
+	@$(BIN)/python -m tests.helm.tools
+	$(BIN)/python -m pytest tests/helm
 
 bench: $(VENV)/.dev ## what this machine can carry: platform up, load, report (minutes)
 	@$(BIN)/python -m cli.services

@@ -227,7 +227,7 @@ class WebhookSettings(BackendSettings):
     webhook_retry_s: RetryDelays = "5,30,300,1800,7200,18000,36000,50400,72000,72000"
     """Seconds from one attempt to the next, each stretched or shrunk by up to a tenth at random. Some three days in all."""
     metrics_port: Port = 0
-    """Where `/metrics` of the process listens; 0: nowhere."""
+    """Where `/metrics`, `/healthz` and `/readyz` of the process listen; 0: nowhere."""
 
     @property
     def retry_delays_s(self) -> tuple[float, ...]:

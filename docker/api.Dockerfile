@@ -1,16 +1,19 @@
 # syntax=docker/dockerfile:1
-# The API: no torch, no celery. docker build -f docker/api.Dockerfile -t darkroom-api:0.1.0 .
+# The API, the webhooks and the command line: no torch. docker build -f docker/api.Dockerfile -t darkroom-api:0.1.0 .
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254
 
 FROM ${PYTHON_IMAGE} AS build
 # Another package index, where there is one of your own.
 ARG PIP_INDEX_URL
+# `tracing webhooks s3` where pictures lie in a bucket.
+ARG EXTRAS="tracing webhooks"
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv --without-pip /opt/venv
 # The libraries first: they change less often than the code.
 COPY pyproject.toml constraints.txt docker/requirements.py ./
-RUN python requirements.py tracing > requirements.txt \
+# hadolint ignore=SC2086
+RUN python requirements.py ${EXTRAS} > requirements.txt \
  && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement requirements.txt
 COPY . .
 RUN pip --python /opt/venv/bin/python install --no-deps .

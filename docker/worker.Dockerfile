@@ -9,11 +9,14 @@ ARG PYTHON_IMAGE=python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d
 FROM ${PYTHON_IMAGE} AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+# `tracing worker s3` where pictures lie in a bucket.
+ARG EXTRAS="tracing worker"
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt docker/requirements.py ./
-RUN python requirements.py tracing worker > requirements.txt \
+# hadolint ignore=SC2086
+RUN python requirements.py ${EXTRAS} > requirements.txt \
  && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement requirements.txt
 COPY . .
 RUN pip --python /opt/venv/bin/python install --no-deps .

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-
-from prometheus_client import start_http_server
+from importlib.metadata import version
 
 from cache.stores import Stores, open_stores
 from contracts.addresses import parse_networks
@@ -14,7 +13,8 @@ from contracts.clock import SystemClock
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import WebhookSettings
 from contracts.webhooks import Call
-from telemetry import logs, metrics
+from telemetry import logs, metrics, tracing
+from telemetry.server import OperationServer
 from webhooks.app import Enqueuer, consume, create_app
 from webhooks.caller import Caller
 from webhooks.deliver import Deliverer
@@ -52,6 +52,18 @@ class Runtime:
     def start(self) -> None:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+
+    def unready(self) -> str | None:
+        """Why it delivers nothing now: for a readiness probe, from any thread."""
+        dispatching = self._dispatching
+        return "It starts, or it ends." if dispatching is None or dispatching.done() else None
+
+    def fault(self) -> str | None:
+        """Why the process should be started anew: for a liveness probe, from any thread."""
+        dispatching = self._dispatching
+        if dispatching is not None and dispatching.done() and not dispatching.cancelled():
+            return "The dispatcher has ended."
+        return None
 
     def run(self, call: Call) -> None:
         """One attempt, from any thread. What a store that is away leaves undone falls due again."""
@@ -92,9 +104,11 @@ def main() -> int:
         sys.stderr.write(f"darkroom webhooks: {error}\n")
         return 2
     logs.configure(settings, service="webhooks")
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port)
+    tracing.configure(settings, "webhooks")
+    metrics.BUILD.labels("webhooks", version("darkroom")).set(1)
     runtime = Runtime(settings)
+    if settings.metrics_port:
+        OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()
     runtime.start()
     log.info("webhooks_ready")
     try:
@@ -104,6 +118,7 @@ def main() -> int:
         log.info("consumer_ended", code=str(ended.code))
     finally:
         runtime.stop()
+        tracing.shutdown()
     return 0
 
 

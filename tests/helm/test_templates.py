@@ -56,6 +56,7 @@ def model(**values: Any) -> dict[str, Any]:
         ),
         ({"redis": {"url": "redis://x"}}, "redis: exactly one of"),
         ({"externalSecrets": {"enabled": True}}, "storeRef.name is empty"),
+        ({"blobs": {"enabled": False}}, "name the bucket for the pictures"),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
     ],
@@ -224,6 +225,19 @@ def test_keda_scales_by_queue_wait_and_jobs_in_hand() -> None:
     secret = rendered.one("TriggerAuthentication")["spec"]["secretTargetRef"][0]
     assert (secret["name"], secret["key"]) == ("rel-darkroom-services", "rabbitmq-url")
     assert queue["authenticationRef"]["name"] == rendered.one("TriggerAuthentication")["metadata"]["name"]
+
+
+def test_webhooks_are_sent_by_processes_of_their_own() -> None:
+    rendered = render({"webhooks": {"settings": {"webhook_concurrency": 8}, "replicas": 2}})
+    spec = pod(rendered, "-webhooks")
+    assert spec["containers"][0]["command"] == ["python", "-m", "webhooks"]
+    assert spec["containers"][0]["image"] == "darkroom-api:0.1.0"
+    assert environment(spec)["DARKROOM_WEBHOOK_CONCURRENCY"] == "8"
+    assert "DARKROOM_ADMIN_KEY" not in environment(spec)
+    assert rendered.one("Deployment", "-webhooks")["spec"]["replicas"] == 2
+    assert rendered.one("NetworkPolicy", "-receivers")["spec"]["policyTypes"] == ["Egress"]
+    none = render({"webhooks": {"enabled": False}})
+    assert [each["metadata"]["name"] for each in none.every("Deployment") if "webhooks" in str(each)] == []
 
 
 # services and secrets ---------------------------------------------------------------------------------------------------
