@@ -25,10 +25,10 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.latency import submit
-from cli.client import Client
 from cli.services import process
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
+from client import Client
 
 CLIENTS = 32
 READY_S = 60.0

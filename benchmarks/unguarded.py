@@ -50,7 +50,7 @@ def _acking() -> None:
 def _fencing() -> None:
     from cache import jobs
 
-    real, fence = jobs._source, "return now[1] == 'running' and now[2] == attempt"
+    real, fence = jobs.lua_source, "return now[1] == 'running' and now[2] == attempt"
 
     def source(name: str) -> str:
         text = real(name)
@@ -60,7 +60,7 @@ def _fencing() -> None:
             )
         return text.replace(fence, "return true")
 
-    vars(jobs)["_source"] = source
+    vars(jobs)["lua_source"] = source
 
 
 def main() -> int:
