@@ -227,7 +227,7 @@ def _ready_messages(one: Round, model: str) -> int:
 
 def queue_missing(one: Round) -> None:
     """The queue is deleted under an API that knows it to be declared. What is accepted must lie on a queue."""
-    one.load(seconds=1.0, jobs=8).join()
+    one.load(seconds=0.0, jobs=48).join()  # all at once, so that every publishing thread knows the queue
     for number in (1, 2):
         one.site.send(f"worker-{number}", signal.SIGSTOP)
     one.fault("queue deleted")
