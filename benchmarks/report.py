@@ -76,7 +76,7 @@ def _page(report: dict[str, Any], plot: Any, tables: Mapping[str, Table]) -> str
     about = {key: report[key] for key in ("revision", "machine", "config")}
     return (
         f"<!doctype html><meta charset=utf-8><title>{report['benchmark']}</title>"
-        "<style>body{font:16px system-ui;margin:2rem;max-width:60rem}td{padding:.2rem 1rem .2rem 0}</style>"
+        "<style>body{font:16px system-ui;margin:2rem;max-width:60rem}td{padding:.2rem 1rem .2rem 0}svg{max-width:100%;height:auto}pre{overflow-x:auto}</style>"
         f"<h1>{report['benchmark']}</h1><p>{html.escape(report.get('summary', ''))}</p>"
         f"<table>{rows}</table>{picture}{more}"
         f"<pre>{html.escape(json.dumps(about, indent=2))}</pre>\n"

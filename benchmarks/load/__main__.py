@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ import httpx
 
 from benchmarks import report
 from benchmarks.load import capacity, charts, compare, measure, options
-from benchmarks.load.audit import Audit, audit
+from benchmarks.load.audit import Audit, audit, books
 from benchmarks.load.capacity import Trial
 from benchmarks.load.ceiling import constant_server
 from benchmarks.load.generator import Generator, Target
@@ -52,23 +53,26 @@ def main() -> int:
     args.window = args.window or (3.0 if args.quick else 10.0)
     args.find_capacity = args.find_capacity or args.rate is None
     with ExitStack() as stack:
-        url = args.server
+        url, redis_url = args.server, os.environ.get("DARKROOM_REDIS_URL")
         if url is None:
             from benchmarks.load.embedded import platform
 
             print("Starting a platform ...", file=sys.stderr)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            url = stack.enter_context(platform(folder, args.broker, args.workers)).url
+            running = stack.enter_context(platform(folder, args.broker, args.workers))
+            url, redis_url = running.url, running.redis.url if running.redis else redis_url
         target = Target(url.rstrip("/"), keys, args.timeout, args.poll, args.hook_host)
         generator = stack.enter_context(Generator(args.processes))
         try:
-            return _measured(args, generator, target, load)
+            return _measured(args, generator, target, load, redis_url)
         except httpx.HTTPError as error:
             print(f"{url}: {error}", file=sys.stderr)
             return 1
 
 
-def _measured(args: argparse.Namespace, generator: Generator, target: Target, load: Load) -> int:
+def _measured(
+    args: argparse.Namespace, generator: Generator, target: Target, load: Load, redis_url: str | None
+) -> int:
     bar = not args.no_bar and sys.stderr.isatty()
     figures: dict[str, float] = {}
     if not args.no_ceiling:
@@ -82,6 +86,7 @@ def _measured(args: argparse.Namespace, generator: Generator, target: Target, lo
     rate = args.rate or LOAD_SHARE * figures["capacity_per_s"] or FIRST_RATE
     done = session.run(rate, args.duration, f"loading at {rate:.3g}/s")
     checked = audit(target, session.all)
+    balanced, said = books(redis_url)
     figures = {**done.figures, **figures, "accepted": checked.accepted, "lost": checked.lost}
     figures["unsettled"] = checked.unsettled
     figures["repeat_share"] = done.planned.popularity.measured
@@ -91,14 +96,15 @@ def _measured(args: argparse.Namespace, generator: Generator, target: Target, lo
     report.publish(
         args,
         "load",
-        _config(args, load, rate, target, done, checked, trials),
+        {**_config(args, load, rate, target, done, checked, trials), "audit": said},
         figures,
         {**measure.columns(done.samples), "series": done.series},
         charts.charts(done.samples, args.duration, args.slo, done.series, trials),
         _tables(done, checked, trials),
         line,
     )
-    if checked.lost:
+    if checked.lost or not balanced:
+        print(f"Lost jobs: {checked.lost}. The platform's own books: {said}", file=sys.stderr)
         return LOST
     return _against(args, done) if args.baseline else 0
 

@@ -1,7 +1,12 @@
-"""Whether anything that was accepted is missing: every job is asked for again, and must have ended once."""
+"""Whether anything that was accepted is missing: every job is asked for again, and must have ended once; and where we reach the
+platform's Redis, its own books (`darkroom audit`) must balance.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +18,7 @@ import httpx
 from benchmarks.load.generator import Target
 from benchmarks.load.modes import TERMINAL
 from benchmarks.load.sample import Sample
+from benchmarks.report import ROOT
 
 WAIT_S: Final = 10
 LOST: Final = "lost"
@@ -41,6 +47,21 @@ def audit(target: Target, samples: Sequence[Sample], settle_s: float = 60.0) -> 
             states[LOST if told is not None and state != told else state] += 1
     unsettled = sum(count for state, count in states.items() if state not in TERMINAL and state != LOST)
     return Audit(len(accepted), states[LOST], unsettled, dict(states))
+
+
+def books(redis_url: str | None) -> tuple[bool, str]:
+    """(whether the platform's own books balance, what they say). Nothing is asked where its Redis is not known."""
+    if not redis_url:
+        return True, "not asked: DARKROOM_REDIS_URL is not set"
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "audit", "--full"],
+        env={**os.environ, "DARKROOM_REDIS_URL": redis_url},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode == 0, (done.stdout + done.stderr).strip()
 
 
 def _state(http: httpx.Client, each: Sample, target: Target, until: float) -> str:

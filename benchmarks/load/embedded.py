@@ -28,6 +28,8 @@ def platform(
             "DARKROOM_PORT": str(process.free_port()),
             "DARKROOM_MODEL": str(report.ROOT / "models" / "emoji-turbo"),
             "DARKROOM_LOG_LEVEL": "warning",
+            # The generator listens for webhooks on this machine.
+            "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.1/32",
             **(environ or {}),
         }
         if broker == "rabbitmq":
