@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint check bench bench-all chaos fuzz model model-quick nightly clean gpu-check helm-check chaos-background
+.PHONY: help install run demo test lint check bench bench-all chaos fuzz model model-quick nightly clean gpu-check helm-check chaos-background bench-peers
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,10 @@ bench-all: bench ## all benchmarks, into benchmarks/results
 	@for name in $(BENCHMARKS); do \
 	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json --html benchmarks/results/$$name.html || exit 1; \
 	done
+
+bench-peers: $(VENV)/.dev ## beside LitServe, Ray Serve, BentoML, Mosec, celery-batches (installs them into .cache, 7 GB; an hour)
+	@$(BIN)/python -m cli.services
+	$(BIN)/python -m benchmarks.peers --json benchmarks/results/peers.json --html benchmarks/results/peers.html
 
 gpu-check: $(VENV)/.dev ## on a machine with a GPU: what the engine gets from it, as a table (ten minutes)
 	$(BIN)/python -m benchmarks.gpu_check --json .cache/gpu-check.json --html .cache/gpu-check.html
