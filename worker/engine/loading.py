@@ -20,6 +20,7 @@ from worker.engine.device import Device
 from worker.engine.errors import CannotLoad
 from worker.engine.memory import Plan
 from worker.engine.profiles import Profile
+from worker.engine.upsample import fold
 
 TINY: Final = {False: "madebyollin/taesd", True: "madebyollin/taesdxl"}
 """The tiny decoders, by whether the model is of SDXL's family."""
@@ -85,6 +86,9 @@ class Loader:
         pipeline.to(self._device.torch_name)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
+        if self._settings.quantise == "none":
+            for model in (pipeline.unet, pipeline.vae):
+                fold(model)
         is_xl = getattr(pipeline, "text_encoder_2", None) is not None
         if is_xl and self._dtype is torch.float16 and getattr(pipeline.vae.config, "force_upcast", False):
             # SDXL's own decoder overflows in half precision.
