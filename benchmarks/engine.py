@@ -2,8 +2,8 @@
 
     python -m benchmarks.engine --json out.json --html out.html [--full FOLDER]
 
-Everything runs in this process, on one thread, in interleaved pairs; a figure is the median of the pairs' ratios, and
-`control_ratio` is that of a thing with itself. Figures that begin with `full_` are of SD-Turbo's true layout and sizes with random
+Everything runs on one thread, in interleaved pairs; a figure is the median of the pairs' ratios, and `control_ratio` is that of a
+thing with itself. The plain diffusers pipeline runs in a process of its own, where nothing of ours has touched the library. Figures that begin with `full_` are of SD-Turbo's true layout and sizes with random
 weights (`benchmarks.make_checkpoint`), made in a temporary folder unless `--full` names one; `--quick` leaves them out.
 """
 
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import re
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,35 @@ def call(pipeline: Any, key: BatchKey, wanted: list[ImageTask]) -> Any:
     return (images * 255).round().astype(np.uint8)
 
 
+def serve_plain(connection: Connection[Any, Any], folder: Path) -> None:
+    """The other process: draws what it is sent, answers with the seconds that it took."""
+    torch.set_num_threads(1)
+    pipeline = plain_pipeline(folder)
+    while (asked := connection.recv()) is not None:
+        connection.send(seconds(lambda asked=asked: call(pipeline, *asked)))  # type: ignore[misc]
+
+
+@contextmanager
+def plain(folder: Path) -> Iterator[Callable[[BatchKey, list[ImageTask]], float]]:
+    """Seconds of a plain call of the library's pipeline, in its own process."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=serve_plain, args=(theirs, folder))
+    child.start()
+    theirs.close()
+
+    def timed(key: BatchKey, wanted: list[ImageTask]) -> float:
+        ours.send((key, wanted))
+        return float(ours.recv())
+
+    try:
+        yield timed
+    finally:
+        with suppress(OSError):
+            ours.send(None)
+        child.join()
+
+
 def opened(settings: WorkerSettings, name: str) -> DiffusersEngine:
     engine = DiffusersEngine(settings, name)
     engine.load()
@@ -84,18 +115,20 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def ratios(
-    slow: Callable[[], Any], fast: Callable[[], Any], rounds: int, *, warm: bool = True
-) -> list[float]:
-    """How many times longer `slow` takes than `fast`, pair by pair, who is first taking turns."""
-    if warm:
-        slow(), fast()
+def ratios(slow: Callable[[], Any], fast: Callable[[], Any], rounds: int) -> list[float]:
+    """How many times longer `slow` takes than `fast`, pair by pair."""
+    return timed_ratios(lambda: seconds(slow), lambda: seconds(fast), rounds)
+
+
+def timed_ratios(slow: Callable[[], float], fast: Callable[[], float], rounds: int) -> list[float]:
+    """As `ratios`, of what tells its seconds itself. A first pair is not counted; who is first takes turns."""
+    slow(), fast()
     found = []
     for turn in range(rounds):
         if turn % 2:
-            one, other = seconds(slow), seconds(fast)
+            one, other = slow(), fast()
         else:
-            other, one = seconds(fast), seconds(slow)
+            other, one = fast(), slow()
         found.append(one / other)
     return found
 
@@ -118,14 +151,14 @@ class Embedded:
 
     def measure(self) -> dict[str, list[float]]:
         engine, rounds = self._engine, self._rounds
-        pipeline = plain_pipeline(MODELS / "emoji-turbo")
         samples = {"load_s": [self._load_s]}
-        for size, name in ((BATCH, "engine_over_pipeline"), (1, "engine_over_pipeline_alone")):
-            samples[name] = ratios(
-                lambda size=size: call(pipeline, KEY, tasks(size)),  # type: ignore[misc]
-                lambda size=size: draw(engine, KEY, tasks(size)),  # type: ignore[misc]
-                rounds,
-            )
+        with plain(MODELS / "emoji-turbo") as pipeline:
+            for size, name in ((BATCH, "engine_over_pipeline"), (1, "engine_over_pipeline_alone")):
+                samples[name] = timed_ratios(
+                    lambda size=size: pipeline(KEY, tasks(size)),  # type: ignore[misc]
+                    lambda size=size: seconds(lambda: draw(engine, KEY, tasks(size))),  # type: ignore[misc]
+                    rounds,
+                )
         samples["control_ratio"] = ratios(
             lambda: draw(engine, KEY, tasks()), lambda: draw(engine, KEY, tasks()), rounds
         )
@@ -248,10 +281,11 @@ def full(folder: Path, rounds: int) -> dict[str, list[float]]:
     grown = [peak_rss_bytes(lambda size=size: draw(engine, key, tasks(size))) for size in (1, 2)]  # type: ignore[misc]
     samples["full_image_mib_planned"] = [max(plan.denoise_bytes, plan.decode_bytes) / 2**20]
     samples["full_image_mib_measured"] = [grown[1] / 2 / 2**20]
+    with plain(folder) as other:
+        samples["full_engine_over_pipeline"] = timed_ratios(
+            lambda: other(key, tasks(1)), lambda: seconds(lambda: draw(engine, key, tasks(1))), rounds
+        )
     pipeline = plain_pipeline(folder)
-    samples["full_engine_over_pipeline"] = ratios(
-        lambda: call(pipeline, key, tasks(1)), lambda: draw(engine, key, tasks(1)), rounds, warm=False
-    )
     latents = torch.randn(1, 4, 64, 64)
     tiny = AutoencoderTiny().eval()
     with torch.inference_mode():
