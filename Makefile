@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint check bench bench-all chaos model model-quick nightly clean
+.PHONY: help install run demo test lint check bench bench-all gpu-check chaos model model-quick nightly clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,9 +52,12 @@ bench: $(VENV)/.dev ## what this machine can carry: platform up, load, report (m
 	$(BIN)/darkroom bench --json benchmarks/results/load.json --html benchmarks/results/load.html
 
 bench-all: bench ## all benchmarks, into benchmarks/results
-	@for name in latency batching fidelity encode validation depth plan; do \
+	@for name in latency batching engine fidelity encode validation depth plan; do \
 	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json --html benchmarks/results/$$name.html || exit 1; \
 	done
+
+gpu-check: $(VENV)/.dev ## on a machine with a GPU: what the engine gets from it, as a table (ten minutes)
+	$(BIN)/python -m benchmarks.gpu_check --json .cache/gpu-check.json --html .cache/gpu-check.html
 
 chaos: $(VENV)/.dev ## kill things while jobs run, again and again
 	@$(BIN)/python -m cli.services

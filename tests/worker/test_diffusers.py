@@ -23,7 +23,7 @@ from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from worker.engine.decode import to_pixels
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.profiles import DIFFUSION, TURBO, profile_of
+from worker.engine.profiles import DIFFUSION, TURBO, XL, profile_of
 from worker.engine.samples import Denoiser
 from worker.engine.schedule import CopySampler, EulerSampler, sampler_of
 
@@ -338,6 +338,7 @@ def test_out_of_memory_is_told_apart_and_its_samples_forgotten(
 
 
 def test_profiles_by_name() -> None:
-    assert profile_of("sd-turbo") == TURBO
+    assert profile_of("sd-turbo") == profile_of("sdxl-turbo") == TURBO
+    assert profile_of("stable-diffusion-xl-base-1.0") == XL
     assert profile_of("stable-diffusion-v1-5") == DIFFUSION
     assert profile_of("emoji-base").steps == 25

@@ -25,6 +25,8 @@ class Profile:
 TURBO: Final = Profile(steps=1, max_steps=8, guidance_scale=0.0, max_guidance_scale=4.0)
 """SD-Turbo's own: one step, no guidance (Sauer et al. 2023, "Adversarial Diffusion Distillation")."""
 DIFFUSION: Final = Profile(steps=25, max_steps=100, guidance_scale=7.5, max_guidance_scale=20.0)
+XL: Final = Profile(steps=30, max_steps=100, guidance_scale=5.0, max_guidance_scale=20.0)
+"""Podell et al. 2023; the scale is diffusers' own default for it."""
 
 _KNOWN: Final = {
     "emoji-turbo": Profile(
@@ -45,7 +47,9 @@ _KNOWN: Final = {
 
 
 def profile_of(name: str) -> Profile:
-    """The profile of the model called `name`: one known by name, SD-Turbo's for a turbo model, else Stable Diffusion's."""
+    """The profile of the model called `name`: one known by name, SD-Turbo's for a turbo model, SDXL's, else Stable Diffusion's."""
     if name in _KNOWN:
         return _KNOWN[name]
-    return TURBO if "turbo" in name.lower() else DIFFUSION
+    if "turbo" in name.lower():
+        return TURBO
+    return XL if "xl" in name.lower() else DIFFUSION
