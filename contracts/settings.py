@@ -137,7 +137,7 @@ class WorkerSettings(BackendSettings):
     """A hub revision to load."""
     engine: Literal["diffusers", "fake"] = "diffusers"
     """`fake` paints coloured noise from the seed without a model: for timing and fault tests only."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     max_batch: Count = 8
     """Images in one forward pass."""
     torch_threads: Count = 1
