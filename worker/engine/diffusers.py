@@ -130,7 +130,9 @@ class DiffusersEngine:
         self._encoder.forget()
         # Not every kernel takes single precision: PyTorch picks one that does.
         processors = dict(self._pipeline.unet.attn_processors)
-        self._pipeline.unet.set_attn_processor(attention.Processor(torch.nn.functional.scaled_dot_product_attention))
+        self._pipeline.unet.set_attn_processor(
+            attention.Processor(torch.nn.functional.scaled_dot_product_attention)
+        )
         try:
             for model in models:
                 model.to(torch.float32)
