@@ -187,7 +187,7 @@ class WorkerSettings(BackendSettings):
     """An engine process whose resident memory grows beyond this ends itself, and is replaced; by default it has no limit."""
     fake_log: Path | None = None
     """Where the fake engine writes the seed of every picture that it has finished, one a line."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     max_batch: Count = 8
     """Images in one forward pass."""
     torch_threads: Count = 1

@@ -287,6 +287,7 @@ def test_a_picture_that_half_precision_spoils_is_drawn_again_in_single(
 ) -> None:
     """As a layer that overflows: its output is infinite unless it runs in float32."""
     unet = half._pipeline.unet
+    processors = dict(unet.attn_processors)
     runs: list[torch.dtype] = []
 
     def spoil(_: Any, __: Any, output: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -302,6 +303,7 @@ def test_a_picture_that_half_precision_spoils_is_drawn_again_in_single(
     (single,) = draw(engine, KEY, [APPLE])
     assert psnr(picture(again), picture(single)) > 30, "the weights have been through bfloat16"
     assert {each.dtype for each in unet.parameters()} == {torch.bfloat16}
+    assert unet.attn_processors == processors
     (after,) = draw(half, KEY, [APPLE])
     assert isinstance(after, Pixels)
 

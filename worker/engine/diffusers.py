@@ -120,7 +120,7 @@ class DiffusersEngine:
         with self._in_float32():
             (sample,) = self._denoiser.join(key, [task])
             while not sample.finished:
-                self._step(key, [sample])
+                self._denoiser.step(key, [sample])
             return decode(self._pipeline.vae, [sample])[0]
 
     @contextmanager
@@ -128,6 +128,11 @@ class DiffusersEngine:
         models = [each for each in self._pipeline.components.values() if isinstance(each, torch.nn.Module)]
         before = [next(model.parameters()).dtype for model in models]
         self._encoder.forget()
+        # Not every kernel takes single precision: PyTorch picks one that does.
+        processors = dict(self._pipeline.unet.attn_processors)
+        self._pipeline.unet.set_attn_processor(
+            attention.Processor(torch.nn.functional.scaled_dot_product_attention)
+        )
         try:
             for model in models:
                 model.to(torch.float32)
@@ -136,6 +141,7 @@ class DiffusersEngine:
             # What was half precision comes back as it was: single precision holds it exactly.
             for model, dtype in zip(models, before, strict=True):
                 model.to(dtype)
+            self._pipeline.unet.set_attn_processor(processors)
             self._encoder.forget()
 
     def _step(self, key: BatchKey, samples: list[Sample]) -> None:
