@@ -31,7 +31,8 @@ from benchmarks.load.sample import Sample
 from benchmarks.load.schedule import Load
 from benchmarks.load.session import Result, Session
 from benchmarks.plan.devices import Device
-from benchmarks.plan.fleet import Config, Simulation
+from benchmarks.plan.fleet import Simulation
+from benchmarks.plan.state import Config
 from benchmarks.plan.station import Floats, Station, way_in, way_out
 from cli.platform import Platform
 

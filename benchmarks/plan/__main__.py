@@ -25,8 +25,9 @@ from benchmarks import report
 from benchmarks.plan import charts, devices, summary
 from benchmarks.plan.autoscaler import Rule
 from benchmarks.plan.devices import Device
-from benchmarks.plan.fleet import Config, Outcome, Simulation
+from benchmarks.plan.fleet import Simulation
 from benchmarks.plan.levers import Lever, levers
+from benchmarks.plan.state import Config, Outcome
 from benchmarks.plan.summary import Service
 from benchmarks.plan.traffic import Traffic, traffic
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plan.fleet import Outcome
 from benchmarks.plan.levers import Lever
+from benchmarks.plan.state import Outcome
 from benchmarks.plan.summary import Service, latencies
 from benchmarks.plan.traffic import Traffic
 

@@ -1,24 +1,23 @@
 """A fleet of workers under a virtual clock: what they run next is decided by the platform's own `scheduler`.
 
 One event a pass, one for what happens to a worker, and none for an arrival beyond its place in the queue. As in the platform, the
-store keeps what waits in the order of the fair clock's tags; a message wakes the workers in turn; a worker that is woken, begins
-or ends a pass takes what it has room for: one batch that waits behind the one that runs.
+store keeps what waits in the order of the fair clock's tags; a message wakes the workers in turn; a worker takes what it has room
+for, one batch, when it is woken idle, and shortly before its pass should end; one that is idle looks by itself now and then.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
 
 import numpy as np
 
-from benchmarks.plan.autoscaler import Autoscaler, Rule
-from benchmarks.plan.devices import Device
+from benchmarks.plan.autoscaler import Autoscaler
+from benchmarks.plan.state import Config, Outcome, Tick, Worker
 from contracts.engine import BatchKey
 from contracts.jobs import Priority
 from scheduler import policy
@@ -27,68 +26,13 @@ from scheduler.policy import Dispatch, Sample, decide
 
 HAND_BATCHES: Final = 4
 """As `worker.batcher.BATCHES_IN_HAND`."""
-END, READY, FAIL, TICK, AGAIN = range(5)
+LEAD_S: Final = 0.01
+LEAD_SHARE: Final = 0.1
+"""As `worker.batcher`'s: how long before a pass should end the images of the next are taken."""
+IDLE_S: Final = 1.0
+"""As `worker.taker.IDLE_S`: how often an idle worker looks."""
+END, RIPE, LOOK, READY, FAIL, TICK, AGAIN = range(7)
 KEY: Final = BatchKey("simulated", 512, 512, False)
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """`start` workers at the beginning; without a `rule` they are all there ever is. Lives are means of exponential times."""
-
-    device: Device
-    max_batch: int = 8
-    rule: Rule | None = None
-    start: int = 1
-    start_up_s: float = 90.0
-    life_s: float = math.inf
-    """Until a worker crashes: its jobs come back when their leases lapse, itself after another start-up."""
-    lease_s: float = 10.0
-    spot_share: float = 0.0
-    spot_life_s: float = 8 * 3600.0
-    """Until the cloud takes a spot device back, with notice enough to finish the pass that runs."""
-    ttl_s: float = 300.0
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """`hand` holds jobs, `samples` the same as the policy sees them; `batch` indexes those of the pass that runs."""
-
-    spot: bool
-    born: float
-    ready: bool = False
-    gone: bool = False
-    draining: bool = False
-    hand: list[int] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    batch: tuple[int, ...] = ()
-    begun: int = 0
-    life: int = 0
-    """Counts its crashes: a pass of an earlier life does not end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """The fleet at one poll."""
-
-    at_s: float
-    workers: int
-    ready: int
-    waiting: int
-    arrived: int
-
-
-@dataclass(slots=True)
-class Outcome:
-    """`ended[i]` is when job i was drawn; NaN: it was not. Hours count from the order of a device to its end."""
-
-    ended: array[float]
-    batches: Counter[int] = field(default_factory=Counter)
-    ticks: list[Tick] = field(default_factory=list)
-    hours: float = 0.0
-    spot_hours: float = 0.0
-    busy_s: float = 0.0
-    crashes: int = 0
-    most_workers: int = 0
 
 
 class Simulation:
@@ -115,10 +59,12 @@ class Simulation:
         self._flow = flow_of("public", Priority.INTERACTIVE)
         self._weight = weight_of(Priority.INTERACTIVE)
         costs = [config.device.seconds(n) for n in range(config.max_batch + 1)]
+        self._costs = costs
         self._taken = taken or costs.__getitem__
         self._device = policy.Device(lambda _: config.max_batch, lambda _, images: costs[images])
         self._workers: list[Worker] = []
         self._ring: list[Worker] = []
+        self._idle: dict[Worker, None] = {}
         self._turn = 0
         self._arrived = 0
         self._pending = len(times)
@@ -143,6 +89,10 @@ class Simulation:
                 if kind == END:
                     assert worker is not None
                     end_pass(worker, what)
+                elif kind == RIPE:
+                    assert worker is not None
+                    if worker.batch and self._now >= worker.ripe_s:
+                        self._take(worker)
                 else:
                     self._happen(kind, worker, what)
             elif number < total:
@@ -168,7 +118,16 @@ class Simulation:
         ring = self._ring
         if ring:
             self._turn = (self._turn + 1) % len(ring)
-            self._wake(ring[self._turn])
+            worker = ring[self._turn]
+            if self._now >= worker.ripe_s or not worker.batch:
+                self._wake(worker)
+            elif self._idle:
+                # Nobody tells the idle ones: the first of them to look by itself finds it.
+                worker = next(iter(self._idle))
+                if not worker.looks:
+                    worker.looks = True
+                    wait_s = float(self._rng.uniform(0, IDLE_S / len(self._idle)))
+                    self._at(self._now + wait_s, LOOK, worker, worker.life)
 
     def _wake(self, worker: Worker) -> None:
         self._take(worker)
@@ -203,12 +162,17 @@ class Simulation:
             worker.begun = images
         else:
             worker.begun += sum(not worker.samples[index].steps_taken for index in batch)
+        self._idle.pop(worker, None)
         seconds = self._taken(images)
         self.outcome.batches[images] += 1
         self.outcome.busy_s += seconds
         self._seq += 1
         heappush(self._events, (self._now + seconds, self._seq, END, worker, worker.life))
-        self._take(worker)
+        expected = self._costs[images]
+        worker.ripe_s = self._now + max(0.0, expected - LEAD_S - LEAD_SHARE * expected)
+        if worker.ripe_s < self._now + seconds:
+            self._seq += 1
+            heappush(self._events, (worker.ripe_s, self._seq, RIPE, worker, None))
 
     def _end_pass(self, worker: Worker, life: object) -> None:
         if life != worker.life:
@@ -234,6 +198,8 @@ class Simulation:
             self._dispatch(worker)
         else:
             self._wake(worker)
+            if not worker.batch and not worker.draining:
+                self._idle[worker] = None
         if worker.draining and not worker.hand:
             self._dismiss(worker)
 
@@ -251,9 +217,13 @@ class Simulation:
             assert isinstance(what, list)
             self._put_back(what)
         elif worker is not None and not worker.gone and what == worker.life:
-            if kind == READY:
+            if kind == LOOK:
+                worker.looks = False
+                self._wake(worker)
+            elif kind == READY:
                 worker.ready = True
                 self._ring.append(worker)
+                self._idle[worker] = None
                 self._wake(worker)
             elif worker.spot:
                 self._drain(worker)
@@ -263,7 +233,7 @@ class Simulation:
     def _put_back(self, jobs: list[tuple[float, int]]) -> None:
         for job in jobs:
             heappush(self._store, job)
-        for worker in self._ring:
+        for worker in list(self._idle):
             self._wake(worker)
 
     def _tick(self) -> None:
@@ -333,7 +303,7 @@ class Simulation:
             self._at(self._now + config.lease_s, AGAIN, None, jobs)
         worker.hand, worker.samples, worker.batch, worker.begun = [], [], (), 0
         worker.life += 1
-        worker.ready = False
+        worker.ready = worker.looks = False
         if worker.draining:
             self._dismiss(worker)
             return
@@ -341,6 +311,7 @@ class Simulation:
         self._at(self._now + float(self._rng.exponential(config.life_s)), FAIL, worker, worker.life)
 
     def _leave(self, worker: Worker) -> None:
+        self._idle.pop(worker, None)
         if worker in self._ring:
             self._ring.remove(worker)
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.plan import bound
-from benchmarks.plan.fleet import Config, Outcome
+from benchmarks.plan.state import Config, Outcome
 from benchmarks.plan.traffic import Traffic
 
 Floats = npt.NDArray[np.float64]

@@ -17,7 +17,8 @@ from benchmarks.plan import __main__ as command
 from benchmarks.plan import bound, devices, levers, summary
 from benchmarks.plan.autoscaler import Autoscaler, Rule
 from benchmarks.plan.devices import Device
-from benchmarks.plan.fleet import Config, Simulation
+from benchmarks.plan.fleet import Simulation
+from benchmarks.plan.state import Config
 from benchmarks.plan.station import Station, served, way_in, way_out
 from benchmarks.plan.summary import Service
 from benchmarks.plan.traffic import leaders, traffic, zipf_exponent
@@ -189,7 +190,7 @@ def test_the_bound_counts_whole_devices_for_whole_minutes() -> None:
 def test_followers_wait_for_their_leader_and_hits_do_not() -> None:
     from array import array
 
-    from benchmarks.plan.fleet import Outcome
+    from benchmarks.plan.state import Outcome
     from benchmarks.plan.traffic import Traffic
 
     comes = Traffic(np.asarray([0.0, 0.5, 5.0, 6.0]), np.asarray([0, 0, 0, -1]))
