@@ -12,7 +12,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from api.keyring import Principal
-from api.services import Wired
+from api.services import Services, Wired
 from contracts.tenancy import Scope
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, `dk_...`.", scheme_name="bearer")
@@ -32,6 +32,11 @@ async def _principal(
 async def _caller(principal: Annotated[Principal, Depends(_principal)]) -> Principal:
     principal.require(Scope.GENERATE)
     return principal
+
+
+async def caller_of(request: Request, services: Services) -> Principal:
+    """What `Caller` resolves to, for the one route that cannot afford to have it resolved: a cache hit costs half as much."""
+    return await _caller(await _principal(request, services, await _bearer(request), await _header(request)))
 
 
 async def _admin(principal: Annotated[Principal, Depends(_principal)]) -> Principal:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
-from api.auth import Caller
+from api.auth import Caller, caller_of
 from api.body import job_request
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
 from api.normalise import invalid
@@ -45,6 +45,7 @@ _BODY: dict[str, Any] = {
         "required": True,
         "content": {"application/json": {"schema": JobRequest.model_json_schema()}},
     },
+    "security": [{"bearer": []}, {"header": []}],
     "parameters": [
         {
             "name": "Prefer",
@@ -97,14 +98,11 @@ _LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"
         **failures(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
     },
 )
-async def submit(
-    request: Request,
-    services: Wired,
-    caller: Caller,
-    idempotency_key: IdempotencyKey = None,
-) -> Response:
+async def submit(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
     """Ask for pictures. Accepted jobs are never lost; equal requests share one computation and its result."""
     # Read by hand: to resolve them as parameters costs as much as all the rest of a cache hit.
+    services: Services = request.app.state.services
+    caller = await caller_of(request, services)
     body = await job_request(request)
     prefer = request.headers.getlist("prefer")
     job = await services.jobs.submit(caller, body, idempotency_key)
