@@ -4,8 +4,8 @@
 
 Starts a private RabbitMQ and Redis, an API and a worker with the embedded model. A calibration measures what the simulation must
 know: how long passes take by their size (from a run that fills the batches), what a request costs besides (one at a time, and
-processor seconds under load). Then each load is run for real and simulated, with the same arrivals; the errors
-are of the median, the 99th percentile and the throughput, the worst of all loads. Every load is run twice (A/A): how far two
+processor seconds under load). Then each load is run for real and simulated, with the same arrivals, and with passes that deviate from the
+line as those of that run did; the errors are of the median, the 99th percentile and the throughput, the worst of all loads. Every load is run twice (A/A): how far two
 measurements of the same differ is what no simulation can do better than.
 """
 
@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +54,14 @@ class Calibration:
     ratios: tuple[float, ...]
     station: Station
     capacity_per_s: float
+
+    def of_run(self, samples: Sequence[Sample]) -> Calibration:
+        """The same with the deviations of the passes that the samples tell of: how fast the machine was that minute is
+        given, what the queue made of it is not."""
+        found = passes(samples)
+        return replace(
+            self, ratios=tuple(seconds / (self.a_s + self.b_s * images) for images, seconds in found)
+        )
 
     def taken(self, rng: np.random.Generator) -> Callable[[int], float]:
         """How long a pass of so many images takes this time, and what comes between it and the next."""
@@ -191,7 +199,9 @@ def main() -> None:
                 done = _all_answered(session.run(rate, duration_s, f"{share:.0%} of capacity"))
                 last = max(each.ended_s for each in done)
                 seen = _compared([each.latency_s for each in done], last, duration_s)
-                told = simulate([each.at_s for each in done], known, duration_s, 10 * number + again)
+                told = simulate(
+                    [each.at_s for each in done], known.of_run(done), duration_s, 10 * number + again
+                )
                 both.append(seen)
                 rows.append({"share": share, "measured": seen, "simulated": told})
             pairs.append({name: error(both[0][name], both[1][name]) for name in COMPARED})

@@ -44,6 +44,9 @@ def test_the_simulation_is_given_what_was_measured() -> None:
     assert found["p50_ms"] == pytest.approx(110, rel=0.02)
     assert found["throughput_per_s"] == pytest.approx(0.1)
     assert known.taken(np.random.default_rng(1))(2) == pytest.approx(0.205)
+    slow = known.of_run([drawn(2, 400.0), drawn(2, 400.0)])
+    assert slow.ratios == pytest.approx((2.0,))
+    assert slow.taken(np.random.default_rng(1))(2) == pytest.approx(0.405)
 
 
 def test_errors_are_the_worst_of_all_loads() -> None:
