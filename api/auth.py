@@ -1,7 +1,7 @@
 """The key of a request as a dependency of routes: `Caller` for those who make pictures, `Admin` for those who rule.
 
 A route that takes one is closed to others. Those that take none are open: health, metrics, the page, and pictures, whose
-names are capabilities (docs/adr/0021-pictures-are-capabilities.md).
+names are capabilities (docs/adr/0010-pictures-are-capabilities.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`Idempotency-Key`: one job for a key and a body, however often and wherever they come.
 
 No copy waits for another, and none can block the key by dying: the first one reserves not a place but the job itself, with
-its id, and every copy records that very job. Recording is idempotent by id (docs/adr/0024-idempotency-by-job-id.md).
+its id, and every copy records that very job. Recording is idempotent by id (docs/adr/0013-idempotency-by-job-id.md).
 """
 
 from __future__ import annotations
