@@ -1,0 +1,222 @@
+"""The batcher under random jobs, cancellations, failures and clock steps: no image lost, none drawn twice, no bound exceeded.
+
+The engine is a scripted one in this process, which checks what it is asked for as strictly as a real one would suffer from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.clock import ManualClock
+from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.models import ModelSpec
+from contracts.settings import WorkerSettings
+from scheduler.recovery import Failure
+from worker.batcher import BATCHES_IN_HAND, Batcher, Drawn, TooLate, Turn
+from worker.engine.fake import FakeEngine
+from worker.engine.host import EngineHost
+from worker.engine.wire import Done, Failed
+
+LIMIT = 4
+KEYS = [BatchKey("m", width, 64, guided=False) for width in (64, 96)]
+
+
+@dataclass(frozen=True)
+class Job:
+    key: BatchKey
+    steps: int
+    kind: str = "good"
+    """good, bad (raises), crash (kills the engine), nan (no picture), canceled."""
+    tag: float = 0.0
+
+
+jobs = st.lists(
+    st.builds(
+        Job,
+        st.sampled_from(KEYS),
+        st.integers(1, 6),
+        st.sampled_from(["good"] * 6 + ["bad", "crash", "nan", "canceled"]),
+        st.floats(0, 9),
+    ),
+    min_size=1,
+    max_size=24,
+)
+
+
+@dataclass
+class ScriptedHost(EngineHost):
+    """An engine in this process. `oom_from`: passes of so many images do not fit."""
+
+    oom_from: int
+    clock: ManualClock
+    steps_s: list[float]
+    taken: dict[int, int] = field(default_factory=dict)
+    tasks: dict[int, ImageTask] = field(default_factory=dict)
+    finished: list[int] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    starts: int = 0
+    passes: int = 0
+
+    def start(self) -> ModelSpec:
+        self.starts += 1
+        self.tasks.clear()
+        self.taken.clear()
+        return FakeEngine(WorkerSettings(engine="fake"), "m").load()
+
+    def kill(self) -> None:
+        return None
+
+    def run(self, batch: Pass) -> Done | Failed:
+        self.passes += 1
+        # Time jumps, backwards too.
+        self.clock.advance(self.steps_s[self.passes % len(self.steps_s)])
+        for sample in batch.leaving:
+            self.tasks.pop(sample, None)
+        self._expect(0 < len(batch.samples) <= LIMIT, "the bound is kept")
+        self._expect(len(set(batch.samples)) == len(batch.samples), "nobody twice in a pass")
+        for sample, task in batch.joining.items():
+            self._expect(sample not in self.tasks, "who joins is new")
+            self.tasks[sample], self.taken[sample] = task, 0
+        for sample in batch.samples:
+            self._expect(sample in self.tasks, "the engine knows everyone in the pass")
+        return self._outcome(batch)
+
+    def _outcome(self, batch: Pass) -> Done | Failed:
+        prompts = [self.tasks[sample].prompt for sample in batch.samples]
+        if "crash" in prompts:
+            self.tasks.clear()
+            return Failed(Failure.CRASH, "It died.")
+        failure = Failure.FAULT if "bad" in prompts else None
+        if len(prompts) >= self.oom_from:
+            failure = Failure.OUT_OF_MEMORY
+        if failure is not None:
+            for sample in batch.samples:
+                del self.tasks[sample]
+            return Failed(failure, "ValueError")
+        return Done([self._advance(sample) for sample in batch.samples], 0.01)
+
+    def _advance(self, sample: int) -> Advanced:
+        self.taken[sample] += 1
+        task = self.tasks[sample]
+        if self.taken[sample] < task.num_inference_steps:
+            return Progress(self.taken[sample], task.num_inference_steps)
+        self.finished.append(sample)
+        del self.tasks[sample]
+        return ImageFault("invalid_output", "") if task.prompt == "nan" else Pixels(1, 1, b"rgb")
+
+    def _expect(self, holds: bool, what: str) -> None:
+        if not holds:
+            self.faults.append(what)
+
+
+async def drawn_by(host: ScriptedHost, jobs: list[Job]) -> list[object]:
+    """What becomes of each job, all brought at once but no more than there is room for."""
+    batcher = Batcher(host, WorkerSettings(engine="fake", max_batch=LIMIT), host.clock)
+    await batcher.start()
+    running = asyncio.create_task(batcher.run())
+    room = asyncio.Event()
+    batcher.on_room = room.set
+    futures: list[asyncio.Future[Drawn]] = []
+    async with asyncio.timeout(30):
+        for job in jobs:
+            while not batcher.room():
+                room.clear()
+                if not batcher.room():
+                    await room.wait()
+            task = ImageTask(job.kind, "", len(futures), job.steps)
+            futures.append(batcher.add(job.key, task, Turn(job.tag, math.inf)))
+            assert len(batcher._hand) <= BATCHES_IN_HAND * LIMIT
+            if job.kind == "canceled":
+                futures[-1].cancel()
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+    await batcher.stop()
+    await running
+    assert batcher.backlog_steps() == 0, "nothing is left in hand"
+    return list(outcomes)
+
+
+@settings(deadline=None, max_examples=150)
+@given(jobs, st.integers(2, 6), st.lists(st.floats(-5, 5), min_size=1, max_size=5))
+def test_every_image_ends_once_and_as_it_should(jobs: list[Job], oom_from: int, steps_s: list[float]) -> None:
+    host = ScriptedHost(oom_from, ManualClock(), steps_s)
+    outcomes = asyncio.run(drawn_by(host, jobs))
+    assert not host.faults
+    assert len(host.finished) == len(set(host.finished)), "none is drawn twice"
+    assert len(outcomes) == len(jobs), "N in, N out"
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if job.kind == "canceled":
+            assert isinstance(outcome, asyncio.CancelledError)
+            continue
+        assert isinstance(outcome, Drawn), (job, outcome)
+        assert outcome.batch_size <= LIMIT
+        if job.kind == "good":
+            assert isinstance(outcome.image, Pixels), "a neighbour's fault is not its own"
+        else:
+            assert isinstance(outcome.image, ImageFault)
+            assert outcome.image.code == {"bad": "engine_fault", "crash": "engine_crashed"}.get(
+                job.kind, "invalid_output"
+            )
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 12), st.integers(1, 8))
+def test_what_cannot_be_drawn_in_time_is_told_and_not_begun(count: int, steps: int) -> None:
+    async def late() -> tuple[list[object], ScriptedHost]:
+        clock = ManualClock()
+        host = ScriptedHost(99, clock, [0.0])
+        batcher = Batcher(host, WorkerSettings(engine="fake", max_batch=LIMIT), clock)
+        for images in (1, 2, 4):
+            batcher.cost.ran(KEYS[0], images, 1.0 + images)
+        await batcher.start()
+        running = asyncio.create_task(batcher.run())
+        deadline = clock.monotonic() + 1.9 * steps
+        task = ImageTask("good", "", 1, steps)
+        futures = [batcher.add(KEYS[0], task, Turn(0.0, deadline)) for _ in range(count)]
+        async with asyncio.timeout(10):
+            outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        await batcher.stop()
+        await running
+        return list(outcomes), host
+
+    outcomes, host = asyncio.run(late())
+    assert all(isinstance(outcome, TooLate) for outcome in outcomes)
+    assert host.passes == 0
+
+
+def test_a_draining_batcher_finishes_what_it_has_begun_and_gives_back_the_rest() -> None:
+    async def drained() -> tuple[list[object], ScriptedHost]:
+        clock, gate, begun = ManualClock(), threading.Event(), threading.Event()
+        host = ScriptedHost(99, clock, [0.0])
+        run = host.run
+
+        def gated(batch: Pass) -> Done | Failed:
+            begun.set()
+            gate.wait(10)
+            return run(batch)
+
+        host.run = gated  # type: ignore[method-assign]
+        batcher = Batcher(host, WorkerSettings(engine="fake", max_batch=LIMIT), clock)
+        await batcher.start()
+        running = asyncio.create_task(batcher.run())
+        first = [batcher.add(KEYS[0], ImageTask("good", "", n, 3), Turn(0.0, math.inf)) for n in range(2)]
+        await asyncio.to_thread(begun.wait, 10)
+        rest = [batcher.add(KEYS[1], ImageTask("good", "", n, 3), Turn(0.0, math.inf)) for n in range(3)]
+        batcher.drain()
+        gate.set()
+        async with asyncio.timeout(10):
+            outcomes = await asyncio.gather(*first, *rest, return_exceptions=True)
+            await running
+        return list(outcomes), host
+
+    outcomes, host = asyncio.run(drained())
+    # The first pass may have begun with one of the two; what had begun took all of its three steps.
+    ended = [isinstance(outcome, Drawn) for outcome in outcomes]
+    assert ended[0]
+    assert not any(ended[2:])
+    assert host.passes == 3
