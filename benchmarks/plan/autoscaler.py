@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`utilisation`: the share of its full rate that a worker is to be loaded with. `drain_s`: in what time a backlog is to be
+    """`utilisation`: the share of its full rate that a worker is to be loaded with; at 1.0 it is the backlog's part that
+    asks for one more in time, which an SLO of several passes has room for. `drain_s`: in what time a backlog is to be
     gone. HPA's own defaults are `poll_s` 15, `tolerance` 0.1, `down_window_s` 300."""
 
-    utilisation: float = 0.99
+    utilisation: float = 1.0
     drain_s: float = 30.0
     poll_s: float = 15.0
     rate_window_s: float = 60.0

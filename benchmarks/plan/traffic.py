@@ -12,6 +12,7 @@ from benchmarks.load import arrivals, corpus
 
 DAY_S: Final = 86_400.0
 BINS: Final = 20_000
+EXACT: Final = 20_000_000
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -91,16 +92,28 @@ def traffic(
 ) -> Traffic:
     """`duration_s` seconds from midnight, with a cache that is as full as this traffic keeps it. `repeats` is the share of a
     day's requests that were made before on that day; there are `universe` different ones, by default as many as a day has
-    requests."""
+    requests. Beyond `EXACT` requests a day each is computed with the chance that it has at `EXACT`, for the ranks of more would
+    not fit in memory."""
     times = day_times(per_day, duration_s, swing, rng)
     if repeats <= 0:
         return Traffic(times, np.arange(len(times)))
+    if per_day > EXACT and not universe:
+        share = _computed_share(repeats, duration_s, ttl_s, swing, rng)
+        numbers = np.arange(len(times))
+        return Traffic(times, np.where(rng.uniform(size=len(times)) < share, numbers, -1))
     universe = universe or round(per_day)
     chances = corpus.zipf(universe, zipf_exponent(repeats, universe, round(per_day)))
     kept, drawn = already_kept(chances * per_day / DAY_S, ttl_s, swing, rng)
     ranks = np.concatenate([kept, popular(len(times), chances, rng)])
     found = leaders(ranks, np.concatenate([drawn, times]), ttl_s)[len(kept) :] - len(kept)
     return Traffic(times, np.maximum(found, -1))
+
+
+def _computed_share(
+    repeats: float, duration_s: float, ttl_s: float, swing: float, rng: np.random.Generator
+) -> float:
+    few = traffic(EXACT, duration_s, repeats, ttl_s, rng, swing)
+    return len(few.computed) / max(1, len(few.times))
 
 
 def already_kept(rates: Floats, ttl_s: float, swing: float, rng: np.random.Generator) -> tuple[Ints, Floats]:

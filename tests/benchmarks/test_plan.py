@@ -77,6 +77,15 @@ def test_a_day_follows_its_hours_and_its_cache_is_warm() -> None:
     assert len(cold.computed) == len(cold.times)
 
 
+def test_more_than_fits_in_memory_is_drawn_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = traffic(50_000, 86_400, 0.3, 86_400, np.random.default_rng(1))
+    monkeypatch.setattr("benchmarks.plan.traffic.EXACT", 50_000)
+    many = traffic(100_000, 86_400, 0.3, 86_400, np.random.default_rng(1))
+    share = len(few.computed) / len(few.times)
+    assert len(many.computed) / len(many.times) == pytest.approx(share, abs=0.02)
+    assert set(many.leader.tolist()) == {-1, *many.computed.tolist()}
+
+
 def test_one_worker_is_the_queue_that_theory_knows() -> None:
     """M/D/1 at 0.6 of capacity: the mean wait is s rho / (2 (1 - rho)) (Pollaczek and Khinchine)."""
     device = Device("md1", 0.0, 0.1)
