@@ -136,7 +136,7 @@ def test_metrics_are_not_routed_to_the_outside() -> None:
     }
     route = rendered.one("HTTPRoute")["spec"]["rules"][0]
     prefixes = {each["path"]["value"] for each in route["matches"] if each["path"]["type"] == "PathPrefix"}
-    assert paths == prefixes == {"/v1"}
+    assert paths == prefixes == {"/static", "/v1"}
     assert route["backendRefs"] == [{"name": "rel-darkroom-api", "port": 8080}]
 
 
@@ -311,7 +311,12 @@ def test_all_is_denied_but_what_is_needed() -> None:
     assert deny["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in deny
     for name, workload in rendered.pods():
-        labels = next(each for each in rendered.objects if each["metadata"]["name"] == name)
+        labels = next(
+            each
+            for each in rendered.objects
+            if each["metadata"]["name"] == name
+            and each["kind"] in ("Deployment", "Job", "Pod", "StatefulSet")
+        )
         inner = labels["spec"].get("template", labels)["metadata"]["labels"]
         assert deny["podSelector"]["matchLabels"].items() <= inner.items(), (name, workload)
     redis = rendered.one("NetworkPolicy", "-redis")["spec"]["ingress"][0]
