@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from cache.connection import reaching
+from cache.connection import pages, reaching
 from cache.jobs import shard_prefix
 from contracts.ids import SHARDS
 from contracts.jobs import JobStatus
@@ -103,8 +103,8 @@ async def _suspects(client: Redis, timeout_s: float, only: set[str] | None) -> d
     found: dict[str, str] = {}
     for shard in SHARDS:
         prefix = shard_prefix(shard)
+        places = await _places(client, prefix, timeout_s)
         async with reaching("job store", timeout_s):
-            places = await _places(client, prefix)
             seconds, micros = await client.eval(_TIME, 1, prefix)
         now = float(seconds) + float(micros) / 1e6
         job_ids = set(places.deadlines) | await _job_ids(client, prefix, timeout_s)
@@ -127,24 +127,20 @@ async def _suspects(client: Redis, timeout_s: float, only: set[str] | None) -> d
 _TIME: Final = "return redis.call('TIME')"
 
 
-async def _places(client: Redis, prefix: str) -> Places:
+async def _places(client: Redis, prefix: str, timeout_s: float) -> Places:
     waiting: set[str] = set()
-    async for key in client.scan_iter(match=f"{_literal(prefix)}waiting:*", count=PAGE):
-        members: Any = await client.zrange(key, 0, -1)
-        waiting |= set(members)
-    deadlines: Any = await client.zrange(f"{prefix}deadlines", 0, -1)
-    leases: Any = await client.zrange(f"{prefix}leases", 0, -1)
+    async for keys in pages(client, "job store", timeout_s, f"{prefix}waiting:*", PAGE):
+        for key in keys:
+            members: Any = await client.zrange(key, 0, -1)
+            waiting |= set(members)
+    async with reaching("job store", timeout_s):
+        deadlines: Any = await client.zrange(f"{prefix}deadlines", 0, -1)
+        leases: Any = await client.zrange(f"{prefix}leases", 0, -1)
     return Places(frozenset(deadlines), frozenset(leases), frozenset(waiting))
 
 
 async def _job_ids(client: Redis, prefix: str, timeout_s: float) -> set[str]:
-    async with reaching("job store", 10 * timeout_s):
-        return {
-            key.rpartition(":")[2]
-            async for key in client.scan_iter(match=f"{_literal(prefix)}job:*", count=PAGE)
-        }
-
-
-def _literal(prefix: str) -> str:
-    """The prefix in a pattern of SCAN: no character of it is special but these."""
-    return prefix.replace("[", "\\[").replace("?", "\\?").replace("*", "\\*")
+    found: set[str] = set()
+    async for keys in pages(client, "job store", timeout_s, f"{prefix}job:*", PAGE):
+        found |= {key.rpartition(":")[2] for key in keys}
+    return found

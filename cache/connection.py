@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
@@ -79,6 +80,9 @@ def connect(url: str, timeout_s: float, max_connections: int = MAX_CONNECTIONS) 
         cluster = _GatedCluster(
             limit=max(1, max_connections // 4),  # the rest is for pipelines
             startup_nodes=nodes,
+            # A slot that has moved is noted as such. Reading the whole layout anew instead, as redis-py does by default after five
+            # of them, closes all connections under the calls that use them.
+            reinitialize_steps=0,
             username=user,
             password=password,
             max_connections=max_connections,
@@ -96,6 +100,7 @@ async def disconnect(client: Redis) -> None:
     await client.aclose()
     pool = getattr(client, "connection_pool", None)
     if isinstance(pool, SentinelConnectionPool):
+        await pool.disconnect()
         await asyncio.gather(*(each.aclose() for each in pool.sentinel_manager.sentinels))
 
 
@@ -142,3 +147,35 @@ async def reaching(what: str, timeout_s: float) -> AsyncIterator[None]:
             yield
     except (RedisError, OSError) as error:  # TimeoutError is an OSError
         raise StoreUnavailable(f"The {what} did not answer: {type(error).__name__}.") from error
+
+
+async def pubsub_of(client: Redis, **options: Any) -> PubSub:
+    """A subscriber on a connection of its own. A cluster's needs to know the nodes first. Raises what Redis does."""
+    several: Any = client
+    if isinstance(several, RedisCluster):
+        await several.initialize()
+    return client.pubsub(**options)
+
+
+async def pages(
+    client: Redis, what: str, timeout_s: float, pattern: str, count: int
+) -> AsyncIterator[list[str]]:
+    """The keys that match, page by page, of every node where there are several. Each page is bounded as in `reaching`, and
+    raises as it does."""
+    options: list[dict[str, Any]] = [{}]
+    several: Any = client
+    if isinstance(several, RedisCluster):
+        async with reaching(what, timeout_s):
+            await several.initialize()
+        options = [{"target_nodes": node} for node in several.get_primaries()]
+    for option in options:
+        cursor: Any = 0
+        while True:
+            async with reaching(what, timeout_s):
+                cursor, names = await client.scan(cursor, match=pattern, count=count, **option)
+            if isinstance(cursor, dict):
+                cursor = next(iter(cursor.values()))
+            if names:
+                yield [str(name) for name in names]
+            if not cursor:
+                break

@@ -10,14 +10,15 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from cache.connection import reaching
+from cache.connection import pubsub_of, reaching
 
 LISTEN_S: Final = 1.0
 
 
 async def subscribe(client: Redis, channels: Sequence[str], what: str, timeout_s: float) -> PubSub:
     """A subscription that is in force. Raises `StoreUnavailable`."""
-    pubsub = client.pubsub()
+    async with reaching(what, timeout_s):
+        pubsub = await pubsub_of(client)
     try:
         async with reaching(what, timeout_s):
             await pubsub.subscribe(*channels)

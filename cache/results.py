@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from cache.connection import reaching
+from cache.connection import pages, reaching
 from contracts.jobs import CacheStatus, JobResult
 from contracts.ports import CacheStats
 
@@ -43,35 +43,23 @@ class RedisResultCache:
 
     async def put(self, address: str, result: JobResult) -> None:
         # Told as well: a refreshed result takes the place of one that others may remember.
-        async with (
-            reaching("result cache", self._timeout_s),
-            self._client.pipeline(transaction=False) as pipeline,
-        ):
-            pipeline.set(PREFIX + address, result.model_dump_json(), px=self._ttl_ms)
-            pipeline.publish(CHANNEL, address)
-            await pipeline.execute()
+        # Not in one pipeline: a cluster's takes no publish.
+        async with reaching("result cache", self._timeout_s):
+            await self._client.set(PREFIX + address, result.model_dump_json(), px=self._ttl_ms)
+            await self._client.publish(CHANNEL, address)
 
     async def delete(self, address: str) -> bool:
-        async with (
-            reaching("result cache", self._timeout_s),
-            self._client.pipeline(transaction=False) as pipeline,
-        ):
-            pipeline.delete(PREFIX + address)
-            pipeline.publish(CHANNEL, address)
-            deleted, _ = await pipeline.execute()
+        async with reaching("result cache", self._timeout_s):
+            deleted = await self._client.delete(PREFIX + address)
+            await self._client.publish(CHANNEL, address)
         return bool(deleted)
 
     async def purge(self, pattern: str) -> Sequence[str]:
         found: list[str] = []
-        cursor = 0
-        while True:
+        async for names in self._pages(pattern):
             async with reaching("result cache", self._timeout_s):
-                cursor, names = await self._client.scan(cursor, match=PREFIX + pattern, count=SCAN_COUNT)
-                if names:
-                    await self._client.unlink(*names)
-            found += [str(name).rpartition(".")[2] for name in names]
-            if not cursor:
-                break
+                await self._client.unlink(*names)
+            found += [name.rpartition(".")[2] for name in names]
         async with reaching("result cache", self._timeout_s):
             # After the last of them: whoever reads what was there before is told after it.
             await self._client.publish(CHANNEL, pattern)
@@ -99,13 +87,9 @@ class RedisResultCache:
 
     async def stats(self) -> CacheStats:
         await self.flush_counts()
-        entries, cursor = 0, 0
-        while True:
-            async with reaching("result cache", self._timeout_s):
-                cursor, names = await self._client.scan(cursor, match=f"{PREFIX}*", count=SCAN_COUNT)
+        entries = 0
+        async for names in self._pages("*"):
             entries += len(names)
-            if not cursor:
-                break
         async with reaching("result cache", self._timeout_s):
             counts = await self._client.hgetall(COUNTS)
             memory = await self._client.info("memory")
@@ -119,3 +103,6 @@ class RedisResultCache:
             memory_limit_bytes=int(memory.get("maxmemory", 0)),
             evictions=int(stats["evicted_keys"]),
         )
+
+    def _pages(self, pattern: str) -> AsyncIterator[list[str]]:
+        return pages(self._client, "result cache", self._timeout_s, PREFIX + pattern, SCAN_COUNT)

@@ -102,7 +102,6 @@ class RedisWebhookStore:
         channels = [f"{shard_prefix(shard)}hooks" for shard in ids.SHARDS]
         heard: asyncio.Queue[str | None] = asyncio.Queue()
         try:
-            await self.due()  # a client of a cluster must have its layout before it can subscribe
             pubsub = await subscribe(self._client, channels, "webhook store", self._settings.redis_timeout_s)
         except StoreUnavailable:
             return

@@ -505,6 +505,13 @@ async def test_a_thousand_equal_submits_at_once_lead_once(world: World) -> None:
     assert {(await jobs.get("public", s.job.id)).status for s in submitted[::50]} == {JobStatus.SUCCEEDED}
 
 
+async def test_a_thousand_reads_at_once_wait_their_turn(world: World) -> None:
+    """As when a thousand held requests are let go together: more than there are connections."""
+    job = (await world.stores.jobs.submit(new())).job
+    found = await asyncio.gather(*(world.stores.jobs.get("public", job.id) for _ in range(1000)))
+    assert {each.id for each in found} == {job.id}
+
+
 async def test_a_race_of_claims_grants_one(world: World) -> None:
     jobs, job = world.stores.jobs, new()
     message = (await jobs.submit(job)).job.message()

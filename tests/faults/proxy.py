@@ -81,6 +81,7 @@ class Proxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # transports that were aborted are closed by the loop, a turn later
 
     async def _cut(self, *, near: bool) -> None:
         for pair in list(self._pairs):
@@ -94,21 +95,22 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        with suppress(asyncio.CancelledError):
+        try:
             await self._flowing.wait()
-            try:
-                far_reader, far = await asyncio.open_connection("127.0.0.1", self._target)
-            except OSError:
-                near.transport.abort()
-                return
-            pair = _Pair(near, far)
-            self._pairs.add(pair)
-            try:
-                await asyncio.gather(self._pump(pair, reader, far), self._pump(pair, far_reader, near))
-            finally:
-                self._pairs.discard(pair)
-                far.transport.abort()
-                near.transport.abort()
+            far_reader, far = await asyncio.open_connection("127.0.0.1", self._target)
+        except (asyncio.CancelledError, OSError):
+            near.transport.abort()
+            return
+        pair = _Pair(near, far)
+        self._pairs.add(pair)
+        try:
+            await asyncio.gather(self._pump(pair, reader, far), self._pump(pair, far_reader, near))
+        except asyncio.CancelledError:
+            return
+        finally:
+            self._pairs.discard(pair)
+            far.transport.abort()
+            near.transport.abort()
 
     async def _pump(
         self,
