@@ -23,8 +23,8 @@ from worker.job import JobRunner
 FIRST_LOOK_S: Final = 0.25
 """A delivery whose job has not been run here for so long may be of one that another worker has ended."""
 LOOK_AGAIN_S: Final = 1.0
-IDLE_S: Final = 1.0
-"""How often a worker without deliveries looks for jobs whose deliveries are in other hands."""
+IDLE_S: Final = (0.05, 1.0)
+"""How often a worker that is idle looks for jobs whose deliveries are in busier hands: soon after the last job, then ever less."""
 NEWEST: Final = 0.1
 """Weight of the newest job in the means over jobs."""
 
@@ -59,6 +59,7 @@ class Taker:
         self._wake = asyncio.Event()
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._ended: dict[str, asyncio.Future[bool]] = {}
+        self._idle_s = IDLE_S[0]
         self._images_per_job = 1.0
         self.steps_per_job = 1.0
         """Denoising steps of one image that a job lately needed."""
@@ -73,7 +74,8 @@ class Taker:
             if early_s > 0:
                 await self._woken(early_s)
             elif not await self._take():
-                await self._woken(FIRST_LOOK_S if self._ended else IDLE_S)
+                await self._woken(FIRST_LOOK_S if self._ended else self._idle_s)
+                self._idle_s = min(IDLE_S[1], 2 * self._idle_s)
 
     async def attend(self, message: JobMessage) -> Verdict:
         """Holds a delivery until its job has ended, here or elsewhere, or the worker drains."""
@@ -111,6 +113,7 @@ class Taker:
         if taken is None:
             return False
         for job in taken.jobs:
+            self._idle_s = IDLE_S[0]
             self._start(job)
         await publish_all(self._stores.jobs, self._publisher, taken.promoted, "promoted")
         return len(taken.jobs) == limit
