@@ -109,6 +109,16 @@ def answered(method: str, route: str, status: int, seconds: float) -> None:
     times.observe(seconds)
 
 
+def submitted(model: str, cache: str) -> None:
+    """Count an accepted job."""
+    _submits(model, cache).inc()
+
+
+@lru_cache(maxsize=1024)
+def _submits(model: str, cache: str) -> Counter:
+    return JOBS_SUBMITTED.labels(model, cache)
+
+
 @lru_cache(maxsize=1024)
 def _answers(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     # Looked up once: that costs more than to count.
