@@ -208,9 +208,10 @@ class JobService:
         name = None if body.model is None else checked_model_name(body.model)
         served = await self._catalogue.resolve(name)
         known = self._plans.get((tenant, body))
+        if known is not None and known.served is served:
+            return known
         if known is not None and known.served.spec == served.spec:
-            if known.served is not served:
-                known = self._plans[tenant, body] = replace(known, served=served)
+            known = self._plans[tenant, body] = replace(known, served=served)
             return known
         spec = served.spec
         scope = tenant_scope(tenant, self._settings.share_cache_between_tenants)
