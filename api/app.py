@@ -82,6 +82,7 @@ def create_app(
         stores.jobs, stores.blobs, publisher, letters, settings, clock, SWEEP_INTERVAL_S
     )
     errors.install(app)
+    app.router.routes.append(jobs.direct)
     for module in (
         jobs,
         webhooks,

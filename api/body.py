@@ -15,8 +15,10 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
+from api.direct import header
 from api.errors import faults_of
 from api.normalise import invalid
 from api.schemas import EXPECTED, JobRequest
@@ -43,7 +45,7 @@ async def job_request(request: Request) -> JobRequest:
     data = await read(request)
     # Bodies are immutable, and hot requests come again to the byte.
     body = _repeated(data) if len(data) <= MAX_REMEMBERED_BYTES else parse(data, JobRequest, EXPECTED)
-    return with_accepted(body, request.headers.get("accept", ""))
+    return with_accepted(body, header(request.scope, b"accept") or "")
 
 
 async def checked(request: Request, model: type[M], expected: Mapping[str, str]) -> M:
@@ -56,12 +58,24 @@ async def checked(request: Request, model: type[M], expected: Mapping[str, str])
 
 async def read(request: Request) -> bytes:
     """The body. Raises `UnsupportedMediaType`, and 408 for a client that does not send what it announced."""
-    _check_content_type(request.headers.get("content-type", ""))
+    _check_content_type(header(request.scope, b"content-type") or "")
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            return await request.body()
+            return await _whole(request.receive)
     except TimeoutError:
         raise HTTPException(408, f"The body did not arrive within {READ_TIMEOUT_S:.0f} seconds.") from None
+
+
+async def _whole(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return b"".join([*parts, part]) if parts else part
+        parts.append(part)
 
 
 @lru_cache(maxsize=MAX_REMEMBERED)

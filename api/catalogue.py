@@ -26,6 +26,7 @@ class Catalogue:
         self._clock = clock
         self._default_model = default_model
         self._known: Sequence[ServedModel] | None = None
+        self._named: tuple[Sequence[ServedModel], dict[str, ServedModel]] = (), {}
         self._good_at = 0.0
         self._tried_at = 0.0
         self._refresh: asyncio.Task[Sequence[ServedModel]] | None = None
@@ -48,7 +49,10 @@ class Catalogue:
         Raises `ModelNotFound`, or `ModelUnavailable` while nothing is announced, or `StoreUnavailable`. A model whose
         workers are all gone is still known: its jobs wait for the next worker.
         """
-        known = {served.spec.name: served for served in await self.models()}
+        models = await self.models()
+        if models is not self._named[0]:
+            self._named = models, {served.spec.name: served for served in models}
+        known = self._named[1]
         if not known:
             raise ModelUnavailable("No worker has announced a model yet.", retry_after_s=COME_BACK_S)
         if name is None:

@@ -40,6 +40,11 @@ class Principal:
             )
 
     @property
+    def limited(self) -> bool:
+        """Whether its jobs are charged."""
+        return self.key is not None and self.key.limits.any
+
+    @property
     def weight(self) -> float:
         """The share of the devices that its tenant has, against that of others."""
         return 1.0 if self.key is None else self.key.limits.weight

@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 import secrets
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
+from api.direct import header
 from contracts.clock import Clock
 from contracts.errors import PayloadTooLarge
 from telemetry import logs, metrics, tracing
@@ -25,6 +25,12 @@ from telemetry.logs import get_logger
 CLIENT_GONE: Final = 499
 """Counted for a client that left before its answer; never sent."""
 
+Header = tuple[bytes, bytes]
+_UNLESS_SAID: Final[Sequence[Header]] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -59,12 +65,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers.update(extra)
-                headers.setdefault("X-Content-Type-Options", "nosniff")
-                headers.setdefault("Referrer-Policy", "no-referrer")
-                headers.setdefault("Cache-Control", "no-store")
+                message["headers"] = _whole(message["headers"], request_id, extra)
             elif headless:
                 message = {**message, "body": b""}
             await send(message)
@@ -91,8 +92,7 @@ class RequestContext:
                 span.set({"http.route": route, "http.response.status_code": status})
                 if status >= 500:
                     span.fail(str(status))
-                metrics.HTTP_REQUESTS.labels(known, route, str(status)).inc()
-                metrics.HTTP_SECONDS.labels(known, route).observe(self._clock.monotonic() - started)
+                metrics.answered(known, route, status, self._clock.monotonic() - started)
 
 
 class BodyLimit:
@@ -109,7 +109,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._others.get(scope["path"], self._limit)
-        declared = Headers(scope=scope).get("content-length", "")
+        declared = header(scope, b"content-length") or ""
         if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             await errors.response(_too_large(limit), errors.request_id_of(scope))(scope, receive, send)
             return
@@ -138,11 +138,22 @@ def _traced(scope: Scope, method: str, request_id: str) -> AbstractContextManage
     return tracing.span(
         method,
         "server",
-        parent=Headers(scope=scope).get(tracing.TRACEPARENT),
+        parent=header(scope, b"traceparent"),
         attributes={"http.request.method": method, "darkroom.request_id": request_id},
     )
 
 
 def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
+    given = header(scope, b"x-request-id") or ""
     return given if _SANE_ID.match(given) else f"req_{secrets.token_hex(12)}"
+
+
+def _whole(headers: Iterable[Header], request_id: str, extra: Mapping[str, str]) -> list[Header]:
+    """The headers of an answer with those that are ours to say, and those that it leaves unsaid. Pure."""
+    ours = {b"x-request-id": request_id.encode("latin-1")}
+    for name, value in extra.items():
+        ours[name.lower().encode("latin-1")] = value.encode("latin-1")
+    kept = [each for each in headers if each[0] not in ours]
+    said = {name for name, _ in kept}
+    unsaid = [each for each in _UNLESS_SAID if each[0] not in said and each[0] not in ours]
+    return [*kept, *ours.items(), *unsaid]

@@ -35,7 +35,7 @@ class Quotas:
     async def admit(self, caller: Principal, charge: Charge) -> None:
         """Charge the caller's key, and leave on the answer what is left. Raises `QuotaExceeded`, `StoreUnavailable`."""
         key = caller.key
-        if key is None or not key.limits.any:
+        if key is None or not caller.limited:
             return
         account = await self._ledger.admit(key.id, key.limits, charge)
         if account.refused in LIVE:
@@ -48,7 +48,7 @@ class Quotas:
 
     async def refund(self, caller: Principal, charge: Charge) -> None:
         """The job that was charged came to nothing."""
-        if caller.key is None or not caller.key.limits.any:
+        if caller.key is None or not caller.limited:
             return
         try:
             await self._ledger.refund(caller.key.id, caller.key.limits, charge)

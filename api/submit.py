@@ -1,7 +1,7 @@
 """Submitting and canceling: the way of a job from a checked body to the broker, and what to undo when a step fails.
 
-Each runs as a task of its own that the client cannot cancel: one that hangs up between the record and the publish
-must not leave a job behind that is neither queued nor refused.
+From the first step that would have to be undone each runs as a task of its own that the client cannot cancel: one that hangs up
+between the record and the publish must not leave a job behind that is neither queued nor refused.
 """
 
 from __future__ import annotations
@@ -69,6 +69,14 @@ class _Plan:
     cost: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The job that a body asks for, by its plan."""
+
+    plan: _Plan
+    new: NewJob
+
+
 class JobService:
     """Accepts and cancels jobs. `drain` before the process ends."""
 
@@ -95,15 +103,21 @@ class JobService:
         """
         slot = slot_of(caller.tenant, idempotency_key, body)
         try:
-            copy = None if slot is None else self._copies.get(slot)
+            if slot is None:
+                asked = await self._asked(caller, body)
+                result = await self._looked_up(asked.new, asked.plan.address)
+                if result is not None and not caller.limited:
+                    # One step, in nobody's way and with nothing to undo: it needs no task.
+                    return await self._record_hit(asked.new, result)
+                return await self._whole(self._accept(caller, asked.plan.served, asked.new, result, None))
+            copy = self._copies.get(slot)
             if copy is not None:
                 job = await asyncio.shield(copy)
                 mark_replayed(caller)
                 return job
-            task = self._start(self._submit(caller, body, slot))
-            if slot is not None:
-                self._copies[slot] = task
-                task.add_done_callback(lambda _: self._copies.pop(slot))
+            task = self._start(self._submit_once(caller, body, slot))
+            self._copies[slot] = task
+            task.add_done_callback(lambda _: self._copies.pop(slot))
             return await asyncio.shield(task)
         except DarkroomError as error:
             metrics.JOBS_REFUSED.labels(error.code).inc()
@@ -118,11 +132,22 @@ class JobService:
         while self._running:
             await asyncio.wait(self._running)
 
-    async def _submit(self, caller: Principal, body: JobRequest, slot: Slot | None) -> Job:
-        if slot is not None and (earlier := await slot.replay(caller, self._stores)) is not None:
+    async def _submit_once(self, caller: Principal, body: JobRequest, slot: Slot) -> Job:
+        if (earlier := await slot.replay(caller, self._stores)) is not None:
             return earlier
+        asked = await self._asked(caller, body)
+        plan, address = asked.plan, asked.plan.address
+        new = await slot.reserve(self._stores.idempotency, asked.new)
+        if new != asked.new:
+            mark_replayed(caller)
+            scope = tenant_scope(caller.tenant, self._settings.share_cache_between_tenants)
+            address = result_address(new.key, new.request, scope)
+        return await self._accept(caller, plan.served, new, await self._looked_up(new, address), slot)
+
+    async def _asked(self, caller: Principal, body: JobRequest) -> _Asked:
+        """The job that `body` asks for. Leaves nothing behind."""
         plan = await self._plan(caller.tenant, body)
-        request, served = plan.request, plan.served
+        request = plan.request
         job_id = new_job_id(self._clock.now(), plan.key[0])
         key = private_key(plan.key, job_id) if request.cache == "off" else plan.key
         if request.cache == "refresh":
@@ -141,16 +166,19 @@ class JobService:
             origin=Origin(request_id=bound_field("request_id"), traceparent=tracing.current()),
             webhook=checked_webhook(body.webhook, self._settings.webhook_allow_networks),
         )
-        if slot is not None:
-            own, new = new, await slot.reserve(self._stores.idempotency, new)
-            if new != own:
-                mark_replayed(caller)
+        return _Asked(plan, new)
+
+    async def _record_hit(self, new: NewJob, result: JobResult) -> Job:
+        with tracing.span("record job", attributes={"darkroom.job_id": new.id}):
+            submitted = await self._stores.jobs.submit(new, result)
+        self._accepted(submitted.job)
+        return submitted.job
+
+    async def _accept(
+        self, caller: Principal, served: ServedModel, new: NewJob, result: JobResult | None, slot: Slot | None
+    ) -> Job:
         # Should the answer to this be lost on its way, the outbox publishes the job by itself; the client, told 503,
         # comes again with the same key and joins it.
-        scope = tenant_scope(caller.tenant, self._settings.share_cache_between_tenants)
-        address = plan.address if new.request is request else result_address(new.key, new.request, scope)
-        with tracing.span("look up in cache"):
-            result = await self._cached(address) if new.request.cache == "use" else None
         with tracing.span("admit"):
             refusal = None if result else await self._refusal(served, new)
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=slot is not None)
@@ -167,18 +195,24 @@ class JobService:
             job = await self._publish(job, caller, charge)
         if slot is not None:
             await slot.complete(self._stores.idempotency, new)
-        self._stores.results.count(job.cache)
-        metrics.JOBS_SUBMITTED.labels(request.model, job.cache.value).inc()
-        log.info("job_accepted", job_id=job.id, model=request.model, cache=job.cache.value)
+        self._accepted(job)
         return job
+
+    def _accepted(self, job: Job) -> None:
+        self._stores.results.count(job.cache)
+        metrics.submitted(job.request.model, job.cache.value)
+        log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value)
 
     async def _plan(self, tenant: str, body: JobRequest) -> _Plan:
         """What `body` comes to with the model as it is now. Remembered for requests that are repeated."""
         name = None if body.model is None else checked_model_name(body.model)
         served = await self._catalogue.resolve(name)
         known = self._plans.get((tenant, body))
+        if known is not None and known.served is served:
+            return known
         if known is not None and known.served.spec == served.spec:
-            return known if known.served is served else replace(known, served=served)
+            known = self._plans[tenant, body] = replace(known, served=served)
+            return known
         spec = served.spec
         scope = tenant_scope(tenant, self._settings.share_cache_between_tenants)
         request = normalise(
@@ -218,6 +252,10 @@ class JobService:
             f"The queue is too long: the picture would take about {verdict.wait_s:.0f} s.",
             retry_after_s=verdict.retry_after_s,
         )
+
+    async def _looked_up(self, new: NewJob, address: str) -> JobResult | None:
+        with tracing.span("look up in cache"):
+            return await self._cached(address) if new.request.cache == "use" else None
 
     async def _cached(self, address: str) -> JobResult | None:
         """The cached result, if all its pictures are still there. A cache that is away is a miss."""

@@ -52,6 +52,7 @@ class DirectoryBlobStore:
 
     def __init__(self, root: Path, clock: Clock) -> None:
         self._root = root
+        self._folder = str(root)
         self._clock = clock
 
     async def put(self, data: bytes, extension: str) -> str:
@@ -68,8 +69,8 @@ class DirectoryBlobStore:
             raise _unavailable(error) from error
 
     async def exists(self, name: str) -> bool:
-        # No thread: a look at the directory costs less than the hand-over.
-        return is_blob_name(name) and self._path(name).exists()
+        # No thread: a look at the directory costs less than the hand-over. Nor a Path, which costs more than the look.
+        return is_blob_name(name) and os.path.exists(f"{self._folder}/{name[:2]}/{name}")  # noqa: PTH110
 
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         return await asyncio.to_thread(self._prune, self._clock.now() - older_than_s, max_bytes)

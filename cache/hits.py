@@ -20,6 +20,7 @@ MAX_GROUP: Final = 128
 
 Record = Callable[[str, Sequence[str]], Awaitable[list[list[str]]]]
 """Runs the script on a shard with these arguments."""
+Waiting = tuple[NewJob, JobResult, asyncio.Future[Job]]
 
 
 class HitRecorder:
@@ -28,7 +29,7 @@ class HitRecorder:
     def __init__(self, record: Record, read: Callable[[Sequence[str]], Job]) -> None:
         self._record = record
         self._read = read
-        self._waiting: dict[str, list[tuple[NewJob, JobResult, asyncio.Future[Job]]]] = defaultdict(list)
+        self._waiting: dict[str, list[Waiting]] = defaultdict(list)
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -53,24 +54,9 @@ class HitRecorder:
         finally:
             self._busy.discard(shard)
 
-    async def _run(self, shard: str, group: list[tuple[NewJob, JobResult, asyncio.Future[Job]]]) -> None:
-        arguments: list[str] = []
-        for new, result, _ in group:
-            request = new.request
-            arguments += (
-                new.id,
-                new.tenant,
-                new.key,
-                request.model,
-                request.model_dump_json(),
-                repr(new.ttl_s),
-                result.model_dump_json(),
-                new.priority.value,
-                new.origin.model_dump_json(exclude_none=True),
-                hook_json(new.webhook),
-            )
+    async def _run(self, shard: str, group: list[Waiting]) -> None:
         try:
-            answers = await self._record(shard, arguments)
+            answers = await self._record(shard, _arguments(group))
         except Exception as error:  # noqa: BLE001  whatever it is, each of them must hear of it
             for _, _, recorded in group:
                 if not recorded.done():
@@ -81,10 +67,35 @@ class HitRecorder:
                 recorded.set_result(_born(new, result, answer) if len(answer) == 2 else self._read(answer))
 
 
+def _arguments(group: Sequence[Waiting]) -> list[str]:
+    """Those of the script. What jobs have in common is said once: the hottest pictures come many to a group. Pure."""
+    # Hot requests and results are the same objects each time: they are known by identity.
+    places: dict[tuple[object, ...], str] = {}
+    common: list[str] = []
+    jobs: list[str] = []
+    for new, result, _ in group:
+        request = new.request
+        alike = new.tenant, new.key, id(request), id(result), new.ttl_s, new.priority, new.webhook
+        place = places.get(alike)
+        if place is None:
+            place = places[alike] = str(len(places))
+            common += (
+                new.tenant,
+                new.key,
+                request.model,
+                request.model_dump_json(),
+                repr(new.ttl_s),
+                result.model_dump_json(),
+                new.priority.value,
+                hook_json(new.webhook),
+            )
+        jobs += (new.id, place, new.origin.model_dump_json(exclude_none=True))
+    return [str(len(places)), *common, *jobs]
+
+
 def _born(new: NewJob, result: JobResult, answer: Sequence[Any]) -> Job:
     created_at = float(answer[0])
-    # Its parts have been checked; it is made of the very objects that it was asked with.
-    return Job.model_construct(
+    return Job(
         id=new.id,
         tenant=new.tenant,
         key=new.key,

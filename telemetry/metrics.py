@@ -6,6 +6,8 @@ dashboards and alerts ask for must be here; `tests/helm` holds them to it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -98,3 +100,26 @@ WEBHOOKS_DUE = Gauge("darkroom_webhooks_due", "Webhooks that are due and not on 
 REPAIRED = Counter(
     "darkroom_repaired_errors_total", "Failed steps that a retry, a sweep or a lease makes good.", ["step"]
 )
+
+
+def answered(method: str, route: str, status: int, seconds: float) -> None:
+    """Count and time a request."""
+    requests, times = _answers(method, route, status)
+    requests.inc()
+    times.observe(seconds)
+
+
+def submitted(model: str, cache: str) -> None:
+    """Count an accepted job."""
+    _submits(model, cache).inc()
+
+
+@lru_cache(maxsize=1024)
+def _submits(model: str, cache: str) -> Counter:
+    return JOBS_SUBMITTED.labels(model, cache)
+
+
+@lru_cache(maxsize=1024)
+def _answers(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    # Looked up once: that costs more than to count.
+    return HTTP_REQUESTS.labels(method, route, str(status)), HTTP_SECONDS.labels(method, route)

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from api.auth import Caller, caller_of
 from api.body import job_request
+from api.direct import Direct, header
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
 from api.normalise import invalid
 from api.openapi import JOB_ID_PATTERN
@@ -100,7 +101,22 @@ _LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"
 )
 async def submit(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
     """Ask for pictures. Accepted jobs are never lost; equal requests share one computation and its result."""
-    # Read by hand: to resolve them as parameters costs as much as all the rest of a cache hit.
+    return await _submit(request, idempotency_key)
+
+
+async def _submit_directly(request: Request) -> Response:
+    key = header(request.scope, b"idempotency-key")
+    if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
+        limit = f"at most {MAX_KEY_CHARS} characters" if key else "at least 1 character"
+        raise invalid([("idempotency-key", f"idempotency-key: String should have {limit}.")])
+    return await _submit(request, key)
+
+
+direct = Direct("POST", router.prefix, _submit_directly)
+"""The same, for whoever asks as most do: the way to `submit` costs more than a cache hit does."""
+
+
+async def _submit(request: Request, idempotency_key: str | None) -> Response:
     services: Services = request.app.state.services
     caller = await caller_of(request, services)
     body = await job_request(request)
