@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,7 @@ class WebhookRequest(BaseModel):
     url: str = Field(
         description="Reachable from the internet, over https.", examples=["https://example.com/hook"]
     )
-    events: list[str] | None = Field(
+    events: Annotated[tuple[str, ...], Field(strict=False)] | None = Field(
         default=None, description=f"Of {', '.join(EVENTS)}; by default all.", examples=[list(EVENTS)]
     )
 
