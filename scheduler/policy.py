@@ -149,8 +149,11 @@ def _largest(now: float, queue: Sequence[Sample], members: list[int], device: De
     return max(1, size)
 
 
-def _served(now: float, queue: Sequence[Sample], order: list[int], plan: _Plan, device: Device) -> int:
-    """How many end in time if the plan goes first and the rest of `order` greedily after it."""
+def _served(
+    now: float, queue: Sequence[Sample], order: list[int], plan: _Plan, device: Device
+) -> tuple[int, float]:
+    """How many end in time if the plan goes first and the rest of `order` greedily after it; and, so that of equal plans the
+    one is better that leaves more of the device to those who come, how early they have ended."""
     served, rest = 0, order
     members, size = plan
     while True:
@@ -165,7 +168,7 @@ def _served(now: float, queue: Sequence[Sample], order: list[int], plan: _Plan, 
             and now + queue[i].steps_left * device.seconds(queue[i].key, 1) <= queue[i].deadline
         ]
         if not rest:
-            return served
+            return served, -now
         lead = queue[rest[0]]
         members = [i for i in rest if queue[i].key == lead.key and queue[i].group == lead.group]
         size = _largest(now, queue, members, device)
