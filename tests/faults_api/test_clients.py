@@ -164,7 +164,7 @@ def test_fault_36_a_gigabyte_is_refused_and_takes_no_memory(stack: Stack) -> Non
 
 
 CANARY = "xylograph-4711-canary"
-KEY = "dk_" + "canary4712" * 4
+KEY = "dk_canary4712" + "x" * 33
 
 
 def test_fault_40_a_prompt_and_a_key_are_told_to_nobody(deploy: Deploy) -> None:
@@ -172,6 +172,7 @@ def test_fault_40_a_prompt_and_a_key_are_told_to_nobody(deploy: Deploy) -> None:
         DARKROOM_LOG_LEVEL="debug",
         DARKROOM_WEBHOOK_ALLOW_NETWORKS="127.0.0.1/32",
         DARKROOM_METRICS_PORT="0",
+        DARKROOM_ADMIN_KEY=KEY,
     )
     stack.http.headers.update({"Authorization": f"Bearer {KEY}"})
     told: list[str] = []
