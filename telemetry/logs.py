@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -64,10 +65,16 @@ def configure(settings: BackendSettings, **fields: Any) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def bound(**fields: Any) -> AbstractContextManager[None]:
+@contextmanager
+def bound(**fields: Any) -> Iterator[None]:
     """Mark every line that is written inside, here and in the tasks begun here."""
-    known = {name: value for name, value in fields.items() if value is not None}
-    return structlog.contextvars.bound_contextvars(**known)
+    tokens = structlog.contextvars.bind_contextvars(
+        **{name: value for name, value in fields.items() if value is not None}
+    )
+    try:
+        yield
+    finally:
+        structlog.contextvars.reset_contextvars(**tokens)
 
 
 def bound_field(name: str) -> str | None:
