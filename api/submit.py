@@ -207,6 +207,9 @@ class JobService:
         """What `body` comes to with the model as it is now. Remembered for requests that are repeated."""
         name = None if body.model is None else checked_model_name(body.model)
         served = await self._catalogue.resolve(name)
+        if body.webhook is not None:
+            # It decides nothing of what is computed, and its list could not be looked up.
+            body = body.model_copy(update={"webhook": None})
         known = self._plans.get((tenant, body))
         if known is not None and known.served is served:
             return known

@@ -69,11 +69,15 @@ class DirectoryBlobStore:
             raise _unavailable(error) from error
 
     async def exists(self, name: str) -> bool:
-        # No thread: a look at the directory costs less than the hand-over. Nor a Path, which costs more than the look.
-        return is_blob_name(name) and os.path.exists(f"{self._folder}/{name[:2]}/{name}")  # noqa: PTH110
+        # No thread: a look at the directory costs less than the hand-over.
+        return is_blob_name(name) and self._is_there(name)
 
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         return await asyncio.to_thread(self._prune, self._clock.now() - older_than_s, max_bytes)
+
+    def _is_there(self, name: str) -> bool:
+        # No Path: that would cost more than the look.
+        return os.path.exists(f"{self._folder}/{name[:2]}/{name}")
 
     def _prune(self, before: float, max_bytes: int | None) -> int:
         try:

@@ -15,6 +15,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -24,6 +25,8 @@ MAX_CONNECTIONS: Final = 64
 RETRIES: Final = 2
 """After a restart of the server every pooled connection is dead: the retry is what makes that invisible."""
 HEALTH_CHECK_S: Final = 15.0
+DRIVER: Final = DriverInfo()
+"""What connections tell the server of us. Made once: it is read from the package's metadata on disk."""
 QUEUE_S: Final = 3.0
 """How long a call may wait for a free connection, on top of what the server may take: a crowd is no fault of the server's."""
 
@@ -68,6 +71,7 @@ def connect(url: str, timeout_s: float, max_connections: int = MAX_CONNECTIONS) 
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "health_check_interval": HEALTH_CHECK_S,
+        "driver_info": DRIVER,
     }
     # A timeout is not tried again: the caller's patience is over, and the server is no better for more load.
     retry = Retry(ExponentialBackoff(cap=0.1, base=0.02), RETRIES, supported_errors=(RedisConnectionError,))
@@ -110,7 +114,12 @@ def _of_sentinels(url: str, common: dict[str, Any], timeout_s: float, max_connec
     if not name:
         raise SettingsError(f"redis+sentinel:// needs the name of the group: host:port/NAME/DB, not {path!r}")
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        hosts, sentinel_kwargs={"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+        hosts,
+        sentinel_kwargs={
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "driver_info": DRIVER,
+        },
     )
     pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
         name,

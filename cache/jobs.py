@@ -73,6 +73,7 @@ class RedisJobStore:
         self._settings = settings
         self._clock = clock
         self.skew_s = 0.0
+        self._scripts: dict[str, Any] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._hits = HitRecorder(
             lambda shard, arguments: self._run("hit", shard, *arguments),
@@ -337,10 +338,16 @@ class RedisJobStore:
 
     async def _eval(self, name: str, prefix: str, *arguments: str | float) -> Any:
         async with self._reaching():
-            return await self._client.register_script(lua_source(name))(
+            return await self._script(name)(
                 keys=[prefix],
                 args=[self.skew_s, self._settings.job_retention_s, *arguments],
             )
+
+    def _script(self, name: str) -> Any:
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self._client.register_script(lua_source(name))
+        return script
 
     def _reaching(self) -> Any:
         return reaching("job store", self._settings.redis_timeout_s)

@@ -120,7 +120,7 @@ async def _submit(request: Request, idempotency_key: str | None) -> Response:
     services: Services = request.app.state.services
     caller = await caller_of(request, services)
     body = await job_request(request)
-    prefer = request.headers.getlist("prefer")
+    prefer = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"prefer"]
     job = await services.jobs.submit(caller, body, idempotency_key)
     location = {"Location": f"/v1/jobs/{job.id}", "X-Cache-Key": job.key}
     if job.cache is CacheStatus.HIT and not prefer:
