@@ -228,7 +228,9 @@ class JobView(Wire):
     created_at: float
     started_at: float | None
     finished_at: float | None
-    queue_position: int | None = Field(description="Jobs ahead in the queue.")
+    queue_position: int | None = Field(
+        description="Jobs ahead in the queue; of a job that joined another, ahead of that one."
+    )
     eta_seconds: float | None
     priority: Priority
     cache: CacheStatus = Field(

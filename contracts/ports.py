@@ -240,6 +240,10 @@ class JobStore(Protocol):
         waiting)."""
         ...
 
+    async def leaders(self, keys: Sequence[str]) -> Sequence[str | None]:
+        """The id of the job that computes each key, or was the last to; None: there is none."""
+        ...
+
     async def ahead(self, model: str, flow: str) -> int:
         """How many waiting jobs of the model would be ahead of the next one of `flow` (`scheduler.fairness`)."""
         ...
