@@ -70,7 +70,7 @@ class DirectoryBlobStore:
 
     async def exists(self, name: str) -> bool:
         # No thread: a look at the directory costs less than the hand-over. Nor a Path, which costs more than the look.
-        return is_blob_name(name) and os.path.exists(f"{self._folder}/{name[:2]}/{name}")  # noqa: PTH110
+        return is_blob_name(name) and os.path.exists(f"{self._folder}/{name[:2]}/{name}")  # noqa: ASYNC240
 
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         return await asyncio.to_thread(self._prune, self._clock.now() - older_than_s, max_bytes)
