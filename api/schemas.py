@@ -365,12 +365,14 @@ class ErrorView(Wire):
                 {
                     "error": {
                         "code": "invalid_request",
-                        "message": "width must be between 64 and 64.",
+                        "message": "width must be between 32 and 96 pixels.",
                         "type": "invalid_request_error",
                         "param": "width",
                         "request_id": "req_4f1c0e0d8a2b4b6f9a3c5d7e",
                         "details": {
-                            "faults": [{"param": "width", "message": "width must be between 64 and 64."}]
+                            "faults": [
+                                {"param": "width", "message": "width must be between 32 and 96 pixels."}
+                            ]
                         },
                     }
                 }
