@@ -782,7 +782,11 @@ def test_400_413_415_for_bodies(
     site: Site, status: int, code: str, content: bytes, content_type: str | None
 ) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
-    is_error(site.alice.http.post("/v1/jobs", content=content, headers=headers), status, code)
+    response = site.alice.http.post("/v1/jobs", content=content, headers=headers)
+    is_error(response, status, code)
+    assert (response.headers.get("connection") == "close") == (status == 413), (
+        "its body is not read to the end"
+    )
 
 
 @pytest.mark.parametrize(
