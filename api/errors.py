@@ -23,6 +23,7 @@ from contracts.errors import (
     InvalidApiKey,
     JobCanceled,
     MethodNotAllowed,
+    PayloadTooLarge,
     PermissionDenied,
     RequestError,
     RouteNotFound,
@@ -93,6 +94,9 @@ def response(error: DarkroomError, request_id: str, headers: Mapping[str, str] |
     if error.status in _FINAL:
         # OpenAI's clients would ask again for these of their own accord.
         all_headers["X-Should-Retry"] = "false"
+    if isinstance(error, PayloadTooLarge):
+        # What is left of the body is not read: the server closes the connection, and a client must not use it again.
+        all_headers["Connection"] = "close"
     return _render(error.status, body(error, request_id), all_headers)
 
 
@@ -157,13 +161,21 @@ def _sentence(name: str, error: Mapping[str, Any], expected: Mapping[str, str]) 
         case "missing":
             return f"{name} is required."
         case "extra_forbidden" | "invalid_key":
-            return f"{name} is not a known field; known are {', '.join(expected)}."
+            return f"{name} is not a known field; known are {', '.join(_siblings(name, expected))}."
         case _ if not name:
             return "The body must be a JSON object."
         case _ if name in expected:
             return f"{name} must be {expected[name]}."
         case _:
             return f"{name}: {error['msg']}."
+
+
+def _siblings(name: str, expected: Mapping[str, str]) -> list[str]:
+    """The fields that are known where `name` stands: those of the object that it is in, else of the body."""
+    inside = f"{name.partition('.')[0]}."
+    return [known for known in expected if known.startswith(inside)] or [
+        known for known in expected if "." not in known
+    ]
 
 
 def _printable(text: str) -> str:

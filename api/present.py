@@ -32,23 +32,35 @@ NOBODY = "No worker serves this model now: the job waits for one to start, and e
 
 async def job_views(jobs: Sequence[Job], store: JobStore, catalogue: Catalogue) -> list[JobView]:
     """The jobs as their owner sees them. Queue positions are null where the store or a model is away: they are extras."""
-    queued: dict[str, list[str]] = defaultdict(list)
+    queued: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
         if job.status is JobStatus.QUEUED:
-            queued[job.request.model].append(job.id)
+            queued[job.request.model].append(job)
     ahead: dict[str, int] = {}
     models: dict[str, ServedModel] = {}
     if queued:
         try:
             models = {served.spec.name: served for served in await catalogue.models()}
-            for model, ids in queued.items():
-                _, positions = await store.waiting(model, ids)
-                ahead |= {
-                    job_id: place for job_id, place in zip(ids, positions, strict=True) if place is not None
-                }
+            for model, waiting in queued.items():
+                ahead |= await _places(model, waiting, store)
         except StoreUnavailable:
             ahead = {}
     return [job_view(job, ahead.get(job.id), models.get(job.request.model)) for job in jobs]
+
+
+async def _places(model: str, queued: Sequence[Job], store: JobStore) -> dict[str, int]:
+    """How many jobs are ahead of each. One that joined another's computation has the place of that one."""
+    joined = [job for job in queued if job.cache is CacheStatus.JOINED]
+    leaders = await store.leaders([job.key for job in joined]) if joined else []
+    stands_for = {job.id: leader for job, leader in zip(joined, leaders, strict=True) if leader is not None}
+    _, places = await store.waiting(model, [stands_for.get(job.id, job.id) for job in queued])
+    found: dict[str, int] = {}
+    for job, place in zip(queued, places, strict=True):
+        if place is not None:
+            found[job.id] = place
+        elif stands_for.get(job.id, job.id) != job.id:
+            found[job.id] = 0  # what it waits for has its turn
+    return found
 
 
 def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView:

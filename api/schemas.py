@@ -228,7 +228,9 @@ class JobView(Wire):
     created_at: float
     started_at: float | None
     finished_at: float | None
-    queue_position: int | None = Field(description="Jobs ahead in the queue.")
+    queue_position: int | None = Field(
+        description="Jobs ahead in the queue; of a job that joined another, ahead of that one."
+    )
     eta_seconds: float | None
     priority: Priority
     cache: CacheStatus = Field(
@@ -363,12 +365,14 @@ class ErrorView(Wire):
                 {
                     "error": {
                         "code": "invalid_request",
-                        "message": "width must be between 64 and 64.",
+                        "message": "width must be between 32 and 96 pixels.",
                         "type": "invalid_request_error",
                         "param": "width",
                         "request_id": "req_4f1c0e0d8a2b4b6f9a3c5d7e",
                         "details": {
-                            "faults": [{"param": "width", "message": "width must be between 64 and 64."}]
+                            "faults": [
+                                {"param": "width", "message": "width must be between 32 and 96 pixels."}
+                            ]
                         },
                     }
                 }

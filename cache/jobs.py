@@ -309,6 +309,13 @@ class RedisJobStore:
         counts = iter(await self._before(model, places))
         return sum(answers[: len(ids.SHARDS)]), [None if tag is None else next(counts) for tag in tags]
 
+    async def leaders(self, keys: Sequence[str]) -> Sequence[str | None]:
+        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hget(f"{shard_prefix(key[0])}flight:{key}", "leader")
+            leaders: list[str | None] = await pipeline.execute()
+        return leaders
+
     async def ahead(self, model: str, flow: str) -> int:
         clock = fair_prefix(model)
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:

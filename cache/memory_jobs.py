@@ -276,6 +276,10 @@ class MemoryJobStore:
         ]
         return len(places), ahead
 
+    async def leaders(self, keys: Sequence[str]) -> Sequence[str | None]:
+        flights = [self._flight(key) for key in keys]
+        return [None if flight is None else flight.leader for flight in flights]
+
     async def ahead(self, model: str, flow: str) -> int:
         tag = self._clocks[model].next_tag(flow)
         return sum(job.tag <= tag for job in self._waits(model))

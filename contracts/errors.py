@@ -18,7 +18,8 @@
     │   ├── JobCanceled         409  while its answer was waited for
     │   ├── JobGone             410  older than the store keeps
     │   ├── PayloadTooLarge     413
-    │   └── UnsupportedMediaType 415
+    │   ├── UnsupportedMediaType 415
+    │   └── RangeNotSatisfiable 416  no byte of the picture lies in the range
     ├── UnavailableError        503  ours, and passing: `retry_after_s` says when to come again
     │   ├── BrokerUnavailable
     │   ├── StoreUnavailable
@@ -157,6 +158,11 @@ class PayloadTooLarge(RequestError):
 class UnsupportedMediaType(RequestError):
     code = "unsupported_media_type"
     status = 415
+
+
+class RangeNotSatisfiable(RequestError):
+    code = "range_not_satisfiable"
+    status = 416
 
 
 class UnavailableError(DarkroomError):

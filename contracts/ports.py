@@ -178,9 +178,8 @@ class JobStore(Protocol):
         ...
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
-        """Take up to `limit` of the model's waiting jobs, those with the smallest fair tags first
-        (`scheduler.fairness`), each for one attempt.
-        May answer fewer than wait while other workers take as well."""
+        """Take up to `limit` of the model's waiting jobs, those with the smallest fair tags first (`scheduler.fairness`),
+        each for one attempt. May answer fewer than wait while other workers take as well."""
         ...
 
     async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
@@ -236,8 +235,11 @@ class JobStore(Protocol):
         ...
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
-        """How many jobs wait for the model in all, and for each id how many are ahead of it in the fair order (None: not
-        waiting)."""
+        """How many jobs wait for the model, and for each id how many are ahead of it in the fair order (None: it does not)."""
+        ...
+
+    async def leaders(self, keys: Sequence[str]) -> Sequence[str | None]:
+        """The id of the job that computes each key, or was the last to; None: there is none."""
         ...
 
     async def ahead(self, model: str, flow: str) -> int:

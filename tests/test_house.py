@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from contracts.errors import DarkroomError
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -78,3 +81,15 @@ def test_documents_name_files_that_are_there() -> None:
         missing = [link for link in links if not (document.parent / link).exists()]
         missing += [name for name in names if not (ROOT / name).exists()]
         assert missing == [], document.name
+
+
+def test_every_error_code_is_documented() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    kinds: list[type[DarkroomError]] = [DarkroomError, *_below(DarkroomError)]
+    assert [kind.code for kind in kinds if f"`{kind.code}`" not in text] == []
+
+
+def _below(kind: type[DarkroomError]) -> Iterator[type[DarkroomError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _below(each)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header
-from starlette.exceptions import HTTPException
+from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
 from api.services import Wired, failures
-from contracts.errors import ImageNotFound
+from contracts.errors import ImageNotFound, RangeNotSatisfiable
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
@@ -34,6 +33,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
     },
 )
 async def image(
+    request: Request,
     services: Wired,
     name: str,
     range_: Annotated[str | None, Header(alias="Range", examples=["bytes=0-1023"])] = None,
@@ -60,11 +60,8 @@ async def image(
     if span is None:
         return Response(data, 200, headers, content_type)
     if not span:
-        raise HTTPException(
-            416,
-            f"The picture has {len(data)} bytes; none of them is in that range.",
-            {"Content-Range": f"bytes */{len(data)}"},
-        )
+        request.state.headers["Content-Range"] = f"bytes */{len(data)}"
+        raise RangeNotSatisfiable(f"The picture has {len(data)} bytes; none of them is in that range.")
     headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{len(data)}"
     return Response(data[span.start : span.stop], 206, headers, content_type)
 

@@ -76,7 +76,14 @@ _CACHE = {
         "schema": {"type": "string", "enum": [each.value for each in CacheStatus]},
     }
 }
-_LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"}}}
+_LOCATION = {
+    "Location": {"description": "The job.", "schema": {"type": "string"}},
+    "X-Cache-Key": {"description": "The key of its result in the cache.", "schema": {"type": "string"}},
+    REPLAYED: {
+        "description": "`true`: this Idempotency-Key came before, and the job is that of then.",
+        "schema": {"type": "string"},
+    },
+}
 
 
 @router.post(

@@ -159,6 +159,20 @@ async def test_cancel_is_idempotent_and_promotes_a_follower(door: Door) -> None:
     assert door.publisher.published[-1].job_id == second["id"]
 
 
+async def test_a_joined_job_has_the_place_of_the_one_that_it_joined(door: Door) -> None:
+    for seed in range(3):
+        await door.submit(seed=seed)
+        door.clock.advance(0.01)
+    joined = await door.submit(seed=1)
+    assert (joined["cache"], joined["queue_position"]) == ("joined", 1)
+    claimed = door.publisher.published[1]
+    assert isinstance(await door.stores.jobs.claim(claimed, "w"), Granted)
+    now = (await door.http.get(joined["urls"]["self"])).json()
+    assert (now["status"], now["queue_position"]) == ("queued", 0)
+    listed = (await door.http.get("/v1/jobs")).json()["data"]
+    assert [job["queue_position"] for job in listed] == [0, 1, None, 0]
+
+
 async def test_the_list_pages(door: Door) -> None:
     ids = []
     for number in range(5):

@@ -22,7 +22,7 @@ URL = "https://example.com/hook"
         ("https://example.com", "webhook", "an object with a url"),
         ({}, "webhook.url", "required"),
         ({"url": 7}, "webhook.url", "a string"),
-        ({"url": URL, "secret": "x"}, "webhook.secret", "not a known field"),
+        ({"url": URL, "secret": "x"}, "webhook.secret", "known are webhook.url, webhook.events"),
         ({"url": URL, "events": "all"}, "webhook.events", "a list"),
         ({"url": URL, "events": [7]}, "webhook.events", "a list"),
         ({"url": URL, "events": []}, "webhook.events", "name an event"),

@@ -45,6 +45,7 @@ async def test_every_call_fails_clearly_while_the_server_is_away(own: tuple[Redi
         stores.jobs.list("public", 5),
         stores.jobs.claim(message, "w"),
         stores.jobs.waiting("m", [message.job_id]),
+        stores.jobs.leaders([message.key]),
         stores.jobs.sweep("a", 5),
         stores.results.get(KEY),
         stores.results.put(KEY, result()),

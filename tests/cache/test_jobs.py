@@ -471,6 +471,15 @@ async def test_waiting_counts_those_ahead(world: World) -> None:
     assert await jobs.waiting("unheard of") == (0, [])
 
 
+async def test_a_key_has_the_leader_that_computes_it(world: World) -> None:
+    jobs = world.stores.jobs
+    leader, follower = [(await jobs.submit(new(KEY))).job.id for _ in range(2)]
+    assert await jobs.leaders([KEY, "9" * 64]) == [leader, None]
+    assert await jobs.leaders([]) == []
+    await jobs.cancel("public", leader)
+    assert await jobs.leaders([KEY]) == [follower]
+
+
 @pytest.mark.parametrize("world", ["memory"], indirect=True)  # a server expires keys by its own clock alone
 async def test_ended_jobs_are_forgotten_after_the_retention(world: World) -> None:
     jobs, job = world.stores.jobs, new()

@@ -89,7 +89,7 @@ class Stack:
 def deployed(
     folder: Path, redis: RedisServer, broker: RabbitServer | None, workers: int, **environ: str
 ) -> Iterator[Stack]:
-    """A deployment with that many workers, ended on leaving."""
+    """A deployment with that many workers, ended on leaving. With an admin key in `environ` it is that key that `http` sends."""
     port = process.free_port()
     url = f"http://127.0.0.1:{port}"
     given = {
@@ -102,7 +102,9 @@ def deployed(
         "DARKROOM_MODEL": str(ROOT / "models" / "emoji-turbo"),
         **environ,
     }
-    with httpx.Client(base_url=url, timeout=90.0) as http:
+    admin_key = environ.get("DARKROOM_ADMIN_KEY")
+    headers = {"Authorization": f"Bearer {admin_key}"} if admin_key else {}
+    with httpx.Client(base_url=url, timeout=90.0, headers=headers) as http:
         stack = Stack(url, http, given, folder, redis, broker)
         try:
             stack.start("api", "api")

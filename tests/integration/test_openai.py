@@ -29,7 +29,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: Any, rabbit_se
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="dk_unused", timeout=60.0) as made:
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="unused", timeout=60.0) as made:
         yield made
 
 
@@ -108,7 +108,7 @@ def test_a_streamed_answer_ends_with_its_pictures(client: openai.OpenAI) -> None
 
 def test_the_asynchronous_client_too(stack: Stack) -> None:
     async def ask() -> list[str | None]:
-        async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="dk_unused") as client:
+        async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="unused") as client:
             answers = await asyncio.gather(
                 *(client.images.generate(prompt="a key", extra_body={"seed": seed}) for seed in range(4))
             )
