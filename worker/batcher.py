@@ -239,16 +239,16 @@ class Batcher:
                     [image.sample() for image in self._hand],
                     Device(self._limits.limit, self._seconds),
                 )
+                images = (
+                    [self._hand[index] for index in decision.batch] if isinstance(decision, Dispatch) else []
+                )
                 if decision.late:
                     late = [self._hand[index] for index in decision.late]
                     leaving += [image.id for image in late if image.begun]
+                    self._hand = [image for image in self._hand if image not in late]
                     loop.call_soon_threadsafe(self._tell, late, [TooLate()] * len(late))
-                if isinstance(decision, Dispatch):
-                    images = [self._hand[index] for index in decision.batch]
-                    late_ones = set(decision.late)
-                    self._hand = [image for i, image in enumerate(self._hand) if i not in late_ones]
+                if images:
                     break
-                self._hand = []
                 self._changed.wait()
             joining = {image.id: image.task for image in images if not image.begun}
             for image in images:

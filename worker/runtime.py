@@ -133,9 +133,10 @@ class Runtime:
         await self._remember()
         self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())
         batching = asyncio.create_task(self._batcher.run(), name="batcher")
-        batching.add_done_callback(self._batcher_ended)
         taking = asyncio.create_task(self._taker.run(), name="taker")
         self._tasks = [batching, taking, asyncio.create_task(leases.run(), name="leases")]
+        for part in self._tasks:
+            part.add_done_callback(self._part_ended)
         log.info("worker_ready", worker=self._id, model=self._spec.name, revision=self._spec.revision)
         spec = self._spec
         metrics.ENGINE_INFO.labels(spec.name, spec.device, spec.dtype, spec.attention).set(1)
@@ -176,11 +177,11 @@ class Runtime:
                 log.warning("announce_failed", code=error.code)
             await asyncio.sleep(self._settings.heartbeat_s)
 
-    def _batcher_ended(self, batching: asyncio.Task[None]) -> None:
-        error = None if batching.cancelled() else batching.exception()
+    def _part_ended(self, part: asyncio.Task[None]) -> None:
+        error = None if part.cancelled() else part.exception()
         if error is not None:
             reason = str(error) if isinstance(error, EngineUnloadable) else type(error).__name__
-            log.error("batcher_failed", reason=reason)
+            log.error("worker_part_failed", part=part.get_name(), reason=reason)
             self.failed = True
             self._runner.drain()
             os.kill(os.getpid(), signal.SIGTERM)
