@@ -58,7 +58,10 @@ class Catalogue:
         if name is None:
             name = self._default_model
             if name is None:
-                return next(iter(known.values()))
+                # One that somebody serves, if there is any: others are remembered long after their last worker.
+                return next(
+                    (served for served in known.values() if served.workers), next(iter(known.values()))
+                )
             if name not in known:
                 raise ModelUnavailable(
                     "The default model has not been announced yet.", retry_after_s=COME_BACK_S, param="model"

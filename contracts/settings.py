@@ -137,7 +137,7 @@ class ApiSettings(BackendSettings):
     max_wait_s: Seconds = 60.0
     """The longest `Prefer: wait` that is honoured; more is cut to this."""
     default_model: str | None = None
-    """Served where a request names no model; by default the only one, or the first by name."""
+    """Served where a request names no model; by default the first by name that a worker serves."""
     scale_from_zero: bool = False
     """Take jobs for a model that no live worker serves: something will start one. By default they are refused."""
     hot_results: Annotated[int, Field(ge=0)] = 10_000

@@ -10,8 +10,10 @@ import pytest
 from contracts.errors import BrokerUnavailable, QueueFull, StoreUnavailable
 from contracts.ids import is_job_id, new_job_id
 from contracts.jobs import JobFailure, JobStatus
+from contracts.models import WorkerInfo
 from contracts.ports import Granted
 from tests.api.conftest import Door, Opener
+from tests.cache.test_others import spec
 
 pytestmark = pytest.mark.anyio
 
@@ -228,6 +230,16 @@ async def test_a_model_that_nobody_serves_takes_no_jobs_that_would_wait_for_ever
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "model_unavailable"
     assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_by_default_a_model_is_asked_that_somebody_serves(opened: Opener) -> None:
+    door = await opened(models=("a", "b"))
+    door.clock.advance(3600)
+    await door.stores.models.announce(
+        spec("b"), WorkerInfo(id="w-b", model="b", started_at=door.clock.now(), steps_per_s=1.0)
+    )
+    door.clock.advance(2)
+    assert (await door.submit())["request"]["model"] == "b"
 
 
 async def test_a_model_that_scales_from_zero_takes_jobs_and_says_so(opened: Opener) -> None:
