@@ -117,6 +117,15 @@ def deployed(
                 process.end(running, timeout_s=20.0)
 
 
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for each module: the models that one announces are no business of the next."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
 Deploy = Callable[..., Stack]
 
 
