@@ -148,7 +148,7 @@ def plot_of(samples: dict[str, list[float]]) -> Any:
 
 def main() -> None:
     args = report.parser(__doc__).parse_args()
-    jobs, count = (1500, 30) if args.quick else (10_000, 150)
+    jobs, count = (1500, 30) if args.quick else (10_000, 100)
     with tempfile.TemporaryDirectory() as name:
         samples, left = asyncio.run(measure(Path(name), jobs, count))
     if left <= 0:
