@@ -26,6 +26,9 @@ class _Fit:
     nt: float = 0.0
     deviation: float = 0.0
     seen: int = 0
+    low: int = 0
+    high: int = 0
+    """The sizes that have been seen: of what lies beyond, the line knows nothing."""
 
     def line(self) -> tuple[float, float]:
         """(a, b): seconds for a batch of none, and for each image. Neither is ever negative."""
@@ -39,13 +42,16 @@ class _Fit:
         return mean_t - slope * mean_n, slope
 
     def add(self, images: int, seconds: float) -> None:
-        if self.seen >= TRUSTED_AFTER:
+        known = self.low <= images <= self.high
+        self.low = min(self.low or images, images)
+        self.high = max(self.high, images)
+        if self.seen >= TRUSTED_AFTER and known:
             a, b = self.line()
             expected = a + b * images
             room = CLIP * max(self.deviation, 0.02 * expected)
             self.deviation = FORGET * self.deviation + (1 - FORGET) * min(abs(seconds - expected), room)
             seconds = min(max(seconds, expected - room), expected + room)
-        elif self.seen:
+        elif self.seen and known:
             a, b = self.line()
             self.deviation = max(self.deviation, abs(seconds - a - b * images))
         for name, value in (

@@ -109,3 +109,12 @@ def test_the_capacity_of_a_model_is_that_of_its_workers_together() -> None:
     ]
     assert capacity_of(workers) == Capacity(8, 4, 2)
     assert eta_s(10, 4, Capacity(8, 4, 2)) == pytest.approx((4 + 20 + 4) / 8)
+
+
+def test_a_size_never_seen_is_believed_at_once() -> None:
+    model = CostModel()
+    for _ in range(100):
+        model.ran(key(), 1, 0.075)
+    assert model.seconds(key(), 8) == pytest.approx(0.6), "one size tells nothing of the fixed part"
+    model.ran(key(), 8, 0.180)
+    assert model.seconds(key(), 8) == pytest.approx(0.180, rel=0.05)
