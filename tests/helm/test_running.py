@@ -159,17 +159,17 @@ def test_scaled_and_updated_under_load_nothing_is_lost(
 
     cluster.apply(render(given(1)))
     url = cluster.url("-api")
-    assert live(url)["revision"] == "v1"
+    wait_for(lambda: live(url)["revision"] == "v1")
     with Load(url) as load:
         load.more(10)
         cluster.apply(render(given(3)))
-        assert live(url)["live_workers"] == 3
+        wait_for(lambda: live(url)["live_workers"] == 3)
         load.more(20)
         cluster.apply(render(given(1)))
         load.more(10)
         cluster.apply(render(given(2, "v2")))
         load.more(10)
-        assert live(url)["revision"] == "v2", "all old workers have left"
+        wait_for(lambda: live(url)["revision"] == "v2")  # all old workers have left
         cluster.apply(render(given(2, "v2", settings={"max_prompt_chars": 1000})))
         load.more(10)
     assert load.faults == []
