@@ -19,7 +19,6 @@ from benchmarks.plan.autoscaler import Autoscaler, Rule
 from benchmarks.plan.devices import Device
 from benchmarks.plan.fleet import Simulation
 from benchmarks.plan.state import Config
-from benchmarks.plan.station import Station, served, way_in, way_out
 from benchmarks.plan.summary import Service
 from benchmarks.plan.traffic import leaders, traffic, zipf_exponent
 
@@ -231,16 +230,6 @@ def test_requests_in_flight_are_joined_without_a_cache() -> None:
 
     comes = Traffic(np.asarray([0.0, 0.1, 0.2, 5.0]), np.asarray([0, 0, 2, 0]))
     assert levers.in_flight_apart(comes, 1.0).tolist() == [0.0, 0.2, 5.0]
-
-
-def test_a_station_serves_in_order_and_slows_with_the_load() -> None:
-    assert served(np.asarray([0.0, 0.0, 10.0, 1.0]), 1.0).tolist() == [1.0, 2.0, 11.0, 3.0]
-    times = np.asarray(poisson(20, 500))
-    station = Station(0.01, 0.02, 0.001, 0.002)
-    inside = way_in(times, station) - times
-    assert inside.min() >= 0.011
-    assert inside.mean() < 0.1
-    assert (way_out(times, station) - times).min() >= 0.022
 
 
 def test_devices_come_from_a_file_or_a_report(tmp_path: Path) -> None:

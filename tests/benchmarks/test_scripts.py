@@ -6,69 +6,124 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import depth, report, validation
 from benchmarks.load.sample import Sample
-from benchmarks.plan.station import Station
-from benchmarks.validation import Calibration
+from benchmarks.plan import calibration
+from benchmarks.plan.calibration import Calibration
 
 ROOT = Path(__file__).parents[2]
 
 
-def drawn(batch_size: int, batch_ms: float) -> Sample:
-    one = Sample(0.0, 0.0, 1.0, "wait", "", "public", "succeeded", cache="miss")
+def drawn(batch_size: int, batch_ms: float, ended_s: float = 1.0) -> Sample:
+    one = Sample(0.0, 0.0, ended_s, "wait", "", "public", "succeeded", cache="miss")
     return dataclasses.replace(one, batch_size=batch_size, batch_ms=batch_ms)
 
 
 def test_passes_are_told_once_however_many_shared_them() -> None:
     samples = [drawn(4, 200.0)] * 4 + [drawn(1, 90.0), drawn(1, 91.0)]
-    assert sorted(validation.passes(samples)) == [(1, 0.09), (1, 0.091), (4, 0.2)]
+    assert sorted(calibration.passes(samples)) == [(1, 0.09), (1, 0.091), (4, 0.2)]
+
+
+def test_a_pass_tells_when_its_images_were_answered() -> None:
+    found = calibration.together([drawn(3, 200.0, at) for at in (5.0, 5.4, 5.1)] + [drawn(2, 150.0)])
+    ((size, ends),) = found
+    assert size == 3
+    assert ends == pytest.approx([0.0, 0.1, 0.4])
 
 
 def test_the_line_goes_through_the_medians() -> None:
     found = [(n, 0.05 + 0.04 * n) for n in (1, 2, 4, 8) for _ in range(5)] + [(2, 3.0)]
-    a, b, ratios = validation.line(found)
+    a, b, ratios = calibration.line(found)
     assert a == pytest.approx(0.05)
     assert b == pytest.approx(0.04)
     assert max(ratios) == pytest.approx(3 / 0.13)
-    assert validation.line([(2, 0.3)])[:2] == (0.0, 0.15)
+    assert calibration.line([(2, 0.3)])[:2] == (0.0, 0.15)
 
 
-def test_the_simulation_is_given_what_was_measured() -> None:
-    known = Calibration(0.0, 0.1, (1.0,), Station(0.001, 0.002, 0.003, 0.004, 0.005), 9.0)
-    found = validation.simulate([0.0, 10.0, 20.0], known, 30.0, 1)
-    # Each alone: the ways in and out, the pass, and no gap behind the last one.
-    assert found["p50_ms"] == pytest.approx(110, rel=0.02)
-    assert found["throughput_per_s"] == pytest.approx(0.1)
+def test_between_passes_is_what_they_do_not_fill() -> None:
+    # Passes of two every 0.5 s that take 0.4.
+    run = [drawn(2, 400.0 + number / 1000, 0.5 * number) for number in range(1, 200) for _ in range(2)]
+    assert calibration.gap(run) == pytest.approx(0.1, rel=0.05)
+
+
+def test_the_simulation_is_told_what_was_measured() -> None:
+    spreads = {1: [np.asarray([0.0])], 3: [np.asarray([0.0, 0.02, 0.04])]}
+    ways, doors = np.asarray([[0.003, 0.004]]), np.asarray([0.006])
+    known = Calibration(0.0, 0.1, np.ones(1), 0.005, ways, doors, spreads)
+    # Each alone: the door, the ways, the pass, and no gap behind the last one.
+    assert calibration.simulate([0.0, 10.0, 20.0], known, 8, 1) == pytest.approx([0.113] * 3, abs=1e-6)
     assert known.taken(np.random.default_rng(1))(2) == pytest.approx(0.205)
-    slow = known.of_run([drawn(2, 400.0), drawn(2, 400.0)])
-    assert slow.ratios == pytest.approx((2.0,))
-    assert slow.taken(np.random.default_rng(1))(2) == pytest.approx(0.405)
+    # Two that come during a pass share the next one, and are answered one after the other.
+    first, *others = calibration.simulate([0.0, 0.02, 0.03], known, 8, 1)
+    assert first == pytest.approx(0.113)
+    assert sorted(at + took for at, took in zip((0.02, 0.03), others, strict=True)) == pytest.approx(
+        [0.006 + 0.007 + 0.105 + 0.2, 0.006 + 0.007 + 0.105 + 0.2 + 0.02]
+    )
 
 
-def test_errors_are_the_worst_of_all_loads() -> None:
-    def row(p50: float) -> dict[str, dict[str, float]]:
-        measured = {"p50_ms": 100.0, "p99_ms": 200.0, "throughput_per_s": 10.0}
-        return {"measured": measured, "simulated": {**measured, "p50_ms": p50}}
+def round_of(scale: float) -> validation.Round:
+    """A round on a machine on which everything takes `scale` of its time."""
 
-    known = Calibration(0.05, 0.04, (1.0,), Station(0, 0, 0, 0), 9.0)
-    control = dict.fromkeys(validation.COMPARED, 0.02)
-    found = validation.figures_of([row(110.0), row(80.0)], [control], known)
+    def run(size: int, count: int) -> list[Sample]:
+        return [
+            dataclasses.replace(
+                drawn(size, scale * (50 + 40 * size) + number // size / 1000, 1.0 + number // size),
+                at_s=1.0 + number // size - scale * (0.06 + 0.04 * size),
+                queued_ms=5.0,
+                server_s=scale * (0.06 + 0.04 * size) - 0.002,
+            )
+            for number in range(count * size)
+        ]
+
+    return validation.Round(run(1, 30), (run(1, 30), run(2, 30)))
+
+
+def test_a_round_is_simulated_with_what_the_others_tell() -> None:
+    rounds = [round_of(1.0), round_of(1.0), round_of(3.0)]
+    slow, mixed = validation.told(rounds, 2, 0), validation.told(rounds, 0, 0)
+    assert slow.b_s == pytest.approx(0.04, rel=0.1), "its own passes took three times as long"
+    assert mixed.ratios.max() > 1.4
+
+
+def test_errors_are_medians_over_rounds_and_the_worst_of_all_loads() -> None:
+    def row(share: float, number: int, measured: float, simulated: float) -> dict[str, Any]:
+        same = {"p99_ms": 200.0, "throughput_per_s": 10.0}
+        told = {"a_s": 0.05, "b_s": 0.04, "gap_s": 0.001}
+        return {
+            "share": share,
+            "round": number,
+            "measured": {"p50_ms": measured, **same},
+            "simulated": {"p50_ms": simulated, **same},
+            "told": told,
+        }
+
+    rows = [row(0.5, 0, 100, 110), row(0.5, 1, 100, 105), row(0.5, 2, 100, 190)]
+    rows += [row(0.8, 0, 100, 80), row(0.8, 1, 120, 96), row(0.8, 2, 120, 108)]
+    found = validation.figures_of(rows)
     assert found["sim_error_p50"] == pytest.approx(0.2)
-    assert found["sim_error_p50_mean"] == pytest.approx(0.15)
-    assert found["sim_error_p99"] == found["sim_error_throughput"] == 0
-    assert found["control_p99"] == 0.02
+    assert found["sim_over_measured_p50_at_0.5"] == pytest.approx(1.1)
+    assert found["control_p50"] == pytest.approx(0.1)
+    assert found["sim_error_p99"] == found["sim_error_throughput"] == found["control_p99"] == 0
+    assert found["b_s"] == 0.04
 
 
 def test_flat_is_one() -> None:
-    at = {"a": [1.0, 2.0, 3.0], "b": [1.0, 2.0, 3.0], "fill_per_s": 9.0, "api_mb": 70.0, "worker_mb": 90.0}
-    found = depth.figures_of({1000: at, 100_000: {**at, "a": [2.0, 4.0, 6.0], "b": [2.0, 4.0, 6.0]}})
+    arm = [1.0, 2.0, 3.0]
+    at = {"a": arm, "b": arm, "take": arm, "fill_per_s": 9.0, "api_mb": 70.0, "worker_mb": 90.0}
+    shallow = {**at, "waiting": 1000, "redis_mb": 10.0}
+    deep = {**at, "waiting": 101_000, "redis_mb": 210.0, "a": [2.0, 4.0, 6.0], "b": [2.0, 4.0, 6.0]}
+    found = depth.figures_of({1000: shallow, 100_000: deep})
     assert found["submit_p50_deep_over_shallow"] == pytest.approx(2)
     assert found["submit_p99_deep_over_shallow"] == pytest.approx(2)
     assert found["worker_mb_deep_over_shallow"] == found["control_ratio"] == 1
+    assert found["take_p50_deep_over_shallow"] == 1
+    assert found["redis_bytes_per_job"] == pytest.approx(2000)
+    assert depth.sizes(600) == [256, 256, 88]
 
 
 def test_a_report_holds_its_tables_and_escapes_them(tmp_path: Path) -> None:

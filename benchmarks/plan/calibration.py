@@ -1,0 +1,159 @@
+"""What a simulation must be told of a real platform, from the samples of runs on it. Pure.
+
+Simulated is what the scheduler makes of arrivals: who waits for which pass, and how full it is. Measured, and told, is what
+decides nothing: what a pass of n images takes, and the ways of a request to the queue and from its pass to the client.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.load import measure
+from benchmarks.load.sample import Sample
+from benchmarks.plan.devices import Device
+from benchmarks.plan.fleet import Simulation
+from benchmarks.plan.state import Config
+
+Floats = npt.NDArray[np.float64]
+Run = Sequence[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Seconds. A pass of n images takes a + b n, times one of `ratios`; `gap_s` is between a pass's end and the next one's begin.
+    `ways` has a row for each request of an idle platform: from its record to its worker, and from its pass to its
+    record's end. `doors` is what a client sees beyond that. `spreads[n]` tells of passes of n images when each of them was answered,
+    counted from the first."""
+
+    a_s: float
+    b_s: float
+    ratios: Floats
+    gap_s: float
+    ways: Floats
+    doors: Floats
+    spreads: dict[int, list[Floats]]
+
+    def taken(self, rng: np.random.Generator) -> Callable[[int], float]:
+        """How long a pass of so many images takes this time, and what comes between it and the next."""
+
+        def seconds(images: int) -> float:
+            return (self.a_s + self.b_s * images) * float(rng.choice(self.ratios)) + self.gap_s
+
+        return seconds
+
+    def spread(self, images: int, rng: np.random.Generator) -> Floats:
+        """When each of the images of a pass is answered, from the first on; as in a pass of the nearest size."""
+        size = min(self.spreads, key=lambda size: (abs(size - images), -size))
+        drawn = self.spreads[size][int(rng.integers(len(self.spreads[size])))]
+        return np.interp(np.arange(images), np.arange(len(drawn)), drawn)
+
+
+def calibrated(
+    idle: Sequence[Run], loaded: Sequence[Run], full: Sequence[Run], same: Sequence[Run]
+) -> Calibration:
+    """From runs with one request at a time, runs under load of any kind, those among them that never let the device idle, and
+    those of the load that is to be simulated: they tell of the door, which others' requests slow."""
+    drawn = [passes(run) for run in loaded]
+    a, b, ratios = line([each for run in drawn for each in run])
+    ways = np.asarray(
+        [
+            (each.queued_ms / 1000, max(0.0, each.server_s - (each.queued_ms + each.batch_ms) / 1000))
+            for run in idle
+            for each in measure.computed(run)
+            if each.batch_size == 1 and each.server_s and each.queued_ms and each.batch_ms
+        ]
+    )
+    doors = [
+        each.latency_s - each.server_s for run in same for each in measure.computed(run) if each.server_s
+    ]
+    spreads: dict[int, list[Floats]] = defaultdict(list)
+    for run in loaded:
+        for size, ends in together(run):
+            spreads[size].append(ends)
+    gap_s = float(np.median([gap(run) for run in full]))
+    return Calibration(a, b, np.asarray(ratios), gap_s, ways, np.asarray(doors), dict(spreads))
+
+
+def _by_pass(samples: Run) -> dict[tuple[int, float], list[Sample]]:
+    found: dict[tuple[int, float], list[Sample]] = defaultdict(list)
+    for each in measure.computed(samples):
+        found[(int(each.batch_size or 1), float(each.batch_ms or 0.0))].append(each)
+    return found
+
+
+def passes(samples: Run) -> list[tuple[int, float]]:
+    """(images, seconds) of the passes that the samples tell of: one for each n that shared one of n."""
+    return [
+        (images, took_ms / 1000)
+        for (images, took_ms), members in _by_pass(samples).items()
+        for _ in range(max(1, round(len(members) / images)))
+    ]
+
+
+def together(samples: Run) -> list[tuple[int, Floats]]:
+    """(images, when each was answered from the first on) of every pass all of whose images are among the samples."""
+    return [
+        (images, ends - ends[0])
+        for (images, _), members in _by_pass(samples).items()
+        if len(members) == images
+        for ends in [np.sort([each.ended_s for each in members])]
+    ]
+
+
+def line(found: Sequence[tuple[int, float]]) -> tuple[float, float, tuple[float, ...]]:
+    """(a, b, ratios): the line through the medians of each size, weighted by how often it ran, and every pass over it."""
+    by_size: dict[int, list[float]] = defaultdict(list)
+    for images, seconds in found:
+        by_size[images].append(seconds)
+    sizes = np.asarray(sorted(by_size), float)
+    medians = np.asarray([float(np.median(by_size[int(size)])) for size in sizes])
+    if len(sizes) == 1:
+        a, b = 0.0, float(medians[0] / sizes[0])
+    else:
+        weights = np.sqrt([len(by_size[int(size)]) for size in sizes])
+        b, a = (float(value) for value in np.polyfit(sizes, medians, 1, w=weights))
+        a, b = max(0.0, a), max(1e-6, b)
+    ratios = tuple(seconds / (a + b * images) for images, seconds in found)
+    return a, b, ratios
+
+
+def busy(samples: Run) -> tuple[float, float]:
+    """(images a second, images a pass) of a run that never lets the device idle, in its middle: neither while the queue
+    fills nor while it empties."""
+    drawn = measure.computed(samples)
+    ended = np.sort([each.ended_s for each in drawn])
+    inner = ended[(ended > 0.15 * ended[-1]) & (ended < 0.95 * ended[-1])]
+    found = passes(samples)
+    return (len(inner) - 1) / float(inner[-1] - inner[0]), sum(n for n, _ in found) / len(found)
+
+
+def gap(samples: Run) -> float:
+    """Seconds between passes in such a run: what the passes do not fill."""
+    rate, size = busy(samples)
+    return max(0.0, size / rate - float(np.mean([seconds for _, seconds in passes(samples)])))
+
+
+def simulate(times: Sequence[float], known: Calibration, max_batch: int, seed: int) -> Floats:
+    """Latencies, in seconds, of requests at these times on one worker."""
+    rng = np.random.default_rng(seed)
+    came = np.asarray(times)
+    ways = known.ways[rng.integers(len(known.ways), size=len(came))]
+    doors = rng.choice(known.doors, size=len(came))
+    # Half of the door lies before the queue: the request, and behind it the answer.
+    queued = came + doors / 2 + ways[:, 0]
+    order = np.argsort(queued, kind="stable")
+    config = Config(Device("measured", known.a_s, known.b_s), max_batch, start=1)
+    outcome = Simulation(queued[order].tolist(), config, rng, taken=known.taken(rng)).run()
+    drawn: Floats = np.empty(len(came))
+    drawn[order] = np.asarray(outcome.ended) - known.gap_s
+    answered = drawn + ways[:, 1] + doors / 2
+    for at in np.unique(drawn):
+        (members,) = np.nonzero(drawn == at)
+        answered[members] += known.spread(len(members), rng)
+    latencies: Floats = answered - came
+    return latencies
