@@ -21,8 +21,9 @@ Table = Sequence[Sequence[object]]
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The arguments that all benchmarks take."""
+    """The arguments that all benchmarks take. `doc`, the script's own, heads the page and explains it."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.set_defaults(doc=doc or "")
     made.add_argument("--quick", action="store_true", help="under a minute")
     made.add_argument("--json", type=Path, help="write the report here")
     made.add_argument("--html", type=Path, help="write the report with its plot here")
@@ -57,37 +58,58 @@ def publish(
         args.json.write_text(json.dumps(report) + "\n")
     if args.html:
         args.html.parent.mkdir(parents=True, exist_ok=True)
-        args.html.write_text(_page(report, plot, tables or {}))
+        args.html.write_text(_page(report, getattr(args, "doc", ""), plot, tables or {}))
     if summary:
         print(summary)
 
 
-def _page(report: dict[str, Any], plot: Any, tables: Mapping[str, Table]) -> str:
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{value:g}</td></tr>"
-        for name, value in report["figures"].items()
-    )
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;padding:0 1.5rem;max-width:64rem;color:#222;background:#fff}
+h1{margin:0 0 .3rem;font-size:1.6rem;line-height:1.25}h2{margin:2rem 0 .5rem;font-size:1.2rem}
+.summary{font-size:1.1rem;border-left:4px solid #3367d6;padding:.4rem 1rem;background:#f3f6fd}
+.about{color:#666}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+td,th{padding:.2rem 1rem .2rem 0;text-align:left;border-bottom:1px solid #eee}th{color:#666;font-weight:600}
+.wide{overflow-x:auto}svg{max-width:100%;height:auto}pre{overflow-x:auto;font-size:.85rem}summary{cursor:pointer;color:#666}
+"""
+
+
+def _page(report: dict[str, Any], doc: str, plot: Any, tables: Mapping[str, Table]) -> str:
+    """What was asked and what came out of it first, then plots, then all figures; how it was done is folded away."""
+    name, _, summary = report.get("summary", "").partition(": ")
+    lead, _, how = doc.strip().partition("\n")
+    title = html.escape(lead.strip().rstrip(".") or report["benchmark"])
+    machine = report["machine"]
+    versions = ", ".join(f"{key} {machine[key]}" for key in ("python", "torch", "diffusers") if machine[key])
+    about = f"{machine['cores']} cores ({machine['processor']}), {versions}; revision {report['revision']}"
     picture = ""
     if plot is not None:
         buffer = io.StringIO()
         plot.savefig(buffer, format="svg", bbox_inches="tight")
         picture = buffer.getvalue()[buffer.getvalue().index("<svg") :]
-    more = "".join(_table(title, table) for title, table in tables.items())
-    about = {key: report[key] for key in ("revision", "machine", "config")}
+    rows = [["figure", "value"], *([key, f"{value:g}"] for key, value in report["figures"].items())]
     return (
-        f"<!doctype html><meta charset=utf-8><title>{report['benchmark']}</title>"
-        "<style>body{font:16px system-ui;margin:2rem;max-width:60rem}td{padding:.2rem 1rem .2rem 0}svg{max-width:100%;height:auto}pre{overflow-x:auto}</style>"
-        f"<h1>{report['benchmark']}</h1><p>{html.escape(report.get('summary', ''))}</p>"
-        f"<table>{rows}</table>{picture}{more}"
-        f"<pre>{html.escape(json.dumps(about, indent=2))}</pre>\n"
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{html.escape(report['benchmark'])}</title><style>{_STYLE}</style>"
+        f"<h1>{title}</h1><p class=about>benchmark <b>{html.escape(report['benchmark'])}</b>"
+        f"{', quick (too short to be quoted)' if report['config'].get('quick') else ''}, on {html.escape(about)}</p>"
+        + (f"<p class=summary>{html.escape(summary or name)}</p>" if summary or name else "")
+        + picture
+        + "".join(_table(heading, table) for heading, table in tables.items())
+        + _table("all figures", rows)
+        + (f"<h2>how it was measured</h2><pre>{html.escape(how.strip())}</pre>" if how.strip() else "")
+        + "<details><summary>configuration and machine</summary><pre>"
+        + html.escape(json.dumps({key: report[key] for key in ("revision", "machine", "config")}, indent=2))
+        + "</pre></details></html>\n"
     )
 
 
 def _table(title: str, table: Table) -> str:
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in table
+    heads, *rows = table
+    head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in heads)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows
     )
-    return f"<h2>{html.escape(title)}</h2><table>{rows}</table>"
+    return f"<h2>{html.escape(title)}</h2><div class=wide><table><tr>{head}</tr>{body}</table></div>"
 
 
 def _machine() -> dict[str, Any]:

@@ -92,6 +92,8 @@ def _measured(
     figures["repeat_share"] = done.planned.popularity.measured
     figures["repeat_share_expected"] = done.planned.popularity.expected
     warning = measure.bottleneck(done.figures)
+    if trials and trials[-1].limited and not trials[-1].holds:
+        warning = warning or "the search for capacity ended at the generator's own end"
     line = summary(figures, args.slo, warning)
     report.publish(
         args,

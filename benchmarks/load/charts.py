@@ -51,7 +51,12 @@ def charts(
         axes.plot(values, 1 - np.arange(len(values)) / len(values), label=kind)
     axes.axvline(slo_s * 1000, color="red", linewidth=0.8)
     axes.set(
-        title="share that took longer", xlabel="milliseconds", xscale="log", yscale="log", ylim=(1e-4, 1)
+        title="share of requests that took longer",
+        xlabel="milliseconds",
+        ylabel="share",
+        xscale="log",
+        yscale="log",
+        ylim=(1e-4, 1),
     )
     axes.legend(fontsize=8)
 
@@ -69,7 +74,7 @@ def charts(
     axes.step(times, busy, where="mid", label="devices busy with our batches")
     if "live_workers" in series:
         axes.plot(*zip(*series["live_workers"], strict=True), label="live workers")
-    axes.set(title="devices", xlabel="seconds", ylim=(0, None))
+    axes.set(title="devices", xlabel="seconds", ylabel="devices", ylim=(0, None))
     axes.legend(fontsize=8)
 
     axes = grid[2][0]

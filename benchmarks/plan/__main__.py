@@ -35,6 +35,16 @@ SCALING: Final = (0.01, 0.1)
 """Shares of the users that are simulated too, to show how the simulation's time grows."""
 
 
+OF_A_DAY: Final = (
+    "gpu_hours_over_clairvoyant",
+    "within_slo",
+    "computed_within_slo",
+    "gpu_hours_per_day",
+    "p99_ms",
+)
+"""What is told of days that are drawn anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Day:
     """One simulated day and how long it took to simulate, in seconds of the processor."""
@@ -93,6 +103,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--hit-ms", type=float, default=5.0, help="a cache hit")
     made.add_argument("--seed", type=int, default=1)
+    made.add_argument(
+        "--more-days", type=int, default=0, help="simulate as many others, drawn anew, to see what is chance"
+    )
     return made
 
 
@@ -147,6 +160,16 @@ def day(args: argparse.Namespace, users: float) -> tuple[Day, Config]:
     return Day(comes, outcome, time.process_time() - begun), config
 
 
+def drawn_anew(args: argparse.Namespace, service: Service) -> list[dict[str, float]]:
+    """Figures of further days, each from a seed of its own: what of the plan is chance."""
+    found = []
+    for seed in range(args.seed + 1, args.seed + 1 + args.more_days):
+        done, config = day(argparse.Namespace(**{**vars(args), "seed": seed}), args.users)
+        figures = summary.figures(done.traffic, done.outcome, config, service, args.hours * 3600)
+        found.append({"seed": seed, **{name: figures[name] for name in OF_A_DAY}})
+    return found
+
+
 def main() -> int:
     args = parser().parse_args()
     if args.quick:
@@ -166,6 +189,10 @@ def main() -> int:
     speed.append((len(done.traffic.times), done.took_s))
     found = summary.figures(done.traffic, done.outcome, config, service, duration_s)
     found["simulation_cpu_s"] = done.took_s
+    days = [{"seed": args.seed, **{name: found[name] for name in OF_A_DAY}}, *drawn_anew(args, service)]
+    if args.more_days:
+        found["gpu_hours_over_clairvoyant_worst_day"] = max(each[OF_A_DAY[0]] for each in days)
+        found["within_slo_worst_day"] = min(each["within_slo"] for each in days)
     rule = config.rule or Rule()
     pulled = levers(
         done.traffic,
@@ -180,22 +207,29 @@ def main() -> int:
     report.publish(
         args,
         "plan",
-        {**_config(args, config), "by_hour": hours, "levers": [asdict(each) for each in pulled]},
+        {
+            **_config(args, config),
+            "by_hour": hours,
+            "levers": [asdict(each) for each in pulled],
+            "days": days,
+        },
         found,
         {"speed": speed, "ticks": [list(asdict(tick).values()) for tick in done.outcome.ticks]},
         charts.charts(done.traffic, done.outcome, service, device.per_image_s(args.max_batch), pulled, speed),
-        _tables(hours, pulled, config),
+        _tables(hours, pulled, config, days),
         _line(args, found, config),
     )
     return 0
 
 
 def _config(args: argparse.Namespace, config: Config) -> dict[str, Any]:
-    told = {name: value for name, value in vars(args).items() if name not in ("json", "html", "cost")}
+    told = {name: value for name, value in vars(args).items() if name not in ("json", "html", "cost", "doc")}
     return {**told, "device": asdict(config.device)}
 
 
-def _tables(hours: list[dict[str, float]], pulled: list[Lever], config: Config) -> dict[str, report.Table]:
+def _tables(
+    hours: list[dict[str, float]], pulled: list[Lever], config: Config, days: list[dict[str, float]]
+) -> dict[str, report.Table]:
     heads = list(hours[0]) if hours else []
     price = config.device.price
     return {
@@ -207,6 +241,16 @@ def _tables(hours: list[dict[str, float]], pulled: list[Lever], config: Config) 
                 for each in pulled
             ),
         ],
+        **(
+            {
+                "days drawn anew": [
+                    list(days[0]),
+                    *([f"{value:.5g}" for value in each.values()] for each in days),
+                ]
+            }
+            if len(days) > 1
+            else {}
+        ),
     }
 
 

@@ -75,7 +75,7 @@ def calibrated(
     for run in loaded:
         for size, ends in together(run):
             spreads[size].append(ends)
-    gap_s = float(np.median([gap(run) for run in full]))
+    gap_s = float(np.median([busy(run)[1] for run in full]))
     return Calibration(a, b, np.asarray(ratios), gap_s, ways, np.asarray(doors), dict(spreads))
 
 
@@ -123,19 +123,16 @@ def line(found: Sequence[tuple[int, float]]) -> tuple[float, float, tuple[float,
 
 
 def busy(samples: Run) -> tuple[float, float]:
-    """(images a second, images a pass) of a run that never lets the device idle, in its middle: neither while the queue
-    fills nor while it empties."""
-    drawn = measure.computed(samples)
-    ended = np.sort([each.ended_s for each in drawn])
-    inner = ended[(ended > 0.15 * ended[-1]) & (ended < 0.95 * ended[-1])]
-    found = passes(samples)
-    return (len(inner) - 1) / float(inner[-1] - inner[0]), sum(n for n, _ in found) / len(found)
-
-
-def gap(samples: Run) -> float:
-    """Seconds between passes in such a run: what the passes do not fill."""
-    rate, size = busy(samples)
-    return max(0.0, size / rate - float(np.mean([seconds for _, seconds in passes(samples)])))
+    """(images a second, seconds between a pass's end and the next one's begin) of a run that never lets the device idle, in its
+    middle: neither while the queue fills nor while it empties."""
+    ends = sorted(
+        (min(each.ended_s for each in members), images, took_ms / 1000)
+        for (images, took_ms), members in _by_pass(samples).items()
+    )
+    inner = ends[len(ends) // 6 : max(len(ends) // 6 + 2, len(ends) - 1)]
+    span_s = inner[-1][0] - inner[0][0]
+    rate = sum(images for _, images, _ in inner[1:]) / span_s
+    return rate, max(0.0, (span_s - sum(took_s for *_, took_s in inner[1:])) / (len(inner) - 1))
 
 
 def simulate(times: Sequence[float], known: Calibration, max_batch: int, seed: int) -> Floats:

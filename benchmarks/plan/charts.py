@@ -39,12 +39,12 @@ def charts(
     axes.plot(
         (edges[1:] + edges[:-1]) / 7200, counts * per_image_s / np.diff(edges), label="kept busy by the work"
     )
-    axes.set(title="devices", xlabel="hour", ylim=(0, None))
+    axes.set(title="devices", xlabel="hour", ylabel="devices", ylim=(0, None))
     axes.legend(fontsize=8)
 
     axes = grid[0][1]
     axes.plot(hours, [tick.waiting for tick in outcome.ticks], linewidth=0.5)
-    axes.set(title="images that wait for a device", xlabel="hour", ylim=(0, None))
+    axes.set(title="images that wait for a device", xlabel="hour", ylabel="images", ylim=(0, None))
 
     axes = grid[1][0]
     every, _ = latencies(traffic, outcome, service)
@@ -63,12 +63,16 @@ def charts(
     axes = grid[1][1]
     sizes = sorted(outcome.batches)
     axes.bar(sizes, [outcome.batches[size] * size for size in sizes])
-    axes.set(title="images by the batch that they were drawn in", xlabel="images in the batch")
+    axes.set(
+        title="images by the batch that they were drawn in", xlabel="images in the batch", ylabel="images"
+    )
 
     axes = grid[2][0]
     names = [lever.name for lever in pulled][::-1]
-    axes.barh(names, [lever.hours for lever in pulled][::-1])
-    axes.set(title="device hours a day", xscale="log")
+    bars = axes.barh(names, [lever.hours for lever in pulled][::-1])
+    axes.set(title="what each lever saves", xlabel="device hours a day")
+    axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
+    axes.margins(x=0.12)
     axes.tick_params(axis="y", labelsize=8)
 
     axes = grid[2][1]
@@ -76,7 +80,7 @@ def charts(
     axes.set(
         title="the simulation's own time",
         xlabel="jobs simulated",
-        ylabel="seconds",
+        ylabel="processor seconds",
         xscale="log",
         yscale="log",
     )

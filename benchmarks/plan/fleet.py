@@ -84,7 +84,10 @@ class Simulation:
         total, number = len(times), 0
         coming = times[0] if total else math.inf
         while self._pending or (math.isfinite(until) and self._now < until):
-            if events and events[0][0] <= coming:
+            if not self._pending and (not events or events[0][0] > until):
+                # What else would happen happens after the end.
+                self._now = until
+            elif events and events[0][0] <= coming:
                 self._now, _, kind, worker, what = heappop(events)
                 if kind == END:
                     assert worker is not None

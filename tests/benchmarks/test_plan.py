@@ -273,3 +273,9 @@ def test_the_clock_of_the_simulation_never_goes_back() -> None:
     ticks = [tick.at_s for tick in outcome.ticks]
     assert ticks == sorted(ticks)
     assert max(Counter(outcome.ended).values()) <= 8 * outcome.most_workers
+
+
+def test_hours_end_with_the_day_although_nothing_comes_any_more() -> None:
+    config = Config(DEVICE, 8, Rule(), life_s=1e6)
+    outcome = Simulation([1.0], config, np.random.default_rng(1)).run(3600.0)
+    assert outcome.hours == pytest.approx(1.0, abs=0.02)

@@ -48,7 +48,7 @@ def test_the_line_goes_through_the_medians() -> None:
 def test_between_passes_is_what_they_do_not_fill() -> None:
     # Passes of two every 0.5 s that take 0.4.
     run = [drawn(2, 400.0 + number / 1000, 0.5 * number) for number in range(1, 200) for _ in range(2)]
-    assert calibration.gap(run) == pytest.approx(0.1, rel=0.05)
+    assert calibration.busy(run) == pytest.approx((4.0, 0.1), rel=0.01)
 
 
 def test_the_simulation_is_told_what_was_measured() -> None:
