@@ -259,7 +259,7 @@ def main() -> None:
     depths, count = (QUICK, 60) if args.quick else (DEPTHS, 400)
     with (
         tempfile.TemporaryDirectory() as folder,
-        platform(Path(folder), "rabbitmq", environ=dict(ENVIRON)) as running,
+        platform(Path(folder), "rabbitmq", environ=dict(ENVIRON), pinned=False) as running,
     ):
         found = measure(running, depths, count)
     config = {"depths": depths, "submits": count, "broker": "rabbitmq", "engine": "a stand-in, 5 s a pass"}

@@ -18,10 +18,11 @@ from cli.services.rabbitmq import RabbitServer
 
 @contextmanager
 def platform(
-    folder: Path, broker: str, workers: int = 1, environ: dict[str, str] | None = None
+    folder: Path, broker: str, workers: int = 1, environ: dict[str, str] | None = None, pinned: bool = True
 ) -> Iterator[Platform]:
     """API, workers with the embedded model, and their services, on free ports; ended on leaving. The first engine has a core of
-    its own, so that the load does not slow it: what is measured is the platform, not the fight for cores."""
+    its own, so that the load does not slow it: what is measured is the platform, not the fight for cores. Not `pinned`: all share
+    all cores, for engines that only sleep."""
     with ExitStack() as stack:
         source = {
             **os.environ,
@@ -39,7 +40,7 @@ def platform(
             source["DARKROOM_BROKER_URL"] = rabbit.url
         running = stack.enter_context(started(folder / "platform", workers, source))
         running.wait_ready()
-        if (os.cpu_count() or 1) > 1 and workers == 1:
+        if pinned and (os.cpu_count() or 1) > 1 and workers == 1:
             isolate(running)
         yield running
 
