@@ -36,6 +36,7 @@ PROMPT: Final = "slow=5"
 """Read by the stand-in engine: every pass takes five seconds."""
 FILLERS: Final = 4
 BATCH: Final = 256
+TRIES: Final = 5
 TAKEN: Final = 8
 """Jobs of one take: a full batch."""
 DEPTHS: Final = (1_000, 10_000, 100_000)
@@ -77,19 +78,32 @@ def sizes(count: int) -> list[int]:
     return [BATCH] * whole + [rest] * (rest > 0)
 
 
+def _submit_all(connection: http.client.HTTPConnection, requests: list[dict[str, Any]]) -> None:
+    """A batch until all of it is accepted: what the door refuses for the moment is sent again. Raises `RuntimeError`."""
+    for _ in range(TRIES):
+        status, data = _post(connection, "/v1/jobs:batch", {"requests": requests})
+        if status not in (200, 207):
+            break
+        items = json.loads(data)["data"]
+        refused = [item for item in items if item["error"]]
+        if not refused:
+            return
+        if any(item["status"] not in (429, 503) for item in refused):
+            break
+        requests = [requests[item["index"]] for item in refused]
+        time.sleep(max(item["retry_after_s"] or 1 for item in refused))
+    raise RuntimeError(data.decode()[-500:])
+
+
 def fill(host: str, count: int) -> float:
     """Submits `count` jobs in batches from `FILLERS` clients at once; answers jobs per second. Raises `RuntimeError`
-    unless all were accepted."""
+    unless all are accepted in the end."""
     left = iter(sizes(count))
 
     def client() -> None:
         connection = http.client.HTTPConnection(host, timeout=120)
         for size in left:
-            status, data = _post(
-                connection, "/v1/jobs:batch", {"requests": [_request() for _ in range(size)]}
-            )
-            if status != 200:
-                raise RuntimeError(data.decode()[:500])
+            _submit_all(connection, [_request() for _ in range(size)])
         connection.close()
 
     begun = time.perf_counter()

@@ -31,12 +31,14 @@ from benchmarks.load.capacity import Trial
 from benchmarks.load.ceiling import constant_server
 from benchmarks.load.generator import Generator, Target
 from benchmarks.load.schedule import Load
-from benchmarks.load.session import Result, Session
+from benchmarks.load.session import FEWEST, Result, Session
 
 LOAD_SHARE: Final = 0.7
 FIRST_RATE: Final = 4.0
 CEILING_SLO_S: Final = 0.05
 CEILING_FIRST: Final = 200.0
+NEAR: Final = 0.7
+"""A load above this share of the generator's ceiling is too near to it."""
 REGRESSED: Final = 3
 LOST: Final = 4
 
@@ -94,6 +96,8 @@ def _measured(
     warning = measure.bottleneck(done.figures)
     if trials and trials[-1].limited and not trials[-1].holds:
         warning = warning or "the search for capacity ended at the generator's own end"
+    if done.figures["offered_per_s"] > NEAR * figures.get("generator_ceiling_per_s", float("inf")):
+        warning = warning or f"the load is above {NEAR:.0%} of the generator's ceiling"
     line = summary(figures, args.slo, warning)
     report.publish(
         args,
@@ -119,6 +123,8 @@ def _ceiling(args: argparse.Namespace, generator: Generator, bar: bool) -> float
         seconds = 1.0 if args.quick else 3.0
 
         def trial(rate: float) -> Trial:
+            if rate * seconds < FEWEST:
+                return capacity.too_few(rate)
             done = session.run(rate, seconds, f"the generator's ceiling: {rate:.0f}/s")
             judged = capacity.judge(done.samples, rate, seconds, CEILING_SLO_S, done.figures)
             late = done.figures["generator_lag_p99_ms"] > measure.LATE_S * 1000

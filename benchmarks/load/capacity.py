@@ -44,6 +44,11 @@ def judge(
     )
 
 
+def too_few(rate: float) -> Trial:
+    """A rate so low that its window would hold no requests: where all above it failed, it is not worth the wait."""
+    return Trial(rate, 0.0, float("inf"), 0.0, holds=False)
+
+
 def search(trial: Callable[[float], Trial], first: float, close: float = CLOSE) -> tuple[float, list[Trial]]:
     """(the highest rate that held, every trial). 0.0 if even the lowest tried did not; a generator at its own end stops it."""
     trials: list[Trial] = []

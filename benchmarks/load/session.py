@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tqdm import tqdm
 
@@ -15,6 +15,9 @@ from benchmarks.load.generator import Generator, Target
 from benchmarks.load.sample import Sample
 from benchmarks.load.schedule import Load, Schedule, schedule
 from benchmarks.load.watch import Watch
+
+FEWEST: Final = 10
+"""A window of fewer requests tells nothing of a rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Session:
         def window(rate: float) -> Trial:
             # A window of few requests cannot tell a share of one in a hundred.
             seconds = max(duration_s, min(4 * duration_s, 100 / rate))
+            if rate * seconds < FEWEST:
+                return capacity.too_few(rate)
             done = self.run(rate, seconds, f"trying {rate:.3g}/s")
             return capacity.judge(done.samples, rate, seconds, self._slo_s, done.figures)
 

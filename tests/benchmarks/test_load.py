@@ -249,3 +249,9 @@ def test_arguments_that_do_not_fit_are_refused(given: list[str], says: str) -> N
     args = options.parser("").parse_args(given)
     with pytest.raises(ValueError, match=says):
         options.load_of(args, Mix(("public",), (1.0,)))
+
+
+def test_a_search_that_nothing_holds_ends_without_waiting_for_rare_requests() -> None:
+    found, trials = capacity.search(lambda rate: capacity.too_few(rate), 4.0)
+    assert found == 0.0
+    assert not any(each.holds for each in trials)
