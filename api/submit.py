@@ -36,7 +36,7 @@ from contracts.errors import (
 from contracts.ids import new_job_id
 from contracts.jobs import (
     MAX_SEED,
-    CacheOutcome,
+    CacheStatus,
     GenerationRequest,
     Job,
     JobMessage,
@@ -209,7 +209,7 @@ class JobService:
 
     def _accepted(self, job: Job) -> None:
         self._stores.results.count(job.cache)
-        steps = job.request.steps if job.cache is CacheOutcome.MISS else 0
+        steps = job.request.steps if job.cache is CacheStatus.MISS else 0
         metrics.submitted(job.request.model, job.cache.value, steps)
         log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value)
 
