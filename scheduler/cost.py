@@ -131,7 +131,7 @@ class CostModel:
 
 def _latest(fits: dict[BatchKey, _Fit], key: BatchKey) -> _Fit:
     """The fit of `key`, now the last of all; the first makes way where there are too many."""
-    fit = fits[key] = fits.pop(key, None) or _Fit()
+    fit = fits[key] = fits.pop(key) if key in fits else _Fit()
     if len(fits) > MAX_KEYS:
         del fits[next(iter(fits))]
     return fit
