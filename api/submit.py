@@ -34,7 +34,16 @@ from contracts.errors import (
     UnavailableError,
 )
 from contracts.ids import new_job_id
-from contracts.jobs import MAX_SEED, GenerationRequest, Job, JobMessage, JobResult, NewJob, Origin
+from contracts.jobs import (
+    MAX_SEED,
+    CacheStatus,
+    GenerationRequest,
+    Job,
+    JobMessage,
+    JobResult,
+    NewJob,
+    Origin,
+)
 from contracts.models import ServedModel
 from contracts.ports import Publisher
 from contracts.settings import ApiSettings
@@ -200,7 +209,8 @@ class JobService:
 
     def _accepted(self, job: Job) -> None:
         self._stores.results.count(job.cache)
-        metrics.submitted(job.request.model, job.cache.value)
+        steps = job.request.steps if job.cache is CacheStatus.MISS else 0
+        metrics.submitted(job.request.model, job.cache.value, steps)
         log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value)
 
     async def _plan(self, tenant: str, body: JobRequest) -> _Plan:

@@ -86,8 +86,9 @@ class DirectoryBlobStore:
             for _, _, path in surplus:
                 path.unlink(missing_ok=True)
             for partial in self._root.glob("??/.*.part"):
-                if partial.stat().st_mtime < before:
-                    partial.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):  # a picture that has just become whole
+                    if partial.stat().st_mtime < before:
+                        partial.unlink()
         except OSError as error:
             raise _unavailable(error) from error
         return len(surplus)

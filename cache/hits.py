@@ -57,14 +57,18 @@ class HitRecorder:
     async def _run(self, shard: str, group: list[Waiting]) -> None:
         try:
             answers = await self._record(shard, _arguments(group))
+            jobs = [
+                _born(new, result, answer) if len(answer) == 2 else self._read(answer)
+                for (new, result, _), answer in zip(group, answers, strict=True)
+            ]
         except Exception as error:  # noqa: BLE001  whatever it is, each of them must hear of it
             for _, _, recorded in group:
                 if not recorded.done():
                     recorded.set_exception(error)
             return
-        for (new, result, recorded), answer in zip(group, answers, strict=True):
+        for (_, _, recorded), job in zip(group, jobs, strict=True):
             if not recorded.done():
-                recorded.set_result(_born(new, result, answer) if len(answer) == 2 else self._read(answer))
+                recorded.set_result(job)
 
 
 def _arguments(group: Sequence[Waiting]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 from contracts.engine import BatchKey
@@ -11,6 +11,8 @@ from contracts.engine import BatchKey
 FORGET: Final = 0.98
 """Weight that a batch keeps when the next one comes: some fifty batches count."""
 TRUSTED_AFTER: Final = 5
+MAX_KEYS: Final = 256
+"""Kinds of passes that are remembered, the latest ones: sizes are the clients' choice, and there are thousands."""
 CLIP: Final = 3.0
 """A batch that deviates more than this many typical deviations counts as if it deviated that much (Huber 1964)."""
 
@@ -74,9 +76,9 @@ class CostModel:
 
     def ran(self, key: BatchKey, images: int, seconds: float, memory_bytes: int | None = None) -> None:
         """A pass of `images` under `key` has taken `seconds` on the device, and at its peak `memory_bytes` of it."""
-        self._fits.setdefault(key, _Fit()).add(images, seconds)
+        _latest(self._fits, key).add(images, seconds)
         if memory_bytes is not None:
-            self._memory.setdefault(key, _Fit()).add(images, float(memory_bytes))
+            _latest(self._memory, key).add(images, float(memory_bytes))
 
     def seconds(self, key: BatchKey, images: int) -> float | None:
         """What a pass of `images` should take; None while nothing of the key has run."""
@@ -95,6 +97,13 @@ class CostModel:
             a, b = fit.line()
             seconds += fit.n * (a + b * max_batch) / max_batch
         return images / seconds if seconds > 0 else 0.0
+
+    def copy(self) -> CostModel:
+        """What has been learnt so far, for another thread to `dump`."""
+        return CostModel(
+            {key: replace(fit) for key, fit in self._fits.items()},
+            {key: replace(fit) for key, fit in self._memory.items()},
+        )
 
     def dump(self) -> str:
         """All that was learnt, as JSON."""
@@ -118,6 +127,14 @@ class CostModel:
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError("not a cost model of this version") from error
         return model
+
+
+def _latest(fits: dict[BatchKey, _Fit], key: BatchKey) -> _Fit:
+    """The fit of `key`, now the last of all; the first makes way where there are too many."""
+    fit = fits[key] = fits.pop(key) if key in fits else _Fit()
+    if len(fits) > MAX_KEYS:
+        del fits[next(iter(fits))]
+    return fit
 
 
 def _predicted(fit: _Fit | None, images: int) -> float | None:

@@ -25,6 +25,11 @@ HTTP_SECONDS = Histogram(
 JOBS_SUBMITTED = Counter(
     "darkroom_jobs_submitted_total", "Jobs accepted, by how the cache took them.", ["model", "cache"]
 )
+STEPS_SUBMITTED = Counter(
+    "darkroom_steps_submitted_total",
+    "Denoising steps of all images of the jobs that were accepted to be computed.",
+    ["model"],
+)
 JOBS_REFUSED = Counter("darkroom_jobs_refused_total", "Jobs refused, by error code.", ["code"])
 QUOTA_REFUSED = Counter(
     "darkroom_quota_refused_total", "Jobs refused for a limit of their API key, by limit.", ["limit"]
@@ -109,14 +114,21 @@ def answered(method: str, route: str, status: int, seconds: float) -> None:
     times.observe(seconds)
 
 
-def submitted(model: str, cache: str) -> None:
-    """Count an accepted job."""
+def submitted(model: str, cache: str, steps: int) -> None:
+    """Count an accepted job; `steps` denoising steps are to be done for it."""
     _submits(model, cache).inc()
+    if steps:
+        _steps_submitted(model).inc(steps)
 
 
 @lru_cache(maxsize=1024)
 def _submits(model: str, cache: str) -> Counter:
     return JOBS_SUBMITTED.labels(model, cache)
+
+
+@lru_cache(maxsize=1024)
+def _steps_submitted(model: str) -> Counter:
+    return STEPS_SUBMITTED.labels(model)
 
 
 @lru_cache(maxsize=1024)

@@ -110,7 +110,7 @@ class Batcher:
         self._groups = itertools.count(ANYONE + 1)
         self._ids = itertools.count()
         self.cost = CostModel()
-        """What passes take; the device's thread writes it."""
+        """What passes take; the device's thread writes it, and whoever else asks asks `learnt`."""
         self.on_room: Callable[[], object] = lambda: None
         """Called on the event loop when there may be room for more images."""
         # Guards what follows; notified when it changes.
@@ -189,7 +189,13 @@ class Batcher:
 
     def steps_per_s(self) -> float:
         """Images times steps that the device does a second under load, by the passes so far; 0.0 before the first."""
-        return self.cost.steps_per_s(self._max_batch)
+        with self._changed:
+            return self.cost.steps_per_s(self._max_batch)
+
+    def learnt(self) -> CostModel:
+        """A copy of what is known of the passes' cost, from any thread."""
+        with self._changed:
+            return self.cost.copy()
 
     async def stop(self) -> None:
         """End the engine, in the middle of a pass if need be."""
@@ -271,7 +277,8 @@ class Batcher:
         metrics.BATCHES.labels(key.model, outcome).inc()
         if isinstance(answer, Done):
             self._limits.fitted(key, size)
-            self.cost.ran(key, size, answer.seconds, answer.memory_bytes)
+            with self._changed:
+                self.cost.ran(key, size, answer.seconds, answer.memory_bytes)
             metrics.BATCH_SIZE.labels(key.model).observe(size)
             metrics.BATCH_SECONDS.labels(key.model).observe(answer.seconds)
             metrics.STEPS.labels(key.model).inc(size)

@@ -57,7 +57,7 @@ class Runtime:
         self._info: WorkerInfo | None = None
         self._announcing = False
         self.failed = False
-        """Whether the engine is beyond repair: the process should end with an error."""
+        """Whether a part is beyond repair, as a rule the engine: the process should end with an error."""
         self._ready = False
 
     def start(self) -> ModelSpec:
@@ -74,7 +74,7 @@ class Runtime:
     def unready(self) -> str | None:
         """Why no jobs should come here now: for a readiness probe, from any thread."""
         if self.failed:
-            return "The engine does not come back."
+            return "A part of it has failed for good, as a rule the engine."
         return None if self._ready else "It loads its model, or it drains."
 
     def fault(self) -> str | None:
@@ -156,7 +156,10 @@ class Runtime:
         # Celery says that it is ready after every reconnect.
         if self._info is not None and not self._announcing:
             self._announcing = True
-            self._tasks.append(asyncio.create_task(self._announce(self._info), name="heartbeat"))
+            heartbeat = asyncio.create_task(self._announce(self._info), name="heartbeat")
+            # A worker of which nobody hears is no worker.
+            heartbeat.add_done_callback(self._part_ended)
+            self._tasks.append(heartbeat)
 
     async def _announce(self, info: WorkerInfo) -> None:
         models = self._stores.models
@@ -171,7 +174,7 @@ class Runtime:
             )
             try:
                 await models.announce(self._spec, now)
-                await models.remember_cost(self._spec.name, self._spec.device, batcher.cost.dump())
+                await models.remember_cost(self._spec.name, self._spec.device, batcher.learnt().dump())
             except StoreUnavailable as error:
                 metrics.REPAIRED.labels("announce").inc()
                 log.warning("announce_failed", code=error.code)

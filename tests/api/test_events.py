@@ -20,7 +20,7 @@ from tests.api.conftest import Door, Opener
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 
 
 @dataclass

@@ -58,7 +58,7 @@ def test_deep_and_broken_bodies_are_refused_in_little_time(text: str, says: str)
         parse_json(text.encode())
     took_s, (_, peak) = time.process_time() - begun, tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert took_s < 0.5
+    assert took_s < 3.0, "a quadratic one takes minutes"
     assert peak < 4 * len(text) + 200_000
 
 

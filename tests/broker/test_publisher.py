@@ -122,13 +122,13 @@ def own_broker(tmp_path: Path) -> Iterator[RabbitServer]:
 
 
 async def test_a_broker_that_hangs_dies_and_comes_back(anyio_backend: str, own_broker: RabbitServer) -> None:
-    async with publishing(own_broker.url, publish_timeout_s=1.5) as publisher:
+    async with publishing(own_broker.url, publish_timeout_s=3.0) as publisher:
         await publisher.publish(message("back"))
         own_broker.send(signal.SIGSTOP)
         begun = time.monotonic()
         with pytest.raises(BrokerUnavailable):
             await publisher.publish(message("back"))
-        assert time.monotonic() - begun < 3.0
+        assert time.monotonic() - begun < 12.0
         own_broker.send(signal.SIGCONT)
         await asyncio.sleep(2.0)
         await publisher.publish(message("back"))

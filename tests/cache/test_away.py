@@ -65,7 +65,7 @@ async def test_a_server_that_hangs_is_given_up_in_time(own: tuple[RedisServer, S
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable):
         await stores.jobs.submit(new())
-    assert time.monotonic() - begun < 3.0
+    assert time.monotonic() - begun < 10.0
     server.send(signal.SIGCONT)
     await stores.check()
 

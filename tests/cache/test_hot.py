@@ -23,7 +23,7 @@ from tests.cache.test_others import address
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 TIMEOUT_S = 0.5
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from cache.connection import connect
 from cache.stores import open_stores
@@ -35,7 +36,10 @@ async def test_the_store_follows_the_master(
         BackendSettings(redis_url=sentinel.url, blob_dir=tmp_path / "blobs", redis_timeout_s=0.5)
     )
     kept = (await stores.jobs.submit(new())).job
-    await asyncio.sleep(0.3)  # replication is asynchronous
+    with redis.Redis(port=sentinel.master.port) as master:
+        # Replication is asynchronous, and in order: where this write has come, so has what came before.
+        master.set("waited", 1)
+        assert master.wait(1, 20_000) == 1
     sentinel.master.stop()
     until = time.monotonic() + 20
     while True:

@@ -107,7 +107,7 @@ def test_up_makes_a_picture_serves_and_leaves_nothing_behind(
         below = psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGINT)
         assert up.wait(60) == 0
-    gone, alive = psutil.wait_procs(below, timeout=5)
+    gone, alive = psutil.wait_procs(below, timeout=30)
     assert not alive
     assert gone
 

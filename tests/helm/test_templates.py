@@ -220,7 +220,8 @@ def test_keda_scales_by_queue_wait_and_jobs_in_hand() -> None:
     queue, wait, hand = spec["triggers"]
     assert queue["metadata"]["queueName"] == "darkroom.jobs.emoji-turbo"
     assert "darkroom_predicted_wait_seconds" in wait["metadata"]["query"]
-    assert wait["metadata"]["threshold"] == "7"
+    assert wait["metadata"]["query"].endswith("/ 7)")
+    assert wait["metadata"]["threshold"] == "0.9"
     assert "darkroom_worker_jobs" in hand["metadata"]["query"]
     secret = rendered.one("TriggerAuthentication")["spec"]["secretTargetRef"][0]
     assert (secret["name"], secret["key"]) == ("rel-darkroom-services", "rabbitmq-url")

@@ -63,8 +63,8 @@ def test_a_worker_that_is_asked_to_end_gives_back_what_it_has_not_begun(deploy: 
     time.sleep(0.4)
     begun = time.monotonic()
     stack.kill("worker-1", signal.SIGTERM)
-    assert stack.processes["worker-1"].wait(20) == 0
-    assert time.monotonic() - begun < 5.0, "the running batch, and no more"
+    assert stack.processes["worker-1"].wait(60) == 0
+    assert time.monotonic() - begun < 20.0, "the running batch, and no more"
     assert statuses(stack, jobs) == {"succeeded": 40}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -161,8 +160,8 @@ def test_nothing_stays_behind(deploy: Deploy) -> None:
         running.terminate()
     for running in stack.processes.values():
         assert running.wait(30) == 0
-    time.sleep(0.2)
-    names = {p.name() for p in _children() - before}
+    _, alive = psutil.wait_procs(_children() - before, timeout=15)
+    names = {p.name() for p in alive if p.status() != psutil.STATUS_ZOMBIE}
     assert not {name for name in names if "python" in name}, names
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from contracts.models import WorkerInfo
 from scheduler.admission import HEADROOM, Admitted, Capacity, Refused, admit, capacity_of, eta_s
-from scheduler.cost import CostModel
+from scheduler.cost import MAX_KEYS, CostModel
 from tests.scheduler.test_scheduler import key
 
 ANY = st.floats(0.001, 10, allow_nan=False)
@@ -118,3 +118,23 @@ def test_a_size_never_seen_is_believed_at_once() -> None:
     assert model.seconds(key(), 8) == pytest.approx(0.6), "one size tells nothing of the fixed part"
     model.ran(key(), 8, 0.180)
     assert model.seconds(key(), 8) == pytest.approx(0.180, rel=0.05)
+
+
+def test_sizes_are_the_clients_choice_and_their_number_is_bounded() -> None:
+    model = CostModel()
+    for width in range(128, 128 + 8 * 2 * MAX_KEYS, 8):
+        model.ran(key(), 1, 0.5, 1 << 20)
+        model.ran(key(width=width), 1, 1.0, 2 << 20)
+    assert len(CostModel.load(model.dump()).copy()._fits) == len(model._memory) == MAX_KEYS
+    assert model.seconds(key(), 1) == pytest.approx(0.5), "what still runs is not forgotten"
+    assert model.seconds(key(width=128), 1) is None
+
+
+def test_a_copy_is_no_longer_changed() -> None:
+    model = CostModel()
+    model.ran(key(), 1, 1.0)
+    copy = model.copy()
+    model.ran(key(), 1, 5.0)
+    model.ran(key(width=128), 1, 5.0)
+    assert copy.seconds(key(), 1) == 1.0
+    assert copy.seconds(key(width=128), 1) is None

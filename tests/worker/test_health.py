@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.engine import BatchKey, ImageTask
 from contracts.settings import WorkerSettings
 from worker.batcher import Batcher, Turn
 from worker.engine.host import EngineHost
 from worker.engine.outgrown import OUTGROWN
+from worker.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,3 +48,28 @@ def test_an_engine_that_outgrows_its_memory_ends_itself() -> None:
     )
     assert done.stdout.startswith("within\n")
     assert done.returncode == OUTGROWN
+
+
+@pytest.mark.slow
+def test_a_worker_of_which_nobody_would_hear_any_more_ends(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    url = redis_server.url
+    runtime = Runtime(
+        WorkerSettings(engine="fake", model="fake", redis_url=url, broker_url=url, blob_dir=tmp_path)
+    )
+
+    async def fails(*_: Any) -> None:
+        raise RuntimeError
+
+    try:
+        runtime.start()
+        monkeypatch.setattr(runtime._stores.models, "announce", fails)
+        runtime.announce()
+        assert told.wait(30)
+        assert "failed for good" in str(runtime.unready())
+    finally:
+        runtime.stop()
+        signal.signal(signal.SIGTERM, before)

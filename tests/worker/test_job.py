@@ -250,7 +250,7 @@ async def test_jobs_of_different_lengths_share_passes_and_tell_how_far_they_are(
 
 
 async def test_a_cancellation_takes_effect_at_the_next_step(room: Room) -> None:
-    message = await room.submit("slow=0.05 long", num_inference_steps=50)
+    message = await room.submit("slow=0.5 long", num_inference_steps=50)
     running = asyncio.create_task(room.run(message))
     async with room.stores.events.watch(message.job_id) as events:
         async for event in events:
@@ -259,7 +259,7 @@ async def test_a_cancellation_takes_effect_at_the_next_step(room: Room) -> None:
     begun = time.monotonic()
     await room.stores.jobs.cancel("public", message.job_id)
     assert await running == [Verdict.ACK]
-    assert time.monotonic() - begun < 1.5, "not after fifty steps of 0.05 s"
+    assert time.monotonic() - begun < 10, "not after fifty steps of 0.5 s"
     assert (await room.job(message)).status is JobStatus.CANCELED
 
 

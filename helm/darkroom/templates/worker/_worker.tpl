@@ -59,3 +59,10 @@ volumeMounts:
   emptyDir: {}
 {{- end }}
 {{- end -}}
+
+{{/* PromQL: workers that arriving and waiting work keep wholly busy. A job in hand is no longer waiting, and asks for nobody. */}}
+{{- define "darkroom.workersWanted" -}}
+max(darkroom_live_workers{{ .of }}) * (
+{{- "" }}(sum(rate(darkroom_steps_submitted_total{{ .of }}[1m])) or vector(0)) / (max(darkroom_model_steps_per_second{{ .of }}) > 0)
+{{- "" }} + max(darkroom_predicted_wait_seconds{{ .of }}) * (max(darkroom_jobs_waiting{{ .of }}) > bool 0) / {{ .within }})
+{{- end -}}
