@@ -20,6 +20,7 @@ from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Prog
 from contracts.errors import EngineCrashed, EngineFault, OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from scheduler.ahead import Held, Lead, places
 from scheduler.cost import CostModel
 from scheduler.limits import BatchLimits
 from scheduler.policy import ANYONE, Device, Dispatch, Sample, decide
@@ -31,12 +32,6 @@ from worker.engine.wire import DeviceMemory, Done, Failed
 
 RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
 STOP_S: Final = 5.0
-BATCHES_IN_HAND: Final = 4
-"""Bound of what a worker holds, in full batches: one that waits, and images in the making that share the device by turns."""
-
-LEAD_S: Final = 0.01
-LEAD_SHARE: Final = 0.1
-"""How long before a pass should end the images of the next are wanted: a fixed time and a share of the pass."""
 
 _FAULTS: Final = {
     Failure.FAULT: (EngineFault.code, "The model raised {}."),
@@ -111,6 +106,7 @@ class Batcher:
         self._ids = itertools.count()
         self.cost = CostModel()
         """What passes take; the device's thread writes it, and whoever else asks asks `learnt`."""
+        self.lead = Lead()
         self.on_room: Callable[[], object] = lambda: None
         """Called on the event loop when there may be room for more images."""
         # Guards what follows; notified when it changes.
@@ -155,18 +151,25 @@ class Batcher:
         return drawn
 
     def room(self) -> int:
-        """How many more images to bring: one full batch waits ready, and all in hand are bounded."""
+        """How many more images to bring for the next pass."""
         with self._changed:
-            wanted = [image for image in self._hand if not image.drawn.done()]
-            waiting = sum(not image.begun for image in wanted)
-            return max(0, min(self._max_batch - waiting, BATCHES_IN_HAND * self._max_batch - len(wanted)))
+            # Those on their last step are as good as gone.
+            held, ending = list[Held](), 0
+            for image in self._hand:
+                if image.drawn.done():
+                    continue
+                if image.begun and image.steps_taken + 1 == image.task.num_inference_steps:
+                    ending += 1
+                else:
+                    held.append(Held(image.key, image.turn.tag, image.begun))
+            return places(held, ending, self._max_batch)
 
     def ripe_in_s(self) -> float:
         """Seconds until it is time to bring the images of the next pass: shortly before the present one should end, so that
         those who come meanwhile may still be among them; 0.0 while nobody knows how long it takes."""
         with self._changed:
-            pass_s = self._ends_at - self._begun_at
-            return max(0.0, self._ends_at - LEAD_S - LEAD_SHARE * pass_s - self._clock.monotonic())
+            lead_s = self.lead.seconds(self._ends_at - self._begun_at)
+            return max(0.0, self._ends_at - lead_s - self._clock.monotonic())
 
     def backlog_steps(self) -> int:
         """Denoising steps that what is in hand still needs."""

@@ -72,9 +72,9 @@ class JobRunner:
     def draining(self) -> bool:
         return self._draining.is_set()
 
-    async def run(self, taken: TakenJob) -> bool:
-        """The job to its end. Answers whether it has ended, by this worker; if not, the store knows what has become of
-        it. Raises nothing that a broken job can cause."""
+    async def run(self, taken: TakenJob, brought: Callable[[], object] = lambda: None) -> bool:
+        """The job to its end; `brought` hears when its images are in the batcher's hands. Answers whether it has ended, by
+        this worker; if not, the store knows what has become of it. Raises nothing that a broken job can cause."""
         message, model = taken.message, taken.message.request.model
         metrics.ATTEMPTS.labels(model, str(taken.lease.attempt)).inc()
         metrics.QUEUE_SECONDS.labels(model).observe(max(0.0, taken.lease.claimed_at - message.created_at))
@@ -88,9 +88,9 @@ class JobRunner:
                 attributes={"darkroom.job_id": message.job_id, "darkroom.attempt": taken.lease.attempt},
             ),
         ):
-            return await self._run(taken)
+            return await self._run(taken, brought)
 
-    async def _run(self, taken: TakenJob) -> bool:
+    async def _run(self, taken: TakenJob, brought: Callable[[], object]) -> bool:
         message, lease, request = taken.message, taken.lease, taken.message.request
         guided = request.guidance_scale > 1
         key = BatchKey(request.model, request.width, request.height, guided)
@@ -114,6 +114,7 @@ class JobRunner:
             )
             for index in range(request.num_images)
         ]
+        brought()
 
         def withdraw() -> None:
             for image in images:

@@ -128,7 +128,13 @@ class Runtime:
         )
         self._spec = await self._batcher.start()
         self._taker = Taker(
-            self._id, self._spec.name, self._stores, self._publisher, self._runner, self._batcher
+            self._id,
+            self._spec.name,
+            self._stores,
+            self._publisher,
+            self._runner,
+            self._batcher,
+            self._clock,
         )
         await self._remember()
         self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())

@@ -14,6 +14,7 @@ from typing import Final
 
 from broker.relay import publish_all
 from cache.stores import Stores
+from contracts.clock import Clock
 from contracts.jobs import JobMessage
 from contracts.ports import Busy, Ended, Publisher, TakenJob
 from telemetry.logs import get_logger
@@ -49,6 +50,7 @@ class Taker:
         publisher: Publisher,
         runner: JobRunner,
         batcher: Batcher,
+        clock: Clock,
     ) -> None:
         self._worker_id = worker_id
         self._model = model
@@ -56,9 +58,14 @@ class Taker:
         self._publisher = publisher
         self._runner = runner
         self._batcher = batcher
+        self._clock = clock
         self._wake = asyncio.Event()
         self._running: dict[str, asyncio.Task[bool]] = {}
+        self._coming: dict[str, int] = {}
+        """Images of jobs that are taken, and that the batcher has not been brought yet: their places are no longer free."""
         self._ended: dict[str, asyncio.Future[bool]] = {}
+        self._more = False
+        """Whether the store may have more: it gave as many as it was asked for."""
         self._idle_s = IDLE_S[0]
         self._images_per_job = 1.0
         self.steps_per_job = 1.0
@@ -105,18 +112,21 @@ class Taker:
 
     async def _take(self) -> bool:
         """As many jobs as there is room for. Answers whether there may be more room, and more jobs, right now."""
-        room = self._batcher.room()
-        if not room or not self._wanted():
+        room = self._batcher.room() - sum(self._coming.values())
+        if room <= 0 or not self._wanted():
             return False
         limit = max(1, round(room / self._images_per_job))
+        begun_s = self._clock.monotonic()
         taken = await self._runner.insist(lambda: self._stores.jobs.take(self._model, self._worker_id, limit))
         if taken is None:
             return False
+        self._batcher.lead.took(self._clock.monotonic() - begun_s)
+        self._more = len(taken.jobs) == limit
         for job in taken.jobs:
             self._idle_s = IDLE_S[0]
             self._start(job)
         await publish_all(self._stores.jobs, self._publisher, taken.promoted, "promoted")
-        return len(taken.jobs) == limit
+        return self._more
 
     def _wanted(self) -> bool:
         """Whether something may wait in the store: a delivery whose job is not run here, or other workers' ones."""
@@ -142,17 +152,25 @@ class Taker:
         self._images_per_job += NEWEST * (request.num_images - self._images_per_job)
         self.steps_per_job += NEWEST * (request.steps - self.steps_per_job)
         job_id = job.message.job_id
+        self._coming[job_id] = request.num_images
         task = self._running[job_id] = asyncio.create_task(self._run(job), name=job_id)
         task.add_done_callback(partial(self._forget, job_id))
+
+    def _brought(self, job_id: str) -> None:
+        self._coming.pop(job_id, None)
+        if self._more and not self._coming:
+            # Now the batcher knows whether they fill its next pass.
+            self._wake.set()
 
     def _forget(self, job_id: str, task: asyncio.Task[bool]) -> None:
         # It may have come back to us meanwhile.
         if self._running.get(job_id) is task:
             del self._running[job_id]
+            self._coming.pop(job_id, None)
 
     async def _run(self, job: TakenJob) -> bool:
         try:
-            done = await self._runner.run(job)
+            done = await self._runner.run(job, partial(self._brought, job.message.job_id))
         except Exception as error:  # noqa: BLE001 - whatever it is, the job must not hang on it
             # It counts as an attempt: a job that always does this ends `failed`.
             log.error("job_crashed", job_id=job.message.job_id, error=type(error).__name__)

@@ -21,14 +21,10 @@ from benchmarks.plan.state import Config, Outcome, Tick, Worker
 from contracts.engine import BatchKey
 from contracts.jobs import Priority
 from scheduler import policy
+from scheduler.ahead import BATCHES_IN_HAND, LEAD_S, LEAD_SHARE
 from scheduler.fairness import FairClock, flow_of, weight_of
 from scheduler.policy import Dispatch, Sample, decide
 
-HAND_BATCHES: Final = 4
-"""As `worker.batcher.BATCHES_IN_HAND`."""
-LEAD_S: Final = 0.01
-LEAD_SHARE: Final = 0.1
-"""As `worker.batcher`'s: how long before a pass should end the images of the next are taken."""
 IDLE_S: Final = 1.0
 """As `worker.taker.IDLE_S`: how often an idle worker looks."""
 END, RIPE, LOOK, READY, FAIL, TICK, AGAIN = range(7)
@@ -142,7 +138,7 @@ class Simulation:
         if not store or worker.draining:
             return
         most, held = self._config.max_batch, len(worker.hand)
-        room = min(most - held + worker.begun, HAND_BATCHES * most - held)
+        room = min(most - held + worker.begun, BATCHES_IN_HAND * most - held)
         ttl_s, times, steps = self._config.ttl_s, self._times, self._steps
         while room > 0 and store:
             tag, job = heappop(store)

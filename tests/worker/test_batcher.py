@@ -17,8 +17,9 @@ from contracts.clock import ManualClock
 from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from scheduler.ahead import BATCHES_IN_HAND
 from scheduler.recovery import Failure
-from worker.batcher import BATCHES_IN_HAND, Batcher, Drawn, TooLate, Turn
+from worker.batcher import Batcher, Drawn, TooLate, Turn
 from worker.engine.fake import FakeEngine
 from worker.engine.host import EngineHost
 from worker.engine.wire import Done, Failed

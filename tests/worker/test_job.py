@@ -80,7 +80,7 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     batcher, encoder = Batcher(host, settings, SystemClock()), Encoder()
     leases = Leases(stores.jobs, settings.heartbeat_s)
     runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock())
-    taker = Taker("w", "fake", stores, publisher, runner, batcher)
+    taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock())
     await batcher.start()
     work = (batcher.run(), leases.run(), taker.run())
     tasks = [asyncio.create_task(each) for each in work]

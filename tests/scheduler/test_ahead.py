@@ -1,0 +1,77 @@
+"""What a worker brings for its next pass, and when."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.engine import BatchKey
+from scheduler.ahead import (
+    BATCHES_IN_HAND,
+    BATCHES_WAITING,
+    DEVIATIONS,
+    LEAD_S,
+    LEAD_SHARE,
+    Held,
+    Lead,
+    places,
+)
+
+A, B = (BatchKey("m", width, 64, guided=False) for width in (64, 96))
+hands = st.lists(
+    st.builds(Held, st.sampled_from([A, B]), st.floats(0, 9), st.booleans()), max_size=BATCHES_IN_HAND * 8
+)
+
+
+def waiting(*keys: BatchKey) -> list[Held]:
+    return [Held(key, float(number), begun=False) for number, key in enumerate(keys)]
+
+
+def test_with_one_key_a_single_batch_waits() -> None:
+    assert places([], 0, 8) == 8
+    assert places([], 8, 8) == 8, "the present pass is as good as over"
+    assert places(waiting(*[A] * 3), 8, 8) == 5
+    assert places(waiting(*[A] * 8), 8, 8) == 0
+    assert places([Held(A, 0.0, begun=True)] * 8, 0, 8) == 8, "long jobs do not shut out those that come"
+
+
+def test_with_several_keys_a_full_batch_of_the_one_that_leads_is_gathered() -> None:
+    assert places(waiting(A, B, A, B), 8, 8) == 12, "half of what comes is of the key that leads"
+    assert places(waiting(*[A] * 7, B), 8, 8) == 2
+    assert places(waiting(A, *[B] * 7), 8, 8) == 8, "but never more than the bound"
+    assert places(waiting(*[A, B] * 8), 8, 8) == 0, "nor beyond it"
+
+
+def test_images_in_the_making_may_lead_the_next_pass() -> None:
+    hand = [Held(A, 0.0, begun=True), *waiting(*[B] * 8)]
+    assert places(hand, 0, 8) == 8, "of the key that leads none waits yet"
+
+
+@given(hands, st.integers(0, 8))
+def test_no_bound_is_exceeded(hand: list[Held], ending: int) -> None:
+    room = places(hand, ending, 8)
+    waits = sum(not image.begun for image in hand)
+    assert room >= 0
+    assert room == 0 or waits + room <= BATCHES_WAITING * 8
+    assert room == 0 or len(hand) + ending + room <= BATCHES_IN_HAND * 8
+
+
+@given(st.integers(0, 8), st.integers(0, 8), st.integers(0, 8))
+def test_one_key_never_has_more_than_a_batch_waiting(waits: int, begun: int, ending: int) -> None:
+    hand = [Held(A, 0.0, begun=True)] * begun + waiting(*[A] * waits)
+    assert waits + places(hand, ending, 8) == 8
+
+
+def test_the_lead_is_as_long_as_the_way_to_the_store() -> None:
+    near, far = Lead(), Lead()
+    for _ in range(200):
+        near.took(0.002)
+        far.took(0.050)
+    assert near.seconds(1.0) == LEAD_S + LEAD_SHARE
+    assert math.isclose(far.seconds(1.0), 0.050 + LEAD_SHARE, rel_tol=0.01)
+    for number in range(200):
+        far.took(0.020 if number % 2 else 0.080)
+    spread = far.seconds(1.0) - 0.050 - LEAD_SHARE
+    assert 0.9 * DEVIATIONS * 0.030 < spread < 1.1 * DEVIATIONS * 0.030, "and longer where it varies"

@@ -1,0 +1,180 @@
+"""What a worker takes, and when: no more than one batch ahead, and that only as the present pass ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from broker.memory import MemoryPublisher
+from cache.memory import memory_stores
+from cache.stores import Stores
+from contracts.clock import ManualClock
+from contracts.engine import BatchKey, Pass
+from contracts.ids import new_job_id
+from contracts.jobs import GenerationRequest, NewJob
+from contracts.models import ModelSpec
+from contracts.settings import WorkerSettings
+from worker.batcher import Batcher
+from worker.encode import Encoder
+from worker.engine.fake import FakeEngine
+from worker.engine.host import EngineHost
+from worker.engine.wire import Done, Failed
+from worker.job import JobRunner
+from worker.leases import Leases
+from worker.taker import Taker
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 4
+PASS_S = 1.0
+KEY = BatchKey("fake", 64, 64, guided=False)
+SOON_S = 5.0
+"""What does not happen within it does not happen."""
+
+
+@dataclass
+class GatedHost(EngineHost):
+    """An engine in this process whose passes end when the test says so. `passes` hears the prompts of each as it begins."""
+
+    settings: WorkerSettings
+    clock: ManualClock
+    loop: asyncio.AbstractEventLoop
+    passes: asyncio.Queue[list[str]] = field(default_factory=asyncio.Queue)
+    gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    ended: bool = False
+
+    def start(self) -> ModelSpec:
+        self.engine = FakeEngine(self.settings, "fake")
+        return self.engine.load()
+
+    def kill(self) -> None:
+        self.ended = True
+        self.gate.release()
+
+    def run(self, batch: Pass) -> Done | Failed:
+        prompts = [task.prompt for task in batch.joining.values()]
+        if not self.ended:
+            self.loop.call_soon_threadsafe(self.passes.put_nowait, prompts)
+            self.gate.acquire()
+        return Done(self.engine.advance(batch), PASS_S)
+
+
+@dataclass
+class Room:
+    """A worker without its consumer, on a clock that the test drives."""
+
+    settings: WorkerSettings
+    clock: ManualClock
+    stores: Stores
+    host: GatedHost
+    batcher: Batcher
+    runner: JobRunner
+    taker: Taker
+    submitted: int = 0
+
+    async def submit(self, tenant: str, prompt: str, images: int = 1) -> None:
+        self.submitted += 1
+        request = GenerationRequest(
+            model="fake",
+            prompt=prompt,
+            width=64,
+            height=64,
+            num_inference_steps=1,
+            guidance_scale=0.0,
+            seed=self.submitted,
+            num_images=images,
+        )
+        key = f"{self.submitted:064x}"
+        new = NewJob(
+            id=new_job_id(float(self.submitted), key[0]),
+            tenant=tenant,
+            key=key,
+            request=request,
+            ttl_s=3600.0,
+            cost=float(images),
+        )
+        await self.stores.jobs.submit(new)
+
+
+@pytest.fixture
+async def room(anyio_backend: str) -> AsyncIterator[Room]:
+    settings = WorkerSettings(engine="fake", model="fake", max_batch=LIMIT)
+    clock = ManualClock()
+    stores, publisher, encoder = memory_stores(settings, clock), MemoryPublisher(), Encoder()
+    host = GatedHost(settings, clock, asyncio.get_running_loop())
+    batcher = Batcher(host, settings, clock)
+    await batcher.start()
+    for images in range(1, LIMIT + 1):
+        batcher.cost.ran(KEY, images, PASS_S)
+    leases = Leases(stores.jobs, settings.heartbeat_s)
+    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, clock)
+    taker = Taker("w", "fake", stores, publisher, runner, batcher, clock)
+    yield Room(settings, clock, stores, host, batcher, runner, taker)
+    runner.drain()
+    await batcher.stop()
+    await taker.finish()
+    encoder.close()
+
+
+async def test_what_has_just_been_taken_fills_its_places_at_once(room: Room) -> None:
+    for number in range(3 * LIMIT):
+        await room.submit("greedy", f"greedy {number}")
+    assert await room.taker._take()
+    assert not await room.taker._take(), "one batch ahead, and not a second one before the first is in hand"
+    await asyncio.sleep(0)
+    assert room.batcher.room() == 0
+    assert (await room.stores.jobs.waiting("fake"))[0] == 2 * LIMIT
+
+
+async def test_places_of_a_job_that_never_comes_to_the_batcher_are_free_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> bool:
+        raise RuntimeError("before it has brought anything")
+
+    monkeypatch.setattr(room.runner, "run", broken)
+    await room.submit("a", "a", images=LIMIT)
+    await room.taker._take()
+    await room.taker.finish()
+    await asyncio.sleep(0)
+    monkeypatch.undo()
+    assert (await room.stores.jobs.waiting("fake"))[0] == 1, "it was given back"
+    await room.taker._take()
+    assert (await room.stores.jobs.waiting("fake"))[0] == 0, "and there is room for it"
+
+
+async def test_a_newcomer_is_in_the_next_pass_however_much_another_has_queued(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = asyncio.Event()
+    add = room.batcher.add
+
+    def watched(*given: Any) -> Any:
+        if given[1].prompt.startswith("modest"):
+            came.set()
+        return add(*given)
+
+    monkeypatch.setattr(room.batcher, "add", watched)
+    for number in range(20 * LIMIT):
+        await room.submit("greedy", f"greedy {number}")
+    running = [asyncio.create_task(room.batcher.run()), asyncio.create_task(room.taker.run())]
+    async with asyncio.timeout(SOON_S):
+        await room.host.passes.get()
+        for number in range(8):
+            # While a pass runs, and then it is almost over.
+            await room.submit("modest", f"modest {number}")
+            room.clock.advance(0.95 * PASS_S)
+            room.batcher.on_room()
+            await came.wait()
+            came.clear()
+            room.clock.advance(0.05 * PASS_S)
+            room.host.gate.release()
+            assert f"modest {number}" in await room.host.passes.get()
+    room.runner.drain()
+    room.host.kill()
+    await asyncio.gather(*running)
