@@ -3,10 +3,12 @@
     python -m benchmarks.steps --json out.json --html out.html
 
 Both arms run the same engine (emoji-base, guidance on, as its profile has it) in a process of its own, through the same policy
-(`scheduler.policy`), on the same arrivals, which come in real time at twice the rate that the request-level arm can carry, so that
-a queue forms. The step-level arm is the batcher's way: every pass takes whoever may share it. In the request-level arm, jobs share a
-batch only if they have equal numbers of steps, and it runs to its end. Rounds alternate between the arms; an A/A round
-of the step-level arm gives the noise. Pictures of the step-level arm are compared with the same jobs run alone.
+(`scheduler.policy`), on the same jobs in the same order. The load is closed: two batches of jobs are in hand, as many as a worker
+holds of a queue without end, and each that ends makes place for the next. The step-level arm is the batcher's way: every pass takes
+whoever may share it. In the request-level arm, jobs share a batch only if they have equal numbers of steps, and it runs to its end.
+Throughput counts image-steps until the last job has come in, so that the emptying of the hand at the end counts in neither
+arm. Rounds alternate between the arms; an A/A round of the step-level arm gives the noise. Pictures of the step-level arm are
+compared with the same jobs run alone.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +32,7 @@ from worker.engine.host import EngineHost
 from worker.engine.wire import Done
 
 LIMIT: Final = 8
+IN_HAND: Final = 2 * LIMIT
 MIX: Final = {1: 0.5, 4: 0.3, 25: 0.2}
 KEY: Final = BatchKey("emoji-base", 64, 64, guided=True)
 GUIDANCE: Final = 1.5
@@ -39,48 +42,49 @@ MODEL: Final = str(report.ROOT / "models" / "emoji-base")
 
 @dataclass(slots=True)
 class Job:
-    at: float
     task: ImageTask
+    at: float = 0.0
     taken: int = 0
     ended: float = 0.0
     picture: Pixels | None = None
 
 
-def jobs_of(count: int, rate: float, seed: int) -> list[Job]:
-    """Poisson arrivals of `rate` a second."""
-    rng, now, jobs = random.Random(seed), 0.0, []
+def jobs_of(count: int, seed: int) -> list[Job]:
+    rng, jobs = random.Random(seed), []
     for _ in range(count):
-        now += rng.expovariate(rate)
         steps = rng.choices(list(MIX), list(MIX.values()))[0]
-        task = ImageTask(rng.choice(PROMPTS), "", rng.getrandbits(40), steps, GUIDANCE)
-        jobs.append(Job(now, task))
+        jobs.append(Job(ImageTask(rng.choice(PROMPTS), "", rng.getrandbits(40), steps, GUIDANCE)))
     return jobs
 
 
-def serve(
-    host: EngineHost, jobs: Sequence[Job], *, by_step: bool, cost: CostModel, passes: list[int] | None = None
-) -> float:
-    """Runs the jobs as they arrive; answers the seconds that it took."""
+@dataclass(slots=True)
+class Full:
+    """What was done while there was always a next job: seconds, and how many images each pass had."""
+
+    seconds: float = 0.0
+    passes: list[int] = field(default_factory=list)
+
+
+def serve(host: EngineHost, jobs: Sequence[Job], *, by_step: bool, cost: CostModel) -> Full:
+    """Runs the jobs, `IN_HAND` at a time."""
     begun = time.perf_counter()
-    hand: dict[int, Job] = {}
-    upcoming = 0
+    full, hand, upcoming = Full(), dict[int, Job](), 0
     while hand or upcoming < len(jobs):
         now = time.perf_counter() - begun
-        while upcoming < len(jobs) and jobs[upcoming].at <= now:
+        while upcoming < len(jobs) and len(hand) < IN_HAND:
             hand[upcoming] = jobs[upcoming]
+            hand[upcoming].at = now
             upcoming += 1
-        if not hand:
-            time.sleep(max(0.0, jobs[upcoming].at - now))
-            continue
         numbers = list(hand)
         chosen = _choose(now, [hand[n] for n in numbers], by_step=by_step, cost=cost)
         batch = [numbers[i] for i in chosen]
         repeats = 1 if by_step else hand[batch[0]].task.num_inference_steps
         for _ in range(repeats):
             _advance(host, hand, batch, begun, cost)
-            if passes is not None:
-                passes.append(len(batch))
-    return time.perf_counter() - begun
+            if upcoming < len(jobs):
+                full.passes.append(len(batch))
+                full.seconds = time.perf_counter() - begun
+    return full
 
 
 def _choose(now: float, jobs: Sequence[Job], *, by_step: bool, cost: CostModel) -> tuple[int, ...]:
@@ -125,7 +129,7 @@ def psnr(one: Pixels, two: Pixels) -> float:
 
 
 def alone(host: EngineHost, task: ImageTask) -> Pixels:
-    job = Job(0.0, task)
+    job = Job(task)
     serve(host, [job], by_step=True, cost=CostModel())
     if job.picture is None:
         raise RuntimeError("The job has no picture.")
@@ -137,26 +141,24 @@ def p99(jobs: Sequence[Job], steps: Callable[[int], bool]) -> float:
     return statistics.quantiles(waits, n=100)[98]
 
 
-def measure(rounds: int, count: int) -> tuple[dict[str, list[float]], float, float]:
-    """Samples of each arm, round by round; the least PSNR against running alone; and the rate of arrivals."""
+def measure(rounds: int, count: int) -> tuple[dict[str, list[float]], float]:
+    """Samples of each arm, round by round; and the least PSNR against running alone."""
     host = EngineHost(WorkerSettings(model=MODEL, max_batch=LIMIT))
     host.start()
     samples: dict[str, list[float]] = {}
-    cost = CostModel()
+    cost, least = CostModel(), math.inf
     try:
-        # Everything at once tells what the request-level arm can carry.
-        probe = jobs_of(max(24, count // 3), 1e6, seed=0)
-        rate = 2 * len(probe) / serve(host, probe, by_step=False, cost=cost)
-        least = math.inf
+        serve(host, jobs_of(IN_HAND, seed=0), by_step=True, cost=cost)  # warms up, and teaches the cost model
         for number in range(rounds):
-            for arm, by_step in (("request", False), ("step", True), ("step_again", True)):
-                jobs, passes = jobs_of(count, rate, seed=number + 1), list[int]()
-                seconds = serve(host, jobs, by_step=by_step, cost=cost, passes=passes)
+            arms = [("request", False), ("step", True), ("step_again", True)]
+            for arm, by_step in arms if number % 2 == 0 else arms[::-1]:
+                jobs = jobs_of(count, seed=number + 1)
+                full = serve(host, jobs, by_step=by_step, cost=cost)
                 for name, value in (
-                    ("rate", count / seconds),
+                    ("rate", sum(full.passes) / full.seconds),
                     ("short_p99", p99(jobs, lambda steps: steps == 1)),
                     ("all_p99", p99(jobs, lambda _: True)),
-                    ("mean_batch", statistics.mean(passes)),
+                    ("mean_batch", statistics.mean(full.passes)),
                 ):
                     samples.setdefault(f"{arm}_{name}", []).append(value)
                 if arm == "step":
@@ -165,7 +167,7 @@ def measure(rounds: int, count: int) -> tuple[dict[str, list[float]], float, flo
                             least = min(least, psnr(job.picture, alone(host, job.task)))
     finally:
         host.kill()
-    return samples, least, rate
+    return samples, least
 
 
 def figures_of(samples: dict[str, list[float]], least_db: float) -> dict[str, float]:
@@ -194,7 +196,7 @@ def plot_of(samples: dict[str, list[float]]) -> Any:
     figure, grid = pyplot.subplots(1, 2, figsize=(9, 3.5))
     arms = ("request", "step", "step_again")
     for axes, name, label in zip(
-        grid, ("rate", "short_p99"), ("jobs per second", "p99 of one-step jobs, s"), strict=True
+        grid, ("rate", "short_p99"), ("image-steps per second", "p99 of one-step jobs, s"), strict=True
     ):
         for place, arm in enumerate(arms):
             values = samples[f"{arm}_{name}"]
@@ -207,12 +209,12 @@ def plot_of(samples: dict[str, list[float]]) -> Any:
 
 def main() -> None:
     args = report.parser(__doc__).parse_args()
-    rounds, count = (1, 40) if args.quick else (5, 120)
-    samples, least, rate = measure(rounds, count)
+    rounds, count = (1, 40) if args.quick else (6, 150)
+    samples, least = measure(rounds, count)
     config = {
         "rounds": rounds,
         "jobs": count,
-        "rate": rate,
+        "in_hand": IN_HAND,
         "mix": MIX,
         "limit": LIMIT,
         "model": "emoji-base",
