@@ -47,7 +47,9 @@ class RedisModelDirectory:
                 pipeline.smembers(f"{PREFIX}workers")
                 specs, ids = await pipeline.execute()
             names, models = sorted(ids), sorted(specs)
-            keys = [f"{PREFIX}worker:{name}" for name in names] + [f"{PREFIX}lately:{name}" for name in models]
+            keys = [f"{PREFIX}worker:{name}" for name in names] + [
+                f"{PREFIX}lately:{name}" for name in models
+            ]
             values = await self._client.mget(keys) if keys else []
             found, seen = values[: len(names)], values[len(names) :]
             gone = [name for name, info in zip(names, found, strict=True) if info is None]

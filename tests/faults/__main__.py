@@ -27,6 +27,7 @@ from tests.faults.history import to_json
 from tests.faults.recovery import RECOVERY_ROWS, measure
 from tests.faults.report import write
 from tests.faults.round import Row, play
+from tests.faults.rows_long import SOAK
 from tests.faults.site import Site, opened
 
 USUAL_JOBS = 200
@@ -108,11 +109,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", default="1-39,110,126", help="numbers and ranges: 1-12,23")
+    parser.add_argument("--rows", default="1-39,101-139", help="numbers and ranges: 1-12,23")
     parser.add_argument("--rounds", type=int, default=5, help="seeds of each row")
     parser.add_argument(
         "--jobs", type=int, default=USUAL_JOBS, help="jobs of a round, in rows without a number of their own"
     )
+    parser.add_argument("--minutes", type=int, default=30, help="length of row 41")
     parser.add_argument(
         "--log", type=Path, default=ROOT / ".cache" / "chaos", help="folder of the rounds played"
     )
@@ -128,7 +130,7 @@ def main() -> int:
     try:
         for row in [] if args.report else selected(args.rows):
             for seed in range(args.rounds):
-                campaign.round(row, seed, args.jobs if row.jobs == USUAL_JOBS else row.jobs)
+                campaign.round(row, seed, _jobs(row, args))
         for mutant, number in {} if args.report or args.no_mutants else MUTANTS.items():
             row = BY_NUMBER[number]
             campaign.round(row, 0, min(args.jobs, row.jobs), mutant)
@@ -137,6 +139,12 @@ def main() -> int:
     finally:
         campaign.close()
     return write(campaign.played)
+
+
+def _jobs(row: Row, args: argparse.Namespace) -> int:
+    if row.number == SOAK:
+        return int(args.minutes)
+    return int(args.jobs) if row.jobs == USUAL_JOBS else row.jobs
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class Load:
         seconds: float,
         prompt: str = "",
         body: Callable[[int], dict[str, Any]] | None = None,
+        repeats: bool = True,
     ) -> None:
         self._url = url
         # Two workers with batches of four are just busy all the time.
@@ -46,7 +47,7 @@ class Load:
         first = rng.randrange(2**40)
         seeds: list[int] = []
         for number in range(jobs):
-            twice = seeds and rng.random() < TWICE
+            twice = repeats and seeds and rng.random() < TWICE
             seeds.append(rng.choice(seeds) if twice else first + number)
         times = sorted(rng.uniform(0.0, seconds) for _ in seeds)
         self._plan = list(zip(times, seeds, strict=True))
