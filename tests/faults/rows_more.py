@@ -28,6 +28,7 @@ GRACE_S: Final = 5.0
 
 def longer_than_the_consumer_timeout(one: Round) -> None:
     rabbit = one.site
+    before = _timed_out(one)
     rabbit.rabbit_env("consumer_timeout", "3000")
     rabbit.rabbit_env("channel_tick_interval", "500")
     try:
@@ -40,12 +41,20 @@ def longer_than_the_consumer_timeout(one: Round) -> None:
         time.sleep(8.0)
         one.hit()
         one.end()
+        one.note("consumers_timed_out", _timed_out(one) - before)
+        one.find(_timed_out(one) > before, "no consumer timed out")
     finally:
         rabbit.rabbit_env("consumer_timeout", "1800000")
         rabbit.rabbit_env("channel_tick_interval", "60000")
         for number in (1, 2):
             if one.site.running(f"worker-{number}"):
                 one.site.stop(f"worker-{number}")
+
+
+def _timed_out(one: Round) -> int:
+    """How often RabbitMQ has closed a channel because a delivery was not acked in time."""
+    logs = one.site.rabbit.folder.glob("log/*.log")
+    return sum(path.read_text(errors="replace").count("delivery acknowledgement") for path in logs)
 
 
 def longer_than_three_heartbeats(one: Round) -> None:
