@@ -14,6 +14,7 @@ from typing import Final
 from cli.services.redis import RedisServer
 from tests.faults.round import Round, Row
 from tests.faults.rows_engine import log_size, logged
+from tests.faults.site import SLOTS
 
 FULL_S: Final = 3.0
 """A disk stays full for so long."""
@@ -78,7 +79,8 @@ def blobs_and_alarm(one: Round) -> None:
             one.fault("RabbitMQ disk alarm")
             answered = len(load.submits)
             site.rabbit.control("eval", "rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).")
-            one.load(seconds=1.0, jobs=10).join()
+            # More than the workers can have in hand: what they take from the store meanwhile is accepted without a message.
+            one.load(seconds=0.5, jobs=8 * SLOTS, prompt="slow=2").join()
             site.rabbit.control("eval", "rabbit_alarm:clear_alarm({resource_limit, disk, node()}).")
             _refused_well(one, "RabbitMQ disk alarm", answered)
             one.healed()

@@ -17,7 +17,7 @@ BATCH: Final = 8
 WIDE: Final = {"DARKROOM_MAX_BATCH": str(BATCH)}
 HANG_S: Final = 3.0
 HANG: Final = {**WIDE, "DARKROOM_BATCH_TIMEOUT_S": f"{HANG_S:g}"}
-BLOCKED_S: Final = 1.5
+BLOCKED_S: Final = 3.0
 """A first picture holds the only worker for this long: what comes meanwhile is one batch."""
 LEFT_S: Final = 5.0
 """A process whose device is lost must be gone within this."""
@@ -56,7 +56,7 @@ def _one_batch(one: Round, prompt: str, expected: set[str], failure: str) -> _Se
     site.ready(1)
     history.allowed = frozenset({"succeeded", "failed"})
     one.load(seconds=0.0, jobs=1, prompt=f"slow={BLOCKED_S}")
-    time.sleep(BLOCKED_S / 3)  # the device has it, or has it soon: then all eight wait together
+    time.sleep(BLOCKED_S / 6)  # the device has it, or has it soon: then all eight wait together
     one.fault(prompt)
     good = one.load(seconds=0.0, jobs=BATCH - 1, prompt="slow=0.2", repeats=False)
     bad = one.load(seconds=0.0, jobs=1, prompt=f"slow=0.2 {prompt}")
