@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from typing import Final
 from cli.services.redis import RedisServer
 from tests.faults.round import Round, Row
 from tests.faults.rows_engine import log_size, logged
-from tests.faults.site import SLOTS
 
 FULL_S: Final = 3.0
 """A disk stays full for so long."""
@@ -79,8 +79,12 @@ def blobs_and_alarm(one: Round) -> None:
             one.fault("RabbitMQ disk alarm")
             answered = len(load.submits)
             site.rabbit.control("eval", "rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).")
-            # More than the workers can have in hand: what they take from the store meanwhile is accepted without a message.
-            one.load(seconds=0.5, jobs=8 * SLOTS, prompt="slow=2").join()
+            # Workers at work would take the jobs from the store: then they are accepted without a message.
+            for name in since:
+                site.send(name, signal.SIGSTOP)
+            one.load(seconds=0.5, jobs=10).join()
+            for name in since:
+                site.send(name, signal.SIGCONT)
             site.rabbit.control("eval", "rabbit_alarm:clear_alarm({resource_limit, disk, node()}).")
             _refused_well(one, "RabbitMQ disk alarm", answered)
             one.healed()
