@@ -2,9 +2,12 @@
 
 PYTHON ?= python3
 VENV := .venv
-ROWS ?= 1-39,110,126
+ROWS ?= 1-39,101-139
 ROUNDS ?= 3
 JOBS ?= 200
+MINUTES ?= 30
+BESIDE ?= 1
+CHAOS = --rows $(ROWS) --rounds $(ROUNDS) --jobs $(JOBS) --minutes $(MINUTES) --beside $(BESIDE)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -73,14 +76,14 @@ bench-peers: $(VENV)/.dev ## beside LitServe, Ray Serve, BentoML, Mosec, celery-
 gpu-check: $(VENV)/.dev ## on a machine with a GPU: what the engine gets from it, as a table (ten minutes)
 	$(BIN)/python -m benchmarks.gpu_check --json .cache/gpu-check.json --html .cache/gpu-check.html
 
-chaos: $(VENV)/.dev ## kill things while jobs run, again and again: ROWS=1-12 ROUNDS=50 JOBS=200
+chaos: $(VENV)/.dev ## kill things while jobs run, again and again: ROWS=1-12 ROUNDS=50 JOBS=200 (ROWS=41 MINUTES=30)
 	@$(BIN)/python -m cli.services
-	$(BIN)/python -m tests.faults --rows $(ROWS) --rounds $(ROUNDS) --jobs $(JOBS)
+	$(BIN)/python -m tests.faults $(CHAOS)
 
-chaos-background: $(VENV)/.dev ## the same for hours, on one core, with its log in .cache/chaos; goes on where it was stopped
+chaos-background: $(VENV)/.dev ## the same for hours, with its log in .cache/chaos; goes on where it was stopped; BESIDE=2 on two cores
 	@$(BIN)/python -m cli.services
 	@mkdir -p .cache/chaos
-	@nohup nice -n 10 taskset -c 0 $(BIN)/python -m tests.faults --rows $(ROWS) --rounds $(ROUNDS) --jobs $(JOBS) >> .cache/chaos/output.log 2>&1 & \
+	@nohup nice -n 10 $(BIN)/python -m tests.faults $(CHAOS) >> .cache/chaos/output.log 2>&1 & \
 	echo "Started as process $$!; see .cache/chaos/output.log"
 
 fuzz: $(VENV)/.dev ## schemathesis and 100,000 odd bodies against a running API, at length

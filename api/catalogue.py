@@ -47,7 +47,7 @@ class Catalogue:
         """The model called `name`, or the default one.
 
         Raises `ModelNotFound`, or `ModelUnavailable` while nothing is announced, or `StoreUnavailable`. A model whose
-        workers are all gone is still known: its jobs wait for the next worker.
+        workers are all gone is still known.
         """
         models = await self.models()
         if models is not self._named[0]:
@@ -59,9 +59,7 @@ class Catalogue:
             name = self._default_model
             if name is None:
                 # One that somebody serves, if there is any: others are remembered long after their last worker.
-                return next(
-                    (served for served in known.values() if served.workers), next(iter(known.values()))
-                )
+                return max(known.values(), key=lambda served: (bool(served.workers), served.awaited))
             if name not in known:
                 raise ModelUnavailable(
                     "The default model has not been announced yet.", retry_after_s=COME_BACK_S, param="model"

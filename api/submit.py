@@ -241,10 +241,10 @@ class JobService:
         return plan
 
     async def _refusal(self, served: ServedModel, new: NewJob) -> UnavailableError | None:
-        """Why another computation of the model cannot be promised, if it cannot: nobody serves it, or it would not end in
-        time behind the jobs that are ahead of it, by a count at most `COUNT_AGAIN_S` old."""
+        """Why another computation of the model cannot be promised, if it cannot: nobody serves it, nor has lately, or it would
+        not end in time behind the jobs that are ahead of it, by a count at most `COUNT_AGAIN_S` old."""
         model = served.spec.name
-        if not served.workers and not self._settings.scale_from_zero:
+        if not (served.workers or served.awaited or self._settings.scale_from_zero):
             return ModelUnavailable(
                 f"No worker serves {model} now.", retry_after_s=COME_BACK_S, param="model"
             )

@@ -38,7 +38,7 @@ def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
         jobs=jobs,
         events=MemoryJobEvents(watchers),
         results=MemoryResultCache(settings.result_ttl_s, clock),
-        models=MemoryModelDirectory(settings.worker_ttl_s, clock),
+        models=MemoryModelDirectory(settings.worker_ttl_s, settings.worker_grace_s, clock),
         blobs=MemoryBlobStore(clock),
         check=nothing,
         webhooks=webhooks,
@@ -103,16 +103,20 @@ class MemoryResultCache:
 class MemoryModelDirectory:
     """The `ModelDirectory` in memory."""
 
-    def __init__(self, worker_ttl_s: float, clock: Clock) -> None:
+    def __init__(self, worker_ttl_s: float, worker_grace_s: float, clock: Clock) -> None:
         self._ttl_s = worker_ttl_s
+        self._grace_s = worker_grace_s
         self._clock = clock
         self._specs: dict[str, ModelSpec] = {}
         self._workers: dict[str, tuple[float, WorkerInfo]] = {}
+        self._lately: dict[str, float] = {}
         self._costs: dict[tuple[str, str], str] = {}
 
     async def announce(self, spec: ModelSpec, worker: WorkerInfo) -> None:
         self._specs[spec.name] = spec
-        self._workers[worker.id] = (self._clock.now() + self._ttl_s, worker)
+        now = self._clock.now()
+        self._workers[worker.id] = (now + self._ttl_s, worker)
+        self._lately[spec.name] = now + self._grace_s
 
     async def withdraw(self, worker: WorkerInfo) -> None:
         self._workers.pop(worker.id, None)
@@ -120,7 +124,8 @@ class MemoryModelDirectory:
     async def models(self) -> Sequence[ServedModel]:
         now = self._clock.now()
         alive = [worker for until, worker in self._workers.values() if until > now]
-        return served(list(self._specs.values()), alive)
+        lately = [model for model, until in self._lately.items() if until > now]
+        return served(list(self._specs.values()), alive, lately)
 
     async def remember_cost(self, model: str, device: str, told: str) -> None:
         self._costs[model, device] = told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from redis.asyncio import Redis
@@ -17,11 +17,12 @@ PREFIX: Final = "darkroom:{models}:"
 
 class RedisModelDirectory:
     """The `ModelDirectory` on a Redis server: a hash of specifications, a set of worker ids, a key with a time to live
-    per worker."""
+    per worker, and one with a longer time to live per model that has had one."""
 
-    def __init__(self, client: Redis, worker_ttl_s: float, timeout_s: float) -> None:
+    def __init__(self, client: Redis, worker_ttl_s: float, worker_grace_s: float, timeout_s: float) -> None:
         self._client = client
         self._ttl_ms = math.ceil(worker_ttl_s * 1000)
+        self._grace_ms = math.ceil(worker_grace_s * 1000)
         self._timeout_s = timeout_s
 
     async def announce(self, spec: ModelSpec, worker: WorkerInfo) -> None:
@@ -29,6 +30,8 @@ class RedisModelDirectory:
             pipeline.hset(f"{PREFIX}specs", spec.name, spec.model_dump_json())
             pipeline.sadd(f"{PREFIX}workers", worker.id)
             pipeline.set(f"{PREFIX}worker:{worker.id}", worker.model_dump_json(), px=self._ttl_ms)
+            if self._grace_ms:
+                pipeline.set(f"{PREFIX}lately:{spec.name}", "", px=self._grace_ms)
             await pipeline.execute()
 
     async def withdraw(self, worker: WorkerInfo) -> None:
@@ -40,16 +43,21 @@ class RedisModelDirectory:
     async def models(self) -> Sequence[ServedModel]:
         async with reaching("model directory", self._timeout_s):
             async with self._client.pipeline() as pipeline:
-                pipeline.hvals(f"{PREFIX}specs")
+                pipeline.hgetall(f"{PREFIX}specs")
                 pipeline.smembers(f"{PREFIX}workers")
                 specs, ids = await pipeline.execute()
-            names = sorted(ids)
-            found = await self._client.mget([f"{PREFIX}worker:{name}" for name in names]) if names else []
+            names, models = sorted(ids), sorted(specs)
+            keys = [f"{PREFIX}worker:{name}" for name in names] + [
+                f"{PREFIX}lately:{name}" for name in models
+            ]
+            values = await self._client.mget(keys) if keys else []
+            found, seen = values[: len(names)], values[len(names) :]
             gone = [name for name, info in zip(names, found, strict=True) if info is None]
             if gone:
                 await self._client.srem(f"{PREFIX}workers", *gone)
         workers = [WorkerInfo.model_validate_json(info) for info in found if info is not None]
-        return served([ModelSpec.model_validate_json(spec) for spec in specs], workers)
+        lately = {name for name, value in zip(models, seen, strict=True) if value is not None}
+        return served([ModelSpec.model_validate_json(spec) for spec in specs.values()], workers, lately)
 
     async def remember_cost(self, model: str, device: str, told: str) -> None:
         async with reaching("model directory", self._timeout_s):
@@ -61,12 +69,18 @@ class RedisModelDirectory:
         return None if told is None else str(told)
 
 
-def served(specs: Sequence[ModelSpec], workers: Sequence[WorkerInfo]) -> list[ServedModel]:
-    """Every specification with its workers; models by name, workers by id."""
+def served(
+    specs: Sequence[ModelSpec], workers: Sequence[WorkerInfo], lately: Collection[str]
+) -> list[ServedModel]:
+    """Every specification with its workers; models by name, workers by id. `lately`: models that have had one lately."""
     by_model: dict[str, list[WorkerInfo]] = defaultdict(list)
     for worker in sorted(workers, key=lambda worker: worker.id):
         by_model[worker.model].append(worker)
     return [
-        ServedModel(spec=spec, workers=tuple(by_model[spec.name]))
+        ServedModel(
+            spec=spec,
+            workers=tuple(by_model[spec.name]),
+            awaited=spec.name in lately and not by_model[spec.name],
+        )
         for spec in sorted(specs, key=lambda spec: spec.name)
     ]

@@ -80,7 +80,7 @@ async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
             async for finding in state_redis(state, settings):
                 yield finding
             served = await RedisModelDirectory(
-                state, settings.worker_ttl_s, settings.redis_timeout_s
+                state, settings.worker_ttl_s, settings.worker_grace_s, settings.redis_timeout_s
             ).models()
             models = [each.spec.name for each in served if each.workers]
             for each in served:

@@ -104,5 +104,8 @@ class ImageEngine(Protocol):
         ...
 
     def free_memory(self) -> None:
-        """Give back what a failed pass has left in caches. Called after `advance` has raised."""
+        """Give back what a failed pass has left in caches. Called after `advance` has raised.
+
+        Raises anything if the device does not answer any more: then the process ends, for only another one gets it back.
+        """
         ...

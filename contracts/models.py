@@ -58,7 +58,9 @@ class WorkerInfo(Frozen):
 
 
 class ServedModel(Frozen):
-    """A model that was announced, and the workers that serve it now."""
+    """A model that was announced, and the workers that serve it now. `awaited`: there is none, but there was so lately that
+    another is to be expected."""
 
     spec: ModelSpec
     workers: tuple[WorkerInfo, ...] = ()
+    awaited: bool = False

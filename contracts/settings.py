@@ -108,6 +108,9 @@ class BackendSettings(Settings):
     """A worker that has not renewed its lease for this long has lost its jobs."""
     worker_ttl_s: Seconds = 10.0
     """A worker that has not announced itself for this long counts as gone."""
+    worker_grace_s: Annotated[float, Field(ge=0)] = 60.0
+    """A model without a live worker takes jobs this long after its last one was heard of: a restart, a crash or a new version
+    brings another. Then they are refused, unless it scales from zero. 0: at once."""
     max_attempts: Count = 3
     queue_max_length: Count = 100_000
     share_cache_between_tenants: bool = False

@@ -232,6 +232,27 @@ async def test_a_model_that_nobody_serves_takes_no_jobs_that_would_wait_for_ever
     assert int(response.headers["retry-after"]) >= 1
 
 
+async def test_a_model_whose_worker_left_a_moment_ago_takes_jobs_and_says_so(opened: Opener) -> None:
+    door = await opened(worker_ttl_s=10, worker_grace_s=60)
+    door.clock.advance(59)
+    job = await door.submit()
+    assert job["eta_seconds"] is None
+    assert "No worker serves this model now" in job["warnings"][0]
+    assert len(door.publisher.published) == 1
+    door.clock.advance(2)
+    response = await door.http.post("/v1/jobs", json={"prompt": "a green apple"})
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "model_unavailable"
+
+
+async def test_without_grace_a_model_is_refused_with_its_last_worker(opened: Opener) -> None:
+    door = await opened(worker_ttl_s=10, worker_grace_s=0)
+    await door.submit()
+    door.clock.advance(11)
+    response = await door.http.post("/v1/jobs", json={"prompt": "a green apple"})
+    assert response.json()["error"]["code"] == "model_unavailable"
+
+
 async def test_by_default_a_model_is_asked_that_somebody_serves(opened: Opener) -> None:
     door = await opened(models=("a", "b"))
     door.clock.advance(3600)

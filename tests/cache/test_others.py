@@ -213,18 +213,29 @@ async def test_the_directory_lists_models_and_their_live_workers(world: World) -
     ]
     await directory.withdraw(one)
     await directory.withdraw(other)
-    assert [(m.spec.name, len(m.workers)) for m in await directory.models()] == [("a", 0), ("b", 1)]
+    found = [(m.spec.name, len(m.workers), m.awaited) for m in await directory.models()]
+    assert found == [("a", 0, True), ("b", 1, False)]
 
 
 async def test_a_silent_worker_is_forgotten_its_model_is_not(
     anyio_backend: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    stores = open_stores(BackendSettings(redis_url=redis_server.url, blob_dir=tmp_path, worker_ttl_s=0.05))
+    stores = open_stores(
+        BackendSettings(redis_url=redis_server.url, blob_dir=tmp_path, worker_ttl_s=0.05, worker_grace_s=0.5)
+    )
     worker = WorkerInfo(id="w", model="silent", started_at=1.0)
+
+    async def seen() -> ServedModel:
+        (found,) = [m for m in await stores.models.models() if m.spec.name == "silent"]
+        return found
+
     await stores.models.announce(spec("silent"), worker)
-    await asyncio.sleep(0.1)
-    (found,) = [m for m in await stores.models.models() if m.spec.name == "silent"]
-    assert found.workers == ()
+    async with asyncio.timeout(10):
+        while (await seen()).workers:
+            await asyncio.sleep(0.01)
+        assert (await seen()).awaited, "one that was here a moment ago comes back"
+        while (await seen()).awaited:
+            await asyncio.sleep(0.01)
     await stores.close()
 
 

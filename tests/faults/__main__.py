@@ -3,7 +3,7 @@
     python -m tests.faults --rows 1-14 --rounds 50 --jobs 200
 
 Every round is a line of `rounds.jsonl` in the folder of `--log`; what is there already is not played again, so that a campaign
-may be stopped and gone on with. A round with violations leaves its history and all logs behind. At the end the report is
+may be stopped and gone on with. `--beside 2` plays on two sites at a time: most of a round is waiting. A round with violations leaves its history and all logs behind. At the end the report is
 written: `benchmarks/results/chaos.json` with its plot, and the table of `docs/reliability.md`. `--report` does that alone.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ from tests.faults.history import to_json
 from tests.faults.recovery import RECOVERY_ROWS, measure
 from tests.faults.report import write
 from tests.faults.round import Row, play
+from tests.faults.rows_long import SOAK
 from tests.faults.site import Site, opened
 
 USUAL_JOBS = 200
@@ -108,11 +110,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", default="1-39,110,126", help="numbers and ranges: 1-12,23")
+    parser.add_argument("--rows", default="1-39,101-139", help="numbers and ranges: 1-12,23")
+    parser.add_argument(
+        "--beside", type=int, default=1, help="sites at work at a time; each wants a core of its own"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="seeds of each row")
     parser.add_argument(
         "--jobs", type=int, default=USUAL_JOBS, help="jobs of a round, in rows without a number of their own"
     )
+    parser.add_argument("--minutes", type=int, default=30, help="length of row 41")
     parser.add_argument(
         "--log", type=Path, default=ROOT / ".cache" / "chaos", help="folder of the rounds played"
     )
@@ -121,14 +127,18 @@ def main() -> int:
     parser.add_argument(
         "--report", action="store_true", help="write the report of what has been played, and no more"
     )
+    parser.add_argument("--no-report", action="store_true", help="write no report at the end")
     args = parser.parse_args()
     # Ended as by Ctrl-C, also in the background: what has been played is kept, and nothing is left running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rows = [] if args.report else selected(args.rows)
+    if rows and args.beside > 1:
+        _play_beside(rows, args)
     campaign = Campaign(args.log.absolute())
     try:
-        for row in [] if args.report else selected(args.rows):
+        for row in rows:
             for seed in range(args.rounds):
-                campaign.round(row, seed, args.jobs if row.jobs == USUAL_JOBS else row.jobs)
+                campaign.round(row, seed, _jobs(row, args))
         for mutant, number in {} if args.report or args.no_mutants else MUTANTS.items():
             row = BY_NUMBER[number]
             campaign.round(row, 0, min(args.jobs, row.jobs), mutant)
@@ -136,7 +146,37 @@ def main() -> int:
             campaign.recovery(number)
     finally:
         campaign.close()
+    if args.no_report:
+        return 0
     return write(campaign.played)
+
+
+def _play_beside(rows: list[Row], args: argparse.Namespace) -> None:
+    """A process for every share of the rows. They write into the same file, a line at a time, so that what is left for this
+    process is what needs the machine for itself: mutants, recovery, and the report."""
+    shares = [rows[number :: args.beside] for number in range(args.beside)]
+    command = [sys.executable, "-m", "tests.faults", "--no-mutants", "--no-recovery", "--no-report"]
+    command += ["--rounds", str(args.rounds), "--jobs", str(args.jobs), "--minutes", str(args.minutes)]
+    command += ["--log", str(args.log)]
+    playing = [
+        subprocess.Popen([*command, "--rows", ",".join(str(row.number) for row in share)])
+        for share in shares
+        if share
+    ]
+    try:
+        for each in playing:
+            each.wait()
+    finally:
+        for each in playing:
+            each.terminate()
+        for each in playing:
+            each.wait()
+
+
+def _jobs(row: Row, args: argparse.Namespace) -> int:
+    if row.number == SOAK:
+        return int(args.minutes)
+    return int(args.jobs) if row.jobs == USUAL_JOBS else row.jobs
 
 
 if __name__ == "__main__":

@@ -22,6 +22,11 @@ TWICE: Final = 0.1
 """Share of the requests that ask for what an earlier one asked for."""
 
 
+def client(url: str, timeout_s: float = TIMEOUT_S) -> httpx.Client:
+    """For any number of threads. Without TLS: reading the certificates of this machine takes longer than ten requests."""
+    return httpx.Client(base_url=url, timeout=timeout_s, verify=False)
+
+
 class Load:
     """`jobs` submits over about `seconds`, in the background from `start` on; `join` waits for the last answer."""
 
@@ -33,6 +38,7 @@ class Load:
         seconds: float,
         prompt: str = "",
         body: Callable[[int], dict[str, Any]] | None = None,
+        repeats: bool = True,
     ) -> None:
         self._url = url
         # Two workers with batches of four are just busy all the time.
@@ -41,7 +47,7 @@ class Load:
         first = rng.randrange(2**40)
         seeds: list[int] = []
         for number in range(jobs):
-            twice = seeds and rng.random() < TWICE
+            twice = repeats and seeds and rng.random() < TWICE
             seeds.append(rng.choice(seeds) if twice else first + number)
         times = sorted(rng.uniform(0.0, seconds) for _ in seeds)
         self._plan = list(zip(times, seeds, strict=True))
@@ -77,7 +83,7 @@ class Load:
             time.sleep(0.005)
 
     def _client(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=TIMEOUT_S) as http:
+        with client(self._url) as http:
             while True:
                 with self._lock:
                     planned = next(self._next, None)
@@ -111,20 +117,19 @@ def follow(url: str, job_ids: list[str], until: float) -> dict[str, str]:
 
     def one(job_id: str) -> tuple[str, str]:
         seen = ""
-        with httpx.Client(base_url=url, timeout=TIMEOUT_S) as http:
-            while time.monotonic() < until:
-                with suppress(httpx.TransportError, ValueError):
-                    response = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=5"})
-                    if response.status_code == 200:
-                        seen = response.json()["status"]
-                        if seen in TERMINAL:
-                            return job_id, seen
-                    elif response.status_code in (404, 410):
-                        return job_id, "gone"
-                time.sleep(0.05)
+        while time.monotonic() < until:
+            with suppress(httpx.TransportError, ValueError):
+                response = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=5"})
+                if response.status_code == 200:
+                    seen = response.json()["status"]
+                    if seen in TERMINAL:
+                        return job_id, seen
+                elif response.status_code in (404, 410):
+                    return job_id, "gone"
+            time.sleep(0.05)
         return job_id, seen
 
-    with ThreadPoolExecutor(CLIENTS) as pool:
+    with client(url) as http, ThreadPoolExecutor(CLIENTS) as pool:
         return dict(pool.map(one, job_ids))
 
 
@@ -148,7 +153,7 @@ class Probe:
         return ordered[int(0.99 * (len(ordered) - 1))] if ordered else float("inf")
 
     def _run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=10.0) as http:
+        with client(self._url, 10.0) as http:
             while not self._ending.wait(self._every_s):
                 begun = time.monotonic()
                 with suppress(httpx.TransportError):

@@ -31,8 +31,9 @@ def worker_killed(one: Round) -> None:
     one.fault("kill -9 worker")
     one.site.kill(victim)
     one.hit([pid])
-    one.site.ensure()
+    one.site.start(victim)
     one.healed()
+    one.site.ensure()
 
 
 def worker_killed_at_the_end_of_a_job(one: Round) -> None:

@@ -125,18 +125,30 @@ class Site:
         self.ready(workers)
 
     def ready(self, workers: int) -> None:
-        """Until the API takes jobs and `workers` are announced. Raises `TimeoutError` with the ends of the logs."""
+        """Until the API takes jobs and workers 1 to `workers`, as they run now, are announced. Raises `TimeoutError` with the
+        ends of the logs."""
+        names = [f"worker-{number}" for number in range(1, workers + 1)]
         until = time.monotonic() + READY_S
-        with httpx.Client(base_url=self.url, timeout=5.0) as http:
+        with httpx.Client(base_url=self.url, timeout=5.0, verify=False) as http:
             while True:
                 with suppress(httpx.TransportError, KeyError):
-                    models = http.get("/v1/models").json()["data"]
-                    live = sum(model["live_workers"] for model in models)
-                    if live == workers and http.get("/readyz").status_code == 200:
+                    if (
+                        self._announced(names)
+                        and any(model["live_workers"] for model in http.get("/v1/models").json()["data"])
+                        and http.get("/readyz").status_code == 200
+                    ):
                         return
                 if time.monotonic() > until:
                     raise TimeoutError(f"not ready within {READY_S:g} s\n{self.logs()}")
                 time.sleep(0.05)
+
+    def _announced(self, names: list[str]) -> bool:
+        """Whether each has told the directory that it serves. By its process id: one that was killed a moment ago still counts
+        as live."""
+        with suppress(redis.RedisError), self.control as client:
+            found = list(client.scan_iter("darkroom:{models}:worker:*", count=1000))
+            return all(any(f"-{self.processes[name].pid}-" in key for key in found) for name in names)
+        return False
 
     def running(self, name: str) -> bool:
         return name in self.processes and self.processes[name].poll() is None

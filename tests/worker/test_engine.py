@@ -72,7 +72,9 @@ def test_samples_take_their_steps_side_by_side_and_those_that_leave_are_forgotte
     assert isinstance(gone, Failed), "nobody knows it any more"
 
 
-@pytest.mark.parametrize(("prompt", "reason"), [("fault:crash", "died"), ("fault:hang", "hung")])
+@pytest.mark.parametrize(
+    ("prompt", "reason"), [("fault:crash", "died"), ("fault:hang", "hung"), ("fault:sticky", "died")]
+)
 def test_a_process_that_dies_or_hangs_is_replaced(host: EngineHost, prompt: str, reason: str) -> None:
     before = host.pid
     failed = host.run(batch("a", prompt))

@@ -21,6 +21,9 @@ from worker.engine.outgrown import watch
 from worker.engine.wire import Done, Failed, Ready, Unloadable
 from worker.naming import model_name
 
+DEVICE_LOST = 3
+"""Exit status."""
+
 log = logs.get_logger("worker.engine")
 
 
@@ -54,7 +57,7 @@ def serve(connection: Connection[Any, Any], settings: WorkerSettings) -> None:
 
 
 def run(engine: ImageEngine, batch: Pass) -> Done | Failed:
-    """One pass; whatever the model raises becomes an answer."""
+    """One pass; whatever the model raises becomes an answer, unless the device is lost with it: then this never returns."""
     begun = time.perf_counter()
     try:
         samples = engine.advance(batch)
@@ -69,7 +72,13 @@ def run(engine: ImageEngine, batch: Pass) -> Done | Failed:
         seconds = time.perf_counter() - begun
         return Done(samples, seconds, engine.peak_memory_bytes(), device_memory())
     # Outside of the handlers, where no traceback holds the pass's tensors any more.
-    engine.free_memory()
+    try:
+        engine.free_memory()
+    except Exception as error:
+        # Every later pass would fail as well, whoever is in it. The host starts a fresh process, and runs these alone. At once:
+        # a device that is lost may also block what Python does at its end.
+        log.error("device_lost", error=type(error).__name__)
+        os._exit(DEVICE_LOST)
     return failed
 
 

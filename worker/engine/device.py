@@ -67,7 +67,10 @@ class Device:
         return int(torch.cuda.max_memory_allocated(self.torch_name)) if self.kind == "cuda" else None
 
     def free_cache(self) -> None:
+        """Raises where the device is lost to this process: after an illegal access or a failed assertion in a kernel every
+        call fails, for good."""
         if self.kind == "cuda":
+            torch.cuda.synchronize(self.torch_name)
             torch.cuda.empty_cache()
 
 

@@ -1,7 +1,7 @@
 """A stand-in without a model, for timing and fault tests only: coloured noise from the seed, and faults on request.
 
 Words in a prompt steer it: `slow=0.5` makes every pass take that many seconds, `cost=20+5` 20 ms and 5 ms for each image,
-`fault:raise` raises, `fault:nan` has no valid output,
+`fault:raise` raises, `fault:sticky` raises and takes the device with it, `fault:nan` has no valid output,
 `fault:oom>=4` does not fit in batches of four or more, `fault:crash` ends the process, `fault:hang` never returns.
 """
 
@@ -34,6 +34,7 @@ class FakeEngine:
         self._settings = settings
         self._name = name
         self._samples: dict[int, tuple[ImageTask, int]] = {}
+        self._lost = False
 
     def load(self) -> ModelSpec:
         return ModelSpec(
@@ -75,7 +76,8 @@ class FakeEngine:
         return None
 
     def free_memory(self) -> None:
-        return None
+        if self._lost:
+            raise RuntimeError("the device is lost")
 
     def _misbehave(self, prompts: list[str]) -> None:
         costs = [(float(found[1]), float(found[2])) for p in prompts if (found := _COST.search(p))]
@@ -87,6 +89,10 @@ class FakeEngine:
                 os._exit(86)
             if "fault:hang" in prompt:
                 time.sleep(HANG_S)
+            if "fault:sticky" in prompt:
+                self._lost = True
+            if self._lost:
+                raise RuntimeError("the device is lost")
             if "fault:raise" in prompt:
                 raise ValueError("the prompt asked for it")
             if (found := _OOM.search(prompt)) and len(prompts) >= int(found[1]):
