@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Final
@@ -89,23 +89,24 @@ class Streams:
         Raises what `JobStore.get` does.
         """
         while True:
-            async with self._stores.events.watch(job_id) as changes:
-                changed = asyncio.Event()
-                listening = asyncio.create_task(_listen(changes, changed))
-                try:
-                    while not listening.done():
-                        changed.clear()
-                        job = await self._stores.jobs.get(tenant, job_id)
-                        (view,) = await job_views([job], self._stores.jobs, self._catalogue)
-                        yield job, view
-                        if job.status.terminal:
-                            return
-                        with suppress(TimeoutError):
-                            async with asyncio.timeout(min(self._heartbeat_s, _look_again_s(view))):
-                                await changed.wait()
-                finally:
-                    listening.cancel()
-                    await asyncio.gather(listening, return_exceptions=True)
+            changed, hears = asyncio.Event(), True
+
+            def tell(change: Change | None, changed: asyncio.Event = changed) -> None:
+                nonlocal hears
+                hears = hears and change is not None
+                changed.set()
+
+            async with self._stores.events.hear(job_id, tell):
+                while hears:
+                    changed.clear()
+                    job = await self._stores.jobs.get(tenant, job_id)
+                    (view,) = await job_views([job], self._stores.jobs, self._catalogue)
+                    yield job, view
+                    if job.status.terminal:
+                        return
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(min(self._heartbeat_s, _look_again_s(view))):
+                            await changed.wait()
 
     async def _follow(self, tenant: str, job_id: str, last: int | None, put: Put) -> None:
         """Everything that there is to tell of a job. A store that is away ends the stream: the client comes back."""
@@ -251,10 +252,3 @@ def _look_again_s(view: JobView) -> float:
     if view.status is not JobStatus.QUEUED or view.queue_position is None:
         return LOOK_AGAIN_S
     return min(LOOK_AGAIN_S, max(1.0, math.sqrt(view.eta_seconds or 1.0)))
-
-
-async def _listen(changes: AsyncIterator[Change], changed: asyncio.Event) -> None:
-    """Returns when changes are no longer heard."""
-    async for _ in changes:
-        changed.set()
-    changed.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 
 from cache.blobs import blob_name, doomed
 from cache.credentials import MemoryKeyStore
@@ -18,9 +18,9 @@ from cache.quotas import MemoryQuotaLedger
 from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
-from contracts.jobs import CacheStatus, Change, JobResult
+from contracts.jobs import CacheStatus, JobResult
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
-from contracts.ports import CacheStats
+from contracts.ports import CacheStats, Tell
 from contracts.settings import BackendSettings
 
 
@@ -55,8 +55,10 @@ class MemoryJobEvents:
     def __init__(self, watchers: Watchers) -> None:
         self._watchers = watchers
 
-    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
-        return self._watchers.add(job_id)
+    @asynccontextmanager
+    async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:
+        with self._watchers.add(job_id, tell):
+            yield
 
 
 class MemoryResultCache:

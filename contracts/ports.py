@@ -6,7 +6,7 @@ Every coroutine raises `contracts.errors.StoreUnavailable` or `BrokerUnavailable
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -47,6 +47,7 @@ __all__ = [
     "Submitted",
     "Taken",
     "TakenJob",
+    "Tell",
     "WebhookStore",
 ]
 
@@ -247,11 +248,15 @@ class JobStore(Protocol):
         ...
 
 
+Tell = Callable[[Change | None], object]
+
+
 class JobEvents(Protocol):
     """Wakes those who wait for a job to change."""
 
-    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
-        """Subscribe; on entry the subscription is in force, so a state read after it cannot be missed."""
+    def hear(self, job_id: str, tell: Tell) -> AbstractAsyncContextManager[None]:
+        """`tell` hears of every change, on this event loop, and must not raise. On entry that is in force, so a state read
+        after it cannot be missed. None: nothing more will be heard."""
         ...
 
 

@@ -19,7 +19,7 @@ from contracts.errors import ImageNotFound, StoreUnavailable
 from contracts.jobs import CacheStatus, Change, JobStatus, Progress
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
 from contracts.settings import BackendSettings
-from tests.cache.conftest import World
+from tests.cache.conftest import World, watching
 from tests.cache.test_jobs import KEY, led, new, result
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ async def test_a_watcher_hears_every_change_after_it_began(world: World) -> None
     jobs, job = world.stores.jobs, new()
     await jobs.submit(job)
     heard: list[Change] = []
-    async with world.stores.events.watch(job.id) as statuses:
+    async with watching(world.stores.events, job.id) as statuses:
         lease = await led(jobs, new("b" * 64))
         await jobs.succeed(lease, result())
         await jobs.cancel("public", job.id)
@@ -46,7 +46,7 @@ async def test_followers_are_told_of_their_end(world: World) -> None:
     lease = await led(jobs, new())
     follower = new()
     await jobs.submit(follower)
-    async with world.stores.events.watch(follower.id) as statuses:
+    async with watching(world.stores.events, follower.id) as statuses:
         await jobs.succeed(lease, result())
         async with asyncio.timeout(5):
             assert await anext(statuses) is JobStatus.SUCCEEDED
@@ -58,8 +58,8 @@ async def test_a_watcher_hears_of_steps(world: World) -> None:
     follower = new()
     await jobs.submit(follower)
     async with (
-        world.stores.events.watch(lease.job_id) as own,
-        world.stores.events.watch(follower.id) as others,
+        watching(world.stores.events, lease.job_id) as own,
+        watching(world.stores.events, follower.id) as others,
     ):
         assert await jobs.progress(lease, 1, 4)
         async with asyncio.timeout(5):
@@ -81,7 +81,7 @@ async def test_many_watch_at_once_and_each_hears_only_its_own(world: World) -> N
         await jobs.submit(job)
 
     async def watch(job_id: str) -> Change:
-        async with world.stores.events.watch(job_id) as statuses:
+        async with watching(world.stores.events, job_id) as statuses:
             ready.release()
             return await anext(statuses)
 

@@ -154,6 +154,9 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["emoji-turbo"]
+    assert client.models.retrieve("emoji-turbo").object == "model"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("none")
 
 
 def test_a_job_canceled_meanwhile_is_a_conflict_and_not_asked_for_again(

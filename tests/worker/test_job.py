@@ -21,6 +21,7 @@ from contracts.errors import StoreUnavailable
 from contracts.ids import new_job_id
 from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob, Progress
 from contracts.settings import WorkerSettings
+from tests.cache.conftest import watching
 from worker.batcher import Batcher
 from worker.encode import Encoder
 from worker.engine.host import EngineHost
@@ -234,7 +235,7 @@ async def test_jobs_of_different_lengths_share_passes_and_tell_how_far_they_are(
     told = []
 
     async def listen() -> None:
-        async with room.stores.events.watch(long.job_id) as events:
+        async with watching(room.stores.events, long.job_id) as events:
             async for event in events:
                 told.append(event)
 
@@ -252,7 +253,7 @@ async def test_jobs_of_different_lengths_share_passes_and_tell_how_far_they_are(
 async def test_a_cancellation_takes_effect_at_the_next_step(room: Room) -> None:
     message = await room.submit("slow=0.05 long", num_inference_steps=50)
     running = asyncio.create_task(room.run(message))
-    async with room.stores.events.watch(message.job_id) as events:
+    async with watching(room.stores.events, message.job_id) as events:
         async for event in events:
             if isinstance(event, Progress):
                 break
