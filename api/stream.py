@@ -52,6 +52,7 @@ HEADERS: Final = {
 Put = Callable[[str], Awaitable[None]]
 """Sends a piece of the stream to the client, and returns when it may send the next."""
 Writer = Callable[[Put], Awaitable[None]]
+Left = Callable[[], Awaitable[None]]
 
 
 class Streams:
@@ -79,9 +80,10 @@ class Streams:
             return Response(None, 200, HEADERS, media_type="text/event-stream")
         return self.open(partial(self._follow, tenant, job.id, last))
 
-    def open(self, write: Writer) -> Response:
-        """A stream whose body `write` puts, text by text. Sending it raises `TooManyStreams` where there are too many."""
-        return _EventStream(self._serve, write)
+    def open(self, write: Writer, left: Left | None = None) -> Response:
+        """A stream whose body `write` puts, text by text. Sending it raises `TooManyStreams` where there are too many.
+        `left` is called when nobody reads it any more: the client went before its end, or it could not be opened."""
+        return _EventStream(partial(self._serve, left=left), write)
 
     async def readings(self, tenant: str, job_id: str) -> AsyncGenerator[tuple[Job, JobView]]:
         """The job now, after every change, and often enough in between for a heartbeat; the last one has ended.
@@ -126,9 +128,13 @@ class Streams:
                     await put(text)
                     silent_since = loop.time()
 
-    async def _serve(self, write: Writer, start: Message, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, write: Writer, start: Message, receive: Receive, send: Send, *, left: Left | None
+    ) -> None:
         """One stream until all is written, the client has gone, or the process closes."""
         if self._open >= self._limit or self._closing.is_set():
+            if left is not None:
+                await left()
             raise TooManyStreams(
                 "No more event streams can be opened; poll the job meanwhile.", retry_after_s=BUSY_S
             )
@@ -156,6 +162,10 @@ class Streams:
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        # Cut off, or no longer to be sent to: nobody was there for the rest.
+        unread = isinstance(outcomes[0], (asyncio.CancelledError, OSError))
+        if unread and left is not None:
+            await left()
         for outcome in outcomes:
             if isinstance(outcome, Exception) and not isinstance(outcome, (DarkroomError, OSError)):
                 raise outcome

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from cache.jobs import shard_prefix
-from cache.listen import listen, subscribe
+from cache.jobs import PREFIX, shard_prefix
+from cache.listen import listen, messages, subscribe
 from contracts.ids import SHARDS
 from contracts.jobs import Change, JobStatus, Progress
 from contracts.ports import Tell
@@ -28,7 +28,7 @@ class Watchers:
     """Who hears of which job in this process."""
 
     def __init__(self) -> None:
-        self._hearers: dict[str, set[Tell]] = defaultdict(set)
+        self._hearers: defaultdict[str, set[Tell]] = defaultdict(set)
 
     @contextmanager
     def add(self, job_id: str, tell: Tell) -> Iterator[None]:
@@ -68,6 +68,9 @@ class RedisJobEvents:
                 self._listener = asyncio.create_task(self._listen(await self._subscribe()), name="job events")
         with self._watchers.add(job_id, tell):
             yield
+
+    def canceled(self, worker_id: str) -> AsyncGenerator[str]:
+        return messages(self._client, [f"{PREFIX}canceled:{worker_id}"], "cancellations", self._timeout_s)
 
     async def close(self) -> None:
         if self._listener is not None:

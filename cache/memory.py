@@ -11,6 +11,7 @@ from cache.credentials import MemoryKeyStore
 from cache.events import Watchers
 from cache.idempotency import MemoryIdempotencyStore
 from cache.keys import covers
+from cache.memory_channel import Channel
 from cache.memory_jobs import MemoryJobStore
 from cache.memory_webhooks import MemoryWebhookStore
 from cache.models import served
@@ -26,17 +27,17 @@ from contracts.settings import BackendSettings
 
 def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
     """Fresh, empty stores that share nothing with any other process."""
-    watchers = Watchers()
+    watchers, canceled = Watchers(), Channel()
 
     async def nothing() -> None:
         return None
 
     webhooks = MemoryWebhookStore(clock)
-    jobs = MemoryJobStore(settings, clock, watchers, webhooks)
+    jobs = MemoryJobStore(settings, clock, watchers, canceled, webhooks)
     webhooks.read = jobs.get
     return Stores(
         jobs=jobs,
-        events=MemoryJobEvents(watchers),
+        events=MemoryJobEvents(watchers, canceled),
         results=MemoryResultCache(settings.result_ttl_s, clock),
         models=MemoryModelDirectory(settings.worker_ttl_s, clock),
         blobs=MemoryBlobStore(clock),
@@ -52,8 +53,9 @@ def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
 class MemoryJobEvents:
     """The `JobEvents` of a `MemoryJobStore`."""
 
-    def __init__(self, watchers: Watchers) -> None:
+    def __init__(self, watchers: Watchers, canceled: Channel) -> None:
         self._watchers = watchers
+        self.canceled = canceled.messages
 
     @asynccontextmanager
     async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:

@@ -75,7 +75,7 @@ def address(message: JobMessage) -> str:
 
 @pytest.fixture
 async def room(anyio_backend: str) -> AsyncIterator[Room]:
-    settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0, heartbeat_s=0.1)
+    settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0)
     stores, publisher = memory_stores(settings, SystemClock()), MemoryPublisher()
     host = EngineHost(settings)
     batcher, encoder = Batcher(host, settings, SystemClock()), Encoder()
@@ -83,7 +83,7 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock())
     taker = Taker("w", "fake", stores, publisher, runner, batcher)
     await batcher.start()
-    work = (batcher.run(), leases.run(), taker.run())
+    work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
     tasks = [asyncio.create_task(each) for each in work]
     yield Room(stores, publisher, batcher, host, runner, taker)
     runner.drain()
@@ -260,7 +260,7 @@ async def test_a_cancellation_takes_effect_at_the_next_step(room: Room) -> None:
     begun = time.monotonic()
     await room.stores.jobs.cancel("public", message.job_id)
     assert await running == [Verdict.ACK]
-    assert time.monotonic() - begun < 1.5, "not after fifty steps of 0.05 s"
+    assert time.monotonic() - begun < 1.5, "neither after fifty steps of 0.05 s nor at the next renewal"
     assert (await room.job(message)).status is JobStatus.CANCELED
 
 
