@@ -12,6 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from api.wait import Waiters
 from cache.events import Watchers
+from cache.memory import MemoryJobEvents
+from cache.memory_channel import Channel
 from contracts.jobs import Job, JobStatus
 from contracts.ports import Tell
 from tests.api.conftest import Door
@@ -37,16 +39,17 @@ class Client:
         return Request({"type": "http", "headers": []}, self.receive)
 
 
-class Events:
-    """The `JobEvents` that a test speaks through."""
+class Events(MemoryJobEvents):
+    """The `JobEvents` that a test speaks through, and that tells when somebody listens."""
 
     def __init__(self) -> None:
         self.watchers = Watchers()
         self.held = asyncio.Semaphore(0)
+        super().__init__(self.watchers, Channel())
 
     @asynccontextmanager
     async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:
-        with self.watchers.add(job_id, tell):
+        async with super().hear(job_id, tell):
             self.held.release()
             yield
 
