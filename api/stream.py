@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Final
@@ -52,6 +52,7 @@ HEADERS: Final = {
 Put = Callable[[str], Awaitable[None]]
 """Sends a piece of the stream to the client, and returns when it may send the next."""
 Writer = Callable[[Put], Awaitable[None]]
+Left = Callable[[], Awaitable[None]]
 
 
 class Streams:
@@ -79,9 +80,10 @@ class Streams:
             return Response(None, 200, HEADERS, media_type="text/event-stream")
         return self.open(partial(self._follow, tenant, job.id, last))
 
-    def open(self, write: Writer) -> Response:
-        """A stream whose body `write` puts, text by text. Sending it raises `TooManyStreams` where there are too many."""
-        return _EventStream(self._serve, write)
+    def open(self, write: Writer, left: Left | None = None) -> Response:
+        """A stream whose body `write` puts, text by text. Sending it raises `TooManyStreams` where there are too many.
+        `left` is called when nobody reads it any more: the client went before its end, or it could not be opened."""
+        return _EventStream(partial(self._serve, left=left), write)
 
     async def readings(self, tenant: str, job_id: str) -> AsyncGenerator[tuple[Job, JobView]]:
         """The job now, after every change, and often enough in between for a heartbeat; the last one has ended.
@@ -89,23 +91,24 @@ class Streams:
         Raises what `JobStore.get` does.
         """
         while True:
-            async with self._stores.events.watch(job_id) as changes:
-                changed = asyncio.Event()
-                listening = asyncio.create_task(_listen(changes, changed))
-                try:
-                    while not listening.done():
-                        changed.clear()
-                        job = await self._stores.jobs.get(tenant, job_id)
-                        (view,) = await job_views([job], self._stores.jobs, self._catalogue)
-                        yield job, view
-                        if job.status.terminal:
-                            return
-                        with suppress(TimeoutError):
-                            async with asyncio.timeout(min(self._heartbeat_s, _look_again_s(view))):
-                                await changed.wait()
-                finally:
-                    listening.cancel()
-                    await asyncio.gather(listening, return_exceptions=True)
+            changed, hears = asyncio.Event(), True
+
+            def tell(change: Change | None, changed: asyncio.Event = changed) -> None:
+                nonlocal hears
+                hears = hears and change is not None
+                changed.set()
+
+            async with self._stores.events.hear(job_id, tell):
+                while hears:
+                    changed.clear()
+                    job = await self._stores.jobs.get(tenant, job_id)
+                    (view,) = await job_views([job], self._stores.jobs, self._catalogue)
+                    yield job, view
+                    if job.status.terminal:
+                        return
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(min(self._heartbeat_s, _look_again_s(view))):
+                            await changed.wait()
 
     async def _follow(self, tenant: str, job_id: str, last: int | None, put: Put) -> None:
         """Everything that there is to tell of a job. A store that is away ends the stream: the client comes back."""
@@ -125,9 +128,13 @@ class Streams:
                     await put(text)
                     silent_since = loop.time()
 
-    async def _serve(self, write: Writer, start: Message, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, write: Writer, start: Message, receive: Receive, send: Send, *, left: Left | None
+    ) -> None:
         """One stream until all is written, the client has gone, or the process closes."""
         if self._open >= self._limit or self._closing.is_set():
+            if left is not None:
+                await left()
             raise TooManyStreams(
                 "No more event streams can be opened; poll the job meanwhile.", retry_after_s=BUSY_S
             )
@@ -155,6 +162,10 @@ class Streams:
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        # Cut off, or no longer to be sent to: nobody was there for the rest.
+        unread = isinstance(outcomes[0], (asyncio.CancelledError, OSError))
+        if unread and left is not None:
+            await left()
         for outcome in outcomes:
             if isinstance(outcome, Exception) and not isinstance(outcome, (DarkroomError, OSError)):
                 raise outcome
@@ -251,10 +262,3 @@ def _look_again_s(view: JobView) -> float:
     if view.status is not JobStatus.QUEUED or view.queue_position is None:
         return LOOK_AGAIN_S
     return min(LOOK_AGAIN_S, max(1.0, math.sqrt(view.eta_seconds or 1.0)))
-
-
-async def _listen(changes: AsyncIterator[Change], changed: asyncio.Event) -> None:
-    """Returns when changes are no longer heard."""
-    async for _ in changes:
-        changed.set()
-    changed.set()

@@ -9,7 +9,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from contracts.jobs import Job
+from contracts.jobs import Change, Job
 from contracts.ports import JobEvents, JobStore
 from telemetry import metrics
 
@@ -41,62 +41,62 @@ class Waiters:
         self._jobs = jobs
         self._events = events
         self._limit = limit
-        self._held = 0
-        self._closing = asyncio.Event()
+        self._held: set[asyncio.Future[None]] = set()
+        self._closed = False
 
     def close(self) -> None:
         """Let everyone go with the job as it stands; hold nobody any more."""
-        self._closing.set()
+        self._closed = True
+        for woken in self._held:
+            _wake(woken)
 
     async def until_terminal(self, request: Request, tenant: str, job_id: str, wait_s: float) -> Job | None:
         """The job once it has ended, or as it stands after `wait_s` seconds or on `close`; None: nobody more can be held.
 
         Raises what `JobStore.get` does, and `ClientDisconnect` when the client leaves.
         """
-        if self._held >= self._limit or self._closing.is_set():
+        if len(self._held) >= self._limit or self._closed:
             return None
-        self._held += 1
-        metrics.WAITERS.inc()
-        watch = asyncio.create_task(self._watch(tenant, job_id, wait_s))
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # A server may tell only once that the client has left: it is asked by one who asks for as long as we hold.
         gone = asyncio.create_task(disconnected(request.receive))
-        closing = asyncio.create_task(self._closing.wait())
+        gone.add_done_callback(lambda _: _wake(woken))
+        self._held.add(woken)
+        metrics.WAITERS.inc()
         try:
-            await asyncio.wait({watch, gone, closing}, return_when=asyncio.FIRST_COMPLETED)
-            if watch.done():
-                return watch.result()
-            if gone.done():
+            job = await self._hold(woken, tenant, job_id, wait_s)
+            if gone.done() and not job.status.terminal:
                 raise ClientDisconnect
+            return job
         finally:
-            self._held -= 1
+            self._held.discard(woken)
             metrics.WAITERS.dec()
-            for task in (watch, gone, closing):
-                task.cancel()
-            await asyncio.gather(watch, gone, closing, return_exceptions=True)
-        return await self._jobs.get(tenant, job_id)
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
 
-    async def _watch(self, tenant: str, job_id: str, wait_s: float) -> Job:
-        try:
-            async with asyncio.timeout(wait_s):
-                while (job := await self._watch_once(tenant, job_id)) is None:
-                    continue
-                return job
-        except TimeoutError:
-            return await self._jobs.get(tenant, job_id)
+    async def _hold(self, woken: asyncio.Future[None], tenant: str, job_id: str, wait_s: float) -> Job:
+        """The job once it has ended, or as it stands when `woken` or after `wait_s` seconds."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
 
-    async def _watch_once(self, tenant: str, job_id: str) -> Job | None:
-        """The ended job; None: look again. A stream of events that ends too early lets the client go, as it stands."""
-        try:
-            async with asyncio.timeout(RECHECK_S), self._events.watch(job_id) as changes:
-                # Read after the subscription is in force: an end between the two cannot be missed.
+        def tell(change: Change | None) -> None:
+            # Who will hear of no more changes lets the client go, with the job as it stands.
+            if change is None or change.terminal:
+                _wake(woken)
+
+        async with self._events.hear(job_id, tell):
+            while True:
+                # Noted before the record is read: what happens while it is read is looked at once more.
+                last = woken.done() or loop.time() >= until
                 job = await self._jobs.get(tenant, job_id)
-                if job.status.terminal:
+                if job.status.terminal or last:
                     return job
-                async for change in changes:
-                    if change.terminal:
-                        break
-        except TimeoutError:
-            return None
-        return await self._jobs.get(tenant, job_id)
+                await asyncio.wait({woken}, timeout=min(RECHECK_S, max(0.0, until - loop.time())))
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
 
 
 async def disconnected(receive: Receive) -> None:

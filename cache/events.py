@@ -8,52 +8,51 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from cache.jobs import shard_prefix
-from cache.listen import listen, subscribe
+from cache.jobs import PREFIX, shard_prefix
+from cache.listen import listen, messages, subscribe
 from contracts.ids import SHARDS
 from contracts.jobs import Change, JobStatus, Progress
+from contracts.ports import Tell
 
 _STATUSES: Final = frozenset(JobStatus)
 
 
 class Watchers:
-    """Who watches which job in this process: a queue each, ended by None."""
+    """Who hears of which job in this process."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, set[asyncio.Queue[Change | None]]] = defaultdict(set)
+        self._hearers: defaultdict[str, set[Tell]] = defaultdict(set)
 
-    @asynccontextmanager
-    async def add(self, job_id: str) -> AsyncIterator[AsyncIterator[Change]]:
-        """Changes of the job from now on; the iterator ends with `end`."""
-        queue: asyncio.Queue[Change | None] = asyncio.Queue()
-        self._queues[job_id].add(queue)
+    @contextmanager
+    def add(self, job_id: str, tell: Tell) -> Iterator[None]:
+        """`tell` hears the changes of the job from now on, and of `end`."""
+        self._hearers[job_id].add(tell)
         try:
-            yield _until_none(queue)
+            yield
         finally:
-            self._queues[job_id].discard(queue)
-            if not self._queues[job_id]:
-                del self._queues[job_id]
+            self._hearers[job_id].discard(tell)
+            if not self._hearers[job_id]:
+                del self._hearers[job_id]
 
     def tell(self, job_id: str, change: Change) -> None:
-        for queue in self._queues.get(job_id, ()):
-            queue.put_nowait(change)
+        for tell in tuple(self._hearers.get(job_id, ())):
+            tell(change)
 
     def end(self) -> None:
-        """End every watch: what happens next will not be heard."""
-        for queues in self._queues.values():
-            for queue in queues:
-                queue.put_nowait(None)
+        """What happens next will not be heard."""
+        for tell in [tell for hearers in self._hearers.values() for tell in hearers]:
+            tell(None)
 
 
 class RedisJobEvents:
-    """The `JobEvents` of a Redis server. Listens from the first watch on; `close` at the end."""
+    """The `JobEvents` of a Redis server. Listens from the first `hear` on; `close` at the end."""
 
     def __init__(self, client: Redis, timeout_s: float) -> None:
         self._client = client
@@ -63,12 +62,15 @@ class RedisJobEvents:
         self._listener: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def watch(self, job_id: str) -> AsyncIterator[AsyncIterator[Change]]:
+    async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:
         async with self._starting:
             if self._listener is None or self._listener.done():
                 self._listener = asyncio.create_task(self._listen(await self._subscribe()), name="job events")
-        async with self._watchers.add(job_id) as changes:
-            yield changes
+        with self._watchers.add(job_id, tell):
+            yield
+
+    def canceled(self, worker_id: str) -> AsyncGenerator[str]:
+        return messages(self._client, [f"{PREFIX}canceled:{worker_id}"], "cancellations", self._timeout_s)
 
     async def close(self) -> None:
         if self._listener is not None:
@@ -81,7 +83,7 @@ class RedisJobEvents:
         return await subscribe(self._client, channels, "job events", self._timeout_s)
 
     async def _listen(self, pubsub: PubSub) -> None:
-        """Hand out events until the connection is lost; the next watch opens another."""
+        """Hand out events until the connection is lost; the next `hear` opens another."""
         try:
             await listen(pubsub, self._hear)
         finally:
@@ -102,8 +104,3 @@ def parse_change(words: str) -> Change | None:
         case [status] if status in _STATUSES:
             return JobStatus(status)
     return None
-
-
-async def _until_none(queue: asyncio.Queue[Change | None]) -> AsyncIterator[Change]:
-    while (change := await queue.get()) is not None:
-        yield change

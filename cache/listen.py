@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -11,6 +12,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from cache.connection import pubsub_of, reaching
+from contracts.errors import StoreUnavailable
 
 LISTEN_S: Final = 1.0
 
@@ -43,3 +45,22 @@ async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
     finally:
         with suppress(RedisError, OSError):
             await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+
+async def messages(
+    client: Redis, channels: Sequence[str], what: str, timeout_s: float
+) -> AsyncGenerator[str]:
+    """What is said on the channels; ends when the connection is lost, or cannot be had."""
+    heard: asyncio.Queue[str | None] = asyncio.Queue()
+    try:
+        pubsub = await subscribe(client, channels, what, timeout_s)
+    except StoreUnavailable:
+        return
+    listening = asyncio.create_task(listen(pubsub, heard.put_nowait), name=what)
+    listening.add_done_callback(lambda _: heard.put_nowait(None))
+    try:
+        while (message := await heard.get()) is not None:
+            yield message
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 
 from cache.blobs import blob_name, doomed
 from cache.credentials import MemoryKeyStore
 from cache.events import Watchers
 from cache.idempotency import MemoryIdempotencyStore
 from cache.keys import covers
+from cache.memory_channel import Channel
 from cache.memory_jobs import MemoryJobStore
 from cache.memory_webhooks import MemoryWebhookStore
 from cache.models import served
@@ -18,25 +19,25 @@ from cache.quotas import MemoryQuotaLedger
 from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
-from contracts.jobs import CacheStatus, Change, JobResult
+from contracts.jobs import CacheStatus, JobResult
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
-from contracts.ports import CacheStats
+from contracts.ports import CacheStats, Tell
 from contracts.settings import BackendSettings
 
 
 def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
     """Fresh, empty stores that share nothing with any other process."""
-    watchers = Watchers()
+    watchers, canceled = Watchers(), Channel()
 
     async def nothing() -> None:
         return None
 
     webhooks = MemoryWebhookStore(clock)
-    jobs = MemoryJobStore(settings, clock, watchers, webhooks)
+    jobs = MemoryJobStore(settings, clock, watchers, canceled, webhooks)
     webhooks.read = jobs.get
     return Stores(
         jobs=jobs,
-        events=MemoryJobEvents(watchers),
+        events=MemoryJobEvents(watchers, canceled),
         results=MemoryResultCache(settings.result_ttl_s, clock),
         models=MemoryModelDirectory(settings.worker_ttl_s, settings.worker_grace_s, clock),
         blobs=MemoryBlobStore(clock),
@@ -52,11 +53,14 @@ def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
 class MemoryJobEvents:
     """The `JobEvents` of a `MemoryJobStore`."""
 
-    def __init__(self, watchers: Watchers) -> None:
+    def __init__(self, watchers: Watchers, canceled: Channel) -> None:
         self._watchers = watchers
+        self.canceled = canceled.messages
 
-    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
-        return self._watchers.add(job_id)
+    @asynccontextmanager
+    async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:
+        with self._watchers.add(job_id, tell):
+            yield
 
 
 class MemoryResultCache:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cache.events import Watchers
 from cache.jobs import EXHAUSTED, MAX_TOLD, NOTHING, STALE_S, absent
+from cache.memory_channel import Channel
 from cache.memory_records import Flight, Record, new_job, place
 from cache.memory_webhooks import MemoryWebhookStore
 from contracts.clock import Clock
@@ -37,11 +38,18 @@ class MemoryJobStore:
     """The `JobStore` in memory. No method waits between its reads and its writes, so each is atomic."""
 
     def __init__(
-        self, settings: BackendSettings, clock: Clock, watchers: Watchers, webhooks: MemoryWebhookStore
+        self,
+        settings: BackendSettings,
+        clock: Clock,
+        watchers: Watchers,
+        canceled: Channel,
+        webhooks: MemoryWebhookStore,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._watchers = watchers
+        self._canceled = canceled
+        self._workers: dict[str, str] = {}
         self._webhooks = webhooks
         self._records: dict[str, Record] = {}
         self._withdrawn: set[str] = set()
@@ -123,7 +131,7 @@ class MemoryJobStore:
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
         taken, promoted = list[TakenJob](), list[JobMessage]()
         for job in sorted(self._waits(model), key=place)[:limit]:
-            claim = self._grant(job.id)
+            claim = self._grant(job.id, worker_id)
             if isinstance(claim, Granted):
                 taken.append(TakenJob(job.message(), claim.lease, job.tag))
                 self._clocks[model].served(job.tag)
@@ -138,9 +146,9 @@ class MemoryJobStore:
         job = self._records[message.job_id].job
         if leave_waiting and job.deadline > self._clock.now() and job in self._waits(job.request.model):
             return Busy(1.0)
-        return self._grant(message.job_id)
+        return self._grant(message.job_id, worker_id)
 
-    def _grant(self, job_id: str) -> Claim:
+    def _grant(self, job_id: str, worker_id: str) -> Claim:
         now, record = self._clock.now(), self._records[job_id]
         job = record.job
         if job_id in self._withdrawn:
@@ -157,6 +165,7 @@ class MemoryJobStore:
             return Ended(JobStatus.FAILED, self._messages(self._hand_over(job.id, EXHAUSTED)))
         started = now if job.started_at is None else job.started_at
         record.lease_until = now + self._settings.lease_s
+        self._workers[job_id] = worker_id
         record.job = job.model_copy(
             update={
                 "status": JobStatus.RUNNING,
@@ -232,6 +241,8 @@ class MemoryJobStore:
         job = await self.get(tenant, job_id)
         if job.status.terminal:
             return job, NOTHING
+        if job.status is JobStatus.RUNNING:
+            self._canceled.say(self._workers[job_id], job_id)
         self._finish(job_id, JobStatus.CANCELED)
         finished = Finished(True, self._messages(self._hand_over(job_id, None)))
         return self._records[job_id].job, finished

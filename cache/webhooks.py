@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -14,11 +14,11 @@ from redis.asyncio import Redis
 
 from cache.connection import reaching
 from cache.jobs import PREFIX, absent, lua_source, shard_prefix
-from cache.listen import listen, subscribe
+from cache.listen import messages
 from cache.records import job_of, paired
 from contracts import ids
 from contracts.clock import Clock
-from contracts.errors import JobNotFound, StoreUnavailable
+from contracts.errors import JobNotFound
 from contracts.jobs import Job
 from contracts.settings import BackendSettings
 from contracts.webhooks import SECRET_PREFIX, Attempt, Call, Delivery, DeliveryStatus, Duty, Secret
@@ -100,19 +100,10 @@ class RedisWebhookStore:
 
     async def wakes(self) -> AsyncIterator[str]:
         channels = [f"{shard_prefix(shard)}hooks" for shard in ids.SHARDS]
-        heard: asyncio.Queue[str | None] = asyncio.Queue()
-        try:
-            pubsub = await subscribe(self._client, channels, "webhook store", self._settings.redis_timeout_s)
-        except StoreUnavailable:
-            return
-        listening = asyncio.create_task(listen(pubsub, heard.put_nowait), name="webhook wakes")
-        listening.add_done_callback(lambda _: heard.put_nowait(None))
-        try:
-            while (job_id := await heard.get()) is not None:
+        timeout_s = self._settings.redis_timeout_s
+        async with aclosing(messages(self._client, channels, "webhook store", timeout_s)) as heard:
+            async for job_id in heard:
                 yield ids.shard_of(job_id)
-        finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
 
     async def disable(self, tenant: str, url: str) -> None:
         async with self._reaching():

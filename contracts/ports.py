@@ -6,7 +6,7 @@ Every coroutine raises `contracts.errors.StoreUnavailable` or `BrokerUnavailable
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,7 +25,7 @@ from contracts.jobs import (
     NewJob,
 )
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
-from contracts.webhooks import Attempt, Call, Delivery, DeliveryStatus, Duty, Secret
+from contracts.webhooks import WebhookStore
 
 __all__ = [
     "BlobStore",
@@ -47,6 +47,7 @@ __all__ = [
     "Submitted",
     "Taken",
     "TakenJob",
+    "Tell",
     "WebhookStore",
 ]
 
@@ -247,61 +248,20 @@ class JobStore(Protocol):
         ...
 
 
+Tell = Callable[[Change | None], object]
+
+
 class JobEvents(Protocol):
     """Wakes those who wait for a job to change."""
 
-    def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
-        """Subscribe; on entry the subscription is in force, so a state read after it cannot be missed."""
+    def hear(self, job_id: str, tell: Tell) -> AbstractAsyncContextManager[None]:
+        """`tell` hears of every change, on this event loop, and must not raise. On entry that is in force, so a state read
+        after it cannot be missed. None: nothing more will be heard."""
         ...
 
-
-class WebhookStore(Protocol):
-    """The outbox of webhooks. The transition that ends a job puts its duty here, in the same step, so that none is lost
-    or owed twice. Each duty is due at a time; taking or beginning it moves that time on, so that it falls due again by
-    itself should the taker die."""
-
-    async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
-        """Up to `limit` calls of the shard that are due now, the oldest first; not due again for `lease_s`."""
-        ...
-
-    async def begin(self, call: Call, lease_s: float) -> Duty | None:
-        """Grants the attempt for `lease_s`. None: made already, in other hands, settled, or forgotten."""
-        ...
-
-    async def settle(
-        self, call: Call, attempt: Attempt, status: DeliveryStatus, next_in_s: float | None
-    ) -> bool:
-        """Logs the attempt. `pending` falls due again in `next_in_s`; anything else ends the duty. False: fenced off."""
-        ...
-
-    async def defer(self, call: Call, seconds: float) -> None:
-        """Gives a begun attempt back, uncounted, to fall due in `seconds`."""
-        ...
-
-    async def get(self, tenant: str, job_id: str) -> Delivery:
-        """The delivery log. Raises as `JobStore.get`."""
-        ...
-
-    async def due(self) -> int:
-        """How many duties are due now and not taken."""
-        ...
-
-    def wakes(self) -> AsyncIterator[str]:
-        """Shards on which a job has just ended that owes a webhook. Ends with its connection; it may miss some."""
-        ...
-
-    async def disable(self, tenant: str, url: str) -> None:
-        """The receiver has gone: what the tenant owes it lapses, as far as it is begun within three days."""
-        ...
-
-    async def disabled(self, tenant: str, url: str) -> bool: ...
-
-    async def secrets(self, tenant: str) -> Sequence[Secret]:
-        """The tenant's valid secrets, the current one first; made at the first call."""
-        ...
-
-    async def rotate(self, tenant: str, overlap_s: float) -> Sequence[Secret]:
-        """A new secret; the one before it stays valid for `overlap_s` seconds. Older ones end at once."""
+    def canceled(self, worker_id: str) -> AsyncGenerator[str]:
+        """Ids of jobs that were canceled in the hands of this worker. Ends with its connection; it may miss some, which
+        `JobStore.renew` tells later."""
         ...
 
 

@@ -6,8 +6,9 @@ The form is that of Standard Webhooks (https://www.standardwebhooks.com).
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 from pydantic import Field
 
@@ -26,6 +27,7 @@ __all__ = [
     "Duty",
     "Secret",
     "Webhook",
+    "WebhookStore",
     "event_of",
     "webhook_id",
 ]
@@ -93,3 +95,53 @@ def event_of(status: JobStatus) -> str:
 def webhook_id(job_id: str) -> str:
     """The one id of the event of a well-formed job id."""
     return f"msg_{job_id.removeprefix('job_')}"
+
+
+class WebhookStore(Protocol):
+    """The outbox of webhooks. The transition that ends a job puts its duty here, in the same step, so that none is lost
+    or owed twice. Each duty is due at a time; taking or beginning it moves that time on, so that it falls due again by
+    itself should the taker die."""
+
+    async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
+        """Up to `limit` calls of the shard that are due now, the oldest first; not due again for `lease_s`."""
+        ...
+
+    async def begin(self, call: Call, lease_s: float) -> Duty | None:
+        """Grants the attempt for `lease_s`. None: made already, in other hands, settled, or forgotten."""
+        ...
+
+    async def settle(
+        self, call: Call, attempt: Attempt, status: DeliveryStatus, next_in_s: float | None
+    ) -> bool:
+        """Logs the attempt. `pending` falls due again in `next_in_s`; anything else ends the duty. False: fenced off."""
+        ...
+
+    async def defer(self, call: Call, seconds: float) -> None:
+        """Gives a begun attempt back, uncounted, to fall due in `seconds`."""
+        ...
+
+    async def get(self, tenant: str, job_id: str) -> Delivery:
+        """The delivery log. Raises as `JobStore.get`."""
+        ...
+
+    async def due(self) -> int:
+        """How many duties are due now and not taken."""
+        ...
+
+    def wakes(self) -> AsyncIterator[str]:
+        """Shards on which a job has just ended that owes a webhook. Ends with its connection; it may miss some."""
+        ...
+
+    async def disable(self, tenant: str, url: str) -> None:
+        """The receiver has gone: what the tenant owes it lapses, as far as it is begun within three days."""
+        ...
+
+    async def disabled(self, tenant: str, url: str) -> bool: ...
+
+    async def secrets(self, tenant: str) -> Sequence[Secret]:
+        """The tenant's valid secrets, the current one first; made at the first call."""
+        ...
+
+    async def rotate(self, tenant: str, overlap_s: float) -> Sequence[Secret]:
+        """A new secret; the one before it stays valid for `overlap_s` seconds. Older ones end at once."""
+        ...

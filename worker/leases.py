@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
+from typing import Final
 
 from contracts.errors import StoreUnavailable
 from contracts.jobs import Lease
-from contracts.ports import JobStore
+from contracts.ports import JobEvents, JobStore
 from telemetry import metrics
 from telemetry.logs import get_logger
+
+COME_BACK_S: Final = 1.0
+"""A lost channel of cancellations is opened again so often."""
 
 log = get_logger(__name__)
 
@@ -22,6 +26,7 @@ class Leases:
         self._jobs = jobs
         self._every_s = every_s
         self._held: dict[Lease, Callable[[], object]] = {}
+        self._now = asyncio.Event()
 
     @contextmanager
     def hold(self, lease: Lease, on_void: Callable[[], object]) -> Iterator[None]:
@@ -35,7 +40,7 @@ class Leases:
     async def run(self) -> None:
         """Renews for ever. While the store is away nobody else can take the jobs either, so the work goes on."""
         while True:
-            await asyncio.sleep(self._every_s)
+            await self._due()
             try:
                 void = await self._jobs.renew(list(self._held))
             except StoreUnavailable as error:
@@ -47,3 +52,21 @@ class Leases:
                 if on_void is not None:
                     log.info("lease_void", job_id=lease.job_id, attempt=lease.attempt)
                     on_void()
+
+    async def hear(self, events: JobEvents, worker_id: str) -> None:
+        """For ever: what is canceled in the hands of this worker is found void at once, not at the next renewal."""
+        while True:
+            async with aclosing(events.canceled(worker_id)) as canceled:
+                async for _ in canceled:
+                    self._now.set()
+            await asyncio.sleep(COME_BACK_S)
+
+    async def _due(self) -> None:
+        """Returns when leases should be renewed."""
+        try:
+            async with asyncio.timeout(self._every_s):
+                await self._now.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._now.clear()

@@ -140,7 +140,8 @@ class Runtime:
         self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())
         batching = asyncio.create_task(self._batcher.run(), name="batcher")
         taking = asyncio.create_task(self._taker.run(), name="taker")
-        self._tasks = [batching, taking, asyncio.create_task(leases.run(), name="leases")]
+        hearing = asyncio.create_task(leases.hear(self._stores.events, self._id), name="cancellations")
+        self._tasks = [batching, taking, hearing, asyncio.create_task(leases.run(), name="leases")]
         for part in self._tasks:
             part.add_done_callback(self._part_ended)
         log.info("worker_ready", worker=self._id, model=self._spec.name, revision=self._spec.revision)

@@ -6,9 +6,11 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.auth import Caller
+from api.normalise import checked_model_name
 from api.present import model_view
-from api.schemas import ModelList
+from api.schemas import ModelList, ModelView
 from api.services import Wired, failures
+from contracts.errors import InvalidRequest, ModelNotFound
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -24,3 +26,18 @@ async def models(services: Wired, _: Caller) -> Response:
     served = await services.catalogue.models()
     listed = ModelList(data=[model_view(each, services.settings) for each in served])
     return Response(listed.model_dump_json(), media_type="application/json")
+
+
+@router.get(
+    "/{model:path}",  # names may hold slashes
+    summary="Read a model",
+    response_class=Response,
+    responses={200: {"model": ModelView}, **failures(401, 403, 404, 422, 503)},
+)
+async def one_model(model: str, services: Wired, _: Caller) -> Response:
+    """The model with its limits, its defaults, and how many workers serve it now."""
+    try:
+        served = await services.catalogue.resolve(checked_model_name(model))
+    except InvalidRequest:
+        raise ModelNotFound("There is no such model.", param="model") from None
+    return Response(model_view(served, services.settings).model_dump_json(), media_type="application/json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request
@@ -82,7 +83,8 @@ async def generations(
     except InvalidRequest as error:
         raise as_openai(error) from None
     if body.stream:
-        return services.streams.open(_streamed(services, job, errors.request_id_of(request.scope)))
+        write = _streamed(services, job, errors.request_id_of(request.scope))
+        return services.streams.open(write, left=partial(_abandon, services, job))
     result = _result(await _ended(request, services, job))
     data = []
     for image in result.images:
@@ -115,6 +117,7 @@ async def _ended(request: Request, services: Services, job: Job) -> Job:
 
 
 async def _abandon(services: Services, job: Job) -> None:
+    """Nobody waits for the job, and nobody else knows of it: it should not have its turn."""
     try:
         now = await services.stores.jobs.get(job.tenant, job.id)
         if now.status is JobStatus.QUEUED:

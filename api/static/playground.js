@@ -369,6 +369,8 @@ $("forget").addEventListener("click", () => {
 $("key").value = sessionStorage.getItem("darkroom.key") || "";
 $("key").addEventListener("change", () => {
   sessionStorage.setItem("darkroom.key", $("key").value.trim());
+  $("key").removeAttribute("aria-invalid");
+  say("");
   loadModels();
 });
 showHistory();

@@ -17,6 +17,7 @@
 --   hooklog:<id>     list   its attempts, oldest first
 --   hooks            zset   owed webhooks by the time at which they are due
 --   hooks            channel `<id>`, when one has become due
+--   (none) canceled:<worker>  channel `<id>`, without the shard in its name: when a job was canceled in the worker's hands
 --   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change
 
 local P = KEYS[1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -90,3 +92,85 @@ async def test_who_cannot_be_held_leaves_no_job_behind(door: Door) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (503, "too_many_streams")
     (job,) = (await door.http.get("/v1/jobs")).json()["data"]
     assert job["status"] == "canceled"
+
+
+@asynccontextmanager
+async def reading(door: Door, **body: Any) -> AsyncIterator[asyncio.Queue[bytes]]:
+    """What arrives of a streamed answer; leaving it hangs up."""
+    data = json.dumps({"prompt": "a red apple", "stream": True, **body}).encode()
+    messages = [{"type": "http.request", "body": data, "more_body": False}]
+    arrived: asyncio.Queue[bytes] = asyncio.Queue()
+    hung_up = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        await hung_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        arrived.put_nowait(message.get("body", b""))
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": PATH,
+        "raw_path": PATH.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"content-type", b"application/json")],
+        "server": ("test", 80),
+        "client": ("127.0.0.1", 1),
+        "state": {},
+    }
+    transport: Any = door.http._transport
+    serving = asyncio.create_task(transport.app(scope, receive, send))
+    try:
+        async with asyncio.timeout(5):
+            await arrived.get()  # the headers
+        yield arrived
+    finally:
+        hung_up.set()
+        async with asyncio.timeout(5):
+            await serving
+
+
+async def test_a_stream_that_nobody_reads_takes_its_waiting_job_along(door: Door) -> None:
+    async with reading(door) as arrived, asyncio.timeout(5):
+        assert b"still here" in await arrived.get()
+    (job,) = (await door.http.get("/v1/jobs")).json()["data"]
+    assert job["status"] == "canceled"
+
+
+async def test_a_stream_that_nobody_reads_leaves_the_job_of_another_alone(door: Door) -> None:
+    mine = await door.submit()
+    async with reading(door) as arrived, asyncio.timeout(5):
+        await arrived.get()
+    jobs = {job["id"]: job for job in (await door.http.get("/v1/jobs")).json()["data"]}
+    assert jobs.pop(mine["id"])["status"] == "queued"
+    (other,) = jobs.values()
+    assert (other["cache"], other["status"]) == ("joined", "canceled")
+
+
+async def test_a_stream_that_nobody_reads_lets_a_picture_be_finished(door: Door) -> None:
+    async with reading(door) as arrived, asyncio.timeout(5):
+        await arrived.get()
+        claim = await door.stores.jobs.claim(door.publisher.published[-1], "w")
+        assert isinstance(claim, Granted)
+    (job,) = (await door.http.get("/v1/jobs")).json()["data"]
+    assert job["status"] == "running"
+
+
+async def test_a_stream_that_cannot_be_opened_leaves_no_job_behind(opened: Opener) -> None:
+    door = await opened(max_event_streams=1)
+    async with reading(door):
+        response = await door.http.post(PATH, json={"prompt": "another", "stream": True})
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "too_many_streams")
+        jobs = (await door.http.get("/v1/jobs")).json()["data"]
+        assert {job["request"]["prompt"]: job["status"] for job in jobs} == {
+            "a red apple": "queued",
+            "another": "canceled",
+        }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 import pytest
 
 from contracts.errors import BrokerUnavailable
-from tests.api.conftest import PICTURE, Door
+from tests.api.conftest import PICTURE, Door, Opener
 
 pytestmark = pytest.mark.anyio
 
@@ -80,6 +81,22 @@ async def test_models_tell_their_limits(door: Door) -> None:
     assert model["max_num_images"] == 4
 
 
+async def test_a_model_by_its_name_is_as_in_the_list(opened: Opener) -> None:
+    door = await opened(models=("m", "maker/other-1"))
+    listed = {model["id"]: model for model in (await door.http.get("/v1/models")).json()["data"]}
+    for name in ("m", "maker/other-1"):
+        for path in (name, quote(name, safe="")):
+            response = await door.http.get(f"/v1/models/{path}")
+            assert (response.status_code, response.json()) == (200, listed[name])
+
+
+@pytest.mark.parametrize("name", ["other", "m/", "%00", "%ED%A0%80", "x" * 1000])
+async def test_a_model_that_nobody_announced_is_not_found(door: Door, name: str) -> None:
+    response = await door.http.get(f"/v1/models/{name}")
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
+
+
 async def test_alive_and_ready(door: Door) -> None:
     assert (await door.http.get("/healthz")).json() == {"status": "ok"}
     assert (await door.http.get("/readyz")).json() == {
@@ -116,6 +133,7 @@ async def test_the_openapi_document_describes_every_route(door: Door) -> None:
         "/v1/images/{name}",
         "/v1/images/generations",
         "/v1/models",
+        "/v1/models/{model}",
         "/v1/cache",
         "/v1/keys",
         "/v1/keys/{key_id}",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +18,23 @@ from cache.stores import Stores, open_stores
 from cache.webhooks import RedisWebhookStore
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
+from contracts.jobs import Change
+from contracts.ports import JobEvents
 from contracts.settings import BackendSettings
 from tests.cache.servers import ClusterServers
+
+
+@asynccontextmanager
+async def watching(events: JobEvents, job_id: str) -> AsyncIterator[AsyncIterator[Change]]:
+    """The changes of a job from now on; they end when nothing more will be heard."""
+    heard: asyncio.Queue[Change | None] = asyncio.Queue()
+
+    async def changes() -> AsyncIterator[Change]:
+        while (change := await heard.get()) is not None:
+            yield change
+
+    async with events.hear(job_id, heard.put_nowait):
+        yield changes()
 
 
 @dataclass(frozen=True)

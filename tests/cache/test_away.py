@@ -15,6 +15,7 @@ from cli.services.redis import RedisServer
 from contracts.errors import StoreUnavailable
 from contracts.jobs import JobStatus
 from contracts.settings import BackendSettings
+from tests.cache.conftest import watching
 from tests.cache.test_jobs import KEY, led, new, result
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +55,7 @@ async def test_every_call_fails_clearly_while_the_server_is_away(own: tuple[Redi
         with pytest.raises(StoreUnavailable, match="did not answer"):
             await call
     with pytest.raises(StoreUnavailable):
-        async with stores.events.watch(message.job_id):
+        async with watching(stores.events, message.job_id):
             raise AssertionError
 
 
@@ -75,7 +76,7 @@ async def test_records_survive_a_kill_and_the_store_recovers_by_itself(
 ) -> None:
     server, stores = own
     lease = await led(stores.jobs, new())
-    async with stores.events.watch(lease.job_id) as statuses:
+    async with watching(stores.events, lease.job_id) as statuses:
         await asyncio.sleep(1.2)  # the append-only file is synced every second
         server.send(signal.SIGKILL)
         async with asyncio.timeout(5):
@@ -84,7 +85,7 @@ async def test_records_survive_a_kill_and_the_store_recovers_by_itself(
             )
     server.start()
     assert (await stores.jobs.get("public", lease.job_id)).status is JobStatus.RUNNING
-    async with stores.events.watch(lease.job_id) as statuses:
+    async with watching(stores.events, lease.job_id) as statuses:
         assert (await stores.jobs.succeed(lease, result())).applied
         async with asyncio.timeout(5):
             assert await anext(statuses) is JobStatus.SUCCEEDED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from contracts.clock import SystemClock
 from contracts.errors import ImageNotFound, StoreUnavailable
 from contracts.jobs import CacheStatus, Change, JobStatus, Progress
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
+from contracts.ports import Granted
 from contracts.settings import BackendSettings
-from tests.cache.conftest import World
+from tests.cache.conftest import World, watching
 from tests.cache.test_jobs import KEY, led, new, result
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +31,7 @@ async def test_a_watcher_hears_every_change_after_it_began(world: World) -> None
     jobs, job = world.stores.jobs, new()
     await jobs.submit(job)
     heard: list[Change] = []
-    async with world.stores.events.watch(job.id) as statuses:
+    async with watching(world.stores.events, job.id) as statuses:
         lease = await led(jobs, new("b" * 64))
         await jobs.succeed(lease, result())
         await jobs.cancel("public", job.id)
@@ -46,7 +48,7 @@ async def test_followers_are_told_of_their_end(world: World) -> None:
     lease = await led(jobs, new())
     follower = new()
     await jobs.submit(follower)
-    async with world.stores.events.watch(follower.id) as statuses:
+    async with watching(world.stores.events, follower.id) as statuses:
         await jobs.succeed(lease, result())
         async with asyncio.timeout(5):
             assert await anext(statuses) is JobStatus.SUCCEEDED
@@ -58,13 +60,35 @@ async def test_a_watcher_hears_of_steps(world: World) -> None:
     follower = new()
     await jobs.submit(follower)
     async with (
-        world.stores.events.watch(lease.job_id) as own,
-        world.stores.events.watch(follower.id) as others,
+        watching(world.stores.events, lease.job_id) as own,
+        watching(world.stores.events, follower.id) as others,
     ):
         assert await jobs.progress(lease, 1, 4)
         async with asyncio.timeout(5):
             assert await anext(own) == Progress(step=1, steps=4)
             assert await anext(others) == Progress(step=1, steps=4)
+
+
+async def test_a_worker_hears_of_what_is_canceled_in_its_hands(world: World) -> None:
+    jobs, events = world.stores.jobs, world.stores.events
+    mine_first, other, waiting = (new(key * 64) for key in "abc")
+    for job, worker in ((mine_first, "w"), (other, "v")):
+        claim = await jobs.claim((await jobs.submit(job)).job.message(), worker)
+        assert isinstance(claim, Granted)
+    await jobs.submit(waiting)
+    async with aclosing(events.canceled("w")) as canceled, asyncio.timeout(10):
+        hearing = asyncio.ensure_future(anext(canceled))
+        await jobs.cancel("public", other.id)
+        await jobs.cancel("public", waiting.id)
+        mine = [mine_first.id]
+        await jobs.cancel("public", mine_first.id)
+        # Whoever has only just begun to listen may miss one, but not all that follow.
+        while not (await asyncio.wait({hearing}, timeout=0.1))[0]:
+            again = new("d" * 64)
+            assert isinstance(await jobs.claim((await jobs.submit(again)).job.message(), "w"), Granted)
+            await jobs.cancel("public", again.id)
+            mine.append(again.id)
+        assert await hearing in mine
 
 
 @pytest.mark.parametrize(
@@ -81,7 +105,7 @@ async def test_many_watch_at_once_and_each_hears_only_its_own(world: World) -> N
         await jobs.submit(job)
 
     async def watch(job_id: str) -> Change:
-        async with world.stores.events.watch(job_id) as statuses:
+        async with watching(world.stores.events, job_id) as statuses:
             ready.release()
             return await anext(statuses)
 

@@ -154,6 +154,9 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["emoji-turbo"]
+    assert client.models.retrieve("emoji-turbo").object == "model"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("none")
 
 
 def test_a_job_canceled_meanwhile_is_a_conflict_and_not_asked_for_again(
@@ -186,17 +189,21 @@ def test_a_job_canceled_meanwhile_is_a_conflict_and_not_asked_for_again(
     assert len({each["id"] for each in after} - before) == 1, "asked once"
 
 
-def test_a_client_that_leaves_takes_its_waiting_job_along(stack: Stack) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_takes_its_waiting_job_along(stack: Stack, stream: bool) -> None:
+    seed = 31337 + stream
     stack.kill("worker-1", signal.SIGSTOP)
     try:
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(
-                f"{stack.url}/v1/images/generations",
-                json={"prompt": "a mushroom", "seed": 31337},
-                timeout=1.0,
-            )
+        body = {"prompt": "a mushroom", "seed": seed, "stream": stream}
+        url = f"{stack.url}/v1/images/generations"
+        if stream:
+            with httpx.stream("POST", url, json=body) as response:
+                assert next(response.iter_bytes())
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(url, json=body, timeout=1.0)
         job = stack.http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
-        assert job["request"]["seed"] == 31337
+        assert job["request"]["seed"] == seed
         job = stack.ended(job)
     finally:
         stack.kill("worker-1", signal.SIGCONT)

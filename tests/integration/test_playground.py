@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+from cli.services import process
 from cli.services.browser import find_chromium
+from contracts.tenancy import new_token
 from tests.integration.conftest import ROOT, Stack, deployed
 
 pytestmark = pytest.mark.slow
@@ -176,6 +178,37 @@ def test_a_job_in_the_queue_says_so_and_can_be_canceled(page: Page, stack: Stack
         expect(page.locator("#status")).to_have_text("Canceled.")
     finally:
         stack.kill("worker-1", signal.SIGCONT)
+
+
+def test_a_server_that_wants_a_key_is_given_one(browser: Browser, stack: Stack) -> None:
+    key, port = new_token(), process.free_port()
+    stack.start(
+        "api", "api-keys", DARKROOM_PORT=str(port), DARKROOM_ADMIN_KEY=key, DARKROOM_ALLOW_ANONYMOUS="false"
+    )
+    process.wait_until(
+        lambda: process.answers(port, b"GET /readyz HTTP/1.0\r\n\r\n", b"HTTP/1.0 200"),
+        stack.processes["api-keys"],
+        stack.folder / "api-keys",
+        60.0,
+    )
+    for page in opened(browser, stack, viewport=DESKTOP):
+        page.goto(f"http://127.0.0.1:{port}/")
+        field = page.get_by_label("API key")
+        expect(field).to_be_focused()
+        expect(page.locator("#status")).to_contain_text("needs an API key")
+        field.fill("dk_" + "A" * 43)
+        field.press("Tab")
+        expect(page.locator("#status")).to_contain_text("not valid")
+        field.fill(key)
+        field.press("Tab")
+        expect(page.locator("#serving")).to_contain_text("emoji-turbo on 1 worker")
+        expect(page.locator("#status")).to_be_empty()
+        develop(page, "a snowman on a yellow background")
+        page.reload()
+        expect(page.locator("#serving")).to_contain_text("emoji-turbo")
+        kept = page.evaluate("[JSON.stringify(localStorage), location.href]")
+        assert not any(key in each for each in kept), "for this visit alone, and in no address"
+        assert page.evaluate("sessionStorage.getItem('darkroom.key')") == key
 
 
 class Cut:

@@ -602,6 +602,10 @@ def test_models_tells_what_is_served_with_its_limits(site: Site) -> None:
     assert set(models) == {TURBO, BASE, FAKE}
     assert (models[TURBO]["object"], models[TURBO]["live_workers"]) == ("model", 1)
     assert models[BASE]["max_num_inference_steps"] == 100
+    one = site.alice.http.get(f"/v1/models/{BASE}").json()
+    assert (one["object"], one["max_num_inference_steps"]) == ("model", 100)
+    unknown = site.alice.http.get("/v1/models/none")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
 def test_metrics_count_jobs(site: Site) -> None:
