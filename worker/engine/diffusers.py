@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -12,12 +13,13 @@ from contracts.errors import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
-from worker.engine import attention, precision, quality
+from worker.engine import attention
 from worker.engine.decode import decode
 from worker.engine.device import keep_memory, pick
 from worker.engine.loading import Loaded, Loader
 from worker.engine.memory import Plan
 from worker.engine.profiles import profile_of
+from worker.engine.quantising import Quantiser, calibration_digest
 from worker.engine.samples import Denoiser, Sample
 from worker.engine.schedule import sampler_of
 from worker.engine.text import PromptEncoder
@@ -34,6 +36,7 @@ class DiffusersEngine:
         self._samples: dict[int, Sample] = {}
         self._device = pick(settings.device)
         self._dtype = self._device.dtype(settings.precision)
+        self._device.can_quantise(settings.quantise)
 
     def load(self) -> ModelSpec:
         """Raises `worker.engine.errors.CannotLoad`, which says what is wrong and what to do."""
@@ -47,9 +50,9 @@ class DiffusersEngine:
         self._encoder = PromptEncoder(pipeline, settings.prompt_cache)
         self._denoiser = Denoiser(pipeline, sampler_of(pipeline.scheduler), self._encoder)
         spec = self._spec(loaded)
-        if settings.quantise == "int8":
-            self._quantise(spec)
         attention.fuse_projections(pipeline.unet)
+        if settings.quantise != "none":
+            self._quantise(spec)
         if settings.compile:
             # One block compiled once serves all of its kind, where the whole UNet would take minutes.
             pipeline.unet.compile_repeated_blocks(fullgraph=True, dynamic=True)
@@ -64,6 +67,11 @@ class DiffusersEngine:
     def plan(self) -> Plan:
         """What was to be expected of memory before the weights were read."""
         return self._plan
+
+    @property
+    def pipeline(self) -> Any:
+        """The networks as they run."""
+        return self._pipeline
 
     @property
     def prompts(self) -> PromptEncoder:
@@ -160,22 +168,22 @@ class DiffusersEngine:
             return decode(self._pipeline.vae, samples)
 
     def _quantise(self, spec: ModelSpec) -> None:
-        """Weights to eight bits, unless the pictures suffer. Raises `CannotLoad` when they do."""
-        prompts = quality.golden(self._settings.quality_prompts)
-        before = [self._draw(spec, [each], steps=spec.default_steps)[0] for each in prompts]
-        size = sum(precision.size_bytes(each) for each in self._quantised())
-        for model in self._quantised():
-            precision.quantise(model)
-        self._encoder.forget()
-        after = [self._draw(spec, [each], steps=spec.default_steps)[0] for each in prompts]
-        measured = quality.gate(before, after, self._settings.quality_floor_db)
-        shrunk = sum(precision.size_bytes(each) for each in self._quantised())
-        log.info("quantised", psnr_db=round(measured, 1), shrink=round(size / shrunk, 2), bytes=shrunk)
-
-    def _quantised(self) -> list[torch.nn.Module]:
+        """Unet and text encoders to eight bits, unless the pictures suffer. Raises `CannotLoad` when they do."""
         names = ("unet", "text_encoder", "text_encoder_2")
-        found = [getattr(self._pipeline, name, None) for name in names]
-        return [model for model in found if model is not None]
+        models = {name: getattr(self._pipeline, name, None) for name in names}
+
+        def draw(prompt: str) -> Pixels | ImageFault:
+            self._encoder.forget()
+            return self._draw(spec, [prompt], steps=spec.default_steps)[0]
+
+        made = Quantiser(
+            self._settings,
+            {name: model for name, model in models.items() if model is not None},
+            draw,
+            nullcontext if self._dtype is torch.float32 else self._in_float32,
+        ).run()
+        self._encoder.forget()
+        log.info("quantised", quality=str(made.quality), kept=len(made.kept), shrink=round(made.shrink, 2))
 
     def _about(self, loaded: Loaded, spec: ModelSpec) -> dict[str, str | int]:
         return {
@@ -187,6 +195,14 @@ class DiffusersEngine:
             "weights_bytes": loaded.plan.weights_bytes,
             "image_bytes": loaded.plan.denoise_bytes,
         }
+
+    def _eight_bit(self) -> list[str]:
+        """The way to eight bits and the prompts that it was calibrated on."""
+        settings = self._settings
+        if settings.quantise == "none":
+            return []
+        path = settings.calibration_prompts
+        return [settings.quantise, *([] if path is None else [calibration_digest(path)])]
 
     def _spec(self, loaded: Loaded) -> ModelSpec:
         pipeline, profile = self._pipeline, profile_of(self._name)
@@ -200,7 +216,7 @@ class DiffusersEngine:
             name=self._name,
             revision=loaded.revision,
             # What changes pixels beyond rounding is part of every cache key.
-            dtype=dtype if self._settings.quantise == "none" else f"{dtype}-{self._settings.quantise}",
+            dtype="-".join([dtype, *self._eight_bit()]),
             default_width=side,
             default_height=side,
             size_multiple=multiple,
