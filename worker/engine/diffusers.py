@@ -16,10 +16,12 @@ from telemetry.logs import get_logger
 from worker.engine import attention
 from worker.engine.decode import decode
 from worker.engine.device import keep_memory, pick
+from worker.engine.errors import CannotLoad
 from worker.engine.loading import Loaded, Loader
 from worker.engine.memory import Plan
 from worker.engine.profiles import profile_of
 from worker.engine.quantising import Quantiser, calibration_digest
+from worker.engine.rows import CudaRecorder
 from worker.engine.samples import Denoiser, Sample
 from worker.engine.schedule import sampler_of
 from worker.engine.text import PromptEncoder
@@ -47,12 +49,20 @@ class DiffusersEngine:
         pipeline = self._pipeline = loaded.pipeline
         self._plan = loaded.plan
         self._kernel = attention.install(pipeline.unet, settings.attention)
-        self._encoder = PromptEncoder(pipeline, settings.prompt_cache)
-        self._denoiser = Denoiser(pipeline, sampler_of(pipeline.scheduler), self._encoder)
+        fixed = settings.fixed_batch
+        if fixed is not None and loaded.plan.largest_batch(fixed) < fixed:
+            raise CannotLoad(
+                f"DARKROOM_FIXED_BATCH={fixed}: only {loaded.plan.largest_batch(fixed)} fit in memory."
+            )
+        self._encoder = PromptEncoder(pipeline, settings.prompt_cache, fixed)
+        recorder = CudaRecorder() if settings.graphs == "auto" and self._device.kind == "cuda" else None
+        sampler = sampler_of(pipeline.scheduler)
+        self._denoiser = Denoiser(pipeline, sampler, self._encoder, fixed, recorder)
         spec = self._spec(loaded)
         attention.fuse_projections(pipeline.unet)
         if settings.quantise != "none":
-            self._quantise(spec)
+            with self._denoiser.eager():
+                self._quantise(spec)
         if settings.compile:
             # One block compiled once serves all of its kind, where the whole UNet would take minutes.
             pipeline.unet.compile_repeated_blocks(fullgraph=True, dynamic=True)
@@ -109,7 +119,7 @@ class DiffusersEngine:
             raise ValueError("The pass names samples that have not joined, or names one twice.")
         self._step(batch.key, samples)
         finished = [sample for sample in samples if sample.finished]
-        pictures = iter(decode(self._pipeline.vae, finished) if finished else ())
+        pictures = iter(self._decode(finished) if finished else ())
         answers: list[Advanced] = []
         for number, sample in zip(batch.samples, samples, strict=True):
             if not sample.finished:
@@ -125,11 +135,11 @@ class DiffusersEngine:
     def _again(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         """The image alone from its start in single precision: half precision has a tenth of a percent of its range."""
         log.warning("retried_in_float32", width=key.width, height=key.height)
-        with self._in_float32():
+        with self._denoiser.eager(), self._in_float32():
             (sample,) = self._denoiser.join(key, [task])
             while not sample.finished:
                 self._denoiser.step(key, [sample])
-            return decode(self._pipeline.vae, [sample])[0]
+            return self._decode([sample])[0]
 
     @contextmanager
     def _in_float32(self) -> Iterator[None]:
@@ -156,6 +166,9 @@ class DiffusersEngine:
         with self._kernel():
             self._denoiser.step(key, samples)
 
+    def _decode(self, samples: list[Sample]) -> list[Pixels | ImageFault]:
+        return decode(self._pipeline.vae, samples, self._settings.fixed_batch)
+
     def _draw(self, spec: ModelSpec, prompts: list[str], *, steps: int) -> list[Pixels | ImageFault]:
         """Pictures of the model's default kind, all in one batch, seeds from 0 up."""
         scale = spec.default_guidance_scale
@@ -165,7 +178,7 @@ class DiffusersEngine:
             samples = self._denoiser.join(key, tasks)
             while not samples[0].finished:
                 self._step(key, samples)
-            return decode(self._pipeline.vae, samples)
+            return self._decode(samples)
 
     def _quantise(self, spec: ModelSpec) -> None:
         """Unet and text encoders to eight bits, unless the pictures suffer. Raises `CannotLoad` when they do."""
