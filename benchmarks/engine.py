@@ -4,7 +4,8 @@
 
 Everything runs on one thread, in interleaved pairs; a figure is the median of the pairs' ratios, and `control_ratio` is that of a
 thing with itself. The plain diffusers pipeline runs in a process of its own, where nothing of ours has touched the library. Figures that begin with `full_` are of SD-Turbo's true layout and sizes with random
-weights (`benchmarks.make_checkpoint`), made in a temporary folder unless `--full` names one; `--quick` leaves them out.
+weights (`benchmarks.make_checkpoint`), made in a temporary folder unless `--full` names one; `--quick` leaves them out, and
+`--parts full` is them alone.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny, DiffusionPipeline
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import CLIPModel
 
 from benchmarks import make_checkpoint, report
 from contracts.engine import BatchKey, ImageTask, Pass, Pixels
 from contracts.settings import WorkerSettings
-from worker.engine import precision
+from worker.engine import precision, quality
 from worker.engine.diffusers import DiffusersEngine
 from worker.engine.quality import psnr_db
 
 MODELS = report.ROOT / "models"
 KEY = BatchKey("emoji-turbo", 64, 64, guided=False)
 BATCH = 8
+PARTS = ("attention", "embedded", "compile", "full")
 COLOURS = ("blue", "yellow", "pink", "green", "red", "white", "orange", "purple")
 HEADS, WIDTH = 5, 64
 """Of SD-Turbo's largest attention, over 4,096 image tokens at 512 x 512."""
@@ -183,10 +184,11 @@ class Embedded:
         """Each against the engine as it is by default: above 1 it is faster. And what pictures it makes."""
         samples: dict[str, list[float]] = {}
         wanted = tasks()
-        own = draw(self._engine, KEY, wanted)
+        own, clip = draw(self._engine, KEY, wanted), quality.Clip(str(MODELS / "emoji-clip"))
         options: dict[str, dict[str, Any]] = {
             "bf16": {"precision": "bfloat16"},
             "int8": {"quantise": "int8"},
+            "int8_dynamic": {"quantise": "int8-dynamic"},
             "math": {"attention": "math"},
         }
         for name, changes in options.items():
@@ -199,15 +201,12 @@ class Embedded:
             if name != "math":
                 drawn = draw(engine, KEY, wanted)
                 samples[f"{name}_psnr_db"] = [psnr_db(a, b) for a, b in zip(own, drawn, strict=True)]
-                samples[f"{name}_clip_similarity"] = clip_similarity(own, drawn)
+                samples[f"{name}_clip_similarity"] = clip.similarity(own, drawn)
+            if name == "int8":
+                whole = plain_pipeline(MODELS / "emoji-turbo").unet
+                sizes = [precision.size_bytes(each) for each in (whole, engine.pipeline.unet)]
+                samples["int8_shrink"] = [sizes[0] / sizes[1]]
         return samples
-
-    def shrink(self) -> float:
-        """Bytes of the UNet in single precision over those in eight bits."""
-        unet = plain_pipeline(MODELS / "emoji-turbo").unet
-        size = precision.size_bytes(unet)
-        precision.quantise(unet)
-        return size / precision.size_bytes(unet)
 
     def compiled(self) -> dict[str, list[float]]:
         """The compiler's minutes and what they buy."""
@@ -218,21 +217,6 @@ class Embedded:
             lambda: draw(self._engine, KEY, tasks()), lambda: draw(engine, KEY, tasks()), self._rounds
         )
         return {"compile_factor": factor, "compile_load_s": [took]}
-
-
-def clip_similarity(one: list[Pixels], other: list[Pixels]) -> list[float]:
-    """Cosine of the pictures' embeddings by the CLIP that ships with the embedded model."""
-    model = CLIPModel.from_pretrained(MODELS / "emoji-clip", local_files_only=True).float().eval()
-
-    def embedded(pictures: list[Pixels]) -> torch.Tensor:
-        data = np.stack([np.frombuffer(p.rgb, np.uint8).reshape(p.height, p.width, 3) for p in pictures])
-        pixels = torch.from_numpy(data).permute(0, 3, 1, 2).float() / 127.5 - 1
-        features: torch.Tensor = model.get_image_features(pixel_values=pixels).pooler_output
-        return F.normalize(features)
-
-    with torch.inference_mode():
-        cosines: list[float] = (embedded(one) * embedded(other)).sum(1).tolist()
-    return cosines
 
 
 def attend(kernel: SDPBackend, tokens: int) -> Callable[[], Any]:
@@ -271,34 +255,42 @@ def attention(rounds: int, sizes: list[int]) -> dict[str, list[float]]:
 
 
 def full(folder: Path, rounds: int) -> dict[str, list[float]]:
-    """SD-Turbo's sizes at 512 x 512: the engine against the pipeline, memory against the plan, int8, the tiny decoder."""
+    """SD-Turbo's sizes at 512 x 512: the engine against the pipeline, memory against the plan, int8, the tiny decoder.
+
+    A picture takes most of a minute on one core, so every one that is drawn serves more than one figure.
+    """
     samples: dict[str, list[float]] = {}
     key = BatchKey(make_checkpoint.NAME, 512, 512, guided=False)
+    settings = WorkerSettings(model=str(folder), device="cpu", max_batch=2)
     begun = time.perf_counter()
-    engine = opened(WorkerSettings(model=str(folder), device="cpu", max_batch=2), "sd-turbo")
-    samples["full_load_s"] = [time.perf_counter() - begun]
+    engine = opened(settings, "sd-turbo")
+    told("full_load_s", samples, [time.perf_counter() - begun])
     plan = engine.plan
-    grown = [peak_rss_bytes(lambda size=size: draw(engine, key, tasks(size))) for size in (1, 2)]  # type: ignore[misc]
+    grown = peak_rss_bytes(lambda: draw(engine, key, tasks(2)))
     samples["full_image_mib_planned"] = [max(plan.denoise_bytes, plan.decode_bytes) / 2**20]
-    samples["full_image_mib_measured"] = [grown[1] / 2 / 2**20]
+    told("full_image_mib_measured", samples, [grown / 2 / 2**20])
     with plain(folder) as other:
-        samples["full_engine_over_pipeline"] = timed_ratios(
+        found = timed_ratios(
             lambda: other(key, tasks(1)), lambda: seconds(lambda: draw(engine, key, tasks(1))), rounds
         )
-    pipeline = plain_pipeline(folder)
-    latents = torch.randn(1, 4, 64, 64)
-    tiny = AutoencoderTiny().eval()
+    told("full_engine_over_pipeline", samples, found)
+    latents, tiny, own = torch.randn(1, 4, 64, 64), AutoencoderTiny().eval(), engine.pipeline.vae
     with torch.inference_mode():
-        own = pipeline.vae
-        samples["tiny_vae_factor"] = ratios(lambda: own.decode(latents), lambda: tiny.decode(latents), rounds)
-    size = precision.size_bytes(pipeline.unet)
-    precision.quantise(pipeline.unet)
-    samples["int8_shrink"] = [size / precision.size_bytes(pipeline.unet)]
+        found = ratios(lambda: own.decode(latents), lambda: tiny.decode(latents), rounds)
+    told("tiny_vae_factor", samples, found)
     wanted = tasks(1)
-    picture = draw(engine, key, wanted)[0]
-    rgb = call(pipeline, key, wanted)[0].tobytes()
-    samples["full_int8_psnr_db"] = [psnr_db(picture, Pixels(512, 512, rgb))]
+    whole, size = draw(engine, key, wanted), precision.size_bytes(engine.pipeline.unet)
+    precision.quantise(engine.pipeline.unet)
+    told("full_int8_shrink", samples, [size / precision.size_bytes(engine.pipeline.unet)])
+    eighth = draw(engine, key, wanted)
+    told("full_int8_psnr_db", samples, [psnr_db(*pair) for pair in zip(whole, eighth, strict=True)])
     return samples
+
+
+def told(name: str, samples: dict[str, list[float]], values: list[float]) -> None:
+    """Kept, and said at once: the whole takes minutes."""
+    samples[name] = values
+    print(f"{name:32} {statistics.median(values):.3f}", flush=True)
 
 
 @contextmanager
@@ -318,10 +310,11 @@ def plot_of(samples: dict[str, list[float]], sizes: list[int]) -> Any:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
-    for name in ("flash", "math"):
+    for name in ("flash", "math") if "flash_mib" in samples else ():
         left.plot(sizes, samples[f"{name}_mib"], "o-", label=name)
     left.set(xlabel="image tokens", ylabel="memory of one attention, MiB", title="SD-Turbo's heads (5 x 64)")
-    left.legend()
+    if left.lines:
+        left.legend()
     factors = {
         name: statistics.median(values)
         for name, values in samples.items()
@@ -339,24 +332,28 @@ def main() -> None:
     parser = report.parser(__doc__)
     parser.add_argument("--full", type=Path, metavar="FOLDER", help="a folder of benchmarks.make_checkpoint")
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--full-rounds", type=int, default=1, help="pairs with the full-size model")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="by default all; --quick leaves out two")
     args: argparse.Namespace = parser.parse_args()
     rounds = 5 if args.quick else args.rounds
+    parts = args.parts or (PARTS[:2] if args.quick else PARTS)
     torch.set_num_threads(1)
     sizes = [512, 1024, 2048] if args.quick else [512, 1024, 2048, 3072, 4096]
-    samples = attention(3 if args.quick else 10, sizes)
-    embedded = Embedded(rounds)
-    samples |= embedded.measure()
-    if args.quick:
-        samples["int8_shrink"] = [embedded.shrink()]
-    else:
-        samples |= embedded.compiled()
+    samples: dict[str, list[float]] = {}
+    if "attention" in parts:
+        samples |= attention(3 if args.quick else 10, sizes)
+    if "embedded" in parts or "compile" in parts:
+        embedded = Embedded(rounds)
+        samples |= embedded.measure() if "embedded" in parts else {}
+        samples |= embedded.compiled() if "compile" in parts else {}
+    if "full" in parts:
         with checkpoint(args.full) as folder:
-            samples |= full(folder, 3)
+            samples |= full(folder, args.full_rounds)
     figures = {
         name: values[-1] if name.endswith("_mib") else statistics.median(values)
         for name, values in samples.items()
     }
-    config = {"batch": BATCH, "rounds": rounds, "threads": 1, "tokens": sizes}
+    config = {"batch": BATCH, "rounds": rounds, "threads": 1, "tokens": sizes, "parts": list(parts)}
     report.publish(args, "engine", config, figures, samples, plot_of(samples, sizes))
 
 

@@ -39,6 +39,11 @@ WAYS: Final[dict[str, dict[str, Any]]] = {
     "bfloat16": {"precision": "bfloat16"},
     "float32": {"precision": "float32"},
     "int8 weights": {"quantise": "int8", "quality_floor_db": 0.0},
+    "int8 dynamic": {"quantise": "int8-dynamic", "quality_floor_db": 0.0},
+    "int8 dynamic compiled": {"quantise": "int8-dynamic", "quality_floor_db": 0.0, "compile": True},
+    "fp8": {"quantise": "fp8", "quality_floor_db": 0.0},
+    "CUDA graphs": {"graphs": "auto"},
+    "calls of four": {"fixed_batch": 4},
     "tiny VAE": {"vae": "tiny"},
     "compiled": {"compile": True},
 }
@@ -93,8 +98,9 @@ def engine_rows(
     way: str, settings: WorkerSettings, sizes: list[int], device: Device, seconds: float
 ) -> list[Row]:
     name = Path(settings.model).name
-    engine = DiffusersEngine(settings, "sd-turbo" if "turbo" in name and "emoji" not in name else name)
     try:
+        # A device may lack the arithmetic, which is told before anything is loaded.
+        engine = DiffusersEngine(settings, "sd-turbo" if "turbo" in name and "emoji" not in name else name)
         spec = engine.load()
     except (CannotLoad, OutOfMemory) as error:
         row = Row(way, 0, reason=f"cannot run: {error}")

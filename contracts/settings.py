@@ -208,16 +208,27 @@ class WorkerSettings(BackendSettings):
     """The kernel of the UNet's attention. What cannot run here stops the worker, with the reason."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """The arithmetic: by default float16 on an accelerator, float32 on a CPU."""
-    quantise: Literal["none", "int8"] = "none"
-    """`int8`: weights of UNet and text encoders in eight bits, a quarter of float32's; computed in `precision`."""
+    quantise: Literal["none", "int8", "int8-dynamic", "fp8"] = "none"
+    """`int8`: weights of UNet and text encoders in eight bits, a quarter of float32's; computed in `precision`. `int8-dynamic` multiplies
+    integers too, `fp8` 8-bit floating point numbers, where the device has them."""
     quality_floor_db: Annotated[float, Field(ge=0)] = 20.0
-    """Quantised weights whose pictures differ more than this from the model's own (PSNR, golden prompts) are refused."""
+    """A quantised model whose pictures differ more than this from its own in float32 (PSNR, golden prompts) is refused."""
     quality_prompts: Path | None = None
     """Golden prompts, one a line; by default four of ours."""
     vae: str = "model"
     """The decoder: the model's own, `tiny` (TAESD from the hub, of the model's family), or another's folder or hub id."""
     compile: bool = False
     """Compile the UNet's repeated blocks at the start. Minutes, once for each machine; needs a C++ compiler."""
+    quality_clip: str | None = None
+    """A CLIP, as folder or hub id, that compares the golden pictures too."""
+    quality_floor_clip: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """The cosine of a quantised picture's CLIP embedding to that of the model's own, below which it is refused."""
+    calibration_prompts: Path | None = None
+    """Prompts, one a line, on which a quantised model is calibrated: layers that suffer most stay in float until the floors are reached."""
+    fixed_batch: Count | None = None
+    """Every call of a network has exactly so many rows, filled up where there are fewer: a picture is equal to the bit in any company."""
+    graphs: Literal["off", "auto"] = "off"
+    """`auto`: on CUDA, the UNet's launches are recorded once for each shape and replayed (CUDA graphs)."""
 
 
 class WebhookSettings(BackendSettings):

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from worker.engine.memory import RESERVE, Plan, peak_of
 from worker.engine.precision import Int8Conv2d, Int8Linear, quantise, size_bytes
 
 GIB = 1 << 30
+MODELS = Path(__file__).parents[2] / "models"
 
 
 def layers() -> nn.Sequential:
@@ -36,7 +38,7 @@ def test_int8_layers_answer_nearly_the_same_from_a_quarter_of_the_bytes() -> Non
     model = layers()
     x = torch.randn(2, 32, 16, 16)
     before, size = model(x), size_bytes(model)
-    assert quantise(model) == 2, "the last layer is too small to gain"
+    assert list(quantise(model)) == ["0", "2"], "the last layer is too small to gain"
     assert [type(each) for each in model] == [Int8Conv2d, nn.Flatten, Int8Linear, nn.Linear]
     after = model(x)
     noise = (after - before).square().mean() / before.square().mean()
@@ -63,7 +65,7 @@ def test_layers_that_compute_something_else_are_left_alone() -> None:
         pass
 
     model = nn.Sequential(Own(128, 64), nn.Conv2d(32, 64, 3, padding_mode="circular"))
-    assert quantise(model) == 0
+    assert not quantise(model)
 
 
 def _pixels(value: int) -> Pixels:
@@ -74,24 +76,53 @@ def test_the_floor_refuses_pictures_that_are_too_far_off() -> None:
     assert quality.psnr_db(_pixels(9), _pixels(9)) == quality.EQUAL_DB
     assert quality.psnr_db(_pixels(0), _pixels(255)) == pytest.approx(0)
     near, far = [_pixels(10), _pixels(20)], [_pixels(11), _pixels(22)]
-    mean = (48.13 + 42.11) / 2
-    assert quality.gate(near, far, 40) == pytest.approx(mean, abs=0.01)
-    with pytest.raises(CannotLoad, match=r"45\.1 dB from its own, below DARKROOM_QUALITY_FLOOR_DB=46"):
-        quality.gate(near, far, 46)
+    measured = quality.measure(near, far)
+    assert measured.psnr_db == pytest.approx((48.13 + 42.11) / 2, abs=0.01)
+    quality.gate(measured, quality.Floor(40, 0.9))
+    with pytest.raises(
+        CannotLoad, match=r"45\.1 dB from its own in float32, below DARKROOM_QUALITY_FLOOR_DB=46"
+    ):
+        quality.gate(measured, quality.Floor(46))
+    with pytest.raises(CannotLoad, match=r"90\.0 dB and 0\.500 by CLIP .*_CLIP=0\.9"):
+        quality.gate(quality.Quality(90, 0.5), quality.Floor(20, 0.9))
     with pytest.raises(CannotLoad, match="made no picture"):
-        quality.gate(near, [_pixels(1), ImageFault("invalid_output", "black")], 0)
+        quality.measure(near, [_pixels(1), ImageFault("invalid_output", "black")])
+
+
+def test_clip_sees_what_the_peak_signal_to_noise_ratio_does_not(tmp_path: Path) -> None:
+    """A picture moved by four pixels is the same to CLIP, and another one by PSNR; a picture of something else is neither."""
+    clip = quality.Clip(str(MODELS / "emoji-clip"))
+    rng = np.random.default_rng(0)
+    ground = np.full((128, 128, 3), 220, np.uint8)
+    disc = ground.copy()
+    rows, columns = np.mgrid[:128, :128]
+    disc[(rows - 60) ** 2 + (columns - 60) ** 2 < 1600] = (200, 30, 30)
+    moved = np.roll(disc, 4, 1)
+    other = rng.integers(0, 255, disc.shape, np.uint8)
+    near, far = (quality.measure([_of(disc)], [_of(each)], clip) for each in (moved, other))
+    assert near.clip is not None
+    assert far.clip is not None
+    assert near.psnr_db < 25
+    assert near.clip > 0.95 > far.clip + 0.1
+    assert clip.similarity([_of(disc)], [_of(disc)]) == pytest.approx([1.0], abs=1e-5)
+    with pytest.raises(CannotLoad, match=r"DARKROOM_QUALITY_CLIP=.* cannot be loaded"):
+        quality.Clip(str(tmp_path))
+
+
+def _of(levels: np.ndarray) -> Pixels:
+    return Pixels(levels.shape[1], levels.shape[0], levels.tobytes())
 
 
 def test_golden_prompts_come_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("a cat\n\n a dog \n")
-    assert quality.golden(path) == ["a cat", "a dog"]
-    assert len(quality.golden(None)) == 4
+    assert quality.prompts(path, "SETTING") == ["a cat", "a dog"]
+    assert len(quality.prompts(None, "SETTING")) == 4
     path.write_text("\n")
-    with pytest.raises(CannotLoad, match="holds no prompt"):
-        quality.golden(path)
+    with pytest.raises(CannotLoad, match=r"SETTING=.* holds no prompt"):
+        quality.prompts(path, "SETTING")
     with pytest.raises(CannotLoad, match="FileNotFoundError"):
-        quality.golden(tmp_path / "none")
+        quality.prompts(tmp_path / "none", "SETTING")
 
 
 def test_the_plan_says_how_many_fit_and_refuses_with_numbers() -> None:
@@ -128,6 +159,20 @@ def test_meta_tells_the_peak_of_the_real_pass(batch: int) -> None:
         return peak_of(lambda: model(torch.zeros(batch, 32, 16, 16, device=where)))
 
     assert peak("meta") == pytest.approx(peak("cpu"), rel=0.02)
+
+
+def test_fp8_wants_a_device_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CannotLoad, match=r"DARKROOM_QUANTISE=fp8: .* does not multiply"):
+        Device("cpu").can_quantise("fp8")
+    for way in ("none", "int8", "int8-dynamic"):
+        Device("cpu").can_quantise(way)
+    capability = (8, 6)
+    cuda = SimpleNamespace(get_device_name=lambda _: "A Card", get_device_capability=lambda name: capability)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    with pytest.raises(CannotLoad, match="A Card does not multiply"):
+        Device("cuda").can_quantise("fp8")
+    capability = (9, 0)
+    Device("cuda").can_quantise("fp8")
 
 
 def test_devices_that_are_not_there_stop_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

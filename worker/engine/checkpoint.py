@@ -15,6 +15,10 @@ from worker.engine.errors import CannotLoad
 PIPELINES: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 """Families that fit the engine: a UNet that predicts noise for latents, CLIP texts, and a VAE."""
 LIBRARIES: Final = ("diffusers", "transformers")
+EIGHT_BIT: Final = ("unet", "text_encoder", "text_encoder_2")
+"""Components that quantisation is for: the decoder suffers more than it gains."""
+INT8_BYTES: Final = 1.03
+"""Of a weight in eight bits, with its share of the scales."""
 _WITHOUT_WEIGHTS: Final = ("scheduler", "tokenizer", "tokenizer_2", "feature_extractor")
 _UNUSED: Final = ("safety_checker", "feature_extractor", "image_encoder")
 _NEEDED: Final = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
@@ -25,16 +29,23 @@ _LARGEST_HEADER: Final = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What the folder holds: `parameters` by component, `stored_bytes` of them all."""
+    """What the folder holds: `parameters` by component, `stored_bytes` of them all; of the `parameters`, those of `matrices`
+    belong to linear and convolution layers."""
 
     folder: Path
     variant: str | None
     parameters: dict[str, int]
     stored_bytes: int
+    matrices: dict[str, int]
 
     def weights_bytes(self, bytes_per_parameter: float) -> int:
         """All weights, each in so many bytes."""
         return int(sum(self.parameters.values()) * bytes_per_parameter)
+
+    def eight_bit_bytes(self, bytes_per_parameter: float) -> int:
+        """As `weights_bytes`, with the matrices of UNet and text encoders in one byte a number, and a little for their scales."""
+        in_eight = sum(count for name, count in self.matrices.items() if name in EIGHT_BIT)
+        return self.weights_bytes(bytes_per_parameter) - int(in_eight * (bytes_per_parameter - INT8_BYTES))
 
 
 def read(folder: Path) -> Checkpoint:
@@ -45,6 +56,7 @@ def read(folder: Path) -> Checkpoint:
         raise CannotLoad(f"{folder}: a {kind} does not fit the engine, which runs {' and '.join(PIPELINES)}.")
     variant = "fp16" if any(folder.glob("unet/*.fp16.safetensors")) else None
     parameters: dict[str, int] = {}
+    matrices: dict[str, int] = {}
     stored = 0
     for name, named in index.items():
         if name.startswith("_") or not isinstance(named, list) or named[0] is None or name in _UNUSED:
@@ -55,16 +67,19 @@ def read(folder: Path) -> Checkpoint:
             raise CannotLoad(f"{folder / name} is missing; model_index.json names it.")
         if name in _WITHOUT_WEIGHTS:
             continue
-        count = 0
+        count = inner = 0
         for path in _weights(folder / name, variant):
             tensors = header(path)
             count += sum(_numel(each["shape"]) for each in tensors.values())
+            inner += sum(
+                _numel(each["shape"]) for key, each in tensors.items() if _is_matrix(key, each["shape"])
+            )
             stored += path.stat().st_size
-        parameters[name] = count
+        parameters[name], matrices[name] = count, inner
     missing = [name for name in _NEEDED if not (index.get(name) or [None])[0]]
     if missing:
         raise CannotLoad(f"{folder / 'model_index.json'} names no {missing[0]}.")
-    return Checkpoint(folder, variant, parameters, stored)
+    return Checkpoint(folder, variant, parameters, stored, matrices)
 
 
 def header(path: Path) -> dict[str, dict[str, Any]]:
@@ -150,6 +165,11 @@ def _weights(folder: Path, variant: str | None) -> Iterator[Path]:
         if absent:
             raise CannotLoad(f"{folder / absent[0]} is missing; {index.name} names it.")
     yield from chosen
+
+
+def _is_matrix(name: str, shape: list[int]) -> bool:
+    """Whether a tensor is the weight of a linear or convolution layer; those that look up tokens and positions are not."""
+    return len(shape) in (2, 4) and ".embeddings." not in name
 
 
 def _numel(shape: list[int]) -> int:

@@ -9,16 +9,17 @@ import torch
 
 from contracts.engine import ImageFault, Pixels
 from contracts.errors import InvalidOutput
+from worker.engine.rows import by_rows
 from worker.engine.samples import Sample
 
 BLACK: Final = 2
 """A picture whose brightest value, of 255, is no more than this is no picture: half precision has overflowed."""
 
 
-def decode(vae: Any, samples: Sequence[Sample]) -> list[Pixels | ImageFault]:
-    """The pictures of finished samples."""
+def decode(vae: Any, samples: Sequence[Sample], fixed: int | None = None) -> list[Pixels | ImageFault]:
+    """The pictures of finished samples; with `fixed` in calls of so many."""
     latents = torch.cat([sample.latents for sample in samples])
-    images: torch.Tensor = vae.decode(_unscaled(vae, latents), return_dict=False)[0]
+    images = by_rows(lambda part: vae.decode(part, return_dict=False)[0], fixed, _unscaled(vae, latents))
     # A decoder that squashes its input, as the tiny ones do, would make a picture of infinity.
     return to_pixels(images, [sample.warnings for sample in samples], finite=_finite(latents))
 

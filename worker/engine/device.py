@@ -16,6 +16,7 @@ import torch
 from worker.engine.errors import CannotLoad
 
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+FP8_CAPABILITY: Final = (8, 9)
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _MMAP_THRESHOLD: Final = -3
 _TRIM_THRESHOLD: Final = -1
@@ -51,6 +52,16 @@ class Device:
         ):
             raise CannotLoad(f"DARKROOM_PRECISION=bfloat16: {self.name} cannot compute in it; float16 can.")
         return DTYPES[wish]
+
+    def can_quantise(self, way: str) -> None:
+        """Raises `CannotLoad` where the device lacks the arithmetic: `fp8` needs NVIDIA's Ada, Hopper or later."""
+        if way != "fp8":
+            return
+        if self.kind != "cuda" or torch.cuda.get_device_capability(self.torch_name) < FP8_CAPABILITY:
+            raise CannotLoad(
+                f"DARKROOM_QUANTISE=fp8: {self.name} does not multiply 8-bit floating point numbers; NVIDIA's Ada, Hopper and later do. "
+                "int8 runs anywhere."
+            )
 
     def free_bytes(self) -> int:
         """Memory that is free now: the device's own, or the machine's within what the process may have of it."""

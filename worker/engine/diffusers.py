@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -12,12 +13,15 @@ from contracts.errors import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
-from worker.engine import attention, precision, quality
+from worker.engine import attention
 from worker.engine.decode import decode
 from worker.engine.device import keep_memory, pick
+from worker.engine.errors import CannotLoad
 from worker.engine.loading import Loaded, Loader
 from worker.engine.memory import Plan
 from worker.engine.profiles import profile_of
+from worker.engine.quantising import Quantiser, calibration_digest
+from worker.engine.rows import CudaRecorder
 from worker.engine.samples import Denoiser, Sample
 from worker.engine.schedule import sampler_of
 from worker.engine.text import PromptEncoder
@@ -34,6 +38,7 @@ class DiffusersEngine:
         self._samples: dict[int, Sample] = {}
         self._device = pick(settings.device)
         self._dtype = self._device.dtype(settings.precision)
+        self._device.can_quantise(settings.quantise)
 
     def load(self) -> ModelSpec:
         """Raises `worker.engine.errors.CannotLoad`, which says what is wrong and what to do."""
@@ -44,12 +49,20 @@ class DiffusersEngine:
         pipeline = self._pipeline = loaded.pipeline
         self._plan = loaded.plan
         self._kernel = attention.install(pipeline.unet, settings.attention)
-        self._encoder = PromptEncoder(pipeline, settings.prompt_cache)
-        self._denoiser = Denoiser(pipeline, sampler_of(pipeline.scheduler), self._encoder)
+        fixed = settings.fixed_batch
+        if fixed is not None and loaded.plan.largest_batch(fixed) < fixed:
+            raise CannotLoad(
+                f"DARKROOM_FIXED_BATCH={fixed}: only {loaded.plan.largest_batch(fixed)} fit in memory."
+            )
+        self._encoder = PromptEncoder(pipeline, settings.prompt_cache, fixed)
+        recorder = CudaRecorder() if settings.graphs == "auto" and self._device.kind == "cuda" else None
+        sampler = sampler_of(pipeline.scheduler)
+        self._denoiser = Denoiser(pipeline, sampler, self._encoder, fixed, recorder)
         spec = self._spec(loaded)
-        if settings.quantise == "int8":
-            self._quantise(spec)
         attention.fuse_projections(pipeline.unet)
+        if settings.quantise != "none":
+            with self._denoiser.eager():
+                self._quantise(spec)
         if settings.compile:
             # One block compiled once serves all of its kind, where the whole UNet would take minutes.
             pipeline.unet.compile_repeated_blocks(fullgraph=True, dynamic=True)
@@ -64,6 +77,11 @@ class DiffusersEngine:
     def plan(self) -> Plan:
         """What was to be expected of memory before the weights were read."""
         return self._plan
+
+    @property
+    def pipeline(self) -> Any:
+        """The networks as they run."""
+        return self._pipeline
 
     @property
     def prompts(self) -> PromptEncoder:
@@ -101,7 +119,7 @@ class DiffusersEngine:
             raise ValueError("The pass names samples that have not joined, or names one twice.")
         self._step(batch.key, samples)
         finished = [sample for sample in samples if sample.finished]
-        pictures = iter(decode(self._pipeline.vae, finished) if finished else ())
+        pictures = iter(self._decode(finished) if finished else ())
         answers: list[Advanced] = []
         for number, sample in zip(batch.samples, samples, strict=True):
             if not sample.finished:
@@ -117,11 +135,11 @@ class DiffusersEngine:
     def _again(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         """The image alone from its start in single precision: half precision has a tenth of a percent of its range."""
         log.warning("retried_in_float32", width=key.width, height=key.height)
-        with self._in_float32():
+        with self._denoiser.eager(), self._in_float32():
             (sample,) = self._denoiser.join(key, [task])
             while not sample.finished:
                 self._denoiser.step(key, [sample])
-            return decode(self._pipeline.vae, [sample])[0]
+            return self._decode([sample])[0]
 
     @contextmanager
     def _in_float32(self) -> Iterator[None]:
@@ -148,6 +166,9 @@ class DiffusersEngine:
         with self._kernel():
             self._denoiser.step(key, samples)
 
+    def _decode(self, samples: list[Sample]) -> list[Pixels | ImageFault]:
+        return decode(self._pipeline.vae, samples, self._settings.fixed_batch)
+
     def _draw(self, spec: ModelSpec, prompts: list[str], *, steps: int) -> list[Pixels | ImageFault]:
         """Pictures of the model's default kind, all in one batch, seeds from 0 up."""
         scale = spec.default_guidance_scale
@@ -157,25 +178,25 @@ class DiffusersEngine:
             samples = self._denoiser.join(key, tasks)
             while not samples[0].finished:
                 self._step(key, samples)
-            return decode(self._pipeline.vae, samples)
+            return self._decode(samples)
 
     def _quantise(self, spec: ModelSpec) -> None:
-        """Weights to eight bits, unless the pictures suffer. Raises `CannotLoad` when they do."""
-        prompts = quality.golden(self._settings.quality_prompts)
-        before = [self._draw(spec, [each], steps=spec.default_steps)[0] for each in prompts]
-        size = sum(precision.size_bytes(each) for each in self._quantised())
-        for model in self._quantised():
-            precision.quantise(model)
-        self._encoder.forget()
-        after = [self._draw(spec, [each], steps=spec.default_steps)[0] for each in prompts]
-        measured = quality.gate(before, after, self._settings.quality_floor_db)
-        shrunk = sum(precision.size_bytes(each) for each in self._quantised())
-        log.info("quantised", psnr_db=round(measured, 1), shrink=round(size / shrunk, 2), bytes=shrunk)
-
-    def _quantised(self) -> list[torch.nn.Module]:
+        """Unet and text encoders to eight bits, unless the pictures suffer. Raises `CannotLoad` when they do."""
         names = ("unet", "text_encoder", "text_encoder_2")
-        found = [getattr(self._pipeline, name, None) for name in names]
-        return [model for model in found if model is not None]
+        models = {name: getattr(self._pipeline, name, None) for name in names}
+
+        def draw(prompt: str) -> Pixels | ImageFault:
+            self._encoder.forget()
+            return self._draw(spec, [prompt], steps=spec.default_steps)[0]
+
+        made = Quantiser(
+            self._settings,
+            {name: model for name, model in models.items() if model is not None},
+            draw,
+            nullcontext if self._dtype is torch.float32 else self._in_float32,
+        ).run()
+        self._encoder.forget()
+        log.info("quantised", quality=str(made.quality), kept=len(made.kept), shrink=round(made.shrink, 2))
 
     def _about(self, loaded: Loaded, spec: ModelSpec) -> dict[str, str | int]:
         return {
@@ -187,6 +208,14 @@ class DiffusersEngine:
             "weights_bytes": loaded.plan.weights_bytes,
             "image_bytes": loaded.plan.denoise_bytes,
         }
+
+    def _eight_bit(self) -> list[str]:
+        """The way to eight bits and the prompts that it was calibrated on."""
+        settings = self._settings
+        if settings.quantise == "none":
+            return []
+        path = settings.calibration_prompts
+        return [settings.quantise, *([] if path is None else [calibration_digest(path)])]
 
     def _spec(self, loaded: Loaded) -> ModelSpec:
         pipeline, profile = self._pipeline, profile_of(self._name)
@@ -200,7 +229,7 @@ class DiffusersEngine:
             name=self._name,
             revision=loaded.revision,
             # What changes pixels beyond rounding is part of every cache key.
-            dtype=dtype if self._settings.quantise == "none" else f"{dtype}-{self._settings.quantise}",
+            dtype="-".join([dtype, *self._eight_bit()]),
             default_width=side,
             default_height=side,
             size_multiple=multiple,

@@ -25,8 +25,6 @@ from worker.engine.upsample import fold
 TINY: Final = {False: "madebyollin/taesd", True: "madebyollin/taesdxl"}
 """The tiny decoders, by whether the model is of SDXL's family."""
 CLIP_TOKENS: Final = 77
-INT8_BYTES: Final = 1.03
-"""Of a weight in eight bits, its share of the scales and of what stays as it is included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +84,10 @@ class Loader:
         pipeline.to(self._device.torch_name)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
+        fold(pipeline.vae)
         if self._settings.quantise == "none":
-            for model in (pipeline.unet, pipeline.vae):
-                fold(model)
+            # A folded convolution has no form in eight bits.
+            fold(pipeline.unet)
         is_xl = getattr(pipeline, "text_encoder_2", None) is not None
         if is_xl and self._dtype is torch.float16 and getattr(pipeline.vae.config, "force_upcast", False):
             # SDXL's own decoder overflows in half precision.
@@ -151,8 +150,13 @@ class Loader:
         factor = 2 ** (len(decoder.config.block_out_channels) - 1)
         side = unet.config.sample_size * factor
         denoise, decode = memory.per_image(unet, decoder, side, factor, CLIP_TOKENS)
-        each = INT8_BYTES if self._settings.quantise == "int8" else self._dtype.itemsize
-        return Plan(found.weights_bytes(each), denoise, decode, self._device.free_bytes())
+        free = self._device.free_bytes()
+        whole = Plan(found.weights_bytes(self._dtype.itemsize), denoise, decode, free)
+        if self._settings.quantise not in ("int8", "int8-dynamic"):
+            return whole
+        # It is read and judged whole before it shrinks.
+        whole.largest_batch(1)
+        return Plan(found.eight_bit_bytes(self._dtype.itemsize), denoise, decode, free)
 
 
 def _class_of(config: dict[str, Any], folder: Path) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from contracts.engine import BatchKey, ImageTask
+from worker.engine.rows import Recorded, Recorder, by_rows
 from worker.engine.schedule import Course, Sampler
 from worker.engine.text import Encoded, PromptEncoder
 
@@ -33,7 +35,16 @@ class Sample:
 class Denoiser:
     """UNet, text encoders and solver of one pipeline, for samples at any step of any schedule."""
 
-    def __init__(self, pipeline: Any, sampler: Sampler, encoder: PromptEncoder) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        sampler: Sampler,
+        encoder: PromptEncoder,
+        fixed: int | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._fixed = fixed
+        self._recorded = None if recorder is None else Recorded(self._predict, recorder)
         self._pipeline = pipeline
         self._sampler = sampler
         self._encoder = encoder
@@ -59,13 +70,9 @@ class Denoiser:
         if key.guided:
             inputs, timesteps = torch.cat([inputs, inputs]), torch.cat([timesteps, timesteps])
             states = torch.cat([*(_negative(sample).states for sample in samples), states])
-        prediction: torch.Tensor = unet(
-            inputs.to(unet.dtype),
-            timesteps,
-            encoder_hidden_states=states,
-            added_cond_kwargs=self._added(key, samples) if self._xl else None,
-            return_dict=False,
-        )[0].float()
+        added = self._added(key, samples) if self._xl else ()
+        network = self._recorded or self._predict
+        prediction = by_rows(network, self._fixed, inputs.to(unet.dtype), timesteps, states, *added).float()
         if key.guided:
             without, withal = prediction.chunk(2)
             scales = torch.tensor([s.task.guidance_scale for s in samples], device=latents.device)
@@ -73,6 +80,22 @@ class Denoiser:
         moved = self._sampler.step(courses, prediction, latents, [s.generator for s in samples])
         for sample, part in zip(samples, moved.split(1), strict=True):
             sample.latents = part
+
+    def eager(self) -> AbstractContextManager[None]:
+        """Around changes of the UNet's weights: no recording of it is replayed."""
+        return nullcontext() if self._recorded is None else self._recorded.aside()
+
+    def _predict(
+        self, inputs: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, *added: torch.Tensor
+    ) -> torch.Tensor:
+        answer: torch.Tensor = self._pipeline.unet(
+            inputs,
+            timesteps,
+            encoder_hidden_states=states,
+            added_cond_kwargs=dict(zip(("text_embeds", "time_ids"), added, strict=True)) if added else None,
+            return_dict=False,
+        )[0]
+        return answer
 
     def _sample(self, key: BatchKey, task: ImageTask, text: Encoded, negative: Encoded | None) -> Sample:
         pipeline = self._pipeline
@@ -91,14 +114,14 @@ class Denoiser:
         )
         return Sample(task, generator, noise * course.noise_scale, course, text, negative, warnings)
 
-    def _added(self, key: BatchKey, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    def _added(self, key: BatchKey, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """SDXL's own conditions: pooled text, and the sizes (Podell et al. 2023, section 2.2), for an uncropped original."""
         texts = [sample.text for sample in samples]
         if key.guided:
             texts = [*(_negative(sample) for sample in samples), *texts]
         pooled = torch.cat([text.pooled for text in texts if text.pooled is not None])
         sizes = torch.tensor([[key.height, key.width, 0, 0, key.height, key.width]], device=pooled.device)
-        return {"text_embeds": pooled, "time_ids": sizes.to(pooled.dtype).expand(len(texts), -1)}
+        return pooled, sizes.to(pooled.dtype).expand(len(texts), -1)
 
 
 def _negative(sample: Sample) -> Encoded:

@@ -22,10 +22,11 @@ class Encoded:
 class PromptEncoder:
     """The text encoders of a pipeline. Holds up to `capacity` texts, the least recently used go first.
 
-    `encoded` and `skipped` count texts that went through the encoders, and that did not need to.
+    `fixed`: texts in one call, filled up with copies. `encoded` and `skipped` count texts that went through the encoders, and that did not need to.
     """
 
-    def __init__(self, pipeline: Any, capacity: int) -> None:
+    def __init__(self, pipeline: Any, capacity: int, fixed: int | None = None) -> None:
+        self._fixed = fixed
         second = getattr(pipeline, "text_encoder_2", None)
         self._xl = second is not None
         pairs: list[tuple[Any, Any]] = [
@@ -54,8 +55,10 @@ class PromptEncoder:
         new = list(dict.fromkeys(text for text in wanted if text not in found))
         self.encoded += len(new)
         self.skipped += len(wanted) - len(new)
-        if new:
-            found.update(zip(new, self._run(new), strict=True))
+        size = self._fixed or len(new)
+        for part in (new[at : at + size] for at in range(0, len(new), size or 1)):
+            filled = [*part, *[part[-1]] * (size - len(part))]
+            found.update(zip(part, self._run(filled), strict=False))
         for text in wanted:
             self._known[text] = found[text]
             self._known.move_to_end(text)
