@@ -9,12 +9,14 @@ from typing import Any, Final
 from api.schemas import JobRequest
 from cache.keys import derived_seed, normalise_text
 from contracts.errors import InvalidRequest
-from contracts.jobs import DEFAULT_QUALITY, MAX_SEED, GenerationRequest
+from contracts.jobs import DEFAULT_QUALITY, MAX_SEED, GenerationRequest, Lora
 from contracts.models import ModelSpec
 from contracts.settings import ApiSettings
 
 MAX_MODEL_CHARS: Final = 200
 MIN_TIMEOUT_S: Final = 0.1
+MAX_LORA_SCALE: Final = 2
+"""Beyond this an adapter's change drowns the model."""
 
 Fault = tuple[str, str]
 """The field at fault and a sentence that names it and its limit."""
@@ -55,6 +57,7 @@ def normalise(
     faults += _range_faults("output_quality", quality, 1, 100)
     if body.lossless and file == "jpeg":
         faults.append(("lossless", "lossless must be false for jpeg, which always loses; png and webp can."))
+    faults += _lora_faults(body, spec)
     if isinstance(body.seed, int):
         faults += _range_faults("seed", body.seed, 0, MAX_SEED)
     if not faults and width * height > spec.max_pixels:
@@ -90,12 +93,32 @@ def normalise(
         embed_metadata=bool(body.embed_metadata),
         cache=body.cache or "use",
         model_revision=spec.revision,
+        lora=_lora(body),
     )
     if body.seed is None:
         return request.model_copy(update={"seed": derived_seed(request, spec, scope)})
     if body.seed == "random":
         return request.model_copy(update={"seed": random_seed()})
     return request
+
+
+def _lora(body: JobRequest) -> Lora | None:
+    """The adapter; none where it would do nothing, so that such requests are one with those that name none."""
+    if body.lora is None or body.lora.scale == 0:
+        return None
+    return Lora(name=body.lora.name, scale=1.0 if body.lora.scale is None else float(body.lora.scale))
+
+
+def _lora_faults(body: JobRequest, spec: ModelSpec) -> Iterable[Fault]:
+    if body.lora is None:
+        return
+    names = [each.name for each in spec.loras]
+    if not names:
+        yield "lora", f"lora must be left out: {spec.name} has no adapters."
+    elif body.lora.name not in names:
+        yield "lora.name", f"lora.name must be one of the adapters of {spec.name}: {', '.join(names)}."
+    if body.lora.scale is not None:
+        yield from _range_faults("lora.scale", body.lora.scale, 0, MAX_LORA_SCALE)
 
 
 def max_images(spec: ModelSpec, settings: ApiSettings) -> int:

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from api.normalise import MIN_TIMEOUT_S, max_images
+from api.normalise import MAX_LORA_SCALE, MIN_TIMEOUT_S, max_images
 from contracts import errors
 from contracts.errors import DarkroomError
 from contracts.jobs import MAX_SEED
@@ -68,6 +68,10 @@ def complete(document: Schema, models: Sequence[ServedModel], settings: ApiSetti
     if webhook:
         webhook["url"] |= {"format": "uri", "maxLength": 2048, "pattern": _RECEIVER}
         _branch(webhook["events"], "array").update(minItems=1, items={"type": "string", "enum": list(EVENTS)})
+    lora = schemas.get("LoraRequest", {}).get("properties", {})
+    if lora:
+        _branch(lora["scale"], "number").update(minimum=0, maximum=MAX_LORA_SCALE)
+        lora["name"]["enum"] = sorted({each.name for served in models for each in served.spec.loras})
     _link(document)
     return document
 
@@ -173,6 +177,8 @@ def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings)
         }
         for side in ("width", "height")
     }
+    if "lora" in fields and not any(spec.loras for spec in specs):
+        fields["lora"] = {"type": "null", "description": "No model that is served has adapters."}
     images = max(max_images(spec, settings) for spec in specs)
     limits |= {
         "num_inference_steps": {"minimum": 1, "maximum": max(spec.max_steps for spec in specs)},

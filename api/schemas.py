@@ -23,6 +23,17 @@ class WebhookRequest(BaseModel):
     )
 
 
+class LoraRequest(BaseModel):
+    """A low-rank adapter of the model; `GET /v1/models` names those that each model has."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str = Field(description="One of the model's `loras`.", examples=["pixel"])
+    scale: float | None = Field(
+        default=None, description="How strongly it acts, 0 to 2; by default 1. At 0 it does nothing."
+    )
+
+
 class JobRequest(BaseModel):
     """The body of `POST /v1/jobs`. Types are strict, unknown fields refused; null means "not given"."""
 
@@ -76,6 +87,9 @@ class JobRequest(BaseModel):
         "cache; off: neither read nor write it, and share nothing.",
     )
     webhook: WebhookRequest | None = Field(default=None, description="Where the end of the job is told.")
+    lora: LoraRequest | None = Field(
+        default=None, description="An adapter of the model that acts on its weights."
+    )
 
 
 EXPECTED: Final = {
@@ -98,12 +112,20 @@ EXPECTED: Final = {
     "webhook": "an object with a url",
     "webhook.url": "a string",
     "webhook.events": "a list of names of events",
+    "lora": "an object with a name",
+    "lora.name": "a string",
+    "lora.scale": "a finite number",
 }
 """What each field of `JobRequest` must be, in the words of an error message."""
 
 
 class Wire(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class LoraView(Wire):
+    name: str
+    scale: float
 
 
 class RequestView(Wire):
@@ -124,6 +146,7 @@ class RequestView(Wire):
     embed_metadata: bool
     cache: CacheMode
     model_revision: str
+    lora: LoraView | None = None
 
 
 class ImageView(Wire):
@@ -301,6 +324,7 @@ class ModelView(Wire):
     max_guidance_scale: float
     max_prompt_tokens: int
     max_num_images: int
+    loras: list[str] = Field(description="The adapters that a request may name.")
     live_workers: int
     images_per_s: float
 

@@ -9,7 +9,7 @@ finished in the same pass, so that one-step traffic costs one message each way a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from contracts.models import ModelSpec
@@ -20,12 +20,20 @@ class BatchKey:
     """What must be equal for two images to share a forward pass: neither seed nor prompt, nor how many steps each takes.
 
     `guided`: with classifier-free guidance, which doubles the work of a pass; the scale itself may differ.
+    `lora`: the adapter that acts on the weights, by `lora_scale`; empty: none.
     """
 
     model: str
     width: int
     height: int
     guided: bool
+    lora: str = ""
+    lora_scale: float = 0.0
+
+    @property
+    def work(self) -> BatchKey:
+        """The key of all passes that take the same time and memory: how strongly an adapter acts is all the same."""
+        return replace(self, lora_scale=0.0) if self.lora_scale else self
 
 
 @dataclass(frozen=True, slots=True)

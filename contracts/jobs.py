@@ -60,6 +60,18 @@ CacheMode = Literal["use", "refresh", "off"]
 """`refresh` computes anew and puts the result into the cache; `off` neither reads nor writes it, and shares nothing."""
 
 
+def _absent(value: object) -> bool:
+    # Not written where it is not given: processes of a version that does not know the field then read on.
+    return value is None
+
+
+class Lora(Frozen):
+    """A low-rank adapter of the model, and how strongly it acts: its change of the weights times `scale`."""
+
+    name: str
+    scale: float = 1.0
+
+
 class GenerationRequest(Frozen):
     """A normalised request: every default filled in, every bound checked, the seed fixed.
 
@@ -85,6 +97,8 @@ class GenerationRequest(Frozen):
     cache: CacheMode = "use"
     model_revision: str = ""
     """Of the model that the request was checked against."""
+    lora: Lora | None = Field(default=None, exclude_if=_absent)
+    """None also where it would change nothing: at a scale of 0."""
 
     @property
     def steps(self) -> int:

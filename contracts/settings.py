@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -42,6 +44,40 @@ def _delays_text(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class LoraSource:
+    """Where an adapter comes from: a folder or a safetensors file, or a hub id at a `revision`, a commit."""
+
+    name: str
+    source: str
+    revision: str | None
+
+
+_LORA: Final = re.compile(r"([A-Za-z0-9][\w.-]{0,63})=([^\s,@=]+)(?:@([0-9a-f]{40}))?", re.ASCII)
+
+
+def _lora_sources(text: str) -> tuple[LoraSource, ...]:
+    found = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        match = _LORA.fullmatch(part)
+        if match is None:
+            raise ValueError(
+                f"{part} is not name=folder, name=file.safetensors or name=owner/name@commit, a commit of 40 hex digits"
+            )
+        found.append(LoraSource(*match.groups()))
+    names = [each.name for each in found]
+    if len(set(names)) < len(names):
+        raise ValueError("every adapter needs a name of its own")
+    return tuple(found)
+
+
+def _loras_text(text: str) -> str:
+    _lora_sources(text)
+    return text
+
+
+LoraSources = Annotated[str, AfterValidator(_loras_text)]
+"""Adapters as `name=source`, separated by commas."""
 RetryDelays = Annotated[str, AfterValidator(_delays_text)]
 """Seconds, separated by commas."""
 Networks = Annotated[str, AfterValidator(_networks)]
@@ -215,6 +251,13 @@ class WorkerSettings(BackendSettings):
     """The decoder: the model's own, `tiny` (TAESD from the hub, of the model's family), or another's folder or hub id."""
     compile: bool = False
     """Compile the UNet's repeated blocks at the start. Minutes, once for each machine; needs a C++ compiler."""
+    loras: LoraSources = ""
+    """The LoRA adapters that requests may name, as `pixel=loras/pixel,ink=owner/ink@<commit>`: folders, safetensors files, or hub
+    ids with a commit. Neither with `compile` nor with `quantise`."""
+
+    @property
+    def lora_sources(self) -> tuple[LoraSource, ...]:
+        return _lora_sources(self.loras)
 
 
 class WebhookSettings(BackendSettings):

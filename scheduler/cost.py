@@ -74,17 +74,17 @@ class CostModel:
 
     def ran(self, key: BatchKey, images: int, seconds: float, memory_bytes: int | None = None) -> None:
         """A pass of `images` under `key` has taken `seconds` on the device, and at its peak `memory_bytes` of it."""
-        self._fits.setdefault(key, _Fit()).add(images, seconds)
+        self._fits.setdefault(key.work, _Fit()).add(images, seconds)
         if memory_bytes is not None:
-            self._memory.setdefault(key, _Fit()).add(images, float(memory_bytes))
+            self._memory.setdefault(key.work, _Fit()).add(images, float(memory_bytes))
 
     def seconds(self, key: BatchKey, images: int) -> float | None:
         """What a pass of `images` should take; None while nothing of the key has run."""
-        return _predicted(self._fits.get(key), images)
+        return _predicted(self._fits.get(key.work), images)
 
     def memory_bytes(self, key: BatchKey, images: int) -> float | None:
         """What a pass of `images` should need at its peak; None while no device has told."""
-        return _predicted(self._memory.get(key), images)
+        return _predicted(self._memory.get(key.work), images)
 
     def steps_per_s(self, max_batch: int) -> float:
         """Images times steps per second under load, with full batches, averaged over the keys by how much of each has

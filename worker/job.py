@@ -93,7 +93,15 @@ class JobRunner:
     async def _run(self, taken: TakenJob) -> bool:
         message, lease, request = taken.message, taken.lease, taken.message.request
         guided = request.guidance_scale > 1
-        key = BatchKey(request.model, request.width, request.height, guided)
+        lora = request.lora
+        key = BatchKey(
+            request.model,
+            request.width,
+            request.height,
+            guided,
+            lora=lora.name if lora else "",
+            lora_scale=lora.scale if lora else 0.0,
+        )
         # The store's clock stamped both: what is left of the deadline holds whatever ours says.
         left_s = message.deadline - lease.claimed_at
         turn = Turn(taken.tag, self._clock.monotonic() + left_s)
