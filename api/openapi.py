@@ -177,6 +177,8 @@ def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings)
         }
         for side in ("width", "height")
     }
+    if "init_image" in fields:
+        _bound_start(fields, specs, settings)
     if "lora" in fields and not any(spec.loras for spec in specs):
         fields["lora"] = {"type": "null", "description": "No model that is served has adapters."}
     images = max(max_images(spec, settings) for spec in specs)
@@ -189,6 +191,16 @@ def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings)
         _branch(fields[name], "integer").update(limits[name])
     guidance = max(spec.max_guidance_scale for spec in specs)
     _branch(fields["guidance_scale"], "number").update(minimum=0, maximum=guidance)
+
+
+def _bound_start(fields: Schema, specs: Sequence[ModelSpec], settings: ApiSettings) -> None:
+    if not any(spec.init_images for spec in specs):
+        none = {"type": "null", "description": "No model that is served starts from a picture."}
+        fields |= {"init_image": none, "strength": none}
+        return
+    longest = (settings.max_init_image_bytes + 2) // 3 * 4 + 64
+    _branch(fields["init_image"], "string").update(maxLength=longest, contentEncoding="base64")
+    _branch(fields["strength"], "number").update(exclusiveMinimum=0, maximum=1)
 
 
 def _sizes(specs: Sequence[ModelSpec]) -> str:

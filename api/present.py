@@ -137,6 +137,7 @@ def model_view(served: ServedModel, settings: ApiSettings) -> ModelView:
         default_guidance_scale=spec.default_guidance_scale,
         max_guidance_scale=spec.max_guidance_scale,
         max_prompt_tokens=spec.max_prompt_tokens,
+        init_images=spec.init_images,
         loras=[each.name for each in spec.loras],
         max_num_images=max_images(spec, settings),
         live_workers=len(served.workers),

@@ -78,7 +78,15 @@ def _subject(request: GenerationRequest, spec: ModelSpec, scope: str) -> dict[st
         "guidance_scale": request.guidance_scale + 0.0,
         "num_images": request.num_images,
         **_lora(request, spec),
+        **_start(request),
     }
+
+
+def _start(request: GenerationRequest) -> dict[str, object]:
+    """The picture to start from, by the hash of its contents; nothing without one."""
+    if request.init_image is None:
+        return {}
+    return {"init_image": request.init_image, "strength": request.strength}
 
 
 def _lora(request: GenerationRequest, spec: ModelSpec) -> dict[str, object]:

@@ -54,6 +54,8 @@ class Client:
         num_images: int | None = None,
         webhook: Mapping[str, Any] | None = None,
         lora: Mapping[str, Any] | None = None,
+        init_image: str | None = None,
+        strength: float | None = None,
         extra: Mapping[str, Any] | None = None,
         wait_s: float = 0.0,
         idempotency_key: str | None = None,
@@ -71,6 +73,8 @@ class Client:
             "num_images": num_images,
             "webhook": webhook,
             "lora": lora,
+            "init_image": init_image,
+            "strength": strength,
             **(extra or {}),
         }
         headers = {

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from contracts.jobs import steps_taken
 from contracts.models import ModelSpec
 
 
@@ -45,6 +46,15 @@ class ImageTask:
     seed: int
     num_inference_steps: int = 1
     guidance_scale: float = 0.0
+    init_image: bytes | None = None
+    """The picture to start from, of the key's size, as `Pixels.rgb` holds one."""
+    strength: float | None = None
+    """With `init_image`: the share of the steps that are taken."""
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps that it takes."""
+        return steps_taken(self.num_inference_steps, self.strength)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class ModelSpec(Frozen):
     """The kernel that computes attention; empty where there is none."""
     loras: tuple[LoraSpec, ...] = ()
     """The adapters that a request may name."""
+    init_images: bool = False
+    """Whether a request may give a picture to start from."""
 
 
 class WorkerInfo(Frozen):

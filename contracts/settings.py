@@ -191,6 +191,10 @@ class ApiSettings(BackendSettings):
     """The most that one job may cost: its pixels times steps times pictures, in millions (megapixel-steps)."""
     max_batch_body_bytes: Count = 2_097_152
     """The body of a batch of requests may be this long; all others `max_body_bytes`."""
+    max_init_image_bytes: Count = 2_097_152
+    """The file of an `init_image` may be this long; a body that holds one so much longer."""
+    max_init_image_pixels: Count = 16_777_216
+    """An `init_image` with more is refused by its header, and never decoded."""
     allow_anonymous: bool | None = None
     """Whether requests without an API key are served. By default they are where only this machine can reach `host`."""
     admin_key: str | None = Field(default=None, pattern=TOKEN_PATTERN, repr=False)

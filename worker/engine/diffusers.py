@@ -241,4 +241,5 @@ class DiffusersEngine:
             device=self._device.name,
             attention=self._kernel.name,
             loras=loaded.adapters.specs,
+            init_images=True,
         )
