@@ -50,7 +50,7 @@ def test_what_is_a_picture_becomes_one_of_the_size_that_is_drawn(kind: str, head
 
 def test_the_middle_is_kept_upright_and_on_white() -> None:
     wide = red(120, 40)
-    wide.paste((0, 0, 255), (0, 0, 40, 40))
+    wide.paste((0, 0, 255), (0, 0, 30, 40))
     assert decoded(prepare(encoded(wide), 32, 32, **LIMITS).data).getcolors() == [(32 * 32, (200, 10, 20))]
     tall = red(40, 80)
     tall.paste((0, 0, 255), (0, 0, 40, 40))
