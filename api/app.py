@@ -100,7 +100,13 @@ def create_app(
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(
-        BodyLimit, limit=settings.max_body_bytes, others={batch.PATH: settings.max_batch_body_bytes}
+        BodyLimit,
+        limit=settings.max_body_bytes,
+        others={
+            batch.PATH: settings.max_batch_body_bytes,
+            # With a picture in base64, four characters for three bytes, behind the head of a data URL.
+            jobs.router.prefix: settings.max_body_bytes + (settings.max_init_image_bytes + 2) // 3 * 4 + 64,
+        },
     )
     app.add_middleware(RequestContext, clock=clock)
     return app

@@ -22,7 +22,7 @@ from api.direct import header
 from api.errors import faults_of
 from api.normalise import invalid
 from api.schemas import EXPECTED, JobRequest
-from contracts.errors import MalformedBody, UnsupportedMediaType
+from contracts.errors import MalformedBody, PayloadTooLarge, UnsupportedMediaType
 from contracts.jobs import MAX_SEED, OutputFormat
 
 M = TypeVar("M", bound=BaseModel)
@@ -43,9 +43,20 @@ _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+\\?"?|[\[\]{}]', re.DOTALL)
 async def job_request(request: Request) -> JobRequest:
     """The checked body of a submit. Raises what `checked` does."""
     data = await read(request)
+    if len(data) > request.app.state.services.settings.max_body_bytes:
+        return with_accepted(_large(data, request), header(request.scope, b"accept") or "")
     # Bodies are immutable, and hot requests come again to the byte.
     body = _repeated(data) if len(data) <= MAX_REMEMBERED_BYTES else parse(data, JobRequest, EXPECTED)
     return with_accepted(body, header(request.scope, b"accept") or "")
+
+
+def _large(data: bytes, request: Request) -> JobRequest:
+    """A body that only a picture to start from may have made so long."""
+    limit = request.app.state.services.settings.max_body_bytes
+    body = parse(data, JobRequest, EXPECTED) if b'"init_image"' in data else None
+    if body is None or len(data) - len(body.init_image or "") > limit:
+        raise PayloadTooLarge(f"The body must be at most {limit} bytes long, its init_image not counted.")
+    return body
 
 
 async def checked(request: Request, model: type[M], expected: Mapping[str, str]) -> M:

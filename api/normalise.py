@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -9,12 +10,15 @@ from typing import Any, Final
 from api.schemas import JobRequest
 from cache.keys import derived_seed, normalise_text
 from contracts.errors import InvalidRequest
-from contracts.jobs import DEFAULT_QUALITY, MAX_SEED, GenerationRequest
+from contracts.jobs import DEFAULT_QUALITY, MAX_SEED, GenerationRequest, Lora, steps_taken
 from contracts.models import ModelSpec
 from contracts.settings import ApiSettings
 
 MAX_MODEL_CHARS: Final = 200
 MIN_TIMEOUT_S: Final = 0.1
+DEFAULT_STRENGTH: Final = 0.8
+MAX_LORA_SCALE: Final = 2
+"""Beyond this an adapter's change drowns the model."""
 
 Fault = tuple[str, str]
 """The field at fault and a sentence that names it and its limit."""
@@ -25,16 +29,25 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def normalise(
-    body: JobRequest, spec: ModelSpec, settings: ApiSettings, *, scope: str, random_seed: Callable[[], int]
+    body: JobRequest,
+    spec: ModelSpec,
+    settings: ApiSettings,
+    *,
+    scope: str,
+    random_seed: Callable[[], int],
+    init_image: str | None = None,
 ) -> GenerationRequest:
     """The request to compute. The prompt stays as it was sent: the cache key normalises it on its own.
 
     No seed: it is derived from all the rest within the tenant `scope`. `"random"`: from `random_seed()`.
-    Raises `InvalidRequest` with every fault in its details.
+    `init_image` is the name of the picture to start from, once it is known. Raises `InvalidRequest` with every fault in its details.
     """
     width = spec.default_width if body.width is None else body.width
     height = spec.default_height if body.height is None else body.height
-    steps = spec.default_steps if body.num_inference_steps is None else body.num_inference_steps
+    strength = (
+        None if body.init_image is None else DEFAULT_STRENGTH if body.strength is None else body.strength
+    )
+    steps = _default_steps(spec, strength) if body.num_inference_steps is None else body.num_inference_steps
     guidance = spec.default_guidance_scale if body.guidance_scale is None else body.guidance_scale
     images = 1 if body.num_images is None else body.num_images
     negative = body.negative_prompt or ""
@@ -55,6 +68,8 @@ def normalise(
     faults += _range_faults("output_quality", quality, 1, 100)
     if body.lossless and file == "jpeg":
         faults.append(("lossless", "lossless must be false for jpeg, which always loses; png and webp can."))
+    faults += _lora_faults(body, spec)
+    faults += _start_faults(body, spec, steps, strength)
     if isinstance(body.seed, int):
         faults += _range_faults("seed", body.seed, 0, MAX_SEED)
     if not faults and width * height > spec.max_pixels:
@@ -90,12 +105,57 @@ def normalise(
         embed_metadata=bool(body.embed_metadata),
         cache=body.cache or "use",
         model_revision=spec.revision,
+        lora=_lora(body),
+        init_image=init_image,
+        strength=None if strength is None else float(strength),
     )
     if body.seed is None:
         return request.model_copy(update={"seed": derived_seed(request, spec, scope)})
     if body.seed == "random":
         return request.model_copy(update={"seed": random_seed()})
     return request
+
+
+def _default_steps(spec: ModelSpec, strength: float | None) -> int:
+    """The model's own, or as many more as it takes that one of them is left to be taken."""
+    if strength is None or not 0 < strength <= 1:
+        return spec.default_steps
+    return max(spec.default_steps, math.ceil(min(1 / strength, spec.max_steps)))
+
+
+def _start_faults(body: JobRequest, spec: ModelSpec, steps: int, strength: float | None) -> Iterable[Fault]:
+    if strength is None:
+        if body.strength is not None:
+            yield "strength", "strength must be left out: there is no init_image that it could be of."
+        return
+    if not spec.init_images:
+        yield "init_image", f"init_image must be left out: {spec.name} starts from noise alone."
+    if not 0 < strength <= 1:
+        yield "strength", "strength must be above 0 and at most 1."
+    elif 1 <= steps <= spec.max_steps and steps_taken(steps, strength) < 1:
+        yield (
+            "strength",
+            f"strength times num_inference_steps must be at least 1, not {strength:g} times {steps}.",
+        )
+
+
+def _lora(body: JobRequest) -> Lora | None:
+    """The adapter; none where it would do nothing, so that such requests are one with those that name none."""
+    if body.lora is None or body.lora.scale == 0:
+        return None
+    return Lora(name=body.lora.name, scale=1.0 if body.lora.scale is None else float(body.lora.scale))
+
+
+def _lora_faults(body: JobRequest, spec: ModelSpec) -> Iterable[Fault]:
+    if body.lora is None:
+        return
+    names = [each.name for each in spec.loras]
+    if not names:
+        yield "lora", f"lora must be left out: {spec.name} has no adapters."
+    elif body.lora.name not in names:
+        yield "lora.name", f"lora.name must be one of the adapters of {spec.name}: {', '.join(names)}."
+    if body.lora.scale is not None:
+        yield from _range_faults("lora.scale", body.lora.scale, 0, MAX_LORA_SCALE)
 
 
 def max_images(spec: ModelSpec, settings: ApiSettings) -> int:

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from api.normalise import MIN_TIMEOUT_S, max_images
+from api.normalise import MAX_LORA_SCALE, MIN_TIMEOUT_S, max_images
 from contracts import errors
 from contracts.errors import DarkroomError
 from contracts.jobs import MAX_SEED
@@ -68,6 +68,10 @@ def complete(document: Schema, models: Sequence[ServedModel], settings: ApiSetti
     if webhook:
         webhook["url"] |= {"format": "uri", "maxLength": 2048, "pattern": _RECEIVER}
         _branch(webhook["events"], "array").update(minItems=1, items={"type": "string", "enum": list(EVENTS)})
+    lora = schemas.get("LoraRequest", {}).get("properties", {})
+    if lora:
+        _branch(lora["scale"], "number").update(minimum=0, maximum=MAX_LORA_SCALE)
+        lora["name"]["enum"] = sorted({each.name for served in models for each in served.spec.loras})
     _link(document)
     return document
 
@@ -173,6 +177,10 @@ def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings)
         }
         for side in ("width", "height")
     }
+    if "init_image" in fields:
+        _bound_start(fields, specs, settings)
+    if "lora" in fields and not any(spec.loras for spec in specs):
+        fields["lora"] = {"type": "null", "description": "No model that is served has adapters."}
     images = max(max_images(spec, settings) for spec in specs)
     limits |= {
         "num_inference_steps": {"minimum": 1, "maximum": max(spec.max_steps for spec in specs)},
@@ -183,6 +191,16 @@ def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings)
         _branch(fields[name], "integer").update(limits[name])
     guidance = max(spec.max_guidance_scale for spec in specs)
     _branch(fields["guidance_scale"], "number").update(minimum=0, maximum=guidance)
+
+
+def _bound_start(fields: Schema, specs: Sequence[ModelSpec], settings: ApiSettings) -> None:
+    if not any(spec.init_images for spec in specs):
+        none = {"type": "null", "description": "No model that is served starts from a picture."}
+        fields |= {"init_image": none, "strength": none}
+        return
+    longest = (settings.max_init_image_bytes + 2) // 3 * 4 + 64
+    _branch(fields["init_image"], "string").update(maxLength=longest, contentEncoding="base64")
+    _branch(fields["strength"], "number").update(exclusiveMinimum=0, maximum=1)
 
 
 def _sizes(specs: Sequence[ModelSpec]) -> str:

@@ -137,6 +137,8 @@ def model_view(served: ServedModel, settings: ApiSettings) -> ModelView:
         default_guidance_scale=spec.default_guidance_scale,
         max_guidance_scale=spec.max_guidance_scale,
         max_prompt_tokens=spec.max_prompt_tokens,
+        init_images=spec.init_images,
+        loras=[each.name for each in spec.loras],
         max_num_images=max_images(spec, settings),
         live_workers=len(served.workers),
         images_per_s=round(capacity_of(served.workers).steps_per_s / spec.default_steps, 3),

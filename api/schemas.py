@@ -23,6 +23,17 @@ class WebhookRequest(BaseModel):
     )
 
 
+class LoraRequest(BaseModel):
+    """A low-rank adapter of the model; `GET /v1/models` names those that each model has."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str = Field(description="One of the model's `loras`.", examples=["pixel"])
+    scale: float | None = Field(
+        default=None, description="How strongly it acts, 0 to 2; by default 1. At 0 it does nothing."
+    )
+
+
 class JobRequest(BaseModel):
     """The body of `POST /v1/jobs`. Types are strict, unknown fields refused; null means "not given"."""
 
@@ -76,6 +87,18 @@ class JobRequest(BaseModel):
         "cache; off: neither read nor write it, and share nothing.",
     )
     webhook: WebhookRequest | None = Field(default=None, description="Where the end of the job is told.")
+    lora: LoraRequest | None = Field(
+        default=None, description="An adapter of the model that acts on its weights."
+    )
+    init_image: str | None = Field(
+        default=None,
+        description="A picture to start from: PNG, JPEG or WebP in base64, alone or as a data URL. Scaled to cover the size that is "
+        "drawn, and cut at its centre.",
+    )
+    strength: float | None = Field(
+        default=None,
+        description="How far from `init_image`, above 0 to 1: the share of the steps that are taken. By default 0.8.",
+    )
 
 
 EXPECTED: Final = {
@@ -98,12 +121,22 @@ EXPECTED: Final = {
     "webhook": "an object with a url",
     "webhook.url": "a string",
     "webhook.events": "a list of names of events",
+    "init_image": "a string",
+    "strength": "a finite number",
+    "lora": "an object with a name",
+    "lora.name": "a string",
+    "lora.scale": "a finite number",
 }
 """What each field of `JobRequest` must be, in the words of an error message."""
 
 
 class Wire(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class LoraView(Wire):
+    name: str
+    scale: float
 
 
 class RequestView(Wire):
@@ -124,6 +157,12 @@ class RequestView(Wire):
     embed_metadata: bool
     cache: CacheMode
     model_revision: str
+    lora: LoraView | None = None
+    init_image: str | None = Field(
+        default=None,
+        description="The picture that it started from, as it was read: a name under `/v1/images`.",
+    )
+    strength: float | None = None
 
 
 class ImageView(Wire):
@@ -301,6 +340,8 @@ class ModelView(Wire):
     max_guidance_scale: float
     max_prompt_tokens: int
     max_num_images: int
+    init_images: bool = Field(description="Whether a request may give a picture to start from.")
+    loras: list[str] = Field(description="The adapters that a request may name.")
     live_workers: int
     images_per_s: float
 
@@ -308,34 +349,6 @@ class ModelView(Wire):
 class ModelList(Wire):
     object: Literal["list"] = "list"
     data: list[ModelView]
-
-
-class HotView(Wire):
-    """The first level, in the memory of the process that answers."""
-
-    entries: int
-    hits: int
-
-
-class CacheView(Wire):
-    """Jobs by how the cache took them, and what it holds. Memory and evictions are those of its whole server."""
-
-    hits: int
-    misses: int
-    joined: int
-    hit_rate: float | None = Field(description="Hits among all jobs; null before the first.")
-    saved_rate: float | None = Field(
-        description="Hits and joined, which cost no computation, among all jobs."
-    )
-    entries: int
-    memory_bytes: int
-    memory_limit_bytes: int | None
-    evictions: int
-    hot: HotView
-
-
-class CachePurged(Wire):
-    purged: int = Field(description="Results that were forgotten.")
 
 
 class Ready(Wire):

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from api.catalogue import Catalogue
 from api.idempotency import Slot, mark_replayed
 from api.idempotency import slot as slot_of
+from api.init_image import InitImage, prepare
 from api.keyring import Principal
 from api.normalise import checked_model_name, normalise
 from api.quotas import Quotas
@@ -76,6 +77,8 @@ class _Plan:
     key: str
     address: str
     cost: float
+    init: InitImage | None = None
+    """The picture to start from; it is stored with the job, where that is to be computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class JobService:
                 if result is not None and not caller.limited:
                     # One step, in nobody's way and with nothing to undo: it needs no task.
                     return await self._record_hit(asked.new, result)
-                return await self._whole(self._accept(caller, asked.plan.served, asked.new, result, None))
+                return await self._whole(self._accept(caller, asked.plan, asked.new, result, None))
             copy = self._copies.get(slot)
             if copy is not None:
                 job = await asyncio.shield(copy)
@@ -151,7 +154,7 @@ class JobService:
             mark_replayed(caller)
             scope = tenant_scope(caller.tenant, self._settings.share_cache_between_tenants)
             address = result_address(new.key, new.request, scope)
-        return await self._accept(caller, plan.served, new, await self._looked_up(new, address), slot)
+        return await self._accept(caller, plan, new, await self._looked_up(new, address), slot)
 
     async def _asked(self, caller: Principal, body: JobRequest) -> _Asked:
         """The job that `body` asks for. Leaves nothing behind."""
@@ -184,15 +187,18 @@ class JobService:
         return submitted.job
 
     async def _accept(
-        self, caller: Principal, served: ServedModel, new: NewJob, result: JobResult | None, slot: Slot | None
+        self, caller: Principal, plan: _Plan, new: NewJob, result: JobResult | None, slot: Slot | None
     ) -> Job:
         # Should the answer to this be lost on its way, the outbox publishes the job by itself; the client, told 503,
         # comes again with the same key and joins it.
         with tracing.span("admit"):
-            refusal = None if result else await self._refusal(served, new)
+            refusal = None if result else await self._refusal(plan.served, new)
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=slot is not None)
         await self._quotas.admit(caller, charge)
         try:
+            if plan.init is not None and result is None and refusal is None:
+                # Before the record: whoever runs the job must find it.
+                await self._stores.blobs.put(plan.init.data, "png")
             with tracing.span("record job", attributes={"darkroom.job_id": new.id}):
                 submitted = await self._stores.jobs.submit(new, result, may_lead=refusal is None)
         except QueueFull:
@@ -220,6 +226,8 @@ class JobService:
         if body.webhook is not None:
             # It decides nothing of what is computed, and its list could not be looked up.
             body = body.model_copy(update={"webhook": None})
+        if body.init_image is not None:
+            return await self._plan_from(tenant, body, body.init_image, served)
         known = self._plans.get((tenant, body))
         if known is not None and known.served is served:
             return known
@@ -239,6 +247,20 @@ class JobService:
             if len(self._plans) > MAX_PLANS:
                 self._plans.popitem(last=False)
         return plan
+
+    async def _plan_from(self, tenant: str, body: JobRequest, picture: str, served: ServedModel) -> _Plan:
+        """As `_plan`, for a body with a picture to start from: too large to be remembered, and worth no look before the rest is
+        known to be right."""
+        spec, settings = served.spec, self._settings
+        scope = tenant_scope(tenant, settings.share_cache_between_tenants)
+        seed = secrets.randbelow(MAX_SEED + 1)
+        checked = normalise(body, spec, settings, scope=scope, random_seed=lambda: seed)
+        limits = {"max_bytes": settings.max_init_image_bytes, "max_pixels": settings.max_init_image_pixels}
+        init = await asyncio.to_thread(prepare, picture, checked.width, checked.height, **limits)
+        request = normalise(body, spec, settings, scope=scope, random_seed=lambda: seed, init_image=init.name)
+        key = request_key(request, spec, scope)
+        address = result_address(key, request, scope)
+        return _Plan(served, request, key, address, cost_of(request, spec), init)
 
     async def _refusal(self, served: ServedModel, new: NewJob) -> UnavailableError | None:
         """Why another computation of the model cannot be promised, if it cannot: nobody serves it, nor has lately, or it would

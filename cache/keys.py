@@ -77,7 +77,25 @@ def _subject(request: GenerationRequest, spec: ModelSpec, scope: str) -> dict[st
         # Adding positive zero makes -0.0 equal to 0.0, and an int a float.
         "guidance_scale": request.guidance_scale + 0.0,
         "num_images": request.num_images,
+        **_lora(request, spec),
+        **_start(request),
     }
+
+
+def _start(request: GenerationRequest) -> dict[str, object]:
+    """The picture to start from, by the hash of its contents; nothing without one."""
+    if request.init_image is None:
+        return {}
+    return {"init_image": request.init_image, "strength": request.strength}
+
+
+def _lora(request: GenerationRequest, spec: ModelSpec) -> dict[str, object]:
+    """The adapter, by its weights; nothing without one, so that the keys of such requests are what they always were."""
+    lora = request.lora
+    if lora is None:
+        return {}
+    revision = next((each.revision for each in spec.loras if each.name == lora.name), "")
+    return {"lora": [lora.name, revision, lora.scale + 0.0]}
 
 
 def _file(request: GenerationRequest) -> dict[str, object]:

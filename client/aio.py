@@ -53,6 +53,9 @@ class AsyncClient:
         seed: int | Literal["random"] | None = None,
         num_images: int | None = None,
         webhook: Mapping[str, Any] | None = None,
+        lora: Mapping[str, Any] | None = None,
+        init_image: str | None = None,
+        strength: float | None = None,
         extra: Mapping[str, Any] | None = None,
         wait_s: float = 0.0,
         idempotency_key: str | None = None,
@@ -69,6 +72,9 @@ class AsyncClient:
             "seed": seed,
             "num_images": num_images,
             "webhook": webhook,
+            "lora": lora,
+            "init_image": init_image,
+            "strength": strength,
             **(extra or {}),
         }
         headers = {

@@ -9,9 +9,10 @@ finished in the same pass, so that one-step traffic costs one message each way a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from contracts.jobs import steps_taken
 from contracts.models import ModelSpec
 
 
@@ -20,12 +21,20 @@ class BatchKey:
     """What must be equal for two images to share a forward pass: neither seed nor prompt, nor how many steps each takes.
 
     `guided`: with classifier-free guidance, which doubles the work of a pass; the scale itself may differ.
+    `lora`: the adapter that acts on the weights, by `lora_scale`; empty: none.
     """
 
     model: str
     width: int
     height: int
     guided: bool
+    lora: str = ""
+    lora_scale: float = 0.0
+
+    @property
+    def work(self) -> BatchKey:
+        """The key of all passes that take the same time and memory: how strongly an adapter acts is all the same."""
+        return replace(self, lora_scale=0.0) if self.lora_scale else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,15 @@ class ImageTask:
     seed: int
     num_inference_steps: int = 1
     guidance_scale: float = 0.0
+    init_image: bytes | None = None
+    """The picture to start from, of the key's size, as `Pixels.rgb` holds one."""
+    strength: float | None = None
+    """With `init_image`: the share of the steps that are taken."""
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps that it takes."""
+        return steps_taken(self.num_inference_steps, self.strength)
 
 
 @dataclass(frozen=True, slots=True)

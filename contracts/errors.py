@@ -35,6 +35,7 @@
         ├── OutOfMemory
         ├── EngineCrashed       the engine process died or hung under this item
         ├── AttemptsExhausted
+        ├── InitImageLost       the picture to start from was deleted before its turn
         └── DeadLettered        the broker gave its message up
 
 `code` is stable and meant for programs; `status` is the HTTP status; one handler in `api` maps them.
@@ -233,6 +234,11 @@ class EngineCrashed(GenerationError):
 
 class AttemptsExhausted(GenerationError):
     code = "attempts_exhausted"
+
+
+class InitImageLost(GenerationError):
+    code = "init_image_lost"
+    retryable = True
 
 
 class DeadLettered(GenerationError):

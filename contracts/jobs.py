@@ -60,6 +60,23 @@ CacheMode = Literal["use", "refresh", "off"]
 """`refresh` computes anew and puts the result into the cache; `off` neither reads nor writes it, and shares nothing."""
 
 
+def _absent(value: object) -> bool:
+    # Not written where it is not given: processes of a version that does not know the field then read on.
+    return value is None
+
+
+def steps_taken(steps: int, strength: float | None) -> int:
+    """How many of a schedule's steps are taken from a picture that is noised by `strength`; all, where there is none."""
+    return steps if strength is None else min(int(steps * strength), steps)
+
+
+class Lora(Frozen):
+    """A low-rank adapter of the model, and how strongly it acts: its change of the weights times `scale`."""
+
+    name: str
+    scale: float = 1.0
+
+
 class GenerationRequest(Frozen):
     """A normalised request: every default filled in, every bound checked, the seed fixed.
 
@@ -85,11 +102,22 @@ class GenerationRequest(Frozen):
     cache: CacheMode = "use"
     model_revision: str = ""
     """Of the model that the request was checked against."""
+    lora: Lora | None = Field(default=None, exclude_if=_absent)
+    """None also where it would change nothing: at a scale of 0."""
+    init_image: str | None = Field(default=None, exclude_if=_absent)
+    """The picture to start from: a PNG of the request's size, by its name in the blob store."""
+    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(default=None, exclude_if=_absent)
+    """How far from `init_image`: the share of the steps that are taken. Given with it, and only then."""
 
     @property
     def steps(self) -> int:
         """Denoising steps of all images together."""
-        return self.num_images * self.num_inference_steps
+        return self.num_images * self.steps_taken
+
+    @property
+    def steps_taken(self) -> int:
+        """Denoising steps of one image."""
+        return steps_taken(self.num_inference_steps, self.strength)
 
     def image_seed(self, index: int) -> int:
         return (self.seed + index) % (MAX_SEED + 1)

@@ -14,6 +14,13 @@ from contracts.jobs import Frozen
 Positive = Annotated[int, Field(ge=1)]
 
 
+class LoraSpec(Frozen):
+    """A low-rank adapter that the worker has loaded; `revision` changes with its weights."""
+
+    name: str
+    revision: str
+
+
 class ModelSpec(Frozen):
     """Limits and defaults of one loaded model.
 
@@ -42,6 +49,10 @@ class ModelSpec(Frozen):
     """The kind of device that it was loaded on, as its maker names it."""
     attention: str = ""
     """The kernel that computes attention; empty where there is none."""
+    loras: tuple[LoraSpec, ...] = ()
+    """The adapters that a request may name."""
+    init_images: bool = False
+    """Whether a request may give a picture to start from."""
 
 
 class WorkerInfo(Frozen):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -42,6 +44,40 @@ def _delays_text(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class LoraSource:
+    """Where an adapter comes from: a folder or a safetensors file, or a hub id at a `revision`, a commit."""
+
+    name: str
+    source: str
+    revision: str | None
+
+
+_LORA: Final = re.compile(r"([A-Za-z0-9][\w.-]{0,63})=([^\s,@=]+)(?:@([0-9a-f]{40}))?", re.ASCII)
+
+
+def _lora_sources(text: str) -> tuple[LoraSource, ...]:
+    found = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        match = _LORA.fullmatch(part)
+        if match is None:
+            raise ValueError(
+                f"{part} is not name=folder, name=file.safetensors or name=owner/name@commit, a commit of 40 hex digits"
+            )
+        found.append(LoraSource(*match.groups()))
+    names = [each.name for each in found]
+    if len(set(names)) < len(names):
+        raise ValueError("every adapter needs a name of its own")
+    return tuple(found)
+
+
+def _loras_text(text: str) -> str:
+    _lora_sources(text)
+    return text
+
+
+LoraSources = Annotated[str, AfterValidator(_loras_text)]
+"""Adapters as `name=source`, separated by commas."""
 RetryDelays = Annotated[str, AfterValidator(_delays_text)]
 """Seconds, separated by commas."""
 Networks = Annotated[str, AfterValidator(_networks)]
@@ -158,6 +194,10 @@ class ApiSettings(BackendSettings):
     """The most that one job may cost: its pixels times steps times pictures, in millions (megapixel-steps)."""
     max_batch_body_bytes: Count = 2_097_152
     """The body of a batch of requests may be this long; all others `max_body_bytes`."""
+    max_init_image_bytes: Count = 2_097_152
+    """The file of an `init_image` may be this long; a body that holds one so much longer."""
+    max_init_image_pixels: Count = 16_777_216
+    """An `init_image` with more is refused by its header, and never decoded."""
     allow_anonymous: bool | None = None
     """Whether requests without an API key are served. By default they are where only this machine can reach `host`."""
     admin_key: str | None = Field(default=None, pattern=TOKEN_PATTERN, repr=False)
@@ -229,6 +269,13 @@ class WorkerSettings(BackendSettings):
     """Every call of a network has exactly so many rows, filled up where there are fewer: a picture is equal to the bit in any company."""
     graphs: Literal["off", "auto"] = "off"
     """`auto`: on CUDA, the UNet's launches are recorded once for each shape and replayed (CUDA graphs)."""
+    loras: LoraSources = ""
+    """The LoRA adapters that requests may name, as `pixel=loras/pixel,ink=owner/ink@<commit>`: folders, safetensors files, or hub
+    ids with a commit. Not with `compile`, `quantise` or `graphs`."""
+
+    @property
+    def lora_sources(self) -> tuple[LoraSource, ...]:
+        return _lora_sources(self.loras)
 
 
 class WebhookSettings(BackendSettings):

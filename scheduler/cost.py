@@ -76,17 +76,17 @@ class CostModel:
 
     def ran(self, key: BatchKey, images: int, seconds: float, memory_bytes: int | None = None) -> None:
         """A pass of `images` under `key` has taken `seconds` on the device, and at its peak `memory_bytes` of it."""
-        _latest(self._fits, key).add(images, seconds)
+        _latest(self._fits, key.work).add(images, seconds)
         if memory_bytes is not None:
-            _latest(self._memory, key).add(images, float(memory_bytes))
+            _latest(self._memory, key.work).add(images, float(memory_bytes))
 
     def seconds(self, key: BatchKey, images: int) -> float | None:
         """What a pass of `images` should take; None while nothing of the key has run."""
-        return _predicted(self._fits.get(key), images)
+        return _predicted(self._fits.get(key.work), images)
 
     def memory_bytes(self, key: BatchKey, images: int) -> float | None:
         """What a pass of `images` should need at its peak; None while no device has told."""
-        return _predicted(self._memory.get(key), images)
+        return _predicted(self._memory.get(key.work), images)
 
     def steps_per_s(self, max_batch: int) -> float:
         """Images times steps per second under load, with full batches, averaged over the keys by how much of each has

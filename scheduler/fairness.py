@@ -34,7 +34,7 @@ def cost_of(request: GenerationRequest, spec: ModelSpec) -> float:
     """What a request asks of the device: denoising steps of one image at the model's default size."""
     pixels = request.width * request.height / (spec.default_width * spec.default_height)
     passes = 2 if request.guidance_scale > 1 else 1
-    return request.num_images * request.num_inference_steps * passes * pixels
+    return request.steps * passes * pixels
 
 
 @dataclass(slots=True)

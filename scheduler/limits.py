@@ -18,19 +18,19 @@ class BatchLimits:
 
     def limit(self, key: BatchKey) -> int:
         """Images that may run together under `key`."""
-        return self._limits.get(key, self._max_batch)
+        return self._limits.get(key.work, self._max_batch)
 
     def out_of_memory(self, key: BatchKey, size: int) -> None:
         """A batch of `size` did not fit: half of it may."""
-        self._limits[key] = max(1, min(self.limit(key), size) // 2)
-        self._full[key] = 0
+        self._limits[key.work] = max(1, min(self.limit(key), size) // 2)
+        self._full[key.work] = 0
 
     def fitted(self, key: BatchKey, size: int) -> None:
         """A batch of `size` ran."""
         limit = self.limit(key)
         if limit == self._max_batch or size < limit:
             return
-        self._full[key] = self._full.get(key, 0) + 1
-        if self._full[key] >= PROBE_AFTER:
-            self._limits[key] = limit + 1
-            self._full[key] = 0
+        self._full[key.work] = self._full.get(key.work, 0) + 1
+        if self._full[key.work] >= PROBE_AFTER:
+            self._limits[key.work] = limit + 1
+            self._full[key.work] = 0

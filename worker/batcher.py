@@ -82,7 +82,7 @@ class _Image:
     traceparent: str | None = None
 
     def sample(self) -> Sample:
-        steps_left = self.task.num_inference_steps - self.steps_taken
+        steps_left = self.task.steps - self.steps_taken
         turn = self.turn
         return Sample(self.key, turn.tag, turn.deadline, steps_left, self.steps_taken, self.group)
 
@@ -174,7 +174,7 @@ class Batcher:
     def backlog_steps(self) -> int:
         """Denoising steps that what is in hand still needs."""
         with self._changed:
-            return sum(image.task.num_inference_steps - image.steps_taken for image in self._hand)
+            return sum(image.task.steps - image.steps_taken for image in self._hand)
 
     def stalled_s(self) -> float:
         """How long images have been in hand without a pass ending; 0.0 while nothing waits."""

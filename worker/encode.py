@@ -120,3 +120,9 @@ def _webp(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) 
         exif=b"" if output.text is None else exif(output.text),
     )
     return file.getvalue()
+
+
+def rgb(file: bytes) -> bytes:
+    """The pixels of a picture that the API has prepared, as `contracts.engine.Pixels` holds them."""
+    with Image.open(io.BytesIO(file), formats=("PNG",)) as picture:
+        return picture.convert("RGB").tobytes()

@@ -13,7 +13,7 @@ from cache.stores import Stores
 from contracts import errors
 from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
-from contracts.errors import GenerationError, StoreUnavailable
+from contracts.errors import GenerationError, ImageNotFound, InitImageLost, StoreUnavailable
 from contracts.jobs import (
     GenerationRequest,
     ImageRef,
@@ -28,12 +28,14 @@ from contracts.ports import Finished, Granted, JobStore, Publisher, TakenJob
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
 from worker.batcher import Batcher, Drawn, TooLate, Turn
-from worker.encode import Encoded, Encoder, Output
+from worker.encode import Encoded, Encoder, Output, rgb
 from worker.leases import Leases
 
 T = TypeVar("T")
 
 RETRY_S: Final = (0.1, 0.3, 1.0, 2.0)
+
+LOST: Final = "The picture to start from was deleted before the job had its turn."
 
 log = get_logger(__name__)
 
@@ -93,11 +95,29 @@ class JobRunner:
     async def _run(self, taken: TakenJob, brought: Callable[[], object]) -> bool:
         message, lease, request = taken.message, taken.lease, taken.message.request
         guided = request.guidance_scale > 1
-        key = BatchKey(request.model, request.width, request.height, guided)
+        lora = request.lora
+        key = BatchKey(
+            request.model,
+            request.width,
+            request.height,
+            guided,
+            lora=lora.name if lora else "",
+            lora_scale=lora.scale if lora else 0.0,
+        )
         # The store's clock stamped both: what is left of the deadline holds whatever ours says.
         left_s = message.deadline - lease.claimed_at
         turn = Turn(taken.tag, self._clock.monotonic() + left_s)
         progress = Telling(self._stores.jobs, lease)
+        try:
+            with self._leases.hold(lease, _nothing_held):
+                start = await self._start(request)
+        except ImageNotFound:
+            lost = JobFailure(code=InitImageLost.code, message=LOST, retryable=InitImageLost.retryable)
+            return await self._end(
+                message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, lost)
+            )
+        if start is None and request.init_image is not None:
+            return await self._gave_up(lease)
         images = [
             self._batcher.add(
                 key,
@@ -107,6 +127,8 @@ class JobRunner:
                     request.image_seed(index),
                     request.num_inference_steps,
                     request.guidance_scale,
+                    start,
+                    request.strength,
                 ),
                 turn,
                 # The images of a job keep step with one another: the first speaks for all.
@@ -139,6 +161,14 @@ class JobRunner:
             return await self._end(
                 message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, failure)
             )
+
+    async def _start(self, request: GenerationRequest) -> bytes | None:
+        """The pixels to start from; None where the request has none, or the worker drains before the store answers.
+        Raises `ImageNotFound`."""
+        if request.init_image is None:
+            return None
+        file = await self.insist(partial(self._stores.blobs.get, request.init_image))
+        return None if file is None else await asyncio.to_thread(rgb, file)
 
     async def _gave_up(self, lease: Lease) -> bool:
         """The images were withdrawn: the worker drains; or the lease is void, for the job has ended, is another worker's, or
@@ -279,6 +309,10 @@ class Telling:
                 await self._jobs.progress(self._lease, progress.step, progress.steps)
             except StoreUnavailable:
                 metrics.REPAIRED.labels("progress").inc()
+
+
+def _nothing_held() -> None:
+    return None
 
 
 def _nothing(_: Progress) -> None:

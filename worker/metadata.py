@@ -30,6 +30,8 @@ def parameters(request: GenerationRequest, index: int) -> str:
         "Seed": request.image_seed(index),
         "Size": f"{request.width}x{request.height}",
         "Model": request.model,
+        **({"Denoising strength": request.strength} if request.strength is not None else {}),
+        **({"Lora": request.lora.name, "Lora scale": request.lora.scale} if request.lora else {}),
         "Version": "Darkroom",
     }
     lines.append(", ".join(f"{name}: {_quoted(str(value))}" for name, value in values.items()))

@@ -6,10 +6,11 @@ import re
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
 from api.auth import Admin
 from api.normalise import Fault, invalid
-from api.schemas import CachePurged, CacheView, HotView
+from api.schemas import Wire
 from api.services import Wired, failures
 from cache.keys import result_pattern, tenant_scope
 
@@ -17,6 +18,34 @@ router = APIRouter(prefix="/v1/cache", tags=["operation"])
 
 MAX_NAME_CHARS: Final = 200
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class HotView(Wire):
+    """The first level, in the memory of the process that answers."""
+
+    entries: int
+    hits: int
+
+
+class CacheView(Wire):
+    """Jobs by how the cache took them, and what it holds. Memory and evictions are those of its whole server."""
+
+    hits: int
+    misses: int
+    joined: int
+    hit_rate: float | None = Field(description="Hits among all jobs; null before the first.")
+    saved_rate: float | None = Field(
+        description="Hits and joined, which cost no computation, among all jobs."
+    )
+    entries: int
+    memory_bytes: int
+    memory_limit_bytes: int | None
+    evictions: int
+    hot: HotView
+
+
+class CachePurged(Wire):
+    purged: int = Field(description="Results that were forgotten.")
 
 
 @router.get("", summary="How the result cache does", responses=failures(401, 403, 503))

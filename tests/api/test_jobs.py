@@ -42,6 +42,9 @@ async def test_a_job_is_accepted_published_and_readable(door: Door) -> None:
         "embed_metadata": False,
         "cache": "use",
         "model_revision": "1",
+        "lora": None,
+        "init_image": None,
+        "strength": None,
     }
     (message,) = door.publisher.published
     assert message.job_id == job["id"]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from cache.keys import derived_seed, normalise_text, request_key, tenant_scope
-from contracts.jobs import MAX_SEED, GenerationRequest
+from contracts.jobs import MAX_SEED, GenerationRequest, Lora
+from contracts.models import LoraSpec
 from tests.cache.test_others import spec
 
 REQUEST = GenerationRequest(
@@ -75,6 +76,14 @@ def test_everything_that_changes_pixels_changes_the_key() -> None:
         key(output_format="webp", lossless=True),
         key(embed_metadata=True),
         key(embed_metadata=True, prompt="A Red Apple"),
+        key(lora=Lora(name="a")),
+        key(lora=Lora(name="b")),
+        key(lora=Lora(name="a", scale=0.5)),
+        request_key(
+            REQUEST.model_copy(update={"lora": Lora(name="a")}),
+            SPEC.model_copy(update={"loras": (LoraSpec(name="a", revision="2"),)}),
+            "tenant:public",
+        ),
         request_key(REQUEST, SPEC, "tenant:other"),
         request_key(REQUEST, spec("m", "2"), "tenant:public"),
         request_key(REQUEST, SPEC.model_copy(update={"dtype": "float16"}), "tenant:public"),

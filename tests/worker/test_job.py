@@ -273,3 +273,19 @@ async def test_what_can_no_longer_be_done_in_time_expires_unrun(room: Room) -> N
     assert expired.status is JobStatus.EXPIRED
     assert expired.finished_at is not None
     assert expired.finished_at < expired.deadline, "a pass takes longer than it had: it was not begun"
+
+
+async def test_a_job_that_starts_from_a_picture_takes_it_from_the_store(room: Room) -> None:
+    _, file = cv2.imencode(".png", np.full((64, 64, 3), 90, np.uint8))
+    name = await room.stores.blobs.put(file.tobytes(), "png")
+    message = await room.submit("a", init_image=name, strength=0.5, num_inference_steps=4)
+    assert await room.run(message) == [Verdict.ACK]
+    assert (await room.job(message)).status is JobStatus.SUCCEEDED
+
+
+async def test_a_picture_to_start_from_that_is_gone_fails_its_job_alone(room: Room) -> None:
+    lost = await room.submit("a", init_image=f"{'0' * 64}.png", strength=1.0)
+    other = await room.submit("b")
+    assert await room.run(lost, other) == [Verdict.ACK, Verdict.ACK]
+    assert await room.failure(lost) == "init_image_lost"
+    assert (await room.job(other)).status is JobStatus.SUCCEEDED

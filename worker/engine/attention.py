@@ -162,6 +162,8 @@ def fuse_projections(unet: Any) -> None:
     """Queries, keys and values of a layer from one multiplication; the separate weights go."""
     for module in unet.modules():
         if hasattr(module, "fuse_projections") and hasattr(module, "to_q"):
+            if any(hasattr(each, "base_layer") for each in (module.to_q, module.to_k, module.to_v)):
+                continue  # an adapter acts on it, which the fused weight would leave out
             with torch.no_grad():
                 module.fuse_projections()
             unused = ("to_k", "to_v") if module.is_cross_attention else ("to_q", "to_k", "to_v")

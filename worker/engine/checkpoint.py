@@ -125,6 +125,12 @@ def digest(folder: Path) -> str:
     return total.hexdigest()[:16]
 
 
+def file_digest(path: Path) -> str:
+    """16 hex digits of the file's contents."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def _index(folder: Path) -> dict[str, Any]:
     path = folder / "model_index.json"
     if not path.is_file():

@@ -14,6 +14,7 @@ from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
 from worker.engine import attention
+from worker.engine.adapters import Adapters
 from worker.engine.decode import decode
 from worker.engine.device import keep_memory, pick
 from worker.engine.errors import CannotLoad
@@ -47,6 +48,7 @@ class DiffusersEngine:
         keep_memory()
         loaded = Loader(settings, self._device, self._dtype, profile_of(self._name)).load()
         pipeline = self._pipeline = loaded.pipeline
+        self._adapters = loaded.adapters
         self._plan = loaded.plan
         self._kernel = attention.install(pipeline.unet, settings.attention)
         fixed = settings.fixed_batch
@@ -63,6 +65,7 @@ class DiffusersEngine:
         if settings.quantise != "none":
             with self._denoiser.eager():
                 self._quantise(spec)
+        self._try_adapters(spec)
         if settings.compile:
             # One block compiled once serves all of its kind, where the whole UNet would take minutes.
             pipeline.unet.compile_repeated_blocks(fullgraph=True, dynamic=True)
@@ -88,6 +91,11 @@ class DiffusersEngine:
         """The text encoders, with their counts."""
         return self._encoder
 
+    @property
+    def adapters(self) -> Adapters:
+        """The LoRA adapters that are loaded."""
+        return self._adapters
+
     def peak_memory_bytes(self) -> int | None:
         return self._device.peak_bytes()
 
@@ -112,6 +120,7 @@ class DiffusersEngine:
     def _advance(self, batch: Pass) -> list[Advanced]:
         # Out of the table at once, and back at the end: whatever is raised in between, they are forgotten.
         held = {number: self._samples.pop(number, None) for number in batch.samples}
+        self._adapt(batch.key)
         joined = self._denoiser.join(batch.key, list(batch.joining.values()))
         held.update(zip(batch.joining, joined, strict=True))
         samples = [sample for sample in held.values() if sample is not None]
@@ -131,6 +140,17 @@ class DiffusersEngine:
                 picture = self._again(batch.key, sample.task)
             answers.append(picture)
         return answers
+
+    def _adapt(self, key: BatchKey) -> None:
+        self._adapters.use(key.lora, key.lora_scale)
+        self._encoder.variant = self._adapters.text_variant()
+
+    def _try_adapters(self, spec: ModelSpec) -> None:
+        """A picture by each. Raises `CannotLoad` for one that makes none."""
+        for lora in spec.loras:
+            (drawn,) = self._draw(spec, ["warm up"], steps=1, lora=lora.name)
+            if isinstance(drawn, ImageFault):
+                raise CannotLoad(f"DARKROOM_LORAS: {lora.name} makes no picture: {drawn.message}")
 
     def _again(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         """The image alone from its start in single precision: half precision has a tenth of a percent of its range."""
@@ -169,11 +189,14 @@ class DiffusersEngine:
     def _decode(self, samples: list[Sample]) -> list[Pixels | ImageFault]:
         return decode(self._pipeline.vae, samples, self._settings.fixed_batch)
 
-    def _draw(self, spec: ModelSpec, prompts: list[str], *, steps: int) -> list[Pixels | ImageFault]:
+    def _draw(
+        self, spec: ModelSpec, prompts: list[str], *, steps: int, lora: str = ""
+    ) -> list[Pixels | ImageFault]:
         """Pictures of the model's default kind, all in one batch, seeds from 0 up."""
         scale = spec.default_guidance_scale
-        key = BatchKey(spec.name, spec.default_width, spec.default_height, guided=scale > 1)
+        key = BatchKey(spec.name, spec.default_width, spec.default_height, scale > 1, lora, 1.0)
         tasks = [ImageTask(prompt, "", seed, steps, scale) for seed, prompt in enumerate(prompts)]
+        self._adapt(key)
         with torch.inference_mode():
             samples = self._denoiser.join(key, tasks)
             while not samples[0].finished:
@@ -245,4 +268,6 @@ class DiffusersEngine:
             description=profile.description,
             device=self._device.name,
             attention=self._kernel.name,
+            loras=loaded.adapters.specs,
+            init_images=True,
         )

@@ -53,6 +53,7 @@ class FakeEngine:
             max_guidance_scale=20.0,
             max_prompt_tokens=MAX_PROMPT_TOKENS,
             max_batch=self._settings.max_batch,
+            init_images=True,
             description="Noise instead of pictures: for timing and fault tests only.",
         )
 
@@ -65,9 +66,9 @@ class FakeEngine:
         self._misbehave([task.prompt for _, task, _ in mine])
         advanced: list[Advanced] = []
         for sample, task, taken in mine:
-            if taken + 1 < task.num_inference_steps:
+            if taken + 1 < task.steps:
                 self._samples[sample] = (task, taken + 1)
-                advanced.append(Progress(taken + 1, task.num_inference_steps))
+                advanced.append(Progress(taken + 1, task.steps))
             else:
                 advanced.append(self._paint(batch.key, task))
         return advanced

@@ -14,7 +14,8 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from contracts.settings import WorkerSettings
-from worker.engine import checkpoint, memory
+from worker.engine import adapters, checkpoint, memory
+from worker.engine.adapters import Adapters
 from worker.engine.checkpoint import Checkpoint
 from worker.engine.device import Device
 from worker.engine.errors import CannotLoad
@@ -35,6 +36,7 @@ class Loaded:
     revision: str
     plan: Plan
     max_batch: int
+    adapters: Adapters
 
 
 class Loader:
@@ -73,12 +75,14 @@ class Loader:
             pipeline.scheduler = EulerDiscreteScheduler.from_config(
                 pipeline.scheduler.config, timestep_spacing="trailing"
             )
+        # Before layers are folded: one that an adapter acts on stays as it is.
+        loras = adapters.load(pipeline, self._settings)
         self._place(pipeline)
         if not plan.decodes_whole(batch):
             pipeline.vae.enable_slicing()
         if vae is not None:
             revision = f"{revision}+{self._settings.vae}"
-        return Loaded(pipeline, revision, plan, batch)
+        return Loaded(pipeline, revision, plan, batch, loras)
 
     def _place(self, pipeline: Any) -> None:
         pipeline.to(self._device.torch_name)

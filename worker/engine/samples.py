@@ -12,6 +12,7 @@ import torch
 from contracts.engine import BatchKey, ImageTask
 from worker.engine.rows import Recorded, Recorder, by_rows
 from worker.engine.schedule import Course, Sampler
+from worker.engine.start import encode
 from worker.engine.text import Encoded, PromptEncoder
 
 
@@ -101,10 +102,13 @@ class Denoiser:
         pipeline = self._pipeline
         factor: int = pipeline.vae_scale_factor
         shape = (1, pipeline.unet.config.in_channels, key.height // factor, key.width // factor)
-        course = self._sampler.begin(task.num_inference_steps)
+        taken = None if task.init_image is None else task.steps
+        course = self._sampler.begin(task.num_inference_steps, taken)
         # On the CPU and in single precision whatever the model has: a seed means the same noise on every machine.
         generator = torch.Generator("cpu").manual_seed(task.seed)
+        image = None if task.init_image is None else encode(pipeline.vae, key, task.init_image, generator)
         noise = torch.randn(shape, generator=generator).to(pipeline.unet.device)
+        latents = self._sampler.start(course, noise, image)
         limit = self._encoder.limit
         read = {"prompt": text, "negative_prompt": negative}
         warnings = tuple(
@@ -112,7 +116,7 @@ class Denoiser:
             for name, each in read.items()
             if each is not None and each.tokens > limit
         )
-        return Sample(task, generator, noise * course.noise_scale, course, text, negative, warnings)
+        return Sample(task, generator, latents, course, text, negative, warnings)
 
     def _added(self, key: BatchKey, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """SDXL's own conditions: pooled text, and the sizes (Podell et al. 2023, section 2.2), for an uncropped original."""

@@ -34,8 +34,12 @@ class Course:
 class Sampler(Protocol):
     """One solver for all samples of a model. Latents and predictions are (B, C, h, w), float32."""
 
-    def begin(self, steps: int) -> Course:
-        """The course of a sample that is to take `steps` steps; some solvers evaluate the model more often than that."""
+    def begin(self, steps: int, taken: int | None = None) -> Course:
+        """The course of a sample of `steps` steps, or of the last `taken` of them; some solvers evaluate the model more often."""
+        ...
+
+    def start(self, course: Course, noise: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+        """The latents before the first step: unit `noise` as strong as the course begins, over `image` if there is one."""
         ...
 
     def inputs(self, courses: Sequence[Course], latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,13 +73,21 @@ class EulerSampler:
         self._scheduler = scheduler
         self._known: dict[int, tuple[float, tuple[tuple[float, ...], ...]]] = {}
 
-    def begin(self, steps: int) -> Course:
+    def begin(self, steps: int, taken: int | None = None) -> Course:
         if steps not in self._known:
             if len(self._known) >= SCHEDULES_KEPT:
                 self._known.clear()
             self._known[steps] = self._schedule(steps)
         noise_scale, rows = self._known[steps]
+        if taken is not None:
+            rows = rows[len(rows) - taken :]
+            # c is 1 / sqrt(sigma^2 + 1)
+            noise_scale = (1 / rows[0][1] ** 2 - 1) ** 0.5
         return Course(len(rows), noise_scale, rows)
+
+    def start(self, course: Course, noise: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+        noise = noise * course.noise_scale
+        return noise if image is None else image + noise
 
     def inputs(self, courses: Sequence[Course], latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         rows = self._rows(courses, latents.device)
@@ -129,10 +141,20 @@ class CopySampler:
         self._scheduler = scheduler
         self._takes = {"eta", "generator"} & set(inspect.signature(scheduler.step).parameters)
 
-    def begin(self, steps: int) -> Course:
+    def begin(self, steps: int, taken: int | None = None) -> Course:
         own = copy.deepcopy(self._scheduler)
         own.set_timesteps(steps)
-        return Course(len(own.timesteps), float(own.init_noise_sigma), own)
+        skipped = 0 if taken is None else (steps - taken) * own.order
+        if taken is not None and hasattr(own, "set_begin_index"):
+            own.set_begin_index(skipped)
+        return Course(len(own.timesteps), float(own.init_noise_sigma), own, skipped)
+
+    def start(self, course: Course, noise: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+        if image is None:
+            return noise * course.noise_scale
+        begin = course.state.timesteps[course.step : course.step + 1]
+        started: torch.Tensor = course.state.add_noise(image, noise, begin)
+        return started
 
     def inputs(self, courses: Sequence[Course], latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         times = [course.state.timesteps[course.step] for course in courses]

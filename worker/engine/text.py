@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,9 @@ class PromptEncoder:
         self._pairs = [(tokenizer, model) for tokenizer, model in pairs if model is not None]
         self._zeros = self._xl and bool(pipeline.config.force_zeros_for_empty_prompt)
         self.capacity = capacity
-        self._known: OrderedDict[str, Encoded] = OrderedDict()
+        self._known: OrderedDict[tuple[Hashable, str], Encoded] = OrderedDict()
+        self.variant: Hashable = None
+        """What else than the text decides its embeddings now: they are remembered apart."""
         self.encoded = 0
         self.skipped = 0
 
@@ -51,7 +53,7 @@ class PromptEncoder:
     def encode(self, texts: Iterable[str]) -> dict[str, Encoded]:
         """Every text's embeddings; the new ones in one batch."""
         wanted = list(texts)
-        found = {text: self._known[text] for text in wanted if text in self._known}
+        found = {text: known for text in wanted if (known := self._known.get((self.variant, text)))}
         new = list(dict.fromkeys(text for text in wanted if text not in found))
         self.encoded += len(new)
         self.skipped += len(wanted) - len(new)
@@ -60,8 +62,8 @@ class PromptEncoder:
             filled = [*part, *[part[-1]] * (size - len(part))]
             found.update(zip(part, self._run(filled), strict=False))
         for text in wanted:
-            self._known[text] = found[text]
-            self._known.move_to_end(text)
+            self._known[self.variant, text] = found[text]
+            self._known.move_to_end((self.variant, text))
         while len(self._known) > self.capacity:
             self._known.popitem(last=False)
         return found

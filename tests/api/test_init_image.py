@@ -1,0 +1,161 @@
+"""A picture to start from, at the door: what is one, what is not, and how the job carries it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from api.init_image import prepare
+from cache.blobs import blob_name
+from contracts.errors import InvalidRequest
+from contracts.models import WorkerInfo
+from tests.api.conftest import Door, Opener
+from tests.cache.test_others import spec
+
+pytestmark = pytest.mark.anyio
+LIMITS: dict[str, Any] = {"max_bytes": 100_000, "max_pixels": 1_000_000}
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **how: Any) -> str:
+    file = io.BytesIO()
+    picture.save(file, kind, **how)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def red(width: int = 80, height: int = 40) -> Image.Image:
+    return Image.new("RGB", (width, height), (200, 10, 20))
+
+
+def decoded(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data))
+    assert picture.format == "PNG"
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
+def test_what_is_a_picture_becomes_one_of_the_size_that_is_drawn(kind: str, head: str) -> None:
+    made = prepare(head + encoded(red(), kind), 64, 96, **LIMITS)
+    assert made.name == blob_name(made.data, "png")
+    picture = decoded(made.data)
+    assert (picture.size, picture.mode) == ((64, 96), "RGB")
+    assert all(abs(a - b) < 8 for a, b in zip(picture.getpixel((5, 5)), (200, 10, 20), strict=True))  # type: ignore[arg-type]
+
+
+def test_the_middle_is_kept_upright_and_on_white() -> None:
+    wide = red(120, 40)
+    wide.paste((0, 0, 255), (0, 0, 30, 40))
+    assert decoded(prepare(encoded(wide), 32, 32, **LIMITS).data).getcolors() == [(32 * 32, (200, 10, 20))]
+    tall = red(40, 80)
+    tall.paste((0, 0, 255), (0, 0, 40, 40))
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    flipped = decoded(prepare(encoded(tall, "PNG", exif=turned), 40, 80, **LIMITS).data)
+    assert flipped.getpixel((20, 70)) == (0, 0, 255)
+    clear = decoded(prepare(encoded(Image.new("RGBA", (32, 32), (0, 0, 0, 0))), 32, 32, **LIMITS).data)
+    assert clear.getpixel((3, 3)) == (255, 255, 255)
+
+
+def bomb() -> str:
+    """A PNG whose header announces 50,000 x 50,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    file = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
+    return base64.b64encode(file).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "PNG, JPEG or WebP"),
+        ("no base64!", "base64"),
+        ("data:text/html;base64,AAAA", "base64"),
+        ("https://example.com/a.png", "base64"),
+        (base64.b64encode(b"<svg/>").decode(), "PNG, JPEG or WebP"),
+        (encoded(red(), "GIF"), "PNG, JPEG or WebP"),
+        (encoded(red())[:60], "PNG, JPEG or WebP|damaged|base64"),
+        (encoded(Image.effect_noise((300, 300), 90))[:4000], "damaged"),
+        (encoded(red(1001, 1000)), "1000000 pixels, not 1001 x 1000"),
+        (bomb(), "PNG, JPEG or WebP|pixels"),
+        ("A" * 140_000, "100000 bytes"),
+    ],
+)
+def test_what_is_none_is_refused_by_name(text: str, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says) as error:
+        prepare(text, 64, 64, **LIMITS)
+    assert error.value.param == "init_image"
+
+
+@pytest.fixture
+async def door(opened: Opener) -> Door:
+    door = await opened((), max_body_bytes=1000, max_init_image_bytes=20_000)
+    worker = WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=10.0)
+    await door.stores.models.announce(spec("m").model_copy(update={"init_images": True}), worker)
+    return door
+
+
+async def test_the_job_carries_a_name_and_the_store_the_picture(door: Door) -> None:
+    job = await door.submit(init_image=encoded(red()), strength=0.5, num_inference_steps=4)
+    request = door.publisher.published[-1].request
+    assert request.init_image is not None
+    assert job["request"]["init_image"] == request.init_image
+    assert (job["request"]["strength"], request.steps) == (0.5, 2)
+    assert decoded(await door.stores.blobs.get(request.init_image)).size == (64, 64)
+    assert len(door.publisher.published[-1].model_dump_json()) < 1000
+
+
+async def test_picture_and_strength_are_part_of_the_key(door: Door) -> None:
+    body: dict[str, Any] = {"num_inference_steps": 4, "strength": 0.5}
+    assert (await door.submit(num_inference_steps=4))["cache"] == "miss"
+    first = await door.submit(init_image=encoded(red()), **body)
+    again = await door.submit(init_image="data:image/png;base64," + encoded(red(), optimize=True), **body)
+    assert (first["cache"], again["cache"]) == ("miss", "joined"), "the same pixels in another file"
+    assert (await door.submit(init_image=encoded(red()), **{**body, "strength": 0.75}))["cache"] == "miss"
+    assert (await door.submit(init_image=encoded(red().rotate(9)), **body))["cache"] == "miss"
+
+
+async def test_one_step_is_left_at_least(door: Door) -> None:
+    assert (await door.submit(init_image=encoded(red())))["request"]["num_inference_steps"] == 2
+    for body, param in (
+        ({"init_image": encoded(red()), "strength": 0.4, "num_inference_steps": 2}, "strength"),
+        ({"init_image": encoded(red()), "strength": 0}, "strength"),
+        ({"init_image": encoded(red()), "strength": 1.1}, "strength"),
+        ({"init_image": encoded(red()), "strength": "high"}, "strength"),
+        ({"strength": 0.5}, "strength"),
+        ({"init_image": 7}, "init_image"),
+        ({"init_image": "!"}, "init_image"),
+    ):
+        response = await door.http.post("/v1/jobs", json={"prompt": "a", **body})
+        assert (response.status_code, response.json()["error"]["param"]) == (422, param), body
+
+
+async def test_only_a_picture_makes_a_body_long(door: Door) -> None:
+    noise = encoded(Image.effect_noise((100, 100), 90))
+    assert len(noise) > 10_000
+    await door.submit(init_image=noise)
+    for body in (
+        {"prompt": "a" * 1500},
+        {"prompt": "a" * 1500, "init_image": noise},
+        {"prompt": "a", "init_image": "A" * 40_000},
+    ):
+        assert (await door.http.post("/v1/jobs", json=body)).status_code == 413
+
+
+async def test_a_model_that_starts_from_noise_alone_says_so(opened: Opener) -> None:
+    door = await opened()
+    response = await door.http.post("/v1/jobs", json={"prompt": "a", "init_image": encoded(red())})
+    assert (response.status_code, response.json()["error"]["param"]) == (422, "init_image")
