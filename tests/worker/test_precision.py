@@ -205,6 +205,7 @@ def test_what_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
         "reset_peak_memory_stats": None,
         "max_memory_allocated": 5,
         "empty_cache": None,
+        "synchronize": None,
         "is_bf16_supported": False,
     }
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(**{k: told(k, v) for k, v in fake.items()}))
