@@ -18,6 +18,7 @@ Floats = npt.NDArray[np.float64]
 Ranks = npt.NDArray[np.int64]
 
 COLOURS: Final = ("white", "blue", "yellow", "red", "green", "orange", "purple", "pink", "grey", "black")
+LARGEST_UNIVERSE: Final = 2**22
 STEEPEST: Final = 4.0
 EPOCH: Final = 10**9
 """Seeds of different epochs differ, so that a later run does not find an earlier one's pictures in the cache."""
@@ -77,9 +78,12 @@ class Popularity:
 
 
 def draw(count: int, universe: int, share: float, rng: np.random.Generator) -> Popularity:
-    """`count` ranks of a universe, such that `share` of them are repeats. A share of 0 repeats nothing at all."""
+    """`count` ranks of a universe, such that `share` of them are repeats. A share of 0 repeats nothing at all. A universe in
+    which more would repeat even if all were equally popular is doubled until it is large enough."""
     if share <= 0:
         return Popularity(np.arange(count), 0.0, 0.0, 0.0)
+    while universe < LARGEST_UNIVERSE and repeat_share(zipf(universe, 0.0), count) > share:
+        universe *= 2
     exponent = exponent_for(share, universe, count)
     chances = zipf(universe, exponent)
     edges = np.cumsum(chances)

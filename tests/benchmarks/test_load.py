@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.load import arrivals, capacity, compare, corpus, measure, options
@@ -71,6 +71,7 @@ def test_a_trace_is_read_sorted_from_its_beginning_and_stretched(tmp_path: Path)
 
 @settings(deadline=None, max_examples=20)
 @given(st.floats(0.05, 0.6), st.integers(500, 5000))
+@example(0.0625, 3051)  # more than that repeats among 20,000, however popular they are
 def test_the_share_of_repeats_is_the_one_asked_for(share: float, count: int) -> None:
     found = corpus.draw(count, 20_000, share, np.random.default_rng(5))
     assert found.expected == pytest.approx(share, abs=0.01)

@@ -71,7 +71,13 @@ def test_up_makes_a_picture_serves_and_leaves_nothing_behind(
         str(tmp_path / "first.png"),
     ]
     with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "DARKROOM_PORT": port}, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env={**os.environ, "DARKROOM_PORT": port},
+        stdout=subprocess.PIPE,
+        text=True,
+        # As from a terminal: what a shell starts in the background would pass on that Ctrl-C is to be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as up:
         ended.append(up)
         assert up.stdout is not None
