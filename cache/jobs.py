@@ -261,6 +261,10 @@ class RedisJobStore:
             )
         )
 
+    async def preview(self, lease: Lease, preview: Preview) -> bool:
+        shard, words = ids.shard_of(lease.job_id), (preview.index, preview.name)
+        return bool(await self._run("preview", shard, lease.job_id, lease.attempt, *words, MAX_TOLD))
+
     async def succeed(self, lease: Lease, result: JobResult) -> Finished:
         applied = await self._run(
             "succeed", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, result.model_dump_json()
