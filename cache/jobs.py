@@ -26,6 +26,7 @@ from contracts.jobs import (
     JobStatus,
     Lease,
     NewJob,
+    Preview,
 )
 from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
 from contracts.settings import BackendSettings

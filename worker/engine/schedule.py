@@ -63,11 +63,13 @@ class Sampler(Protocol):
         ...
 
 
-def denoised(kind: str | None, root: float, given: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor | None:
+def denoised(
+    kind: str | None, root: float, given: torch.Tensor, prediction: torch.Tensor
+) -> torch.Tensor | None:
     """The clean x of `given` = `root` x + sqrt(1 - `root`^2) noise, by a model's `prediction` of that `kind` (Salimans and Ho
     2022, section 4). Every solver of a model that was trained so scales what the model reads to this form. None for
     another kind."""
-    noise = max(0.0, 1 - root**2) ** 0.5
+    noise: float = max(0.0, 1 - root**2) ** 0.5
     match kind:
         case "epsilon":
             return (given - noise * prediction) / root
@@ -213,5 +215,8 @@ class CopySampler:
         if signal is None:
             return None
         # Timesteps may lie between those that the model was trained at.
-        root = float(np.interp(float(scheduler.timesteps[course.step]), range(len(signal)), signal.tolist())) ** 0.5
+        root = (
+            float(np.interp(float(scheduler.timesteps[course.step]), range(len(signal)), signal.tolist()))
+            ** 0.5
+        )
         return denoised(getattr(scheduler.config, "prediction_type", None), root, given, prediction)
