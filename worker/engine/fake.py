@@ -112,7 +112,7 @@ def _preview(key: BatchKey, task: ImageTask, step: int) -> Preview | None:
     """Noise of another seed."""
     if step not in task.previews:
         return None
-    return Preview(task.previews.index(step), _noise(key, task.seed + step))
+    return Preview(task.previews.index(step), _noise(key, task.seed + (step << 53)))
 
 
 def _noise(key: BatchKey, seed: int) -> Pixels:
