@@ -10,7 +10,7 @@ from typing import Any, Final
 from api.schemas import JobRequest
 from cache.keys import derived_seed, normalise_text
 from contracts.errors import InvalidRequest
-from contracts.jobs import DEFAULT_QUALITY, MAX_SEED, GenerationRequest, Lora, steps_taken
+from contracts.jobs import DEFAULT_QUALITY, MAX_PREVIEWS, MAX_SEED, GenerationRequest, Lora, steps_taken
 from contracts.models import ModelSpec
 from contracts.settings import ApiSettings
 
@@ -68,6 +68,8 @@ def normalise(
     faults += _range_faults("output_quality", quality, 1, 100)
     if body.lossless and file == "jpeg":
         faults.append(("lossless", "lossless must be false for jpeg, which always loses; png and webp can."))
+    previews = body.previews or 0
+    faults += _range_faults("previews", previews, 0, MAX_PREVIEWS)
     faults += _lora_faults(body, spec)
     faults += _start_faults(body, spec, steps, strength)
     if isinstance(body.seed, int):
@@ -108,6 +110,7 @@ def normalise(
         lora=_lora(body),
         init_image=init_image,
         strength=None if strength is None else float(strength),
+        previews=previews,
     )
     if body.seed is None:
         return request.model_copy(update={"seed": derived_seed(request, spec, scope)})

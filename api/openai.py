@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.normalise import invalid
 from api.schemas import JobRequest, Wire
 from contracts.errors import InvalidRequest, RequestError
-from contracts.jobs import ImageRef, OutputFormat
+from contracts.jobs import MAX_PREVIEWS, ImageRef, OutputFormat
 
 _SIZE: Final = re.compile(r"(\d{1,9})x(\d{1,9})\Z", re.ASCII)
 _NAMES: Final = {
@@ -58,7 +58,8 @@ class ImagesRequest(BaseModel):
     safety_identifier: str | None = Field(default=None, description="Not read.")
     stream: bool | None = Field(default=None, description="Answer with server-sent events.")
     partial_images: int | None = Field(
-        default=None, description="0 to 3: the most that may come before the picture. The engine gives none."
+        default=None,
+        description="0 to 3: how often, with `stream`, the first picture is shown in the making. One step has nothing to show.",
     )
     negative_prompt: str | None = Field(default=None, description="Ours: what the picture should not show.")
     num_inference_steps: int | None = Field(default=None, description="Ours: denoising steps.")
@@ -121,6 +122,19 @@ class Usage(Wire):
     total_tokens: int = 0
 
 
+class PartialEvent(Wire):
+    """Event `image_generation.partial_image`: the first picture of a streamed answer, as it stands."""
+
+    type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
+    partial_image_index: int
+    b64_json: str
+    background: Literal["opaque"] = "opaque"
+    created_at: int
+    output_format: OutputFormat
+    quality: Literal["auto"] = "auto"
+    size: str
+
+
 class CompletedEvent(Wire):
     """Event `image_generation.completed`: one picture of a streamed answer."""
 
@@ -142,8 +156,9 @@ def to_job(body: ImagesRequest) -> JobRequest:
         if found is None:
             raise as_openai(invalid([("size", "size must be WIDTHxHEIGHT in pixels, or auto.")]))
         width, height = int(found[1]), int(found[2])
-    if body.partial_images is not None and not 0 <= body.partial_images <= 3:
-        raise as_openai(invalid([("partial_images", "partial_images must be between 0 and 3.")]))
+    if body.partial_images is not None and not 0 <= body.partial_images <= MAX_PREVIEWS:
+        limit = f"partial_images must be between 0 and {MAX_PREVIEWS}."
+        raise as_openai(invalid([("partial_images", limit)]))
     compression = body.output_compression
     if compression is not None and not 0 <= compression <= 100:
         raise as_openai(invalid([("output_compression", "output_compression must be between 0 and 100.")]))
@@ -159,6 +174,7 @@ def to_job(body: ImagesRequest) -> JobRequest:
         num_images=body.n,
         output_format=body.output_format,
         output_quality=None if compression is None else max(1, compression),
+        previews=body.partial_images if body.stream else None,
     )
 
 

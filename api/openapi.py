@@ -13,7 +13,7 @@ from typing import Any, Final
 from api.normalise import MAX_LORA_SCALE, MIN_TIMEOUT_S, max_images
 from contracts import errors
 from contracts.errors import DarkroomError
-from contracts.jobs import MAX_SEED
+from contracts.jobs import MAX_PREVIEWS, MAX_SEED
 from contracts.models import ModelSpec, ServedModel
 from contracts.settings import ApiSettings
 from contracts.webhooks import EVENTS
@@ -186,6 +186,8 @@ def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings)
         "num_inference_steps": {"minimum": 1, "maximum": max(spec.max_steps for spec in specs)},
         "num_images": {"minimum": 1, "maximum": images},
         "n": {"minimum": 1, "maximum": images},
+        "previews": {"minimum": 0, "maximum": MAX_PREVIEWS},
+        "partial_images": {"minimum": 0, "maximum": MAX_PREVIEWS},
     }
     for name in limits.keys() & fields.keys():
         _branch(fields[name], "integer").update(limits[name])

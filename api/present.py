@@ -30,6 +30,11 @@ MAX_POLL_S = 30
 NOBODY = "No worker serves this model now: the job waits for one to start, and expires if none does."
 
 
+def image_url(name: str) -> str:
+    """Where a picture of the blob store is found."""
+    return f"/v1/images/{name}"
+
+
 async def job_views(jobs: Sequence[Job], store: JobStore, catalogue: Catalogue) -> list[JobView]:
     """The jobs as their owner sees them. Queue positions are null where the store or a model is away: they are extras."""
     queued: dict[str, list[Job]] = defaultdict(list)
@@ -88,7 +93,7 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
         request=RequestView(**job.request.model_dump()),
         images=[
             ImageView(
-                url=f"/v1/images/{image.name}",
+                url=image_url(image.name),
                 width=image.width,
                 height=image.height,
                 seed=image.seed,

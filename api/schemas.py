@@ -99,6 +99,9 @@ class JobRequest(BaseModel):
         default=None,
         description="How far from `init_image`, above 0 to 1: the share of the steps that are taken. By default 0.8.",
     )
+    previews: int | None = Field(
+        default=None, description="0 to 3: how often the job's events show its first picture in the making."
+    )
 
 
 EXPECTED: Final = {
@@ -123,6 +126,7 @@ EXPECTED: Final = {
     "webhook.events": "a list of names of events",
     "init_image": "a string",
     "strength": "a finite number",
+    "previews": "an integer",
     "lora": "an object with a name",
     "lora.name": "a string",
     "lora.scale": "a finite number",

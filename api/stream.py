@@ -14,22 +14,22 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.catalogue import Catalogue
-from api.present import job_views
-from api.schemas import JobView, OutputEvent, StatusEvent
+from api.present import image_url, job_views
+from api.schemas import JobView, OutputEvent, StatusEvent, Wire
 from api.wait import disconnected
 from cache.stores import Stores
 from contracts.errors import DarkroomError, TooManyStreams
-from contracts.jobs import Change, Job, JobStatus
+from contracts.jobs import Change, Job, JobStatus, Preview
 from contracts.settings import ApiSettings
 from telemetry import metrics
 
@@ -53,6 +53,25 @@ Put = Callable[[str], Awaitable[None]]
 """Sends a piece of the stream to the client, and returns when it may send the next."""
 Writer = Callable[[Put], Awaitable[None]]
 Left = Callable[[], Awaitable[None]]
+
+
+class PreviewEvent(Wire):
+    """Event `preview`: the first picture of a running job as it stands."""
+
+    index: int
+    url: str
+
+    @classmethod
+    def of(cls, preview: Preview) -> PreviewEvent:
+        return cls(index=preview.index, url=image_url(preview.name))
+
+
+class Reading(NamedTuple):
+    """A job as it was read, and the previews that have come since the reading before."""
+
+    job: Job
+    view: JobView
+    previews: Sequence[Preview]
 
 
 class Streams:
@@ -85,17 +104,20 @@ class Streams:
         `left` is called when nobody reads it any more: the client went before its end, or it could not be opened."""
         return _EventStream(partial(self._serve, left=left), write)
 
-    async def readings(self, tenant: str, job_id: str) -> AsyncGenerator[tuple[Job, JobView]]:
+    async def readings(self, tenant: str, job_id: str) -> AsyncGenerator[Reading]:
         """The job now, after every change, and often enough in between for a heartbeat; the last one has ended.
 
         Raises what `JobStore.get` does.
         """
+        previews: list[Preview] = []
         while True:
             changed, hears = asyncio.Event(), True
 
             def tell(change: Change | None, changed: asyncio.Event = changed) -> None:
                 nonlocal hears
                 hears = hears and change is not None
+                if isinstance(change, Preview):
+                    previews.append(change)
                 changed.set()
 
             async with self._stores.events.hear(job_id, tell):
@@ -103,7 +125,9 @@ class Streams:
                     changed.clear()
                     job = await self._stores.jobs.get(tenant, job_id)
                     (view,) = await job_views([job], self._stores.jobs, self._catalogue)
-                    yield job, view
+                    shown = previews.copy()
+                    del previews[: len(shown)]
+                    yield Reading(job, view, shown)
                     if job.status.terminal:
                         return
                     with suppress(TimeoutError):
@@ -119,8 +143,10 @@ class Streams:
         loop = asyncio.get_running_loop()
         silent_since = loop.time()
         async with aclosing(self.readings(tenant, job_id)) as readings:
-            async for job, view in readings:
-                text = tell(view, job.sequence, before, sequence)
+            async for job, view, previews in readings:
+                # In passing, as a place in the queue: who was not there has missed them, and loses nothing of the result.
+                text = "".join(_event("preview", PreviewEvent.of(each)) for each in previews)
+                text += tell(view, job.sequence, before, sequence)
                 before, sequence = view, job.sequence
                 if not text and loop.time() - silent_since >= self._heartbeat_s:
                     text = BEAT

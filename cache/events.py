@@ -18,7 +18,7 @@ from redis.asyncio.client import PubSub
 from cache.jobs import PREFIX, shard_prefix
 from cache.listen import listen, messages, subscribe
 from contracts.ids import SHARDS
-from contracts.jobs import Change, JobStatus, Progress
+from contracts.jobs import MAX_PREVIEWS, Change, JobStatus, Preview, Progress
 from contracts.ports import Tell
 
 _STATUSES: Final = frozenset(JobStatus)
@@ -97,10 +97,13 @@ class RedisJobEvents:
 
 
 def parse_change(words: str) -> Change | None:
-    """What an event says after the job's id: a status, or `progress <step> <steps>`. None: said by another version."""
+    """What an event says after the job's id: a status, `progress <step> <steps>` or `preview <index> <name>`. None: said by
+    another version."""
     match words.split(" "):
         case ["progress", step, steps] if step.isdecimal() and steps.isdecimal() and int(steps):
             return Progress(step=int(step), steps=int(steps))
+        case ["preview", index, name] if index.isdecimal() and int(index) < MAX_PREVIEWS:
+            return Preview(index=int(index), name=name)
         case [status] if status in _STATUSES:
             return JobStatus(status)
     return None

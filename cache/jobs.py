@@ -26,6 +26,7 @@ from contracts.jobs import (
     JobStatus,
     Lease,
     NewJob,
+    Preview,
 )
 from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
 from contracts.settings import BackendSettings
@@ -260,6 +261,10 @@ class RedisJobStore:
                 "progress", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, step, steps, MAX_TOLD
             )
         )
+
+    async def preview(self, lease: Lease, preview: Preview) -> bool:
+        shard, words = ids.shard_of(lease.job_id), (preview.index, preview.name)
+        return bool(await self._run("preview", shard, lease.job_id, lease.attempt, *words, MAX_TOLD))
 
     async def succeed(self, lease: Lease, result: JobResult) -> Finished:
         applied = await self._run(

@@ -24,6 +24,7 @@ from contracts.jobs import (
     JobStatus,
     Lease,
     NewJob,
+    Preview,
     Progress,
 )
 from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
@@ -201,13 +202,21 @@ class MemoryJobStore:
     async def progress(self, lease: Lease, step: int, steps: int) -> bool:
         if self._fenced(lease) is None:
             return False
-        flight = self._led(lease.job_id)
-        first = list(flight.followers)[:MAX_TOLD] if flight else []
-        for job_id in [lease.job_id, *filter(self._live, first)]:
-            record = self._records[job_id]
-            record.job = record.job.model_copy(update={"progress": Progress(step=step, steps=steps)})
-            self._announce(job_id, Progress(step=step, steps=steps))
+        for job_id in self._watched(lease.job_id):
+            record, progress = self._records[job_id], Progress(step=step, steps=steps)
+            record.job = record.job.model_copy(update={"progress": progress})
+            self._announce(job_id, progress)
         return True
+
+    async def preview(self, lease: Lease, preview: Preview) -> bool:
+        held = self._fenced(lease) is not None
+        for job_id in self._watched(lease.job_id) if held else ():
+            self._watchers.tell(job_id, preview)
+        return held
+
+    def _watched(self, job_id: str) -> Sequence[str]:
+        flight = self._led(job_id)
+        return [job_id, *filter(self._live, list(flight.followers)[:MAX_TOLD] if flight else [])]
 
     async def succeed(self, lease: Lease, result: JobResult) -> Finished:
         record = self._fenced(lease)

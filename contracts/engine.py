@@ -50,6 +50,8 @@ class ImageTask:
     """The picture to start from, of the key's size, as `Pixels.rgb` holds one."""
     strength: float | None = None
     """With `init_image`: the share of the steps that are taken."""
+    previews: tuple[int, ...] = ()
+    """After which of its `steps` it is to be shown as it stands, in order; never after the last."""
 
     @property
     def steps(self) -> int:
@@ -72,14 +74,6 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """A sample that has taken `step` of its `steps` steps and needs more."""
-
-    step: int
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
 class Pixels:
     """A finished image: `rgb` holds `height * width * 3` bytes, row by row, red first."""
 
@@ -87,6 +81,23 @@ class Pixels:
     height: int
     rgb: bytes
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a sample would be if the model's present guess were right; `index` is its place in `ImageTask.previews`."""
+
+    index: int
+    pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A sample that has taken `step` of its `steps` steps and needs more. A `preview` that is no picture is left out."""
+
+    step: int
+    steps: int
+    preview: Preview | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ MESSAGE_VERSION: Final = 1
 DEFAULT_QUALITY: Final = 90
 MAX_SEED = 2**53 - 1
 """Seeds stay exact in every JSON client (IEEE doubles carry 53 bits)."""
+MAX_PREVIEWS: Final = 3
 
 
 class Frozen(BaseModel):
@@ -63,6 +64,10 @@ CacheMode = Literal["use", "refresh", "off"]
 def _absent(value: object) -> bool:
     # Not written where it is not given: processes of a version that does not know the field then read on.
     return value is None
+
+
+def _none_asked(value: object) -> bool:
+    return value == 0
 
 
 def steps_taken(steps: int, strength: float | None) -> int:
@@ -108,6 +113,8 @@ class GenerationRequest(Frozen):
     """The picture to start from: a PNG of the request's size, by its name in the blob store."""
     strength: Annotated[float, Field(gt=0, le=1)] | None = Field(default=None, exclude_if=_absent)
     """How far from `init_image`: the share of the steps that are taken. Given with it, and only then."""
+    previews: Annotated[int, Field(ge=0, le=MAX_PREVIEWS)] = Field(default=0, exclude_if=_none_asked)
+    """How often, at most, the first picture is shown while it is made. Changes nothing about the result."""
 
     @property
     def steps(self) -> int:
@@ -168,7 +175,18 @@ class Progress(Frozen):
         return False
 
 
-Change = JobStatus | Progress
+class Preview(Frozen):
+    """The first picture of a running job as it stands: the `index`th that is shown, by its name in the blob store."""
+
+    index: Annotated[int, Field(ge=0, lt=MAX_PREVIEWS)]
+    name: str
+
+    @property
+    def terminal(self) -> bool:
+        return False
+
+
+Change = JobStatus | Progress | Preview
 """What a watcher of a job hears."""
 
 

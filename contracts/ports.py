@@ -23,6 +23,7 @@ from contracts.jobs import (
     JobStatus,
     Lease,
     NewJob,
+    Preview,
 )
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
 from contracts.webhooks import WebhookStore
@@ -201,6 +202,11 @@ class JobStore(Protocol):
     async def progress(self, lease: Lease, step: int, steps: int) -> bool:
         """Note that `step` of `steps` denoising steps are done, and tell it to those who watch the job or one of its
         first followers. Answers whether the lease still holds: if not, stop work on it."""
+        ...
+
+    async def preview(self, lease: Lease, preview: Preview) -> bool:
+        """Tell those who watch the job or one of its first followers of a preview. Nothing of it is kept: who does not
+        listen misses it. Answers whether the lease still holds."""
         ...
 
     async def succeed(self, lease: Lease, result: JobResult) -> Finished:

@@ -15,6 +15,7 @@ from typing import Final
 
 from contracts.jobs import GenerationRequest, Priority
 from contracts.models import ModelSpec
+from scheduler.previews import preview_steps
 
 CLASS_WEIGHT: Final = {Priority.INTERACTIVE: 8.0, Priority.BATCH: 1.0}
 """Shares of the device when both classes have work: batch jobs get a ninth of it, so they never starve."""
@@ -34,7 +35,9 @@ def cost_of(request: GenerationRequest, spec: ModelSpec) -> float:
     """What a request asks of the device: denoising steps of one image at the model's default size."""
     pixels = request.width * request.height / (spec.default_width * spec.default_height)
     passes = 2 if request.guidance_scale > 1 else 1
-    return request.steps * passes * pixels
+    # What a preview asks, one trip through the decoder, is of the order of a step.
+    previews = len(preview_steps(request.steps_taken, request.previews))
+    return (request.steps * passes + previews) * pixels
 
 
 @dataclass(slots=True)

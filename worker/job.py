@@ -25,11 +25,13 @@ from contracts.jobs import (
     Timings,
 )
 from contracts.ports import Finished, Granted, JobStore, Publisher, TakenJob
+from scheduler.previews import preview_steps
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
 from worker.batcher import Batcher, Drawn, TooLate, Turn
 from worker.encode import Encoded, Encoder, Output, rgb
 from worker.leases import Leases
+from worker.previews import Showing
 
 T = TypeVar("T")
 
@@ -108,6 +110,13 @@ class JobRunner:
         left_s = message.deadline - lease.claimed_at
         turn = Turn(taken.tag, self._clock.monotonic() + left_s)
         progress = Telling(self._stores.jobs, lease)
+        showing = Showing(self._stores, self._encoder, lease, request)
+
+        def on_step(step: Progress) -> None:
+            progress.tell(step)
+            if step.preview is not None:
+                showing.show(step.preview)
+
         try:
             with self._leases.hold(lease, _nothing_held):
                 start = await self._start(request)
@@ -129,10 +138,11 @@ class JobRunner:
                     request.guidance_scale,
                     start,
                     request.strength,
+                    preview_steps(request.steps_taken, request.previews) if index == 0 else (),
                 ),
                 turn,
                 # The images of a job keep step with one another: the first speaks for all.
-                progress.tell if index == 0 else _nothing,
+                on_step if index == 0 else _nothing,
             )
             for index in range(request.num_images)
         ]
@@ -149,6 +159,7 @@ class JobRunner:
                 for last in dict.fromkeys(each.traceparent for each in drawn):
                     span.link(last)
             await progress.end()
+            await showing.end()
             if any(isinstance(each, TooLate) for each in outcomes):
                 withdraw()
                 return await self._end(message, lease, JobStatus.EXPIRED, self._stores.jobs.expire)

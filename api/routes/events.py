@@ -17,6 +17,7 @@ _EXAMPLE = (
     'event: snapshot\nid: 0\ndata: {"id": "job_01hf7yat00f3q8m2k5t9v1x4za7", "status": "queued"}\n\n'
     'event: status\nid: 1\ndata: {"id": "job_01hf7yat00f3q8m2k5t9v1x4za7", "status": "running"}\n\n'
     'event: progress\nid: 2\ndata: {"step": 1, "steps": 4}\n\n'
+    'event: preview\ndata: {"index": 0, "url": "/v1/images/1e.png"}\n\n'
     'event: output\ndata: {"images": [{"url": "/v1/images/0f.png"}]}\n\n'
     'event: status\nid: 3\ndata: {"id": "job_01hf7yat00f3q8m2k5t9v1x4za7", "status": "succeeded"}\n\n'
 )
@@ -28,8 +29,8 @@ _EXAMPLE = (
     response_class=Response,
     responses={
         200: {
-            "description": "Server-sent events: `snapshot` (the job) first, then `status`, `progress` and `output` as they "
-            "happen. Ends after a terminal `status`.",
+            "description": "Server-sent events: `snapshot` (the job) first, then `status`, `progress`, `preview` (where "
+            "the job asked for `previews`) and `output` as they happen. Ends after a terminal `status`.",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
         },
         204: {"description": "All has been told already; do not come back."},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -20,6 +20,7 @@ from api.openai import (
     ImageData,
     ImagesAnswer,
     ImagesRequest,
+    PartialEvent,
     answer,
     as_openai,
     b64,
@@ -31,12 +32,13 @@ from api.stream import BEAT, Put, sse
 from contracts.errors import (
     DarkroomError,
     GenerationFailed,
+    ImageNotFound,
     InvalidRequest,
     JobCanceled,
     JobExpired,
     TooManyStreams,
 )
-from contracts.jobs import Job, JobResult, JobStatus
+from contracts.jobs import Job, JobResult, JobStatus, Preview
 from telemetry.logs import get_logger
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -141,13 +143,27 @@ def _result(job: Job) -> JobResult:
 
 
 def _streamed(services: Services, job: Job, request_id: str) -> Any:
-    """The writer of a streamed answer: a completed event for each picture, or an `error` event."""
+    """The writer of a streamed answer: partial images as they come, a completed event for each picture, or an `error` event."""
+
+    async def partial_image(preview: Preview) -> str:
+        event = PartialEvent(
+            partial_image_index=preview.index,
+            b64_json=b64(await services.stores.blobs.get(preview.name)),
+            created_at=int(job.created_at),
+            output_format=job.request.output_format,
+            size=f"{job.request.width}x{job.request.height}",
+        )
+        return sse(event.type, event.model_dump_json())
 
     async def write(put: Put) -> None:
         ended = job
         try:
             async with aclosing(services.streams.readings(job.tenant, job.id)) as readings:
-                async for ended, _ in readings:
+                async for ended, _, previews in readings:
+                    for preview in previews:
+                        # One that is lost is passed over.
+                        with suppress(ImageNotFound):
+                            await put(await partial_image(preview))
                     if not ended.status.terminal:
                         await put(BEAT)
             for image in _result(ended).images:

@@ -18,7 +18,8 @@
 --   hooks            zset   owed webhooks by the time at which they are due
 --   hooks            channel `<id>`, when one has become due
 --   (none) canceled:<worker>  channel `<id>`, without the shard in its name: when a job was canceled in the worker's hands
---   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change
+--   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change; and
+--                            `<id> preview <index> <name>`, which changes nothing
 
 local P = KEYS[1]
 local TIME = redis.call('TIME')
@@ -141,6 +142,19 @@ end
 
 local function leads(id)
   return redis.call('HGET', P .. 'flight:' .. field(id, 'key'), 'leader') == id
+end
+
+-- Who is told how the running job `id` gets on: itself and, where it leads, the live ones among its first `most` followers.
+local function watched(id, most)
+  local jobs = { id }
+  if leads(id) then
+    for _, other in ipairs(redis.call('LRANGE', P .. 'followers:' .. field(id, 'key'), 0, most - 1)) do
+      if live(other) then
+        jobs[#jobs + 1] = other
+      end
+    end
+  end
+  return jobs
 end
 
 -- The leader `id` has ended without a picture: its key goes to the oldest live follower. With `failure` that counts

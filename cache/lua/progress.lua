@@ -3,20 +3,11 @@
 
 local id, attempt, step, steps, told = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 
-local function note(one)
-  redis.call('HSET', job_key(one), 'step', step, 'steps', steps)
-  announce(one, 'progress ' .. step .. ' ' .. steps)
-end
-
 if not fenced(id, attempt) then
   return 0
 end
-note(id)
-if leads(id) then
-  for _, other in ipairs(redis.call('LRANGE', P .. 'followers:' .. field(id, 'key'), 0, told - 1)) do
-    if live(other) then
-      note(other)
-    end
-  end
+for _, one in ipairs(watched(id, told)) do
+  redis.call('HSET', job_key(one), 'step', step, 'steps', steps)
+  announce(one, 'progress ' .. step .. ' ' .. steps)
 end
 return 1

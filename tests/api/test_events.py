@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from starlette.types import ASGIApp
 
 from contracts.errors import StoreUnavailable
-from contracts.jobs import ImageRef, JobFailure, JobResult, Lease, Timings
+from contracts.jobs import ImageRef, JobFailure, JobResult, Lease, Preview, Timings
 from contracts.ports import Granted
 from tests.api.conftest import Door, Opener
 
@@ -161,6 +161,21 @@ async def test_a_job_is_followed_from_queue_to_picture(door: Door) -> None:
     assert "no-transform" in stream.headers["cache-control"]
     assert stream.headers["x-accel-buffering"] == "no"
     assert "content-length" not in stream.headers
+
+
+async def test_previews_come_in_passing(door: Door) -> None:
+    job = await door.submit(num_inference_steps=4, previews=2)
+    async with opened_stream(door, job["id"]) as stream:
+        await stream.next()
+        lease = await claimed(door)
+        await stream.next()
+        for index in range(2):
+            await door.stores.jobs.preview(lease, Preview(index=index, name=f"{index}.png"))
+            preview = await stream.next()
+            assert (preview.name, preview.id) == ("preview", None)
+            assert preview.data == {"index": index, "url": f"/v1/images/{index}.png"}
+        await door.stores.jobs.succeed(lease, result())
+        assert [each.name for each in await stream.rest()] == ["output", "status"]
 
 
 async def test_a_job_that_has_ended_is_told_at_once(door: Door) -> None:

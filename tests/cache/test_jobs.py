@@ -21,12 +21,13 @@ from contracts.jobs import (
     JobStatus,
     Lease,
     NewJob,
+    Preview,
     Priority,
     Progress,
     Timings,
 )
 from contracts.ports import Busy, Ended, Granted, JobStore, TakenJob
-from tests.cache.conftest import World
+from tests.cache.conftest import World, watching
 
 pytestmark = pytest.mark.anyio
 
@@ -658,6 +659,23 @@ async def test_every_change_is_counted_and_steps_are_remembered(world: World) ->
     assert ended.sequence == drawn.sequence + 1
     assert not await jobs.progress(lease, 3, 4), "ended: nothing is left to tell"
     assert await jobs.get("public", job.id) == ended
+
+
+async def test_a_preview_is_told_to_leader_and_followers_and_changes_nothing(world: World) -> None:
+    jobs, leader, follower = world.stores.jobs, new(), new()
+    lease = await led(jobs, leader)
+    await jobs.submit(follower)
+    before = [await jobs.get("public", each.id) for each in (leader, follower)]
+    async with (
+        watching(world.stores.events, leader.id) as mine,
+        watching(world.stores.events, follower.id) as theirs,
+        asyncio.timeout(5),
+    ):
+        assert await jobs.preview(lease, Preview(index=1, name="0f.png"))
+        assert [await anext(each) for each in (mine, theirs)] == [Preview(index=1, name="0f.png")] * 2
+    assert [await jobs.get("public", each.id) for each in (leader, follower)] == before
+    assert (await jobs.succeed(lease, result())).applied
+    assert not await jobs.preview(lease, Preview(index=2, name="0f.png")), "ended: nothing is left to show"
 
 
 async def test_steps_of_a_lost_lease_are_refused_and_a_new_attempt_begins_without(world: World) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from openai.types import ImageGenCompletedEvent
+from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 from PIL import Image
 
 from tests.integration.conftest import Stack, deployed
@@ -94,9 +94,17 @@ def test_what_is_ours_goes_through_extra_body(client: openai.OpenAI) -> None:
 
 def test_a_streamed_answer_ends_with_its_pictures(client: openai.OpenAI) -> None:
     stream = client.images.generate(
-        prompt="a guitar", n=2, stream=True, partial_images=2, extra_body={"num_inference_steps": 2}
+        prompt="a guitar", n=2, stream=True, partial_images=2, extra_body={"num_inference_steps": 4}
     )
     events = list(stream)
+    partial, events = events[:-2], events[-2:]
+    # One that the picture overtakes is left out.
+    assert {event.type for event in partial} <= {"image_generation.partial_image"}
+    for event in partial:
+        assert isinstance(event, ImageGenPartialImageEvent)
+        assert event.partial_image_index in (0, 1)
+        assert of_b64(event.b64_json).size == (64, 64)
+    assert partial, "four passes take longer than to store a picture"
     assert [event.type for event in events] == ["image_generation.completed"] * 2
     for event in events:
         assert isinstance(event, ImageGenCompletedEvent)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Preview, Progress
 from contracts.errors import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
@@ -128,12 +129,17 @@ class DiffusersEngine:
             raise ValueError("The pass names samples that have not joined, or names one twice.")
         self._step(batch.key, samples)
         finished = [sample for sample in samples if sample.finished]
-        pictures = iter(self._decode(finished) if finished else ())
+        shown = [
+            replace(sample, latents=sample.estimate) for sample in samples if sample.estimate is not None
+        ]
+        decoded = self._decode([*finished, *shown]) if finished or shown else []
+        pictures, previews = iter(decoded[: len(finished)]), iter(decoded[len(finished) :])
         answers: list[Advanced] = []
         for number, sample in zip(batch.samples, samples, strict=True):
             if not sample.finished:
                 self._samples[number] = sample
-                answers.append(Progress(sample.course.step, sample.course.steps))
+                preview = None if sample.estimate is None else _preview(sample, next(previews))
+                answers.append(Progress(sample.course.step, sample.course.steps, preview))
                 continue
             picture = next(pictures)
             if isinstance(picture, ImageFault) and self._dtype is not torch.float32:
@@ -271,3 +277,10 @@ class DiffusersEngine:
             loras=loaded.adapters.specs,
             init_images=True,
         )
+
+
+def _preview(sample: Sample, picture: Pixels | ImageFault) -> Preview | None:
+    """What is no picture yet may become one."""
+    if sample.shown is None or isinstance(picture, ImageFault):
+        return None
+    return Preview(sample.shown, picture)

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Preview, Progress
 from contracts.errors import InvalidOutput, OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
@@ -68,7 +68,7 @@ class FakeEngine:
         for sample, task, taken in mine:
             if taken + 1 < task.steps:
                 self._samples[sample] = (task, taken + 1)
-                advanced.append(Progress(taken + 1, task.steps))
+                advanced.append(Progress(taken + 1, task.steps, _preview(batch.key, task, taken + 1)))
             else:
                 advanced.append(self._paint(batch.key, task))
         return advanced
@@ -105,5 +105,16 @@ class FakeEngine:
         if self._settings.fake_log is not None:
             with self._settings.fake_log.open("a") as log:
                 log.write(f"{task.seed}\n")
-        noise = np.random.default_rng(task.seed).integers(0, 256, (key.height, key.width, 3), np.uint8)
-        return Pixels(key.width, key.height, noise.tobytes())
+        return _noise(key, task.seed)
+
+
+def _preview(key: BatchKey, task: ImageTask, step: int) -> Preview | None:
+    """Noise of another seed."""
+    if step not in task.previews:
+        return None
+    return Preview(task.previews.index(step), _noise(key, task.seed + (step << 53)))
+
+
+def _noise(key: BatchKey, seed: int) -> Pixels:
+    noise = np.random.default_rng(seed).integers(0, 256, (key.height, key.width, 3), np.uint8)
+    return Pixels(key.width, key.height, noise.tobytes())

@@ -27,10 +27,18 @@ class Sample:
     text: Encoded
     negative: Encoded | None
     warnings: tuple[str, ...]
+    shown: int | None = None
+    """After its last step it is to be shown: for the so-manieth time, as `estimate`, of the shape of `latents`."""
+    estimate: torch.Tensor | None = None
 
     @property
     def finished(self) -> bool:
         return self.course.step >= self.course.steps
+
+    @property
+    def step(self) -> int:
+        """The step of its task that comes next, from 1."""
+        return self.task.steps - (self.course.steps - self.course.step) + 1
 
 
 class Denoiser:
@@ -66,7 +74,8 @@ class Denoiser:
         unet = self._pipeline.unet
         courses = [sample.course for sample in samples]
         latents = torch.cat([sample.latents for sample in samples])
-        inputs, timesteps = self._sampler.inputs(courses, latents)
+        given, timesteps = self._sampler.inputs(courses, latents)
+        inputs = given
         states = torch.cat([sample.text.states for sample in samples])
         if key.guided:
             inputs, timesteps = torch.cat([inputs, inputs]), torch.cat([timesteps, timesteps])
@@ -78,6 +87,12 @@ class Denoiser:
             without, withal = prediction.chunk(2)
             scales = torch.tensor([s.task.guidance_scale for s in samples], device=latents.device)
             prediction = torch.lerp(without, withal, scales.view(-1, 1, 1, 1))
+        for place, sample in enumerate(samples):
+            sample.shown = sample.estimate = None
+            if sample.step in sample.task.previews:
+                sample.shown = sample.task.previews.index(sample.step)
+                only = slice(place, place + 1)
+                sample.estimate = self._sampler.estimate(sample.course, given[only], prediction[only])
         moved = self._sampler.step(courses, prediction, latents, [s.generator for s in samples])
         for sample, part in zip(samples, moved.split(1), strict=True):
             sample.latents = part

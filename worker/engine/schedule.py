@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import numpy as np
 import torch
 from diffusers import EulerDiscreteScheduler
 
@@ -55,6 +56,28 @@ class Sampler(Protocol):
     ) -> torch.Tensor:
         """The latents one step on; counts the step in each course."""
         ...
+
+    def estimate(self, course: Course, given: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor | None:
+        """The latents without noise, as the model sees them now: of one sample, before its step is taken. `given` is what
+        the model read, (1, C, h, w). None where the solver does not tell."""
+        ...
+
+
+def denoised(
+    kind: str | None, root: float, given: torch.Tensor, prediction: torch.Tensor
+) -> torch.Tensor | None:
+    """The clean x of `given` = `root` x + sqrt(1 - `root`^2) noise, by a model's `prediction` of that `kind` (Salimans and Ho
+    2022, section 4). Every solver of a model that was trained so scales what the model reads to this form. None for
+    another kind."""
+    noise: float = max(0.0, 1 - root**2) ** 0.5
+    match kind:
+        case "epsilon":
+            return (given - noise * prediction) / root
+        case "v_prediction":
+            return root * given - noise * prediction
+        case "sample" | "original_sample":
+            return prediction
+    return None
 
 
 def sampler_of(scheduler: Any) -> Sampler:
@@ -104,6 +127,10 @@ class EulerSampler:
         for course in courses:
             course.step += 1
         return torch.addcmul(latents * rows[2].view(-1, 1, 1, 1), prediction, rows[3].view(-1, 1, 1, 1))
+
+    def estimate(self, course: Course, given: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor | None:
+        c: float = course.state[course.step][1]
+        return denoised(self._scheduler.config.prediction_type, c, given, prediction)
 
     @staticmethod
     def _rows(courses: Sequence[Course], device: torch.device) -> torch.Tensor:
@@ -181,3 +208,15 @@ class CopySampler:
             moved.append(course.state.step(output, time, part, **extra, return_dict=False)[0])
             course.step += 1
         return torch.cat(moved)
+
+    def estimate(self, course: Course, given: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor | None:
+        scheduler = course.state
+        signal = getattr(scheduler, "alphas_cumprod", None)
+        if signal is None:
+            return None
+        # Timesteps may lie between those that the model was trained at.
+        root = (
+            float(np.interp(float(scheduler.timesteps[course.step]), range(len(signal)), signal.tolist()))
+            ** 0.5
+        )
+        return denoised(getattr(scheduler.config, "prediction_type", None), root, given, prediction)

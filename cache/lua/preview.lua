@@ -1,0 +1,12 @@
+-- Tells of a picture in the making. It is no change of the record: nothing is counted, nothing kept.
+-- ARGV: id, attempt, index, name, followers to tell. Answers 0 where the lease is void.
+
+local id, attempt, index, name, told = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
+
+if not fenced(id, attempt) then
+  return 0
+end
+for _, one in ipairs(watched(id, told)) do
+  redis.call('PUBLISH', P .. 'events', one .. ' preview ' .. index .. ' ' .. name)
+end
+return 1
