@@ -95,7 +95,7 @@ def test_the_way_of_a_job(stack: Stack, opened: Opener) -> None:
 @pytest.mark.slow
 def test_cancel_and_failure_and_time(stack: Stack, opened: Opener) -> None:
     darkroom = opened(stack.url)
-    held = darkroom.submit("slow=30", seed="random")
+    held = darkroom.submit("slow=5", seed="random")
     with pytest.raises(StillRunning) as still:
         darkroom.wait(held, timeout_s=0.2)
     assert still.value.job.id == held.id
