@@ -152,7 +152,8 @@ def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings)
     for name, low, high in (
         ("output_quality", 1, 100),
         ("output_compression", 0, 100),
-        ("partial_images", 0, 3),
+        ("previews", 0, MAX_PREVIEWS),
+        ("partial_images", 0, MAX_PREVIEWS),
     ):
         if name in fields:
             _branch(fields[name], "integer").update(minimum=low, maximum=high)
@@ -186,8 +187,6 @@ def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings)
         "num_inference_steps": {"minimum": 1, "maximum": max(spec.max_steps for spec in specs)},
         "num_images": {"minimum": 1, "maximum": images},
         "n": {"minimum": 1, "maximum": images},
-        "previews": {"minimum": 0, "maximum": MAX_PREVIEWS},
-        "partial_images": {"minimum": 0, "maximum": MAX_PREVIEWS},
     }
     for name in limits.keys() & fields.keys():
         _branch(fields[name], "integer").update(limits[name])

@@ -109,7 +109,8 @@ class Streams:
 
         Raises what `JobStore.get` does.
         """
-        previews: list[Preview] = []
+        heard: list[Preview] = []
+        shown = -1
         while True:
             changed, hears = asyncio.Event(), True
 
@@ -117,7 +118,7 @@ class Streams:
                 nonlocal hears
                 hears = hears and change is not None
                 if isinstance(change, Preview):
-                    previews.append(change)
+                    heard.append(change)
                 changed.set()
 
             async with self._stores.events.hear(job_id, tell):
@@ -125,9 +126,14 @@ class Streams:
                     changed.clear()
                     job = await self._stores.jobs.get(tenant, job_id)
                     (view,) = await job_views([job], self._stores.jobs, self._catalogue)
-                    shown = previews.copy()
-                    del previews[: len(shown)]
-                    yield Reading(job, view, shown)
+                    # A leader may show more than its follower asked for, and a second attempt shows all again.
+                    previews = []
+                    while heard:
+                        preview = heard.pop(0)
+                        if shown < preview.index < job.request.previews:
+                            shown = preview.index
+                            previews.append(preview)
+                    yield Reading(job, view, previews)
                     if job.status.terminal:
                         return
                     with suppress(TimeoutError):
@@ -145,7 +151,8 @@ class Streams:
         async with aclosing(self.readings(tenant, job_id)) as readings:
             async for job, view, previews in readings:
                 # In passing, as a place in the queue: who was not there has missed them, and loses nothing of the result.
-                text = "".join(_event("preview", PreviewEvent.of(each)) for each in previews)
+                shown = previews if before is not None else ()
+                text = "".join(_event("preview", PreviewEvent.of(each)) for each in shown)
                 text += tell(view, job.sequence, before, sequence)
                 before, sequence = view, job.sequence
                 if not text and loop.time() - silent_since >= self._heartbeat_s:

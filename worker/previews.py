@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Final
 
 from cache.stores import Stores
 from contracts import engine
@@ -11,31 +13,40 @@ from contracts.jobs import GenerationRequest, Lease, Preview
 from telemetry import metrics
 from worker.encode import Encoder, Output
 
+LAST_S: Final = 0.5
+
 
 class Showing:
-    """Shows the previews of one job. One that cannot be stored or told is left out: the job goes on without it."""
+    """Shows the previews of one job, in order. One that cannot be stored or told is left out: the job goes on without it."""
 
     def __init__(self, stores: Stores, encoder: Encoder, lease: Lease, request: GenerationRequest) -> None:
         self._stores = stores
         self._encoder = encoder
         self._lease = lease
-        self._request = request
-        self._tasks: list[asyncio.Task[None]] = []
+        # What goes into the file of the picture is not true of one that is not finished.
+        self._output = replace(Output.of(request, 0), text=None)
+        self._waiting: list[engine.Preview] = []
+        self._task: asyncio.Task[None] | None = None
 
     def show(self, preview: engine.Preview) -> None:
         """Returns at once."""
-        self._tasks.append(asyncio.create_task(self._show(preview)))
+        self._waiting.append(preview)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._show())
 
     async def end(self) -> None:
-        """What has not been shown is old news now: the picture itself is there, or never will be."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """What is not shown within a moment is old news: the picture itself is there, or never will be."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=LAST_S)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _show(self, preview: engine.Preview) -> None:
-        file = await self._encoder.encode(preview.pixels, Output.of(self._request, 0))
-        try:
-            name = await self._stores.blobs.put(file.data, file.format)
-            await self._stores.jobs.preview(self._lease, Preview(index=preview.index, name=name))
-        except StoreUnavailable:
-            metrics.REPAIRED.labels("preview").inc()
+    async def _show(self) -> None:
+        while self._waiting:
+            preview = self._waiting.pop(0)
+            file = await self._encoder.encode(preview.pixels, self._output)
+            try:
+                name = await self._stores.blobs.put(file.data, file.format)
+                await self._stores.jobs.preview(self._lease, Preview(index=preview.index, name=name))
+            except StoreUnavailable:
+                metrics.REPAIRED.labels("preview").inc()

@@ -36,6 +36,7 @@ from contracts.errors import (
     InvalidRequest,
     JobCanceled,
     JobExpired,
+    StoreUnavailable,
     TooManyStreams,
 )
 from contracts.jobs import Job, JobResult, JobStatus, Preview
@@ -161,8 +162,8 @@ def _streamed(services: Services, job: Job, request_id: str) -> Any:
             async with aclosing(services.streams.readings(job.tenant, job.id)) as readings:
                 async for ended, _, previews in readings:
                     for preview in previews:
-                        # One that is lost is passed over.
-                        with suppress(ImageNotFound):
+                        # One that cannot be had is passed over.
+                        with suppress(ImageNotFound, StoreUnavailable):
                             await put(await partial_image(preview))
                     if not ended.status.terminal:
                         await put(BEAT)

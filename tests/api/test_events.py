@@ -165,7 +165,8 @@ async def test_a_job_is_followed_from_queue_to_picture(door: Door) -> None:
 
 async def test_previews_come_in_passing(door: Door) -> None:
     job = await door.submit(num_inference_steps=4, previews=2)
-    async with opened_stream(door, job["id"]) as stream:
+    follower = await door.submit(num_inference_steps=4)
+    async with opened_stream(door, job["id"]) as stream, opened_stream(door, follower["id"]) as other:
         await stream.next()
         lease = await claimed(door)
         await stream.next()
@@ -174,8 +175,12 @@ async def test_previews_come_in_passing(door: Door) -> None:
             preview = await stream.next()
             assert (preview.name, preview.id) == ("preview", None)
             assert preview.data == {"index": index, "url": f"/v1/images/{index}.png"}
+        # Of an attempt before, and for another who asked for more.
+        for index in (0, 2):
+            await door.stores.jobs.preview(lease, Preview(index=index, name="f.png"))
         await door.stores.jobs.succeed(lease, result())
         assert [each.name for each in await stream.rest()] == ["output", "status"]
+        assert {each.name for each in await other.rest()} == {"snapshot", "output", "status"}
 
 
 async def test_a_job_that_has_ended_is_told_at_once(door: Door) -> None:

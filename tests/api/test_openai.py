@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from contracts.jobs import JobFailure
+from contracts.jobs import ImageRef, JobFailure, JobResult, Preview, Timings
 from contracts.ports import Granted
 from tests.api.conftest import PICTURE, Door, Opener
 
@@ -54,6 +54,32 @@ async def test_the_operator_says_where_pictures_are_found(opened: Opener) -> Non
     await door.work()
     url = (await answered(asking)).json()["data"][0]["url"]
     assert url.startswith("https://pictures.example.org/v1/images/")
+
+
+async def test_partial_images_come_before_the_picture_and_only_to_those_who_ask(door: Door) -> None:
+    asked_body = {"stream": True, "num_inference_steps": 4}
+    asking = await asked(door, partial_images=2, **asked_body)
+    other = asyncio.create_task(door.http.post(PATH, json={"prompt": "a red apple", **asked_body}))
+    claim = await door.stores.jobs.claim(door.publisher.published[-1], "w")
+    assert isinstance(claim, Granted)
+    name = await door.stores.blobs.put(b"\x89PNG so far", "png")
+    async with asyncio.timeout(5):
+        while len(await door.stores.jobs.list("public", 10)) < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # both listen
+    await door.stores.jobs.preview(claim.lease, Preview(index=0, name=name))
+    await door.stores.jobs.preview(claim.lease, Preview(index=1, name="0" * 64 + ".png"))  # deleted since
+    image = ImageRef(name=name, width=64, height=64, seed=1, content_type="image/png", size_bytes=11)
+    timings = Timings(queued_ms=1, batch_ms=2, encode_ms=3, batch_size=1)
+    await door.stores.jobs.succeed(claim.lease, JobResult(images=(image,), timings=timings))
+    mine, theirs = await answered(asking), await answered(other)
+    events = [line.removeprefix("event: ") for line in mine.text.splitlines() if line.startswith("event: ")]
+    assert events == ["image_generation.partial_image", "image_generation.completed"]
+    data = json.loads(
+        next(line for line in mine.text.splitlines() if line.startswith("data: ")).removeprefix("data: ")
+    )
+    assert (base64.b64decode(data["b64_json"]), data["partial_image_index"]) == (b"\x89PNG so far", 0)
+    assert "partial_image" not in theirs.text
 
 
 @pytest.mark.parametrize("stream", [False, True])
