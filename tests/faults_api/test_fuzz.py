@@ -40,6 +40,7 @@ FIELDS = [
         "guidance_scale",
         "seed",
     ),
+    *("lora", "init_image", "strength", "previews", "output_format", "cache"),
     *("num_images", "webhook", "priority", "timeout_seconds", "", "prompt\u0000", "__proto__", "é" * 200),
 ]
 ODD: list[Any] = [
