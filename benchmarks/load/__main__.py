@@ -94,7 +94,7 @@ def _measured(
     figures["repeat_share"] = done.planned.popularity.measured
     figures["repeat_share_expected"] = done.planned.popularity.expected
     warning = measure.bottleneck(done.figures)
-    if trials and trials[-1].limited and not trials[-1].holds:
+    if capacity.generators_end(trials):
         warning = warning or "the search for capacity ended at the generator's own end"
     if done.figures["offered_per_s"] > NEAR * figures.get("generator_ceiling_per_s", float("inf")):
         warning = warning or f"the load is above {NEAR:.0%} of the generator's ceiling"

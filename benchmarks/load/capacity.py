@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,7 +50,8 @@ def too_few(rate: float) -> Trial:
 
 
 def search(trial: Callable[[float], Trial], first: float, close: float = CLOSE) -> tuple[float, list[Trial]]:
-    """(the highest rate that held, every trial). 0.0 if even the lowest tried did not; a generator at its own end stops it."""
+    """(the highest rate that held, every trial). 0.0 if even the lowest tried did not. A generator that is too slow, as it is on
+    one machine with an overloaded server, is tried again at lower rates; `generators_end` tells whether it was its end that was found."""
     trials: list[Trial] = []
     low, high, rate = 0.0, float("inf"), first
     while len(trials) < MAX_TRIALS and (low == 0.0 or high / low > close):
@@ -60,8 +61,6 @@ def search(trial: Callable[[float], Trial], first: float, close: float = CLOSE) 
             low = rate
         else:
             high = rate
-            if done.limited:
-                break
         if high == float("inf"):
             rate = low * 2
         elif low == 0.0:
@@ -69,3 +68,9 @@ def search(trial: Callable[[float], Trial], first: float, close: float = CLOSE) 
         else:
             rate = (low * high) ** 0.5
     return low, trials
+
+
+def generators_end(trials: Sequence[Trial]) -> bool:
+    """Whether the lowest rate that did not hold says nothing of the server."""
+    broken = [each for each in trials if not each.holds]
+    return bool(broken) and min(broken, key=lambda each: each.rate).limited

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from benchmarks.load import measure
 from benchmarks.load.capacity import Trial
 from benchmarks.load.sample import Sample
+
+QUEUE: Final = ("jobs_waiting", "waiters")
+"""The server's own gauges that are numbers of requests."""
 
 
 def charts(
@@ -64,7 +67,7 @@ def charts(
     times, waiting = measure.outstanding(samples)
     axes.plot(times, waiting, label="sent and not answered")
     for name, points in series.items():
-        if name not in ("images_per_s", "live_workers") and any(value for _, value in points):
+        if name in QUEUE and any(value for _, value in points):
             axes.plot(*zip(*points, strict=True), linewidth=1, label=name)
     axes.set(title="queue", xlabel="seconds", ylabel="requests", ylim=(0, None))
     axes.legend(fontsize=8)
