@@ -123,7 +123,9 @@ def _default_steps(spec: ModelSpec, strength: float | None) -> int:
     """The model's own, or as many more as it takes that one of them is left to be taken."""
     if strength is None or not 0 < strength <= 1:
         return spec.default_steps
-    return max(spec.default_steps, math.ceil(min(1 / strength, spec.max_steps)))
+    steps = max(spec.default_steps, math.ceil(min(1 / strength, spec.max_steps)))
+    # One more where rounding has lost it: 5 x 0.19999999999999998 is less than 1.
+    return steps if steps_taken(steps, strength) else min(steps + 1, spec.max_steps)
 
 
 def _start_faults(body: JobRequest, spec: ModelSpec, steps: int, strength: float | None) -> Iterable[Fault]:

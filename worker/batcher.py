@@ -158,7 +158,7 @@ class Batcher:
             for image in self._hand:
                 if image.drawn.done():
                     continue
-                if image.begun and image.steps_taken + 1 == image.task.num_inference_steps:
+                if image.begun and image.steps_taken + 1 == image.task.steps:
                     ending += 1
                 else:
                     held.append(Held(image.key, image.turn.tag, image.begun))

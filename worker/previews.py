@@ -11,9 +11,13 @@ from contracts import engine
 from contracts.errors import StoreUnavailable
 from contracts.jobs import GenerationRequest, Lease, Preview
 from telemetry import metrics
+from telemetry.logs import get_logger
 from worker.encode import Encoder, Output
 
 LAST_S: Final = 0.5
+"""The picture waits no longer than this for its last preview."""
+
+log = get_logger(__name__)
 
 
 class Showing:
@@ -39,7 +43,9 @@ class Showing:
         if self._task is not None:
             await asyncio.wait([self._task], timeout=LAST_S)
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            (error,) = await asyncio.gather(self._task, return_exceptions=True)
+            if isinstance(error, Exception):
+                log.error("preview_failed", job_id=self._lease.job_id, error=type(error).__name__)
 
     async def _show(self) -> None:
         while self._waiting:

@@ -9,12 +9,17 @@ import zlib
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from api.init_image import prepare
+from api.normalise import normalise
+from api.schemas import JobRequest
 from cache.blobs import blob_name
 from contracts.errors import InvalidRequest
 from contracts.models import WorkerInfo
+from contracts.settings import ApiSettings
 from tests.api.conftest import Door, Opener
 from tests.cache.test_others import spec
 
@@ -45,7 +50,9 @@ def test_what_is_a_picture_becomes_one_of_the_size_that_is_drawn(kind: str, head
     assert made.name == blob_name(made.data, "png")
     picture = decoded(made.data)
     assert (picture.size, picture.mode) == ((64, 96), "RGB")
-    assert all(abs(a - b) < 8 for a, b in zip(picture.getpixel((5, 5)), (200, 10, 20), strict=True))  # type: ignore[arg-type]
+    pixel = picture.getpixel((5, 5))
+    assert isinstance(pixel, tuple)
+    assert all(abs(a - b) < 8 for a, b in zip(pixel, (200, 10, 20), strict=True))
 
 
 def test_the_middle_is_kept_upright_and_on_white() -> None:
@@ -141,6 +148,15 @@ async def test_one_step_is_left_at_least(door: Door) -> None:
     ):
         response = await door.http.post("/v1/jobs", json={"prompt": "a", **body})
         assert (response.status_code, response.json()["error"]["param"]) == (422, param), body
+
+
+@given(st.floats(1 / 50, 1))
+@example(0.19999999999999998)  # five times as much is less than 1
+def test_who_names_no_steps_gets_as_many_as_the_strength_needs(strength: float) -> None:
+    model = spec("m").model_copy(update={"init_images": True, "max_steps": 50})
+    body = JobRequest(prompt="a", init_image="given", strength=strength)
+    request = normalise(body, model, ApiSettings(), scope="s", random_seed=lambda: 0, init_image="0.png")
+    assert request.steps_taken >= 1
 
 
 async def test_only_a_picture_makes_a_body_long(door: Door) -> None:

@@ -31,7 +31,7 @@ from contracts.models import WorkerInfo
 from contracts.ports import Finished, Granted
 from contracts.settings import ApiSettings
 from contracts.tenancy import Reservation
-from tests.cache.test_jobs import result
+from tests.cache.made import result
 from tests.cache.test_others import spec
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]

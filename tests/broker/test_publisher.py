@@ -22,7 +22,7 @@ from cli.services.redis import RedisServer
 from contracts.errors import BrokerUnavailable, QueueFull
 from contracts.jobs import Job, JobMessage
 from contracts.settings import BackendSettings
-from tests.cache.test_jobs import new
+from tests.cache.made import new
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -14,7 +14,7 @@ from contracts.errors import BrokerUnavailable
 from contracts.jobs import JobStatus
 from contracts.ports import DeadLetter
 from contracts.settings import BackendSettings
-from tests.cache.test_jobs import new
+from tests.cache.made import new
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from contracts.errors import StoreUnavailable
 from contracts.jobs import JobStatus
 from contracts.settings import BackendSettings
 from tests.cache.conftest import watching
-from tests.cache.test_jobs import KEY, led, new, result
+from tests.cache.made import KEY, led, new, result
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.errors import StoreUnavailable
 from contracts.jobs import JobResult
-from tests.cache.test_jobs import result
+from tests.cache.made import result
 from tests.cache.test_others import address
 
 pytestmark = pytest.mark.anyio

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import Iterable
 
 import pytest
 
@@ -14,66 +12,13 @@ from contracts.errors import JobGone, JobNotFound, QueueFull
 from contracts.ids import new_job_id
 from contracts.jobs import (
     CacheStatus,
-    GenerationRequest,
-    ImageRef,
-    JobFailure,
-    JobResult,
     JobStatus,
-    Lease,
-    NewJob,
-    Preview,
-    Priority,
-    Progress,
-    Timings,
 )
-from contracts.ports import Busy, Ended, Granted, JobStore, TakenJob
-from tests.cache.conftest import World, watching
+from contracts.ports import Busy, Ended, Granted
+from tests.cache.conftest import World
+from tests.cache.made import FAILURE, KEY, claimed, led, new, result, status
 
 pytestmark = pytest.mark.anyio
-
-KEY = "a" * 64
-FAILURE = JobFailure(code="engine_fault", message="it broke")
-_ticks = itertools.count()
-
-
-def result(name: str = "0" * 64 + ".png") -> JobResult:
-    image = ImageRef(name=name, width=64, height=64, seed=1, content_type="image/png", size_bytes=9)
-    return JobResult(
-        images=(image,), timings=Timings(queued_ms=1, batch_ms=2, encode_ms=3, batch_size=4), warnings=("w",)
-    )
-
-
-def new(key: str = KEY, tenant: str = "public", model: str = "m", ttl_s: float = 60.0) -> NewJob:
-    request = GenerationRequest(
-        model=model,
-        prompt="Ein Apfel ☂",
-        width=64,
-        height=64,
-        num_inference_steps=1,
-        guidance_scale=0.0,
-        seed=2**53 - 1,
-    )
-    # Ids of one test are in order, as they are in one process.
-    stamp = time.time() + next(_ticks) / 1000
-    return NewJob(id=new_job_id(stamp, key[0]), tenant=tenant, key=key, request=request, ttl_s=ttl_s)
-
-
-async def led(jobs: JobStore, job: NewJob, worker: str = "w1") -> Lease:
-    """Submits a job that leads and claims it."""
-    submitted = await jobs.submit(job)
-    assert submitted.lead
-    return await claimed(jobs, submitted.job.message().job_id, worker)
-
-
-async def claimed(jobs: JobStore, job_id: str, worker: str = "w1") -> Lease:
-    message = (await jobs.get("public", job_id)).message()
-    claim = await jobs.claim(message, worker)
-    assert isinstance(claim, Granted)
-    return claim.lease
-
-
-async def status(jobs: JobStore, job_id: str) -> JobStatus:
-    return (await jobs.get("public", job_id)).status
 
 
 async def test_the_way_of_one_job(world: World) -> None:
@@ -527,180 +472,6 @@ async def test_a_race_of_claims_grants_one(world: World) -> None:
     message = (await jobs.submit(job)).job.message()
     claims = await asyncio.gather(*(jobs.claim(message, f"w{i}") for i in range(50)))
     assert sum(isinstance(claim, Granted) for claim in claims) == 1
-
-
-async def submitted(jobs: JobStore, keys: Iterable[str], tenant: str, **changes: object) -> list[str]:
-    made = [new(key, tenant).model_copy(update=changes) for key in keys]
-    return [(await jobs.submit(each)).job.id for each in made]
-
-
-def keys(count: int, digits: str = "0123456789abcdef") -> list[str]:
-    """Different keys, spread over the shards of `digits`."""
-    return [digits[i % len(digits)] + f"{next(_ticks):063x}" for i in range(count)]
-
-
-async def taken(jobs: JobStore, limit: int, worker: str = "w1") -> list[TakenJob]:
-    return list((await jobs.take("m", worker, limit)).jobs)
-
-
-async def test_jobs_are_taken_once_each_and_the_oldest_first(world: World) -> None:
-    jobs = world.stores.jobs
-    mine = await submitted(jobs, keys(20, "3"), "public")
-    first = await taken(jobs, 8)
-    assert [each.message.job_id for each in first] == mine[:8]
-    rest = await asyncio.gather(*(taken(jobs, 8, f"w{i}") for i in range(5)))
-    found = [each.message.job_id for page in rest for each in page]
-    while page := await taken(jobs, 8):
-        found += [each.message.job_id for each in page]
-    assert sorted(found) == mine[8:], "none twice, none forgotten"
-    lease = first[0].lease
-    assert (lease.attempt, await status(jobs, lease.job_id)) == (1, JobStatus.RUNNING)
-    assert (await jobs.succeed(lease, result())).applied
-
-
-async def test_a_tenant_with_a_long_queue_does_not_delay_another(world: World) -> None:
-    jobs = world.stores.jobs
-    await submitted(jobs, keys(160), "greedy")
-    for _ in range(4):
-        await taken(jobs, 8)
-    (other,) = await submitted(jobs, keys(1), "modest")
-    assert await jobs.ahead("m", "interactive:somebody") == 1, "but for the other newcomer"
-    assert await jobs.ahead("m", "interactive:greedy") == 129
-    _, (position,) = await jobs.waiting("m", [other])
-    assert position == 0
-    assert (await taken(jobs, 1))[0].message.job_id == other
-
-
-async def test_interactive_jobs_go_before_batch_jobs_which_never_starve(world: World) -> None:
-    jobs = world.stores.jobs
-    batch = await submitted(jobs, keys(64), "public", priority=Priority.BATCH, weight=1.0)
-    await taken(jobs, 16)
-    interactive = await submitted(jobs, keys(256), "public", priority=Priority.INTERACTIVE, weight=8.0)
-    served = []
-    for _ in range(20):
-        served += [each.message.job_id for each in await taken(jobs, 8)]
-    share = sum(each in batch for each in served) / len(served)
-    assert 0.02 < share < 0.3
-    assert sum(each in interactive for each in served) > 60
-
-
-async def test_a_job_given_back_keeps_its_place(world: World) -> None:
-    jobs = world.stores.jobs
-    mine = await submitted(jobs, keys(6, "5"), "public")
-    first = await taken(jobs, 2)
-    await jobs.release(first[0].lease)
-    assert [each.message.job_id for each in await taken(jobs, 2)] == [mine[0], mine[2]]
-
-
-async def test_a_waiting_job_is_left_to_its_turn_unless_it_is_lost(world: World) -> None:
-    jobs = world.stores.jobs
-    (mine,) = await submitted(jobs, keys(1), "public")
-    message = (await jobs.get("public", mine)).message()
-    assert isinstance(await jobs.claim(message, "w1", leave_waiting=True), Busy)
-    (first,) = await taken(jobs, 8)
-    assert isinstance(await jobs.claim(message, "w2", leave_waiting=True), Busy)
-    world.advance(11.0)
-    claim = await jobs.claim(message, "w2", leave_waiting=True)
-    assert isinstance(claim, Granted), "the lease has lapsed"
-    assert not (await jobs.succeed(first.lease, result())).applied
-    lost = message.model_copy(update={"job_id": new_job_id(time.time(), "a"), "key": KEY})
-    assert isinstance(await jobs.claim(lost, "w1", leave_waiting=True), Busy)
-    assert lost.job_id in {each.message.job_id for each in await taken(jobs, 8)}
-
-
-async def test_what_cannot_be_done_in_time_expires_under_the_fence(world: World) -> None:
-    jobs = world.stores.jobs
-    lease = await led(jobs, new())
-    follower = (await jobs.submit(new())).job
-    finished = await jobs.expire(lease)
-    assert finished.applied
-    assert [message.job_id for message in finished.promoted] == [follower.id]
-    assert await status(jobs, lease.job_id) is JobStatus.EXPIRED
-    assert not (await jobs.expire(lease)).applied
-
-
-async def test_a_job_past_its_deadline_is_not_taken_and_a_follower_takes_its_place(world: World) -> None:
-    jobs = world.stores.jobs
-    leader = new(ttl_s=5.0)
-    await jobs.submit(leader)
-    follower = (await jobs.submit(new(ttl_s=60.0))).job
-    world.advance(6.0)
-    answer = await jobs.take("m", "w1", 8)
-    assert [message.job_id for message in answer.promoted] == [follower.id]
-    assert await status(jobs, leader.id) is JobStatus.EXPIRED
-
-
-async def test_a_job_taken_before_its_message_was_confirmed_is_published_all_the_same(world: World) -> None:
-    jobs, job = world.stores.jobs, new()
-    await jobs.submit(job)
-    (mine,) = await taken(jobs, 1)
-    world.advance(6.0)
-    stale, _ = await jobs.sweep(job.id[-1], 10)
-    assert [message.job_id for message in stale] == [job.id], "its worker may die"
-    assert (await jobs.succeed(mine.lease, result())).applied
-    world.advance(6.0)
-    assert await jobs.sweep(job.id[-1], 10) == ((), ())
-
-
-async def test_every_change_is_counted_and_steps_are_remembered(world: World) -> None:
-    jobs, job = world.stores.jobs, new()
-    first = (await jobs.submit(job)).job
-    lease = await claimed(jobs, job.id)
-    running = await jobs.get("public", job.id)
-    assert running.sequence > first.sequence
-    assert running.progress is None
-    for step in (1, 2):
-        assert await jobs.progress(lease, step, 4)
-    drawn = await jobs.get("public", job.id)
-    assert drawn.progress == Progress(step=2, steps=4)
-    assert drawn.sequence == running.sequence + 2
-    assert (await jobs.succeed(lease, result())).applied
-    ended = await jobs.get("public", job.id)
-    assert ended.sequence == drawn.sequence + 1
-    assert not await jobs.progress(lease, 3, 4), "ended: nothing is left to tell"
-    assert await jobs.get("public", job.id) == ended
-
-
-async def test_a_preview_is_told_to_leader_and_followers_and_changes_nothing(world: World) -> None:
-    jobs, leader, follower = world.stores.jobs, new(), new()
-    lease = await led(jobs, leader)
-    await jobs.submit(follower)
-    before = [await jobs.get("public", each.id) for each in (leader, follower)]
-    async with (
-        watching(world.stores.events, leader.id) as mine,
-        watching(world.stores.events, follower.id) as theirs,
-        asyncio.timeout(5),
-    ):
-        assert await jobs.preview(lease, Preview(index=1, name="0f.png"))
-        assert [await anext(each) for each in (mine, theirs)] == [Preview(index=1, name="0f.png")] * 2
-    assert [await jobs.get("public", each.id) for each in (leader, follower)] == before
-    assert (await jobs.succeed(lease, result())).applied
-    assert not await jobs.preview(lease, Preview(index=2, name="0f.png")), "ended: nothing is left to show"
-
-
-async def test_steps_of_a_lost_lease_are_refused_and_a_new_attempt_begins_without(world: World) -> None:
-    jobs, job = world.stores.jobs, new()
-    lease = await led(jobs, job)
-    await jobs.progress(lease, 3, 4)
-    world.advance(world.settings.lease_s + 1)
-    second = await claimed(jobs, job.id, "w2")
-    assert (await jobs.get("public", job.id)).progress is None
-    assert not await jobs.progress(lease, 4, 4)
-    assert (await jobs.get("public", job.id)).progress is None
-    await jobs.progress(second, 1, 4)
-    assert await jobs.release(second)
-    assert (await jobs.get("public", job.id)).progress is None
-
-
-async def test_followers_see_the_steps_of_their_leader_until_they_lead(world: World) -> None:
-    jobs, leader, follower = world.stores.jobs, new(), new()
-    lease = await led(jobs, leader)
-    await jobs.submit(follower)
-    await jobs.progress(lease, 1, 2)
-    followed = await jobs.get("public", follower.id)
-    assert (followed.progress, followed.sequence) == (Progress(step=1, steps=2), 1)
-    await jobs.fail(lease, FAILURE)
-    assert (await jobs.get("public", follower.id)).progress is None
 
 
 async def test_many_hits_at_once_are_each_recorded(world: World) -> None:

@@ -22,7 +22,7 @@ from contracts.models import ModelSpec, ServedModel, WorkerInfo
 from contracts.ports import Granted
 from contracts.settings import BackendSettings
 from tests.cache.conftest import World, watching
-from tests.cache.test_jobs import KEY, led, new, result
+from tests.cache.made import KEY, led, new, result
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from cache.idempotency import KEPT_S
 from contracts.jobs import JobStatus
 from contracts.tenancy import Account, Charge, Limits, Reservation
 from tests.cache.conftest import World
-from tests.cache.test_jobs import KEY, led, new, result
+from tests.cache.made import KEY, led, new, result
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ from cache.connection import connect
 from cache.stores import open_stores
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import BackendSettings
+from tests.cache.made import new
 from tests.cache.servers import SentinelServers
-from tests.cache.test_jobs import new
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from contracts.jobs import JobStatus, NewJob, Webhook
 from contracts.ports import Ended
 from contracts.webhooks import EVENTS, Attempt, Call, DeliveryStatus
 from tests.cache.conftest import World
-from tests.cache.test_jobs import FAILURE, led, new, result
+from tests.cache.made import FAILURE, led, new, result
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from cli.main import app
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.settings import BackendSettings
-from tests.cache.test_jobs import led, new, result
+from tests.cache.made import led, new, result
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., Result]

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import httpx
 
+from tests.faults.load import Load, client
 from tests.faults.round import Round, Row
 from tests.faults.site import Site
 
@@ -47,6 +48,17 @@ def log_size(site: Site, name: str) -> int:
     return (site.folder / name / "output.log").stat().st_size
 
 
+def _taken(one: Round, load: Load) -> None:
+    """Returns once a worker has the load's only job. One that nobody takes is found by what follows: no eight wait together."""
+    (submit,) = load.join()
+    until = time.monotonic() + BLOCKED_S
+    with client(one.site.url) as http:
+        while time.monotonic() < until:
+            if http.get(f"/v1/jobs/{submit.job_id}").json()["status"] != "queued":
+                return
+            time.sleep(0.02)
+
+
 def _one_batch(one: Round, prompt: str, expected: set[str], failure: str) -> _Seen:
     """Seven good pictures and one of `prompt` in a batch of eight on one worker. The good ones must succeed, the other fail
     with a code of `expected`, within three attempts; `failure`: what the batcher must have said of the batch of eight."""
@@ -58,7 +70,7 @@ def _one_batch(one: Round, prompt: str, expected: set[str], failure: str) -> _Se
     site.ready(1)
     history.allowed = frozenset({"succeeded", "failed"})
     first = one.load(seconds=0.0, jobs=1, prompt=f"slow={BLOCKED_S}")
-    time.sleep(BLOCKED_S / 6)  # the device has it, or has it soon: then all eight wait together
+    _taken(one, first)  # then all eight wait together
     one.fault(prompt)
     good = one.load(seconds=0.0, jobs=BATCH - 1, prompt="slow=0.2", repeats=False)
     bad = one.load(seconds=0.0, jobs=1, prompt=f"slow=0.2 {prompt}")

@@ -20,7 +20,7 @@ from contracts.jobs import Lease
 from contracts.models import WorkerInfo
 from contracts.ports import Granted
 from contracts.settings import BackendSettings
-from tests.cache.test_jobs import result
+from tests.cache.made import result
 from tests.cache.test_others import spec
 from tests.integration.conftest import Deploy, Stack
 

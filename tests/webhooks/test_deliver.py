@@ -18,7 +18,7 @@ from contracts.clock import ManualClock
 from contracts.jobs import NewJob, Webhook
 from contracts.settings import WebhookSettings
 from contracts.webhooks import EVENTS, Call, Delivery, DeliveryStatus, webhook_id
-from tests.cache.test_jobs import FAILURE, led, new, result
+from tests.cache.made import FAILURE, led, new, result
 from tests.webhooks.conftest import Receiver
 from webhooks.caller import Caller
 from webhooks.deliver import Deliverer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -14,12 +15,12 @@ from broker.memory import MemoryPublisher
 from cache.memory import memory_stores
 from cache.stores import Stores
 from contracts.clock import ManualClock
-from contracts.engine import BatchKey, Pass
+from contracts.engine import BatchKey, ImageTask, Pass
 from contracts.ids import new_job_id
 from contracts.jobs import GenerationRequest, NewJob
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
-from worker.batcher import Batcher
+from worker.batcher import Batcher, Turn
 from worker.encode import Encoder
 from worker.engine.fake import FakeEngine
 from worker.engine.host import EngineHost
@@ -178,3 +179,22 @@ async def test_a_newcomer_is_in_the_next_pass_however_much_another_has_queued(
     room.runner.drain()
     room.host.kill()
     await asyncio.gather(*running)
+
+
+async def test_an_image_on_its_last_step_from_a_picture_does_not_lead_the_next_pass(room: Room) -> None:
+    """Half the steps of its schedule are taken: the second is the last."""
+    start = ImageTask("start", "", 1, 4, 0.0, bytes(64 * 64 * 3), 0.5)
+    wide = BatchKey("fake", 96, 64, guided=False)
+    images = [room.batcher.add(KEY, start, Turn(0.0, math.inf))]
+    running = asyncio.create_task(room.batcher.run())
+    async with asyncio.timeout(SOON_S):
+        await room.host.passes.get()
+        room.host.gate.release()
+        await room.host.passes.get()
+    images += [room.batcher.add(wide, ImageTask("wide", "", n), Turn(1.0, math.inf)) for n in range(2)]
+    assert room.batcher.room() == LIMIT - 2, "the two that wait lead it"
+    for image in images:
+        image.cancel()
+    room.host.kill()
+    room.runner.drain()
+    await running
