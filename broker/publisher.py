@@ -87,7 +87,7 @@ class KombuPublisher:
 
     async def publish(self, message: JobMessage) -> None:
         begun = time.perf_counter()
-        outcome = "confirmed"
+        outcome = "error"
         queue = queue_name(message.request.model)
         attributes = {"messaging.destination.name": queue, "messaging.message.id": message.job_id}
         # Under the request that submitted the job, whoever publishes it: also the relay, much later.
@@ -96,6 +96,7 @@ class KombuPublisher:
         ):
             try:
                 await self._in_thread(partial(self._insist, message))
+                outcome = "confirmed"
             except UnavailableError as error:
                 outcome = error.code
                 raise

@@ -23,6 +23,9 @@ from contracts.clock import Clock
 from contracts.errors import StoreUnavailable
 from contracts.jobs import CacheStatus, JobResult
 from contracts.ports import CacheStats
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 COME_BACK_S: Final = 1.0
 """After the channel was lost, or could not be had, it is tried again so often."""
@@ -105,18 +108,26 @@ class HotResults:
 
     async def _keep_listening(self) -> None:
         while not self._closed:
-            with suppress(StoreUnavailable):
-                pubsub = await subscribe(self._client, [CHANNEL], "result cache", self._timeout_s)
-                self._listening = True
-                flushing = asyncio.create_task(self._flush())
-                try:
-                    await listen(pubsub, self._hear)
-                finally:
-                    flushing.cancel()
-                    self._listening = False
-                    self._told += 1
-                    self._entries.clear()
+            try:
+                await self._listen()
+            except StoreUnavailable:
+                pass
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing is kept here until it listens again
+                log.error("result_cache_deaf", error=repr(error))
             await asyncio.sleep(COME_BACK_S)
+
+    async def _listen(self) -> None:
+        """Until the channel is lost."""
+        pubsub = await subscribe(self._client, [CHANNEL], "result cache", self._timeout_s)
+        self._listening = True
+        flushing = asyncio.create_task(self._flush())
+        try:
+            await listen(pubsub, self._hear)
+        finally:
+            flushing.cancel()
+            self._listening = False
+            self._told += 1
+            self._entries.clear()
 
     async def _flush(self) -> None:
         while True:

@@ -162,3 +162,16 @@ async def test_who_cannot_hear_does_not_remember(anyio_backend: str, tmp_path: P
     finally:
         await level.close()
         server.stop()
+
+
+async def test_whatever_ends_the_listening_it_listens_again(
+    levels: tuple[Level, Level], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("an answer that nobody foresaw")
+
+    monkeypatch.setattr("cache.hot.listen", broken)
+    level, _ = levels
+    await level.hot.put(address(), result())
+    await level.until_remembered(address())
