@@ -240,7 +240,7 @@ def main() -> None:
         "--pace", metavar="A+B", help="a device that takes A + B n ms for n images, instead of the model"
     )
     args = parser.parse_args()
-    count, seconds = (2, 5.0) if args.quick else (5, 15.0)
+    count, seconds = (2, 5.0) if args.quick else (5, 30.0)
     environ = {"DARKROOM_MAX_BATCH": str(MAX_BATCH)}
     with tempfile.TemporaryDirectory() as name, Generator() as generator:
         folder = Path(name)

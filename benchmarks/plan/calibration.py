@@ -7,8 +7,9 @@ decides nothing: what a pass of n images takes, and the ways of a request to the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,27 +23,32 @@ from benchmarks.plan.state import Config
 Floats = npt.NDArray[np.float64]
 Run = Sequence[Sample]
 
+STRETCH: Final = 16
+"""Of measured values, so many follow one another on average as they were measured."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Seconds. A pass of n images takes a + b n, times one of `ratios`; `gap_s` is between a pass's end and the next one's begin.
     `ways` has a row for each request of an idle platform: from its record to its worker, and from its pass to its
-    record's end. `doors` is what a client sees beyond that. `spreads[n]` tells of passes of n images when each of them was answered,
+    record's end. `doors` is what a client sees beyond that. Ratios and doors are of several runs, each in order of time. `spreads[n]` tells of passes of n images when each of them was answered,
     counted from the first."""
 
     a_s: float
     b_s: float
-    ratios: Floats
+    ratios: Sequence[Floats]
     gap_s: float
     ways: Floats
-    doors: Floats
+    doors: Sequence[Floats]
     spreads: dict[int, list[Floats]]
 
     def taken(self, rng: np.random.Generator) -> Callable[[int], float]:
         """How long a pass of so many images takes this time, and what comes between it and the next."""
 
+        ratios = stretches(self.ratios, rng)
+
         def seconds(images: int) -> float:
-            return (self.a_s + self.b_s * images) * float(rng.choice(self.ratios)) + self.gap_s
+            return (self.a_s + self.b_s * images) * next(ratios) + self.gap_s
 
         return seconds
 
@@ -59,7 +65,8 @@ def calibrated(
     """From runs with one request at a time, runs under load of any kind, those among them that never let the device idle, and
     those of the load that is to be simulated: they tell of the door, which others' requests slow."""
     drawn = [passes(run) for run in loaded]
-    a, b, ratios = line([each for run in drawn for each in run])
+    a, b = line([each for run in drawn for each in run])
+    ratios = [np.asarray([seconds / (a + b * images) for images, seconds in run]) for run in drawn]
     ways = np.asarray(
         [
             (each.queued_ms / 1000, max(0.0, each.server_s - (each.queued_ms + each.batch_ms) / 1000))
@@ -69,14 +76,33 @@ def calibrated(
         ]
     )
     doors = [
-        each.latency_s - each.server_s for run in same for each in measure.computed(run) if each.server_s
+        np.asarray(
+            [
+                each.latency_s - each.server_s
+                for each in sorted(measure.computed(run), key=lambda each: each.at_s)
+                if each.server_s
+            ]
+        )
+        for run in same
     ]
     spreads: dict[int, list[Floats]] = defaultdict(list)
     for run in loaded:
         for size, ends in together(run):
             spreads[size].append(ends)
     gap_s = float(np.median([busy(run)[1] for run in full]))
-    return Calibration(a, b, np.asarray(ratios), gap_s, ways, np.asarray(doors), dict(spreads))
+    return Calibration(a, b, ratios, gap_s, ways, doors, dict(spreads))
+
+
+def stretches(runs: Sequence[Floats], rng: np.random.Generator) -> Iterator[float]:
+    """Values of the runs without end: from a place drawn at random on, as they came, and after `STRETCH` of them on average from
+    another (the stationary bootstrap: Politis and Romano 1994). A slow moment of a machine lasts longer than a pass, and queues
+    feel it: drawn one by one, the same values would make a lighter tail."""
+    sizes = np.asarray([len(run) for run in runs], float)
+    while True:
+        run = runs[int(rng.choice(len(runs), p=sizes / sizes.sum()))]
+        begin = int(rng.integers(len(run)))
+        for place in range(begin, begin + int(rng.geometric(1 / STRETCH))):
+            yield float(run[place % len(run)])
 
 
 def _by_pass(samples: Run) -> dict[tuple[int, float], list[Sample]]:
@@ -87,10 +113,11 @@ def _by_pass(samples: Run) -> dict[tuple[int, float], list[Sample]]:
 
 
 def passes(samples: Run) -> list[tuple[int, float]]:
-    """(images, seconds) of the passes that the samples tell of: one for each n that shared one of n."""
+    """(images, seconds) of the passes that the samples tell of, in order of time: one for each n that shared one of n."""
+    ended = sorted(_by_pass(samples).items(), key=lambda each: min(one.ended_s for one in each[1]))
     return [
         (images, took_ms / 1000)
-        for (images, took_ms), members in _by_pass(samples).items()
+        for (images, took_ms), members in ended
         for _ in range(max(1, round(len(members) / images)))
     ]
 
@@ -105,21 +132,18 @@ def together(samples: Run) -> list[tuple[int, Floats]]:
     ]
 
 
-def line(found: Sequence[tuple[int, float]]) -> tuple[float, float, tuple[float, ...]]:
-    """(a, b, ratios): the line through the medians of each size, weighted by how often it ran, and every pass over it."""
+def line(found: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """(a, b): the line through the medians of each size, weighted by how often it ran."""
     by_size: dict[int, list[float]] = defaultdict(list)
     for images, seconds in found:
         by_size[images].append(seconds)
     sizes = np.asarray(sorted(by_size), float)
     medians = np.asarray([float(np.median(by_size[int(size)])) for size in sizes])
     if len(sizes) == 1:
-        a, b = 0.0, float(medians[0] / sizes[0])
-    else:
-        weights = np.sqrt([len(by_size[int(size)]) for size in sizes])
-        b, a = (float(value) for value in np.polyfit(sizes, medians, 1, w=weights))
-        a, b = max(0.0, a), max(1e-6, b)
-    ratios = tuple(seconds / (a + b * images) for images, seconds in found)
-    return a, b, ratios
+        return 0.0, float(medians[0] / sizes[0])
+    weights = np.sqrt([len(by_size[int(size)]) for size in sizes])
+    b, a = (float(value) for value in np.polyfit(sizes, medians, 1, w=weights))
+    return max(0.0, a), max(1e-6, b)
 
 
 def busy(samples: Run) -> tuple[float, float]:
@@ -140,7 +164,7 @@ def simulate(times: Sequence[float], known: Calibration, max_batch: int, seed: i
     rng = np.random.default_rng(seed)
     came = np.asarray(times)
     ways = known.ways[rng.integers(len(known.ways), size=len(came))]
-    doors = rng.choice(known.doors, size=len(came))
+    doors = np.fromiter(stretches(known.doors, rng), float, len(came))
     # Half of the door lies before the queue: the request, and behind it the answer.
     queued = came + doors / 2 + ways[:, 0]
     order = np.argsort(queued, kind="stable")
