@@ -32,6 +32,6 @@ def plan(context: typer.Context) -> None:
 def _become(module: str, arguments: list[str]) -> None:
     """Ctrl-C and the exit code are the script's own."""
     if find_spec("benchmarks") is None or find_spec("aiohttp") is None:
-        typer.echo("This needs the benchmarks: pip install 'darkroom[bench]'.", err=True)
+        typer.echo("This needs the benchmarks: in the checkout, pip install -e '.[bench]'.", err=True)
         raise typer.Exit(1)
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606

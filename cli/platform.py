@@ -21,7 +21,8 @@ from contracts.errors import SettingsError
 from contracts.settings import ApiSettings
 from contracts.tenancy import new_token
 
-READY_S: Final = 180.0
+READY_S: Final = 720.0
+"""A worker may take its `load_timeout_s` (600 by default) for its model, and before that come the imports."""
 POLL_S: Final = 0.1
 MAX_RESTARTS: Final = 3
 HEALTHY_S: Final = 60.0

@@ -104,7 +104,7 @@ env:
 {{/* Pods restart when what they read at their start has changed. */}}
 {{- define "darkroom.checksums" -}}
 checksum/settings: {{ include "darkroom.config" . | sha256sum }}
-checksum/services: {{ list .Values.rabbitmq.url .Values.redis.url .Values.redis.cacheUrl .Values.rabbitmq.bundled.password .Values.redis.bundled.password | toJson | sha256sum }}
+checksum/services: {{ list .Values.auth.adminKey .Values.rabbitmq.url .Values.redis.url .Values.redis.cacheUrl .Values.rabbitmq.bundled.password .Values.redis.bundled.password | toJson | sha256sum }}
 {{- end -}}
 
 {{/* Volumes of all pods of ours, and where they are mounted. Takes (dict "root" . "blobs" true). */}}
