@@ -107,6 +107,13 @@ class Round:
         history.keys = len(set().union(*(load.seeds for load in self.loads)))
         return history
 
+    def come_back(self, job_ids: set[str]) -> None:
+        """Waits until the records of these jobs are there again. Some of their messages may be in the hands of a connection that
+        is dead, and come back when the broker has noticed."""
+        until = time.monotonic() + FOLLOW_S
+        while job_ids - set(self.site.records(self.history.began)) and time.monotonic() < until:
+            time.sleep(0.2)
+
     def forget_counts(self) -> None:
         """The store has been wiped: its counters begin anew."""
         self.history.before = Counts()

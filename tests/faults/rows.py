@@ -192,6 +192,7 @@ def _flush(one: Round, load: Load) -> None:
     one.site.ensure()
     one.healed()
     load.join()
+    one.come_back(kept)
     history = one.end()
     for job_id in kept - set(history.finals):
         one.find(False, f"{job_id} was queued or running, and is gone")
