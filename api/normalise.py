@@ -78,8 +78,8 @@ def normalise(
         faults.append(
             ("width", f"width times height must be at most {spec.max_pixels} pixels, not {width * height}.")
         )
-    cost = width * height * steps * images / 1e6
-    if not faults and cost > settings.max_cost:
+    cost = 0.0 if faults else width * height * steps * images / 1e6
+    if cost > settings.max_cost:
         faults.append(
             (
                 "num_inference_steps",

@@ -11,7 +11,9 @@ import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from api.catalogue import Catalogue
@@ -64,6 +66,8 @@ COME_BACK_S: Final = 10.0
 MAX_PLANS: Final = 4096
 MAX_PLAN_CHARS: Final = 1000
 """Plans of longer texts are made anew each time, which bounds the memory of all."""
+DECODERS: Final = 2
+"""Threads that read the pictures to start from."""
 
 log = get_logger(__name__)
 
@@ -105,6 +109,8 @@ class JobService:
         self._ahead: dict[tuple[str, str], tuple[float, int]] = {}
         self._copies: dict[Slot, asyncio.Task[Job]] = {}
         self._plans: OrderedDict[tuple[str, JobRequest], _Plan] = OrderedDict()
+        # Few, and not those that serve pictures: a small body may hold a large picture.
+        self._decoders = ThreadPoolExecutor(DECODERS, "decode")
 
     async def submit(self, caller: Principal, body: JobRequest, idempotency_key: str | None = None) -> Job:
         """Record the job and, where it leads its key, publish it: a returned job is accepted for good.
@@ -256,7 +262,8 @@ class JobService:
         seed = secrets.randbelow(MAX_SEED + 1)
         checked = normalise(body, spec, settings, scope=scope, random_seed=lambda: seed)
         limits = {"max_bytes": settings.max_init_image_bytes, "max_pixels": settings.max_init_image_pixels}
-        init = await asyncio.to_thread(prepare, picture, checked.width, checked.height, **limits)
+        work = partial(prepare, picture, checked.width, checked.height, **limits)
+        init = await asyncio.get_running_loop().run_in_executor(self._decoders, work)
         request = normalise(body, spec, settings, scope=scope, random_seed=lambda: seed, init_image=init.name)
         key = request_key(request, spec, scope)
         address = result_address(key, request, scope)

@@ -48,6 +48,7 @@ class Sweeper:
         self._clock = clock
         self._interval_s = interval_s
         self._due: dict[str, float] = {}
+        self._pruning: asyncio.Task[None] | None = None
 
     async def tick(self) -> bool:
         """One sweep of everything. Answers whether it was this one's to do. Raises `StoreUnavailable`, `BrokerUnavailable`."""
@@ -59,10 +60,20 @@ class Sweeper:
             await publish_all(self._jobs, self._publisher, promoted, "promoted")
         if self._letters is not None and self._is_due("dead letters", DEAD_EVERY_S):
             await bury(self._jobs, self._publisher, self._letters)
-        if self._is_due("blobs", BLOBS_EVERY_S):
-            pruned = await self._blobs.prune(self._settings.blob_retention_s, self._settings.blob_max_bytes)
-            metrics.BLOBS_PRUNED.inc(pruned)
+        if self._is_due("blobs", BLOBS_EVERY_S) and (self._pruning is None or self._pruning.done()):
+            self._pruning = asyncio.create_task(self._prune(), name="prune")
         return True
+
+    async def _prune(self) -> None:
+        """Deletes old pictures, so many at a time, until none is left. Beside the ticks: it looks at every picture."""
+        try:
+            while pruned := await self._blobs.prune(
+                self._settings.blob_retention_s, self._settings.blob_max_bytes
+            ):
+                metrics.BLOBS_PRUNED.inc(pruned)
+        except UnavailableError as error:
+            metrics.REPAIRED.labels("prune").inc()
+            log.warning("prune_failed", code=error.code)
 
     async def run(self) -> None:
         """Ticks for ever; what is away is tried again at the next tick."""
@@ -79,6 +90,9 @@ class Sweeper:
 
     async def close(self) -> None:
         """After `run` was canceled."""
+        if self._pruning is not None:
+            self._pruning.cancel()
+            await asyncio.wait({self._pruning})
         if self._letters is not None:
             await self._letters.close()
 

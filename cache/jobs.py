@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -17,7 +18,7 @@ from cache.records import hook_json, job_of, lease_of, messages_of, paired
 from cache.statuses import read_statuses
 from contracts import ids
 from contracts.clock import Clock
-from contracts.errors import AttemptsExhausted, JobGone, JobNotFound, QueueFull
+from contracts.errors import AttemptsExhausted, JobGone, JobNotFound, QueueFull, StoreUnavailable
 from contracts.jobs import (
     Job,
     JobFailure,
@@ -194,18 +195,25 @@ class RedisJobStore:
         for _, job_id in first:
             by_shard.setdefault(ids.shard_of(job_id), []).append(job_id)
         common = (model, worker_id, self._settings.lease_s, self._settings.max_attempts, _EXHAUSTED_JSON)
-        answers = await asyncio.gather(
-            *(self._run("take", shard, *common, *job_ids) for shard, job_ids in by_shard.items())
+        tried = await asyncio.gather(
+            *(self._run("take", shard, *common, *job_ids) for shard, job_ids in by_shard.items()),
+            return_exceptions=True,
         )
+        # What one shard gave is ours, whatever another says.
+        answers = [each for each in tried if not isinstance(each, BaseException)]
+        if not answers:
+            raise next(each for each in tried if isinstance(each, BaseException))
         jobs = [
             TakenJob(messages_of([parts])[0], lease_of(parts[0], attempt, started, claimed), float(tag))
             for taken, _ in answers
             for parts, attempt, started, claimed, tag in taken
         ]
         if jobs:
-            async with self._reaching():
-                latest = max(job.tag for job in jobs)
-                await self._client.zadd(f"{fair_prefix(model)}clock", {"now": latest}, gt=True)
+            # Without it newcomers are a little too early, no more.
+            with suppress(StoreUnavailable):
+                async with self._reaching():
+                    latest = max(job.tag for job in jobs)
+                    await self._client.zadd(f"{fair_prefix(model)}clock", {"now": latest}, gt=True)
         jobs.sort(key=lambda job: (job.tag, job.message.job_id))
         return Taken(tuple(jobs), tuple(m for _, promoted in answers for m in messages_of(promoted)))
 

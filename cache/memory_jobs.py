@@ -142,6 +142,9 @@ class MemoryJobStore:
 
     async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
         if self._kept(message.job_id) is None:
+            # So old that it would be forgotten at once.
+            if message.deadline + self._settings.job_retention_s <= self._clock.now():
+                return Ended(JobStatus.EXPIRED)
             self._rebuild(message)
         self._outbox.pop(message.job_id, None)
         job = self._records[message.job_id].job
@@ -195,9 +198,13 @@ class MemoryJobStore:
             return False
         if not count_attempt:
             record.uncounted += 1
-        record.job = record.job.model_copy(update={"status": JobStatus.QUEUED, "progress": None})
-        self._announce(lease.job_id, JobStatus.QUEUED)
+        record.lease_until = 0.0
+        self._wait_again(record)
         return True
+
+    def _wait_again(self, record: Record) -> None:
+        record.job = record.job.model_copy(update={"status": JobStatus.QUEUED, "progress": None})
+        self._announce(record.job.id, JobStatus.QUEUED)
 
     async def progress(self, lease: Lease, step: int, steps: int) -> bool:
         if self._fenced(lease) is None:
@@ -268,10 +275,12 @@ class MemoryJobStore:
         stale = [i for i in mine if self._outbox.get(i, now) <= now - STALE_S][:limit]
         for job_id in mine:
             record = self._records[job_id]
-            stuck = record.lease_until <= now - self._settings.lease_s
-            if stuck and record.job.status is JobStatus.RUNNING and job_id not in self._outbox:
-                record.lease_until = now
-                stale.append(job_id)
+            if record.job.status is JobStatus.RUNNING and record.lease_until <= now:
+                self._wait_again(record)
+            if record.lease_until and record.lease_until <= now - self._settings.lease_s:
+                record.lease_until = 0.0
+                if self._live(job_id) and job_id not in self._outbox:
+                    stale.append(job_id)
         self._outbox.update(dict.fromkeys(stale, now))
         return self._messages(stale), self._messages(promoted)
 

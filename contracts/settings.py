@@ -274,6 +274,11 @@ class WorkerSettings(BackendSettings):
     ids with a commit. Not with `compile`, `quantise` or `graphs`."""
 
     @property
+    def deliveries(self) -> int:
+        """How many the broker leaves in a worker's hands: those of a batch that runs, and of one that gathers."""
+        return 2 * self.max_batch
+
+    @property
     def lora_sources(self) -> tuple[LoraSource, ...]:
         return _lora_sources(self.loras)
 

@@ -31,6 +31,8 @@ class _Fit:
     low: int = 0
     high: int = 0
     """The sizes that have been seen: of what lies beyond, the line knows nothing."""
+    share: float = 0.0
+    """Images of late: those of all passes since count ever less, of whichever key they were."""
 
     def line(self) -> tuple[float, float]:
         """(a, b): seconds for a batch of none, and for each image. Neither is ever negative."""
@@ -76,7 +78,11 @@ class CostModel:
 
     def ran(self, key: BatchKey, images: int, seconds: float, memory_bytes: int | None = None) -> None:
         """A pass of `images` under `key` has taken `seconds` on the device, and at its peak `memory_bytes` of it."""
-        _latest(self._fits, key.work).add(images, seconds)
+        fit = _latest(self._fits, key.work)
+        fit.add(images, seconds)
+        for each in self._fits.values():
+            each.share *= FORGET
+        fit.share += images
         if memory_bytes is not None:
             _latest(self._memory, key.work).add(images, float(memory_bytes))
 
@@ -91,11 +97,11 @@ class CostModel:
     def steps_per_s(self, max_batch: int) -> float:
         """Images times steps per second under load, with full batches, averaged over the keys by how much of each has
         lately run; 0.0 before the first pass."""
-        images = sum(fit.n for fit in self._fits.values())
+        images = sum(fit.share for fit in self._fits.values())
         seconds = 0.0
         for fit in self._fits.values():
             a, b = fit.line()
-            seconds += fit.n * (a + b * max_batch) / max_batch
+            seconds += fit.share * (a + b * max_batch) / max_batch
         return images / seconds if seconds > 0 else 0.0
 
     def copy(self) -> CostModel:

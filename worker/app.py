@@ -73,7 +73,7 @@ def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> None:
     signals.worker_shutting_down.connect(lambda **_: runtime.drain(), weak=False)
     worker = app.Worker(
         pool="threads",
-        concurrency=2 * settings.max_batch,
+        concurrency=settings.deliveries,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

@@ -119,7 +119,11 @@ class Batcher:
 
     async def start(self) -> ModelSpec:
         """Load the model. Raises `EngineUnloadable`."""
-        return await asyncio.to_thread(self._host.start)
+        spec = await asyncio.to_thread(self._host.start)
+        # The model may leave less room than was asked for.
+        self._max_batch = min(self._max_batch, spec.max_batch)
+        self._limits = BatchLimits(self._max_batch)
+        return spec
 
     async def run(self) -> None:
         """Pass after pass until `drain`. Raises `EngineUnloadable` when a crashed engine does not come back."""

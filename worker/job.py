@@ -65,6 +65,8 @@ class JobRunner:
         self._leases = leases
         self._clock = clock
         self._share_cache = share_cache
+        self.revision = ""
+        """Of the model that is drawn with; empty while unknown. What was asked of another is not cached under that one's name."""
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -182,10 +184,9 @@ class JobRunner:
         return None if file is None else await asyncio.to_thread(rgb, file)
 
     async def _gave_up(self, lease: Lease) -> bool:
-        """The images were withdrawn: the worker drains; or the lease is void, for the job has ended, is another worker's, or
-        its record is lost."""
-        if self.draining:
-            await self.insist(lambda: self._stores.jobs.release(lease))
+        """The images were withdrawn: the worker drains or its engine is gone; or the lease is void, for the job has ended, is
+        another worker's, or its record is lost, and then there is nothing to give back."""
+        await self.insist(lambda: self._stores.jobs.release(lease))
         return False
 
     async def _end(
@@ -255,7 +256,8 @@ class JobRunner:
             return False
         self._count(message, lease, JobStatus.SUCCEEDED)
         metrics.IMAGES.labels(message.request.model).inc(len(names))
-        if message.request.cache == "off":
+        asked = message.request.model_revision
+        if message.request.cache == "off" or (self.revision and asked not in ("", self.revision)):
             return True
         scope = tenant_scope(message.tenant, self._share_cache)
         try:

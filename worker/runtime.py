@@ -127,6 +127,7 @@ class Runtime:
             share_cache=settings.share_cache_between_tenants,
         )
         self._spec = await self._batcher.start()
+        self._runner.revision = self._spec.revision
         self._taker = Taker(
             self._id,
             self._spec.name,
@@ -135,6 +136,7 @@ class Runtime:
             self._runner,
             self._batcher,
             self._clock,
+            settings.deliveries,
         )
         await self._remember()
         self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())

@@ -26,6 +26,8 @@ FIRST_LOOK_S: Final = 0.25
 LOOK_AGAIN_S: Final = 1.0
 IDLE_S: Final = (0.05, 1.0)
 """How often a worker that is idle looks for jobs whose deliveries are in busier hands: soon after the last job, then ever less."""
+IN_HAND: Final = 4
+"""Bound of the images of all jobs in hand, also of those that are drawn and not stored yet, over the deliveries in hand."""
 NEWEST: Final = 0.1
 """Weight of the newest job in the means over jobs."""
 
@@ -51,7 +53,9 @@ class Taker:
         runner: JobRunner,
         batcher: Batcher,
         clock: Clock,
+        deliveries: int,
     ) -> None:
+        """`deliveries` is how many the broker leaves in our hands at a time."""
         self._worker_id = worker_id
         self._model = model
         self._stores = stores
@@ -59,6 +63,7 @@ class Taker:
         self._runner = runner
         self._batcher = batcher
         self._clock = clock
+        self._deliveries = deliveries
         self._wake = asyncio.Event()
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._coming: dict[str, int] = {}
@@ -112,7 +117,9 @@ class Taker:
 
     async def _take(self) -> bool:
         """As many jobs as there is room for. Answers whether there may be more room, and more jobs, right now."""
-        room = self._batcher.room() - sum(self._coming.values())
+        # What is drawn leaves the batcher, not our memory: the pictures may find no place to go.
+        kept = len(self._running) * self._images_per_job
+        room = min(self._batcher.room() - sum(self._coming.values()), IN_HAND * self._deliveries - kept)
         if room <= 0 or not self._wanted():
             return False
         limit = max(1, round(room / self._images_per_job))
@@ -129,8 +136,10 @@ class Taker:
         return self._more
 
     def _wanted(self) -> bool:
-        """Whether something may wait in the store: a delivery whose job is not run here, or other workers' ones."""
-        return not self._ended or any(job_id not in self._running for job_id in self._ended)
+        """Whether something may wait in the store: a delivery whose job is not run here, others' ones, or more than the broker
+        leaves in our hands."""
+        known = 0 < len(self._ended) < self._deliveries
+        return not known or any(job_id not in self._running for job_id in self._ended)
 
     async def _look(self, message: JobMessage) -> bool:
         """Asks after a job that is not run here. One whose worker is dead, or whose record is lost, becomes ours."""

@@ -6,6 +6,10 @@
 local id, model = ARGV[3], ARGV[6]
 
 if redis.call('EXISTS', job_key(id)) == 0 then
+  if tonumber(ARGV[9]) + RETENTION <= NOW then
+    -- So old that its record would be gone with its making.
+    return { 'ended', 'expired', {} }
+  end
   -- Lost, or older than the store keeps: the message holds all of it but its place, and it has waited long enough.
   record(id, ARGV[4], ARGV[5], model, ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], '0', ARGV[16])
   hook(id, ARGV[17])

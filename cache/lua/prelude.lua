@@ -80,6 +80,14 @@ local function to_waiting(id)
   redis.call('ZADD', P .. 'waiting:' .. job[1], job[2], id)
 end
 
+-- The running job `id` is nobody's any more, and waits again.
+local function wait_again(id)
+  redis.call('HSET', job_key(id), 'status', 'queued')
+  redis.call('HDEL', job_key(id), 'lease_until', 'worker', 'claimed_at', 'step', 'steps')
+  to_waiting(id)
+  announce(id, 'queued')
+end
+
 -- Makes the job the leader of its key, `promotions` failures after the first one.
 local function lead(id, promotions)
   local flight = P .. 'flight:' .. field(id, 'key')

@@ -8,9 +8,6 @@ end
 if counted ~= '1' then
   redis.call('HINCRBY', job_key(id), 'uncounted', 1)
 end
-redis.call('HSET', job_key(id), 'status', 'queued')
-redis.call('HDEL', job_key(id), 'lease_until', 'worker', 'claimed_at', 'step', 'steps')
 redis.call('ZREM', P .. 'leases', id)
-to_waiting(id)
-announce(id, 'queued')
+wait_again(id)
 return 1

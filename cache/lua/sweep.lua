@@ -25,16 +25,24 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'outbox', '-inf', tried, 'L
   end
 end
 
--- A job that is still running a whole lease after its own has lapsed: had its message been with the broker, another worker
--- would have it by now. A new message brings it to one.
+-- A job that nobody has taken up a whole lease after its own has lapsed: had its message been with the broker, a worker would
+-- have found it. A new message brings it to one.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', seconds(NOW - lease_s), 'LIMIT', 0, limit)) do
   if field(id, 'status') == 'running' then
-    redis.call('ZADD', P .. 'leases', seconds(NOW), id) -- looked at again in a lease's time
-    if not redis.call('ZSCORE', P .. 'outbox', id) then
-      to_outbox(id)
-      stale[#stale + 1] = id
-    end
-  else
+    wait_again(id)
+  end
+  redis.call('ZREM', P .. 'leases', id)
+  if live(id) and not redis.call('ZSCORE', P .. 'outbox', id) then
+    to_outbox(id)
+    stale[#stale + 1] = id
+  end
+end
+
+-- A job whose lease has lapsed waits again, at its old place in the order: its message may be far back in the broker's queue.
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', seconds(NOW), 'LIMIT', 0, limit)) do
+  if field(id, 'status') == 'running' then
+    wait_again(id)
+  elseif not live(id) then
     redis.call('ZREM', P .. 'leases', id)
   end
 end

@@ -44,6 +44,7 @@ def check_shape(response: Any) -> dict[str, Any]:
         ({"height": -64}, "height", "between"),
         ({"num_inference_steps": 0}, "num_inference_steps", "between 1 and 4"),
         ({"num_inference_steps": 10**30}, "num_inference_steps", "between 1 and 4"),
+        ({"width": 10**400}, "width", "between 32 and 96"),
         ({"guidance_scale": -1}, "guidance_scale", "between 0 and 7.5"),
         ({"guidance_scale": "much"}, "guidance_scale", "finite number"),
         ({"seed": -1}, "seed", "between 0 and 9007199254740991"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from prometheus_client import REGISTRY
 
 from broker.memory import MemoryDeadLetters, MemoryPublisher
 from broker.relay import publish_all
 from broker.sweeper import LEASE_S, Sweeper
-from cache.memory import memory_stores
+from cache.memory import MemoryBlobStore, memory_stores
 from cache.stores import Stores
 from contracts.clock import ManualClock
 from contracts.errors import BrokerUnavailable
@@ -17,6 +20,10 @@ from contracts.settings import BackendSettings
 from tests.cache.made import new
 
 pytestmark = pytest.mark.anyio
+
+
+def deleted() -> float:
+    return REGISTRY.get_sample_value("darkroom_blobs_pruned_total") or 0.0
 
 
 def sweeper(
@@ -120,3 +127,32 @@ async def test_dead_letters_end_failed_and_what_is_no_job_is_kept(anyio_backend:
     await keeper.tick()
     assert (await stores.jobs.get("public", running.job_id)).status is JobStatus.FAILED
     assert letters.waiting == []
+
+
+async def test_pictures_are_deleted_beside_the_ticks_until_none_is_left(anyio_backend: str) -> None:
+    clock, publisher, going = ManualClock(), MemoryPublisher(), asyncio.Event()
+    stores = memory_stores(BackendSettings(), clock)
+    left = [10_000, 10_000, 0]
+
+    class Full(MemoryBlobStore):
+        async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
+            await going.wait()
+            return left.pop(0)
+
+    keeper = Sweeper(stores.jobs, Full(clock), publisher, None, BackendSettings(), clock, 1.0)
+    late = new(ttl_s=5)
+    await keeper.tick()
+    await stores.jobs.submit(late)
+    clock.advance(6)
+    await keeper.tick()
+    assert (await stores.jobs.get("public", late.id)).status is JobStatus.EXPIRED, (
+        "while the pictures are looked through"
+    )
+    before = deleted()
+    going.set()
+    async with asyncio.timeout(10):
+        while left:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert deleted() - before == 20_000
+    await keeper.close()

@@ -12,7 +12,7 @@ from contracts.jobs import (
     JobStatus,
     Priority,
 )
-from contracts.ports import Busy, Granted
+from contracts.ports import Busy, Ended, Granted
 from tests.cache.conftest import World
 from tests.cache.made import KEY, keys, led, new, result, status, submitted, taken
 
@@ -116,3 +116,38 @@ async def test_a_job_taken_before_its_message_was_confirmed_is_published_all_the
     assert (await jobs.succeed(mine.lease, result())).applied
     world.advance(6.0)
     assert await jobs.sweep(job.id[-1], 10) == ((), ())
+
+
+async def test_a_dead_workers_job_waits_again_in_its_old_place(world: World) -> None:
+    jobs, first, second = world.stores.jobs, new(), new("a" + "c" * 63)
+    message = (await jobs.submit(first)).job.message()
+    await jobs.confirm(first.id)
+    (dead,) = await taken(jobs, 1)
+    await jobs.submit(second)
+    await jobs.confirm(second.id)
+    world.advance(world.settings.lease_s + 0.1)
+    assert (await jobs.waiting("m"))[0] == 1, "running, as far as anybody knows"
+    assert await jobs.sweep(first.id[-1], 10) == ((), ()), "its message is with the broker, far back perhaps"
+    again, *_ = (await jobs.take("m", "w2", 8)).jobs
+    assert (again.message, again.lease.attempt) == (message, dead.lease.attempt + 1), "without its message"
+    assert not (await jobs.succeed(dead.lease, result())).applied
+    assert (await jobs.succeed(again.lease, result())).applied
+    world.advance(2 * world.settings.lease_s)
+    stale, _ = await jobs.sweep(first.id[-1], 10)
+    assert first.id not in {each.job_id for each in stale}
+
+
+async def test_a_message_that_is_older_than_the_store_keeps_ends_at_once(world: World) -> None:
+    jobs, mine = world.stores.jobs, new()
+    message = (await jobs.submit(mine)).job.message()
+    back_s = world.settings.job_retention_s + 1000.0
+    ancient = message.model_copy(
+        update={
+            "job_id": new_job_id(time.time() - back_s, KEY[0]),
+            "created_at": message.created_at - back_s,
+            "deadline": message.deadline - back_s,
+        }
+    )
+    assert await jobs.claim(ancient, "w1") == Ended(JobStatus.EXPIRED)
+    assert [job.id for job in await jobs.list(mine.tenant, 10)] == [mine.id], "the tenant's list stands"
+    assert await status(jobs, mine.id) is JobStatus.QUEUED

@@ -66,6 +66,16 @@ def test_the_rate_is_that_of_full_batches() -> None:
     assert model.steps_per_s(8) == pytest.approx(8 / 0.18, rel=0.05)
 
 
+def test_a_key_that_no_longer_runs_leaves_the_rate() -> None:
+    model = CostModel()
+    for _ in range(200):
+        model.ran(key(width=1024), 1, 1.0)
+    for _ in range(400):
+        model.ran(key(width=512), 1, 0.1)
+    assert model.steps_per_s(1) == pytest.approx(10.0, rel=0.1)
+    assert CostModel.load(model.dump()).steps_per_s(1) == model.steps_per_s(1)
+
+
 def test_one_batch_size_alone_promises_no_gain() -> None:
     model = CostModel()
     model.ran(key(), 1, 0.1)

@@ -81,7 +81,7 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     batcher, encoder = Batcher(host, settings, SystemClock()), Encoder()
     leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
     runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock())
-    taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock())
+    taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock(), deliveries=16)
     await batcher.start()
     work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
     tasks = [asyncio.create_task(each) for each in work]
@@ -107,6 +107,50 @@ async def test_a_job_becomes_a_picture_and_fills_the_cache(room: Room) -> None:
     expected = np.random.default_rng(40).integers(0, 256, (64, 64, 3), np.uint8)
     assert np.array_equal(pixels, expected), "not a bit lost, and red is red"
     assert await room.stores.results.get(address(message)) == job.result
+
+
+async def test_what_was_asked_of_another_revision_is_drawn_and_not_cached(room: Room) -> None:
+    room.runner.revision = "new"
+    message = await room.submit("a", model_revision="old")
+    assert await room.run(message) == [Verdict.ACK]
+    assert (await room.job(message)).status is JobStatus.SUCCEEDED
+    assert await room.stores.results.get(address(message)) is None
+
+
+async def test_a_job_whose_engine_is_gone_for_good_is_given_back_at_once(room: Room) -> None:
+    message = await room.submit("slow=1 a")
+    delivery = asyncio.create_task(room.taker.attend(message))
+    async with asyncio.timeout(10):
+        while not room.batcher.backlog_steps():
+            await asyncio.sleep(0.01)
+        for image in list(room.batcher._hand):
+            image.drawn.cancel()
+        while (await room.job(message)).attempt < 2:
+            await asyncio.sleep(0.01)  # long before its lease of ten seconds would lapse
+        assert await delivery is Verdict.ACK
+
+
+async def test_pictures_that_find_no_place_bound_what_is_taken(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, full = room.stores.blobs.put, asyncio.Event()
+    full.set()
+
+    async def sometimes(data: bytes, extension: str) -> str:
+        if full.is_set():
+            raise StoreUnavailable("no place left")
+        return await put(data, extension)
+
+    monkeypatch.setattr(room.stores.blobs, "put", sometimes)
+    messages = [await room.submit("a", seed=seed) for seed in range(100)]
+    kept = 4 * 16
+    async with asyncio.timeout(30):
+        while len(room.taker._running) < kept - 4:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.0)
+    assert len(room.taker._running) <= kept
+    full.clear()
+    assert set(await room.run(*messages)) == {Verdict.ACK}
 
 
 async def test_jobs_share_batches_by_key_and_none_is_larger_than_allowed(room: Room) -> None:

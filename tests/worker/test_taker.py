@@ -114,7 +114,7 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
         batcher.cost.ran(KEY, images, PASS_S)
     leases = Leases(stores.jobs, settings.heartbeat_s)
     runner = JobRunner("w", stores, publisher, batcher, encoder, leases, clock)
-    taker = Taker("w", "fake", stores, publisher, runner, batcher, clock)
+    taker = Taker("w", "fake", stores, publisher, runner, batcher, clock, deliveries=2 * LIMIT)
     yield Room(settings, clock, stores, host, batcher, runner, taker)
     runner.drain()
     await batcher.stop()
@@ -179,6 +179,26 @@ async def test_a_newcomer_is_in_the_next_pass_however_much_another_has_queued(
     room.runner.drain()
     room.host.kill()
     await asyncio.gather(*running)
+
+
+async def test_a_newcomer_is_taken_when_all_that_the_broker_gave_runs(room: Room) -> None:
+    async with asyncio.timeout(SOON_S):
+        held = []
+        for number in range(2 * LIMIT):
+            await room.submit("greedy", f"greedy {number}")
+        for job in (await room.stores.jobs.take("fake", "w", 2 * LIMIT)).jobs:
+            held.append(asyncio.create_task(room.taker.attend(job.message)))
+            room.taker._running[job.message.job_id] = asyncio.create_task(asyncio.sleep(0, result=True))
+        await asyncio.sleep(0)
+        assert len(room.taker._ended) == 2 * LIMIT
+        await room.submit("modest", "modest")
+        assert room.taker._wanted(), "the broker keeps its message back"
+        for each in held[1:]:
+            each.cancel()
+        await asyncio.gather(*held[1:], return_exceptions=True)
+        assert not room.taker._wanted(), "all that is known of runs here"
+        held[0].cancel()
+        room.taker._running.clear()
 
 
 async def test_an_image_on_its_last_step_from_a_picture_does_not_lead_the_next_pass(room: Room) -> None:
