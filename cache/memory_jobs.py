@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cache.events import Watchers
 from cache.jobs import EXHAUSTED, MAX_TOLD, NOTHING, STALE_S, absent
 from cache.memory_channel import Channel
-from cache.memory_records import Flight, Record, new_job, place
+from cache.memory_records import Flight, Keeper, Record, new_job, place
 from cache.memory_webhooks import MemoryWebhookStore
 from contracts.clock import Clock
 from contracts.errors import QueueFull
@@ -56,7 +56,7 @@ class MemoryJobStore:
         self._withdrawn: set[str] = set()
         self._flights: dict[str, Flight] = {}
         self._outbox: dict[str, float] = {}
-        self._keeper = ("", 0.0)
+        self._keeper = Keeper()
         self._clocks: dict[str, FairClock] = defaultdict(FairClock)
 
     async def submit(
@@ -286,28 +286,19 @@ class MemoryJobStore:
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
         for key in keys:
-            flight = self._flights.get(key)
-            if flight is not None and flight.result is not None:
+            if (flight := self._flights.get(key)) is not None and flight.result is not None:
                 del self._flights[key]
 
     async def elect(self, name: str, lease_s: float) -> bool:
-        keeper, until = self._keeper
-        if keeper != name and until > self._clock.now():
-            return False
-        self._keeper = (name, self._clock.now() + lease_s)
-        return True
+        return self._keeper.elect(name, self._clock.now(), lease_s)
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         places = {job.id: place(job) for job in self._waits(model)}
-        ahead = [
-            sum(place < places[job_id] for place in places.values()) if job_id in places else None
-            for job_id in job_ids
-        ]
+        ahead = [sum(each < places[i] for each in places.values()) if i in places else None for i in job_ids]
         return len(places), ahead
 
     async def leaders(self, keys: Sequence[str]) -> Sequence[str | None]:
-        flights = [self._flight(key) for key in keys]
-        return [None if flight is None else flight.leader for flight in flights]
+        return [flight.leader if (flight := self._flight(key)) else None for key in keys]
 
     async def ahead(self, model: str, flow: str) -> int:
         tag = self._clocks[model].next_tag(flow)
@@ -328,13 +319,12 @@ class MemoryJobStore:
                 return None
         return record
 
-    def _rebuild(self, message: JobMessage) -> Record:
+    def _rebuild(self, message: JobMessage) -> None:
         job = new_job(message.job_id, message, message.created_at, message.deadline)
-        record = self._records[job.id] = Record(job)
+        self._records[job.id] = Record(job)
         flight = self._flight(job.key)
         if flight is None or not self._live(flight.leader):
             self._lead(job.id, 0)
-        return record
 
     def _flight(self, key: str) -> Flight | None:
         flight = self._flights.get(key)

@@ -18,6 +18,20 @@ class Record:
 
 
 @dataclass(slots=True)
+class Keeper:
+    """Who keeps house, and until when."""
+
+    name: str = ""
+    until: float = 0.0
+
+    def elect(self, name: str, now: float, lease_s: float) -> bool:
+        if self.name != name and self.until > now:
+            return False
+        self.name, self.until = name, now + lease_s
+        return True
+
+
+@dataclass(slots=True)
 class Flight:
     """The computation of one key."""
 
