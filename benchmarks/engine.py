@@ -308,12 +308,12 @@ def told(name: str, samples: dict[str, list[float]], values: list[float]) -> Non
 
 
 @contextmanager
-def checkpoint(folder: Path | None) -> Iterator[Path]:
+def checkpoint(folder: Path | None, device: str = "cpu") -> Iterator[Path]:
     if folder is not None:
         yield folder
         return
     with tempfile.TemporaryDirectory() as name:
-        yield make_checkpoint.make(Path(name))
+        yield make_checkpoint.make(Path(name), device=device)
 
 
 def plot_of(samples: dict[str, list[float]], sizes: list[int]) -> Any:

@@ -4,30 +4,33 @@
 
 `make gpu-check` on a machine with one; some ten minutes. Without `--model` it makes SD-Turbo's layout with random weights, which
 is as fast as the real one. A plain diffusers loop runs at every batch size beside the engine. A way that cannot run is a line
-with the reason. On a CPU (`--device cpu`) it checks itself.
+with the reason. First come checks of the pictures, of memory and of a lost device (`gpu_truth`); one that fails is exit code 1 at the end.
+On a CPU (`--device cpu`) it checks itself.
 """
 
 from __future__ import annotations
 
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
 from diffusers import DiffusionPipeline
 
-from benchmarks import report
+from benchmarks import gpu_truth, make_checkpoint, report
 from benchmarks.engine import call, checkpoint, draw, tasks
 from contracts.engine import BatchKey
 from contracts.errors import OutOfMemory
 from contracts.settings import WorkerSettings
 from worker.engine.device import Device, pick
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.errors import CannotLoad
 
 WAYS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
@@ -102,29 +105,36 @@ def engine_rows(
         # A device may lack the arithmetic, which is told before anything is loaded.
         engine = DiffusersEngine(settings, "sd-turbo" if "turbo" in name and "emoji" not in name else name)
         spec = engine.load()
-    except (CannotLoad, OutOfMemory) as error:
-        row = Row(way, 0, reason=f"cannot run: {error}")
+    # A way that this device or this torch breaks must not hide the ways after it.
+    except Exception as error:  # noqa: BLE001
+        row = Row(way, 0, reason=f"cannot run: {type(error).__name__}: {error}")
         print(row, flush=True)
         return [row]
     key = BatchKey(spec.name, spec.default_width, spec.default_height, guided=False)
     return rows_of(way, lambda size: draw(engine, key, tasks(size)), sizes, device, seconds)
 
 
-def plain_rows(model: str, side: int, sizes: list[int], device: Device, seconds: float) -> list[Row]:
+def plain_rows(model: str, sizes: list[int], device: Device, seconds: float) -> list[Row]:
     """The library's pipeline as its documentation calls it, in the precision of the engine's default."""
     pipeline: Any = DiffusionPipeline.from_pretrained(model, dtype=device.dtype("auto"))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device.torch_name)
+    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     key = BatchKey("plain", side, side, guided=False)
     return rows_of("plain diffusers", lambda size: call(pipeline, key, tasks(size)), sizes, device, seconds)
 
 
 def released(device: Device) -> None:
+    """What one way has left does not slow the next: neither its memory nor what it has compiled."""
+    torch.compiler.reset()
     gc.collect()
     device.free_cache()
 
 
-def measure(model: str, device: Device, sizes: list[int], ways: list[str], seconds: float) -> list[Row]:
+def measure(
+    model: str, tiny: str, device: Device, sizes: list[int], ways: list[str], seconds: float
+) -> list[Row]:
+    """The plain loop first, then the ways. `tiny`: what `DARKROOM_VAE` shall be where a way asks for the tiny decoder."""
     base = WorkerSettings.model_validate(
         {
             "model": model,
@@ -133,38 +143,71 @@ def measure(model: str, device: Device, sizes: list[int], ways: list[str], secon
             "torch_threads": torch.get_num_threads(),
         }
     )
-    rows: list[Row] = []
-    for way in ways:
-        rows += engine_rows(way, base.model_copy(update=WAYS[way]), sizes, device, seconds)
-        released(device)
-    probe = DiffusersEngine(base, Path(model).name)
-    side = probe.load().default_width
-    del probe
+    rows = plain_rows(model, sizes, device, seconds)
     released(device)
-    return rows + plain_rows(model, side, sizes, device, seconds)
+    for way in ways:
+        asked = WAYS[way] | ({"vae": tiny} if "vae" in WAYS[way] else {})
+        rows += engine_rows(way, base.model_copy(update=asked), sizes, device, seconds)
+        released(device)
+    return rows
 
 
 def main() -> None:
     parser = report.parser(__doc__)
     parser.add_argument("--model", help="by default SD-Turbo's layout with random weights")
+    parser.add_argument("--tiny", default="tiny", help="its tiny decoder: a folder, a hub id")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each row")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="of batches")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     args = parser.parse_args()
     device = pick(args.device)
     if device.kind == "cpu" and args.device == "auto":
         raise SystemExit("There is no GPU here. --device cpu runs the check itself on the processor.")
-    sizes = [1, 2] if args.quick else [1, 2, 4, 8, 16]
-    ways = ["default", "attention math", "attention xformers"] if args.quick else list(WAYS)
+    if args.quick:
+        args.sizes, args.seconds, args.ways = [1, 2], 1.0, ["default", "attention math", "attention xformers"]
     print(device.name)
-    if args.model:
-        rows = measure(args.model, device, sizes, ways, 1 if args.quick else 5)
-    else:
-        with checkpoint(None) as folder:
-            rows = measure(str(folder), device, sizes, ways, 5)
+    found = gpu_truth.check(device)
+    with (
+        nullcontext(args.model) if args.model else checkpoint(None, device.torch_name) as model,
+        TemporaryDirectory() as tiny,
+    ):
+        if not args.model:
+            make_checkpoint.tiny(Path(tiny))
+        rows = measure(
+            str(model), args.tiny if args.model else tiny, device, args.sizes, args.ways, args.seconds
+        )
     figures = {f"{row.way} {row.batch}": row.images_per_s for row in rows if not row.reason}
-    best = {way: max(r.images_per_s for r in rows if r.way == way) for way in ("default", "plain diffusers")}
-    figures["engine_over_pipeline"] = best["default"] / best["plain diffusers"]
-    samples = {str(n): [str(row)] for n, row in enumerate(rows)}
-    report.publish(args, "gpu_check", {"device": device.name, "sizes": sizes}, figures, samples)
+    best = {
+        way: max((r.images_per_s for r in rows if r.way == way), default=0.0)
+        for way in WAYS | {"plain diffusers": {}}
+    }
+    if best["default"] and best["plain diffusers"]:
+        figures["engine_over_pipeline"] = best["default"] / best["plain diffusers"]
+    samples = {str(n): [str(row)] for n, row in enumerate(rows)} | {"checks": [str(each) for each in found]}
+    config = {"device": device.name, "torch": torch.__version__, "sizes": args.sizes}
+    report.publish(args, "gpu_check", config, figures, samples, plot(rows))
+    sys.exit(not all(each.holds for each in found))
+
+
+def plot(rows: list[Row]) -> Any:
+    """Images a second over the batch size, by way."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for way in dict.fromkeys(row.way for row in rows):
+        ran = [row for row in rows if row.way == way and not row.reason]
+        if ran:
+            style: dict[str, Any] = {"color": "black", "linestyle": "--"} if way == "plain diffusers" else {}
+            axes.plot([r.batch for r in ran], [r.images_per_s for r in ran], marker=".", label=way, **style)
+    axes.set(xlabel="batch size", ylabel="images a second", xscale="log", ylim=0)
+    axes.set_xticks(
+        sorted({row.batch for row in rows if row.batch}),
+        [str(b) for b in sorted({row.batch for row in rows if row.batch})],
+    )
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
 
 
 if __name__ == "__main__":

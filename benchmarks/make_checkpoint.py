@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -76,10 +82,11 @@ def tokenizer() -> Any:
     return CLIPTokenizer(vocab=table, merges=[], model_max_length=77, pad_token=words[0])
 
 
-def make(folder: Path, dtype: torch.dtype = torch.float16, *, narrow: int = 1) -> Path:
-    """Writes the model; answers its folder."""
+def make(folder: Path, dtype: torch.dtype = torch.float16, *, narrow: int = 1, device: str = "cpu") -> Path:
+    """Writes the model, its weights drawn on `device`; answers its folder."""
     torch.manual_seed(0)
-    parts = {"unet": unet(narrow), "text_encoder": text_encoder(narrow), "vae": vae(narrow)}
+    with torch.device(device):
+        parts = {"unet": unet(narrow), "text_encoder": text_encoder(narrow), "vae": vae(narrow)}
     if narrow == 1:
         counted = {name: sum(each.numel() for each in part.parameters()) for name, part in parts.items()}
         assert counted == PARAMETERS, counted
@@ -103,6 +110,12 @@ def make(folder: Path, dtype: torch.dtype = torch.float16, *, narrow: int = 1) -
         f"# {NAME}\n\nSD-Turbo's layout with random weights, for measurements: it paints noise.\n"
     )
     return made
+
+
+def tiny(folder: Path) -> None:
+    """Into `folder`, a decoder of TAESD's layout, with random weights too."""
+    torch.manual_seed(0)
+    AutoencoderTiny().to(torch.float16).save_pretrained(folder, safe_serialization=True)
 
 
 def main() -> None:

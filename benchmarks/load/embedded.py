@@ -20,14 +20,14 @@ from cli.services.rabbitmq import RabbitServer
 def platform(
     folder: Path, broker: str, workers: int = 1, environ: dict[str, str] | None = None, pinned: bool = True
 ) -> Iterator[Platform]:
-    """API, workers with the embedded model, and their services, on free ports; ended on leaving. The first engine has a core of
+    """API, workers with the embedded model unless `DARKROOM_MODEL` names another, and their services, on free ports; ended on leaving. The first engine has a core of
     its own, so that the load does not slow it: what is measured is the platform, not the fight for cores. Not `pinned`: all share
     all cores, for engines that only sleep."""
     with ExitStack() as stack:
         source = {
             **os.environ,
             "DARKROOM_PORT": str(process.free_port()),
-            "DARKROOM_MODEL": str(report.ROOT / "models" / "emoji-turbo"),
+            "DARKROOM_MODEL": os.environ.get("DARKROOM_MODEL", str(report.ROOT / "models" / "emoji-turbo")),
             "DARKROOM_LOG_LEVEL": "warning",
             # The generator listens for webhooks on this machine.
             "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.1/32",

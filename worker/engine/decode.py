@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import torch
 
 from contracts.engine import ImageFault, Pixels
 from contracts.errors import InvalidOutput
-from worker.engine.rows import by_rows
-from worker.engine.samples import Sample
+from worker.engine.rows import Recorded, Recorder, by_rows
+from worker.engine.samples import Sample, dtype_of
 
 BLACK: Final = 2
 """A picture whose brightest value, of 255, is no more than this is no picture: half precision has overflowed."""
 
 
-def decode(vae: Any, samples: Sequence[Sample], fixed: int | None = None) -> list[Pixels | ImageFault]:
-    """The pictures of finished samples; with `fixed` in calls of so many."""
-    latents = torch.cat([sample.latents for sample in samples])
-    images = by_rows(lambda part: vae.decode(part, return_dict=False)[0], fixed, _unscaled(vae, latents))
-    # A decoder that squashes its input, as the tiny ones do, would make a picture of infinity.
-    return to_pixels(images, [sample.warnings for sample in samples], finite=_finite(latents))
+class Decoder:
+    """The VAE of one pipeline. `fixed`: images in one call."""
+
+    def __init__(self, pipeline: Any, fixed: int | None = None, recorder: Recorder | None = None) -> None:
+        self._pipeline = pipeline
+        self._fixed = fixed
+        self._recorded = None if recorder is None else Recorded(self._images, recorder)
+
+    def decode(self, samples: Sequence[Sample]) -> list[Pixels | ImageFault]:
+        """The pictures of finished samples."""
+        latents = torch.cat([sample.latents for sample in samples])
+        images = by_rows(self._recorded or self._images, self._fixed, _unscaled(self._pipeline.vae, latents))
+        # A decoder that squashes its input, as the tiny ones do, would make a picture of infinity.
+        return to_pixels(images, [sample.warnings for sample in samples], finite=_finite(latents))
+
+    def eager(self) -> AbstractContextManager[None]:
+        """Around changes of the VAE's weights: no recording of it is replayed."""
+        return nullcontext() if self._recorded is None else self._recorded.aside()
+
+    def _images(self, latents: torch.Tensor) -> torch.Tensor:
+        images: torch.Tensor = self._pipeline.vae.decode(latents, return_dict=False)[0]
+        return images
 
 
 def to_pixels(
@@ -62,4 +79,4 @@ def _unscaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
         latents = latents + torch.tensor(mean, device=latents.device).view(shape)
     else:
         latents = latents / config.scaling_factor
-    return latents.to(vae.dtype)
+    return latents.to(dtype_of(vae))

@@ -16,7 +16,7 @@ from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
 from worker.engine import attention
 from worker.engine.adapters import Adapters
-from worker.engine.decode import decode
+from worker.engine.decode import Decoder
 from worker.engine.device import keep_memory, pick
 from worker.engine.errors import CannotLoad
 from worker.engine.loading import Loaded, Loader
@@ -61,17 +61,19 @@ class DiffusersEngine:
         recorder = CudaRecorder() if settings.graphs == "auto" and self._device.kind == "cuda" else None
         sampler = sampler_of(pipeline.scheduler)
         self._denoiser = Denoiser(pipeline, sampler, self._encoder, fixed, recorder)
+        self._decoder = Decoder(pipeline, fixed, recorder)
         spec = self._spec(loaded)
         attention.fuse_projections(pipeline.unet)
         if settings.quantise != "none":
-            with self._denoiser.eager():
+            with self._eager():
                 self._quantise(spec)
         self._try_adapters(spec)
         if settings.compile:
             # One block compiled once serves all of its kind, where the whole UNet would take minutes.
             pipeline.unet.compile_repeated_blocks(fullgraph=True, dynamic=True)
-        # A CPU needs no second look; an accelerator picks its algorithms by shape.
-        sizes = range(1, spec.max_batch + 1) if self._device.kind == "cuda" or settings.compile else [1]
+        # A CPU needs no second look; an accelerator picks its algorithms by shape. The largest first: recordings of the others
+        # find room in its memory.
+        sizes = range(spec.max_batch, 0, -1) if self._device.kind == "cuda" or settings.compile else [1]
         for size in sizes:
             self._draw(spec, ["warm up"] * size, steps=1)
         log.info("engine_ready", **self._about(loaded, spec))
@@ -132,7 +134,7 @@ class DiffusersEngine:
         shown = [
             replace(sample, latents=sample.estimate) for sample in samples if sample.estimate is not None
         ]
-        decoded = self._decode([*finished, *shown]) if finished or shown else []
+        decoded = self._decoder.decode([*finished, *shown]) if finished or shown else []
         pictures, previews = iter(decoded[: len(finished)]), iter(decoded[len(finished) :])
         answers: list[Advanced] = []
         for number, sample in zip(batch.samples, samples, strict=True):
@@ -161,11 +163,17 @@ class DiffusersEngine:
     def _again(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         """The image alone from its start in single precision: half precision has a tenth of a percent of its range."""
         log.warning("retried_in_float32", width=key.width, height=key.height)
-        with self._denoiser.eager(), self._in_float32():
+        with self._eager(), self._in_float32():
             (sample,) = self._denoiser.join(key, [task])
             while not sample.finished:
-                self._denoiser.step(key, [sample])
-            return self._decode([sample])[0]
+                self._step(key, [sample])
+            return self._decoder.decode([sample])[0]
+
+    @contextmanager
+    def _eager(self) -> Iterator[None]:
+        """Around changes of the weights: nothing that was recorded with the old ones is replayed."""
+        with self._denoiser.eager(), self._decoder.eager():
+            yield
 
     @contextmanager
     def _in_float32(self) -> Iterator[None]:
@@ -173,10 +181,9 @@ class DiffusersEngine:
         before = [next(model.parameters()).dtype for model in models]
         self._encoder.forget()
         # Not every kernel takes single precision: PyTorch picks one that does.
+        kernel, self._kernel = self._kernel, attention.Kernel("sdpa", self._pipeline.unet.device)
         processors = dict(self._pipeline.unet.attn_processors)
-        self._pipeline.unet.set_attn_processor(
-            attention.Processor(torch.nn.functional.scaled_dot_product_attention)
-        )
+        self._pipeline.unet.set_attn_processor(attention.Processor(self._kernel.attend))
         try:
             for model in models:
                 model.to(torch.float32)
@@ -186,14 +193,12 @@ class DiffusersEngine:
             for model, dtype in zip(models, before, strict=True):
                 model.to(dtype)
             self._pipeline.unet.set_attn_processor(processors)
+            self._kernel = kernel
             self._encoder.forget()
 
     def _step(self, key: BatchKey, samples: list[Sample]) -> None:
         with self._kernel():
             self._denoiser.step(key, samples)
-
-    def _decode(self, samples: list[Sample]) -> list[Pixels | ImageFault]:
-        return decode(self._pipeline.vae, samples, self._settings.fixed_batch)
 
     def _draw(
         self, spec: ModelSpec, prompts: list[str], *, steps: int, lora: str = ""
@@ -207,7 +212,7 @@ class DiffusersEngine:
             samples = self._denoiser.join(key, tasks)
             while not samples[0].finished:
                 self._step(key, samples)
-            return self._decode(samples)
+            return self._decoder.decode(samples)
 
     def _quantise(self, spec: ModelSpec) -> None:
         """Unet and text encoders to eight bits, unless the pictures suffer. Raises `CannotLoad` when they do."""

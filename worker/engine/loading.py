@@ -20,6 +20,7 @@ from worker.engine.checkpoint import Checkpoint
 from worker.engine.device import Device
 from worker.engine.errors import CannotLoad
 from worker.engine.memory import Plan
+from worker.engine.norms import relay
 from worker.engine.profiles import Profile
 from worker.engine.upsample import fold
 
@@ -92,6 +93,9 @@ class Loader:
         if self._settings.quantise == "none":
             # A folded convolution has no form in eight bits.
             fold(pipeline.unet)
+        if self._device.kind == "cuda":
+            relay(pipeline.unet)
+            relay(pipeline.vae)
         is_xl = getattr(pipeline, "text_encoder_2", None) is not None
         if is_xl and self._dtype is torch.float16 and getattr(pipeline.vae.config, "force_upcast", False):
             # SDXL's own decoder overflows in half precision.

@@ -26,6 +26,8 @@ HEADROOM: Final = 2.0
 """Inputs may be this much larger than calibration has seen; a floating point format pays one power of two for it, at its small end."""
 SMALLEST: Final = 4096
 """Layers with fewer weights than this stay as they are: there is nothing to gain."""
+FP8_SIDE: Final = 16
+"""cuBLAS multiplies in it where every side is a multiple of this."""
 ROWS: Final = 32
 """cuBLAS multiplies integers from 17 rows on; fewer are filled up with zeros."""
 WAYS: Final = ("int8", "int8-dynamic", "fp8")
@@ -112,8 +114,11 @@ class Fp8Linear(nn.Module):
         rows = x.reshape(-1, self.in_features).float()
         # A value beyond the format would become NaN.
         rows = (rows / input_scale).clamp_(-FP8_LARGEST, FP8_LARGEST).to(torch.float8_e4m3fn)
+        count = rows.shape[0]
+        if missing := -count % FP8_SIDE:
+            rows = F.pad(rows, (0, 0, 0, missing))
         each = ScalingType.TensorWise
-        made = F.scaled_mm(rows, weight.t(), input_scale, each, scale, each, output_dtype=x.dtype)
+        made = F.scaled_mm(rows, weight.t(), input_scale, each, scale, each, output_dtype=x.dtype)[:count]
         if self.bias is not None:
             made = made + self.bias
         return made.view(*x.shape[:-1], self.out_features)
@@ -135,7 +140,7 @@ def eight_bit(layer: Layer, way: str, largest: float | None = None) -> nn.Module
         return None if way == "fp8" else Int8Conv2d(layer)
     sides = (layer.in_features, layer.out_features)
     if way == "fp8":
-        fits = largest is not None and not any(side % 16 for side in sides)
+        fits = largest is not None and not any(side % FP8_SIDE for side in sides)
         return Fp8Linear(layer, largest) if fits and largest is not None else None
     dynamic = way == "int8-dynamic" and not any(side % 8 for side in sides)
     return Int8DynamicLinear(layer) if dynamic else Int8Linear(layer)

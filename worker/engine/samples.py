@@ -58,6 +58,8 @@ class Denoiser:
         self._sampler = sampler
         self._encoder = encoder
         self._xl = getattr(pipeline, "text_encoder_2", None) is not None
+        # diffusers walks through all modules to tell it, which takes as long as a tenth of a small picture.
+        self._device = pipeline.unet.device
 
     def join(self, key: BatchKey, tasks: Sequence[ImageTask]) -> list[Sample]:
         """New samples, before their first step."""
@@ -71,7 +73,6 @@ class Denoiser:
 
     def step(self, key: BatchKey, samples: Sequence[Sample]) -> None:
         """One forward pass of the UNet, one step for each sample."""
-        unet = self._pipeline.unet
         courses = [sample.course for sample in samples]
         latents = torch.cat([sample.latents for sample in samples])
         given, timesteps = self._sampler.inputs(courses, latents)
@@ -82,7 +83,8 @@ class Denoiser:
             states = torch.cat([*(_negative(sample).states for sample in samples), states])
         added = self._added(key, samples) if self._xl else ()
         network = self._recorded or self._predict
-        prediction = by_rows(network, self._fixed, inputs.to(unet.dtype), timesteps, states, *added).float()
+        inputs = inputs.to(dtype_of(self._pipeline.unet))
+        prediction = by_rows(network, self._fixed, inputs, timesteps, states, *added).float()
         if key.guided:
             without, withal = prediction.chunk(2)
             scales = torch.tensor([s.task.guidance_scale for s in samples], device=latents.device)
@@ -122,7 +124,7 @@ class Denoiser:
         # On the CPU and in single precision whatever the model has: a seed means the same noise on every machine.
         generator = torch.Generator("cpu").manual_seed(task.seed)
         image = None if task.init_image is None else encode(pipeline.vae, key, task.init_image, generator)
-        noise = torch.randn(shape, generator=generator).to(pipeline.unet.device)
+        noise = torch.randn(shape, generator=generator).to(self._device)
         latents = self._sampler.start(course, noise, image)
         limit = self._encoder.limit
         read = {"prompt": text, "negative_prompt": negative}
@@ -141,6 +143,11 @@ class Denoiser:
         pooled = torch.cat([text.pooled for text in texts if text.pooled is not None])
         sizes = torch.tensor([[key.height, key.width, 0, 0, key.height, key.width]], device=pooled.device)
         return pooled, sizes.to(pooled.dtype).expand(len(texts), -1)
+
+
+def dtype_of(network: torch.nn.Module) -> torch.dtype:
+    """As `network.dtype` of diffusers tells it, but at once."""
+    return next(network.parameters()).dtype
 
 
 def _negative(sample: Sample) -> Encoded:
