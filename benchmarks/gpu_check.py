@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
@@ -184,6 +185,10 @@ def main() -> None:
     }
     if best["default"] and best["plain diffusers"]:
         figures["engine_over_pipeline"] = best["default"] / best["plain diffusers"]
+    if len(ran := [row for row in rows if row.way == "default" and not row.reason]) > 1:
+        # What `darkroom plan --cost` reads: a pass of n images takes a + b n seconds.
+        sizes = [row.batch for row in ran]
+        figures["b_s"], figures["a_s"] = np.polyfit(sizes, [row.batch / row.images_per_s for row in ran], 1)
     samples = {str(n): [str(row)] for n, row in enumerate(rows)} | {"checks": [str(each) for each in found]}
     config = {"device": device.name, "torch": torch.__version__, "sizes": args.sizes}
     report.publish(args, "gpu_check", config, figures, samples, plot(rows))

@@ -268,7 +268,7 @@ class WorkerSettings(BackendSettings):
     fixed_batch: Count | None = None
     """Every call of a network has exactly so many rows, filled up where there are fewer: a picture is equal to the bit in any company."""
     graphs: Literal["off", "auto"] = "off"
-    """`auto`: on CUDA, the UNet's launches are recorded once for each shape and replayed (CUDA graphs)."""
+    """`auto`: on CUDA, the launches of UNet and decoder are recorded once for each shape and replayed (CUDA graphs)."""
     loras: LoraSources = ""
     """The LoRA adapters that requests may name, as `pixel=loras/pixel,ink=owner/ink@<commit>`: folders, safetensors files, or hub
     ids with a commit. Not with `compile`, `quantise` or `graphs`."""

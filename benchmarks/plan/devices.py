@@ -33,9 +33,10 @@ KNOWN: Final = {
         Device("a100-eager", 0.0500, 0.0400, 1.80, 0.75),
         Device("a100-tensorrt", 0.0085, 0.0277, 1.80, 0.75),
         Device("4090-tensorrt", 0.0048, 0.0317, 0.40, 0.22),
+        Device("h200", 0.0330, 0.0110, 3.50, 1.90),
     )
 }
-"""Lines through published times of batches of 1 to 4."""
+"""Lines through published times of batches of 1 to 4; for `h200` through our engine's own, of 1 to 16 (docs/engine.md)."""
 
 UNET_TFLOP: Final = 0.80
 DECODE_TFLOP: Final = 2.52

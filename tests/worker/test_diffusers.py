@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pi
 from contracts.errors import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from worker.engine import attention
 from worker.engine.decode import to_pixels
 from worker.engine.diffusers import DiffusersEngine
 from worker.engine.profiles import DIFFUSION, TURBO, XL, profile_of
-from worker.engine.samples import Denoiser
+from worker.engine.samples import Denoiser, dtype_of
 from worker.engine.schedule import CopySampler, EulerSampler, sampler_of
 
 # Of diffusers about itself; nothing of ours can avoid them.
@@ -306,6 +308,24 @@ def test_a_picture_that_half_precision_spoils_is_drawn_again_in_single(
     assert unet.attn_processors == processors
     (after,) = draw(half, KEY, [APPLE])
     assert isinstance(after, Pixels)
+
+
+def test_single_precision_is_not_asked_of_a_kernel_that_has_none(
+    half: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As PyTorch's flash kernel on CUDA, which raises for float32: golden pictures are drawn in it."""
+
+    class HalfOnly(attention.Kernel):
+        def __call__(self) -> AbstractContextManager[Any]:
+            assert dtype_of(half._pipeline.unet) is torch.bfloat16
+            return super().__call__()
+
+    monkeypatch.setattr(half, "_kernel", HalfOnly("flash", half._pipeline.unet.device))
+    assert isinstance(half._again(KEY, APPLE), Pixels)
+    with half._in_float32():
+        (drawn,) = draw(half, KEY, [APPLE])
+    assert isinstance(drawn, Pixels)
+    assert isinstance(half._kernel, HalfOnly)
 
 
 def test_a_picture_that_is_none_in_single_precision_either_is_a_fault(half: DiffusersEngine) -> None:
