@@ -13,6 +13,8 @@ FORGET: Final = 0.98
 TRUSTED_AFTER: Final = 5
 MAX_KEYS: Final = 256
 """Kinds of passes that are remembered, the latest ones: sizes are the clients' choice, and there are thousands."""
+DOUBTED_AFTER: Final = 16
+"""Times in a row that images of a key were given up for what is predicted, without a pass of it between that could prove the prediction wrong."""
 CLIP: Final = 3.0
 """A batch that deviates more than this many typical deviations counts as if it deviated that much (Huber 1964)."""
 
@@ -33,6 +35,12 @@ class _Fit:
     """The sizes that have been seen: of what lies beyond, the line knows nothing."""
     share: float = 0.0
     """Images of late: those of all passes since count ever less, of whichever key they were."""
+    doubts: int = 0
+    """Times that images were given up since the last pass."""
+
+    @property
+    def doubted(self) -> bool:
+        return self.doubts >= DOUBTED_AFTER
 
     def line(self) -> tuple[float, float]:
         """(a, b): seconds for a batch of none, and for each image. Neither is ever negative."""
@@ -79,6 +87,9 @@ class CostModel:
     def ran(self, key: BatchKey, images: int, seconds: float, memory_bytes: int | None = None) -> None:
         """A pass of `images` under `key` has taken `seconds` on the device, and at its peak `memory_bytes` of it."""
         fit = _latest(self._fits, key.work)
+        if fit.doubted and seconds < _at(fit, images) / 2:
+            fit = self._fits[key.work] = _Fit(share=fit.share)
+        fit.doubts = 0
         fit.add(images, seconds)
         for each in self._fits.values():
             each.share *= FORGET
@@ -87,12 +98,20 @@ class CostModel:
             _latest(self._memory, key.work).add(images, float(memory_bytes))
 
     def seconds(self, key: BatchKey, images: int) -> float | None:
-        """What a pass of `images` should take; None while nothing of the key has run."""
-        return _predicted(self._fits.get(key.work), images)
+        """What a pass of `images` should take; None while nothing of the key has run, or what has run is in doubt."""
+        fit = self._fits.get(key.work)
+        return None if fit is None or fit.doubted else _at(fit, images)
+
+    def gave_up(self, key: BatchKey) -> None:
+        """Images of `key` were dropped unrun, since they could not be drawn in time by what `seconds` says. After a while it says
+        nothing until the next pass: a first pass that was slow, and so long that no deadline allows for another, would be believed for ever."""
+        if key.work in self._fits:
+            self._fits[key.work].doubts += 1
 
     def memory_bytes(self, key: BatchKey, images: int) -> float | None:
         """What a pass of `images` should need at its peak; None while no device has told."""
-        return _predicted(self._memory.get(key.work), images)
+        fit = self._memory.get(key.work)
+        return None if fit is None else _at(fit, images)
 
     def steps_per_s(self, max_batch: int) -> float:
         """Images times steps per second under load, with full batches, averaged over the keys by how much of each has
@@ -143,8 +162,6 @@ def _latest(fits: dict[BatchKey, _Fit], key: BatchKey) -> _Fit:
     return fit
 
 
-def _predicted(fit: _Fit | None, images: int) -> float | None:
-    if fit is None:
-        return None
+def _at(fit: _Fit, images: int) -> float:
     a, b = fit.line()
     return a + b * images

@@ -258,6 +258,8 @@ class Batcher:
                 if decision.late:
                     late = [self._hand[index] for index in decision.late]
                     leaving += [image.id for image in late if image.begun]
+                    for key in {image.key for image in late}:
+                        self.cost.gave_up(key)
                     self._hand = [image for image in self._hand if image not in late]
                     loop.call_soon_threadsafe(self._tell, late, [TooLate()] * len(late))
                 if images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from contracts.models import WorkerInfo
 from scheduler.admission import HEADROOM, Admitted, Capacity, Refused, admit, capacity_of, eta_s
-from scheduler.cost import MAX_KEYS, CostModel
+from scheduler.cost import DOUBTED_AFTER, MAX_KEYS, CostModel
 from tests.scheduler.test_scheduler import key
 
 ANY = st.floats(0.001, 10, allow_nan=False)
@@ -148,3 +149,35 @@ def test_a_copy_is_no_longer_changed() -> None:
     model.ran(key(width=128), 1, 5.0)
     assert copy.seconds(key(), 1) == 1.0
     assert copy.seconds(key(width=128), 1) is None
+
+
+def test_a_slow_first_pass_is_not_believed_for_ever() -> None:
+    """No image has the time that it took, so that none would ever run and show that it takes less."""
+    model = CostModel()
+    model.ran(key(), 1, 30.0)
+    for _ in range(DOUBTED_AFTER):
+        assert model.seconds(key(), 1) == pytest.approx(30.0)
+        model.gave_up(key())
+    assert model.seconds(key(), 1) is None
+    model.ran(key(), 1, 0.5)
+    assert model.seconds(key(), 1) == pytest.approx(0.5)
+
+
+def test_a_doubt_that_a_pass_disproves_changes_nothing() -> None:
+    model, same = trained(1.0, 0.5, 0.0, 0.0), trained(1.0, 0.5, 0.0, 0.0)
+    for _ in range(DOUBTED_AFTER):
+        model.gave_up(key())
+    model.ran(key(), 4, 3.0)
+    same.ran(key(), 4, 3.0)
+    assert model.dump() == same.dump()
+
+
+def test_passes_between_leave_no_doubt() -> None:
+    model = trained(1.0, 0.5, 0.0, 0.0)
+    for _ in range(5 * DOUBTED_AFTER):
+        model.gave_up(key())
+        model.ran(key(), 1, 1.5)
+    assert model.seconds(key(), 1) == pytest.approx(1.5)
+    unknown = replace(key(), width=4096)
+    model.gave_up(unknown)
+    assert model.seconds(unknown, 1) is None

@@ -18,6 +18,7 @@ from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pi
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from scheduler.ahead import BATCHES_IN_HAND
+from scheduler.cost import DOUBTED_AFTER
 from scheduler.recovery import Failure
 from worker.batcher import Batcher, Drawn, TooLate, Turn
 from worker.engine.fake import FakeEngine
@@ -190,6 +191,28 @@ def test_what_cannot_be_drawn_in_time_is_told_and_not_begun(count: int, steps: i
     outcomes, host = asyncio.run(late())
     assert all(isinstance(outcome, TooLate) for outcome in outcomes)
     assert host.passes == 0
+
+
+def test_deadlines_shorter_than_a_slow_first_pass_are_met_after_a_while() -> None:
+    async def asked() -> list[object]:
+        clock = ManualClock()
+        host = ScriptedHost(99, clock, [0.0])
+        batcher = Batcher(host, WorkerSettings(engine="fake", max_batch=LIMIT), clock)
+        batcher.cost.ran(KEYS[0], 1, 30.0)
+        await batcher.start()
+        running = asyncio.create_task(batcher.run())
+        outcomes: list[object] = []
+        for number in range(DOUBTED_AFTER + 5):
+            task = ImageTask("good", "", number, 1)
+            drawn = batcher.add(KEYS[0], task, Turn(0.0, clock.monotonic() + 5.0))
+            async with asyncio.timeout(10):
+                outcomes += await asyncio.gather(drawn, return_exceptions=True)
+        await batcher.stop()
+        await running
+        return outcomes
+
+    outcomes = asyncio.run(asked())
+    assert [isinstance(each, TooLate) for each in outcomes] == [True] * DOUBTED_AFTER + [False] * 5
 
 
 def test_a_draining_batcher_finishes_what_it_has_begun_and_gives_back_the_rest() -> None:
