@@ -15,14 +15,16 @@ class BatchLimits:
         self._max_batch = max_batch
         self._limits: dict[BatchKey, int] = {}
         self._full: dict[BatchKey, int] = {}
+        self._proven: dict[BatchKey, int] = {}
 
     def limit(self, key: BatchKey) -> int:
         """Images that may run together under `key`."""
         return self._limits.get(key.work, self._max_batch)
 
     def out_of_memory(self, key: BatchKey, size: int) -> None:
-        """A batch of `size` did not fit: half of it may."""
-        self._limits[key.work] = max(1, min(self.limit(key), size) // 2)
+        """A batch of `size` did not fit: half of it may; if it was the one that was tried, the one before it does."""
+        proven = self._proven.pop(key.work, 0)
+        self._limits[key.work] = proven if 0 < proven == size - 1 else max(1, min(self.limit(key), size) // 2)
         self._full[key.work] = 0
 
     def fitted(self, key: BatchKey, size: int) -> None:
@@ -32,5 +34,6 @@ class BatchLimits:
             return
         self._full[key.work] = self._full.get(key.work, 0) + 1
         if self._full[key.work] >= PROBE_AFTER:
+            self._proven[key.work] = limit
             self._limits[key.work] = limit + 1
             self._full[key.work] = 0

@@ -16,6 +16,19 @@ def key(width: int = 64) -> BatchKey:
     return BatchKey("m", width, 64, guided=False)
 
 
+def test_a_limit_that_was_tried_in_vain_is_the_old_one_again() -> None:
+    limits = BatchLimits(8)
+    limits.out_of_memory(key(), 8)
+    for _ in range(PROBE_AFTER):
+        limits.fitted(key(), 4)
+    assert limits.limit(key()) == 5
+    limits.out_of_memory(key(), 5)
+    assert limits.limit(key()) == 4
+    # What had been proven is not: there is less memory than before.
+    limits.out_of_memory(key(), 4)
+    assert limits.limit(key()) == 2
+
+
 def test_limits_halve_on_out_of_memory_and_are_remembered_per_key() -> None:
     limits = BatchLimits(8)
     limits.out_of_memory(key(64), 8)

@@ -339,7 +339,12 @@ def test_a_picture_that_is_none_in_single_precision_either_is_a_fault(half: Diff
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
 )
 def test_out_of_memory_is_told_apart_and_its_samples_forgotten(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, error: RuntimeError

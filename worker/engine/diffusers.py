@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -27,6 +27,14 @@ from worker.engine.rows import CudaRecorder
 from worker.engine.samples import Denoiser, Sample
 from worker.engine.schedule import sampler_of
 from worker.engine.text import PromptEncoder
+
+NO_MEMORY: Final = (
+    "DefaultCPUAllocator",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+)
+"""What errors say that are of no class of their own: torch's allocator on the CPU, and libraries that allocate for themselves."""
 
 log = get_logger(__name__)
 
@@ -115,7 +123,7 @@ class DiffusersEngine:
         except torch.OutOfMemoryError:
             pass
         except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):
+            if not any(mark in str(error) for mark in NO_MEMORY):
                 raise
         key = batch.key
         raise OutOfMemory(f"{len(batch.samples)} images of {key.width} x {key.height} do not fit in memory.")
