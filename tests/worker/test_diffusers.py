@@ -369,3 +369,12 @@ def test_profiles_by_name() -> None:
     assert profile_of("stable-diffusion-xl-base-1.0") == XL
     assert profile_of("stable-diffusion-v1-5") == DIFFUSION
     assert profile_of("emoji-base").steps == 25
+
+
+def test_a_guided_image_is_planned_as_two_rows() -> None:
+    settings = WorkerSettings(model=str(MODELS / "emoji-base"), device="cpu")
+    guided, plain = (DiffusersEngine(settings, name) for name in ("emoji-base", "some-turbo"))
+    assert guided.load().default_guidance_scale > 1
+    assert plain.load().default_guidance_scale == 0
+    assert guided.plan.denoise_bytes == 2 * plain.plan.denoise_bytes
+    assert guided.plan.decode_bytes == plain.plan.decode_bytes

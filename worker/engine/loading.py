@@ -97,9 +97,13 @@ class Loader:
             relay(pipeline.unet)
             relay(pipeline.vae)
         is_xl = getattr(pipeline, "text_encoder_2", None) is not None
-        if is_xl and self._dtype is torch.float16 and getattr(pipeline.vae.config, "force_upcast", False):
-            # SDXL's own decoder overflows in half precision.
-            pipeline.vae.to(torch.float32)
+        if self._dtype is not (dtype := self._vae_dtype(pipeline.vae.config, is_xl=is_xl)):
+            pipeline.vae.to(dtype)
+
+    def _vae_dtype(self, config: Any, *, is_xl: bool) -> torch.dtype:
+        """SDXL's own decoder overflows in half precision."""
+        overflows = is_xl and self._dtype is torch.float16 and getattr(config, "force_upcast", False)
+        return torch.float32 if overflows else self._dtype
 
     def _fetch(self) -> tuple[Path, str]:
         """The model's folder and the revision of its weights."""
@@ -152,12 +156,16 @@ class Loader:
                 decoder = _from_config(_class_of(own, found.folder / "vae"), own)
             else:
                 decoder = _from_config(type(vae), vae.config)
-        for model in (unet, decoder):
-            # Not the model's own `to`, which warns of what does not matter without contents.
-            torch.nn.Module.to(model, self._dtype)
+        is_xl = "text_encoder_2" in found.parameters
+        # Not the model's own `to`, which warns of what does not matter without contents.
+        torch.nn.Module.to(unet, self._dtype)
+        torch.nn.Module.to(decoder, self._vae_dtype(decoder.config, is_xl=is_xl))
         factor = 2 ** (len(decoder.config.block_out_channels) - 1)
         side = unet.config.sample_size * factor
         denoise, decode = memory.per_image(unet, decoder, side, factor, CLIP_TOKENS)
+        if self._profile.guidance_scale > 1:
+            # A guided image is two rows of the UNet's.
+            denoise *= 2
         free = self._device.free_bytes()
         whole = Plan(found.weights_bytes(self._dtype.itemsize), denoise, decode, free)
         if self._settings.quantise not in ("int8", "int8-dynamic"):
