@@ -34,12 +34,17 @@ async def subscribe(client: Redis, channels: Sequence[str], what: str, timeout_s
 
 
 async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
-    """Hand every message to `hear`; returns when the connection is lost, and closes it in any case."""
+    """Hand every message to `hear`; returns when the connection is lost, and closes it in any case. The client library connects
+    and subscribes again by itself: what was said meanwhile is lost all the same, and the second confirmation tells."""
     try:
         while True:
-            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S)
-            if message is not None:
+            message = await pubsub.get_message(timeout=LISTEN_S)
+            if message is None:
+                continue
+            if message["type"] == "message":
                 hear(message["data"])
+            elif message["type"] == "subscribe":
+                return
     except (RedisError, OSError):
         return
     finally:

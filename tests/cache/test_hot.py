@@ -164,6 +164,20 @@ async def test_who_cannot_hear_does_not_remember(anyio_backend: str, tmp_path: P
         server.stop()
 
 
+async def test_what_was_said_while_the_connection_was_away_is_not_missed(levels: tuple[Level, Level]) -> None:
+    """The client library subscribes again by itself, and says nothing of it."""
+    one, two = levels
+    await one.hot.put(address(), result())
+    await two.until_remembered(address())
+    await two.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    assert await one.hot.delete(address())
+    async with asyncio.timeout(PATIENCE_S):
+        while await two.hot.get(address()) is not None:
+            await asyncio.sleep(0.01)
+    await one.hot.put(address(), result())
+    await two.until_remembered(address())
+
+
 async def test_whatever_ends_the_listening_it_listens_again(
     levels: tuple[Level, Level], monkeypatch: pytest.MonkeyPatch
 ) -> None:
