@@ -24,9 +24,11 @@ async def subscribe(client: Redis, channels: Sequence[str], what: str, timeout_s
     try:
         async with reaching(what, timeout_s):
             await pubsub.subscribe(*channels)
-            for _ in channels:
-                # In force once the server has said so.
-                await pubsub.get_message(timeout=timeout_s)
+            # In force once the server has said so for each; some may speak before the last is.
+            confirmed = 0
+            while confirmed < len(channels):
+                message = await pubsub.get_message(timeout=timeout_s)
+                confirmed += message is not None and message["type"] == "subscribe"
     except BaseException:
         await pubsub.aclose()  # type: ignore[no-untyped-call]
         raise
