@@ -169,7 +169,7 @@ async def test_what_was_said_while_the_connection_was_away_is_not_missed(levels:
     one, two = levels
     await one.hot.put(address(), result())
     await two.until_remembered(address())
-    await two.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await two.client.client_kill_filter(_type="pubsub")
     assert await one.hot.delete(address())
     async with asyncio.timeout(PATIENCE_S):
         while await two.hot.get(address()) is not None:
