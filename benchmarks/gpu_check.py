@@ -3,18 +3,19 @@
     python -m benchmarks.gpu_check [--model FOLDER_OR_HUB_ID] [--json out.json --html out.html]
 
 `make gpu-check` on a machine with one; some ten minutes. Without `--model` it makes SD-Turbo's layout with random weights, which
-is as fast as the real one. A plain diffusers loop runs at every batch size beside the engine. A way that cannot run is a line
-with the reason. First come checks of the pictures, of memory and of a lost device (`gpu_truth`); one that fails is exit code 1 at the end.
+is as fast as the real one. A plain diffusers loop runs at every batch size before the engine, and each way in a process of its own. A way
+that refuses this device is a line with the reason. First come checks of the pictures, of memory and of a lost device
+(`gpu_correctness`). A check that fails and a way that breaks are exit code 1 at the end.
 On a CPU (`--device cpu`) it checks itself.
 """
 
 from __future__ import annotations
 
-import gc
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,15 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from benchmarks import gpu_truth, make_checkpoint, report
+from benchmarks import gpu_correctness, make_checkpoint, report
+from benchmarks.apart import apart
 from benchmarks.engine import call, checkpoint, draw, tasks
 from contracts.engine import BatchKey
 from contracts.errors import OutOfMemory
 from contracts.settings import WorkerSettings
 from worker.engine.device import Device, pick
 from worker.engine.diffusers import DiffusersEngine
+from worker.engine.errors import CannotLoad
 
 WAYS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
@@ -62,6 +65,8 @@ class Row:
     images_per_s: float = 0.0
     peak_bytes: int | None = None
     reason: str = ""
+    broke: bool = False
+    """It did not refuse, it failed."""
 
     def __str__(self) -> str:
         peak = "-" if self.peak_bytes is None else f"{self.peak_bytes / 2**20:,.0f} MiB"
@@ -106,9 +111,8 @@ def engine_rows(
         # A device may lack the arithmetic, which is told before anything is loaded.
         engine = DiffusersEngine(settings, "sd-turbo" if "turbo" in name and "emoji" not in name else name)
         spec = engine.load()
-    # A way that this device or this torch breaks must not hide the ways after it.
-    except Exception as error:  # noqa: BLE001
-        row = Row(way, 0, reason=f"cannot run: {type(error).__name__}: {error}")
+    except (CannotLoad, OutOfMemory) as error:
+        row = Row(way, 0, reason=f"cannot run: {error}")
         print(row, flush=True)
         return [row]
     key = BatchKey(spec.name, spec.default_width, spec.default_height, guided=False)
@@ -125,13 +129,6 @@ def plain_rows(model: str, sizes: list[int], device: Device, seconds: float) -> 
     return rows_of("plain diffusers", lambda size: call(pipeline, key, tasks(size)), sizes, device, seconds)
 
 
-def released(device: Device) -> None:
-    """What one way has left does not slow the next: neither its memory nor what it has compiled."""
-    torch.compiler.reset()
-    gc.collect()
-    device.free_cache()
-
-
 def measure(
     model: str, tiny: str, device: Device, sizes: list[int], ways: list[str], seconds: float
 ) -> list[Row]:
@@ -144,13 +141,22 @@ def measure(
             "torch_threads": torch.get_num_threads(),
         }
     )
-    rows = plain_rows(model, sizes, device, seconds)
-    released(device)
+    rows = ended("plain diffusers", apart(plain_rows, model, sizes, device, seconds))
     for way in ways:
         asked = WAYS[way] | ({"vae": tiny} if "vae" in WAYS[way] else {})
-        rows += engine_rows(way, base.model_copy(update=asked), sizes, device, seconds)
-        released(device)
+        settings = base.model_copy(update=asked)
+        rows += ended(way, apart(engine_rows, way, settings, sizes, device, seconds))
     return rows
+
+
+def ended(way: str, measured: Future[list[Row]]) -> list[Row]:
+    """The rows of a way; or that it broke, which does not hide the ways after it."""
+    error = measured.exception()
+    if error is None:
+        return measured.result()
+    row = Row(way, 0, reason=f"broke: {error!r}", broke=True)
+    print(row, flush=True)
+    return [row]
 
 
 def main() -> None:
@@ -158,7 +164,7 @@ def main() -> None:
     parser.add_argument("--model", help="by default SD-Turbo's layout with random weights")
     parser.add_argument("--tiny", default="tiny", help="its tiny decoder: a folder, a hub id")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each row")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each row")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="of batches")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     args = parser.parse_args()
@@ -168,7 +174,7 @@ def main() -> None:
     if args.quick:
         args.sizes, args.seconds, args.ways = [1, 2], 1.0, ["default", "attention math", "attention xformers"]
     print(device.name)
-    found = gpu_truth.check(device)
+    found = gpu_correctness.check(device)
     with (
         nullcontext(args.model) if args.model else checkpoint(None, device.torch_name) as model,
         TemporaryDirectory() as tiny,
@@ -179,11 +185,8 @@ def main() -> None:
             str(model), args.tiny if args.model else tiny, device, args.sizes, args.ways, args.seconds
         )
     figures = {f"{row.way} {row.batch}": row.images_per_s for row in rows if not row.reason}
-    best = {
-        way: max((r.images_per_s for r in rows if r.way == way), default=0.0)
-        for way in WAYS | {"plain diffusers": {}}
-    }
-    if best["default"] and best["plain diffusers"]:
+    best = {way: max(row.images_per_s for row in rows if row.way == way) for way in {row.way for row in rows}}
+    if best.get("default") and best["plain diffusers"]:
         figures["engine_over_pipeline"] = best["default"] / best["plain diffusers"]
     if len(ran := [row for row in rows if row.way == "default" and not row.reason]) > 1:
         # What `darkroom plan --cost` reads: a pass of n images takes a + b n seconds.
@@ -192,7 +195,7 @@ def main() -> None:
     samples = {str(n): [str(row)] for n, row in enumerate(rows)} | {"checks": [str(each) for each in found]}
     config = {"device": device.name, "torch": torch.__version__, "sizes": args.sizes}
     report.publish(args, "gpu_check", config, figures, samples, plot(rows))
-    sys.exit(not all(each.holds for each in found))
+    sys.exit(not all(each.holds for each in found) or any(row.broke for row in rows))
 
 
 def plot(rows: list[Row]) -> Any:
@@ -207,10 +210,8 @@ def plot(rows: list[Row]) -> Any:
             style: dict[str, Any] = {"color": "black", "linestyle": "--"} if way == "plain diffusers" else {}
             axes.plot([r.batch for r in ran], [r.images_per_s for r in ran], marker=".", label=way, **style)
     axes.set(xlabel="batch size", ylabel="images a second", xscale="log", ylim=0)
-    axes.set_xticks(
-        sorted({row.batch for row in rows if row.batch}),
-        [str(b) for b in sorted({row.batch for row in rows if row.batch})],
-    )
+    sizes = sorted({row.batch for row in rows if row.batch})
+    axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

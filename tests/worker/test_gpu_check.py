@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_check import Row, engine_rows, rows_of
+from benchmarks.apart import apart
+from benchmarks.gpu_check import Row, ended, engine_rows, rows_of
 from contracts.errors import OutOfMemory
 from contracts.settings import WorkerSettings
 from worker.engine.device import Device
@@ -41,3 +43,24 @@ def test_larger_batches_are_not_tried_once_one_does_not_fit() -> None:
     rows = rows_of("a way", run, [1, 2, 4, 8], CPU, 0.001)
     assert [row.batch for row in rows] == [1, 2, 4]
     assert rows[-1] == Row("a way", 4, reason="out of memory")
+
+
+def fails() -> list[Row]:
+    raise ValueError("what nobody foresaw")
+
+
+def dies() -> list[Row]:
+    os._exit(7)
+
+
+def runs() -> list[Row]:
+    return [Row("a way", 1, 2.0)]
+
+
+def test_a_way_that_breaks_or_takes_its_process_along_is_told_and_hides_no_other() -> None:
+    (failed,), (died,) = ended("a way", apart(fails)), ended("a way", apart(dies))
+    assert failed.broke
+    assert "what nobody foresaw" in failed.reason
+    assert died.broke
+    assert "BrokenProcessPool" in died.reason
+    assert ended("a way", apart(runs)) == runs()

@@ -15,7 +15,7 @@ from contracts.engine import BatchKey, ImageTask, Pass, Pixels
 from contracts.settings import WorkerSettings
 from worker.engine import norms
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.norms import LastGroupNorm, normalise, relay
+from worker.engine.norms import ChannelsLastGroupNorm, channels_last_group_norm, replace_group_norms
 from worker.engine.quality import psnr_db
 
 pytestmark = [
@@ -58,7 +58,7 @@ def test_it_is_pytorchs(
     with torch.inference_mode():
         expected = norm.double()(x.double())
         norm.float()
-        made = normalise(x, norm.weight, norm.bias, groups, norm.eps)
+        made = channels_last_group_norm(x, norm.weight, norm.bias, groups, norm.eps)
     # Single precision's sum of squares loses what the mean is larger than the deviation, squared.
     lost = 1e-4 * (1 + (mean / deviation) ** 2)
     assert (made - expected).abs().max() <= lost * (1 + expected.abs().max())
@@ -71,7 +71,7 @@ def test_sums_of_half_precision_do_not_overflow() -> None:
     x = images(2, 64, 64, deviation=5000.0).clamp_(-60000, 60000)
     with torch.inference_mode():
         expected = norm(x)
-        made = normalise(x.half(), norm.weight.half(), norm.bias.half(), 32, norm.eps)
+        made = channels_last_group_norm(x.half(), norm.weight.half(), norm.bias.half(), 32, norm.eps)
     assert made.dtype is torch.float16
     assert (made.float() - expected).abs().max() < 0.02 * expected.abs().max()
 
@@ -80,9 +80,9 @@ def test_small_images_and_other_memory_go_pytorchs_way(monkeypatch: pytest.Monke
     def never(*_: object) -> torch.Tensor:
         raise AssertionError
 
-    monkeypatch.setattr(norms, "normalise", never)
+    monkeypatch.setattr(norms, "channels_last_group_norm", never)
     norm = norm_of(8, 4)
-    ours = LastGroupNorm(norm)
+    ours = ChannelsLastGroupNorm(norm)
     for x in (images(2, 8, 16), images(2, 8, 16).contiguous(), torch.randn(2, 8, 5)):
         assert torch.equal(ours(x), norm(x))
     monkeypatch.setattr(norms, "LARGE", 8 * 16 * 16)
@@ -98,7 +98,7 @@ def test_every_affine_one_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     x = images(2, 8, 16)
     with torch.inference_mode():
         expected = model(x)
-        assert relay(model) == 2
+        assert replace_group_norms(model) == 2
         assert not [m for m in model.modules() if isinstance(m, nn.GroupNorm) and m.affine]
         assert torch.equal(model(x), expected)
         monkeypatch.setattr(norms, "LARGE", 1)
@@ -111,7 +111,7 @@ def test_an_engine_draws_the_same_with_them(monkeypatch: pytest.MonkeyPatch) -> 
     tasks = {seed: ImageTask("a red apple", "", seed, 1) for seed in (0, 1)}
     asked = Pass(BatchKey(MODEL.name, 64, 64, guided=False), (0, 1), tasks)
     before = engine.advance(asked)
-    assert relay(engine.pipeline.unet) > 10
+    assert replace_group_norms(engine.pipeline.unet) > 10
     monkeypatch.setattr(norms, "LARGE", 1)
     for one, other in zip(before, engine.advance(asked), strict=True):
         assert isinstance(one, Pixels)

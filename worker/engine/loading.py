@@ -20,7 +20,7 @@ from worker.engine.checkpoint import Checkpoint
 from worker.engine.device import Device
 from worker.engine.errors import CannotLoad
 from worker.engine.memory import Plan
-from worker.engine.norms import relay
+from worker.engine.norms import replace_group_norms
 from worker.engine.profiles import Profile
 from worker.engine.upsample import fold
 
@@ -94,8 +94,8 @@ class Loader:
             # A folded convolution has no form in eight bits.
             fold(pipeline.unet)
         if self._device.kind == "cuda":
-            relay(pipeline.unet)
-            relay(pipeline.vae)
+            replace_group_norms(pipeline.unet)
+            replace_group_norms(pipeline.vae)
         is_xl = getattr(pipeline, "text_encoder_2", None) is not None
         if self._dtype is not (dtype := self._vae_dtype(pipeline.vae.config, is_xl=is_xl)):
             pipeline.vae.to(dtype)

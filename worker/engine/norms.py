@@ -19,7 +19,7 @@ LARGE: Final = 1 << 20
 the batch: in any batch a picture goes the same way."""
 
 
-def normalise(
+def channels_last_group_norm(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int, eps: float
 ) -> torch.Tensor:
     """`F.group_norm` of (B, C, h, w) in channels-last memory, in the same memory; sums and squares in single precision."""
@@ -38,7 +38,7 @@ def normalise(
     return made.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-class LastGroupNorm(nn.Module):
+class ChannelsLastGroupNorm(nn.Module):
     """Takes the place of an affine `nn.GroupNorm`, with its weights."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
@@ -51,16 +51,16 @@ class LastGroupNorm(nn.Module):
         last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
         if not last or x[0].numel() < LARGE:
             return F.group_norm(x, self._groups, self.weight, self.bias, self._eps)
-        return normalise(x, self.weight, self.bias, self._groups, self._eps)
+        return channels_last_group_norm(x, self.weight, self.bias, self._groups, self._eps)
 
 
-def relay(model: nn.Module) -> int:
+def replace_group_norms(model: nn.Module) -> int:
     """Replace every affine group normalisation in `model`; answers how many."""
     count = 0
     for name, module in list(model.named_children()):
         if type(module) is nn.GroupNorm and module.affine:
-            setattr(model, name, LastGroupNorm(module))
+            setattr(model, name, ChannelsLastGroupNorm(module))
             count += 1
         else:
-            count += relay(module)
+            count += replace_group_norms(module)
     return count

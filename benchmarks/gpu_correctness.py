@@ -1,20 +1,18 @@
-"""Whether the engine keeps its promises on this device: the first part of `benchmarks.gpu_check`.
+"""Whether the engine is correct on this device, promise by promise: the first part of `benchmarks.gpu_check`.
 
 The embedded model draws; its pictures on the CPU in single precision are the measure.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 import torch
 
 from benchmarks import report
+from benchmarks.apart import apart
 from contracts.engine import BatchKey, ImageTask, Pass, Pixels
 from contracts.errors import OutOfMemory
 from contracts.settings import WorkerSettings
@@ -32,20 +30,6 @@ CLOSE_DB: Final = 35.0
 SAME_DB: Final = 50.0
 """The same picture in other company, at least."""
 PROMPTS: Final = ("a red apple", "a blue rocket", "a cat on a yellow background", "a green tree")
-_LOSE = """
-import torch
-from worker.engine.device import Device
-values = torch.zeros(4, device="cuda")
-try:
-    values[torch.tensor([9], device="cuda")].sum().item()
-except RuntimeError:
-    pass
-try:
-    Device("cuda").free_cache()
-except RuntimeError:
-    print("told")
-"""
-"""An index out of bounds fails an assertion inside a kernel, after which the device is lost to its process, and to it alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +45,24 @@ class Finding:
 
 
 def check(device: Device) -> list[Finding]:
-    """Every promise that can be asked of this device; prints each finding."""
+    """Every promise that can be asked of this device, each in a process of its own; prints each finding."""
     promises: list[Callable[[Device], Finding]] = [near_the_cpu, alone_or_together, equal_to_the_bit]
     if device.kind == "cuda":
-        promises += [recorded, out_of_memory, lost]
+        promises += [recorded, out_of_memory, lost_device]
     found = []
     for promise in promises:
-        try:
-            found.append(promise(device))
-        # What one promise broke on must not hide the others.
-        except Exception as error:  # noqa: BLE001
-            found.append(Finding(promise.__name__, holds=False, figure=f"{type(error).__name__}: {error}"))
+        asked = apart(promise, device)
+        error = asked.exception()
+        found.append(
+            asked.result() if error is None else Finding(promise.__name__, holds=False, figure=repr(error))
+        )
         print(found[-1], flush=True)
-        device.free_cache()
     return found
 
 
 def near_the_cpu(device: Device) -> Finding:
     """The noise is drawn on the CPU, so that a seed is the same picture on any device."""
-    here = worst(pictures(engine(device)), reference())
+    here = worst(pictures(engine(device)), pictures(engine(Device("cpu"), precision="float32")))
     return Finding("pictures are those of the CPU in float32", here >= CLOSE_DB, f"{here:.1f} dB")
 
 
@@ -136,19 +119,21 @@ def out_of_memory(device: Device) -> Finding:
     )
 
 
-def lost(device: Device) -> Finding:
-    """In a process of its own, which a failed assertion on the device ends for good."""
-    answer = subprocess.run(
-        [sys.executable, "-c", _LOSE],
-        cwd=report.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    told = "told" in answer.stdout
-    pictures(engine(device))
-    return Finding("a lost device is noticed, and is lost to its process alone", told, f"noticed: {told}")
+def lost_device(device: Device) -> Finding:
+    """An index out of bounds fails an assertion inside a kernel, after which every call of this process on the device fails."""
+    opened = engine(device)
+    values = torch.zeros(4, device=device.torch_name)
+    told = []
+    for use in (
+        lambda: values[torch.tensor([9], device=device.torch_name)].sum().item(),
+        opened.free_memory,
+        lambda: pictures(opened),
+    ):
+        try:
+            use()
+        except RuntimeError:
+            told.append(use)
+    return Finding("a lost device is told by whatever comes next", len(told) == 3, f"{len(told)} of 3 told")
 
 
 def engine(device: Device, **more: Any) -> DiffusersEngine:
@@ -166,11 +151,6 @@ def pictures(opened: DiffusersEngine, numbers: Any = range(BATCH)) -> list[Pixel
     if len(drawn) != len(made):
         raise ValueError(f"not every answer is a picture: {made}")
     return drawn
-
-
-@cache
-def reference() -> list[Pixels]:
-    return pictures(engine(Device("cpu"), precision="float32"))
 
 
 def worst(one: list[Pixels], other: list[Pixels]) -> float:
