@@ -4,22 +4,24 @@
     python -m benchmarks.validation --pace 50+40       # a device that takes 50 + 40 n ms: an A100, to the scheduler
 
 Starts a private RabbitMQ and Redis, an API and a worker with the embedded model, and runs rounds: one request at a time, then every
-load, each time with the arrivals that it had before. A round's runs are simulated with what the other rounds tell: how long passes take,
-and the ways of a request around its pass (`benchmarks/plan/calibration.py`). Nothing is fitted to the run that it is compared with.
-Who waits for which pass, and how full it is, is the simulation's own, by the platform's scheduler.
+load twice, one right after the other, always with the same arrivals. Each run is simulated with what others tell: how long passes
+take and the ways of a request around its pass by all runs but itself, and how they deviate by its twin, which met about the same
+machine (`benchmarks/plan/calibration.py`). Nothing is fitted to the run that it is compared with. Who waits for which pass, and how
+full it is, is the simulation's own, by the platform's scheduler.
 
-The errors are those of the median, the 99th percentile and the throughput: of each load the median over the rounds, and of the
-loads the worst. `control_*` is the same with the round before in the simulation's place (A/A): a simulation cannot be nearer to a
-measurement than another measurement is, and where the control is above a few percent the machine was not quiet.
+The errors are those of the median, the 99th percentile and the throughput: of twins the geometric mean, which a machine that was
+slower in one of them does not move; of each load the median over rounds; and of the loads the worst. `control_*` is what one twin
+is off the other (A/A): a single simulation cannot be nearer to a measurement than another measurement is.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,14 +49,15 @@ DRAWS: Final = 9
 COMPARED: Final = ("p50_ms", "p99_ms", "throughput_per_s")
 
 Compared = dict[str, float]
+Twins = tuple[list[Sample], list[Sample]]
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Samples of one request at a time, and of each load."""
+    """Samples of one request at a time, and of the twins of each load."""
 
     idle: list[Sample]
-    loads: tuple[list[Sample], ...]
+    loads: tuple[Twins, ...]
 
 
 def compared(latencies_s: Sequence[float], last_s: float, duration_s: float) -> Compared:
@@ -70,15 +73,14 @@ def measured(samples: Sequence[Sample], duration_s: float) -> Compared:
     return compared([each.latency_s for each in samples], max(each.ended_s for each in samples), duration_s)
 
 
-def told(rounds: Sequence[Round], number: int, load: int) -> Calibration:
-    """What the rounds but this one tell of this load."""
-    others = [each for index, each in enumerate(rounds) if index != number]
-    return calibrated(
-        [each.idle for each in others],
-        [run for each in others for run in each.loads],
-        [each.loads[-1] for each in others],
-        [each.loads[load] for each in others],
+def told(rounds: Sequence[Round], number: int, load: int, twin: int) -> Calibration:
+    """What all runs but this one tell of it, and the other twin of how things deviate."""
+    this = rounds[number].loads[load]
+    full, others = (
+        [run for each in rounds for twins in each.loads[first:] for run in twins if run is not this[twin]]
+        for first in (-1, 0)
     )
+    return calibrated([each.idle for each in rounds], others, full, this[1 - twin])
 
 
 def simulated(samples: Sequence[Sample], known: Calibration, duration_s: float, seed: int) -> Compared:
@@ -94,16 +96,17 @@ def simulated(samples: Sequence[Sample], known: Calibration, duration_s: float, 
 def compare(
     rounds: Sequence[Round], shares: Sequence[float], durations: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Every run of every load, measured and simulated; in the order of loads, and of rounds in a load."""
+    """Every run of every load, measured and simulated; in the order of loads, of rounds in a load, and of twins."""
     rows: list[dict[str, Any]] = []
     for load, share in enumerate(shares):
-        for number, each in enumerate(rounds):
-            samples = each.loads[load]
-            known = told(rounds, number, load)
+        for number, twin in product(range(len(rounds)), (0, 1)):
+            samples = rounds[number].loads[load][twin]
+            known = told(rounds, number, load, twin)
             rows.append(
                 {
                     "share": share,
                     "round": number,
+                    "twin": twin,
                     "measured": measured(samples, durations[load]),
                     "simulated": simulated(samples, known, durations[load], len(rows)),
                     "told": {"a_s": known.a_s, "b_s": known.b_s, "gap_s": known.gap_s},
@@ -113,11 +116,14 @@ def compare(
 
 
 def ratios(rows: Sequence[dict[str, Any]], share: float, name: str) -> tuple[list[float], list[float]]:
-    """(simulated over measured, each round over the one before it) of one figure of one load."""
+    """(simulated over measured, the second twin over the first) of one figure of one load, by round."""
     of = [row for row in rows if row["share"] == share]
-    values = [row["measured"][name] for row in of]
-    sims = [row["simulated"][name] / row["measured"][name] for row in of]
-    return sims, [later / earlier for earlier, later in pairwise(values)]
+    first, second = ([row for row in of if row["twin"] == twin] for twin in (0, 1))
+    pairs = list(zip(first, second, strict=True))
+    sims = [
+        math.sqrt(math.prod(row["simulated"][name] / row["measured"][name] for row in pair)) for pair in pairs
+    ]
+    return sims, [after["measured"][name] / before["measured"][name] for before, after in pairs]
 
 
 def _figure(name: str) -> str:
@@ -125,7 +131,7 @@ def _figure(name: str) -> str:
 
 
 def figures_of(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Of every load the median over rounds, of the loads the worst; and how far two measurements differ."""
+    """Of every load the median over rounds, of the loads the worst; and how far twins differ."""
     shares = sorted({row["share"] for row in rows})
     found: dict[str, float] = {}
     for name in COMPARED:
@@ -136,7 +142,7 @@ def figures_of(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         }
     for name in COMPARED:
         pairs = [np.abs(np.asarray(ratios(rows, share, name)[1]) - 1) for share in shares]
-        found[f"control_{_figure(name)}"] = max(float(np.median(each)) for each in pairs if len(each))
+        found[f"control_{_figure(name)}"] = max(float(np.median(each)) for each in pairs)
     for name in ("a_s", "b_s", "gap_s"):
         found[name] = float(np.median([row["told"][name] for row in rows]))
     return found
@@ -188,23 +194,30 @@ def run(bench: Bench, count: int, seconds: float) -> tuple[list[Round], list[flo
     rounds = []
     for number in range(count):
         alone = answered(idle.run(IDLE_RATE, max(4.0, seconds / 3), "one at a time"))
-        loads = tuple(
-            answered(session.run(share * capacity, duration, f"round {number}, {share:g} of capacity"))
-            for session, share, duration in zip(sessions, LOADS, durations, strict=True)
-        )
-        rounds.append(Round(alone, loads))
+        loads = []
+        for session, share, duration in zip(sessions, LOADS, durations, strict=True):
+            name = f"round {number + 1}, {share:g} of capacity"
+            first, second = (answered(session.run(share * capacity, duration, name)) for _ in range(2))
+            loads.append((first, second))
+        rounds.append(Round(alone, tuple(loads)))
         print(f"round {number + 1} of {count}", flush=True)
     return rounds, durations, capacity
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> report.Table:
-    heads = ["load", "round", *(f"{name} {kind}" for name in COMPARED for kind in ("measured", "simulated"))]
+    heads = [
+        "load",
+        "round",
+        "twin",
+        *(f"{name} {kind}" for name in COMPARED for kind in ("measured", "simulated")),
+    ]
     return [
         heads,
         *(
             [
                 f"{row['share']:g}",
                 row["round"] + 1,
+                row["twin"] + 1,
                 *(f"{row[kind][name]:.4g}" for name in COMPARED for kind in ("measured", "simulated")),
             ]
             for row in rows
@@ -213,7 +226,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> report.Table:
 
 
 def plot_of(rows: Sequence[dict[str, Any]]) -> Any:
-    """Measured and simulated, by the load; a mark for each round."""
+    """Measured and simulated, by the load; a mark for each run."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -240,7 +253,7 @@ def main() -> None:
         "--pace", metavar="A+B", help="a device that takes A + B n ms for n images, instead of the model"
     )
     args = parser.parse_args()
-    count, seconds = (2, 5.0) if args.quick else (5, 30.0)
+    count, seconds = (2, 5.0) if args.quick else (6, 15.0)
     environ = {"DARKROOM_MAX_BATCH": str(MAX_BATCH)}
     with tempfile.TemporaryDirectory() as name, Generator() as generator:
         folder = Path(name)
@@ -254,7 +267,7 @@ def main() -> None:
             rounds, durations, capacity = run(bench, count, seconds)
     rows = compare(rounds, LOADS, durations)
     figures = {**figures_of(rows), "capacity_per_s": capacity}
-    requests = [sum(len(each.loads[load]) for each in rounds) for load in range(len(LOADS))]
+    requests = [sum(len(run) for each in rounds for run in each.loads[load]) for load in range(len(LOADS))]
     config = {
         "device": f"a stand-in, {args.pace} ms" if args.pace else "the embedded model",
         "loads": LOADS,

@@ -25,21 +25,23 @@ Run = Sequence[Sample]
 
 STRETCH: Final = 16
 """Of measured values, so many follow one another on average as they were measured."""
+NEAR: Final = 2 * STRETCH
+"""They begin at most so many values from the place that they are drawn for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Seconds. A pass of n images takes a + b n, times one of `ratios`; `gap_s` is between a pass's end and the next one's begin.
     `ways` has a row for each request of an idle platform: from its record to its worker, and from its pass to its
-    record's end. `doors` is what a client sees beyond that. Ratios and doors are of several runs, each in order of time. `spreads[n]` tells of passes of n images when each of them was answered,
-    counted from the first."""
+    record's end. `doors` is what a client sees beyond that. Ratios and doors are those of one run, in order of time. `spreads[n]` tells
+    of passes of n images when each of them was answered, counted from the first."""
 
     a_s: float
     b_s: float
-    ratios: Sequence[Floats]
+    ratios: Floats
     gap_s: float
     ways: Floats
-    doors: Sequence[Floats]
+    doors: Floats
     spreads: dict[int, list[Floats]]
 
     def taken(self, rng: np.random.Generator) -> Callable[[int], float]:
@@ -59,14 +61,12 @@ class Calibration:
         return np.interp(np.arange(images), np.arange(len(drawn)), drawn)
 
 
-def calibrated(
-    idle: Sequence[Run], loaded: Sequence[Run], full: Sequence[Run], same: Sequence[Run]
-) -> Calibration:
+def calibrated(idle: Sequence[Run], loaded: Sequence[Run], full: Sequence[Run], twin: Run) -> Calibration:
     """From runs with one request at a time, runs under load of any kind, those among them that never let the device idle, and
-    those of the load that is to be simulated: they tell of the door, which others' requests slow."""
-    drawn = [passes(run) for run in loaded]
-    a, b = line([each for run in drawn for each in run])
-    ratios = [np.asarray([seconds / (a + b * images) for images, seconds in run]) for run in drawn]
+    another run of the load that is to be simulated: it tells of what that load does to the machine, how passes deviate and how long
+    the door takes."""
+    a, b = line([each for run in loaded for each in passes(run)])
+    ratios = np.asarray([seconds / (a + b * images) for images, seconds in passes(twin)])
     ways = np.asarray(
         [
             (each.queued_ms / 1000, max(0.0, each.server_s - (each.queued_ms + each.batch_ms) / 1000))
@@ -75,16 +75,13 @@ def calibrated(
             if each.batch_size == 1 and each.server_s and each.queued_ms and each.batch_ms
         ]
     )
-    doors = [
-        np.asarray(
-            [
-                each.latency_s - each.server_s
-                for each in sorted(measure.computed(run), key=lambda each: each.at_s)
-                if each.server_s
-            ]
-        )
-        for run in same
-    ]
+    doors = np.asarray(
+        [
+            each.latency_s - each.server_s
+            for each in sorted(measure.computed(twin), key=lambda each: each.at_s)
+            if each.server_s
+        ]
+    )
     spreads: dict[int, list[Floats]] = defaultdict(list)
     for run in loaded:
         for size, ends in together(run):
@@ -93,16 +90,18 @@ def calibrated(
     return Calibration(a, b, ratios, gap_s, ways, doors, dict(spreads))
 
 
-def stretches(runs: Sequence[Floats], rng: np.random.Generator) -> Iterator[float]:
-    """Values of the runs without end: from a place drawn at random on, as they came, and after `STRETCH` of them on average from
-    another (the stationary bootstrap: Politis and Romano 1994). A slow moment of a machine lasts longer than a pass, and queues
-    feel it: drawn one by one, the same values would make a lighter tail."""
-    sizes = np.asarray([len(run) for run in runs], float)
+def stretches(run: Floats, rng: np.random.Generator) -> Iterator[float]:
+    """Values of a run without end: from a place near the present one on, as they came, and after `STRETCH` of them on average from
+    another (a local block bootstrap: Paparoditis and Politis 2002). A slow moment of a machine lasts longer than a pass, and comes
+    when many requests do if they share its cores; queues feel both: drawn one by one, from anywhere, the same values would make
+    other tails."""
+    place = 0
     while True:
-        run = runs[int(rng.choice(len(runs), p=sizes / sizes.sum()))]
-        begin = int(rng.integers(len(run)))
-        for place in range(begin, begin + int(rng.geometric(1 / STRETCH))):
-            yield float(run[place % len(run)])
+        begin = place + int(rng.integers(-NEAR, NEAR + 1))
+        length = int(rng.geometric(1 / STRETCH))
+        for drawn in range(begin, begin + length):
+            yield float(run[drawn % len(run)])
+        place += length
 
 
 def _by_pass(samples: Run) -> dict[tuple[int, float], list[Sample]]:

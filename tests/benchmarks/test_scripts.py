@@ -42,13 +42,15 @@ def test_the_line_goes_through_the_medians() -> None:
     assert calibration.line([(2, 0.3)]) == (0.0, 0.15)
 
 
-def test_what_came_together_is_drawn_together_and_every_value_as_often_as_it_came() -> None:
-    runs = [np.arange(100.0), np.arange(1000.0, 1300.0)]
-    values = np.fromiter(calibration.stretches(runs, np.random.default_rng(1)), float, 40_000)
-    followed = np.mean(np.isin(np.diff(values), (1, -99, -299)))
+def test_what_came_together_is_drawn_together_near_its_place_and_every_value_as_often_as_it_came() -> None:
+    run = np.arange(400.0)
+    values = np.fromiter(calibration.stretches(run, np.random.default_rng(1)), float, 40_000)
+    followed = np.mean(np.isin(np.diff(values), (1, -399)))
     assert followed == pytest.approx(1 - 1 / calibration.STRETCH, abs=0.01)
-    assert np.mean(values >= 1000) == pytest.approx(0.75, abs=0.03)
+    assert np.mean(values >= 100) == pytest.approx(0.75, abs=0.03)
     assert len(set(values)) == 400
+    away = np.abs((values - np.arange(40_000) + 200) % 400 - 200)
+    assert 0.8 * calibration.NEAR < away.max() <= calibration.NEAR
 
 
 def test_between_passes_is_what_they_do_not_fill() -> None:
@@ -60,7 +62,7 @@ def test_between_passes_is_what_they_do_not_fill() -> None:
 def test_the_simulation_is_told_what_was_measured() -> None:
     spreads = {1: [np.asarray([0.0])], 3: [np.asarray([0.0, 0.02, 0.04])]}
     ways, doors = np.asarray([[0.003, 0.004]]), np.asarray([0.006])
-    known = Calibration(0.0, 0.1, [np.ones(1)], 0.005, ways, [doors], spreads)
+    known = Calibration(0.0, 0.1, np.ones(1), 0.005, ways, doors, spreads)
     # Each alone: the door, the ways, the pass, and no gap behind the last one.
     assert calibration.simulate([0.0, 10.0, 20.0], known, 8, 1) == pytest.approx([0.113] * 3, abs=1e-6)
     assert known.taken(np.random.default_rng(1))(2) == pytest.approx(0.205)
@@ -72,10 +74,10 @@ def test_the_simulation_is_told_what_was_measured() -> None:
     )
 
 
-def round_of(scale: float) -> validation.Round:
-    """A round on a machine on which everything takes `scale` of its time."""
+def round_of(*scales: float) -> validation.Round:
+    """A round whose twins found a machine on which everything takes `scales` of its time."""
 
-    def run(size: int, count: int) -> list[Sample]:
+    def run(size: int, count: int, scale: float = 1.0) -> list[Sample]:
         return [
             dataclasses.replace(
                 drawn(size, scale * (50 + 40 * size) + number // size / 1000, 1.0 + number // size),
@@ -86,31 +88,48 @@ def round_of(scale: float) -> validation.Round:
             for number in range(count * size)
         ]
 
-    return validation.Round(run(1, 30), (run(1, 30), run(2, 30)))
+    def twins(size: int) -> validation.Twins:
+        first, second = (run(size, 30, scale) for scale in scales)
+        return first, second
+
+    return validation.Round(run(1, 30), (twins(1), twins(2)))
 
 
-def test_a_round_is_simulated_with_what_the_others_tell() -> None:
-    rounds = [round_of(1.0), round_of(1.0), round_of(3.0)]
-    slow, mixed = validation.told(rounds, 2, 0), validation.told(rounds, 0, 0)
+def test_a_run_is_simulated_with_what_the_others_tell_and_deviates_as_its_twin() -> None:
+    rounds = [round_of(1.0, 1.0), round_of(1.0, 1.0), round_of(1.0, 3.0)]
+    slow, quick = validation.told(rounds, 2, 0, 1), validation.told(rounds, 2, 0, 0)
     assert slow.b_s == pytest.approx(0.04, rel=0.1), "its own passes took three times as long"
-    assert max(run.max() for run in mixed.ratios) > 1.4
+    assert slow.ratios == pytest.approx(1.0, abs=0.2), "its twin's did not"
+    assert quick.ratios == pytest.approx(3.0, rel=0.2)
+    assert slow.doors == pytest.approx(0.002)
 
 
-def test_errors_are_medians_over_rounds_and_the_worst_of_all_loads() -> None:
-    def row(share: float, number: int, measured: float, simulated: float) -> dict[str, Any]:
+def test_errors_are_of_twins_the_mean_of_rounds_the_median_and_of_loads_the_worst() -> None:
+    def rows(share: float, number: int, *pairs: tuple[float, float]) -> list[dict[str, Any]]:
         same = {"p99_ms": 200.0, "throughput_per_s": 10.0}
-        told = {"a_s": 0.05, "b_s": 0.04, "gap_s": 0.001}
-        return {
-            "share": share,
-            "round": number,
-            "measured": {"p50_ms": measured, **same},
-            "simulated": {"p50_ms": simulated, **same},
-            "told": told,
-        }
+        return [
+            {
+                "share": share,
+                "round": number,
+                "twin": twin,
+                "measured": {"p50_ms": measured, **same},
+                "simulated": {"p50_ms": simulated, **same},
+                "told": {"a_s": 0.05, "b_s": 0.04, "gap_s": 0.001},
+            }
+            for twin, (measured, simulated) in enumerate(pairs)
+        ]
 
-    rows = [row(0.5, 0, 100, 110), row(0.5, 1, 100, 105), row(0.5, 2, 100, 190)]
-    rows += [row(0.8, 0, 100, 80), row(0.8, 1, 120, 96), row(0.8, 2, 120, 108)]
-    found = validation.figures_of(rows)
+    # A twin that met a machine of half the speed: 200 told by 100, and 100 by 200.
+    found = validation.figures_of(
+        [
+            *rows(0.5, 0, (100, 220), (200, 110)),
+            *rows(0.5, 1, (100, 105), (100, 105)),
+            *rows(0.5, 2, (100, 190), (100, 190)),
+            *rows(0.8, 0, (100, 80), (110, 88)),
+            *rows(0.8, 1, (100, 80), (110, 88)),
+            *rows(0.8, 2, (100, 90), (110, 99)),
+        ]
+    )
     assert found["sim_error_p50"] == pytest.approx(0.2)
     assert found["sim_over_measured_p50_at_0.5"] == pytest.approx(1.1)
     assert found["control_p50"] == pytest.approx(0.1)
