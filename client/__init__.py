@@ -21,7 +21,7 @@ from client.errors import (
     Unauthorized,
     Unavailable,
 )
-from client.models import Event, Image, Job, JobPage, Model
+from client.models import Event, Image, Job, JobFields, JobPage, Model
 from client.sync import Client
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Image",
     "Job",
     "JobFailed",
+    "JobFields",
     "JobPage",
     "Model",
     "NotFound",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self, Unpack
 
 import httpx
 
 from client import protocol
 from client.errors import ApiError, ClientError, ConnectionFailed, JobFailed, StillRunning
-from client.models import Event, Image, Job, JobPage, Model, ModelPage
+from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
 from client.protocol import WAIT_S, EventReader, Patience
 
 
@@ -44,51 +44,34 @@ class AsyncClient:
         self,
         prompt: str,
         *,
-        model: str | None = None,
-        negative_prompt: str | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        seed: int | Literal["random"] | None = None,
-        num_images: int | None = None,
-        webhook: Mapping[str, Any] | None = None,
-        lora: Mapping[str, Any] | None = None,
-        init_image: str | None = None,
-        strength: float | None = None,
         extra: Mapping[str, Any] | None = None,
         wait_s: float = 0.0,
         idempotency_key: str | None = None,
+        **fields: Unpack[JobFields],
     ) -> Job:
         """A job, accepted: as it stands, or as it has ended within `wait_s` seconds. `extra` holds fields that this
         client has no name for. Raises `ApiError`, `ConnectionFailed`."""
-        fields = {
-            "model": model,
-            "negative_prompt": negative_prompt,
-            "width": width,
-            "height": height,
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": guidance_scale,
-            "seed": seed,
-            "num_images": num_images,
-            "webhook": webhook,
-            "lora": lora,
-            "init_image": init_image,
-            "strength": strength,
-            **(extra or {}),
-        }
+        body = protocol.submission(prompt, {**fields, **(extra or {})})
         headers = {
             "Idempotency-Key": idempotency_key or protocol.new_idempotency_key(),
             **protocol.prefer(wait_s),
         }
-        response = await self._send(
-            "POST", "/v1/jobs", headers=headers, json=protocol.submission(prompt, fields)
-        )
+        response = await self._send("POST", "/v1/jobs", headers=headers, json=body)
         return protocol.parsed(Job, response)
 
-    async def generate(self, prompt: str, *, timeout_s: float = 300.0, **fields: Any) -> Job:
-        """Submit and wait: the job, succeeded. `fields` as for `submit`. Raises `JobFailed`, and what `wait` does."""
-        job = await self.wait(await self.submit(prompt, wait_s=min(WAIT_S, timeout_s), **fields), timeout_s)
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout_s: float = 300.0,
+        idempotency_key: str | None = None,
+        **fields: Unpack[JobFields],
+    ) -> Job:
+        """Submit and wait: the job, succeeded. Raises `JobFailed`, and what `wait` does."""
+        wait_s = min(WAIT_S, timeout_s)
+        job = await self.submit(prompt, extra=extra, wait_s=wait_s, idempotency_key=idempotency_key, **fields)
+        job = await self.wait(job, timeout_s)
         if job.status != "succeeded":
             raise JobFailed(job)
         return job
@@ -148,9 +131,10 @@ class AsyncClient:
         params = {"limit": str(limit), **({"after": after} if after else {})}
         return protocol.parsed(JobPage, await self._send("GET", "/v1/jobs", params=params))
 
-    async def image(self, image: Image) -> bytes:
-        """The bytes of a finished picture."""
-        response = await self._send("GET", image.url, follow_redirects=True)
+    async def image(self, image: Image | str) -> bytes:
+        """The bytes of a finished picture, or of one that an event gave the url of."""
+        url = image if isinstance(image, str) else image.url
+        response = await self._send("GET", url, follow_redirects=True)
         if response.is_error:
             protocol.refuse(response)
         return response.content

@@ -1,10 +1,36 @@
-"""What the server answers, typed. Fields that a newer server adds are kept out of the way, not refused."""
+"""What the server takes and answers, typed. Fields that a newer server adds are kept out of the way, not refused."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict
+
+
+class JobFields(TypedDict, total=False):
+    """What a job can be asked for beside its prompt. The server tells what a model takes; None is as good as absent."""
+
+    model: str | None
+    negative_prompt: str | None
+    width: int | None
+    height: int | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    seed: int | Literal["random"] | None
+    num_images: int | None
+    priority: Literal["interactive", "batch"] | None
+    timeout_seconds: float | None
+    output_format: Literal["png", "jpeg", "webp"] | None
+    output_quality: int | None
+    lossless: bool | None
+    embed_metadata: bool | None
+    cache: Literal["use", "refresh", "off"] | None
+    webhook: Mapping[str, Any] | None
+    lora: Mapping[str, Any] | None
+    init_image: str | None
+    strength: float | None
+    previews: int | None
 
 
 class Answer(BaseModel):
@@ -83,7 +109,7 @@ class Model(BaseModel):
 
 
 class Event(Answer):
-    """A server-sent event. `name` is snapshot, status, progress, output or what a newer server sends."""
+    """A server-sent event. `name` is snapshot, status, progress, preview, output or what a newer server sends."""
 
     name: str
     data: Any

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import client as package
+from api.schemas import JobRequest
 from cli.services import process
 from cli.services.redis import RedisServer
-from client import AsyncClient, Client, ConnectionFailed, JobFailed, NotFound, StillRunning
+from client import AsyncClient, Client, ConnectionFailed, JobFailed, JobFields, NotFound, StillRunning
 from client.errors import BadRequest, ClientError, Throttled
 from tests.integration.conftest import Stack, deployed
 
@@ -90,6 +91,17 @@ def test_the_way_of_a_job(stack: Stack, opened: Opener) -> None:
     again = darkroom.generate("slow=0.3", seed=job.request["seed"], num_images=2)
     assert again.cache == "hit"
     assert {model.id for model in darkroom.models()} == {"fake"}
+
+
+@pytest.mark.slow
+def test_a_picture_in_the_making(stack: Stack, opened: Opener) -> None:
+    darkroom = opened(stack.url)
+    job = darkroom.submit("slow=1", seed="random", num_inference_steps=4, previews=2, output_format="webp")
+    shown = [event.data["url"] for event in darkroom.events(job) if event.name == "preview"]
+    assert len(shown) == 2
+    assert len({darkroom.image(url) for url in shown}) == 2
+    (image,) = darkroom.wait(job).images
+    assert image.content_type == "image/webp"
 
 
 @pytest.mark.slow
@@ -201,6 +213,10 @@ def test_a_server_without_events_says_so(opened: Opener) -> None:
         darkroom = opened(url)
         with pytest.raises(ClientError, match="no events"):
             list(darkroom.events(darkroom.submit("a")))
+
+
+def test_a_client_names_all_that_the_server_takes() -> None:
+    assert {"prompt", *JobFields.__annotations__} == set(JobRequest.model_fields)
 
 
 def test_the_twins_have_the_same_methods() -> None:
