@@ -129,8 +129,15 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _git(*arguments: str) -> str | None:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
 def _revision() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+    """The commit; "-dirty" if anything tracked differs from it, other benchmarks' results aside."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    if commit is None:
+        return "unknown"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    return f"{commit}-dirty" if changed else commit
