@@ -128,7 +128,9 @@ def _ceiling(args: argparse.Namespace, generator: Generator, bar: bool) -> float
             done = session.run(rate, seconds, f"the generator's ceiling: {rate:.0f}/s")
             judged = capacity.judge(done.samples, rate, seconds, CEILING_SLO_S, done.figures)
             late = done.figures["generator_lag_p99_ms"] > measure.LATE_S * 1000
-            return Trial(**{**asdict(judged), "holds": judged.holds and not late, "limited": False})
+            return Trial(
+                **{**asdict(judged), "holds": judged.holds and not late, "limited": False, "easy": False}
+            )
 
         found, _ = capacity.search(trial, CEILING_FIRST, close=1.2)
     return found

@@ -1,4 +1,4 @@
-"""The highest rate that holds the SLO: doubled until it breaks, then halved between. Pure but for the trial it is handed."""
+"""The highest rate that holds the SLO: doubled, or more while it is easy, until it breaks, then halved between. Pure but for the trial it is handed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from benchmarks.load.sample import Sample
 SHARE: Final = 0.99
 HORIZON_S: Final = 60.0
 """A latency that grows so fast that it breaks the SLO within this long is broken already: windows are short."""
+EASY: Final = 0.1
+"""Where the p99 is so little of the SLO, the limit is far."""
 CLOSE: Final = 1.08
 MAX_TRIALS: Final = 14
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A window at one rate. `limited`: it says nothing of the server, the generator was too slow."""
+    """A window at one rate. `limited`: it says nothing of the server, the generator was too slow. `easy`: the limit is far."""
 
     rate: float
     within_slo: float
@@ -26,6 +28,7 @@ class Trial:
     throughput_per_s: float
     holds: bool
     limited: bool = False
+    easy: bool = False
 
 
 def judge(
@@ -34,13 +37,15 @@ def judge(
     """Whether the window held the SLO, and would have gone on holding it."""
     share = measure.within(samples, slo_s)
     grows = measure.growth(samples, duration_s) * HORIZON_S > slo_s
+    p99_ms = found.get("p99_ms", float("inf"))
     return Trial(
         rate=rate,
         within_slo=share,
-        p99_ms=found.get("p99_ms", float("inf")),
+        p99_ms=p99_ms,
         throughput_per_s=found.get("throughput_per_s", 0.0),
         holds=share >= SHARE and not grows,
         limited=measure.bottleneck(found) is not None,
+        easy=p99_ms < EASY * slo_s * 1000,
     )
 
 
@@ -62,7 +67,7 @@ def search(trial: Callable[[float], Trial], first: float, close: float = CLOSE) 
         else:
             high = rate
         if high == float("inf"):
-            rate = low * 2
+            rate = low * (4 if done.easy else 2)
         elif low == 0.0:
             rate = high / 2
         else:

@@ -196,6 +196,15 @@ def test_the_search_says_where_the_generator_s_end_was_found() -> None:
     assert not capacity.generators_end([])
 
 
+def test_the_search_climbs_faster_while_it_is_easy() -> None:
+    def trial(rate: float) -> Trial:
+        return Trial(rate, 1.0, 1.0, rate, holds=rate <= 90, easy=rate < 20)
+
+    found, trials = capacity.search(trial, 4.0)
+    assert [each.rate for each in trials][:4] == [4, 16, 64, 128]
+    assert 90 / capacity.CLOSE <= found <= 90
+
+
 def test_a_queue_that_grows_does_not_hold_though_all_was_in_time() -> None:
     steady = [made(i / 20, 0.5) for i in range(200)]
     growing = [made(i / 20, 0.1 + 0.05 * i / 20) for i in range(200)]
@@ -203,6 +212,8 @@ def test_a_queue_that_grows_does_not_hold_though_all_was_in_time() -> None:
         found = measure.figures(samples, 10, 1.0, 0)
         assert measure.within(samples, 1.0) == 1
         assert capacity.judge(samples, 20, 10, 1.0, found).holds is holds
+        assert not capacity.judge(samples, 20, 10, 1.0, found).easy
+        assert capacity.judge(samples, 20, 10, 9.0, found).easy
 
 
 def run_of(scale: float, seed: int) -> compare.Run:
