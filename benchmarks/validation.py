@@ -197,8 +197,8 @@ def run(bench: Bench, count: int, seconds: float) -> tuple[list[Round], list[flo
         loads = []
         for session, share, duration in zip(sessions, LOADS, durations, strict=True):
             name = f"round {number + 1}, {share:g} of capacity"
-            first, second = (answered(session.run(share * capacity, duration, name)) for _ in range(2))
-            loads.append((first, second))
+            one, other = (answered(session.run(share * capacity, duration, name)) for _ in range(2))
+            loads.append((one, other))
         rounds.append(Round(alone, tuple(loads)))
         print(f"round {number + 1} of {count}", flush=True)
     return rounds, durations, capacity
