@@ -76,10 +76,8 @@ def measured(samples: Sequence[Sample], duration_s: float) -> Compared:
 def told(rounds: Sequence[Round], number: int, load: int, twin: int) -> Calibration:
     """What all runs but this one tell of it, and the other twin of how things deviate."""
     this = rounds[number].loads[load]
-    full, others = (
-        [run for each in rounds for twins in each.loads[first:] for run in twins if run is not this[twin]]
-        for first in (-1, 0)
-    )
+    others = [run for each in rounds for twins in each.loads for run in twins if run is not this[twin]]
+    full = [run for each in rounds for run in each.loads[-1] if run is not this[twin]]
     return calibrated([each.idle for each in rounds], others, full, this[1 - twin])
 
 
