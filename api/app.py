@@ -36,10 +36,10 @@ from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.ports import DeadLetters, Publisher
 from contracts.settings import ApiSettings
+from contracts.tasks import end
 from telemetry.logs import get_logger
 
 SWEEP_INTERVAL_S: Final = 1.0
-CANCEL_AGAIN_S: Final = 0.5
 
 log = get_logger(__name__)
 
@@ -123,10 +123,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         services.let_go()
         await services.jobs.drain()
-        while not sweeping.done():
-            # More than once, if need be: a cancellation that meets the client of Redis while it connects is swallowed.
-            sweeping.cancel()
-            await asyncio.wait({sweeping}, timeout=CANCEL_AGAIN_S)
+        await end(sweeping)
         await sweeper.close()
         await services.publisher.close()
         await services.stores.close()

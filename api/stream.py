@@ -31,6 +31,7 @@ from cache.stores import Stores
 from contracts.errors import DarkroomError, TooManyStreams
 from contracts.jobs import Change, Job, JobStatus, Preview
 from contracts.settings import ApiSettings
+from contracts.tasks import end
 from telemetry import metrics
 
 RETRY_MS: Final = 2000
@@ -192,9 +193,7 @@ class Streams:
         finally:
             self._open -= 1
             metrics.EVENT_STREAMS.dec()
-            for task in tasks:
-                task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            outcomes = await end(*tasks)
         # Cut off, or no longer to be sent to: nobody was there for the rest.
         unread = isinstance(outcomes[0], (asyncio.CancelledError, OSError))
         if unread and left is not None:

@@ -14,6 +14,7 @@ from contracts.errors import UnavailableError
 from contracts.ids import SHARDS
 from contracts.ports import BlobStore, DeadLetters, JobStore, Publisher
 from contracts.settings import BackendSettings
+from contracts.tasks import end
 from telemetry import metrics
 from telemetry.logs import get_logger
 
@@ -91,8 +92,7 @@ class Sweeper:
     async def close(self) -> None:
         """After `run` was canceled."""
         if self._pruning is not None:
-            self._pruning.cancel()
-            await asyncio.wait({self._pruning})
+            await end(self._pruning)
         if self._letters is not None:
             await self._letters.close()
 

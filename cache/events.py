@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from redis.asyncio import Redis
@@ -20,6 +20,7 @@ from cache.listen import listen, messages, subscribe
 from contracts.ids import SHARDS
 from contracts.jobs import MAX_PREVIEWS, Change, JobStatus, Preview, Progress
 from contracts.ports import Tell
+from contracts.tasks import end
 
 _STATUSES: Final = frozenset(JobStatus)
 
@@ -74,9 +75,7 @@ class RedisJobEvents:
 
     async def close(self) -> None:
         if self._listener is not None:
-            self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
+            await end(self._listener)
 
     async def _subscribe(self) -> PubSub:
         channels = [f"{shard_prefix(shard)}events" for shard in SHARDS]

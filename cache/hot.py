@@ -23,6 +23,7 @@ from contracts.clock import Clock
 from contracts.errors import StoreUnavailable
 from contracts.jobs import CacheStatus, JobResult
 from contracts.ports import CacheStats
+from contracts.tasks import end
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -55,7 +56,6 @@ class HotResults:
         self._listening = False
         self._listener: asyncio.Task[None] | None = None
         self._hits = 0
-        self._closed = False
 
     async def get(self, address: str) -> JobResult | None:
         entry = self._entries.get(address)
@@ -97,17 +97,13 @@ class HotResults:
         return replace(stats, hot_entries=len(self._entries), hot_hits=self._hits)
 
     async def close(self) -> None:
-        # Told as well as canceled: the client library may take the cancellation for a timeout of its own.
-        self._closed = True
         if self._listener is not None:
-            self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
+            await end(self._listener)
         with suppress(StoreUnavailable):
             await self._below.flush_counts()
 
     async def _keep_listening(self) -> None:
-        while not self._closed:
+        while True:
             try:
                 await self._listen()
             except StoreUnavailable:
@@ -124,10 +120,10 @@ class HotResults:
         try:
             await listen(pubsub, self._hear)
         finally:
-            flushing.cancel()
             self._listening = False
             self._told += 1
             self._entries.clear()
+            await end(flushing)
 
     async def _flush(self) -> None:
         while True:

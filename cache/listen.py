@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from cache.connection import pubsub_of, reaching
 from contracts.errors import StoreUnavailable
+from contracts.tasks import end
 
 LISTEN_S: Final = 1.0
 
@@ -69,5 +70,4 @@ async def messages(
         while (message := await heard.get()) is not None:
             yield message
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        await end(listening)

@@ -12,6 +12,7 @@ from contracts.addresses import parse_networks
 from contracts.clock import SystemClock
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import WebhookSettings
+from contracts.tasks import end
 from contracts.webhooks import Call
 from telemetry import logs, metrics, tracing
 from telemetry.server import OperationServer
@@ -86,8 +87,7 @@ class Runtime:
 
     async def _stop(self) -> None:
         if self._dispatching is not None:
-            self._dispatching.cancel()
-            await asyncio.gather(self._dispatching, return_exceptions=True)
+            await end(self._dispatching)
         self._caller.close()
         await self._stores.close()
 

@@ -9,6 +9,7 @@ from typing import Final
 from contracts.errors import UnavailableError
 from contracts.ids import SHARDS
 from contracts.ports import WebhookStore
+from contracts.tasks import end
 from contracts.webhooks import Call
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -58,7 +59,7 @@ class Dispatcher:
                     await asyncio.sleep(TICK_S)
                 await self._next()
         finally:
-            listening.cancel()
+            await end(listening)
 
     async def _next(self) -> None:
         """Until an event, or the tick that looks at everything."""

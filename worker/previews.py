@@ -10,6 +10,7 @@ from cache.stores import Stores
 from contracts import engine
 from contracts.errors import StoreUnavailable
 from contracts.jobs import GenerationRequest, Lease, Preview
+from contracts.tasks import end
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.encode import Encoder, Output
@@ -42,8 +43,7 @@ class Showing:
         """What is not shown within a moment is old news: the picture itself is there, or never will be."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=LAST_S)
-            self._task.cancel()
-            (error,) = await asyncio.gather(self._task, return_exceptions=True)
+            (error,) = await end(self._task)
             if isinstance(error, Exception):
                 log.error("preview_failed", job_id=self._lease.job_id, error=type(error).__name__)
 

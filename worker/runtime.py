@@ -18,6 +18,7 @@ from contracts.errors import StoreUnavailable
 from contracts.jobs import JobMessage
 from contracts.models import ModelSpec, WorkerInfo
 from contracts.settings import WorkerSettings
+from contracts.tasks import end
 from scheduler.cost import CostModel
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -215,9 +216,7 @@ class Runtime:
                 async with asyncio.timeout(GIVE_BACK_S):
                     await self._taker.finish()
         await self._batcher.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         try:
             if self._info is not None:
                 await self._stores.models.withdraw(self._info)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+import trustme
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from cache.connection import connect, disconnect
 from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
 from contracts.errors import StoreUnavailable
@@ -89,3 +95,51 @@ async def test_records_survive_a_kill_and_the_store_recovers_by_itself(
         assert (await stores.jobs.succeed(lease, result())).applied
         async with asyncio.timeout(5):
             assert await anext(statuses) is JobStatus.SUCCEEDED
+
+
+@asynccontextmanager
+async def behind_tls(port: int, authority: trustme.CA) -> AsyncIterator[int]:
+    """The port at which what listens on `port` is reached by TLS."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as proxy:
+        yield proxy.sockets[0].getsockname()[1]
+
+
+async def test_a_server_that_is_reached_by_tls_and_hangs(
+    own: tuple[RedisServer, Stores], tmp_path: Path
+) -> None:
+    server, _ = own
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with behind_tls(server.port, authority) as port:
+        address = f"rediss://localhost:{port}/0"
+        client = connect(f"{address}?ssl_ca_certs={tmp_path / 'ca.pem'}", timeout_s=0.5)
+        stranger = connect(address, timeout_s=0.5)
+        try:
+            await client.set("a", "b")
+            assert await client.get("a") == "b"
+            with pytest.raises(RedisConnectionError, match="certificate verify failed"):
+                await stranger.get("a")
+            server.send(signal.SIGSTOP)
+            begun = time.monotonic()
+            with pytest.raises(RedisTimeoutError, match="within"):
+                await client.get("a")
+            assert 0.4 < time.monotonic() - begun < 3.0
+            server.send(signal.SIGCONT)
+            assert await client.get("a") == "b"
+        finally:
+            await disconnect(client)
+            await disconnect(stranger)

@@ -1,0 +1,39 @@
+"""The dispatcher on a real Redis, which a plain cancellation does not end every time: its client may swallow one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.stores import open_stores
+from cli.services.redis import RedisServer
+from contracts.settings import BackendSettings
+from contracts.tasks import end
+from contracts.webhooks import Call
+from webhooks.dispatch import Dispatcher
+
+
+async def enqueue(_: Sequence[Call]) -> None:
+    raise AssertionError("Nothing is owed.")
+
+
+def test_it_ends_at_whatever_moment_it_is_told_to(redis_server: RedisServer, tmp_path: Path) -> None:
+    settings = BackendSettings(redis_url=redis_server.url, blob_dir=tmp_path)
+    moments = random.Random(1)
+
+    async def scenario() -> None:
+        stores = open_stores(settings)
+        try:
+            for _ in range(50):
+                running = asyncio.create_task(Dispatcher(stores.webhooks, enqueue).run())
+                await asyncio.sleep(moments.uniform(0.0, 0.02))
+                async with asyncio.timeout(10):
+                    (outcome,) = await end(running)
+                assert isinstance(outcome, asyncio.CancelledError)
+                assert asyncio.all_tasks() == {asyncio.current_task()}
+        finally:
+            await stores.close()
+
+    asyncio.run(scenario())
