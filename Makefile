@@ -7,6 +7,7 @@ ROUNDS ?= 3
 JOBS ?= 200
 MINUTES ?= 30
 BESIDE ?= 1
+TWO = --numprocesses 2 --dist loadfile
 CHAOS = --rows $(ROWS) --rounds $(ROUNDS) --jobs $(JOBS) --minutes $(MINUTES) --beside $(BESIDE)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -37,9 +38,9 @@ run: $(VENV)/.embedded ## start the platform, make a picture, serve until Ctrl-C
 demo: $(VENV)/.embedded ## make a picture and end
 	@$(BIN)/darkroom up --once
 
-test: $(VENV)/.dev ## all tests, with a private RabbitMQ and Redis
+test: $(VENV)/.dev ## all tests, with private RabbitMQs and Redises, on two processes: half of it is waiting
 	@$(BIN)/python -m cli.services
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 lint: $(VENV)/.dev ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -56,7 +57,7 @@ check: lint ## lint, then all tests with coverage
 helm-check: $(VENV)/.dev ## the chart: lint, renders, schemas, policy, alerts, and the release run as rendered
 	@$(BIN)/python -m cli.services
 	@$(BIN)/python -m tests.helm.tools
-	$(BIN)/python -m pytest tests/helm
+	$(BIN)/python -m pytest $(TWO) tests/helm
 
 bench: $(VENV)/.dev ## what this machine can carry: platform up, load, report (minutes)
 	@$(BIN)/python -m cli.services

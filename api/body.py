@@ -69,12 +69,14 @@ async def checked(request: Request, model: type[M], expected: Mapping[str, str])
 
 async def read(request: Request) -> bytes:
     """The body. Raises `UnsupportedMediaType`, and 408 for a client that does not send what it announced."""
-    _check_content_type(header(request.scope, b"content-type") or "")
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            return await _whole(request.receive, header(request.scope, b"content-length"))
+            data = await _whole(request.receive, header(request.scope, b"content-length"))
     except TimeoutError:
         raise HTTPException(408, f"The body did not arrive within {READ_TIMEOUT_S:.0f} seconds.") from None
+    # Behind the body, which is bounded: an answer before its end would cost the client its connection.
+    _check_content_type(header(request.scope, b"content-type") or "")
+    return data
 
 
 async def _whole(receive: Receive, declared: str | None) -> bytes:

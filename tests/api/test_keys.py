@@ -86,7 +86,16 @@ async def test_who_has_no_key_is_told_how_to_bring_one(closed: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    "token", [new_token(), "dk_short", "sk-other", ADMIN[:-1] + "B", "dk_" + "é" * 43, "", "a b"]
+    "token",
+    [
+        pytest.param(new_token(), id="well-formed"),
+        "dk_short",
+        "sk-other",
+        ADMIN[:-1] + "B",
+        "dk_" + "é" * 43,
+        "",
+        "a b",
+    ],
 )
 async def test_a_wrong_key_is_refused_and_never_repeated(closed: Door, token: str) -> None:
     value = f"Bearer {token}".encode()
