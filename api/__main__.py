@@ -30,6 +30,9 @@ MAX_CONCURRENT: Final = 4096
 """Requests inside the application at once; above `wait.MAX_WAITERS`, so that held ones never block the others."""
 BACKLOG: Final = 1024
 HEADER_TIMEOUT_MS: Final = 10_000
+LEAVE_S: Final = 0.5
+"""Time for clients to hear, with their next answer, that their connection ends: one that is closed just as a request is sent on it
+looks like a fault."""
 
 
 def build(settings: ApiSettings) -> FastAPI:
@@ -83,13 +86,17 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
     end: Callable[[], None] = server.stop
     asked = False
 
+    loop = asyncio.get_running_loop()
+
     def stop() -> None:
         nonlocal asked
+        if asked:
+            end()
+            return
         asked = True
         services.let_go()
-        end()
+        loop.call_later(LEAVE_S, end)
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     await server.serve()

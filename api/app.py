@@ -108,7 +108,7 @@ def create_app(
             jobs.router.prefix: settings.max_body_bytes + (settings.max_init_image_bytes + 2) // 3 * 4 + 64,
         },
     )
-    app.add_middleware(RequestContext, clock=clock)
+    app.add_middleware(RequestContext, clock=clock, leaving=lambda: services.leaving)
     return app
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
@@ -40,11 +40,12 @@ log = get_logger(__name__)
 
 class RequestContext:
     """Gives each request an id, counts, times and traces it, answers HEAD as GET without a body, and turns what nobody
-    foresaw into a 500 in the error shape."""
+    foresaw into a 500 in the error shape. While the process is `leaving`, every answer ends its connection."""
 
-    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, clock: Clock, leaving: Callable[[], bool]) -> None:
         self._app = app
         self._clock = clock
+        self._leaving = leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,6 +66,8 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self._leaving():
+                    extra["Connection"] = "close"
                 message["headers"] = _whole(message["headers"], request_id, extra)
             elif headless:
                 message = {**message, "body": b""}

@@ -33,8 +33,12 @@ class Services:
     clock: Clock
     hit_bodies: HitBodies = field(default_factory=HitBodies)
 
+    @property
+    def leaving(self) -> bool:
+        return self.waiters.closed
+
     def let_go(self) -> None:
-        """End everything that is held open for a client."""
+        """End everything that is held open for a client; every answer from now on ends its connection."""
         self.waiters.close()
         self.streams.close()
 

@@ -44,6 +44,10 @@ class Waiters:
         self._held: set[asyncio.Future[None]] = set()
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         """Let everyone go with the job as it stands; hold nobody any more."""
         self._closed = True

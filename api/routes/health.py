@@ -25,7 +25,9 @@ async def healthz() -> Health:
 
 @router.get("/readyz", summary="Can it take jobs?", responses=failures(503))
 async def readyz(services: Wired) -> Ready:
-    """Asks broker and Redis. 503 names what is away in `details.checks`."""
+    """Asks broker and Redis. 503 names what is away in `details.checks`; also while the process ends."""
+    if services.leaving:
+        raise UnavailableError("Not ready: the process ends.")
     timeout_s = max(services.settings.publish_timeout_s, services.settings.redis_timeout_s)
     broker, store = await asyncio.gather(
         _outcome(services.publisher.check(), timeout_s), _outcome(services.stores.check(), timeout_s)

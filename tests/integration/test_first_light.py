@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -163,6 +166,25 @@ def test_nothing_stays_behind(deploy: Deploy) -> None:
     _, alive = psutil.wait_procs(_children() - before, timeout=15)
     names = {p.name() for p in alive if p.status() != psutil.STATUS_ZOMBIE}
     assert not {name for name in names if "python" in name}, names
+
+
+def test_an_api_that_is_told_to_end_ends_connections_with_their_answers(deploy: Deploy) -> None:
+    """None is closed under a request: who is held is answered, who comes again on an idle connection as well."""
+    stack = deploy(rabbitmq=False)
+    job = stack.submit(prompt="slow=3", seed="random")
+    with httpx.Client(base_url=stack.url, timeout=30) as held, httpx.Client(base_url=stack.url) as idle:
+        assert "connection" not in idle.get("/healthz").headers
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(held.get, job["urls"]["self"], headers={"Prefer": "wait=20"})
+            time.sleep(0.5)
+            stack.kill("api", signal.SIGTERM)
+            time.sleep(0.1)
+            last = idle.get("/readyz")
+            answers = [answer.result(), last]
+        assert answers[0].json()["status"] in ("queued", "running")
+        assert (last.status_code, last.json()["error"]["message"]) == (503, "Not ready: the process ends.")
+        assert [each.headers["connection"] for each in answers] == ["close", "close"]
+    assert stack.processes["api"].wait(30) == 0
 
 
 def _children() -> set[psutil.Process]:
