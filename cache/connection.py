@@ -33,8 +33,9 @@ QUEUE_S: Final = 3.0
 """How long a call may wait for a free connection, on top of what the server may take: a crowd is no fault of the server's."""
 
 
-class _ReadsBounded(AbstractConnection):
-    """Bounds what is read to `bound_s` seconds, as redis-py does, and leaves what is sent to `reaching`.
+class _Ours(AbstractConnection):
+    """Bounds what is read to `bound_s` seconds, as redis-py does, and leaves what is sent to `reaching`; notices a connection that
+    was reset while it lay idle.
 
     With redis-py's own `socket_timeout`, `asyncio.wait_for` makes a task of every command, a fifth of what it costs; and before
     Python 3.12 that swallows a cancellation which arrives as the command has been sent.
@@ -43,6 +44,13 @@ class _ReadsBounded(AbstractConnection):
     def __init__(self, *, bound_s: float, **options: Any) -> None:
         super().__init__(**options, socket_timeout=None)
         self._bound_s = bound_s
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        # redis-py 8.1 (#4287): from Python 3.12 on, writing to such a connection is an error of asyncio's inner parts.
+        if self._writer is not None and self._writer.is_closing():
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError("The connection was reset.")
+        await super().send_packed_command(command, check_health)
 
     async def read_response(
         self,
@@ -59,15 +67,15 @@ class _ReadsBounded(AbstractConnection):
             raise RedisTimeoutError(f"No answer within {self._bound_s:g} s.") from None
 
 
-class _Plain(_ReadsBounded, Connection):
+class _Plain(_Ours, Connection):
     pass
 
 
-class _Tls(_ReadsBounded, SSLConnection):
+class _Tls(_Ours, SSLConnection):
     pass
 
 
-class _Managed(_ReadsBounded, SentinelManagedConnection):
+class _Managed(_Ours, SentinelManagedConnection):
     pass
 
 
@@ -94,9 +102,9 @@ class _GatedCluster(RedisCluster):
         async with self._gate:
             try:
                 return await super().execute_command(*given, **options)
-            except AttributeError as error:
+            except (AttributeError, TypeError) as error:
                 # redis-py 8.1: a caller that is canceled while it reads the cluster's layout closes connections that
-                # others are using, which then have no writer.
+                # others are using, which then have no writer; and see `_Ours`.
                 raise RedisConnectionError("The connection was closed under the call.") from error
 
 

@@ -23,6 +23,7 @@ from contracts.jobs import JobStatus
 from contracts.settings import BackendSettings
 from tests.cache.conftest import watching
 from tests.cache.made import KEY, led, new, result
+from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -95,6 +96,23 @@ async def test_records_survive_a_kill_and_the_store_recovers_by_itself(
         assert (await stores.jobs.succeed(lease, result())).applied
         async with asyncio.timeout(5):
             assert await anext(statuses) is JobStatus.SUCCEEDED
+
+
+async def test_connections_that_were_reset_while_they_lay_idle_are_nobodys_trouble(
+    own: tuple[RedisServer, Stores],
+) -> None:
+    proxy = Proxy(own[0].port)
+    proxy.start()
+    client = connect(f"redis://127.0.0.1:{proxy.port}/0", timeout_s=0.5)
+    try:
+        for number in range(3):
+            await asyncio.gather(*(client.set(f"{number}-{each}", each) for each in range(5)))
+            proxy.cut()
+            await asyncio.sleep(0.05)
+            assert await client.get(f"{number}-4") == "4"
+    finally:
+        await disconnect(client)
+        proxy.stop()
 
 
 @asynccontextmanager
