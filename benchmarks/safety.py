@@ -4,7 +4,7 @@
 
 Two platforms on one RabbitMQ, each with a Redis, an API and a worker of its own; the second runs `benchmarks.unguarded`. The
 engine paints noise in no time, so the platform itself is what is measured: with a real model the ratio is nearer to 1. Each is
-saturated by clients that each hold one request, in turns; the guarded one is measured twice in a row (A/A), and
+saturated by clients that each hold one request, in turns; the guarded one is measured twice a round (A/A), and
 `control_ratio` tells what the machine's noise is. The figures are medians of the rounds' ratios.
 """
 
@@ -102,10 +102,9 @@ def measure(rounds: int, seconds: float) -> dict[str, list[float]]:
         urls = {arm: stack.enter_context(deployed(folder / arm, rabbit, arm)) for arm in ARMS}
         for arm in ARMS:
             rate(urls[arm], seconds / 2)
-        for number in range(rounds):
-            # Which comes first alternates, so that a machine that slows down favours neither.
-            phases = ["guarded", "guarded_again", "unguarded"]
-            for phase in phases if number % 2 == 0 else reversed(phases):
+        # Six rounds take every order once: neither place nor neighbour favours a phase.
+        for order in itertools.islice(itertools.cycle(itertools.permutations(samples)), rounds):
+            for phase in order:
                 samples[phase].append(rate(urls[phase.partition("_")[0]], seconds))
     return samples
 
