@@ -174,12 +174,13 @@ def state_flushed(one: Round) -> None:
     _flush(one, load)
 
 
-def state_flushed_and_a_worker_killed(one: Round) -> None:
-    """The messages in the dead worker's hands are all that is left of its jobs."""
-    load, victim = one.load(), f"worker-{one.rng.randint(1, 2)}"
+def state_flushed_and_workers_killed(one: Round) -> None:
+    """The messages in the dead workers' hands are all that is left of their jobs."""
+    load = one.load()
     load.after(one.some())
-    one.fault("kill -9 worker")
-    one.site.kill(victim)
+    one.fault("kill -9 both workers")
+    one.site.kill("worker-1")
+    one.site.kill("worker-2")
     _flush(one, load)
 
 
@@ -278,9 +279,9 @@ ROWS: Final = (
     Row(10, "FLUSHALL on the state Redis", "AT", state_flushed),
     Row(
         110,
-        "FLUSHALL on the state Redis, and kill -9 a worker",
+        "FLUSHALL on the state Redis, and kill -9 both workers",
         "AT",
-        state_flushed_and_a_worker_killed,
+        state_flushed_and_workers_killed,
     ),
     Row(11, "FLUSHALL on the cache Redis", "ALDT", cache_flushed),
     Row(12, "Redis black hole, Redis slow by 2 s", "ALDT", redis_unreachable),
