@@ -37,7 +37,7 @@ class _Ours(AbstractConnection):
     """Bounds what is read to `bound_s` seconds, as redis-py does, and leaves what is sent to `reaching`; notices a connection that
     was reset while it lay idle.
 
-    With redis-py's own `socket_timeout`, `asyncio.wait_for` makes a task of every command, a fifth of what it costs; and before
+    With redis-py's own `socket_timeout`, `asyncio.wait_for` makes a task of every command, a sixth of what it costs; and before
     Python 3.12 that swallows a cancellation which arrives as the command has been sent.
     """
 

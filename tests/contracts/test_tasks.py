@@ -7,7 +7,7 @@ from contracts.tasks import end
 
 
 def test_a_task_that_swallows_cancellations_ends_all_the_same() -> None:
-    async def stubborn() -> str:
+    async def hard_of_hearing() -> str:
         for _ in range(2):
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(60)
@@ -15,7 +15,7 @@ def test_a_task_that_swallows_cancellations_ends_all_the_same() -> None:
         return "slept"
 
     async def scenario() -> None:
-        task = asyncio.create_task(stubborn())
+        task = asyncio.create_task(hard_of_hearing())
         await asyncio.sleep(0)
         async with asyncio.timeout(5):
             (outcome,) = await end(task)
