@@ -106,7 +106,7 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
 async def check_queues(settings: ApiSettings, stores: Stores) -> None:
     """Raises `QueueMisdeclared` for a queue of a model that is served now. A service that is away is met later."""
     try:
-        models = [served.spec.name for served in await stores.models.models() if served.workers]
+        models = [served.spec.name for served in (await stores.models.models()).models if served.workers]
     except StoreUnavailable:
         models = []
     await asyncio.to_thread(check_topology, settings, models)

@@ -27,6 +27,7 @@ class Catalogue:
         self._default_model = default_model
         self._known: Sequence[ServedModel] | None = None
         self._named: tuple[Sequence[ServedModel], dict[str, ServedModel]] = (), {}
+        self._unreadable: frozenset[str] = frozenset()
         self._good_at = 0.0
         self._tried_at = 0.0
         self._refresh: asyncio.Task[Sequence[ServedModel]] | None = None
@@ -53,6 +54,13 @@ class Catalogue:
         if models is not self._named[0]:
             self._named = models, {served.spec.name: served for served in models}
         known = self._named[1]
+        wanted = name or self._default_model
+        if wanted in self._unreadable:
+            raise ModelUnavailable(
+                "The workers of this model are of a newer version than this server, which waits for its upgrade.",
+                retry_after_s=COME_BACK_S,
+                param="model",
+            )
         if not known:
             raise ModelUnavailable("No worker has announced a model yet.", retry_after_s=COME_BACK_S)
         if name is None:
@@ -74,7 +82,7 @@ class Catalogue:
 
     async def _read(self) -> Sequence[ServedModel]:
         try:
-            known = await self._directory.models()
+            announced = await self._directory.models()
         except StoreUnavailable:
             now = self._clock.monotonic()
             if self._known is None or now - self._good_at > STALE_S:
@@ -83,6 +91,6 @@ class Catalogue:
             metrics.REPAIRED.labels("catalogue").inc()
             self._tried_at = now
             return self._known
-        self._known = known
+        self._known, self._unreadable = announced.models, announced.unreadable
         self._good_at = self._tried_at = self._clock.monotonic()
-        return known
+        return self._known

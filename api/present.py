@@ -90,7 +90,7 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
         eta_seconds=None if eta is None else round(eta, 2),
         priority=job.priority,
         cache=job.cache,
-        request=RequestView(**job.request.model_dump()),
+        request=RequestView.model_validate(job.request, from_attributes=True),
         images=[
             ImageView(
                 url=image_url(image.name),
@@ -101,16 +101,22 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
             )
             for image in images
         ],
-        timings=TimingsView(**result.timings.model_dump()) if result is not None and computed else None,
+        timings=(
+            TimingsView.model_validate(result.timings, from_attributes=True)
+            if result is not None and computed
+            else None
+        ),
         warnings=warnings if result is None else list(result.warnings),
-        error=None if job.failure is None else JobErrorView(**job.failure.model_dump()),
+        error=None if job.failure is None else JobErrorView.model_validate(job.failure, from_attributes=True),
         urls=UrlsView(
             self=self_url,
             events=f"{self_url}/events",
             cancel=f"{self_url}/cancel",
             webhook=None if job.webhook is None else f"{self_url}/webhook",
         ),
-        progress=None if job.progress is None else ProgressView(**job.progress.model_dump()),
+        progress=None
+        if job.progress is None
+        else ProgressView.model_validate(job.progress, from_attributes=True),
     )
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from cache.connection import reaching
+from cache.records import read, read_all
 from contracts.errors import KeyNotFound
 from contracts.tenancy import ApiKey
 
@@ -40,14 +42,16 @@ class RedisKeyStore:
             pipeline.hget(RECORDS, key_id)
             pipeline.hget(REVOKED, key_id)
             record, revoked_at = await pipeline.execute()
-        return None if record is None else _key(record, revoked_at)
+        return None if record is None else read("key", key_id, partial(_key, record, revoked_at))
 
     async def list(self) -> Sequence[ApiKey]:
         async with self._pipeline() as pipeline:
             pipeline.hgetall(RECORDS)
             pipeline.hgetall(REVOKED)
             records, revoked = await pipeline.execute()
-        keys = [_key(record, revoked.get(key_id)) for key_id, record in records.items()]
+        keys = read_all(
+            "key", ((key_id, partial(_key, text, revoked.get(key_id))) for key_id, text in records.items())
+        )
         return sorted(keys, key=lambda key: (key.created_at, key.id), reverse=True)
 
     async def revoke(self, key_id: str, now: float) -> ApiKey:
@@ -96,4 +100,7 @@ class MemoryKeyStore:
 
 def _key(record: str, revoked_at: str | None) -> ApiKey:
     key = ApiKey.model_validate_json(record)
+    if not key.readable:
+        # What this version would not know to enforce.
+        raise ValueError(f"needs schema {key.min_schema}")
     return key if revoked_at is None else key.model_copy(update={"revoked_at": float(revoked_at)})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Final
 
 from redis.asyncio import Redis
 
 from cache.connection import reaching
+from cache.records import read
 from contracts.clock import Clock
 from contracts.tenancy import Reservation
 
@@ -25,13 +27,13 @@ class RedisIdempotencyStore:
     async def find(self, tenant: str, key: str) -> Reservation | None:
         async with reaching("idempotency store", self._timeout_s):
             stored = await self._client.get(_name(tenant, key))
-        return None if stored is None else Reservation.model_validate_json(stored)
+        return None if stored is None else _reservation(stored)
 
     async def reserve(self, tenant: str, key: str, reservation: Reservation) -> Reservation:
         name, value = _name(tenant, key), reservation.model_dump_json()
         async with reaching("idempotency store", self._timeout_s):
             stored = await self._client.set(name, value, nx=True, get=True, ex=KEPT_S)
-        return Reservation.model_validate_json(stored) if isinstance(stored, str) else reservation
+        return _reservation(stored) if isinstance(stored, str) else reservation
 
     async def complete(self, tenant: str, key: str, reservation: Reservation) -> None:
         done = reservation.model_copy(update={"done": True}).model_dump_json()
@@ -60,6 +62,10 @@ class MemoryIdempotencyStore:
         if await self.find(tenant, key) is not None:
             until, _ = self._kept[_name(tenant, key)]
             self._kept[_name(tenant, key)] = (until, reservation.model_copy(update={"done": True}))
+
+
+def _reservation(stored: str | bytes) -> Reservation:
+    return read("idempotency key", "", partial(Reservation.model_validate_json, stored))
 
 
 def _name(tenant: str, key: str) -> str:

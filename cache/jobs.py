@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any, Final
 
@@ -14,11 +14,19 @@ from redis.asyncio import Redis
 
 from cache.connection import reaching
 from cache.hits import HitRecorder
-from cache.records import hook_json, job_of, lease_of, messages_of, paired
+from cache.names import PREFIX, fair_prefix, job_key, shard_prefix
+from cache.records import hook_json, job_of, lease_of, messages_of, paired, read_all
 from cache.statuses import read_statuses
+from cache.taking import Taking
 from contracts import ids
 from contracts.clock import Clock
-from contracts.errors import AttemptsExhausted, JobGone, JobNotFound, QueueFull, StoreUnavailable
+from contracts.errors import (
+    AttemptsExhausted,
+    JobGone,
+    JobNotFound,
+    QueueFull,
+    StoreUnavailable,
+)
 from contracts.jobs import (
     Job,
     JobFailure,
@@ -29,11 +37,10 @@ from contracts.jobs import (
     NewJob,
     Preview,
 )
-from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
+from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken
 from contracts.settings import BackendSettings
 from scheduler.fairness import flow_of
 
-PREFIX: Final = "darkroom:"
 STALE_S: Final = 5.0
 """A leader whose message has not been confirmed for this long is published again."""
 SEEN_KEYS: Final = 4096
@@ -48,16 +55,6 @@ EXHAUSTED: Final = JobFailure(
     retryable=True,
 )
 _EXHAUSTED_JSON: Final = EXHAUSTED.model_dump_json()
-
-
-def shard_prefix(shard: str) -> str:
-    """The prefix of all keys of a shard, with the hash tag that keeps them on one node of a cluster."""
-    return f"{PREFIX}{{s{shard}}}:"
-
-
-def fair_prefix(model: str) -> str:
-    """The prefix of the keys of a model's fair clock, which is one for all shards."""
-    return f"{PREFIX}{{fair:{model}}}:"
 
 
 def absent(job_id: str, now_s: float, retention_s: float) -> JobNotFound | JobGone:
@@ -77,6 +74,7 @@ class RedisJobStore:
         self.skew_s = 0.0
         self._scripts: dict[str, Any] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
+        self._taking = Taking(client, settings, self._run, _EXHAUSTED_JSON)
         self._hits = HitRecorder(
             lambda shard, arguments: self._run("hit", shard, *arguments),
             lambda record: job_of(paired(record)),
@@ -181,41 +179,14 @@ class RedisJobStore:
                 for job_id in newest:
                     pipeline.hgetall(job_key(job_id))
                 records = await pipeline.execute()
-        return [job_of(record) for record in records if record]
+        return read_all("job", ((record["id"], partial(job_of, record)) for record in records if record))
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
-        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
-            for shard in ids.SHARDS:
-                pipeline.zrange(f"{shard_prefix(shard)}waiting:{model}", 0, limit - 1, withscores=True)
-            pages = await pipeline.execute()
-        first = sorted((tag, job_id) for page in pages for job_id, tag in page)[:limit]
-        if not first:
-            return Taken()
-        by_shard: dict[str, list[str]] = {}
-        for _, job_id in first:
-            by_shard.setdefault(ids.shard_of(job_id), []).append(job_id)
-        common = (model, worker_id, self._settings.lease_s, self._settings.max_attempts, _EXHAUSTED_JSON)
-        tried = await asyncio.gather(
-            *(self._run("take", shard, *common, *job_ids) for shard, job_ids in by_shard.items()),
-            return_exceptions=True,
-        )
-        # What one shard gave is ours, whatever another says.
-        answers = [each for each in tried if not isinstance(each, BaseException)]
-        if not answers:
-            raise next(each for each in tried if isinstance(each, BaseException))
-        jobs = [
-            TakenJob(messages_of([parts])[0], lease_of(parts[0], attempt, started, claimed), float(tag))
-            for taken, _ in answers
-            for parts, attempt, started, claimed, tag in taken
-        ]
-        if jobs:
-            # Without it newcomers are a little too early, no more.
+        taken = await self._taking.take(model, worker_id, limit)
+        for lease in taken.damaged:
             with suppress(StoreUnavailable):
-                async with self._reaching():
-                    latest = max(job.tag for job in jobs)
-                    await self._client.zadd(f"{fair_prefix(model)}clock", {"now": latest}, gt=True)
-        jobs.sort(key=lambda job: (job.tag, job.message.job_id))
-        return Taken(tuple(jobs), tuple(m for _, promoted in answers for m in messages_of(promoted)))
+                await self.release(lease, count_attempt=True)
+        return Taken(taken.jobs, taken.promoted)
 
     async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
         answer = await self._run(
@@ -378,7 +349,3 @@ def lua_source(name: str) -> str:
     """A transition's script behind what all share. Scripts travel by their hash, and in full once after a restart."""
     folder = files("cache") / "lua"
     return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
-
-
-def job_key(job_id: str) -> str:
-    return f"{shard_prefix(ids.shard_of(job_id))}job:{job_id}"

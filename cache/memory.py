@@ -20,7 +20,7 @@ from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
 from contracts.jobs import CacheStatus, JobResult
-from contracts.models import ModelSpec, ServedModel, WorkerInfo
+from contracts.models import Announced, ModelSpec, WorkerInfo
 from contracts.ports import CacheStats, Tell
 from contracts.settings import BackendSettings
 
@@ -125,11 +125,11 @@ class MemoryModelDirectory:
     async def withdraw(self, worker: WorkerInfo) -> None:
         self._workers.pop(worker.id, None)
 
-    async def models(self) -> Sequence[ServedModel]:
+    async def models(self) -> Announced:
         now = self._clock.now()
         alive = [worker for until, worker in self._workers.values() if until > now]
         lately = [model for model, until in self._lately.items() if until > now]
-        return served(list(self._specs.values()), alive, lately)
+        return Announced(models=tuple(served(list(self._specs.values()), alive, lately)))
 
     async def remember_cost(self, model: str, device: str, told: str) -> None:
         self._costs[model, device] = told

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Final
 
 from redis.asyncio import Redis
 
 from cache.connection import reaching
-from contracts.models import ModelSpec, ServedModel, WorkerInfo
+from cache.records import read_all
+from contracts.models import Announced, ModelSpec, ServedModel, WorkerInfo
 
 PREFIX: Final = "darkroom:{models}:"
 
@@ -40,7 +42,7 @@ class RedisModelDirectory:
             pipeline.delete(f"{PREFIX}worker:{worker.id}")
             await pipeline.execute()
 
-    async def models(self) -> Sequence[ServedModel]:
+    async def models(self) -> Announced:
         async with reaching("model directory", self._timeout_s):
             async with self._client.pipeline() as pipeline:
                 pipeline.hgetall(f"{PREFIX}specs")
@@ -55,9 +57,20 @@ class RedisModelDirectory:
             gone = [name for name, info in zip(names, found, strict=True) if info is None]
             if gone:
                 await self._client.srem(f"{PREFIX}workers", *gone)
-        workers = [WorkerInfo.model_validate_json(info) for info in found if info is not None]
+        workers = read_all(
+            "worker",
+            (
+                (name, partial(WorkerInfo.model_validate_json, info))
+                for name, info in zip(names, found, strict=True)
+                if info is not None
+            ),
+        )
         lately = {name for name, value in zip(models, seen, strict=True) if value is not None}
-        return served([ModelSpec.model_validate_json(spec) for spec in specs.values()], workers, lately)
+        known = read_all("model", ((name, partial(_spec_of, text)) for name, text in specs.items()))
+        return Announced(
+            models=tuple(served(known, workers, lately)),
+            unreadable=frozenset(specs) - {spec.name for spec in known},
+        )
 
     async def remember_cost(self, model: str, device: str, told: str) -> None:
         async with reaching("model directory", self._timeout_s):
@@ -67,6 +80,13 @@ class RedisModelDirectory:
         async with reaching("model directory", self._timeout_s):
             told = await self._client.hget(f"{PREFIX}cost", f"{model} {device}")
         return None if told is None else str(told)
+
+
+def _spec_of(text: str) -> ModelSpec:
+    spec = ModelSpec.model_validate_json(text)
+    if not spec.readable:
+        raise ValueError(f"needs schema {spec.min_schema}")
+    return spec
 
 
 def served(

@@ -1,9 +1,12 @@
-"""From what Redis holds of a job to our types, and back."""
+"""From what Redis holds of a job to our types, and back. What cannot be read is one record's fault, and is told of it alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
+from contracts.errors import RecordUnreadable
 from contracts.jobs import (
     NOWHERE,
     CacheStatus,
@@ -19,6 +22,39 @@ from contracts.jobs import (
     Progress,
     Webhook,
 )
+from telemetry import metrics
+from telemetry.logs import get_logger
+
+T = TypeVar("T")
+
+UNREADABLE: Final = (ValueError, KeyError, TypeError)
+"""What reading a document of another version may raise; pydantic's `ValidationError` is a `ValueError`."""
+
+log = get_logger(__name__)
+
+
+def read(kind: str, name: str, parse: Callable[[], T]) -> T:
+    """What `parse` makes of the document `name` of that `kind`. Raises `RecordUnreadable`, and counts it."""
+    try:
+        return parse()
+    except UNREADABLE as error:
+        metrics.RECORDS_UNREADABLE.labels(kind).inc()
+        # Not the error's words: they may hold what a client sent.
+        log.warning("record_unreadable", kind=kind, name=name, error=type(error).__name__)
+        raise RecordUnreadable(
+            f"This {kind} was written by a newer version of Darkroom, or is damaged; this process cannot read it."
+        ) from None
+
+
+def read_all(kind: str, documents: Iterable[tuple[str, Callable[[], T]]]) -> list[T]:
+    """What can be read of the documents, each given by its name and its parser. The others are counted and left out."""
+    found = []
+    for name, parse in documents:
+        try:
+            found.append(read(kind, name, parse))
+        except RecordUnreadable:
+            continue
+    return found
 
 
 def paired(flat: Sequence[str]) -> dict[str, str]:
@@ -26,19 +62,25 @@ def paired(flat: Sequence[str]) -> dict[str, str]:
 
 
 def messages_of(parts: Sequence[Sequence[str]]) -> tuple[JobMessage, ...]:
-    return tuple(
-        JobMessage(
-            job_id=job_id,
-            tenant=tenant,
-            key=key,
-            request=GenerationRequest.model_validate_json(request),
-            created_at=float(created_at),
-            deadline=float(deadline),
-            priority=Priority(priority),
-            origin=origin_of(origin),
-            webhook=hook_of(webhook),
-        )
-        for job_id, tenant, key, request, created_at, deadline, priority, origin, webhook in parts
+    """The messages of the jobs that can be read."""
+    return tuple(read_all("job", ((each[0], partial(message_of, each)) for each in parts)))
+
+
+def message_of(parts: Sequence[str]) -> JobMessage:
+    """A message from the `parts` of a record, as `prelude.lua` answers them."""
+    job_id, tenant, key, request, created_at, deadline, priority, origin, webhook = parts
+    asked = GenerationRequest.model_validate_json(request)
+    return JobMessage(
+        min_schema=asked.min_schema,
+        job_id=job_id,
+        tenant=tenant,
+        key=key,
+        request=asked,
+        created_at=float(created_at),
+        deadline=float(deadline),
+        priority=Priority(priority),
+        origin=origin_of(origin),
+        webhook=hook_of(webhook),
     )
 
 
@@ -47,6 +89,11 @@ def lease_of(job_id: str, attempt: int, started_at: str, claimed_at: str) -> Lea
 
 
 def job_of(record: dict[str, str]) -> Job:
+    """The job of a whole record. Raises `RecordUnreadable`."""
+    return read("job", record.get("id", ""), partial(_job_of, record))
+
+
+def _job_of(record: dict[str, str]) -> Job:
     started, finished = record.get("started_at"), record.get("finished_at")
     result, failure = record.get("result"), record.get("failure")
     step, steps = record.get("step"), record.get("steps")

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from contracts.jobs import JobStatus
 
+_KNOWN: Final = frozenset(status.value for status in JobStatus)
 PAGE: Final = 1000
 """Commands in one pipeline."""
 
@@ -21,6 +22,11 @@ async def read_statuses(client: Redis, keys: Sequence[str]) -> list[JobStatus | 
             for key in keys[start : start + PAGE]:
                 pipeline.hget(key, "status")
             found += await pipeline.execute()
-    return [
-        None if each is None else JobStatus("canceled" if each == "withdrawn" else each) for each in found
-    ]
+    return [None if each is None else _status(each) for each in found]
+
+
+def _status(word: str) -> JobStatus:
+    if word == "withdrawn":
+        return JobStatus.CANCELED
+    # A status of a newer version: as far as this one can tell, the job has not ended.
+    return JobStatus(word) if word in _KNOWN else JobStatus.RUNNING

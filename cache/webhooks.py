@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
 from cache.connection import reaching
-from cache.jobs import PREFIX, absent, lua_source, shard_prefix
+from cache.jobs import absent, lua_source
 from cache.listen import messages
+from cache.names import PREFIX, shard_prefix
 from cache.records import job_of, paired
 from contracts import ids
 from contracts.clock import Clock

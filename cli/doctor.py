@@ -79,9 +79,10 @@ async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
         try:
             async for finding in state_redis(state, settings):
                 yield finding
-            served = await RedisModelDirectory(
+            announced = await RedisModelDirectory(
                 state, settings.worker_ttl_s, settings.worker_grace_s, settings.redis_timeout_s
             ).models()
+            served = announced.models
             models = [each.spec.name for each in served if each.workers]
             for each in served:
                 count = len(each.workers)

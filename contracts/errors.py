@@ -23,6 +23,7 @@
     ├── UnavailableError        503  ours, and passing: `retry_after_s` says when to come again
     │   ├── BrokerUnavailable
     │   ├── StoreUnavailable
+    │   ├── RecordUnreadable    written by a newer version; a process of that version can read it
     │   ├── QueueFull
     │   ├── ModelUnavailable    no live worker serves the model
     │   ├── TooManyStreams      of events; polling works as ever
@@ -182,6 +183,12 @@ class BrokerUnavailable(UnavailableError):
 
 class StoreUnavailable(UnavailableError):
     code = "store_unavailable"
+
+
+class RecordUnreadable(UnavailableError):
+    """Another version wrote it; a process of that version can answer."""
+
+    code = "record_unreadable"
 
 
 class QueueFull(UnavailableError):

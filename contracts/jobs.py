@@ -1,6 +1,6 @@
 """The job: what was asked, where it stands, and the message that carries it to a worker.
 
-All types are frozen and refuse unknown fields, so that a record or message written by another version is noticed.
+All types are frozen. Those that are stored or sent keep the fields of other versions (`contracts.documents`).
 Times are Unix seconds by the job store's clock; the store is the only one that stamps them.
 
 The state machine (enforced by compare-and-set in the job store):
@@ -16,18 +16,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-MESSAGE_VERSION: Final = 1
+from contracts.documents import Document, Frozen, Versioned
+
 DEFAULT_QUALITY: Final = 90
 MAX_SEED = 2**53 - 1
 """Seeds stay exact in every JSON client (IEEE doubles carry 53 bits)."""
 MAX_PREVIEWS: Final = 3
-
-
-class Frozen(BaseModel):
-    # What does not validate may be a prompt: the error must not repeat it.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class JobStatus(StrEnum):
@@ -75,14 +71,14 @@ def steps_taken(steps: int, strength: float | None) -> int:
     return steps if strength is None else min(int(steps * strength), steps)
 
 
-class Lora(Frozen):
+class Lora(Document):
     """A low-rank adapter of the model, and how strongly it acts: its change of the weights times `scale`."""
 
     name: str
     scale: float = 1.0
 
 
-class GenerationRequest(Frozen):
+class GenerationRequest(Versioned):
     """A normalised request: every default filled in, every bound checked, the seed fixed.
 
     Image `i` of the `num_images` is drawn from seed `(seed + i) % (MAX_SEED + 1)`.
@@ -130,7 +126,7 @@ class GenerationRequest(Frozen):
         return (self.seed + index) % (MAX_SEED + 1)
 
 
-class ImageRef(Frozen):
+class ImageRef(Document):
     """One finished picture. `name` is content-addressed: `<sha256 of the bytes>.<extension>`."""
 
     name: str
@@ -141,7 +137,7 @@ class ImageRef(Frozen):
     size_bytes: int
 
 
-class Timings(Frozen):
+class Timings(Document):
     """Where the time of a computed job went, in milliseconds; `batch_size` counts images."""
 
     queued_ms: float
@@ -150,13 +146,13 @@ class Timings(Frozen):
     batch_size: int
 
 
-class JobResult(Frozen):
+class JobResult(Document):
     images: tuple[ImageRef, ...]
     timings: Timings
     warnings: tuple[str, ...] = ()
 
 
-class JobFailure(Frozen):
+class JobFailure(Document):
     """A `GenerationError` at rest. `retryable`: the same request may succeed another time."""
 
     code: str
@@ -190,7 +186,7 @@ Change = JobStatus | Progress | Preview
 """What a watcher of a job hears."""
 
 
-class Origin(Frozen):
+class Origin(Document):
     """Where a job comes from, for logs and traces alone: the request that submitted it, and its span as a W3C `traceparent`."""
 
     request_id: str | None = None
@@ -200,14 +196,14 @@ class Origin(Frozen):
 NOWHERE: Final = Origin()
 
 
-class Webhook(Frozen):
+class Webhook(Document):
     """Where the job's end is to be told. `url` is canonical; `events` are of `contracts.webhooks.EVENTS`."""
 
     url: str
     events: tuple[str, ...]
 
 
-class NewJob(Frozen):
+class NewJob(Document):
     """A request at the door: what the store needs to record it. `key` is the 64 hex digits of `cache.keys`."""
 
     id: str
@@ -225,11 +221,15 @@ class NewJob(Frozen):
     webhook: Webhook | None = None
 
 
-class JobMessage(Frozen):
+class Envelope(Versioned):
+    """What a message of any version says: whose it is, and who may act on it."""
+
+    job_id: str
+
+
+class JobMessage(Envelope):
     """What the broker carries: the whole job, so that a worker needs nothing else to run it."""
 
-    version: Literal[1] = MESSAGE_VERSION
-    job_id: str
     tenant: str
     key: str
     request: GenerationRequest
@@ -267,6 +267,7 @@ class Job(Frozen):
 
     def message(self) -> JobMessage:
         return JobMessage(
+            min_schema=self.request.min_schema,
             job_id=self.id,
             tenant=self.tenant,
             key=self.key,

@@ -9,19 +9,19 @@ from typing import Annotated
 
 from pydantic import Field
 
-from contracts.jobs import Frozen
+from contracts.documents import Document, Frozen, Versioned
 
 Positive = Annotated[int, Field(ge=1)]
 
 
-class LoraSpec(Frozen):
+class LoraSpec(Document):
     """A low-rank adapter that the worker has loaded; `revision` changes with its weights."""
 
     name: str
     revision: str
 
 
-class ModelSpec(Frozen):
+class ModelSpec(Versioned):
     """Limits and defaults of one loaded model.
 
     `revision` changes whenever the weights do; `dtype` is the class of arithmetic (`float32`, `float16`): both
@@ -55,7 +55,7 @@ class ModelSpec(Frozen):
     """Whether a request may give a picture to start from."""
 
 
-class WorkerInfo(Frozen):
+class WorkerInfo(Document):
     """A live worker, as its heartbeat tells it. `steps_per_s` is its rate under load, in denoising steps of one image; 0.0 until
     it has run a pass. `backlog_steps` are those that what it has in hand still needs; a job that it took lately needed
     `steps_per_job`."""
@@ -75,3 +75,12 @@ class ServedModel(Frozen):
     spec: ModelSpec
     workers: tuple[WorkerInfo, ...] = ()
     awaited: bool = False
+
+
+class Announced(Frozen):
+    """The model directory as one process reads it."""
+
+    models: tuple[ServedModel, ...] = ()
+    """By name."""
+    unreadable: frozenset[str] = frozenset()
+    """Names of models whose announcement only a newer version can read."""

@@ -25,7 +25,7 @@ from contracts.jobs import (
     NewJob,
     Preview,
 )
-from contracts.models import ModelSpec, ServedModel, WorkerInfo
+from contracts.models import Announced, ModelSpec, WorkerInfo
 from contracts.webhooks import WebhookStore
 
 __all__ = [
@@ -303,8 +303,8 @@ class ModelDirectory(Protocol):
         """The worker leaves."""
         ...
 
-    async def models(self) -> Sequence[ServedModel]:
-        """Every model ever announced, with its live workers, sorted by name."""
+    async def models(self) -> Announced:
+        """Every model ever announced, with its live workers."""
         ...
 
     async def remember_cost(self, model: str, device: str, told: str) -> None:

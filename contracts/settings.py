@@ -16,8 +16,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError
 
 from contracts.addresses import parse_networks
+from contracts.documents import Frozen
 from contracts.errors import SettingsError
-from contracts.jobs import Frozen
 from contracts.tenancy import TOKEN_PATTERN
 
 PREFIX = "DARKROOM_"

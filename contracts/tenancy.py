@@ -18,7 +18,8 @@ from typing import Final, Literal, Protocol
 
 from pydantic import Field
 
-from contracts.jobs import Frozen, NewJob
+from contracts.documents import Document, Versioned
+from contracts.jobs import NewJob
 
 TOKEN_PATTERN: Final = r"^dk_[0-9A-Za-z]{43}$"  # noqa: S105
 TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -38,7 +39,7 @@ Priority = Literal["interactive", "batch"]
 PRIORITIES: Final[tuple[Priority, ...]] = ("interactive", "batch")
 
 
-class Limits(Frozen):
+class Limits(Document):
     """What one key may use; null: as much as it likes."""
 
     requests_per_minute: float | None = Field(
@@ -87,7 +88,7 @@ class Limits(Frozen):
         return self.holds or self.requests_per_minute is not None or self.images_per_day is not None
 
 
-class ApiKey(Frozen):
+class ApiKey(Versioned):
     """A key at rest. Times are Unix seconds."""
 
     id: str
@@ -195,7 +196,7 @@ class QuotaLedger(Protocol):
         ...
 
 
-class Reservation(Frozen):
+class Reservation(Document):
     """What an `Idempotency-Key` stands for: the one job, decided before it is recorded, so that whoever comes with the key
     records the same one. `done`: it is accepted for good."""
 

@@ -12,7 +12,8 @@ from typing import Annotated, Final, Protocol
 
 from pydantic import Field
 
-from contracts.jobs import Frozen, Job, JobStatus, Webhook
+from contracts.documents import Document, Frozen
+from contracts.jobs import Job, JobStatus, Webhook
 
 EVENTS: Final = tuple(f"job.{status.value}" for status in JobStatus if status.terminal)
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every secret begins with
@@ -42,7 +43,7 @@ class DeliveryStatus(StrEnum):
     """The receiver has said 410 Gone."""
 
 
-class Attempt(Frozen):
+class Attempt(Document):
     """One call of a receiver. `status_code` is None where there was no answer; then `error` says why."""
 
     at: float
@@ -51,7 +52,7 @@ class Attempt(Frozen):
     error: str | None = None
 
 
-class Call(Frozen):
+class Call(Document):
     """What the queue carries: make attempt `attempt` (1 is the first) for the job. A wake-up, not the duty itself."""
 
     job_id: str
@@ -79,7 +80,7 @@ class Duty(Frozen):
     """When the job ended: three days from here the duty lapses."""
 
 
-class Secret(Frozen):
+class Secret(Document):
     """What signs a tenant's webhooks: `whsec_` and 32 bytes in base64. With `expires_at` it has been replaced, and signs
     beside its successor until then."""
 

@@ -101,6 +101,12 @@ WEBHOOKS = Counter("darkroom_webhooks_total", "Attempts at webhooks, by outcome.
 WEBHOOK_SECONDS = Histogram("darkroom_webhook_seconds", "One call of a receiver.", buckets=_LATENCY_S)
 WEBHOOKS_DUE = Gauge("darkroom_webhooks_due", "Webhooks that are due and not on the queue.")
 
+RECORDS_UNREADABLE = Counter(
+    "darkroom_records_unreadable_total",
+    "Documents of another version that could not be read, and were left to a process that can, by kind.",
+    ["kind"],
+)
+
 # Errors whose harm is repaired elsewhere, so they are counted rather than raised
 REPAIRED = Counter(
     "darkroom_repaired_errors_total", "Failed steps that a retry, a sweep or a lease makes good.", ["step"]

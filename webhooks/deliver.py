@@ -10,6 +10,7 @@ from typing import Any, Final
 import httpx
 
 from contracts.clock import Clock
+from contracts.errors import RecordUnreadable
 from contracts.ports import WebhookStore
 from contracts.webhooks import Attempt, Call, DeliveryStatus, Duty, webhook_id
 from telemetry import metrics
@@ -21,6 +22,8 @@ from webhooks.schedule import Pacer, Verdict, after, retry_after_s
 
 MARGIN_S: Final = 15.0
 """A lease outlasts the longest attempt by this much."""
+UNREADABLE_S: Final = 10.0
+"""When a call whose job only a newer version can read falls due again."""
 USER_AGENT: Final = "Darkroom-Webhooks/1"
 
 log = get_logger(__name__)
@@ -47,7 +50,13 @@ class Deliverer:
 
     async def run(self, call: Call) -> None:
         """The attempt, if it is still to be made. Raises `StoreUnavailable`: then it falls due again by itself."""
-        duty = await self.store.begin(call, self.lease_s)
+        try:
+            duty = await self.store.begin(call, self.lease_s)
+        except RecordUnreadable:
+            # Granted all the same: given back uncounted, for a newer process.
+            metrics.WEBHOOKS.labels("deferred").inc()
+            await self.store.defer(call, UNREADABLE_S)
+            return
         if duty is None:
             metrics.WEBHOOKS.labels("repeated").inc()
             return

@@ -9,7 +9,7 @@ from celery.exceptions import Reject
 from pydantic import ValidationError
 
 from broker.topology import TASK_NAME, job_queue, transport_options
-from contracts.jobs import JobMessage
+from contracts.jobs import Envelope, JobMessage
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry import metrics
@@ -52,18 +52,33 @@ def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> C
 
     def generate(message: Any) -> None:
         """One job. The message is acked when this returns, requeued or dead-lettered by `Reject`."""
-        try:
-            job = JobMessage.model_validate(message)
-        except ValidationError as error:
-            # Of another version, or no job at all: kept aside for people to look at.
-            log.error("message_refused", faults=error.error_count())
-            metrics.MESSAGES_REFUSED.inc()
-            raise Reject("not a job message", requeue=False) from None
-        if runtime.run(job) is Verdict.REQUEUE:
+        job = job_of_message(message)
+        verdict = runtime.run(job) if isinstance(job, JobMessage) else runtime.hold(job)
+        if verdict is Verdict.REQUEUE:
             raise Reject("given back", requeue=True)
 
     app.task(generate, name=TASK_NAME)
     return app
+
+
+def job_of_message(message: Any) -> JobMessage | Envelope:
+    """The job of a message; its envelope alone where only a newer version may run it. Raises `Reject` for what is no job."""
+    try:
+        job = JobMessage.model_validate(message)
+        if job.readable:
+            return job
+    except ValidationError as error:
+        try:
+            envelope = Envelope.model_validate(message)
+        except ValidationError:
+            envelope = None
+        if envelope is None or envelope.readable:
+            # Kept aside for people to look at.
+            log.error("message_refused", faults=error.error_count())
+            metrics.MESSAGES_REFUSED.inc()
+            raise Reject("not a job message", requeue=False) from None
+        return envelope
+    return Envelope(job_id=job.job_id, min_schema=job.min_schema)
 
 
 def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> None:

@@ -15,7 +15,7 @@ from broker.publisher import open_publisher
 from cache.stores import Stores, open_stores
 from contracts.clock import Clock, SystemClock
 from contracts.errors import StoreUnavailable
-from contracts.jobs import JobMessage
+from contracts.jobs import Envelope, JobMessage
 from contracts.models import ModelSpec, WorkerInfo
 from contracts.settings import WorkerSettings
 from contracts.tasks import end
@@ -71,6 +71,10 @@ class Runtime:
     def run(self, message: JobMessage) -> Verdict:
         """Holds a delivery, from any thread; returns when it may be answered."""
         return self._call(self._taker.attend(message)).result()
+
+    def hold(self, envelope: Envelope) -> Verdict:
+        """Holds the delivery of a job that only a newer worker can run, from any thread."""
+        return self._call(self._taker.hold(envelope.job_id)).result()
 
     def unready(self) -> str | None:
         """Why no jobs should come here now: for a readiness probe, from any thread."""

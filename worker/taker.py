@@ -17,6 +17,7 @@ from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.jobs import JobMessage
 from contracts.ports import Busy, Ended, Publisher, TakenJob
+from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
 from worker.job import JobRunner
@@ -108,6 +109,21 @@ class Taker:
         finally:
             if self._ended.get(job_id) is ended:
                 del self._ended[job_id]
+
+    async def hold(self, job_id: str) -> Verdict:
+        """Holds the delivery of a job that only a newer worker can run until that has ended it, or this one drains. One whose
+        record is lost goes back to the broker, for only a newer worker can write it anew."""
+        metrics.RECORDS_UNREADABLE.labels("message").inc()
+        log.warning("job_left_to_newer", job_id=job_id)
+        while not self._runner.draining:
+            known = await self._runner.insist(lambda: self._stores.jobs.statuses([job_id]))
+            status = known[0] if known else None
+            if status is not None and status.terminal:
+                return Verdict.ACK
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if known and status is None:
+                break
+        return Verdict.REQUEUE
 
     async def finish(self) -> None:
         """Until everything in hand has ended or was given back; after the runner was told to drain."""

@@ -29,6 +29,7 @@ class KeyRequest(Limits):
 
     model_config = ConfigDict(
         strict=True,
+        extra="forbid",
         json_schema_extra={"examples": [{"tenant": "acme", "name": "shop", "requests_per_minute": 60}]},
     )
 

@@ -1,14 +1,25 @@
 -- Takes those of the named jobs that still wait. ARGV: model, worker, lease_s, max_attempts, failure for when there are
--- no attempts left, ids... Answers {taken, promoted}; each taken is {message parts, attempt, started_at, claimed_at, tag}.
+-- no attempts left, the schema that the worker knows, ids... Answers {taken, promoted, left}; each taken is {message parts,
+-- attempt, started_at, claimed_at, tag}, and what was left needs a newer worker.
 
 local model, worker, lease_s, max_attempts, exhausted = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
-local taken, promoted = {}, {}
-for i = 8, #ARGV do
+local schema = tonumber(ARGV[8])
+local taken, promoted, left = {}, {}, {}
+
+-- Quotes inside of a text are escaped: only the field itself matches.
+local function needed(request)
+  return tonumber(string.match(request, '"min_schema":(%d+)') or 1)
+end
+
+for i = 9, #ARGV do
   local id = ARGV[i]
-  local status = field(id, 'status')
+  local now = redis.call('HMGET', job_key(id), 'status', 'request')
+  local status = now[1]
   if status ~= 'queued' then
     -- Taken by another a moment ago, or a place in the queue that has outlived its job.
     redis.call('ZREM', P .. 'waiting:' .. model, id)
+  elseif needed(now[2]) > schema then
+    left[#left + 1] = id
   else
     local verdict = grant(id, worker, lease_s, max_attempts, exhausted)
     if verdict[1] == 'granted' then
@@ -20,4 +31,4 @@ for i = 8, #ARGV do
     end
   end
 end
-return { taken, promoted }
+return { taken, promoted, left }

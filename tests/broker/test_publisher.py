@@ -158,4 +158,4 @@ async def test_a_redis_broker_that_is_away_says_so(anyio_backend: str, tmp_path:
 
 
 def test_the_memory_job_is_the_record(anyio_backend: str) -> None:
-    assert set(JobMessage.model_fields) - {"version", "job_id"} <= set(Job.model_fields)
+    assert set(JobMessage.model_fields) - {"min_schema", "job_id"} <= set(Job.model_fields)

@@ -224,20 +224,20 @@ def spec(name: str, revision: str = "1") -> ModelSpec:
 
 async def test_the_directory_lists_models_and_their_live_workers(world: World) -> None:
     directory = world.stores.models
-    assert list(await directory.models()) == []
+    assert list((await directory.models()).models) == []
     one = WorkerInfo(id="w1", model="b", started_at=1.0, steps_per_s=2.5)
     two = WorkerInfo(id="w2", model="b", started_at=2.0)
     other = WorkerInfo(id="w3", model="a", started_at=3.0)
     await directory.announce(spec("b"), two)
     await directory.announce(spec("b", "2"), one)
     await directory.announce(spec("a"), other)
-    assert list(await directory.models()) == [
+    assert list((await directory.models()).models) == [
         ServedModel(spec=spec("a"), workers=(other,)),
         ServedModel(spec=spec("b", "2"), workers=(one, two)),
     ]
     await directory.withdraw(one)
     await directory.withdraw(other)
-    found = [(m.spec.name, len(m.workers), m.awaited) for m in await directory.models()]
+    found = [(m.spec.name, len(m.workers), m.awaited) for m in (await directory.models()).models]
     assert found == [("a", 0, True), ("b", 1, False)]
 
 
@@ -250,7 +250,7 @@ async def test_a_silent_worker_is_forgotten_its_model_is_not(
     worker = WorkerInfo(id="w", model="silent", started_at=1.0)
 
     async def seen() -> ServedModel:
-        (found,) = [m for m in await stores.models.models() if m.spec.name == "silent"]
+        (found,) = [m for m in (await stores.models.models()).models if m.spec.name == "silent"]
         return found
 
     await stores.models.announce(spec("silent"), worker)

@@ -3,7 +3,8 @@
 Three kinds. *Mutants* break a promise, and the checker must notice: `ack_first`, `no_fence`, `no_mandatory`, `no_confirm`,
 `no_lease`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_before_confirm`,
 `die_before_answer`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
-message is published three times), `clock=SECONDS` (its clock is off), `heartbeat=SECONDS` (of the broker connection).
+message is published three times), `clock=SECONDS` (its clock is off), `heartbeat=SECONDS` (of the broker connection),
+`newer` (it is of the next version).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import signal
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from tests.faults.newer import newer
 
 
 def _kill_at(passage: str) -> Callable[[], None]:
@@ -176,6 +179,7 @@ PATCHES: dict[str, Callable[[str], None]] = {
         thrice,
         clock,
         heartbeat,
+        newer,
     )
 }
 

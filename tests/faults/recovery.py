@@ -27,7 +27,7 @@ RECOVERY_ROWS: Final[dict[int, Callable[[Round], None]]] = {
 class _Steady(Round):
     """A round whose load is long and even, and whose fault comes a third into it."""
 
-    def load(self, seconds: float = 0.0, jobs: int | None = None, **rest: Any) -> Any:
+    def load(self, seconds: float = 0.0, jobs: int | None = None, at: str = "api", **rest: Any) -> Any:
         if self.loads:
             return self.loads[0]  # what a row adds after healing would blur the picture
         return super().load(SECONDS, int(SECONDS * RATE), prompt=PROMPT)

@@ -51,9 +51,9 @@ class Round:
         self._painted_from = self.site.paintings.stat().st_size if self.site.paintings.exists() else 0
         self._listener.start()
 
-    def load(self, seconds: float = 4.0, jobs: int | None = None, **rest: Any) -> Load:
-        """Clients at work, from now on; by default all jobs of the round."""
-        load = Load(self.site.url, self.rng, jobs or self.jobs, seconds, **rest)
+    def load(self, seconds: float = 4.0, jobs: int | None = None, at: str = "api", **rest: Any) -> Load:
+        """Clients at work, from now on; by default all jobs of the round. `at` names the API that they talk to."""
+        load = Load(self.site.url_of(at), self.rng, jobs or self.jobs, seconds, **rest)
         self.loads.append(load)
         load.start()
         return load

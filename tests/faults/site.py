@@ -66,7 +66,8 @@ class Site:
             for what, port in (("rabbit", self.rabbit.port), ("state", self.state.port))
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.url = f"http://127.0.0.1:{process.free_port()}"
+        self.urls: dict[str, str] = {}
+        self.url = self.url_of("api")
         self.paintings = self.folder / "paintings.log"
         self.extra: dict[str, str] = {}
         """Settings of this round, on top of the usual ones."""
@@ -93,13 +94,20 @@ class Site:
         for line in self.lines.values():
             line.stop()
 
-    def settings(self, who: str) -> dict[str, str]:
-        """The environment of an API (`api`) or a worker (`worker`)."""
+    def url_of(self, name: str) -> str:
+        """Where the API `name` listens: each on a port of its own."""
+        if name not in self.urls:
+            self.urls[name] = f"http://127.0.0.1:{process.free_port()}"
+        return self.urls[name]
+
+    def settings(self, name: str) -> dict[str, str]:
+        """The environment of an API (`api`, `api-2` ...) or a worker (any other name)."""
+        who = "api" if name.startswith("api") else "worker"
         return {
             **os.environ,
             **SETTINGS,
             "PYTHONPATH": str(ROOT),
-            "DARKROOM_PORT": self.url.rpartition(":")[2],
+            "DARKROOM_PORT": self.url_of(name if who == "api" else "api").rpartition(":")[2],
             "DARKROOM_BROKER_URL": f"amqp://guest:guest@127.0.0.1:{self.lines[f'{who}-rabbit'].port}//",
             "DARKROOM_REDIS_URL": f"redis://127.0.0.1:{self.lines[f'{who}-state'].port}/0",
             "DARKROOM_CACHE_REDIS_URL": self.cache.url,
@@ -109,12 +117,12 @@ class Site:
         }
 
     def start(self, name: str, *patches: str) -> None:
-        """The API (`api`) or a worker (any other name), with `patches` of `patched` in it."""
+        """An API (`api`, `api-2` ...) or a worker (any other name), with `patches` of `patched` in it."""
         who = "api" if name.startswith("api") else "worker"
         patches = (*self.mutants, *patches)
         module = ["-m", "tests.faults.patched", who, *patches] if patches else ["-m", who]
         self.processes[name] = process.launch(
-            [sys.executable, *module], self.folder / name, self.settings(who)
+            [sys.executable, *module], self.folder / name, self.settings(name)
         )
 
     def ensure(self, workers: int = 2) -> None:
@@ -123,6 +131,17 @@ class Site:
             if not self.running(name):
                 self.start(name)
         self.ready(workers)
+
+    def ready_at(self, name: str) -> None:
+        """Until the API `name` takes jobs. Raises `TimeoutError`."""
+        until = time.monotonic() + READY_S
+        with httpx.Client(base_url=self.url_of(name), timeout=5.0, verify=False) as http:
+            while time.monotonic() < until:
+                with suppress(httpx.TransportError):
+                    if http.get("/readyz").status_code == 200:
+                        return
+                time.sleep(0.05)
+        raise TimeoutError(f"{name} is not ready within {READY_S:g} s\n{self.logs()}")
 
     def ready(self, workers: int) -> None:
         """Until the API takes jobs and workers 1 to `workers`, as they run now, are announced. Raises `TimeoutError` with the

@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from celery.exceptions import Reject
 
 from broker.memory import MemoryPublisher
 from cache.memory import memory_stores
 from cache.stores import Stores
 from contracts.clock import ManualClock
+from contracts.documents import SCHEMA
 from contracts.engine import BatchKey, ImageTask, Pass
 from contracts.ids import new_job_id
-from contracts.jobs import GenerationRequest, NewJob
+from contracts.jobs import Envelope, GenerationRequest, JobFailure, JobMessage, NewJob
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from worker.app import job_of_message
 from worker.batcher import Batcher, Turn
 from worker.encode import Encoder
 from worker.engine.fake import FakeEngine
@@ -27,7 +30,7 @@ from worker.engine.host import EngineHost
 from worker.engine.wire import Done, Failed
 from worker.job import JobRunner
 from worker.leases import Leases
-from worker.taker import Taker
+from worker.taker import Taker, Verdict
 
 pytestmark = pytest.mark.anyio
 
@@ -218,3 +221,43 @@ async def test_an_image_on_its_last_step_from_a_picture_does_not_lead_the_next_p
     room.host.kill()
     room.runner.drain()
     await running
+
+
+async def test_a_delivery_for_a_newer_worker_is_held_until_that_has_ended_the_job(room: Room) -> None:
+    await room.submit("a", "a")
+    (taken,) = (await room.stores.jobs.take("fake", "newer", 1)).jobs
+    holding = asyncio.create_task(room.taker.hold(taken.message.job_id))
+    await asyncio.sleep(0)
+    assert not holding.done()
+    failure = JobFailure(code="engine_fault", message="it broke")
+    assert (await room.stores.jobs.fail(taken.lease, failure)).applied
+    async with asyncio.timeout(SOON_S):
+        assert await holding is Verdict.ACK
+    async with asyncio.timeout(SOON_S):
+        lost = await room.taker.hold(new_job_id(0.0, "0"))
+    assert lost is Verdict.REQUEUE, "only a newer worker can write its record anew"
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, JobMessage),
+        ({"hue": 0.5}, JobMessage),
+        ({"min_schema": SCHEMA + 1}, Envelope),
+        ({"min_schema": SCHEMA + 1, "request": 7}, Envelope),
+        ({"request": 7}, None),
+        ({"min_schema": SCHEMA + 1, "job_id": None}, None),
+    ],
+)
+async def test_a_message_says_who_may_act_on_it(
+    room: Room, change: dict[str, Any], found: type | None
+) -> None:
+    await room.submit("a", "a")
+    (taken,) = (await room.stores.jobs.take("fake", "w", 1)).jobs
+    message = {**taken.message.model_dump(mode="json"), **change}
+    if found is None:
+        with pytest.raises(Reject) as met:
+            job_of_message(message)
+        assert not met.value.requeue
+    else:
+        assert type(job_of_message(message)) is found

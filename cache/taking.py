@@ -1,0 +1,117 @@
+"""Which of a model's waiting jobs a worker gets: the first in the fair order, over all shards, that its version can run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from cache.connection import reaching
+from cache.names import fair_prefix, shard_prefix
+from cache.records import lease_of, message_of, messages_of, read
+from contracts.documents import SCHEMA
+from contracts.errors import RecordUnreadable, StoreUnavailable
+from contracts.ids import SHARDS, shard_of
+from contracts.jobs import JobMessage, Lease
+from contracts.ports import TakenJob
+from contracts.settings import BackendSettings
+
+MAX_PASSED_OVER: Final = 1000
+"""Waiting jobs that need a newer version, and that one look goes past."""
+
+Run = Callable[..., Awaitable[Any]]
+"""Runs a script by its name on a shard, with these arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenNow:
+    """What one look gave. `damaged` are leases of jobs whose records cannot be read: they must be given back, counted, so that
+    they end by their attempts. `newer` are jobs that were left, for they need a newer version."""
+
+    jobs: tuple[TakenJob, ...] = ()
+    promoted: tuple[JobMessage, ...] = ()
+    damaged: tuple[Lease, ...] = ()
+    newer: frozenset[str] = frozenset()
+
+
+class Taking:
+    """Takes jobs from every shard of the job store."""
+
+    def __init__(self, client: Redis, settings: BackendSettings, run: Run, exhausted: str) -> None:
+        """`exhausted` is the failure, as JSON, of a job that has no attempts left."""
+        self._client = client
+        self._settings = settings
+        self._run = run
+        self._exhausted = exhausted
+
+    async def take(self, model: str, worker_id: str, limit: int) -> TakenNow:
+        """Up to `limit` jobs of the model for the worker. Raises `StoreUnavailable`."""
+        newer: frozenset[str] = frozenset()
+        while True:
+            # Jobs that need a newer version keep their places: look behind them.
+            first = [each for each in await self._first(model, limit + len(newer)) if each not in newer]
+            if not first:
+                return TakenNow()
+            taken = await self._take(model, worker_id, first[:limit])
+            newer |= taken.newer
+            if taken.jobs or taken.promoted or not taken.newer or len(newer) > MAX_PASSED_OVER:
+                return taken
+
+    async def _first(self, model: str, limit: int) -> Sequence[str]:
+        """The ids of the jobs that wait, in their order."""
+        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+            for shard in SHARDS:
+                pipeline.zrange(f"{shard_prefix(shard)}waiting:{model}", 0, limit - 1, withscores=True)
+            pages = await pipeline.execute()
+        places = sorted((tag, job_id) for page in pages for job_id, tag in page)
+        return [job_id for _, job_id in places[:limit]]
+
+    async def _take(self, model: str, worker_id: str, first: Sequence[str]) -> TakenNow:
+        by_shard: dict[str, list[str]] = {}
+        for job_id in first:
+            by_shard.setdefault(shard_of(job_id), []).append(job_id)
+        settings = self._settings
+        common = (model, worker_id, settings.lease_s, settings.max_attempts, self._exhausted, SCHEMA)
+        tried = await asyncio.gather(
+            *(self._run("take", shard, *common, *job_ids) for shard, job_ids in by_shard.items()),
+            return_exceptions=True,
+        )
+        # What one shard gave is ours, whatever another says.
+        answers = [each for each in tried if not isinstance(each, BaseException)]
+        if not answers:
+            raise next(each for each in tried if isinstance(each, BaseException))
+        taken = _taken(answers)
+        if taken.jobs:
+            # Without it newcomers are a little too early, no more.
+            with suppress(StoreUnavailable):
+                async with self._reaching():
+                    await self._client.zadd(
+                        f"{fair_prefix(model)}clock", {"now": taken.jobs[-1].tag}, gt=True
+                    )
+        return taken
+
+    def _reaching(self) -> Any:
+        return reaching("job store", self._settings.redis_timeout_s)
+
+
+def _taken(answers: Sequence[Any]) -> TakenNow:
+    """What the script answered for each shard, as one; the jobs in their order."""
+    jobs, damaged = list[TakenJob](), list[Lease]()
+    for taken, _, _ in answers:
+        for parts, attempt, started, claimed, tag in taken:
+            lease = lease_of(parts[0], attempt, started, claimed)
+            try:
+                jobs.append(TakenJob(read("job", parts[0], partial(message_of, parts)), lease, float(tag)))
+            except RecordUnreadable:
+                damaged.append(lease)
+    return TakenNow(
+        jobs=tuple(sorted(jobs, key=lambda job: (job.tag, job.message.job_id))),
+        promoted=tuple(message for _, parts, _ in answers for message in messages_of(parts)),
+        damaged=tuple(damaged),
+        newer=frozenset(job_id for _, _, left in answers for job_id in left),
+    )

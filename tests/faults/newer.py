@@ -1,0 +1,73 @@
+"""The next version, as far as this one must get on with it: `patched newer` makes a process of ours write what it would.
+
+Everything that is stored or sent has a field more. Every second job, by its seed, also needs `SCHEMA` 2: a process of this
+version must leave it to one of the next.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+NEXT: Final = 2
+MORE: Final = {"hue": {"degrees": 0.5}}
+"""A field that this version has never heard of."""
+
+
+def newer(_: str) -> None:
+    from cache import jobs, taking
+    from cache.jobs import RedisJobStore
+    from contracts import documents
+    from contracts.jobs import GenerationRequest, JobMessage, JobResult, Origin
+    from contracts.models import ModelSpec, WorkerInfo
+
+    for module in (documents, taking):
+        vars(module)["SCHEMA"] = NEXT
+    vars(jobs)["lua_source"] = _with_more_in_lua(jobs.lua_source)
+    for model in (GenerationRequest, JobResult, Origin, ModelSpec, WorkerInfo):
+        _write_more(model)
+    dump = JobMessage.model_dump
+
+    def dump_more(message: Any, **how: Any) -> dict[str, Any]:
+        written = dump(message, **how)
+        return {**written, **MORE, "request": {**written["request"], **MORE}}
+
+    submit, succeed = RedisJobStore.submit, RedisJobStore.succeed
+
+    async def submit_more(store: Any, new: Any, *given: Any, **named: Any) -> Any:
+        needs = {"min_schema": 1 + new.request.seed % 2}
+        request = new.request.model_copy(update=needs)
+        return await submit(store, new.model_copy(update={"request": request}), *given, **named)
+
+    async def succeed_more(store: Any, lease: Any, result: Any) -> Any:
+        channel = f"darkroom:{{s{lease.job_id[-1]}}}:events"
+        await store._client.publish(channel, f"{lease.job_id} hue 0.5")
+        return await succeed(store, lease, result)
+
+    vars_of: dict[Any, dict[str, Any]] = {
+        JobMessage: {"model_dump": dump_more},
+        RedisJobStore: {"submit": submit_more, "succeed": succeed_more},
+    }
+    for owner, changed in vars_of.items():
+        for name, value in changed.items():
+            setattr(owner, name, value)
+
+
+def _write_more(model: Any) -> None:
+    """Whatever is written of `model` as JSON has a field more."""
+    dump = model.model_dump_json
+
+    def dump_more(document: Any, **how: Any) -> str:
+        return json.dumps({**json.loads(dump(document, **how)), **MORE})
+
+    model.model_dump_json = dump_more
+
+
+def _with_more_in_lua(real: Any) -> Any:
+    def source(name: str) -> str:
+        text: str = real(name)
+        static = "'status', 'queued', 'cache', 'miss',"
+        assert static in text
+        return text.replace(static, f"{static} 'hue', '0.5',")
+
+    return source
