@@ -10,6 +10,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from api import errors
+from api.browsers import BrowserGuard
 from api.catalogue import Catalogue
 from api.keyring import KeyRing
 from api.middleware import BodyLimit, RequestContext
@@ -108,6 +109,8 @@ def create_app(
             jobs.router.prefix: settings.max_body_bytes + (settings.max_init_image_bytes + 2) // 3 * 4 + 64,
         },
     )
+    if settings.anonymous:
+        app.add_middleware(BrowserGuard, settings=settings)
     app.add_middleware(RequestContext, clock=clock, leaving=lambda: services.leaving)
     return app
 

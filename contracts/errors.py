@@ -6,6 +6,8 @@
     │   ├── Unauthenticated     401  no API key
     │   │   └── InvalidApiKey   401  unknown, or revoked
     │   ├── PermissionDenied    403  the key lacks a scope
+    │   ├── HostNotAllowed      421  a name that a server without keys does not go by
+    │   ├── OriginNotAllowed    403  a page of another site, at a server without keys
     │   ├── KeyNotFound         404  no API key of that id
     │   ├── QuotaExceeded       429  a limit of the key; `details.limit` names it
     │   ├── IdempotencyKeyReuse 422  the same Idempotency-Key with another body
@@ -96,6 +98,16 @@ class PermissionDenied(RequestError):
     code = "insufficient_scope"
     status = 403
     type = "permission_error"
+
+
+class HostNotAllowed(RequestError):
+    code = "host_not_allowed"
+    status = 421
+
+
+class OriginNotAllowed(RequestError):
+    code = "origin_not_allowed"
+    status = 403
 
 
 class KeyNotFound(RequestError):

@@ -200,6 +200,9 @@ class ApiSettings(BackendSettings):
     """An `init_image` with more is refused by its header, and never decoded."""
     allow_anonymous: bool | None = None
     """Whether requests without an API key are served. By default they are where only this machine can reach `host`."""
+    allowed_hosts: str = ""
+    """Names, separated by commas, that a server without keys answers to beside addresses, `localhost`, `host` and that of
+    `public_url`; `.example.org` stands for all names under it. Against web pages that make their own name point here."""
     admin_key: str | None = Field(default=None, pattern=TOKEN_PATTERN, repr=False)
     """A key of every scope that needs no store: the first one, with which others are created. `darkroom keys new` makes one."""
 

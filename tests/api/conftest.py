@@ -87,7 +87,7 @@ async def opened(anyio_backend: str) -> AsyncIterator[Opener]:
         lifespan = app.router.lifespan_context(app)
         await lifespan.__aenter__()
         client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://test"
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://localhost"
         )
         closers.append(client.aclose)
         closers.append(lambda: lifespan.__aexit__(None, None, None))

@@ -44,7 +44,7 @@ async def test_the_answer_is_the_picture_and_names_its_job(door: Door) -> None:
     assert (await door.http.get(f"/v1/jobs/{response.headers['x-job-id']}")).json()["status"] == "succeeded"
     again = await door.http.post(PATH, json={"prompt": "a red apple", "response_format": "url"})
     (image,) = again.json()["data"]
-    assert image["url"].startswith("http://test/v1/images/")
+    assert image["url"].startswith("http://localhost/v1/images/")
     assert "b64_json" not in image
 
 

@@ -109,7 +109,7 @@ async def site(
             app = create_app(settings, stores, open_publisher(settings), SystemClock())
             await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            client = httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60)
+            client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60)
             clients.append(await stack.enter_async_context(client))
         worker = WorkerInfo(id="w", model=MODEL, started_at=1.0, steps_per_s=1000.0)
         await stores.models.announce(spec(MODEL), worker)

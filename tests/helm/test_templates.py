@@ -81,6 +81,8 @@ def test_a_key_is_needed_unless_everybody_is_served() -> None:
     env = environment(pod(theirs, "-api"))
     assert env["DARKROOM_ADMIN_KEY"]["secretKeyRef"] == {"name": "mine", "key": "k"}
     assert env["DARKROOM_ALLOW_ANONYMOUS"] == "true"
+    assert env["DARKROOM_ALLOWED_HOSTS"].split(",")[:2] == ["rel-darkroom-api", "rel-darkroom-api.ns"]
+    assert "DARKROOM_ALLOWED_HOSTS" not in environment(pod(rendered, "-api"))
     assert "admin-key" not in theirs.one("Secret")["stringData"]
 
 
