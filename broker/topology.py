@@ -41,6 +41,14 @@ def queue_name(model: str) -> str:
     return f"darkroom.jobs.{model}"
 
 
+def only_ours(app: Any) -> None:
+    """Leaves a Celery application the tasks that are its own. Celery adds some that run whatever a message names
+    (`celery.map`, `celery.chord` ...): on our queues they are unknown tasks like any other."""
+    app.finalize()
+    for name in [name for name in app.tasks if name.startswith("celery.")]:
+        app.tasks.pop(name)
+
+
 def job_queue(model: str, settings: BackendSettings) -> Queue:
     """The model's queue: replicated, bounded, refusing rather than dropping, its poison kept. Redis ignores all that."""
     name = queue_name(model)

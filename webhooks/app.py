@@ -12,7 +12,7 @@ from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
-from broker.topology import is_redis, transport_options, webhook_queue
+from broker.topology import is_redis, only_ours, transport_options, webhook_queue
 from contracts.errors import BrokerUnavailable
 from contracts.settings import WebhookSettings
 from contracts.webhooks import Call
@@ -62,6 +62,7 @@ def create_app(settings: WebhookSettings, run: Callable[[Call], None]) -> Celery
         run(parsed)
 
     app.task(deliver, name=TASK_NAME)
+    only_ours(app)
     return app
 
 

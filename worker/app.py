@@ -8,7 +8,7 @@ from celery import Celery, signals
 from celery.exceptions import Reject
 from pydantic import ValidationError
 
-from broker.topology import TASK_NAME, job_queue, transport_options
+from broker.topology import TASK_NAME, job_queue, only_ours, transport_options
 from contracts.jobs import Envelope, JobMessage
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
@@ -58,6 +58,7 @@ def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> C
             raise Reject("given back", requeue=True)
 
     app.task(generate, name=TASK_NAME)
+    only_ours(app)
     return app
 
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from api.auth import Admin
 from api.body import checked
+from api.keyring import ADMIN_TENANT, ANONYMOUS_TENANT
 from api.normalise import invalid
 from api.schemas import Wire
 from api.services import Wired, failures
@@ -19,6 +20,7 @@ from contracts.tenancy import ID_CHARS, TENANT_PATTERN, ApiKey, Limits, Scope, d
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 MAX_NAME_CHARS: Final = 100
+RESERVED_TENANTS: Final = frozenset({ANONYMOUS_TENANT, ADMIN_TENANT})
 
 
 Scopes = Annotated[tuple[Literal["generate", "admin"], ...], Field(strict=False, min_length=1, max_length=2)]
@@ -102,6 +104,8 @@ async def create(services: Wired, _: Admin, body: Annotated[KeyRequest, Depends(
     limits = Limits.model_validate(body.model_dump(include=set(Limits.model_fields)))
     if not body.name.isprintable():
         raise invalid([("name", "name must hold printable characters only.")])
+    if body.tenant in RESERVED_TENANTS:
+        raise invalid([("tenant", f"tenant must be another name: {body.tenant} is the platform's own.")])
     while True:
         token = new_token()
         key = ApiKey(

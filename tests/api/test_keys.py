@@ -143,6 +143,8 @@ async def test_without_a_key_on_loopback_everyone_is_one_tenant_and_nobody_rules
         ({"tenant": "a" * 64}, "tenant"),
         ({"tenant": "a:b"}, "tenant"),
         ({"tenant": 1}, "tenant"),
+        ({"tenant": "public"}, "tenant"),
+        ({"tenant": "admin"}, "tenant"),
         ({"tenant": "a", "name": "x" * 101}, "name"),
         ({"tenant": "a", "name": "\x1b[2J"}, "name"),
         ({"tenant": "a", "scopes": []}, "scopes"),
