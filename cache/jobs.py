@@ -36,6 +36,8 @@ from scheduler.fairness import flow_of
 PREFIX: Final = "darkroom:"
 STALE_S: Final = 5.0
 """A leader whose message has not been confirmed for this long is published again."""
+PROMPT_S: Final = 1.0
+"""A call that took longer says nothing of the store's clock: the store may have carried it out late."""
 SEEN_KEYS: Final = 4096
 LAST_ID: Final = "~"
 MAX_TOLD: Final = 256
@@ -204,9 +206,11 @@ class RedisJobStore:
         if not answers:
             raise next(each for each in tried if isinstance(each, BaseException))
         jobs = [
-            TakenJob(messages_of([parts])[0], lease_of(parts[0], attempt, started, claimed), float(tag))
+            TakenJob(
+                messages_of([parts])[0], lease_of(parts[0], attempt, started, claimed, deadline), float(tag)
+            )
             for taken, _ in answers
-            for parts, attempt, started, claimed, tag in taken
+            for parts, attempt, started, claimed, deadline, tag in taken
         ]
         if jobs:
             # Without it newcomers are a little too early, no more.
@@ -238,8 +242,8 @@ class RedisJobStore:
             hook_json(message.webhook),
         )
         match answer:
-            case ["granted", attempt, started_at, claimed_at, _]:
-                return Granted(lease_of(message.job_id, attempt, started_at, claimed_at))
+            case ["granted", attempt, started_at, claimed_at, deadline, _]:
+                return Granted(lease_of(message.job_id, attempt, started_at, claimed_at, deadline))
             case ["busy", retry_after_s]:
                 return Busy(float(retry_after_s))
             case ["ended", status, promoted]:
@@ -300,6 +304,14 @@ class RedisJobStore:
     async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
         stale, promoted = await self._run("sweep", shard, limit, STALE_S, self._settings.lease_s)
         return messages_of(stale), messages_of(promoted)
+
+    async def steady(self, shard: str, elapsed_s: float | None) -> float:
+        begun = self._clock.monotonic()
+        arguments = ("" if elapsed_s is None else elapsed_s, self._settings.lease_s)
+        step_s, told_at = await self._run("steady", shard, *arguments, "")
+        if float(step_s) and self._clock.monotonic() - begun < PROMPT_S:
+            step_s, _ = await self._run("steady", shard, *arguments, told_at)
+        return float(step_s)
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:

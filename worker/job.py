@@ -109,7 +109,7 @@ class JobRunner:
             lora_scale=lora.scale if lora else 0.0,
         )
         # The store's clock stamped both: what is left of the deadline holds whatever ours says.
-        left_s = message.deadline - lease.claimed_at
+        left_s = lease.deadline - lease.claimed_at
         turn = Turn(taken.tag, self._clock.monotonic() + left_s)
         progress = Telling(self._stores.jobs, lease)
         showing = Showing(self._stores, self._encoder, lease, request)
@@ -241,7 +241,7 @@ class JobRunner:
                 for index, (name, each, file) in enumerate(zip(names, pixels, files, strict=True))
             ),
             timings=Timings(
-                queued_ms=round((lease.claimed_at - message.created_at) * 1000, 3),
+                queued_ms=round(max(0.0, lease.claimed_at - message.created_at) * 1000, 3),
                 batch_ms=round(sum({each.batch_ms for each in drawn}), 3),
                 encode_ms=round(sum(file.encode_ms for file in files), 3),
                 batch_size=max(each.batch_size for each in drawn),
