@@ -15,7 +15,7 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from cache.jobs import PREFIX, shard_prefix
+from cache.key_names import PREFIX, shard_prefix
 from cache.listen import listen, messages, subscribe
 from contracts.ids import SHARDS
 from contracts.jobs import MAX_PREVIEWS, Change, JobStatus, Preview, Progress

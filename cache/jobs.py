@@ -14,6 +14,8 @@ from redis.asyncio import Redis
 
 from cache.connection import reaching
 from cache.hits import HitRecorder
+from cache.key_names import PREFIX, fair_prefix, job_key, shard_prefix
+from cache.listing import newest_jobs
 from cache.records import hook_json, job_of, lease_of, messages_of, paired
 from cache.statuses import read_statuses
 from contracts import ids
@@ -33,7 +35,6 @@ from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Ta
 from contracts.settings import BackendSettings
 from scheduler.fairness import flow_of
 
-PREFIX: Final = "darkroom:"
 STALE_S: Final = 5.0
 """A leader whose message has not been confirmed for this long is published again."""
 PROMPT_S: Final = 1.0
@@ -50,16 +51,6 @@ EXHAUSTED: Final = JobFailure(
     retryable=True,
 )
 _EXHAUSTED_JSON: Final = EXHAUSTED.model_dump_json()
-
-
-def shard_prefix(shard: str) -> str:
-    """The prefix of all keys of a shard, with the hash tag that keeps them on one node of a cluster."""
-    return f"{PREFIX}{{s{shard}}}:"
-
-
-def fair_prefix(model: str) -> str:
-    """The prefix of the keys of a model's fair clock, which is one for all shards."""
-    return f"{PREFIX}{{fair:{model}}}:"
 
 
 def absent(job_id: str, now_s: float, retention_s: float) -> JobNotFound | JobGone:
@@ -155,35 +146,7 @@ class RedisJobStore:
             return await read_statuses(self._client, [job_key(job_id) for job_id in job_ids])
 
     async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
-        # Each shard's newest, merged: a page costs two round trips however many shards there are. Ids sort by time, but
-        # their time is the API's and the score is the store's: one id's place is decided by its score alone.
-        async with self._reaching():
-            highest: str | float = "+inf"
-            if before is not None:
-                shard = shard_prefix(ids.shard_of(before))
-                score = await self._client.zscore(f"{shard}tenant:{tenant}", before)
-                highest = ids.created_at(before) if score is None else score
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for shard in ids.SHARDS:
-                    pipeline.zrange(
-                        f"{shard_prefix(shard)}tenant:{tenant}",
-                        highest,
-                        "-inf",
-                        desc=True,
-                        byscore=True,
-                        offset=0,
-                        num=limit + 1,
-                        withscores=True,
-                    )
-                found = [(score, job_id) for page in await pipeline.execute() for job_id, score in page]
-            if before is not None:
-                found = [place for place in found if place < (float(highest), before)]
-            newest = [job_id for _, job_id in sorted(found, reverse=True)[:limit]]
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for job_id in newest:
-                    pipeline.hgetall(job_key(job_id))
-                records = await pipeline.execute()
-        return [job_of(record) for record in records if record]
+        return await newest_jobs(self._client, self._settings.redis_timeout_s, tenant, limit, before)
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
@@ -390,7 +353,3 @@ def lua_source(name: str) -> str:
     """A transition's script behind what all share. Scripts travel by their hash, and in full once after a restart."""
     folder = files("cache") / "lua"
     return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
-
-
-def job_key(job_id: str) -> str:
-    return f"{shard_prefix(ids.shard_of(job_id))}job:{job_id}"

@@ -8,7 +8,7 @@ from cache.jobs import EXHAUSTED, MAX_TOLD, NOTHING, STALE_S, absent
 from cache.memory_flights import MemoryFlights
 from cache.memory_records import STEP_S, Record, new_job, place
 from contracts.errors import QueueFull
-from contracts.ids import shard_of
+from contracts.ids import created_at, shard_of
 from contracts.jobs import (
     CacheStatus,
     Job,
@@ -93,9 +93,10 @@ class MemoryJobStore(MemoryFlights):
             and job_id not in self._withdrawn
         ]
         mine.sort(key=lambda job: (job.created_at, job.id), reverse=True)
-        if before is not None and before in self._records:
-            last = self._records[before].job
-            mine = [job for job in mine if (job.created_at, job.id) < (last.created_at, last.id)]
+        if before is not None:
+            known = before in self._records and before not in self._withdrawn
+            last = self._records[before].job.created_at if known else created_at(before)
+            mine = [job for job in mine if (job.created_at, job.id) < (last, before)]
         return mine[:limit]
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
 from cache.connection import reaching
-from cache.jobs import PREFIX, absent, lua_source, shard_prefix
+from cache.jobs import absent, lua_source
+from cache.key_names import PREFIX, shard_prefix
 from cache.listen import messages
 from cache.records import job_of, paired
 from contracts import ids

@@ -75,6 +75,14 @@ local function count(what)
   redis.call('HINCRBY', P .. 'counts', what, 1)
 end
 
+-- A tenant's list stays as long as the record of any job in it that must end by `deadline`.
+local function keep_list(tenant, deadline)
+  local key = P .. 'tenant:' .. tenant
+  if redis.call('PTTL', key) < (deadline + RETENTION - NOW) * 1000 then
+    expire_at(key, deadline + RETENTION)
+  end
+end
+
 -- Writes the static part of a record that was created at `created` and must end by `deadline`.
 local function record(id, tenant, key, model, request, created, deadline, priority, tag, origin)
   redis.call('HSET', job_key(id), 'id', id, 'tenant', tenant, 'key', key, 'model', model, 'request', request,
@@ -89,7 +97,7 @@ local function record(id, tenant, key, model, request, created, deadline, priori
     end
   end
   redis.call('ZADD', mine, seconds(created), id)
-  expire_at(mine, deadline + RETENTION)
+  keep_list(tenant, deadline)
   redis.call('ZADD', P .. 'deadlines', seconds(deadline), id)
   count('recorded')
 end

@@ -29,7 +29,7 @@ for _, id in ipairs(redis.call('ZRANGE', P .. 'deadlines', 0, -1)) do
     redis.call('HSET', job_key(id), 'deadline', seconds(deadline))
     redis.call('ZADD', P .. 'deadlines', seconds(deadline), id)
     expire_at(job_key(id), deadline + RETENTION)
-    expire_at(P .. 'tenant:' .. job[3], math.max(deadline, NOW) + RETENTION)
+    keep_list(job[3], deadline)
   end
 end
 -- A worker that lives renews its leases; those of a dead one end as if it had died now.
