@@ -23,6 +23,8 @@
     ├── UnavailableError        503  ours, and passing: `retry_after_s` says when to come again
     │   ├── BrokerUnavailable
     │   ├── StoreUnavailable
+    │   │   └── BlobStoreUnavailable  the pictures' directory or bucket; also a job's failure
+    │   │       └── BlobStoreFull     it has no room
     │   ├── QueueFull
     │   ├── ModelUnavailable    no live worker serves the model
     │   ├── TooManyStreams      of events; polling works as ever
@@ -182,6 +184,14 @@ class BrokerUnavailable(UnavailableError):
 
 class StoreUnavailable(UnavailableError):
     code = "store_unavailable"
+
+
+class BlobStoreUnavailable(StoreUnavailable):
+    code = "blob_store_unavailable"
+
+
+class BlobStoreFull(BlobStoreUnavailable):
+    code = "blob_store_full"
 
 
 class QueueFull(UnavailableError):
