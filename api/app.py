@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -38,6 +38,7 @@ from contracts.clock import Clock
 from contracts.ports import DeadLetters, Publisher
 from contracts.settings import ApiSettings
 from contracts.tasks import end
+from telemetry import series
 from telemetry.logs import get_logger
 
 SWEEP_INTERVAL_S: Final = 1.0
@@ -99,6 +100,7 @@ def create_app(
         reference,
     ):
         app.include_router(module.router)
+    series.begin_api(_endpoints(app))
     # The last one added is the outermost.
     app.add_middleware(
         BodyLimit,
@@ -113,6 +115,15 @@ def create_app(
         app.add_middleware(BrowserGuard, settings=settings)
     app.add_middleware(RequestContext, clock=clock, leaving=lambda: services.leaving)
     return app
+
+
+def _endpoints(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Method and path of every route, and of requests that match none."""
+    for route in app.routes:
+        for method in sorted(getattr(route, "methods", None) or ()):
+            yield method, getattr(route, "path", "unmatched")
+    yield "GET", "unmatched"
+    yield "POST", "unmatched"
 
 
 @asynccontextmanager

@@ -21,6 +21,8 @@ from telemetry.logs import get_logger
 BATCH: Final = 100
 """Jobs of one kind from one shard in one tick: a tick is bounded, however much there is to do."""
 LEASE_S: Final = 3.0
+PROMPT_S: Final = 1.0
+"""A call that took longer tells nothing of the store's clock."""
 DEAD_EVERY_S: Final = 2.0
 BLOBS_EVERY_S: Final = 600.0
 
@@ -49,21 +51,39 @@ class Sweeper:
         self._clock = clock
         self._interval_s = interval_s
         self._due: dict[str, float] = {}
+        self._swept: dict[str, float] = {}
+        """When each shard was last looked at, by our monotonic clock; without those of which we cannot tell."""
         self._pruning: asyncio.Task[None] | None = None
 
     async def tick(self) -> bool:
         """One sweep of everything. Answers whether it was this one's to do. Raises `StoreUnavailable`, `BrokerUnavailable`."""
         if not await self._jobs.elect(self._name, LEASE_S):
+            self._swept.clear()
             return False
+        steps_s: set[float] = set()
         for shard in SHARDS:
+            steps_s.add(await self._steady(shard))
             stale, promoted = await self._jobs.sweep(shard, BATCH)
             await publish_all(self._jobs, self._publisher, stale, "stale")
             await publish_all(self._jobs, self._publisher, promoted, "promoted")
+        if step_s := max(steps_s, key=abs):
+            metrics.REPAIRED.labels("clock_step").inc()
+            log.warning("clock_stepped", seconds=round(step_s, 3))
         if self._letters is not None and self._is_due("dead letters", DEAD_EVERY_S):
             await bury(self._jobs, self._publisher, self._letters)
         if self._is_due("blobs", BLOBS_EVERY_S) and (self._pruning is None or self._pruning.done()):
             self._pruning = asyncio.create_task(self._prune(), name="prune")
         return True
+
+    async def _steady(self, shard: str) -> float:
+        """By how many seconds the store's clock was set since the last sweep of the shard."""
+        begun = self._clock.monotonic()
+        last = self._swept.pop(shard, None)
+        step_s = await self._jobs.steady(shard, None if last is None else begun - last)
+        if self._clock.monotonic() - begun < PROMPT_S:
+            self._swept[shard] = begun
+            return step_s
+        return 0.0
 
     async def _prune(self) -> None:
         """Deletes old pictures, so many at a time, until none is left. Beside the ticks: it looks at every picture."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from cache.connection import pages, reaching
-from cache.names import shard_prefix
+from cache.key_names import shard_prefix
 from contracts.ids import SHARDS
 from contracts.jobs import JobStatus
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from contracts.clock import Clock
-from contracts.errors import ImageNotFound, StoreUnavailable
+from contracts.errors import BlobStoreFull, BlobStoreUnavailable, ImageNotFound
+from telemetry import metrics
 
 Where = TypeVar("Where")
 
 PRUNE_LIMIT: Final = 10_000
 """Pictures deleted at a time."""
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _NAME: Final = re.compile(r"[0-9a-f]{64}\.(?:png|webp|jpeg)\Z")
 
 
@@ -129,5 +132,12 @@ class DirectoryBlobStore:
         return self._root / name[:2] / name
 
 
-def _unavailable(error: OSError) -> StoreUnavailable:
-    return StoreUnavailable(f"The blob directory failed: {os.strerror(error.errno or 0)}.")
+def blob_store_error(message: str, *, full: bool) -> BlobStoreUnavailable:
+    """The error for a failed call of a blob store, counted. `full`: it has no room."""
+    metrics.BLOB_STORE_ERRORS.labels("full" if full else "unavailable").inc()
+    return (BlobStoreFull if full else BlobStoreUnavailable)(message)
+
+
+def _unavailable(error: OSError) -> BlobStoreUnavailable:
+    words = os.strerror(error.errno or 0)
+    return blob_store_error(f"The directory of pictures failed: {words}.", full=error.errno in NO_ROOM)

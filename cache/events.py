@@ -15,8 +15,8 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
+from cache.key_names import PREFIX, shard_prefix
 from cache.listen import listen, messages, subscribe
-from cache.names import PREFIX, shard_prefix
 from contracts.ids import SHARDS
 from contracts.jobs import MAX_PREVIEWS, Change, JobStatus, Preview, Progress
 from contracts.ports import Tell

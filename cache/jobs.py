@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
@@ -14,8 +14,9 @@ from redis.asyncio import Redis
 
 from cache.connection import reaching
 from cache.hits import HitRecorder
-from cache.names import PREFIX, fair_prefix, job_key, shard_prefix
-from cache.records import hook_json, job_of, lease_of, messages_of, paired, read_all
+from cache.key_names import PREFIX, fair_prefix, job_key, shard_prefix
+from cache.listing import newest_jobs
+from cache.records import hook_json, job_of, lease_of, messages_of, paired
 from cache.statuses import read_statuses
 from cache.taking import Taking
 from contracts import ids
@@ -43,6 +44,8 @@ from scheduler.fairness import flow_of
 
 STALE_S: Final = 5.0
 """A leader whose message has not been confirmed for this long is published again."""
+PROMPT_S: Final = 1.0
+"""A call that took longer says nothing of the store's clock: the store may have carried it out late."""
 SEEN_KEYS: Final = 4096
 LAST_ID: Final = "~"
 MAX_TOLD: Final = 256
@@ -151,35 +154,7 @@ class RedisJobStore:
             return await read_statuses(self._client, [job_key(job_id) for job_id in job_ids])
 
     async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
-        # Each shard's newest, merged: a page costs two round trips however many shards there are. Ids sort by time, but
-        # their time is the API's and the score is the store's: one id's place is decided by its score alone.
-        async with self._reaching():
-            highest: str | float = "+inf"
-            if before is not None:
-                shard = shard_prefix(ids.shard_of(before))
-                score = await self._client.zscore(f"{shard}tenant:{tenant}", before)
-                highest = ids.created_at(before) if score is None else score
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for shard in ids.SHARDS:
-                    pipeline.zrange(
-                        f"{shard_prefix(shard)}tenant:{tenant}",
-                        highest,
-                        "-inf",
-                        desc=True,
-                        byscore=True,
-                        offset=0,
-                        num=limit + 1,
-                        withscores=True,
-                    )
-                found = [(score, job_id) for page in await pipeline.execute() for job_id, score in page]
-            if before is not None:
-                found = [place for place in found if place < (float(highest), before)]
-            newest = [job_id for _, job_id in sorted(found, reverse=True)[:limit]]
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for job_id in newest:
-                    pipeline.hgetall(job_key(job_id))
-                records = await pipeline.execute()
-        return read_all("job", ((record["id"], partial(job_of, record)) for record in records if record))
+        return await newest_jobs(self._client, self._settings.redis_timeout_s, tenant, limit, before)
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
         taken = await self._taking.take(model, worker_id, limit)
@@ -209,8 +184,8 @@ class RedisJobStore:
             hook_json(message.webhook),
         )
         match answer:
-            case ["granted", attempt, started_at, claimed_at, _]:
-                return Granted(lease_of(message.job_id, attempt, started_at, claimed_at))
+            case ["granted", attempt, started_at, claimed_at, deadline, _]:
+                return Granted(lease_of(message.job_id, attempt, started_at, claimed_at, deadline))
             case ["busy", retry_after_s]:
                 return Busy(float(retry_after_s))
             case ["ended", status, promoted]:
@@ -271,6 +246,14 @@ class RedisJobStore:
     async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
         stale, promoted = await self._run("sweep", shard, limit, STALE_S, self._settings.lease_s)
         return messages_of(stale), messages_of(promoted)
+
+    async def steady(self, shard: str, elapsed_s: float | None) -> float:
+        begun = self._clock.monotonic()
+        arguments = ("" if elapsed_s is None else elapsed_s, self._settings.lease_s)
+        step_s, told_at = await self._run("steady", shard, *arguments, "")
+        if float(step_s) and self._clock.monotonic() - begun < PROMPT_S:
+            step_s, _ = await self._run("steady", shard, *arguments, told_at)
+        return float(step_s)
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:

@@ -127,6 +127,10 @@ class MemoryModelDirectory:
 
     async def models(self) -> Announced:
         now = self._clock.now()
+        for worker_id, (until, worker) in self._workers.items():
+            self._workers[worker_id] = (min(until, now + self._ttl_s), worker)
+        for model, until in self._lately.items():
+            self._lately[model] = min(until, now + self._grace_s)
         alive = [worker for until, worker in self._workers.values() if until > now]
         lately = [model for model, until in self._lately.items() if until > now]
         return Announced(models=tuple(served(list(self._specs.values()), alive, lately)))

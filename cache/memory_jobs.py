@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import builtins
-from collections import defaultdict, deque
 from collections.abc import Sequence
 
-from cache.events import Watchers
 from cache.jobs import EXHAUSTED, MAX_TOLD, NOTHING, STALE_S, absent
-from cache.memory_channel import Channel
-from cache.memory_records import Flight, Keeper, Record, new_job, place
-from cache.memory_webhooks import MemoryWebhookStore
-from contracts.clock import Clock
+from cache.memory_flights import MemoryFlights
+from cache.memory_records import STEP_S, Record, new_job, place
 from contracts.errors import QueueFull
-from contracts.ids import shard_of
+from contracts.ids import created_at, shard_of
 from contracts.jobs import (
     CacheStatus,
-    Change,
     Job,
     JobFailure,
     JobMessage,
@@ -28,36 +22,11 @@ from contracts.jobs import (
     Progress,
 )
 from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
-from contracts.settings import BackendSettings
-from scheduler.fairness import FairClock, flow_of
-
-MAX_PROMOTIONS = 2  # as in lua/prelude.lua
-LANDED_GRACE_S = 10.0
+from scheduler.fairness import flow_of
 
 
-class MemoryJobStore:
+class MemoryJobStore(MemoryFlights):
     """The `JobStore` in memory. No method waits between its reads and its writes, so each is atomic."""
-
-    def __init__(
-        self,
-        settings: BackendSettings,
-        clock: Clock,
-        watchers: Watchers,
-        canceled: Channel,
-        webhooks: MemoryWebhookStore,
-    ) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._watchers = watchers
-        self._canceled = canceled
-        self._workers: dict[str, str] = {}
-        self._webhooks = webhooks
-        self._records: dict[str, Record] = {}
-        self._withdrawn: set[str] = set()
-        self._flights: dict[str, Flight] = {}
-        self._outbox: dict[str, float] = {}
-        self._keeper = Keeper()
-        self._clocks: dict[str, FairClock] = defaultdict(FairClock)
 
     async def submit(
         self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
@@ -124,9 +93,10 @@ class MemoryJobStore:
             and job_id not in self._withdrawn
         ]
         mine.sort(key=lambda job: (job.created_at, job.id), reverse=True)
-        if before is not None and before in self._records:
-            last = self._records[before].job
-            mine = [job for job in mine if (job.created_at, job.id) < (last.created_at, last.id)]
+        if before is not None:
+            known = before in self._records and before not in self._withdrawn
+            last = self._records[before].job.created_at if known else created_at(before)
+            mine = [job for job in mine if (job.created_at, job.id) < (last, before)]
         return mine[:limit]
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
@@ -148,7 +118,7 @@ class MemoryJobStore:
             self._rebuild(message)
         self._outbox.pop(message.job_id, None)
         job = self._records[message.job_id].job
-        if leave_waiting and job.deadline > self._clock.now() and job in self._waits(job.request.model):
+        if leave_waiting and self._left(job.id) > 0 and job in self._waits(job.request.model):
             return Busy(1.0)
         return self._grant(message.job_id, worker_id)
 
@@ -159,10 +129,12 @@ class MemoryJobStore:
             return Ended(JobStatus.CANCELED)
         if job.status.terminal:
             return Ended(job.status)
-        if job.deadline <= now:
+        left_s = self._left(job.id)
+        if left_s <= 0:
             self._finish(job.id, JobStatus.EXPIRED)
             return Ended(JobStatus.EXPIRED, self._messages(self._hand_over(job.id, None)))
         if job.status is JobStatus.RUNNING and record.lease_until > now:
+            record.lease_until = min(record.lease_until, now + self._settings.lease_s)
             return Busy(record.lease_until - now)
         if job.attempt - record.uncounted >= self._settings.max_attempts:
             self._finish(job.id, JobStatus.FAILED, failure=EXHAUSTED)
@@ -179,14 +151,22 @@ class MemoryJobStore:
             }
         )
         self._announce(job.id, JobStatus.RUNNING)
-        return Granted(Lease(job_id=job.id, attempt=record.job.attempt, started_at=started, claimed_at=now))
+        return Granted(
+            Lease(
+                job_id=job.id,
+                attempt=record.job.attempt,
+                started_at=started,
+                claimed_at=now,
+                deadline=now + left_s,
+            )
+        )
 
     async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease]:
         now = self._clock.now()
         void = []
         for lease in leases:
             record = self._fenced(lease)
-            if record is None or record.job.deadline <= now:
+            if record is None or self._left(lease.job_id) <= 0:
                 void.append(lease)
             else:
                 record.lease_until = now + self._settings.lease_s
@@ -266,7 +246,7 @@ class MemoryJobStore:
     async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
         now = self._clock.now()
         mine = [job_id for job_id in self._records if shard_of(job_id) == shard]
-        late = [i for i in mine if self._live(i) and self._records[i].job.deadline <= now]
+        late = [i for i in mine if self._live(i) and self._left(i) <= 0]
         promoted: list[str] = []
         for job_id in sorted(late, key=lambda i: self._records[i].job.deadline)[:limit]:
             if self._live(job_id):
@@ -283,6 +263,25 @@ class MemoryJobStore:
                     stale.append(job_id)
         self._outbox.update(dict.fromkeys(stale, now))
         return self._messages(stale), self._messages(promoted)
+
+    async def steady(self, shard: str, elapsed_s: float | None) -> float:
+        now = self._clock.now()
+        step_s = self._marks.step(shard, now, elapsed_s)
+        if not step_s:
+            return 0.0
+        since = now - (elapsed_s or 0.0) - STEP_S
+        for job_id, record in self._records.items():
+            if shard_of(job_id) != shard or not self._live(job_id):
+                continue
+            if not since <= record.job.created_at <= now:
+                deadline = record.job.deadline + step_s
+                record.job = record.job.model_copy(update={"deadline": deadline})
+            if record.lease_until:
+                record.lease_until = now + self._settings.lease_s
+            if job_id in self._outbox:
+                self._outbox[job_id] = now
+        self._webhooks.shift(shard, step_s, since)
+        return step_s
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -303,97 +302,3 @@ class MemoryJobStore:
     async def ahead(self, model: str, flow: str) -> int:
         tag = self._clocks[model].next_tag(flow)
         return sum(job.tag <= tag for job in self._waits(model))
-
-    def _waits(self, model: str) -> builtins.list[Job]:
-        leaders = [flight.leader for flight in self._flights.values() if self._live(flight.leader)]
-        jobs = [self._records[leader].job for leader in leaders]
-        return [job for job in jobs if job.status is JobStatus.QUEUED and job.request.model == model]
-
-    def _kept(self, job_id: str) -> Record | None:
-        record = self._records.get(job_id)
-        if record is not None:
-            ended = record.job.finished_at or record.job.deadline
-            keep_s = max(self._settings.job_retention_s, self._webhooks.keep_s(job_id))
-            if ended + keep_s < self._clock.now():
-                del self._records[job_id]
-                return None
-        return record
-
-    def _rebuild(self, message: JobMessage) -> None:
-        job = new_job(message.job_id, message, message.created_at, message.deadline)
-        self._records[job.id] = Record(job)
-        flight = self._flight(job.key)
-        if flight is None or not self._live(flight.leader):
-            self._lead(job.id, 0)
-
-    def _flight(self, key: str) -> Flight | None:
-        flight = self._flights.get(key)
-        if flight and flight.result and flight.landed_at + LANDED_GRACE_S <= self._clock.now():
-            del self._flights[key]
-            return None
-        return flight
-
-    def _live(self, job_id: str) -> bool:
-        record = self._records.get(job_id)
-        return record is not None and not record.job.status.terminal and job_id not in self._withdrawn
-
-    def _lead(self, job_id: str, promotions: int) -> None:
-        record = self._records[job_id]
-        record.job = record.job.model_copy(update={"progress": None})
-        key = record.job.key
-        flight = self._flights.get(key)
-        followers = flight.followers if flight else deque[str]()
-        self._flights[key] = Flight(job_id, promotions, followers)
-
-    def _led(self, job_id: str) -> Flight | None:
-        flight = self._flights.get(self._records[job_id].job.key)
-        return flight if flight and flight.leader == job_id else None
-
-    def _fenced(self, lease: Lease) -> Record | None:
-        record = self._records.get(lease.job_id)
-        if (
-            record is None
-            or record.job.status is not JobStatus.RUNNING
-            or record.job.attempt != lease.attempt
-        ):
-            return None
-        return record
-
-    def _finish(self, job_id: str, status: JobStatus, **fields: object) -> None:
-        record = self._records[job_id]
-        stamps = {"status": status, "finished_at": self._clock.now()}
-        record.job = record.job.model_copy(update=stamps | fields)
-        self._outbox.pop(job_id, None)
-        self._webhooks.owe(record.job)
-        self._announce(job_id, status)
-
-    def _announce(self, job_id: str, change: Change) -> None:
-        record = self._records[job_id]
-        record.job = record.job.model_copy(update={"sequence": record.job.sequence + 1})
-        self._watchers.tell(job_id, change)
-
-    def _hand_over(self, job_id: str, failure: JobFailure | None) -> Sequence[str]:
-        flight = self._led(job_id)
-        if flight is None:
-            other = self._flights.get(self._records[job_id].job.key)
-            if other and job_id in other.followers:
-                other.followers.remove(job_id)
-            return []
-        while flight.followers:
-            follower = flight.followers.popleft()
-            if not self._live(follower):
-                continue
-            if failure is not None and flight.promotions >= MAX_PROMOTIONS:
-                self._finish(follower, JobStatus.FAILED, failure=failure)
-                continue
-            # With the turn of the one before.
-            heir = self._records[follower]
-            heir.job = heir.job.model_copy(update={"tag": self._records[job_id].job.tag})
-            self._lead(follower, flight.promotions + (failure is not None))
-            self._outbox[follower] = self._clock.now()
-            return [follower]
-        del self._flights[self._records[job_id].job.key]
-        return []
-
-    def _messages(self, job_ids: Sequence[str]) -> tuple[JobMessage, ...]:
-        return tuple(self._records[job_id].job.message() for job_id in job_ids)

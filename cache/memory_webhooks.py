@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from cache.memory_records import STEP_S
 from cache.webhooks import GONE_S, delivery_of, new_secret
 from contracts.clock import Clock
 from contracts.ids import shard_of
@@ -54,6 +55,16 @@ class MemoryWebhookStore:
     def keep_s(self, job_id: str) -> float:
         """How long the record of an ended job is kept on the duty's account, in seconds."""
         return KEEP_S if job_id in self._hooks else 0.0
+
+    def shift(self, shard: str, step_s: float, since: float) -> None:
+        """The clock was set by `step_s` seconds; what is later than `since` may have been written after that."""
+        now = self._clock.now()
+        for job_id, hook in self._pending():
+            early = hook.due_at > now if step_s < 0 else since + STEP_S - step_s < hook.due_at < since
+            if shard_of(job_id) == shard and early:
+                hook.due_at = max(now, hook.due_at + step_s)
+                hook.next_at = None if hook.next_at is None else hook.due_at
+                hook.until = hook.due_at if hook.until else 0.0
 
     async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
         now = self._clock.now()

@@ -53,6 +53,8 @@ class RedisModelDirectory:
                 f"{PREFIX}lately:{name}" for name in models
             ]
             values = await self._client.mget(keys) if keys else []
+            await self._shorten(keys[: len(names)], self._ttl_ms)
+            await self._shorten(keys[len(names) :], self._grace_ms)
             found, seen = values[: len(names)], values[len(names) :]
             gone = [name for name, info in zip(names, found, strict=True) if info is None]
             if gone:
@@ -71,6 +73,18 @@ class RedisModelDirectory:
             models=tuple(served(known, workers, lately)),
             unreadable=frozenset(specs) - {spec.name for spec in known},
         )
+
+    async def _shorten(self, keys: Sequence[str], longest_ms: int) -> None:
+        """Keys live no longer than they were given: where the server's clock was set back, they would. A worker that lives
+        announces itself again."""
+        async with self._client.pipeline() as pipeline:
+            for key in keys:
+                pipeline.pttl(key)
+            left_ms = await pipeline.execute()
+            for key, left in zip(keys, left_ms, strict=True):
+                if left > longest_ms:
+                    pipeline.pexpire(key, longest_ms)
+            await pipeline.execute()
 
     async def remember_cost(self, model: str, device: str, told: str) -> None:
         async with reaching("model directory", self._timeout_s):

@@ -101,10 +101,14 @@ class MemoryQuotaLedger:
         self, key_id: str, limits: Limits, charge: Charge, *, charge_rate: bool = True
     ) -> Account:
         mine, now = self._accounts[key_id], self._clock.now()
+        interval = interval_s(limits)
         for part in (mine.queued, mine.running):
+            part.update({each: min(since, now) for each, since in part.items()})
             for job_id in [each for each, since in part.items() if since <= now - self._hold_s]:
                 del part[job_id]
         mine.tat = max(mine.tat, now)
+        if interval:
+            mine.tat = min(mine.tat, now + limits.burst_size * interval)
         today = int(now // DAY_S)
 
         def answer(refused: str = "", retry_after_s: float = 0.0) -> Account:
@@ -114,7 +118,6 @@ class MemoryQuotaLedger:
 
         if charge.repeats and charge.job_id in mine.once:
             return answer()
-        interval = interval_s(limits)
         if interval and charge_rate:
             wait_s = mine.tat + interval - limits.burst_size * interval - now
             if wait_s > 1e-6:

@@ -84,8 +84,14 @@ def message_of(parts: Sequence[str]) -> JobMessage:
     )
 
 
-def lease_of(job_id: str, attempt: int, started_at: str, claimed_at: str) -> Lease:
-    return Lease(job_id=job_id, attempt=attempt, started_at=float(started_at), claimed_at=float(claimed_at))
+def lease_of(job_id: str, attempt: int, started_at: str, claimed_at: str, deadline: str) -> Lease:
+    return Lease(
+        job_id=job_id,
+        attempt=attempt,
+        started_at=float(started_at),
+        claimed_at=float(claimed_at),
+        deadline=float(deadline),
+    )
 
 
 def job_of(record: dict[str, str]) -> Job:

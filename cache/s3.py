@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from cache.blobs import blob_name, doomed, is_blob_name
+from cache.blobs import blob_name, blob_store_error, doomed, is_blob_name
 from contracts.clock import Clock
-from contracts.errors import ImageNotFound, SettingsError, StoreUnavailable
+from contracts.errors import ImageNotFound, SettingsError
 
 T = TypeVar("T")
 
@@ -20,6 +20,8 @@ DELETE_BATCH: Final = 1000
 """Keys that one request may delete, by the S3 API."""
 CONTENT_TYPES: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 _ABSENT: Final = ("404", "NoSuchKey", "NotFound")
+_NO_ROOM: Final = ("507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull")
+"""What servers that can be full answer; AWS' own cannot."""
 
 
 class S3BlobStore:
@@ -87,9 +89,9 @@ class S3BlobStore:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except self._faults as error:
-            raise StoreUnavailable(
-                f"The bucket did not answer: {_code(error) or type(error).__name__}."
-            ) from error
+            code = _code(error)
+            words = f"The bucket of pictures failed: {code or type(error).__name__}."
+            raise blob_store_error(words, full=code in _NO_ROOM) from error
 
     def _read(self, name: str) -> bytes | None:
         try:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from cache.connection import reaching
-from cache.names import fair_prefix, shard_prefix
+from cache.key_names import fair_prefix, shard_prefix
 from cache.records import lease_of, message_of, messages_of, read
 from contracts.documents import SCHEMA
 from contracts.errors import RecordUnreadable, StoreUnavailable
@@ -103,8 +103,8 @@ def _taken(answers: Sequence[Any]) -> TakenNow:
     """What the script answered for each shard, as one; the jobs in their order."""
     jobs, damaged = list[TakenJob](), list[Lease]()
     for taken, _, _ in answers:
-        for parts, attempt, started, claimed, tag in taken:
-            lease = lease_of(parts[0], attempt, started, claimed)
+        for parts, attempt, started, claimed, deadline, tag in taken:
+            lease = lease_of(parts[0], attempt, started, claimed, deadline)
             try:
                 jobs.append(TakenJob(read("job", parts[0], partial(message_of, parts)), lease, float(tag)))
             except RecordUnreadable:

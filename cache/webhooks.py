@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 
 from cache.connection import reaching
 from cache.jobs import absent, lua_source
+from cache.key_names import PREFIX, shard_prefix
 from cache.listen import messages
-from cache.names import PREFIX, shard_prefix
 from cache.records import job_of, paired
 from contracts import ids
 from contracts.clock import Clock

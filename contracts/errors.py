@@ -26,6 +26,8 @@
     │   ├── BrokerUnavailable
     │   ├── StoreUnavailable
     │   ├── RecordUnreadable    written by a newer version; a process of that version can read it
+    │   │   └── BlobStoreUnavailable  the pictures' directory or bucket; also a job's failure
+    │   │       └── BlobStoreFull     it has no room
     │   ├── QueueFull
     │   ├── ModelUnavailable    no live worker serves the model
     │   ├── TooManyStreams      of events; polling works as ever
@@ -201,6 +203,14 @@ class RecordUnreadable(UnavailableError):
     """Another version wrote it; a process of that version can answer."""
 
     code = "record_unreadable"
+
+
+class BlobStoreUnavailable(StoreUnavailable):
+    code = "blob_store_unavailable"
+
+
+class BlobStoreFull(BlobStoreUnavailable):
+    code = "blob_store_full"
 
 
 class QueueFull(UnavailableError):

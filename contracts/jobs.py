@@ -289,3 +289,5 @@ class Lease(Frozen):
     """When the first attempt began."""
     claimed_at: float
     """When this attempt began."""
+    deadline: float
+    """By when the job must have ended, by the clock of `claimed_at`. A message may hold one of before the clock was set."""

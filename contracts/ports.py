@@ -232,6 +232,13 @@ class JobStore(Protocol):
         promoted by an expiry. Publish both."""
         ...
 
+    async def steady(self, shard: str, elapsed_s: float | None) -> float:
+        """Call before each `sweep`. Compares how far the store's clock has gone since the last call with `elapsed_s`, the
+        seconds that have passed by a clock that is never set; None: the caller does not know. Where the store's clock was
+        set, back or forward, it moves deadlines, leases and webhooks of the shard with it, so that each has as long to go
+        as before. Answers by how many seconds the clock was set; 0: not at all."""
+        ...
+
     async def elect(self, name: str, lease_s: float) -> bool:
         """Whether the process `name` is the one that keeps house, for `lease_s` seconds from now: it was already, or
         nobody is."""

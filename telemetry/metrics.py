@@ -57,6 +57,11 @@ RELAYED = Counter("darkroom_relayed_total", "Messages published by the relay, by
 DEAD_LETTERS = Counter(
     "darkroom_dead_letters_total", "Messages that the broker gave up on, by what became of them.", ["outcome"]
 )
+BLOB_STORE_ERRORS = Counter(
+    "darkroom_blob_store_errors_total",
+    "Failed calls of the store of pictures: full, or away for another cause.",
+    ["cause"],
+)
 BLOBS_PRUNED = Counter("darkroom_blobs_pruned_total", "Pictures deleted by age or size.")
 
 # The darkroom itself (worker)

@@ -14,7 +14,7 @@ from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import WebhookSettings
 from contracts.tasks import end
 from contracts.webhooks import Call
-from telemetry import logs, metrics, tracing
+from telemetry import logs, metrics, series, tracing
 from telemetry.server import OperationServer
 from webhooks.app import Enqueuer, consume, create_app
 from webhooks.caller import Caller
@@ -106,6 +106,7 @@ def main() -> int:
     logs.configure(settings, service="webhooks")
     tracing.configure(settings, "webhooks")
     metrics.BUILD.labels("webhooks", version("darkroom")).set(1)
+    series.begin_webhooks()
     runtime = Runtime(settings)
     if settings.metrics_port:
         OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()

@@ -13,7 +13,13 @@ from cache.stores import Stores
 from contracts import errors
 from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
-from contracts.errors import GenerationError, ImageNotFound, InitImageLost, StoreUnavailable
+from contracts.errors import (
+    BlobStoreUnavailable,
+    GenerationError,
+    ImageNotFound,
+    InitImageLost,
+    StoreUnavailable,
+)
 from contracts.jobs import (
     GenerationRequest,
     ImageRef,
@@ -31,6 +37,7 @@ from telemetry.logs import get_logger
 from worker.batcher import Batcher, Drawn, TooLate, Turn
 from worker.encode import Encoded, Encoder, Output, rgb
 from worker.leases import Leases
+from worker.patience import GIVE_UP_S, Hold, unstored
 from worker.previews import Showing
 
 T = TypeVar("T")
@@ -109,8 +116,9 @@ class JobRunner:
             lora_scale=lora.scale if lora else 0.0,
         )
         # The store's clock stamped both: what is left of the deadline holds whatever ours says.
-        left_s = message.deadline - lease.claimed_at
+        left_s = lease.deadline - lease.claimed_at
         turn = Turn(taken.tag, self._clock.monotonic() + left_s)
+        hold = Hold(turn.deadline - GIVE_UP_S)
         progress = Telling(self._stores.jobs, lease)
         showing = Showing(self._stores, self._encoder, lease, request)
 
@@ -120,13 +128,13 @@ class JobRunner:
                 showing.show(step.preview)
 
         try:
-            with self._leases.hold(lease, _nothing_held):
-                start = await self._start(request)
+            with self._leases.hold(lease, hold.void.set):
+                start = await self._start(request, hold)
+        except BlobStoreUnavailable as error:
+            return await self._fail(message, lease, unstored("read", error))
         except ImageNotFound:
             lost = JobFailure(code=InitImageLost.code, message=LOST, retryable=InitImageLost.retryable)
-            return await self._end(
-                message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, lost)
-            )
+            return await self._fail(message, lease, lost)
         if start is None and request.init_image is not None:
             return await self._gave_up(lease)
         images = [
@@ -151,6 +159,7 @@ class JobRunner:
         brought()
 
         def withdraw() -> None:
+            hold.void.set()
             for image in images:
                 image.cancel()
 
@@ -169,18 +178,19 @@ class JobRunner:
                 return await self._gave_up(lease)
             fault = next((each.image for each in drawn if isinstance(each.image, ImageFault)), None)
             if fault is None:
-                return await self._succeed(message, lease, drawn)
+                try:
+                    return await self._succeed(message, lease, drawn, hold)
+                except BlobStoreUnavailable as error:
+                    return await self._fail(message, lease, unstored("stored", error))
             failure = JobFailure(code=fault.code, message=fault.message, retryable=fault.code in _RETRYABLE)
-            return await self._end(
-                message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, failure)
-            )
+            return await self._fail(message, lease, failure)
 
-    async def _start(self, request: GenerationRequest) -> bytes | None:
-        """The pixels to start from; None where the request has none, or the worker drains before the store answers.
-        Raises `ImageNotFound`."""
+    async def _start(self, request: GenerationRequest, hold: Hold) -> bytes | None:
+        """The pixels to start from; None where the request has none, or the worker drains before the store answers, or the
+        lease is void. Raises `ImageNotFound`, `BlobStoreUnavailable`."""
         if request.init_image is None:
             return None
-        file = await self.insist(partial(self._stores.blobs.get, request.init_image))
+        file = await self.insist(partial(self._stores.blobs.get, request.init_image), hold)
         return None if file is None else await asyncio.to_thread(rgb, file)
 
     async def _gave_up(self, lease: Lease) -> bool:
@@ -188,6 +198,11 @@ class JobRunner:
         another worker's, or its record is lost, and then there is nothing to give back."""
         await self.insist(lambda: self._stores.jobs.release(lease))
         return False
+
+    async def _fail(self, message: JobMessage, lease: Lease, failure: JobFailure) -> bool:
+        return await self._end(
+            message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, failure)
+        )
 
     async def _end(
         self,
@@ -218,7 +233,8 @@ class JobRunner:
         log.info("record_rebuilt", job_id=message.job_id)
         return await self.insist(lambda: end(claim.lease))
 
-    async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn]) -> bool:
+    async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn], hold: Hold) -> bool:
+        """Raises `BlobStoreUnavailable` where the pictures find no place in time."""
         pixels = [each.image for each in drawn if isinstance(each.image, Pixels)]
         with tracing.span("encode"):
             files = await asyncio.gather(
@@ -231,9 +247,9 @@ class JobRunner:
         with tracing.span("store images"):
             for file in files:
                 with metrics.STORE_SECONDS.time():
-                    name = await self.insist(partial(self._stores.blobs.put, file.data, file.format))
+                    name = await self.insist(partial(self._stores.blobs.put, file.data, file.format), hold)
                 if name is None:
-                    return False
+                    return await self._gave_up(lease)
                 names.append(name)
         result = JobResult(
             images=tuple(
@@ -241,7 +257,7 @@ class JobRunner:
                 for index, (name, each, file) in enumerate(zip(names, pixels, files, strict=True))
             ),
             timings=Timings(
-                queued_ms=round((lease.claimed_at - message.created_at) * 1000, 3),
+                queued_ms=round(max(0.0, lease.claimed_at - message.created_at) * 1000, 3),
                 batch_ms=round(sum({each.batch_ms for each in drawn}), 3),
                 encode_ms=round(sum(file.encode_ms for file in files), 3),
                 batch_size=max(each.batch_size for each in drawn),
@@ -273,11 +289,19 @@ class JobRunner:
         metrics.JOB_SECONDS.labels(message.request.model).observe(seconds)
         log.info("job_finished", job_id=message.job_id, status=status.value, attempt=lease.attempt)
 
-    async def insist(self, step: Callable[[], Awaitable[T]]) -> T | None:
-        """The step's answer, tried again while the store is away; None when the worker drains before it is back."""
+    async def insist(self, step: Callable[[], Awaitable[T]], hold: Hold | None = None) -> T | None:
+        """The step's answer, tried again while the store is away; None when the worker drains before it is back, or the
+        lease of `hold` is void. Raises `BlobStoreUnavailable` once the pictures' store was away for as long as `hold` allows."""
         for delay_s in _growing(RETRY_S):
+            if hold is not None and hold.void.is_set():
+                return None
             try:
                 return await step()
+            except BlobStoreUnavailable as error:
+                metrics.REPAIRED.labels("blob_store").inc()
+                log.warning("blob_store_away", code=error.code)
+                if hold is not None and self._clock.monotonic() + delay_s >= hold.until:
+                    raise
             except StoreUnavailable as error:
                 metrics.REPAIRED.labels("store").inc()
                 log.warning("store_away", code=error.code)
@@ -322,10 +346,6 @@ class Telling:
                 await self._jobs.progress(self._lease, progress.step, progress.steps)
             except StoreUnavailable:
                 metrics.REPAIRED.labels("progress").inc()
-
-
-def _nothing_held() -> None:
-    return None
 
 
 def _nothing(_: Progress) -> None:

@@ -20,7 +20,7 @@ from contracts.models import ModelSpec, WorkerInfo
 from contracts.settings import WorkerSettings
 from contracts.tasks import end
 from scheduler.cost import CostModel
-from telemetry import metrics
+from telemetry import metrics, series
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
 from worker.encode import Encoder
@@ -143,6 +143,7 @@ class Runtime:
             self._clock,
             settings.deliveries,
         )
+        series.begin_worker(self._spec.name, settings.max_attempts)
         await self._remember()
         self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())
         batching = asyncio.create_task(self._batcher.run(), name="batcher")

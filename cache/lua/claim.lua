@@ -11,7 +11,10 @@ if redis.call('EXISTS', job_key(id)) == 0 then
     return { 'ended', 'expired', {} }
   end
   -- Lost, or older than the store keeps: the message holds all of it but its place, and it has waited long enough.
-  record(id, ARGV[4], ARGV[5], model, ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], '0', ARGV[16])
+  -- Its deadline may be of a clock that was ahead.
+  local created, deadline = tonumber(ARGV[8]), tonumber(ARGV[9])
+  deadline = math.min(deadline, NOW + deadline - created)
+  record(id, ARGV[4], ARGV[5], model, ARGV[7], created, deadline, ARGV[10], '0', ARGV[16])
   hook(id, ARGV[17])
   local leader = redis.call('HGET', P .. 'flight:' .. ARGV[5], 'leader')
   if not (leader and live(leader)) then
@@ -20,7 +23,7 @@ if redis.call('EXISTS', job_key(id)) == 0 then
 end
 -- Here is its message, so the broker has it.
 redis.call('ZREM', P .. 'outbox', id)
-if ARGV[15] == '1' and tonumber(field(id, 'deadline')) > NOW and redis.call('ZSCORE', P .. 'waiting:' .. model, id) then
+if ARGV[15] == '1' and left(tonumber(field(id, 'deadline'))) > 0 and redis.call('ZSCORE', P .. 'waiting:' .. model, id) then
   return { 'busy', '1' }
 end
 return grant(id, ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), ARGV[14])

@@ -13,6 +13,7 @@
 --   waiting:<model>  zset   queued leaders by fair tag
 --   tenant:<tenant>  zset   all jobs of a tenant by creation
 --   counts           hash   how many jobs were ever recorded, and how many ended in each state: exact, for audits
+--   mark             string the time of the last sweep, by which a clock that was set is told from time that has passed
 --   hook:<id>        hash   the webhook that an ended job owes: event, status, attempt (made), owed_at, next_at, until
 --   hooklog:<id>     list   its attempts, oldest first
 --   hooks            zset   owed webhooks by the time at which they are due
@@ -28,6 +29,8 @@ local RETENTION = tonumber(ARGV[2])
 local MAX_PROMOTIONS = 2
 local LANDED_GRACE_S = 10
 local HOOK_KEEP_S = 4 * 86400 -- longer than the three days of attempts
+local DOUBT_S = 10 -- a clock that is this far ahead of the last sweep may have been set
+local TRIM = 4 -- places that a new job looks at in its tenant's list
 local TERMINAL = { succeeded = true, failed = true, canceled = true, expired = true, withdrawn = true }
 
 local function seconds(time)
@@ -51,6 +54,17 @@ local function expire_at(key, time)
   redis.call('PEXPIREAT', key, math.ceil(time * 1000))
 end
 
+-- What is left of a deadline, in seconds. The sweep looks at the clock every second. Where it has not looked for long, the clock may
+-- have been set forward: then what was left at the last sweep still is, and no job ends early.
+local function left(deadline)
+  local left_s = deadline - NOW
+  local mark = left_s <= 0 and redis.call('GET', P .. 'mark')
+  if mark and NOW - tonumber(mark) > DOUBT_S then
+    return deadline - tonumber(mark)
+  end
+  return left_s
+end
+
 -- Counts a change of the record and tells it to those who watch.
 local function announce(id, change)
   redis.call('HINCRBY', job_key(id), 'sequence', 1)
@@ -61,6 +75,14 @@ local function count(what)
   redis.call('HINCRBY', P .. 'counts', what, 1)
 end
 
+-- A tenant's list stays as long as the record of any job in it that must end by `deadline`.
+local function keep_list(tenant, deadline)
+  local key = P .. 'tenant:' .. tenant
+  if redis.call('PTTL', key) < (deadline + RETENTION - NOW) * 1000 then
+    expire_at(key, deadline + RETENTION)
+  end
+end
+
 -- Writes the static part of a record that was created at `created` and must end by `deadline`.
 local function record(id, tenant, key, model, request, created, deadline, priority, tag, origin)
   redis.call('HSET', job_key(id), 'id', id, 'tenant', tenant, 'key', key, 'model', model, 'request', request,
@@ -68,9 +90,14 @@ local function record(id, tenant, key, model, request, created, deadline, priori
     'priority', priority, 'tag', tag, 'origin', origin)
   expire_at(job_key(id), deadline + RETENTION)
   local mine = P .. 'tenant:' .. tenant
-  redis.call('ZREMRANGEBYSCORE', mine, '-inf', seconds(NOW - RETENTION))
+  -- The oldest places of what is no longer kept. A live job is kept however old it is, and a job that owes a webhook for days.
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', mine, '-inf', seconds(NOW - RETENTION), 'LIMIT', 0, TRIM)) do
+    if redis.call('EXISTS', job_key(old)) == 0 then
+      redis.call('ZREM', mine, old)
+    end
+  end
   redis.call('ZADD', mine, seconds(created), id)
-  expire_at(mine, deadline + RETENTION)
+  keep_list(tenant, deadline)
   redis.call('ZADD', P .. 'deadlines', seconds(deadline), id)
   count('recorded')
 end
@@ -216,20 +243,24 @@ local function parts(ids)
   return all
 end
 
--- Takes a recorded job for one attempt by `worker`. Answers {'granted', attempt, started_at, claimed_at, tag},
--- {'busy', seconds}, or {'ended', status, promoted}.
+-- Takes a recorded job for one attempt by `worker`. Answers {'granted', attempt, started_at, claimed_at,
+-- deadline, tag}, {'busy', seconds}, or {'ended', status, promoted}.
 local function grant(id, worker, lease_s, max_attempts, exhausted)
   local now = redis.call('HMGET', job_key(id), 'status', 'attempt', 'uncounted', 'deadline', 'lease_until', 'tag')
   local status, attempt = now[1], tonumber(now[2])
   if TERMINAL[status] then
     return { 'ended', status == 'withdrawn' and 'canceled' or status, {} }
   end
-  if tonumber(now[4]) <= NOW then
+  local left_s = left(tonumber(now[4]))
+  if left_s <= 0 then
     finish(id, 'expired')
     return { 'ended', 'expired', parts(hand_over(id)) }
   end
   if status == 'running' and tonumber(now[5]) > NOW then
-    return { 'busy', seconds(tonumber(now[5]) - NOW) }
+    if tonumber(now[5]) > NOW + lease_s then
+      lease(id, lease_s) -- by a clock that was ahead; a worker that lives renews it
+    end
+    return { 'busy', seconds(math.min(tonumber(now[5]) - NOW, lease_s)) }
   end
   if attempt - tonumber(now[3] or 0) >= max_attempts then
     finish(id, 'failed', 'failure', exhausted)
@@ -243,5 +274,5 @@ local function grant(id, worker, lease_s, max_attempts, exhausted)
     'worker', worker)
   lease(id, lease_s)
   announce(id, 'running')
-  return { 'granted', attempt + 1, field(id, 'started_at'), seconds(NOW), now[6] or '0' }
+  return { 'granted', attempt + 1, field(id, 'started_at'), seconds(NOW), seconds(NOW + left_s), now[6] or '0' }
 end

@@ -23,6 +23,22 @@ local hold_s = tonumber(ARGV[12])
 local DAY_S = 86400
 
 local tat = math.max(tonumber(redis.call('GET', P .. 'tat') or NOW), NOW)
+
+local function keep(time)
+  tat = time
+  redis.call('SET', P .. 'tat', string.format('%.6f', tat), 'PX', math.ceil((tat - NOW) * 1000))
+end
+
+-- What was remembered by a clock that was ahead may lie far in the future: a bucket is never more than full, and no job was
+-- admitted later than now.
+if interval > 0 and tat > NOW + burst * interval then
+  keep(NOW + burst * interval)
+end
+for _, name in ipairs({ 'queued', 'running' }) do
+  for _, job in ipairs(redis.call('ZRANGEBYSCORE', P .. name, '(' .. string.format('%.6f', NOW), '+inf')) do
+    redis.call('ZADD', P .. name, string.format('%.6f', NOW), job)
+  end
+end
 local today = P .. 'images:' .. string.format('%d', math.floor(NOW / DAY_S))
 local used = tonumber(redis.call('GET', today) or 0)
 -- What a crash has left behind goes with the longest time that a job can live.
@@ -44,8 +60,7 @@ if interval > 0 and charge_rate then
   if wait_s > 1e-6 then
     return answer('requests_per_minute', wait_s)
   end
-  tat = tat + interval
-  redis.call('SET', P .. 'tat', string.format('%.6f', tat), 'PX', math.ceil((tat - NOW) * 1000))
+  keep(tat + interval)
 end
 if computed and concurrent >= 0 and live >= concurrent then
   return answer('concurrent_jobs', 1)
@@ -61,7 +76,7 @@ if per_day >= 0 then
   redis.call('EXPIRE', today, 2 * DAY_S)
 end
 if computed and (concurrent >= 0 or queued >= 0) then
-  redis.call('ZADD', P .. 'queued', NOW, id)
+  redis.call('ZADD', P .. 'queued', string.format('%.6f', NOW), id)
   redis.call('PEXPIRE', P .. 'queued', math.ceil(hold_s * 1000))
   live, waiting = live + 1, waiting + 1
 end

@@ -3,7 +3,9 @@
 local limit, stale_s, lease_s = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local promoted = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', seconds(NOW), 'LIMIT', 0, limit)) do
-  if live(id) then
+  if live(id) and left(tonumber(field(id, 'deadline'))) > 0 then
+    break -- the clock was set a moment ago: the next sweep makes it good
+  elseif live(id) then
     finish(id, 'expired')
     for _, other in ipairs(hand_over(id)) do
       promoted[#promoted + 1] = other

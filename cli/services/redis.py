@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,12 +30,19 @@ def find_server() -> str:
 
 class RedisServer:
     """A server on a free port of the loopback interface, durable in `folder`: append-only file, no eviction. `options` are
-    more of redis-server's own."""
+    more of redis-server's own, `environ` the environment it runs in; None: ours."""
 
-    def __init__(self, folder: Path, port: int | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        options: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder.absolute()
         self.port = port or process.free_port()
         self._options = options
+        self._environ = environ
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -45,7 +52,7 @@ class RedisServer:
         command = [find_server(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
         command += ["--maxmemory-policy", "noeviction", "--daemonize", "no", *self._options]
-        self._process = process.launch(command, self.folder)
+        self._process = process.launch(command, self.folder, self._environ)
         process.wait_until(
             lambda: process.answers(self.port, b"PING\r\n", b"+PONG"), self._process, self.folder, START_S
         )

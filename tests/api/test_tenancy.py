@@ -21,6 +21,8 @@ from redis.asyncio import Redis
 from api.app import create_app
 from broker.publisher import open_publisher
 from broker.topology import queue_name
+from cache.connection import connect
+from cache.key_names import job_key, shard_prefix
 from cache.stores import Stores, open_stores
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
@@ -151,14 +153,12 @@ async def test_concurrent_jobs_are_limited_exactly_and_freed_at_once(site: Site)
         assert (await site.http[0].post(f"/v1/jobs/{job_id}/cancel", headers=headers)).status_code == 200
 
     async def expired(job_id: str) -> None:
-        jobs = site.stores.jobs
-        jobs.skew_s = site.settings.job_ttl_s + 1  # type: ignore[attr-defined]
-        # The eldest first and one by one: a younger job of the same shard is past its time too.
-        for _ in range(4):
-            await jobs.sweep(shard_of(job_id), 1)
-            if (await jobs.get("acme", job_id)).status is JobStatus.EXPIRED:
-                break
-        jobs.skew_s = 0.0  # type: ignore[attr-defined]
+        jobs, client = site.stores.jobs, connect(site.settings.redis_url, 2.0)
+        # Its time has come, and no other's.
+        await client.hset(job_key(job_id), "deadline", "1.0")
+        await client.zadd(f"{shard_prefix(shard_of(job_id))}deadlines", {job_id: 1.0})
+        await client.aclose()
+        await jobs.sweep(shard_of(job_id), 10)
         assert (await jobs.get("acme", job_id)).status is JobStatus.EXPIRED
 
     for number, end in enumerate((done, failed, canceled, expired)):

@@ -156,3 +156,43 @@ async def test_pictures_are_deleted_beside_the_ticks_until_none_is_left(anyio_ba
     await asyncio.sleep(0)
     assert deleted() - before == 20_000
     await keeper.close()
+
+
+@pytest.mark.parametrize("hour_s", [-3600.0, 3600.0], ids=["back", "forward"])
+async def test_a_clock_of_the_store_that_was_set_moves_what_the_store_remembers(
+    anyio_backend: str, hour_s: float
+) -> None:
+    theirs, ours = ManualClock(), ManualClock()
+    stores = memory_stores(BackendSettings(), theirs)
+    job = (await stores.jobs.submit(new(ttl_s=60))).job
+    tidy = sweeper(stores, MemoryPublisher(), ours)
+    await tidy.tick()
+    for seconds, stands in ((1.0, JobStatus.QUEUED), (50.0, JobStatus.QUEUED), (10.0, JobStatus.EXPIRED)):
+        theirs.advance(seconds + (hour_s if seconds == 1.0 else 0.0))
+        ours.advance(seconds)
+        await tidy.tick()
+        assert (await stores.jobs.get("public", job.id)).status is stands
+    assert (await stores.jobs.get("public", job.id)).deadline == pytest.approx(job.deadline + hour_s)
+
+
+async def test_a_call_that_was_late_tells_nothing_of_the_clock(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the store was stopped: it carries out what it was sent half a minute later."""
+    clock = ManualClock()
+    stores = memory_stores(BackendSettings(), clock)
+    told: list[float | None] = []
+
+    async def late(shard: str, elapsed_s: float | None) -> float:
+        told.append(elapsed_s)
+        if len(told) == 1:
+            clock.advance(30)
+        return 0.0
+
+    monkeypatch.setattr(stores.jobs, "steady", late)
+    tidy = sweeper(stores, MemoryPublisher(), clock)
+    await tidy.tick()
+    clock.advance(1)
+    await tidy.tick()
+    assert told[16] is None
+    assert told[17:32] == [pytest.approx(1.0, abs=0.01)] * 15

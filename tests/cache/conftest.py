@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cache.connection import connect
+from cache.connection import connect, pages
 from cache.jobs import RedisJobStore
 from cache.memory import memory_stores
 from cache.quotas import RedisQuotaLedger
@@ -39,10 +39,12 @@ async def watching(events: JobEvents, job_id: str) -> AsyncIterator[AsyncIterato
 
 @dataclass(frozen=True)
 class World:
-    """Stores under test and their clock; `real` tells whether they are on a server."""
+    """Stores under test and their clock; `real` tells whether they are on a server. `advance` moves the clock of the scripts;
+    `set_clock` all of the server's, which by its clock ends what has a time to live."""
 
     stores: Stores
     advance: Callable[[float], None]
+    set_clock: Callable[[float], Awaitable[None]]
     settings: BackendSettings
     real: bool
 
@@ -66,11 +68,15 @@ async def world(
     # The cluster's client takes several times as long for each call: a thousand at once must not end the patience.
     patience_s = 20.0 if request.param == "cluster" else 2.0
     settings = BackendSettings(
-        redis_url=url, blob_dir=tmp_path / "blobs", job_retention_s=1000, redis_timeout_s=patience_s
+        redis_url=url, blob_dir=tmp_path / "blobs", job_retention_s=10_000, redis_timeout_s=patience_s
     )
     if request.param == "memory":
         clock = ManualClock()
-        yield World(memory_stores(settings, clock), clock.advance, settings, real=False)
+
+        async def set_manual(seconds: float) -> None:
+            clock.advance(seconds)
+
+        yield World(memory_stores(settings, clock), clock.advance, set_manual, settings, real=False)
         return
     client = connect(url, 2.0)
     await client.flushall()
@@ -86,5 +92,14 @@ async def world(
         quotas.skew_s += seconds
         webhooks.skew_s += seconds
 
-    yield World(stores, advance, settings, real=True)
+    async def set_server(seconds: float) -> None:
+        advance(seconds)
+        client = connect(url, patience_s)
+        async for names in pages(client, "store", patience_s, "darkroom:*", 100):
+            for name in names:
+                if (left_ms := await client.pttl(name)) > 0:
+                    await client.pexpire(name, left_ms - round(seconds * 1000))
+        await client.aclose()
+
+    yield World(stores, advance, set_server, settings, real=True)
     await stores.close()

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from cache.blobs import DirectoryBlobStore
 from cache.memory import MemoryBlobStore
 from cache.s3 import S3BlobStore
 from cache.stores import open_blobs
 from contracts.clock import ManualClock
-from contracts.errors import ImageNotFound, SettingsError, StoreUnavailable
+from contracts.errors import (
+    BlobStoreFull,
+    BlobStoreUnavailable,
+    ImageNotFound,
+    SettingsError,
+    StoreUnavailable,
+)
 from contracts.ports import BlobStore
 from contracts.settings import BackendSettings
 
@@ -136,3 +145,29 @@ def test_settings_choose_the_store(monkeypatch: pytest.MonkeyPatch, s3_account: 
     monkeypatch.setitem(__import__("sys").modules, "boto3", None)
     with pytest.raises(SettingsError, match=r"darkroom\[s3\]"):
         open_blobs(BackendSettings(blob_s3_bucket="b"))
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "cause"),
+    [
+        (errno.ENOSPC, BlobStoreFull, "full"),
+        (errno.EDQUOT, BlobStoreFull, "full"),
+        (errno.EROFS, BlobStoreUnavailable, "unavailable"),
+    ],
+)
+async def test_a_directory_without_room_is_told_from_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception], cause: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("darkroom_blob_store_errors_total", {"cause": cause}) or 0.0
+
+    monkeypatch.setattr("cache.blobs.os.fsync", fails)
+    before = counted()
+    with pytest.raises(StoreUnavailable, match=os.strerror(number)) as raised:
+        await DirectoryBlobStore(tmp_path, ManualClock()).put(b"data", "png")
+    assert type(raised.value) is error
+    assert counted() - before == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

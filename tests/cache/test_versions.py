@@ -12,8 +12,8 @@ import pytest
 from cache.connection import connect
 from cache.credentials import RECORDS
 from cache.jobs import RedisJobStore
+from cache.key_names import job_key
 from cache.models import PREFIX as MODELS
-from cache.names import job_key
 from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
 from contracts.documents import SCHEMA

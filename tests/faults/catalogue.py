@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.faults.round import Row
 from tests.faults.rows import ROWS
+from tests.faults.rows_clock import CLOCK_ROWS
 from tests.faults.rows_disk import DISK_ROWS
 from tests.faults.rows_engine import ENGINE_ROWS
 from tests.faults.rows_long import LONG_ROWS
@@ -13,7 +14,8 @@ from tests.faults.rows_more import MORE_ROWS
 from tests.faults.rows_versions import VERSION_ROWS
 
 BY_NUMBER: Final[dict[int, Row]] = {
-    row.number: row for row in (*ROWS, *ENGINE_ROWS, *MORE_ROWS, *DISK_ROWS, *LONG_ROWS, *VERSION_ROWS)
+    row.number: row
+    for row in (*ROWS, *ENGINE_ROWS, *MORE_ROWS, *DISK_ROWS, *CLOCK_ROWS, *LONG_ROWS, *VERSION_ROWS)
 }
 
 MUTANTS: Final[dict[str, int]] = {

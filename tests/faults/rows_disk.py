@@ -15,6 +15,7 @@ from typing import Final
 from cli.services.redis import RedisServer
 from tests.faults.round import Round, Row
 from tests.faults.rows_engine import log_size, logged
+from tests.faults.site import final
 
 FULL_S: Final = 3.0
 """A disk stays full for so long."""
@@ -73,7 +74,9 @@ def blobs_and_alarm(one: Round) -> None:
             time.sleep(FULL_S)
             _whole(one, folder)
             ballast.unlink()
-            away = [event for name, at in since.items() for event in logged(site, name, at).of("store_away")]
+            away = [
+                event for name, at in since.items() for event in logged(site, name, at).of("blob_store_away")
+            ]
             one.find(bool(away), "no worker met the full disk")
             load.join()
             one.fault("RabbitMQ disk alarm")
@@ -92,6 +95,38 @@ def blobs_and_alarm(one: Round) -> None:
             one.end()
             left = [path.name for path in folder.rglob("*.part")]
             one.find(not left, f"left behind: {left}")
+        finally:
+            site.end()
+            site.extra = {}
+
+
+def pictures_past_the_deadline(one: Round) -> None:
+    """The disk of the pictures stays full until the jobs' time is over: each says why, and takes no room afterwards."""
+    site, folder = one.site, one.site.folder / "small-for-long"
+    one.history.allowed = frozenset({"succeeded", "failed"})
+    with small_disk(folder) as ballast:
+        site.end()
+        site.extra = {**one.row.settings, "DARKROOM_BLOB_DIR": str(folder)}
+        site.ensure()
+        try:
+            fill(ballast)
+            one.fault("blob disk full")
+            load = one.load(seconds=2.0, repeats=False)
+            load.join()
+            until = time.monotonic() + float(one.row.settings["DARKROOM_JOB_TTL_S"]) + 5.0
+            while site.counts().live and time.monotonic() < until:
+                time.sleep(0.1)
+            one.find(not site.counts().live, "jobs outlive their deadline")
+            ended = site.records(one.history.began).values()
+            codes = {final(record, "").code for record in ended}
+            one.find(codes == {"blob_store_full"}, f"they ended with {sorted(codes)}")
+            ballast.unlink()
+            one.healed()
+            one.load(seconds=1.0, jobs=max(1, one.jobs // 2), repeats=False)
+            one.end()
+            succeeded = [each for each in one.history.finals.values() if each.status == "succeeded"]
+            pictures = len(list(folder.glob("??/[0-9a-f]*.*")))
+            one.find(pictures <= len(succeeded), f"{pictures} pictures of {len(succeeded)} jobs")
         finally:
             site.end()
             site.extra = {}
@@ -133,5 +168,13 @@ def append_only_file(one: Round) -> None:
 
 DISK_ROWS: Final = (
     Row(25, "disk full: pictures, RabbitMQ's alarm", "ALDTR", blobs_and_alarm, jobs=40),
+    Row(
+        225,
+        "disk full: pictures, past the deadline",
+        "ALDT",
+        pictures_past_the_deadline,
+        jobs=20,
+        settings={"DARKROOM_JOB_TTL_S": "10"},
+    ),
     Row(125, "disk full: Redis' append-only file", "ALDTR", append_only_file, jobs=100),
 )

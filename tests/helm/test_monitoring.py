@@ -61,7 +61,7 @@ def test_metrics_are_named_by_convention() -> None:
 
 
 @pytest.mark.parametrize(
-    "label", ["model", "code", "status", "cache", "outcome", "step", "attempt", "service"]
+    "label", ["model", "code", "status", "cache", "outcome", "cause", "step", "attempt", "service"]
 )
 def test_labels_in_queries_are_labels_of_the_metrics(label: str) -> None:
     known = defined()
@@ -149,9 +149,14 @@ def test_nothing_is_asked_for_while_no_rate_is_known(tmp_path: Path) -> None:
     assert wanted["ignoreNullValues"] == "true"
 
 
-def test_every_alert_is_tested_firing_and_silent() -> None:
+def test_every_alert_is_tested_firing_and_silent_and_from_nothing() -> None:
     cases = yaml.safe_load(CASES.read_text())["tests"]
     checked = [each for case in cases for each in case["alert_rule_test"]]
+    begun = [
+        case for case in cases if all(each["values"].startswith("_x2 ") for each in case["input_series"])
+    ]
+    first = {each["alertname"] for case in begun for each in case["alert_rule_test"] if each["exp_alerts"]}
+    assert first == {alert["alert"] for alert in alerts()}
     for alert in alerts():
         about = [each for each in checked if each["alertname"] == alert["alert"]]
         assert [each for each in about if each["exp_alerts"]], alert["alert"]

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from broker.memory import MemoryPublisher
+from cache.blobs import DirectoryBlobStore
 from cache.keys import result_address, tenant_scope
 from cache.memory import memory_stores
 from cache.stores import Stores
@@ -69,6 +74,10 @@ class Room:
         return "" if failure is None else failure.code
 
 
+def full_disks() -> float:
+    return REGISTRY.get_sample_value("darkroom_blob_store_errors_total", {"cause": "full"}) or 0.0
+
+
 def address(message: JobMessage) -> str:
     return result_address(message.key, message.request, tenant_scope(message.tenant, shared=False))
 
@@ -107,6 +116,82 @@ async def test_a_job_becomes_a_picture_and_fills_the_cache(room: Room) -> None:
     expected = np.random.default_rng(40).integers(0, 256, (64, 64, 3), np.uint8)
     assert np.array_equal(pixels, expected), "not a bit lost, and red is red"
     assert await room.stores.results.get(address(message)) == job.result
+
+
+class FullDisk:
+    """A directory of pictures on a disk without room, until `free`; `asked` counts who tries to write."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: Room, folder: Path) -> None:
+        self.folder, self.asked, self.full = folder, 0, True
+        store, sync = DirectoryBlobStore(folder, SystemClock()), os.fsync
+
+        def fsync(descriptor: int) -> None:
+            self.asked += 1
+            if self.full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(descriptor)
+
+        monkeypatch.setattr("cache.blobs.os.fsync", fsync)
+        monkeypatch.setattr(room.stores.blobs, "put", store.put)
+
+    @property
+    def pictures(self) -> list[Path]:
+        return [path for path in self.folder.rglob("*") if path.is_file()]
+
+    async def met(self) -> None:
+        async with asyncio.timeout(20):
+            while not self.asked:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_job_whose_pictures_find_no_room_in_time_says_so(
+    room: Room, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    disk, before = FullDisk(monkeypatch, room, tmp_path), full_disks()
+    message = await room.submit("a", ttl_s=5.0)
+    assert await room.run(message) == [Verdict.ACK]
+    job = await room.job(message)
+    assert (job.status, await room.failure(message)) == (JobStatus.FAILED, "blob_store_full")
+    assert job.failure is not None
+    assert job.failure.retryable
+    assert "no room" in job.failure.message
+    assert job.finished_at is not None
+    assert job.finished_at < job.deadline
+    assert full_disks() - before == disk.asked > 1
+    assert disk.pictures == []
+
+
+async def test_a_job_waits_for_room_while_it_has_time(
+    room: Room, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    disk = FullDisk(monkeypatch, room, tmp_path)
+    message = await room.submit("a")
+    delivery = asyncio.create_task(room.run(message))
+    await disk.met()
+    disk.full = False
+    assert await delivery == [Verdict.ACK]
+    assert (await room.job(message)).status is JobStatus.SUCCEEDED
+    assert len(disk.pictures) == 1
+
+
+async def test_a_job_that_has_ended_takes_no_room(
+    room: Room, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    disk = FullDisk(monkeypatch, room, tmp_path)
+    message = await room.submit("a")
+    delivery = asyncio.create_task(room.run(message))
+    await disk.met()
+    await room.stores.jobs.cancel("public", message.job_id)
+    assert await delivery == [Verdict.ACK]
+    async with asyncio.timeout(20):
+        while room.taker._running:
+            await asyncio.sleep(0.01)
+    disk.full = False
+    later = await room.submit("b")
+    assert await room.run(later) == [Verdict.ACK]
+    result = (await room.job(later)).result
+    assert result is not None
+    assert [path.name for path in disk.pictures] == [result.images[0].name]
 
 
 async def test_what_was_asked_of_another_revision_is_drawn_and_not_cached(room: Room) -> None:

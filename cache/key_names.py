@@ -1,4 +1,4 @@
-"""How the keys of job records are called in Redis; `lua/prelude.lua` lists them."""
+"""Names of the keys in Redis that Python reads beside the scripts; `lua/prelude.lua` lists them all."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def fair_prefix(model: str) -> str:
 
 def job_key(job_id: str) -> str:
     return f"{shard_prefix(ids.shard_of(job_id))}job:{job_id}"
+
+
+def tenant_key(shard: str, tenant: str) -> str:
+    """A tenant's jobs on a shard, by creation."""
+    return f"{shard_prefix(shard)}tenant:{tenant}"

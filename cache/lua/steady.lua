@@ -1,0 +1,59 @@
+-- Notes the time of a sweep, and makes good a clock that was set since the last one. ARGV: seconds since then by a clock that is
+-- never set, or '' where the caller did not make that sweep; lease_s; the time at which a first call told of the step, or ''.
+-- Answers {seconds by which the clock was set, '0' for none; the time}. A first call changes nothing where there is a step: a
+-- server that was stopped carries it out late, and its caller knows that. Looks at every live job, once for each step.
+
+local STEP_S = 5 -- less is a call that was late, and does little harm
+local elapsed, lease_s, told = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local mark = tonumber(redis.call('GET', P .. 'mark') or NOW)
+local step = NOW - mark - (elapsed or 0)
+if not elapsed then
+  step = math.min(step, 0) -- time passes, but it never runs back
+end
+if math.abs(step) < STEP_S then
+  redis.call('SET', P .. 'mark', seconds(NOW))
+  return { '0', seconds(NOW) }
+end
+if not told or math.abs(NOW - told) >= STEP_S then
+  return { seconds(step), seconds(NOW) }
+end
+redis.call('SET', P .. 'mark', seconds(NOW))
+
+-- What was written since the clock was set has the new time already.
+local since = NOW - (elapsed or 0) - STEP_S
+for _, id in ipairs(redis.call('ZRANGE', P .. 'deadlines', 0, -1)) do
+  local job = redis.call('HMGET', job_key(id), 'created_at', 'deadline', 'tenant')
+  local created = tonumber(job[1] or NOW)
+  if created < since or created > NOW then
+    local deadline = tonumber(job[2]) + step
+    redis.call('HSET', job_key(id), 'deadline', seconds(deadline))
+    redis.call('ZADD', P .. 'deadlines', seconds(deadline), id)
+    expire_at(job_key(id), deadline + RETENTION)
+    keep_list(job[3], deadline)
+  end
+end
+-- A worker that lives renews its leases; those of a dead one end as if it had died now.
+for _, id in ipairs(redis.call('ZRANGE', P .. 'leases', 0, -1)) do
+  lease(id, lease_s)
+end
+for _, id in ipairs(redis.call('ZRANGE', P .. 'outbox', 0, -1)) do
+  to_outbox(id)
+end
+-- Webhooks that were not due. One that is later than the step cannot be told from a new one when the clock is set forward: it
+-- comes early, once.
+local low, high = '(' .. seconds(mark), '(' .. seconds(since)
+if step < 0 then
+  low, high = '(' .. seconds(NOW), '+inf'
+end
+local hooks = redis.call('ZRANGEBYSCORE', P .. 'hooks', low, high, 'WITHSCORES')
+for i = 1, #hooks, 2 do
+  local due, hook_key = seconds(math.max(NOW, tonumber(hooks[i + 1]) + step)), P .. 'hook:' .. hooks[i]
+  redis.call('ZADD', P .. 'hooks', due, hooks[i])
+  if redis.call('HEXISTS', hook_key, 'next_at') == 1 then
+    redis.call('HSET', hook_key, 'next_at', due)
+  end
+  if redis.call('HEXISTS', hook_key, 'until') == 1 then
+    redis.call('HSET', hook_key, 'until', due)
+  end
+end
+return { seconds(step), seconds(NOW) }

@@ -1,0 +1,108 @@
+"""Series that exist, at zero, from the start of the process that owns them.
+
+A counter with labels is born with its first event, and `increase()` of a series that is born at 1 is 0: the first burst of what an
+alert waits for would never raise it (https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics). So the known
+values of the labels that alerts ask for are listed here, by process; `tests/telemetry` holds the code to the lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from prometheus_client import Counter
+
+from contracts.errors import DarkroomError, RequestError, UnavailableError
+from contracts.jobs import JobStatus
+from telemetry import metrics
+
+BATCH_OUTCOMES: Final = ("done", "fault", "crash", "out_of_memory", "broken")
+RESTART_CAUSES: Final = ("crash",)
+DEAD_LETTER_OUTCOMES: Final = ("failed", "refused")
+PUBLISH_OUTCOMES: Final = ("confirmed", "error", "broker_unavailable", "queue_full")
+RELAY_REASONS: Final = ("stale", "promoted", "withdrawn", "canceled")
+BLOB_STORE_CAUSES: Final = ("full", "unavailable")
+WEBHOOK_OUTCOMES: Final = ("delivered", "retry", "failed", "disabled", "repeated", "deferred")
+LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day")
+REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "api": (
+        "cache_lookup",
+        "catalogue",
+        "clock_step",
+        "confirm",
+        "dead_letter",
+        "idempotency",
+        "numbers",
+        "prune",
+        "refund",
+        "relay",
+        "sweep",
+        "withdraw",
+    ),
+    "worker": (
+        "announce",
+        "blob_store",
+        "cache_fill",
+        "preview",
+        "progress",
+        "recall_cost",
+        "relay",
+        "renew",
+        "store",
+        "take",
+        "withdraw_worker",
+    ),
+    "webhooks": ("webhook", "webhook_dispatch"),
+}
+
+
+def begin_api(routes: Iterable[tuple[str, str]]) -> None:
+    """Those of an API process; `routes` are methods and paths."""
+    errors = sorted({each.status for each in _tree(DarkroomError) if each.status >= 500})
+    for method, route in routes:
+        for status in errors:
+            metrics.HTTP_REQUESTS.labels(method, route, str(status))
+    refusals = {each.code for base in (RequestError, UnavailableError) for each in _tree(base)}
+    _begin(metrics.JOBS_REFUSED, sorted(refusals))
+    _begin(metrics.QUOTA_REFUSED, LIMITS)
+    _begin(metrics.DEAD_LETTERS, DEAD_LETTER_OUTCOMES)
+    _begin(metrics.REPAIRED, REPAIRED_STEPS["api"])
+    _begin_shared()
+
+
+def begin_worker(model: str, max_attempts: int) -> None:
+    """Those of a worker that serves `model`."""
+    for status in JobStatus:
+        if status.terminal:
+            metrics.JOBS_FINISHED.labels(model, status.value)
+    for attempt in range(1, max_attempts + 1):
+        metrics.ATTEMPTS.labels(model, str(attempt))
+    for outcome in BATCH_OUTCOMES:
+        metrics.BATCHES.labels(model, outcome)
+    for cause in RESTART_CAUSES:
+        metrics.ENGINE_RESTARTS.labels(model, cause)
+    _begin(metrics.REPAIRED, REPAIRED_STEPS["worker"])
+    _begin_shared()
+
+
+def begin_webhooks() -> None:
+    """Those of a process that calls receivers."""
+    _begin(metrics.WEBHOOKS, WEBHOOK_OUTCOMES)
+    _begin(metrics.REPAIRED, REPAIRED_STEPS["webhooks"])
+
+
+def _begin_shared() -> None:
+    _begin(metrics.PUBLISHES, PUBLISH_OUTCOMES)
+    _begin(metrics.RELAYED, RELAY_REASONS)
+    _begin(metrics.BLOB_STORE_ERRORS, BLOB_STORE_CAUSES)
+
+
+def _begin(counter: Counter, values: Iterable[str]) -> None:
+    for value in values:
+        counter.labels(value)
+
+
+def _tree(base: type[DarkroomError]) -> Iterator[type[DarkroomError]]:
+    yield base
+    for each in base.__subclasses__():
+        yield from _tree(each)
