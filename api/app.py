@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from api import errors
 from api.browsers import BrowserGuard
 from api.catalogue import Catalogue
+from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.middleware import BodyLimit, RequestContext
 from api.routes import (
@@ -107,8 +108,7 @@ def create_app(
         limit=settings.max_body_bytes,
         others={
             batch.PATH: settings.max_batch_body_bytes,
-            # With a picture in base64, four characters for three bytes, behind the head of a data URL.
-            jobs.router.prefix: settings.max_body_bytes + (settings.max_init_image_bytes + 2) // 3 * 4 + 64,
+            jobs.router.prefix: settings.max_body_bytes + longest_text(settings.max_init_image_bytes),
         },
     )
     if settings.anonymous:

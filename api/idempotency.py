@@ -6,13 +6,16 @@ its id, and every copy records that very job. Recording is idempotent by id (doc
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from api.keyring import Principal
 from api.schemas import JobRequest
+from api.wait import Audience
 from cache.stores import Stores
 from contracts.errors import IdempotencyKeyReuse, StoreUnavailable
 from contracts.jobs import Job, NewJob
@@ -65,6 +68,39 @@ class Slot:
             raise IdempotencyKeyReuse(
                 "This Idempotency-Key came before with another body.", param="Idempotency-Key"
             )
+
+
+class Copies:
+    """The requests with an `Idempotency-Key` that are under way in this process: copies share one of them."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[Slot, tuple[asyncio.Task[Job], Audience]] = {}
+
+    async def shared(
+        self,
+        slot: Slot,
+        caller: Principal,
+        gone: asyncio.Future[None] | None,
+        start: Callable[[asyncio.Future[None]], asyncio.Task[Job]],
+    ) -> Job:
+        """The job of the request under way, or of the one that `start` begins; it is handed what is done once all its clients, each
+        of which is `gone` by itself, have left."""
+        task, audience = self._under_way.get(slot, (None, Audience()))
+        audience.join(gone)
+        if task is not None:
+            job = await asyncio.shield(task)
+            mark_replayed(caller)
+            return job
+        task = start(audience.gone)
+        self._under_way[slot] = task, audience
+        for ended in (task, audience.gone):
+            # Nobody joins what all have left.
+            ended.add_done_callback(lambda _: self._forget(slot, task))
+        return await asyncio.shield(task)
+
+    def _forget(self, slot: Slot, task: asyncio.Task[Job]) -> None:
+        if slot in self._under_way and self._under_way[slot][0] is task:
+            del self._under_way[slot]
 
 
 def slot(tenant: str, key: str | None, body: JobRequest) -> Slot | None:

@@ -1,23 +1,38 @@
-"""A picture to start from, as a client sends it: looked at before it is decoded, and brought to the size that is drawn. Pure."""
+"""`init_image` as a client sends it: base64 in its many dialects, and what its header may announce. Pure; nothing is decoded here."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import io
 import re
 from dataclasses import dataclass
 from typing import Final
-
-from PIL import Image, ImageOps, UnidentifiedImageError
+from urllib.parse import unquote_to_bytes
 
 from api.normalise import invalid
-from cache.blobs import blob_name
+from api.pictures.header import Header, header_of
 from contracts.errors import InvalidRequest
 
-FORMATS: Final = ("PNG", "JPEG", "WEBP")
 FIELD: Final = "init_image"
-_DATA_URL: Final = re.compile(r"data:image/(?:png|jpeg|webp);base64,", re.ASCII | re.IGNORECASE)
+_NO_BASE64: Final = "must be base64, alone or as data:image/png;base64,… (or jpeg, webp)"
+# RFC 2397: a type and parameters, in any case. What the file is, its bytes say; a browser that does not know says octet-stream.
+_DATA_URL: Final = re.compile(
+    rb"\s*data:(?:image/[\w.+-]+|application/octet-stream)?(?:;[^;,]*)*?;\s*base64\s*,",
+    re.ASCII | re.IGNORECASE,
+)
+MAX_HEAD_CHARS: Final = 256
+"""Of a data URL, up to its comma."""
+_WHITE: Final = b" \t\r\n\v\f"
+# RFC 4648, 5: the alphabet that is safe in URLs.
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePicture:
+    """A file that a client sent, and what its header announces."""
+
+    data: bytes
+    header: Header
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,52 +41,51 @@ class InitImage:
 
     name: str
     data: bytes
+    warnings: tuple[str, ...] = ()
 
 
-def prepare(text: str, width: int, height: int, *, max_bytes: int, max_pixels: int) -> InitImage:
-    """`text`, base64 or a data URL, as a picture of `width` x `height`: turned upright, on white, scaled to cover, cut at its centre.
+def longest_text(max_bytes: int) -> int:
+    """The most characters in which a file of `max_bytes` may come: base64 with line breaks, as a data URL."""
+    encoded = (max_bytes + 2) // 3 * 4
+    # A line has 64 characters at least, and two for its end, which take two each in JSON.
+    return encoded + encoded // 64 * 4 + MAX_HEAD_CHARS
+
+
+def read(text: str, *, max_bytes: int, max_pixels: int) -> SourcePicture:
+    """The file in `text`, base64 or a data URL: white space, line breaks, either alphabet, with padding or without.
 
     Raises `InvalidRequest` for what is no PNG, JPEG or WebP, and for more bytes, or more pixels in its header, than are allowed:
     nothing larger is ever decoded.
     """
     data = _bytes(text, max_bytes)
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as source:
-            if source.width * source.height > max_pixels:
-                raise _fault(f"must have at most {max_pixels} pixels, not {source.width} x {source.height}")
-            # A JPEG is decoded at a fraction of its size where that is enough.
-            source.draft("RGB", (width, height))
-            upright = ImageOps.exif_transpose(source)
-            picture = ImageOps.fit(_on_white(upright), (width, height), Image.Resampling.LANCZOS)
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        raise _fault("must be a PNG, JPEG or WebP") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, ZeroDivisionError):
-        # Pillow raises any of these for files that are cut short or forged.
-        raise _fault("cannot be decoded: the file is damaged") from None
-    out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=1)
-    made = out.getvalue()
-    return InitImage(blob_name(made, "png"), made)
+    header = header_of(data)
+    if header is None:
+        raise fault("must be a PNG, JPEG or WebP")
+    if header.width * header.height > max_pixels:
+        raise fault(f"must have at most {max_pixels} pixels, not {header.width} x {header.height}")
+    return SourcePicture(data, header)
 
 
 def _bytes(text: str, limit: int) -> bytes:
-    found = _DATA_URL.match(text)
-    encoded = text[found.end() :] if found else text
-    # Before it is decoded: four characters for three bytes.
-    if len(encoded) > (limit + 2) // 3 * 4:
-        raise _fault(f"must be at most {limit} bytes long")
     try:
-        return base64.b64decode(encoded, validate=True)
+        encoded = text.encode("ascii")
+    except UnicodeEncodeError:
+        raise fault(_NO_BASE64) from None
+    if head := _DATA_URL.match(encoded, 0, MAX_HEAD_CHARS):
+        encoded = encoded[head.end() :]
+        if b"%" in encoded:
+            encoded = unquote_to_bytes(encoded)
+    digits = encoded.translate(_STANDARD, _WHITE)
+    bare = digits.rstrip(b"=")
+    # Before it is decoded: four characters for three bytes.
+    if len(bare) * 3 // 4 > limit:
+        raise fault(f"must be at most {limit} bytes long")
+    try:
+        return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise _fault("must be base64, alone or as data:image/png;base64,… (or jpeg, webp)") from None
+        raise fault(_NO_BASE64) from None
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        seen = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _fault(says: str) -> InvalidRequest:
+def fault(says: str) -> InvalidRequest:
+    """What is wrong with the picture, as the client hears it."""
     return invalid([(FIELD, f"{FIELD} {says}.")])

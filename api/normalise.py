@@ -138,10 +138,28 @@ def _start_faults(body: JobRequest, spec: ModelSpec, steps: int, strength: float
     if not 0 < strength <= 1:
         yield "strength", "strength must be above 0 and at most 1."
     elif 1 <= steps <= spec.max_steps and steps_taken(steps, strength) < 1:
-        yield (
+        yield _none_left(body, spec, strength)
+
+
+def _none_left(body: JobRequest, spec: ModelSpec, strength: float) -> Fault:
+    """No step is left to be taken: said of the fields that were sent, in the numbers in which they came."""
+    said = f"{strength!r}" if body.strength is not None else f"{strength!r} where it is left out"
+    least = next((steps for steps in range(1, spec.max_steps + 1) if steps_taken(steps, strength)), None)
+    if least is None:
+        return (
             "strength",
-            f"strength times num_inference_steps must be at least 1, not {strength:g} times {steps}.",
+            f"strength must be at least 1/{spec.max_steps}: of the steps of {spec.name}, {spec.max_steps} at most, one must be left; "
+            f"it is {said}.",
         )
+    if body.strength is None:
+        return (
+            "num_inference_steps",
+            f"num_inference_steps must be at least {least} with an init_image: one step must be left, and strength is {said}.",
+        )
+    return (
+        "strength",
+        f"strength times num_inference_steps must be at least 1, not {said} times {body.num_inference_steps}.",
+    )
 
 
 def _lora(body: JobRequest) -> Lora | None:

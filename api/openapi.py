@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from api.init_image import longest_text
 from api.normalise import MAX_LORA_SCALE, MIN_TIMEOUT_S, max_images
 from contracts import errors
 from contracts.errors import DarkroomError
@@ -199,7 +200,7 @@ def _bound_start(fields: Schema, specs: Sequence[ModelSpec], settings: ApiSettin
         none = {"type": "null", "description": "No model that is served starts from a picture."}
         fields |= {"init_image": none, "strength": none}
         return
-    longest = (settings.max_init_image_bytes + 2) // 3 * 4 + 64
+    longest = longest_text(settings.max_init_image_bytes)
     _branch(fields["init_image"], "string").update(maxLength=longest, contentEncoding="base64")
     _branch(fields["strength"], "number").update(exclusiveMinimum=0, maximum=1)
 

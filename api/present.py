@@ -70,7 +70,7 @@ async def _places(model: str, queued: Sequence[Job], store: JobStore) -> dict[st
 
 def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView:
     """One job, `ahead` of which that many wait for the model `served` (None: not known now)."""
-    eta, warnings = None, list[str]()
+    eta, warnings = None, list(job.request.warnings)
     if ahead is not None and served is not None:
         eta = eta_s(ahead, job.request.steps, capacity_of(served.workers))
         if not served.workers:
@@ -106,7 +106,7 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
             if result is not None and computed
             else None
         ),
-        warnings=warnings if result is None else list(result.warnings),
+        warnings=warnings if result is None else [*warnings, *result.warnings],
         error=None if job.failure is None else JobErrorView.model_validate(job.failure, from_attributes=True),
         urls=UrlsView(
             self=self_url,

@@ -32,12 +32,18 @@ class Quotas:
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._next: dict[str, asyncio.Task[None]] = {}
 
-    async def admit(self, caller: Principal, charge: Charge) -> None:
+    async def charge_rate(self, caller: Principal) -> None:
+        """Charge the caller's key for a request that costs something before its job is known. Raises as `admit`, which must then
+        not charge the rate again."""
+        if caller.key is not None and caller.key.limits.requests_per_minute is not None:
+            await self.admit(caller, Charge("", 0, computed=False))
+
+    async def admit(self, caller: Principal, charge: Charge, *, charge_rate: bool = True) -> None:
         """Charge the caller's key, and leave on the answer what is left. Raises `QuotaExceeded`, `StoreUnavailable`."""
         key = caller.key
         if key is None or not caller.limited:
             return
-        account = await self._ledger.admit(key.id, key.limits, charge)
+        account = await self._ledger.admit(key.id, key.limits, charge, charge_rate=charge_rate)
         if account.refused in LIVE:
             await self._settled(key.id)
             account = await self._ledger.admit(key.id, key.limits, charge, charge_rate=False)

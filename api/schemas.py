@@ -92,8 +92,8 @@ class JobRequest(BaseModel):
     )
     init_image: str | None = Field(
         default=None,
-        description="A picture to start from: PNG, JPEG or WebP in base64, alone or as a data URL. Scaled to cover the size that is "
-        "drawn, and cut at its centre.",
+        description="A picture to start from: PNG, JPEG or WebP in base64, alone or as a data URL. Turned upright, in sRGB by its "
+        "colour profile, on white, scaled to cover the size that is drawn, and cut at its centre.",
     )
     strength: float | None = Field(
         default=None,

@@ -11,19 +11,21 @@ import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final, TypeVar
 
+from starlette.requests import ClientDisconnect
+
 from api.catalogue import Catalogue
-from api.idempotency import Slot, mark_replayed
+from api.idempotency import Copies, Slot, mark_replayed
 from api.idempotency import slot as slot_of
-from api.init_image import InitImage, prepare
+from api.init_image import InitImage, read
 from api.keyring import Principal
 from api.normalise import checked_model_name, normalise
+from api.pictures.decoders import Decoders
 from api.quotas import Quotas
 from api.schemas import JobRequest
+from api.wait import unless_gone
 from api.webhook import checked_webhook
 from broker.relay import publish_all
 from cache.keys import private_key, request_key, result_address, tenant_scope
@@ -66,8 +68,6 @@ COME_BACK_S: Final = 10.0
 MAX_PLANS: Final = 4096
 MAX_PLAN_CHARS: Final = 1000
 """Plans of longer texts are made anew each time, which bounds the memory of all."""
-DECODERS: Final = 2
-"""Threads that read the pictures to start from."""
 
 log = get_logger(__name__)
 
@@ -82,7 +82,7 @@ class _Plan:
     address: str
     cost: float
     init: InitImage | None = None
-    """The picture to start from; it is stored with the job, where that is to be computed."""
+    """The picture to start from; it is stored with the job, where that is to be computed. The key's rate has been charged for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,36 +107,39 @@ class JobService:
         self._running: set[asyncio.Task[Any]] = set()
         self._quotas = Quotas(stores.quotas, stores.jobs)
         self._ahead: dict[tuple[str, str], tuple[float, int]] = {}
-        self._copies: dict[Slot, asyncio.Task[Job]] = {}
+        self._copies = Copies()
         self._plans: OrderedDict[tuple[str, JobRequest], _Plan] = OrderedDict()
-        # Few, and not those that serve pictures: a small body may hold a large picture.
-        self._decoders = ThreadPoolExecutor(DECODERS, "decode")
+        self._decoders = Decoders(settings)
 
-    async def submit(self, caller: Principal, body: JobRequest, idempotency_key: str | None = None) -> Job:
+    async def submit(
+        self,
+        caller: Principal,
+        body: JobRequest,
+        idempotency_key: str | None = None,
+        gone: asyncio.Future[None] | None = None,
+    ) -> Job:
         """Record the job and, where it leads its key, publish it: a returned job is accepted for good.
 
-        With an idempotency key that the tenant used before, the job of then; `caller.headers` says so.
+        With an idempotency key that the tenant used before, the job of then; `caller.headers` says so. `gone` is done when the
+        client leaves: its picture to start from is then not decoded, and `ClientDisconnect` raised.
         Raises `RequestError` or `UnavailableError`; then nothing is left that anybody waits for, unless there is an
         idempotency key: a job whose message could not be published then stays for the next copy, or the relay.
         """
         slot = slot_of(caller.tenant, idempotency_key, body)
         try:
             if slot is None:
-                asked = await self._asked(caller, body)
+                asked = await self._asked(caller, body, gone)
                 result = await self._looked_up(asked.new, asked.plan.address)
                 if result is not None and not caller.limited:
                     # One step, in nobody's way and with nothing to undo: it needs no task.
                     return await self._record_hit(asked.new, result)
                 return await self._whole(self._accept(caller, asked.plan, asked.new, result, None))
-            copy = self._copies.get(slot)
-            if copy is not None:
-                job = await asyncio.shield(copy)
-                mark_replayed(caller)
-                return job
-            task = self._start(self._submit_once(caller, body, slot))
-            self._copies[slot] = task
-            task.add_done_callback(lambda _: self._copies.pop(slot))
-            return await asyncio.shield(task)
+            return await self._copies.shared(
+                slot,
+                caller,
+                gone,
+                lambda all_gone: self._start(self._submit_once(caller, body, slot, all_gone)),
+            )
         except DarkroomError as error:
             metrics.JOBS_REFUSED.labels(error.code).inc()
             raise
@@ -149,11 +152,14 @@ class JobService:
         """Wait until all that was begun is done. Bounded: every step of it is."""
         while self._running:
             await asyncio.wait(self._running)
+        await self._decoders.close()
 
-    async def _submit_once(self, caller: Principal, body: JobRequest, slot: Slot) -> Job:
+    async def _submit_once(
+        self, caller: Principal, body: JobRequest, slot: Slot, gone: asyncio.Future[None]
+    ) -> Job:
         if (earlier := await slot.replay(caller, self._stores)) is not None:
             return earlier
-        asked = await self._asked(caller, body)
+        asked = await self._asked(caller, body, gone)
         plan, address = asked.plan, asked.plan.address
         new = await slot.reserve(self._stores.idempotency, asked.new)
         if new != asked.new:
@@ -162,16 +168,17 @@ class JobService:
             address = result_address(new.key, new.request, scope)
         return await self._accept(caller, plan, new, await self._looked_up(new, address), slot)
 
-    async def _asked(self, caller: Principal, body: JobRequest) -> _Asked:
-        """The job that `body` asks for. Leaves nothing behind."""
-        plan = await self._plan(caller.tenant, body)
+    async def _asked(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> _Asked:
+        """The job that `body` asks for. Leaves nothing behind but the charge for a picture to start from."""
+        priority = caller.priority(body.priority)
+        webhook = checked_webhook(body.webhook, self._settings.webhook_allow_networks)
+        plan = await self._plan(caller, body, gone)
         request = plan.request
         job_id = new_job_id(self._clock.now(), plan.key[0])
         key = private_key(plan.key, job_id) if request.cache == "off" else plan.key
         if request.cache == "refresh":
             # What has only just landed is not fresh; what is still being computed is.
             await self._stores.jobs.forget_landed([key])
-        priority = caller.priority(body.priority)
         new = NewJob(
             id=job_id,
             tenant=caller.tenant,
@@ -182,7 +189,7 @@ class JobService:
             cost=plan.cost,
             weight=weight_of(priority) * caller.weight,
             origin=Origin(request_id=bound_field("request_id"), traceparent=tracing.current()),
-            webhook=checked_webhook(body.webhook, self._settings.webhook_allow_networks),
+            webhook=webhook,
         )
         return _Asked(plan, new)
 
@@ -200,7 +207,7 @@ class JobService:
         with tracing.span("admit"):
             refusal = None if result else await self._refusal(plan.served, new)
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=slot is not None)
-        await self._quotas.admit(caller, charge)
+        await self._quotas.admit(caller, charge, charge_rate=plan.init is None)
         try:
             if plan.init is not None and result is None and refusal is None:
                 # Before the record: whoever runs the job must find it.
@@ -225,15 +232,16 @@ class JobService:
         metrics.submitted(job.request.model, job.cache.value, steps)
         log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value)
 
-    async def _plan(self, tenant: str, body: JobRequest) -> _Plan:
+    async def _plan(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> _Plan:
         """What `body` comes to with the model as it is now. Remembered for requests that are repeated."""
+        tenant = caller.tenant
         name = None if body.model is None else checked_model_name(body.model)
         served = await self._catalogue.resolve(name)
         if body.webhook is not None:
             # It decides nothing of what is computed, and its list could not be looked up.
             body = body.model_copy(update={"webhook": None})
         if body.init_image is not None:
-            return await self._plan_from(tenant, body, body.init_image, served)
+            return await unless_gone(gone, self._plan_from(caller, body, body.init_image, served))
         known = self._plans.get((tenant, body))
         if known is not None and known.served is served:
             return known
@@ -254,17 +262,21 @@ class JobService:
                 self._plans.popitem(last=False)
         return plan
 
-    async def _plan_from(self, tenant: str, body: JobRequest, picture: str, served: ServedModel) -> _Plan:
-        """As `_plan`, for a body with a picture to start from: too large to be remembered, and worth no look before the rest is
-        known to be right."""
+    async def _plan_from(self, caller: Principal, body: JobRequest, text: str, served: ServedModel) -> _Plan:
+        """As `_plan`, for a body with a picture to start from, which is too large to be remembered. It is decoded once all the rest is
+        known to be right, and the key's rate is charged."""
         spec, settings = served.spec, self._settings
-        scope = tenant_scope(tenant, settings.share_cache_between_tenants)
+        scope = tenant_scope(caller.tenant, settings.share_cache_between_tenants)
         seed = secrets.randbelow(MAX_SEED + 1)
         checked = normalise(body, spec, settings, scope=scope, random_seed=lambda: seed)
-        limits = {"max_bytes": settings.max_init_image_bytes, "max_pixels": settings.max_init_image_pixels}
-        work = partial(prepare, picture, checked.width, checked.height, **limits)
-        init = await asyncio.get_running_loop().run_in_executor(self._decoders, work)
-        request = normalise(body, spec, settings, scope=scope, random_seed=lambda: seed, init_image=init.name)
+        source = read(
+            text, max_bytes=settings.max_init_image_bytes, max_pixels=settings.max_init_image_pixels
+        )
+        await self._quotas.charge_rate(caller)
+        init = await self._decoders.prepare(caller.tenant, source, checked.width, checked.height)
+        request = normalise(
+            body, spec, settings, scope=scope, random_seed=lambda: seed, init_image=init.name
+        ).model_copy(update={"warnings": init.warnings})
         key = request_key(request, spec, scope)
         address = result_address(key, request, scope)
         return _Plan(served, request, key, address, cost_of(request, spec), init)
@@ -367,5 +379,5 @@ class JobService:
         self._running.discard(task)
         error = None if task.cancelled() else task.exception()
         # Expected errors go to the client, if it is still there. Of others there must be a trace in any case.
-        if error is not None and not isinstance(error, DarkroomError):
+        if error is not None and not isinstance(error, DarkroomError | ClientDisconnect):
             log.error("background_step_crashed", error=type(error).__name__)

@@ -1,10 +1,11 @@
-"""Long polling: `Prefer: wait=N` (RFC 7240), and the bounded wait for a job to end."""
+"""Long polling: `Prefer: wait=N` (RFC 7240), the bounded wait for a job to end, and work that ends with its clients."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
@@ -12,6 +13,8 @@ from starlette.types import Receive
 from contracts.jobs import Change, Job
 from contracts.ports import JobEvents, JobStore
 from telemetry import metrics
+
+T = TypeVar("T")
 
 MAX_WAITERS: Final = 1024
 RECHECK_S: Final = 5.0
@@ -101,6 +104,51 @@ class Waiters:
 def _wake(woken: asyncio.Future[None]) -> None:
     if not woken.done():
         woken.set_result(None)
+
+
+@asynccontextmanager
+async def watched(request: Request) -> AsyncIterator[asyncio.Future[None]]:
+    """A future that is done once the client has left, for as long as it is watched."""
+    gone = asyncio.create_task(disconnected(request.receive))
+    try:
+        yield gone
+    finally:
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+
+
+class Audience:
+    """The clients that wait for one piece of work. `gone` is done once every one of them has left."""
+
+    def __init__(self) -> None:
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._present = 0
+
+    def join(self, gone: asyncio.Future[None] | None) -> None:
+        """One more waits, until `gone`; None: for good."""
+        self._present += 1
+        if gone is not None:
+            gone.add_done_callback(self._left)
+
+    def _left(self, _: object) -> None:
+        self._present -= 1
+        if not self._present:
+            _wake(self.gone)
+
+
+async def unless_gone(gone: asyncio.Future[None] | None, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` comes to. It is cancelled when its client leaves, and `ClientDisconnect` raised."""
+    task = asyncio.ensure_future(work)
+    either: set[asyncio.Future[Any]] = {task} if gone is None else {task, gone}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def disconnected(receive: Receive) -> None:

@@ -31,6 +31,7 @@
     │   ├── QueueFull
     │   ├── ModelUnavailable    no live worker serves the model
     │   ├── TooManyStreams      of events; polling works as ever
+    │   ├── TooManyInitImages   wait to be decoded
     │   └── JobExpired          not done in time, while its answer was waited for
     ├── InternalError           500
     ├── GenerationFailed        502  the engine failed at it, while its answer was waited for
@@ -223,6 +224,10 @@ class ModelUnavailable(UnavailableError):
 
 class TooManyStreams(UnavailableError):
     code = "too_many_streams"
+
+
+class TooManyInitImages(UnavailableError):
+    code = "too_many_init_images"
 
 
 class JobExpired(UnavailableError):

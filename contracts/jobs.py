@@ -66,6 +66,10 @@ def _none_asked(value: object) -> bool:
     return value == 0
 
 
+def _nothing_said(value: object) -> bool:
+    return value == ()
+
+
 def steps_taken(steps: int, strength: float | None) -> int:
     """How many of a schedule's steps are taken from a picture that is noised by `strength`; all, where there is none."""
     return steps if strength is None else min(int(steps * strength), steps)
@@ -111,6 +115,8 @@ class GenerationRequest(Versioned):
     """How far from `init_image`: the share of the steps that are taken. Given with it, and only then."""
     previews: Annotated[int, Field(ge=0, le=MAX_PREVIEWS)] = Field(default=0, exclude_if=_none_asked)
     """How often, at most, the first picture is shown while it is made. Changes nothing about the result."""
+    warnings: tuple[str, ...] = Field(default=(), exclude_if=_nothing_said)
+    """What its owner should know of how it was read. Changes nothing about the result."""
 
     @property
     def steps(self) -> int:

@@ -198,6 +198,13 @@ class ApiSettings(BackendSettings):
     """The file of an `init_image` may be this long; a body that holds one so much longer."""
     max_init_image_pixels: Count = 16_777_216
     """An `init_image` with more is refused by its header, and never decoded."""
+    init_image_memory_bytes: Count = 402_653_184
+    """Memory for the `init_image`s that are decoded at once, in all: each takes what its header says it needs, and waits until there is so
+    much. One that needs more than all of it is refused."""
+    init_image_timeout_s: Seconds = 5.0
+    """Decoding one `init_image` may take so long; then its process is killed, and the request is refused."""
+    init_image_wait_s: Seconds = 10.0
+    """An `init_image` that has not begun to be decoded after so long is refused with 503."""
     allow_anonymous: bool | None = None
     """Whether requests without an API key are served. By default they are where only this machine can reach `host`."""
     allowed_hosts: str = ""

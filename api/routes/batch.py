@@ -17,6 +17,7 @@ from api.present import job_views
 from api.routes.jobs import IdempotencyKey
 from api.schemas import EXPECTED, ErrorBody, JobRequest, JobView, Wire
 from api.services import Services, Wired, failures
+from api.wait import watched
 from contracts.errors import DarkroomError, InternalError
 from contracts.jobs import Job
 
@@ -116,16 +117,17 @@ async def submit_batch(
     """Ask for many pictures at once. An `Idempotency-Key` holds for each request at its place in the list."""
     room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(index: int, item: JobRequest | DarkroomError) -> Job:
+    async def one(index: int, item: JobRequest | DarkroomError, gone: asyncio.Future[None]) -> Job:
         if isinstance(item, DarkroomError):
             raise item
         key = None if idempotency_key is None else f"{idempotency_key}#{index}"
         async with room:
-            return await services.jobs.submit(caller, item, key)
+            return await services.jobs.submit(caller, item, key, gone)
 
-    outcomes = await asyncio.gather(
-        *(one(index, item) for index, item in enumerate(requests)), return_exceptions=True
-    )
+    async with watched(request) as gone:
+        outcomes = await asyncio.gather(
+            *(one(index, item, gone) for index, item in enumerate(requests)), return_exceptions=True
+        )
     view = await _view(services, outcomes, errors.request_id_of(request.scope))
     return Response(view.model_dump_json(), 207 if view.refused else 200, media_type="application/json")
 

@@ -16,7 +16,7 @@ from api.openapi import JOB_ID_PATTERN
 from api.present import job_views, poll_again_s
 from api.schemas import JobList, JobRequest, JobView
 from api.services import Services, Wired, failures
-from api.wait import preferred_wait_s
+from api.wait import preferred_wait_s, watched
 from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.ids import is_job_id
 from contracts.jobs import CacheStatus, Job
@@ -128,7 +128,11 @@ async def _submit(request: Request, idempotency_key: str | None) -> Response:
     caller = await caller_of(request, services)
     body = await job_request(request)
     prefer = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"prefer"]
-    job = await services.jobs.submit(caller, body, idempotency_key)
+    if body.init_image is None:
+        job = await services.jobs.submit(caller, body, idempotency_key)
+    else:
+        async with watched(request) as gone:
+            job = await services.jobs.submit(caller, body, idempotency_key, gone)
     location = {"Location": f"/v1/jobs/{job.id}", "X-Cache-Key": job.key}
     if job.cache is CacheStatus.HIT and not prefer:
         location["X-Cache"] = job.cache.value

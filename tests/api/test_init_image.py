@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
+import json
 import struct
 import zlib
 from typing import Any
@@ -13,42 +13,38 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from api.init_image import prepare
+from api.init_image import longest_text, read
 from api.normalise import normalise
+from api.pictures.header import header_of
+from api.pictures.prepare import prepare
 from api.schemas import JobRequest
 from cache.blobs import blob_name
 from contracts.errors import InvalidRequest
 from contracts.models import WorkerInfo
 from contracts.settings import ApiSettings
 from tests.api.conftest import Door, Opener
+from tests.api.files import chunk, decoded, encoded, file_of, text_of
 from tests.cache.test_others import spec
 
 pytestmark = pytest.mark.anyio
 LIMITS: dict[str, Any] = {"max_bytes": 100_000, "max_pixels": 1_000_000}
 
 
-def encoded(picture: Image.Image, kind: str = "PNG", **how: Any) -> str:
-    file = io.BytesIO()
-    picture.save(file, kind, **how)
-    return base64.b64encode(file.getvalue()).decode()
-
-
 def red(width: int = 80, height: int = 40) -> Image.Image:
     return Image.new("RGB", (width, height), (200, 10, 20))
 
 
-def decoded(data: bytes) -> Image.Image:
-    picture = Image.open(io.BytesIO(data))
-    assert picture.format == "PNG"
-    return picture
+def made(text: str, width: int, height: int) -> bytes:
+    source = read(text, **LIMITS)
+    png, warnings = prepare(source.data, source.header, (width, height))
+    assert warnings == []
+    return png
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
 def test_what_is_a_picture_becomes_one_of_the_size_that_is_drawn(kind: str, head: str) -> None:
-    made = prepare(head + encoded(red(), kind), 64, 96, **LIMITS)
-    assert made.name == blob_name(made.data, "png")
-    picture = decoded(made.data)
+    picture = decoded(made(head + encoded(red(), kind), 64, 96))
     assert (picture.size, picture.mode) == ((64, 96), "RGB")
     pixel = picture.getpixel((5, 5))
     assert isinstance(pixel, tuple)
@@ -58,22 +54,19 @@ def test_what_is_a_picture_becomes_one_of_the_size_that_is_drawn(kind: str, head
 def test_the_middle_is_kept_upright_and_on_white() -> None:
     wide = red(120, 40)
     wide.paste((0, 0, 255), (0, 0, 30, 40))
-    assert decoded(prepare(encoded(wide), 32, 32, **LIMITS).data).getcolors() == [(32 * 32, (200, 10, 20))]
+    assert decoded(made(encoded(wide), 32, 32)).getcolors() == [(32 * 32, (200, 10, 20))]
     tall = red(40, 80)
     tall.paste((0, 0, 255), (0, 0, 40, 40))
     turned = Image.Exif()
     turned[0x0112] = 3  # upside down
-    flipped = decoded(prepare(encoded(tall, "PNG", exif=turned), 40, 80, **LIMITS).data)
+    flipped = decoded(made(encoded(tall, "PNG", exif=turned), 40, 80))
     assert flipped.getpixel((20, 70)) == (0, 0, 255)
-    clear = decoded(prepare(encoded(Image.new("RGBA", (32, 32), (0, 0, 0, 0))), 32, 32, **LIMITS).data)
+    clear = decoded(made(encoded(Image.new("RGBA", (32, 32), (0, 0, 0, 0))), 32, 32))
     assert clear.getpixel((3, 3)) == (255, 255, 255)
 
 
 def bomb() -> str:
     """A PNG whose header announces 50,000 x 50,000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     file = (
@@ -94,17 +87,64 @@ def bomb() -> str:
         ("https://example.com/a.png", "base64"),
         (base64.b64encode(b"<svg/>").decode(), "PNG, JPEG or WebP"),
         (encoded(red(), "GIF"), "PNG, JPEG or WebP"),
-        (encoded(red())[:60], "PNG, JPEG or WebP|damaged|base64"),
-        (encoded(Image.effect_noise((300, 300), 90))[:4000], "damaged"),
         (encoded(red(1001, 1000)), "1000000 pixels, not 1001 x 1000"),
-        (bomb(), "PNG, JPEG or WebP|pixels"),
+        (bomb(), "pixels"),
         ("A" * 140_000, "100000 bytes"),
+        ("A" * 5, "base64"),
+        ("AAAA=AAA", "base64"),
+        ("ü" * 8, "base64"),
+        ("data:image/png,AAAA", "base64"),
+        (f"data:image/png;base64,data:image/png;base64,{encoded(red())}", "base64"),
+        (text_of(file_of(red(), "JPEG")[:200]), "PNG, JPEG or WebP"),
     ],
 )
 def test_what_is_none_is_refused_by_name(text: str, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says) as error:
-        prepare(text, 64, 64, **LIMITS)
+        read(text, **LIMITS)
     assert error.value.param == "init_image"
+
+
+def lines(text: str, width: int, end: str) -> str:
+    return "".join(text[at : at + width] + end for at in range(0, len(text), width))
+
+
+PLAIN = encoded(red(37, 29), "JPEG", quality=97)
+"""Its alphabet has all that differs, and it is padded."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN,
+        lines(PLAIN, 76, "\r\n"),
+        lines(PLAIN, 64, "\n"),
+        f"  {PLAIN}\n\n",
+        PLAIN.rstrip("="),
+        PLAIN.replace("+", "-").replace("/", "_"),
+        PLAIN.replace("+", "-").replace("/", "_").rstrip("="),
+        *(
+            f"{head},{PLAIN}"
+            for head in (
+                "data:image/jpg;base64",
+                "DATA:IMAGE/JPEG;BASE64",
+                "data:image/png;base64",
+                "data:image/pjpeg;base64",
+                "data:image/x-png;charset=utf-8;base64",
+                'data:image/jpeg;name="a b.jpg";charset=utf-8;Base64',
+                "data:image/jpeg; base64",
+                "data:;base64",
+                "data:application/octet-stream;base64",
+                " data:image/jpeg;base64",
+            )
+        ),
+        "data:image/jpeg;base64,\n" + lines(PLAIN, 76, "\n"),
+        "data:image/jpeg;base64," + PLAIN.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D"),
+    ],
+)
+async def test_base64_is_taken_as_people_send_it(door: Door, text: str) -> None:
+    assert {"+", "/", "="} <= set(PLAIN)
+    job = await door.submit(init_image=text, num_inference_steps=4)
+    assert job["request"]["init_image"] == blob_name(made(PLAIN, 64, 64), "png")
 
 
 @pytest.fixture
@@ -113,6 +153,16 @@ async def door(opened: Opener) -> Door:
     worker = WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=10.0)
     await door.stores.models.announce(spec("m").model_copy(update={"init_images": True}), worker)
     return door
+
+
+@pytest.mark.parametrize(
+    "text", [encoded(red())[:60], encoded(Image.effect_noise((300, 300), 90).resize((120, 120)))[:4000]]
+)
+async def test_what_is_cut_off_is_refused_by_name(door: Door, text: str) -> None:
+    response = await door.http.post("/v1/jobs", json={"prompt": "a", "init_image": text})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (422, "init_image")
+    assert error["message"] == "init_image cannot be decoded: the file is damaged."
 
 
 async def test_the_job_carries_a_name_and_the_store_the_picture(door: Door) -> None:
@@ -133,6 +183,44 @@ async def test_picture_and_strength_are_part_of_the_key(door: Door) -> None:
     assert (first["cache"], again["cache"]) == ("miss", "joined"), "the same pixels in another file"
     assert (await door.submit(init_image=encoded(red()), **{**body, "strength": 0.75}))["cache"] == "miss"
     assert (await door.submit(init_image=encoded(red().rotate(9)), **body))["cache"] == "miss"
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "says"),
+    [
+        (
+            {"num_inference_steps": 1},
+            "num_inference_steps",
+            "num_inference_steps must be at least 2 with an init_image: one step must be left, and strength is 0.8 where it is left out.",
+        ),
+        (
+            {"strength": 0.1},
+            "strength",
+            "strength must be at least 1/4: of the steps of m, 4 at most, one must be left; it is 0.1.",
+        ),
+        (
+            {"strength": 0.1, "num_inference_steps": 3},
+            "strength",
+            "strength must be at least 1/4: of the steps of m, 4 at most, one must be left; it is 0.1.",
+        ),
+        (
+            {"strength": 0.4, "num_inference_steps": 2},
+            "strength",
+            "strength times num_inference_steps must be at least 1, not 0.4 times 2.",
+        ),
+        (
+            {"strength": 0.9999999, "num_inference_steps": 1},
+            "strength",
+            "strength times num_inference_steps must be at least 1, not 0.9999999 times 1.",
+        ),
+    ],
+)
+async def test_what_is_said_of_strength_speaks_of_what_was_sent(
+    door: Door, body: dict[str, Any], param: str, says: str
+) -> None:
+    response = await door.http.post("/v1/jobs", json={"prompt": "a", "init_image": encoded(red()), **body})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["message"]) == (422, param, says)
 
 
 async def test_one_step_is_left_at_least(door: Door) -> None:
@@ -169,6 +257,48 @@ async def test_only_a_picture_makes_a_body_long(door: Door) -> None:
         {"prompt": "a", "init_image": "A" * 40_000},
     ):
         assert (await door.http.post("/v1/jobs", json=body)).status_code == 413
+
+
+async def test_a_picture_of_the_full_length_may_have_line_breaks_and_escapes(opened: Opener) -> None:
+    data = file_of(red()) + bytes(20_000)  # what follows the end of a PNG is not read
+    door = await opened((), max_body_bytes=200, max_init_image_bytes=len(data))
+    worker = WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=10.0)
+    await door.stores.models.announce(spec("m").model_copy(update={"init_images": True}), worker)
+    slashed = b"\xff" * (len(data) - len(file_of(red())))
+    for text in (
+        json.dumps("data:image/png;charset=utf-8;base64," + lines(text_of(data), 64, "\r\n")),
+        json.dumps(text_of(file_of(red()) + slashed[: len(slashed) // 32])).replace(
+            "/", "\\/"
+        ),  # as PHP writes it
+    ):
+        body = f'{{"num_inference_steps": 4, "init_image" : {text}, "prompt": "init_image"}}'
+        response = await door.http.post(
+            "/v1/jobs", content=body, headers={"Content-Type": "application/json"}
+        )
+        assert response.status_code == 202, response.text
+    too_long = {"prompt": "a", "init_image": text_of(data + b"0"), "num_inference_steps": 4}
+    response = await door.http.post("/v1/jobs", json=too_long)
+    assert response.json()["error"]["message"] == f"init_image must be at most {len(data)} bytes long."
+    assert longest_text(len(data)) >= len(json.dumps(lines(text_of(data), 64, "\r\n")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(
+    "how", [{}, {"lossless": True}, {"progressive": True}, {"exif": b"Exif\0\0" + bytes(999)}]
+)
+def test_the_header_is_read_as_pillow_reads_it(kind: str, how: dict[str, Any]) -> None:
+    for mode in ("RGB", "L", "RGBA", "CMYK"):
+        picture = Image.new(mode, (1234, 567))
+        try:
+            data = file_of(picture, kind, **how)
+        except OSError:
+            continue  # the format has no such mode
+        header = header_of(data)
+        assert header is not None
+        assert (header.format, header.size) == (kind, (1234, 567))
+        assert header.whole == (kind == "JPEG" and "progressive" in how)
+        # Cut off before its size it is no picture, wherever that is.
+        assert all(header_of(data[:length]) in (None, header) for length in range(min(len(data), 1200)))
 
 
 async def test_a_model_that_starts_from_noise_alone_says_so(opened: Opener) -> None:

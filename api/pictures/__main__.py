@@ -1,0 +1,92 @@
+"""`python -m api.pictures`: the process that decodes. It reads requests from its standard input, and writes answers to its output.
+
+A frame is four bytes, the length of a JSON object, then that object; its `bytes` says how many raw bytes follow. The process is
+killed at the time limit; it bounds its own memory; it ends when its input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from api.pictures.header import MIB, Header
+from api.pictures.prepare import prepare
+
+SLACK_BYTES: Final = 48 * MIB
+"""Above what a picture should take: allocators round up, and texts in a file may be large."""
+LOADED: Final = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, WebPImagePlugin)
+"""Before the first picture, not within its time."""
+
+
+def main() -> None:
+    # Ctrl-C in a terminal is for the API, which then closes our input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("ignore")
+    Image.MAX_IMAGE_PIXELS = None  # the API has asked the header
+    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    # Whatever a library prints must not fall between the frames.
+    os.dup2(2, 1)
+    own_bytes = _data_bytes()
+    write_frame(sink, {"bytes": 0})
+    while (frame := read_frame(source)) is not None:
+        head, data = frame
+        write_frame(sink, *answer(head, data, own_bytes))
+
+
+def answer(head: dict[str, Any], data: bytes, own_bytes: int | None) -> tuple[dict[str, Any], bytes]:
+    """What came of one picture: its PNG, or the reason in `fault`."""
+    if own_bytes is not None:
+        _bound_memory(own_bytes + head["memory_bytes"] + SLACK_BYTES)
+    try:
+        png, said = prepare(data, Header(**head["header"]), tuple(head["target"]))
+    except MemoryError:
+        return {"fault": "memory", "bytes": 0}, b""
+    except Exception:
+        # Pillow raises errors of many kinds for files that are cut short or forged.
+        return {"fault": "damaged", "bytes": 0}, b""
+    return {"warnings": said, "bytes": len(png)}, png
+
+
+def read_frame(source: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+    """The next frame; None at the end of the input, whole or not."""
+    length = source.read(4)
+    text = source.read(int.from_bytes(length, "big"))
+    if len(length) < 4 or not text:
+        return None
+    head: dict[str, Any] = json.loads(text)
+    data = source.read(head["bytes"])
+    return (head, data) if len(data) == head["bytes"] else None
+
+
+def write_frame(sink: BinaryIO, head: dict[str, Any], data: bytes = b"") -> None:
+    text = json.dumps(head).encode()
+    sink.write(len(text).to_bytes(4, "big") + text + data)
+    sink.flush()
+
+
+def _data_bytes() -> int | None:
+    """What this process has of data, as Linux counts it for RLIMIT_DATA; None: it cannot be known here."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return None
+
+
+def _bound_memory(most_bytes: int) -> None:
+    """Beyond this an allocation fails: the backstop to the estimate by which pictures are let in."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or hard > most_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""From a picture file to the PNG that a worker reads. Runs in the child process; pure, but for memory and time.
+
+The file is decoded whole (a JPEG at a fraction of its size). All that follows goes band by band until the picture is small: no second
+copy of its full size is made.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from PIL import Image, ImageChops
+
+from api.pictures.colour import to_srgb
+from api.pictures.cover import Cover, Size, cover
+from api.pictures.header import BAND_PIXELS, Header
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP")
+_ORIENTATION: Final = 0x0112
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of that Exif orientation upright (Exif 2.32, 4.6.4)."""
+_SIDEWAYS: Final = (5, 6, 7, 8)
+_GREY_8: Final = [(value + 128) // 257 for value in range(65_536)]
+"""16-bit grey in 8 bits: white is 65535, and 257 x 255."""
+
+Read = Callable[[tuple[int, int, int, int]], Image.Image]
+
+
+class Unlike(ValueError):
+    """The picture is not what its header announced."""
+
+
+def prepare(data: bytes, header: Header, target: Size) -> tuple[bytes, list[str]]:
+    """The file `data` as a PNG of the `target` size, RGB in sRGB, and warnings for its owner: turned upright, on white, scaled to
+    cover, cut at its centre. Raises whatever Pillow does for files that are cut short or forged, and `MemoryError`.
+    """
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        if picture.size != header.size:
+            raise Unlike("the size of the picture is not that of its header")
+        turn = orientation(picture)
+        upright = target if turn not in _SIDEWAYS else (target[1], target[0])
+        # A JPEG is decoded at a fraction of its size where that is enough.
+        picture.draft(None, upright)
+        picture.load()
+        part = cover(picture.size, upright)
+        small = _averaged(_reader(picture, header, data), part)
+        profile = picture.info.get("icc_profile")
+    coloured, warning = to_srgb(small, profile)
+    result = _on_white(coloured).resize(upright, Image.Resampling.LANCZOS, box=part.inner)
+    if turn in _TURNS:
+        result = result.transpose(_TURNS[turn])
+    out = io.BytesIO()
+    result.save(out, "PNG", compress_level=1)
+    return out.getvalue(), [] if warning is None else [warning]
+
+
+def orientation(picture: Image.Image) -> int:
+    """How the picture lies, 1 to 8; 1 where it does not say, or says what nobody understands."""
+    # Of all that Exif may hold this alone is read: what is wrong with the rest is none of our business.
+    with suppress(Exception):
+        value = picture.getexif().get(_ORIENTATION)
+        if isinstance(value, int) and value in _TURNS:
+            return value
+    return 1
+
+
+def _averaged(read: Read, part: Cover) -> Image.Image:
+    """`part.outer`, blocks of `part.factor` pixels a side averaged. L, RGB, RGBA or CMYK."""
+    left, top, right, bottom = part.outer
+    rows = max(1, BAND_PIXELS // ((right - left) * part.factor)) * part.factor
+    small: Image.Image | None = None
+    for row in range(top, bottom, rows):
+        band = read((left, row, right, min(row + rows, bottom))).reduce(part.factor)
+        if small is None:
+            small = Image.new(band.mode, part.reduced)
+        small.paste(band, (0, (row - top) // part.factor))
+    if small is None:
+        raise Unlike("the picture has no pixels")
+    return small
+
+
+def _reader(picture: Image.Image, header: Header, data: bytes) -> Read:
+    """Reads a box of the picture as L, RGB, RGBA or CMYK."""
+    key = picture.info.get("transparency")
+    match picture.mode:
+        case "1" | "L" | "I;16" if key is not None:
+            return lambda box: _keyed_grey(picture.crop(box), key, header)
+        case "RGB" if key is not None:
+            low = _low_bytes(data) if header.depth == 16 else None
+            return lambda box: _keyed(picture.crop(box), None if low is None else low.crop(box), key)
+        case "I;16":
+            return lambda box: _grey_8(picture.crop(box))
+        case "1":
+            return lambda box: picture.crop(box).convert("L")
+        case "L" | "RGB" | "CMYK" | "RGBA":
+            return picture.crop
+    mode = "RGBA" if picture.has_transparency_data else "RGB"
+    return lambda box: picture.crop(box).convert(mode)
+
+
+def _grey_8(band: Image.Image) -> Image.Image:
+    return band.convert("I").point(_GREY_8, "L")
+
+
+def _keyed_grey(band: Image.Image, key: int, header: Header) -> Image.Image:
+    """Grey of which one value is transparent (PNG, 11.3.1.1): compared in the depth of the file, where it was written."""
+    if band.mode == "I;16":
+        alpha = band.convert("I").point([0 if value == key else 255 for value in range(65_536)], "L")
+        return _merged(_grey_8(band), alpha)
+    grey = band.convert("L")
+    # Pillow stretches values of 2 and 4 bits to 8, and tells the key as it was written; of one bit it has stretched both.
+    seen = key if band.mode == "1" else key * 255 // (2**header.depth - 1)
+    return _merged(grey, grey.point([0 if value == seen else 255 for value in range(256)]))
+
+
+def _keyed(band: Image.Image, low: Image.Image | None, key: tuple[int, int, int]) -> Image.Image:
+    """Colour of which one is transparent; of 16 bits, `low` holds the low bytes."""
+    alpha = _differs(band, key if low is None else tuple(value >> 8 for value in key))
+    if low is not None:
+        alpha = ImageChops.lighter(alpha, _differs(low, tuple(value & 255 for value in key)))
+    return Image.merge("RGBA", (*band.split(), alpha))
+
+
+def _differs(band: Image.Image, key: tuple[int, ...]) -> Image.Image:
+    """255 where any channel has another value than the key's, else 0."""
+    red, green, blue = (
+        channel.point([0 if value == wanted else 255 for value in range(256)])
+        for channel, wanted in zip(band.split(), key, strict=True)
+    )
+    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
+
+
+def _low_bytes(data: bytes) -> Image.Image:
+    """The low bytes of a PNG of 16-bit colour: Pillow keeps the high ones alone, and reads these where it takes the file for one
+    of the other byte order."""
+    picture = Image.open(io.BytesIO(data), formats=("PNG",))
+    tile: Any = picture
+    tile.tile = [each._replace(args="RGB;16L") for each in tile.tile]
+    picture.load()
+    return picture
+
+
+def _merged(grey: Image.Image, alpha: Image.Image) -> Image.Image:
+    return Image.merge("RGBA", (grey, grey, grey, alpha))
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if picture.mode != "RGBA":
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
