@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from cache.connection import connect
+from cache.jobs import RedisJobStore
+from cache.stores import open_stores
+from contracts.clock import SystemClock
 from contracts.ids import shard_of
 from contracts.jobs import Job, JobStatus
 from contracts.models import WorkerInfo
@@ -206,3 +210,37 @@ async def test_a_dead_worker_is_no_longer_announced_after_its_time(world: World)
     assert (model.workers, model.awaited) == ((), True)
     await world.set_clock(world.settings.worker_grace_s)
     assert not (await directory.models())[0].awaited
+
+
+@pytest.mark.parametrize("world", ["redis", "cluster"], indirect=True)
+async def test_two_that_sweep_at_once_do_not_take_one_another_for_a_clock(world: World) -> None:
+    """One that was stopped in the middle of its sweep, while another took over."""
+    job = (await world.stores.jobs.submit(new(ttl_s=60.0))).job
+    other = open_stores(world.settings)
+    await world.stores.jobs.steady(shard_of(job.id), None)
+    await other.jobs.steady(shard_of(job.id), None)
+    assert await world.stores.jobs.steady(shard_of(job.id), 30.0) == 0
+    assert (await world.stores.jobs.get("public", job.id)).deadline == job.deadline
+    await other.close()
+
+
+@pytest.mark.parametrize("world", ["redis"], indirect=True)
+async def test_a_server_that_was_stopped_is_no_clock_that_was_set(world: World) -> None:
+    """Its answer comes late: it may have carried out long after what it was asked with the time of then."""
+
+    class Slow(SystemClock):
+        calls = 0
+
+        def monotonic(self) -> float:
+            self.calls += 1
+            return super().monotonic() + 30.0 * self.calls
+
+    client = connect(world.settings.redis_url, 2.0)
+    late, shard = RedisJobStore(client, world.settings, Slow()), "a"
+    job = (await late.submit(new("a" * 64, ttl_s=60.0))).job
+    assert await late.steady(shard, None) == 0
+    late.skew_s = HOUR_S
+    assert await late.steady(shard, 1.0) == 0
+    late.skew_s = 0.0
+    assert (await late.get("public", job.id)).deadline == job.deadline
+    await client.aclose()
