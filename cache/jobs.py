@@ -76,6 +76,8 @@ class RedisJobStore:
         self._clock = clock
         self.skew_s = 0.0
         self._scripts: dict[str, Any] = {}
+        self._marks: dict[str, str] = {}
+        """The mark that our last sweep of each shard left, by the store's clock."""
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._taking = Taking(client, settings, self._run, _EXHAUSTED_JSON)
         self._hits = HitRecorder(
@@ -248,11 +250,14 @@ class RedisJobStore:
         return messages_of(stale), messages_of(promoted)
 
     async def steady(self, shard: str, elapsed_s: float | None) -> float:
-        begun = self._clock.monotonic()
-        arguments = ("" if elapsed_s is None else elapsed_s, self._settings.lease_s)
-        step_s, told_at = await self._run("steady", shard, *arguments, "")
-        if float(step_s) and self._clock.monotonic() - begun < PROMPT_S:
-            step_s, _ = await self._run("steady", shard, *arguments, told_at)
+        begun, mark = self._clock.monotonic(), self._marks.pop(shard, "")
+        arguments = ("" if elapsed_s is None else elapsed_s, mark, self._settings.lease_s)
+        step_s, now = await self._run("steady", shard, *arguments, "")
+        if float(step_s):
+            if self._clock.monotonic() - begun >= PROMPT_S:
+                return 0.0
+            step_s, now = await self._run("steady", shard, *arguments, now)
+        self._marks[shard] = now
         return float(step_s)
 
     async def forget_landed(self, keys: Sequence[str]) -> None:

@@ -290,11 +290,9 @@ class JobRunner:
         log.info("job_finished", job_id=message.job_id, status=status.value, attempt=lease.attempt)
 
     async def insist(self, step: Callable[[], Awaitable[T]], hold: Hold | None = None) -> T | None:
-        """The step's answer, tried again while the store is away; None when the worker drains before it is back, or the
-        lease of `hold` is void. Raises `BlobStoreUnavailable` once the pictures' store was away for as long as `hold` allows."""
+        """The step's answer, tried again while the store is away; None when the worker drains before it is back, or by
+        then the lease of `hold` is void. Raises `BlobStoreUnavailable` once the pictures' store was away for as long as `hold` allows."""
         for delay_s in _growing(RETRY_S):
-            if hold is not None and hold.void.is_set():
-                return None
             try:
                 return await step()
             except BlobStoreUnavailable as error:
@@ -308,6 +306,8 @@ class JobRunner:
             if self._draining.is_set():
                 return None
             await self.pause(delay_s)
+            if hold is not None and hold.void.is_set():
+                return None  # it has ended meanwhile, and takes no room from others
         raise AssertionError
 
     async def pause(self, seconds: float) -> None:

@@ -54,8 +54,8 @@ local function expire_at(key, time)
   redis.call('PEXPIREAT', key, math.ceil(time * 1000))
 end
 
--- What is left of a deadline, in seconds. The sweep looks at the clock every second. Where it has not looked for long, the clock may
--- have been set forward: then what was left at the last sweep still is, and no job ends early.
+-- What is left of a deadline, in seconds. The sweep looks at the clock every second. Where it has not looked for long, the clock
+-- may have been set forward: then what was left at the last sweep still is, and no job ends early.
 local function left(deadline)
   local left_s = deadline - NOW
   local mark = left_s <= 0 and redis.call('GET', P .. 'mark')

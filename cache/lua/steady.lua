@@ -1,11 +1,16 @@
 -- Notes the time of a sweep, and makes good a clock that was set since the last one. ARGV: seconds since then by a clock that is
--- never set, or '' where the caller did not make that sweep; lease_s; the time at which a first call told of the step, or ''.
--- Answers {seconds by which the clock was set, '0' for none; the time}. A first call changes nothing where there is a step: a
--- server that was stopped carries it out late, and its caller knows that. Looks at every live job, once for each step.
+-- never set, or '' where the caller did not make that sweep; the mark that it left; lease_s; the time at which a first call told
+-- of the step, or ''. Answers {seconds by which the clock was set, '0' for none; the time, which is the mark now}. A first call
+-- changes nothing where there is a step: a server that was stopped carries it out late, and its caller knows that. Looks at every
+-- live job, once for each step.
 
 local STEP_S = 5 -- less is a call that was late, and does little harm
-local elapsed, lease_s, told = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local mark = tonumber(redis.call('GET', P .. 'mark') or NOW)
+local elapsed, lease_s, told = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local mark = redis.call('GET', P .. 'mark')
+if mark ~= ARGV[4] then
+  elapsed = nil -- another has swept since
+end
+mark = tonumber(mark or NOW)
 local step = NOW - mark - (elapsed or 0)
 if not elapsed then
   step = math.min(step, 0) -- time passes, but it never runs back
