@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from api import errors
 from api.catalogue import Catalogue
+from api.early_answers import EarlyAnswers
 from api.keyring import KeyRing
 from api.middleware import BodyLimit, RequestContext
 from api.routes import (
@@ -108,6 +109,7 @@ def create_app(
             jobs.router.prefix: settings.max_body_bytes + (settings.max_init_image_bytes + 2) // 3 * 4 + 64,
         },
     )
+    app.add_middleware(EarlyAnswers)
     app.add_middleware(RequestContext, clock=clock, leaving=lambda: services.leaving)
     return app
 

@@ -23,7 +23,6 @@ from contracts.errors import (
     InvalidApiKey,
     JobCanceled,
     MethodNotAllowed,
-    PayloadTooLarge,
     PermissionDenied,
     RequestError,
     RouteNotFound,
@@ -94,9 +93,6 @@ def response(error: DarkroomError, request_id: str, headers: Mapping[str, str] |
     if error.status in _FINAL:
         # OpenAI's clients would ask again for these of their own accord.
         all_headers["X-Should-Retry"] = "false"
-    if isinstance(error, PayloadTooLarge):
-        # What is left of the body is not read: the server closes the connection, and a client must not use it again.
-        all_headers["Connection"] = "close"
     return _render(error.status, body(error, request_id), all_headers)
 
 

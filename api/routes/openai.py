@@ -36,6 +36,7 @@ from contracts.errors import (
     InvalidRequest,
     JobCanceled,
     JobExpired,
+    RouteNotFound,
     StoreUnavailable,
     TooManyStreams,
 )
@@ -46,6 +47,8 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 
 GRACE_S: Final = 10.0
 """A job ends by its deadline and one sweep; then nobody is held any more."""
+
+_EVERY_METHOD: Final = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 log = get_logger(__name__)
 
@@ -100,6 +103,15 @@ async def generations(
         view.model_dump_json(exclude_none=True),
         headers={"X-Job-ID": job.id},
         media_type="application/json",
+    )
+
+
+@router.api_route("/edits", methods=_EVERY_METHOD, include_in_schema=False)
+@router.api_route("/variations", methods=_EVERY_METHOD, include_in_schema=False)
+async def not_offered(request: Request) -> Response:
+    """OpenAI's other two routes. Without this they would be taken for names of pictures, which can be fetched."""
+    raise RouteNotFound(
+        f"{request.url.path} is not offered here. To start from a picture, send it as init_image to POST /v1/jobs."
     )
 
 
