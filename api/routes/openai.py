@@ -26,6 +26,7 @@ from api.openai import (
     b64,
     size_of,
     to_job,
+    within_patience,
 )
 from api.services import Services, Wired, failures
 from api.stream import BEAT, Put, sse
@@ -88,13 +89,15 @@ async def generations(
         job = await services.jobs.submit(caller, wanted)
     except InvalidRequest as error:
         raise as_openai(error) from None
+    except DarkroomError as error:
+        raise within_patience(error, request.state.headers) from None
     if body.stream:
         write = _streamed(services, job, errors.request_id_of(request.scope))
         return services.streams.open(write, left=partial(_abandon, services, job))
     result = _result(await _ended(request, services, job))
     data = []
     for image in result.images:
-        if body.response_format == "url":
+        if (body.response_format or services.settings.default_response_format) == "url":
             data.append(ImageData(url=f"{_base(request, services)}/v1/images/{image.name}"))
         else:
             data.append(ImageData(b64_json=b64(await services.stores.blobs.get(image.name))))
