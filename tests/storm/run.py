@@ -22,7 +22,7 @@ from tests.storm.generator import Model
 from tests.storm.outcome import Outcome, Tally, violations
 from tests.storm.site import Use, Watch, counts, standing
 
-CLIENTS: Final = 4
+CLIENTS: Final = 6
 """Enough to keep two engines busy on two cores, and few enough that no queue grows."""
 TIMEOUT_S: Final = 60.0
 SETTLE_S: Final = 330.0
