@@ -34,6 +34,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder: Path = (args.folder or ROOT / ".cache" / "storm" / str(args.seed)).absolute()
     if args.replay is not None:
+        if not (folder / "models.json").exists():
+            parser.error(f"there is no storm in {folder}")
         outcome = replay(folder, args.seed, args.replay)
         print(json.dumps(asdict(outcome), indent=1))
         return 1 if outcome.faults else 0

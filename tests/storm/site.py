@@ -94,6 +94,7 @@ class Watch:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._engines: dict[str, int] = {}
+        self._buried: set[int] = set()
         self.deaths: list[str] = []
         self.uses: dict[str, Use] = {}
         self.given_up = threading.Event()
@@ -121,7 +122,9 @@ class Watch:
 
     def _look(self) -> None:
         for child in self._platform.children:
-            if child.process is not None and (code := child.process.poll()) is not None:
+            dead = child.process
+            if dead is not None and (code := dead.poll()) is not None and dead.pid not in self._buried:
+                self._buried.add(dead.pid)
                 self.deaths.append(f"{child.name} ended with {code}")
         if self._platform.redis is not None and not self._platform.redis.alive():
             self.deaths.append("redis ended")
@@ -133,7 +136,7 @@ class Watch:
             try:
                 self._platform.check()
             except ServiceError as error:
-                self.deaths.append(str(error)[:500])
+                self.deaths.append(str(error).partition("\n")[0])
                 self.given_up.set()
                 self._ended.set()
 
