@@ -7,13 +7,15 @@ ROUNDS ?= 3
 JOBS ?= 200
 MINUTES ?= 30
 BESIDE ?= 1
+SEED ?= 1
+STORM_MINUTES = $(if $(filter file,$(origin MINUTES)),60,$(MINUTES))
 TWO = --numprocesses 2 --dist loadfile
 CHAOS = --rows $(ROWS) --rounds $(ROUNDS) --jobs $(JOBS) --minutes $(MINUTES) --beside $(BESIDE)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint check bench bench-all chaos fuzz model model-quick nightly clean gpu-check helm-check chaos-background bench-peers
+.PHONY: help install run demo test lint check bench bench-all chaos storm fuzz model model-quick nightly clean gpu-check helm-check chaos-background bench-peers
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,6 +89,9 @@ chaos-background: $(VENV)/.dev ## the same for hours, with its log in .cache/cha
 	@nohup nice -n 10 $(BIN)/python -m tests.faults $(CHAOS) >> .cache/chaos/output.log 2>&1 & \
 	echo "Started as process $$!; see .cache/chaos/output.log"
 
+storm: $(VENV)/.dev ## requests at random against the embedded platform, both models, for an hour: MINUTES=60 SEED=1
+	$(BIN)/python -m tests.storm --minutes $(STORM_MINUTES) --seed $(SEED)
+
 fuzz: $(VENV)/.dev ## schemathesis and 100,000 odd bodies against a running API, at length
 	DARKROOM_FULL=1 $(BIN)/python -m pytest tests/faults_api/test_fuzz.py -s
 
@@ -96,7 +101,7 @@ model: $(VENV)/.dev ## train the embedded models again from nothing (hours; resu
 model-quick: $(VENV)/.dev ## a short pass of every training stage
 	$(BIN)/python -m models.recipe --quick --no-resume
 
-nightly: model-quick chaos fuzz ## what is too long for every change
+nightly: model-quick chaos storm fuzz ## what is too long for every change
 
 clean: ## remove the environment, caches and the platform's data
 	rm -rf $(VENV) .cache .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import errors
 from api.browsers import BrowserGuard
 from api.catalogue import Catalogue
+from api.early_answers import EarlyAnswers
 from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.middleware import BodyLimit, RequestContext
+from api.query import known_query
 from api.routes import (
     batch,
     cache,
@@ -56,7 +58,7 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application. It owns what it is given from the start of its lifespan, and closes it at its end. Without
     `letters` it leaves those that the broker has given up on to others."""
-    catalogue = Catalogue(stores.models, clock, settings.default_model)
+    catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     services = Services(
         settings=settings,
         stores=stores,
@@ -86,20 +88,10 @@ def create_app(
     )
     errors.install(app)
     app.router.routes.append(jobs.direct)
-    for module in (
-        jobs,
-        webhooks,
-        batch,
-        events,
-        openai,
-        images,
-        models,
-        cache,
-        keys,
-        health,
-        page,
-        reference,
-    ):
+    for module in (jobs, webhooks, batch, events, openai, images, models, cache, keys):
+        app.include_router(module.router, dependencies=[Depends(known_query)])
+    # Probes, scrapers and browsers add parameters of their own.
+    for module in (health, page, reference):
         app.include_router(module.router)
     series.begin_api(_endpoints(app))
     # The last one added is the outermost.
@@ -113,6 +105,7 @@ def create_app(
     )
     if settings.anonymous:
         app.add_middleware(BrowserGuard, settings=settings)
+    app.add_middleware(EarlyAnswers)
     app.add_middleware(RequestContext, clock=clock, leaving=lambda: services.leaving)
     return app
 

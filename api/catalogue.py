@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from contracts.clock import Clock
@@ -21,10 +21,17 @@ COME_BACK_S: Final = 5.0
 class Catalogue:
     """A view of the `ModelDirectory` with one refresh at a time, however many ask."""
 
-    def __init__(self, directory: ModelDirectory, clock: Clock, default_model: str | None) -> None:
+    def __init__(
+        self,
+        directory: ModelDirectory,
+        clock: Clock,
+        default_model: str | None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         self._directory = directory
         self._clock = clock
-        self._default_model = default_model
+        self._aliases = dict(aliases or {})
+        self._default_model = None if default_model is None else self.real_name(default_model)
         self._known: Sequence[ServedModel] | None = None
         self._named: tuple[Sequence[ServedModel], dict[str, ServedModel]] = (), {}
         self._unreadable: frozenset[str] = frozenset()
@@ -44,8 +51,16 @@ class Catalogue:
         # Shielded: a caller that gives up must not end the refresh of the others.
         return await asyncio.shield(self._refresh)
 
+    def real_name(self, name: str) -> str:
+        """What the alias `name` stands for, or `name` where it is none."""
+        return self._aliases.get(name, name)
+
+    def aliases_of(self, model: str) -> list[str]:
+        """The other names of `model`, in order."""
+        return sorted(alias for alias, real in self._aliases.items() if real == model)
+
     async def resolve(self, name: str | None) -> ServedModel:
-        """The model called `name`, or the default one.
+        """The model called `name`, under its own name or an alias, or the default one.
 
         Raises `ModelNotFound`, or `ModelUnavailable` while nothing is announced, or `StoreUnavailable`. A model whose
         workers are all gone is still known.
@@ -72,13 +87,19 @@ class Catalogue:
                 raise ModelUnavailable(
                     "The default model has not been announced yet.", retry_after_s=COME_BACK_S, param="model"
                 )
-        if name not in known:
-            raise ModelNotFound(
-                f"There is no such model; known are {', '.join(known)}.",
+        if (real := self.real_name(name)) in known:
+            return known[real]
+        if real != name:
+            # The operator promises it: a client that hears 404 would take its request for wrong.
+            raise ModelUnavailable(
+                f"{name} stands for {real}, which has not been announced yet.",
+                retry_after_s=COME_BACK_S,
                 param="model",
-                details={"models": list(known)},
             )
-        return known[name]
+        names = [*known, *(alias for alias, model in self._aliases.items() if model in known)]
+        raise ModelNotFound(
+            f"There is no such model; known are {', '.join(names)}.", param="model", details={"models": names}
+        )
 
     async def _read(self) -> Sequence[ServedModel]:
         try:

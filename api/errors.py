@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import http
 import json
 import math
@@ -23,7 +24,6 @@ from contracts.errors import (
     InvalidApiKey,
     JobCanceled,
     MethodNotAllowed,
-    PayloadTooLarge,
     PermissionDenied,
     RequestError,
     RouteNotFound,
@@ -31,6 +31,8 @@ from contracts.errors import (
 )
 
 MAX_NAME_CHARS = 64
+LEFT_OUT = "left out"
+"""How the words for a field begin that is known and refused: it is not offered to who misspells another."""
 UNFORESEEN = "Something went wrong on our side. It has been logged."
 _FINAL = frozenset({JobCanceled.status, GenerationFailed.status})
 
@@ -94,9 +96,6 @@ def response(error: DarkroomError, request_id: str, headers: Mapping[str, str] |
     if error.status in _FINAL:
         # OpenAI's clients would ask again for these of their own accord.
         all_headers["X-Should-Retry"] = "false"
-    if isinstance(error, PayloadTooLarge):
-        # What is left of the body is not read: the server closes the connection, and a client must not use it again.
-        all_headers["Connection"] = "close"
     return _render(error.status, body(error, request_id), all_headers)
 
 
@@ -145,7 +144,7 @@ def faults_of(errors: list[dict[str, Any]], expected: Mapping[str, str] = EXPECT
     """Pydantic's list of errors in our words: one fault per field, in the order found."""
     faults: dict[str, str] = {}
     for error in errors:
-        name = _printable(_name(error["loc"]))
+        name = printable(_name(error["loc"]))
         faults.setdefault(name, _sentence(name, error, expected))
     return list(faults.items())
 
@@ -161,7 +160,7 @@ def _sentence(name: str, error: Mapping[str, Any], expected: Mapping[str, str]) 
         case "missing":
             return f"{name} is required."
         case "extra_forbidden" | "invalid_key":
-            return f"{name} is not a known field; known are {', '.join(_siblings(name, expected))}."
+            return unknown(name, "field", _siblings(name, expected))
         case _ if not name:
             return "The body must be a JSON object."
         case _ if name in expected:
@@ -170,15 +169,25 @@ def _sentence(name: str, error: Mapping[str, Any], expected: Mapping[str, str]) 
             return f"{name}: {error['msg']}."
 
 
+def unknown(name: str, kind: str, known: Sequence[str]) -> str:
+    """The sentence for a `kind` of thing that is called `name` and should be one of `known`. Pure."""
+    if not known:
+        return f"{name} is not a known {kind}; there is none here."
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{name} is not a known {kind}; known are {', '.join(known)}.{hint}"
+
+
 def _siblings(name: str, expected: Mapping[str, str]) -> list[str]:
     """The fields that are known where `name` stands: those of the object that it is in, else of the body."""
     inside = f"{name.partition('.')[0]}."
     return [known for known in expected if known.startswith(inside)] or [
-        known for known in expected if "." not in known
+        known for known, words in expected.items() if "." not in known and not words.startswith(LEFT_OUT)
     ]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """`text`, which a client made up, fit to be repeated in an answer. Pure."""
     # Names of unknown fields are the client's: they may be long, or hold what no UTF-8 can.
     cut = text[:MAX_NAME_CHARS].encode("utf-8", "replace").decode("utf-8")
     return "".join(character if character.isprintable() else "?" for character in cut)

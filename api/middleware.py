@@ -33,6 +33,7 @@ _UNLESS_SAID: Final[Sequence[Header]] = (
 )
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = get_logger(__name__)
@@ -100,7 +101,7 @@ class RequestContext:
 
 class BodyLimit:
     """Refuses bodies over `limit` bytes: by their declared length before anything is read, else while counting.
-    `others` are the limits of single paths."""
+    `others` are the limits of single paths. An address that does not exist, a method and a key are judged first."""
 
     def __init__(self, app: ASGIApp, limit: int, others: Mapping[str, int]) -> None:
         self._app = app
@@ -113,13 +114,17 @@ class BodyLimit:
             return
         limit = self._others.get(scope["path"], self._limit)
         declared = header(scope, b"content-length") or ""
-        if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+        over = declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit)
+        if over and scope["method"] not in _WITH_BODY:
+            # Its route reads no body, and would take the error for a client that has left.
             await errors.response(_too_large(limit), errors.request_id_of(scope))(scope, receive, send)
             return
         seen = 0
 
         async def counted() -> Message:
             nonlocal seen
+            if over:
+                raise _too_large(limit)
             message = await receive()
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))

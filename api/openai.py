@@ -1,7 +1,7 @@
 """OpenAI's Images API (https://platform.openai.com/docs/api-reference/images/create) in terms of jobs. Shapes and translation; pure.
 
 What OpenAI defines and a diffusion model has no use for (quality, style, moderation, who the user is) is taken and not read. What it
-would have to read and cannot do (transparency, other formats) is refused.
+would have to read and cannot do (transparency, animation, drawings) is refused by name. docs/api.md lists all of it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.errors import LEFT_OUT
 from api.normalise import invalid
 from api.schemas import JobRequest, Wire
-from contracts.errors import InvalidRequest, RequestError
+from contracts.errors import DarkroomError, InvalidRequest, RequestError
 from contracts.jobs import MAX_PREVIEWS, ImageRef, OutputFormat
+
+MAX_RETRY_AFTER_S: Final = 120.0
+"""The longest `Retry-After` that OpenAI's client waits for. Above it the client does not retry at all."""
+HOPELESS_S: Final = 3600.0
+"""Who has to wait longer, as for a new day, is told not to retry: no call should be held for so long."""
 
 _SIZE: Final = re.compile(r"(\d{1,9})x(\d{1,9})\Z", re.ASCII)
 _NAMES: Final = {
@@ -44,7 +50,7 @@ class ImagesRequest(BaseModel):
     n: int | None = Field(default=None, description="Pictures to draw.")
     size: str | None = Field(default=None, description="`WIDTHxHEIGHT` in pixels, or `auto`.")
     response_format: Literal["url", "b64_json"] | None = Field(
-        default=None, description="By default `b64_json`."
+        default=None, description="By default `b64_json`, unless the operator says otherwise."
     )
     output_format: OutputFormat | None = None
     output_compression: int | None = Field(
@@ -52,6 +58,7 @@ class ImagesRequest(BaseModel):
     )
     background: Literal["auto", "opaque"] | None = Field(default=None, description="Not read: always opaque.")
     quality: str | None = Field(default=None, description="Not read.")
+    complexity: str | None = Field(default=None, description="Not read.")
     style: str | None = Field(default=None, description="Not read.")
     moderation: str | None = Field(default=None, description="Not read.")
     user: str | None = Field(default=None, description="Not read.")
@@ -61,6 +68,13 @@ class ImagesRequest(BaseModel):
         default=None,
         description="0 to 3: how often, with `stream`, the first picture is shown in the making. One step has nothing to show.",
     )
+    frame_count: None = Field(default=None, description="Refused: no picture is animated.")
+    frame_duration_ms: None = Field(default=None, description="Refused: no picture is animated.")
+    svg: None = Field(default=None, description="Refused: pictures are made of pixels.")
+    image: None = Field(default=None, description="Refused: `init_image` of `POST /v1/jobs` does this.")
+    mask: None = Field(default=None, description="Refused: no picture is edited.")
+    markup: None = Field(default=None, description="Refused: no picture is edited.")
+    input_fidelity: None = Field(default=None, description="Refused: no picture is edited.")
     negative_prompt: str | None = Field(default=None, description="Ours: what the picture should not show.")
     num_inference_steps: int | None = Field(default=None, description="Ours: denoising steps.")
     guidance_scale: float | None = Field(default=None, description="Ours: classifier-free guidance.")
@@ -76,16 +90,24 @@ EXPECTED: Final = {
     "n": "an integer",
     "size": "WIDTHxHEIGHT or auto",
     "response_format": "url or b64_json",
-    "output_format": "png, jpeg or webp",
+    "output_format": "png, jpeg or webp: others are not made here",
     "output_compression": "an integer",
-    "background": "auto or opaque",
+    "background": "auto or opaque: no picture is transparent here",
     "quality": "a string",
+    "complexity": "a string",
     "style": "a string",
     "moderation": "a string",
     "user": "a string",
     "safety_identifier": "a string",
     "stream": "true or false",
     "partial_images": "an integer",
+    "frame_count": f"{LEFT_OUT}: no picture is animated here",
+    "frame_duration_ms": f"{LEFT_OUT}: no picture is animated here",
+    "svg": f"{LEFT_OUT}: pictures are made of pixels here",
+    "image": f"{LEFT_OUT}: to start from a picture, send it as init_image to POST /v1/jobs",
+    "mask": f"{LEFT_OUT}: no picture is edited here",
+    "markup": f"{LEFT_OUT}: no picture is edited here",
+    "input_fidelity": f"{LEFT_OUT}: no picture is edited here",
     "negative_prompt": "a string",
     "num_inference_steps": "an integer",
     "guidance_scale": "a finite number",
@@ -192,6 +214,17 @@ def _named(param: str, message: str) -> tuple[str, str]:
     if theirs == "size":
         return theirs, f"size: {message}"
     return theirs, theirs + message.removeprefix(param) if message.startswith(param) else message
+
+
+def within_patience(error: DarkroomError, headers: dict[str, str]) -> DarkroomError:
+    """`error` with a wait that OpenAI's client takes; the true one is in `details.retry_after_s`. `headers` are added to the
+    answer."""
+    if error.retry_after_s is not None and error.retry_after_s > MAX_RETRY_AFTER_S:
+        if error.retry_after_s > HOPELESS_S:
+            headers["X-Should-Retry"] = "false"
+        error.details = {**(error.details or {}), "retry_after_s": round(error.retry_after_s, 1)}
+        error.retry_after_s = MAX_RETRY_AFTER_S
+    return error
 
 
 def answer(

@@ -168,7 +168,10 @@ def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings)
     specs = [served.spec for served in models]
     if not specs:
         return
-    _branch(fields["model"], "string")["enum"] = [spec.name for spec in specs]
+    _branch(fields["model"], "string")["enum"] = [
+        *(spec.name for spec in specs),
+        *(alias for alias, model in settings.aliases.items() if model in {spec.name for spec in specs}),
+    ]
     if "size" in fields:
         _branch(fields["size"], "string")["pattern"] = _sizes(specs)
     limits = {

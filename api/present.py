@@ -127,10 +127,12 @@ def poll_again_s(view: JobView) -> int:
     return min(MAX_POLL_S, max(MIN_POLL_S, math.ceil(view.eta_seconds)))
 
 
-def model_view(served: ServedModel, settings: ApiSettings) -> ModelView:
+def model_view(served: ServedModel, catalogue: Catalogue, settings: ApiSettings) -> ModelView:
+    """A model as clients see it, with its aliases."""
     spec = served.spec
     return ModelView(
         id=spec.name,
+        aliases=catalogue.aliases_of(spec.name),
         created=int(min(worker.started_at for worker in served.workers)) if served.workers else None,
         owned_by="darkroom",
         description=spec.description,

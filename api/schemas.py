@@ -326,6 +326,7 @@ class ModelView(Wire):
 
     id: str
     object: Literal["model"] = "model"
+    aliases: list[str] = Field(description="Other names that requests may use for it.")
     created: int | None
     owned_by: str
     description: str

@@ -76,6 +76,30 @@ def _loras_text(text: str) -> str:
     return text
 
 
+_ALIAS: Final = re.compile(r"([^\s,=]{1,200})=([^\s,=]{1,200})")
+
+
+def _aliases(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        match = _ALIAS.fullmatch(part)
+        if match is None:
+            raise ValueError(f"{part} is not alias=model")
+        if match[1] in found:
+            raise ValueError(f"{match[1]} is named twice")
+        found[match[1]] = match[2]
+    if chained := sorted(found.keys() & set(found.values())):
+        raise ValueError(f"{chained[0]} is both an alias and what one stands for")
+    return found
+
+
+def _aliases_text(text: str) -> str:
+    _aliases(text)
+    return text
+
+
+ModelAliases = Annotated[str, AfterValidator(_aliases_text)]
+"""Other names of models as `alias=model`, separated by commas."""
 LoraSources = Annotated[str, AfterValidator(_loras_text)]
 """Adapters as `name=source`, separated by commas."""
 RetryDelays = Annotated[str, AfterValidator(_delays_text)]
@@ -177,6 +201,9 @@ class ApiSettings(BackendSettings):
     """The longest `Prefer: wait` that is honoured; more is cut to this."""
     default_model: str | None = None
     """Served where a request names no model; by default the first by name that a worker serves."""
+    model_aliases: ModelAliases = ""
+    """Other names that requests may use for models: `dall-e-3=sd-turbo,gpt-image-1=sd-turbo`. An alias goes before a model of
+    that name."""
     scale_from_zero: bool = False
     """Take jobs for a model that no live worker serves: something will start one. By default they are refused."""
     hot_results: Annotated[int, Field(ge=0)] = 10_000
@@ -186,6 +213,8 @@ class ApiSettings(BackendSettings):
     """Where clients reach the API (`https://images.example.org`), for absolute addresses; by default as each one did."""
     default_output_format: Literal["png", "jpeg", "webp"] = "png"
     """What a picture is where a request does not say."""
+    default_response_format: Literal["url", "b64_json"] = "b64_json"
+    """How OpenAI's route answers where a request does not say: with addresses, or with the pictures in base64."""
     max_event_streams: Count = 1024
     """Open streams of job events in one process; more are refused with 503."""
     event_heartbeat_s: Seconds = 15.0
@@ -212,6 +241,11 @@ class ApiSettings(BackendSettings):
     `public_url`; `.example.org` stands for all names under it. Against web pages that make their own name point here."""
     admin_key: str | None = Field(default=None, pattern=TOKEN_PATTERN, repr=False)
     """A key of every scope that needs no store: the first one, with which others are created. `darkroom keys new` makes one."""
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The model that each alias stands for."""
+        return _aliases(self.model_aliases)
 
     @property
     def anonymous(self) -> bool:

@@ -91,7 +91,8 @@ async def purge(
         raise invalid(faults)
     shared = services.settings.share_cache_between_tenants
     scope = None if tenant is None else tenant_scope(tenant, shared)
-    pattern = result_pattern(key=key, scope=scope, model=model, revision=revision)
+    real = None if model is None else services.catalogue.real_name(model)
+    pattern = result_pattern(key=key, scope=scope, model=real, revision=revision)
     purged = await services.stores.results.purge(pattern)
     # A key by name is forgotten also where it has only just landed.
     await services.stores.jobs.forget_landed([*purged, *([key] if key else [])])

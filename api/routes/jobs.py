@@ -14,6 +14,7 @@ from api.idempotency import MAX_KEY_CHARS, REPLAYED
 from api.normalise import invalid
 from api.openapi import JOB_ID_PATTERN
 from api.present import job_views, poll_again_s
+from api.query import check_query
 from api.schemas import JobList, JobRequest, JobView
 from api.services import Services, Wired, failures
 from api.wait import preferred_wait_s, watched
@@ -112,6 +113,8 @@ async def submit(request: Request, idempotency_key: IdempotencyKey = None) -> Re
 
 
 async def _submit_directly(request: Request) -> Response:
+    if request.scope["query_string"]:
+        check_query(request.scope, ())
     key = header(request.scope, b"idempotency-key")
     if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
         limit = f"at most {MAX_KEY_CHARS} characters" if key else "at least 1 character"

@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 async def models(services: Wired, _: Caller) -> Response:
     """Every model, with its limits, its defaults, and how many workers serve it now."""
     served = await services.catalogue.models()
-    listed = ModelList(data=[model_view(each, services.settings) for each in served])
+    listed = ModelList(data=[model_view(each, services.catalogue, services.settings) for each in served])
     return Response(listed.model_dump_json(), media_type="application/json")
 
 
@@ -35,9 +35,10 @@ async def models(services: Wired, _: Caller) -> Response:
     responses={200: {"model": ModelView}, **failures(401, 403, 404, 422, 503)},
 )
 async def one_model(model: str, services: Wired, _: Caller) -> Response:
-    """The model with its limits, its defaults, and how many workers serve it now."""
+    """The model of that name or alias, with its limits, its defaults, and how many workers serve it now."""
     try:
         served = await services.catalogue.resolve(checked_model_name(model))
     except InvalidRequest:
         raise ModelNotFound("There is no such model.", param="model") from None
-    return Response(model_view(served, services.settings).model_dump_json(), media_type="application/json")
+    view = model_view(served, services.catalogue, services.settings)
+    return Response(view.model_dump_json(), media_type="application/json")

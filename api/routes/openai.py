@@ -26,6 +26,7 @@ from api.openai import (
     b64,
     size_of,
     to_job,
+    within_patience,
 )
 from api.services import Services, Wired, failures
 from api.stream import BEAT, Put, sse
@@ -36,6 +37,7 @@ from contracts.errors import (
     InvalidRequest,
     JobCanceled,
     JobExpired,
+    RouteNotFound,
     StoreUnavailable,
     TooManyStreams,
 )
@@ -46,6 +48,8 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 
 GRACE_S: Final = 10.0
 """A job ends by its deadline and one sweep; then nobody is held any more."""
+
+_EVERY_METHOD: Final = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 log = get_logger(__name__)
 
@@ -85,13 +89,15 @@ async def generations(
         job = await services.jobs.submit(caller, wanted)
     except InvalidRequest as error:
         raise as_openai(error) from None
+    except DarkroomError as error:
+        raise within_patience(error, request.state.headers) from None
     if body.stream:
         write = _streamed(services, job, errors.request_id_of(request.scope))
         return services.streams.open(write, left=partial(_abandon, services, job))
     result = _result(await _ended(request, services, job))
     data = []
     for image in result.images:
-        if body.response_format == "url":
+        if (body.response_format or services.settings.default_response_format) == "url":
             data.append(ImageData(url=f"{_base(request, services)}/v1/images/{image.name}"))
         else:
             data.append(ImageData(b64_json=b64(await services.stores.blobs.get(image.name))))
@@ -100,6 +106,15 @@ async def generations(
         view.model_dump_json(exclude_none=True),
         headers={"X-Job-ID": job.id},
         media_type="application/json",
+    )
+
+
+@router.api_route("/edits", methods=_EVERY_METHOD, include_in_schema=False)
+@router.api_route("/variations", methods=_EVERY_METHOD, include_in_schema=False)
+async def not_offered(request: Request) -> Response:
+    """OpenAI's other two routes. Without this they would be taken for names of pictures, which can be fetched."""
+    raise RouteNotFound(
+        f"{request.url.path} is not offered here. To start from a picture, send it as init_image to POST /v1/jobs."
     )
 
 

@@ -120,6 +120,16 @@ async def test_who_cannot_be_held_leaves_no_job_behind(door: Door) -> None:
     assert job["status"] == "canceled"
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("name", ["edits", "variations"])
+async def test_what_is_not_offered_is_not_found(door: Door, name: str, method: str) -> None:
+    response = await door.http.request(method, f"/v1/images/{name}", files={"image": b"x"})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (404, "not_found")
+    assert f"/v1/images/{name} is not offered" in error["message"]
+    assert "allow" not in response.headers
+
+
 @asynccontextmanager
 async def reading(door: Door, **body: Any) -> AsyncIterator[asyncio.Queue[bytes]]:
     """What arrives of a streamed answer; leaving it hangs up."""

@@ -207,14 +207,7 @@ class Site:
     def counts(self) -> Counts:
         """The store's counters, over all shards."""
         with self.control as client:
-            shards = [client.hgetall(f"{PREFIX % shard}counts") for shard in SHARDS]
-            live = sum(client.zcard(f"{PREFIX % shard}deadlines") for shard in SHARDS)
-        total = {
-            name: sum(int(shard.get(name, 0)) for shard in shards)
-            for name in ("recorded", "withdrawn", *TERMINAL)
-        }
-        recorded = total.pop("recorded")
-        return Counts(recorded, total, live)
+            return counts_of(client)
 
     def records(self, since: float) -> dict[str, dict[str, str]]:
         """All job records that were created from `since` on (Unix seconds)."""
@@ -273,6 +266,18 @@ class Site:
             f"--- {path.parent.name}\n{path.read_text(errors='replace')[-2000:]}"
             for path in sorted(self.folder.glob("*/output.log"))
         )
+
+
+def counts_of(client: redis.Redis) -> Counts:
+    """The counters of the store that `client`, which decodes, is connected to."""
+    shards = [client.hgetall(f"{PREFIX % shard}counts") for shard in SHARDS]
+    live = sum(client.zcard(f"{PREFIX % shard}deadlines") for shard in SHARDS)
+    total = {
+        name: sum(int(shard.get(name, 0)) for shard in shards)
+        for name in ("recorded", "withdrawn", *TERMINAL)
+    }
+    recorded = total.pop("recorded")
+    return Counts(recorded, total, live)
 
 
 def final(record: dict[str, str], seen: str) -> Ended:

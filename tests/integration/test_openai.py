@@ -16,7 +16,7 @@ import pytest
 from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 from PIL import Image
 
-from tests.integration.conftest import Stack, deployed
+from tests.integration.conftest import Deploy, Stack, deployed
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,14 @@ def test_bytes_by_default_as_openai_has_it(client: openai.OpenAI) -> None:
 
 def test_addresses_are_absolute_and_lead_to_pictures(client: openai.OpenAI) -> None:
     answer = client.images.generate(
-        prompt="a rocket", n=3, size="96x64", response_format="url", user="somebody", quality="high"
+        prompt="a rocket",
+        n=3,
+        size="96x64",
+        response_format="url",
+        user="somebody",
+        quality="high",
+        complexity="low",
+        style="vivid",
     )
     assert answer.data is not None
     assert len(answer.data) == 3
@@ -141,6 +148,9 @@ def test_the_asynchronous_client_too(stack: Stack) -> None:
         ({"output_format": "gif"}, "output_format"),
         ({"output_compression": 101, "output_format": "webp"}, "output_compression"),
         ({"partial_images": 4, "stream": True}, "partial_images"),
+        ({"frame_count": 4}, "frame_count"),
+        ({"frame_duration_ms": 100}, "frame_duration_ms"),
+        ({"svg": {"model": "gpt-5"}}, "svg"),
         ({"extra_body": {"steps": 3}}, "steps"),
         ({"extra_body": {"seed": -1}}, "seed"),
     ],
@@ -165,6 +175,43 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
     assert client.models.retrieve("emoji-turbo").object == "model"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("none")
+
+
+def test_edits_are_not_found(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="/v1/images/edits is not offered here"):
+        client.images.edit(image=b"\x89PNG", prompt="a hat")
+
+
+ADMIN_KEY = "dk_" + "O" * 43
+
+
+def test_an_operator_serves_programs_that_name_openais_models_and_waits_that_their_client_takes(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = deploy(
+        rabbitmq=False,
+        DARKROOM_ADMIN_KEY=ADMIN_KEY,
+        DARKROOM_ALLOW_ANONYMOUS="false",
+        DARKROOM_MODEL_ALIASES="dall-e-3=fake",
+        DARKROOM_DEFAULT_RESPONSE_FORMAT="url",
+    )
+    waits: list[float] = []
+    # The waits are noted rather than waited for: four minutes.
+    monkeypatch.setattr("openai._base_client.time.sleep", waits.append)
+    key = stack.http.post("/v1/keys", json={"tenant": "t", "requests_per_minute": 0.1, "burst": 1}).json()[
+        "key"
+    ]
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=key, timeout=60.0) as client:
+        answer = client.images.generate(prompt="a key", model="dall-e-3")
+        assert answer.data is not None
+        assert answer.data[0].url is not None
+        assert httpx.get(answer.data[0].url).status_code == 200
+        waits.clear()
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.images.generate(prompt="another", model="dall-e-3")
+    assert waits == [120.0, 120.0], "it asked again twice"
+    details: Any = caught.value.body
+    assert 580 < details["details"]["retry_after_s"] <= 600
 
 
 def test_a_job_canceled_meanwhile_is_a_conflict_and_not_asked_for_again(

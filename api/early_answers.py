@@ -1,0 +1,92 @@
+"""What becomes of a body that nobody read when its request is answered: it is read to its end and thrown away, within bounds.
+
+A server that answers and closes while its client still sends resets the connection. Many clients (Node's fetch among them) then
+report a broken pipe instead of the answer. RFC 9112 section 9.6 describes the same danger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.direct import header
+
+MAX_DISCARDED_BYTES: Final = 16 * 1024 * 1024
+"""The most of a body that is read, what its route has read included; beyond it the connection is closed."""
+MAX_DISCARD_S: Final = 10.0
+"""How long after its request began a body may still arrive."""
+
+
+class EarlyAnswers:
+    """Holds an answer back until the request's body has arrived, and throws that body away. Where it is longer than
+    `MAX_DISCARDED_BYTES`, slower than `MAX_DISCARD_S`, or still waits for a `100 Continue`, the answer goes out at once and
+    says that the connection is closed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not has_body(scope):
+            await self._app(scope, receive, send)
+            return
+        body = _Body(scope, receive)
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and not await body.discarded():
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, body.receive, answer)
+
+
+class _Body:
+    """The body of one request: how much of it has arrived, and whether that was all."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        self._length = declared_length(scope)
+        self._expects = (header(scope, b"expect") or "").lower() == "100-continue"
+        self._until = asyncio.get_running_loop().time() + MAX_DISCARD_S
+        self._seen = 0
+        self._asked = self._ended = False
+
+    async def receive(self) -> Message:
+        self._asked = True
+        message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        # The server may have a last, empty part to tell of the end; a known length says the same.
+        if not message.get("more_body", False) or self._seen == self._length:
+            self._ended = True
+        return message
+
+    async def discarded(self) -> bool:
+        """Reads what is left. Answers whether the body has ended, or its client has left."""
+        if self._ended:
+            return True
+        too_long = self._length is not None and self._length > MAX_DISCARDED_BYTES
+        # A client that waits to be told to go on has sent nothing, and reads the answer instead.
+        if too_long or (self._expects and not self._asked):
+            return False
+        try:
+            async with asyncio.timeout_at(self._until):
+                while not self._ended and self._seen <= MAX_DISCARDED_BYTES:
+                    await self.receive()
+        except TimeoutError:
+            return False
+        return self._ended
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether the request announces a body (RFC 9112 section 6.3). Pure."""
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            return True
+    return False
+
+
+def declared_length(scope: Scope) -> int | None:
+    """The `Content-Length` in bytes; None: there is none that is a number. Pure."""
+    declared = header(scope, b"content-length") or ""
+    return int(declared) if declared.isascii() and declared.isdigit() and len(declared) <= 18 else None
