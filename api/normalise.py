@@ -134,7 +134,13 @@ def _start_faults(body: JobRequest, spec: ModelSpec, steps: int, strength: float
             yield "strength", "strength must be left out: there is no init_image that it could be of."
         return
     if not spec.init_images:
-        yield "init_image", f"init_image must be left out: {spec.name} starts from noise alone."
+        why = "takes one step, so it starts" if spec.max_steps == 1 else "starts"
+        yield (
+            "init_image",
+            f"init_image must be left out: {spec.name} {why} from noise alone. GET /v1/models tells by init_images which "
+            "models start from a picture.",
+        )
+        return
     if not 0 < strength <= 1:
         yield "strength", "strength must be above 0 and at most 1."
     elif 1 <= steps <= spec.max_steps and steps_taken(steps, strength) < 1:
@@ -208,6 +214,9 @@ def _side_faults(name: str, value: int, spec: ModelSpec) -> Iterable[Fault]:
 
 def _range_faults(name: str, value: float, low: float, high: float) -> Iterable[Fault]:
     if not low <= value <= high:
+        if low == high:
+            yield name, f"{name} must be {low}."
+            return
         yield (
             name,
             f"{name} must be between {low} and {high:g}."
