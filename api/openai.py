@@ -61,7 +61,10 @@ class ImagesRequest(BaseModel):
         default=None,
         description="0 to 3: how often, with `stream`, the first picture is shown in the making. One step has nothing to show.",
     )
-    negative_prompt: str | None = Field(default=None, description="Ours: what the picture should not show.")
+    negative_prompt: str | None = Field(
+        default=None,
+        description="Ours: what the picture should not show. Read only where guidance_scale is above 1.",
+    )
     num_inference_steps: int | None = Field(default=None, description="Ours: denoising steps.")
     guidance_scale: float | None = Field(default=None, description="Ours: classifier-free guidance.")
     seed: int | Literal["random"] | None = Field(
