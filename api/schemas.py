@@ -49,9 +49,7 @@ class JobRequest(BaseModel):
     model: str | None = Field(
         default=None, description="One of `GET /v1/models`; by default the platform's own."
     )
-    negative_prompt: str | None = Field(
-        default=None, description="Unwanted. Read if guidance_scale is over 1."
-    )
+    negative_prompt: str | None = Field(default=None, description="Not to show. Read if guidance_scale > 1.")
     width: int | None = Field(default=None, description="Pixels, within the model's limits.")
     height: int | None = Field(default=None, description="Pixels, within the model's limits.")
     num_inference_steps: int | None = Field(default=None, description="Denoising steps.")

@@ -27,6 +27,7 @@ from worker.engine.quantising import Quantiser, calibration_digest
 from worker.engine.rows import CudaRecorder
 from worker.engine.samples import Denoiser, Sample
 from worker.engine.schedule import sampler_of
+from worker.engine.solver_names import names_of
 from worker.engine.text import PromptEncoder
 
 NO_MEMORY: Final = (
@@ -263,6 +264,7 @@ class DiffusersEngine:
 
     def _spec(self, loaded: Loaded, profile: Profile) -> ModelSpec:
         pipeline = self._pipeline
+        sampler, schedule_type = names_of(type(pipeline.scheduler).__name__, pipeline.scheduler.config)
         factor: int = pipeline.vae_scale_factor
         config = pipeline.unet.config
         multiple = factor * 2 ** (len(config.block_out_channels) - 1)
@@ -291,6 +293,8 @@ class DiffusersEngine:
             attention=self._kernel.name,
             loras=loaded.adapters.specs,
             init_images=profile.init_images,
+            sampler=sampler,
+            schedule_type=schedule_type,
         )
 
 

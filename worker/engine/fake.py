@@ -54,6 +54,7 @@ class FakeEngine:
             max_prompt_tokens=MAX_PROMPT_TOKENS,
             max_batch=self._settings.max_batch,
             init_images=True,
+            sampler="Noise",
             description="Noise instead of pictures: for timing and fault tests only.",
         )
 
