@@ -23,7 +23,7 @@ from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob
 from contracts.settings import WorkerSettings
 from tests.cache.conftest import watching
 from worker.batcher import Batcher
-from worker.encode import Encoder
+from worker.encode import NO_ROOM, Encoder
 from worker.engine.host import EngineHost
 from worker.job import JobRunner
 from worker.leases import Leases
@@ -107,6 +107,17 @@ async def test_a_job_becomes_a_picture_and_fills_the_cache(room: Room) -> None:
     expected = np.random.default_rng(40).integers(0, 256, (64, 64, 3), np.uint8)
     assert np.array_equal(pixels, expected), "not a bit lost, and red is red"
     assert await room.stores.results.get(address(message)) == job.result
+
+
+async def test_a_prompt_that_a_jpeg_cannot_hold_still_becomes_a_picture(room: Room) -> None:
+    """The API refuses such a request, but its limit leaves out the names of model and adapter, and another version may not have it."""
+    changes = {"output_format": "jpeg", "embed_metadata": True, "num_images": 2}
+    message = await room.submit("x" * 40_000, **changes)
+    assert await room.run(message) == [Verdict.ACK]
+    job = await room.job(message)
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 1)
+    assert job.result is not None
+    assert job.result.warnings == (NO_ROOM,)
 
 
 async def test_what_was_asked_of_another_revision_is_drawn_and_not_cached(room: Room) -> None:
