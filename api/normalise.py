@@ -10,7 +10,15 @@ from typing import Any, Final
 from api.schemas import JobRequest
 from cache.keys import derived_seed, normalise_text
 from contracts.errors import InvalidRequest
-from contracts.jobs import DEFAULT_QUALITY, MAX_PREVIEWS, MAX_SEED, GenerationRequest, Lora, steps_taken
+from contracts.jobs import (
+    DEFAULT_QUALITY,
+    MAX_JPEG_TEXT_BYTES,
+    MAX_PREVIEWS,
+    MAX_SEED,
+    GenerationRequest,
+    Lora,
+    steps_taken,
+)
 from contracts.models import ModelSpec
 from contracts.settings import ApiSettings
 
@@ -68,6 +76,7 @@ def normalise(
     faults += _range_faults("output_quality", quality, 1, 100)
     if body.lossless and file == "jpeg":
         faults.append(("lossless", "lossless must be false for jpeg, which always loses; png and webp can."))
+    faults += _text_room_faults(body, file)
     previews = body.previews or 0
     faults += _range_faults("previews", previews, 0, MAX_PREVIEWS)
     faults += _lora_faults(body, spec)
@@ -134,7 +143,13 @@ def _start_faults(body: JobRequest, spec: ModelSpec, steps: int, strength: float
             yield "strength", "strength must be left out: there is no init_image that it could be of."
         return
     if not spec.init_images:
-        yield "init_image", f"init_image must be left out: {spec.name} starts from noise alone."
+        why = "takes one step, so it starts" if spec.max_steps == 1 else "starts"
+        yield (
+            "init_image",
+            f"init_image must be left out: {spec.name} {why} from noise alone. GET /v1/models tells by init_images which "
+            "models start from a picture.",
+        )
+        return
     if not 0 < strength <= 1:
         yield "strength", "strength must be above 0 and at most 1."
     elif 1 <= steps <= spec.max_steps and steps_taken(steps, strength) < 1:
@@ -160,6 +175,19 @@ def _none_left(body: JobRequest, spec: ModelSpec, strength: float) -> Fault:
         "strength",
         f"strength times num_inference_steps must be at least 1, not {said} times {body.num_inference_steps}.",
     )
+
+
+def _text_room_faults(body: JobRequest, file: str) -> Iterable[Fault]:
+    if not body.embed_metadata or file != "jpeg":
+        return
+    texts = body.prompt + (body.negative_prompt or "")
+    size = len(texts.encode("utf-16-be", "surrogatepass"))
+    if size > MAX_JPEG_TEXT_BYTES:
+        yield (
+            "embed_metadata",
+            f"embed_metadata must be false for a jpeg with such long prompts: it holds {MAX_JPEG_TEXT_BYTES} bytes of them in "
+            f"UTF-16, not {size}. png and webp hold more.",
+        )
 
 
 def _lora(body: JobRequest) -> Lora | None:
@@ -226,6 +254,9 @@ def _side_faults(name: str, value: int, spec: ModelSpec) -> Iterable[Fault]:
 
 def _range_faults(name: str, value: float, low: float, high: float) -> Iterable[Fault]:
     if not low <= value <= high:
+        if low == high:
+            yield name, f"{name} must be {low}."
+            return
         yield (
             name,
             f"{name} must be between {low} and {high:g}."

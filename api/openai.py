@@ -75,7 +75,10 @@ class ImagesRequest(BaseModel):
     mask: None = Field(default=None, description="Refused: no picture is edited.")
     markup: None = Field(default=None, description="Refused: no picture is edited.")
     input_fidelity: None = Field(default=None, description="Refused: no picture is edited.")
-    negative_prompt: str | None = Field(default=None, description="Ours: what the picture should not show.")
+    negative_prompt: str | None = Field(
+        default=None,
+        description="Ours: what the picture should not show. Read only where guidance_scale is above 1.",
+    )
     num_inference_steps: int | None = Field(default=None, description="Ours: denoising steps.")
     guidance_scale: float | None = Field(default=None, description="Ours: classifier-free guidance.")
     seed: int | Literal["random"] | None = Field(

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from api.advice import NOBODY, advice
 from api.catalogue import Catalogue
 from api.normalise import max_images
 from api.schemas import (
@@ -27,7 +28,6 @@ from scheduler.admission import capacity_of, eta_s
 
 MIN_POLL_S = 1
 MAX_POLL_S = 30
-NOBODY = "No worker serves this model now: the job waits for one to start, and expires if none does."
 
 
 def image_url(name: str) -> str:
@@ -70,12 +70,12 @@ async def _places(model: str, queued: Sequence[Job], store: JobStore) -> dict[st
 
 def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView:
     """One job, `ahead` of which that many wait for the model `served` (None: not known now)."""
-    eta, warnings = None, list(job.request.warnings)
+    result = job.result
+    eta, warnings = None, [*job.request.warnings, *(() if result is None else result.warnings)]
     if ahead is not None and served is not None:
         eta = eta_s(ahead, job.request.steps, capacity_of(served.workers))
-        if not served.workers:
+        if not served.workers and result is None:
             warnings.append(NOBODY)
-    result = job.result
     images = [] if result is None else result.images
     # A hit computed nothing: the times of the job that did are not its own.
     computed = result is not None and job.cache is not CacheStatus.HIT
@@ -106,7 +106,7 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
             if result is not None and computed
             else None
         ),
-        warnings=warnings if result is None else [*warnings, *result.warnings],
+        warnings=[*warnings, *advice(job.request)],
         error=None if job.failure is None else JobErrorView.model_validate(job.failure, from_attributes=True),
         urls=UrlsView(
             self=self_url,

@@ -45,11 +45,11 @@ class JobRequest(BaseModel):
         json_schema_extra={"examples": [{"prompt": "a red apple", "seed": 7}]},
     )
 
-    prompt: str = Field(description="What the picture should show.")
+    prompt: str = Field(description="What the picture should show. (x:1.5) and <lora:x:1> are plain letters.")
     model: str | None = Field(
         default=None, description="One of `GET /v1/models`; by default the platform's own."
     )
-    negative_prompt: str | None = Field(default=None, description="What it should not show.")
+    negative_prompt: str | None = Field(default=None, description="Not to show. Read if guidance_scale > 1.")
     width: int | None = Field(default=None, description="Pixels, within the model's limits.")
     height: int | None = Field(default=None, description="Pixels, within the model's limits.")
     num_inference_steps: int | None = Field(default=None, description="Denoising steps.")
@@ -284,7 +284,7 @@ class JobView(Wire):
     timings: TimingsView | None = Field(
         description="Of the computation; null while there is none, and on a hit."
     )
-    warnings: list[str]
+    warnings: list[str] = Field(description="What was cut or not read: sentences for people.")
     error: JobErrorView | None
     urls: UrlsView
     progress: ProgressView | None = Field(

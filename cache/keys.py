@@ -12,7 +12,7 @@ from contracts.jobs import MAX_SEED, GenerationRequest
 from contracts.models import ModelSpec
 
 ANY: Final = "*"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised whenever this file would give an old request another meaning; old keys are then never met again."""
 
 _SPECIAL_TOKENS = re.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
@@ -21,11 +21,12 @@ _WHITESPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u
 
 
 def normalise_text(text: str) -> str:
-    """`text` as CLIP's tokenizer sees it: NFC, runs of white space as one space, lower case; ends stripped.
+    """A text with the same tokens as `text`, the same for most texts that CLIP's tokenizer does not tell apart.
 
-    Texts of one normal form get the same tokens. The tokenizer cuts its special tokens out before it normalises,
-    so what lies between them is normalised piece by piece, and a piece in which lower case would make a special
-    token keeps its case: it is another text, with other tokens.
+    NFC, runs of white space as one space, lower case; ends stripped. Equal results mean equal tokens, whatever
+    version of Unicode the tokenizer knows: what two versions may read in two ways stays as it is, and costs a hit
+    in the cache at most. The tokenizer cuts its special tokens out before it normalises, so what lies between them
+    is normalised piece by piece.
     """
     # split() with a group answers texts at even and special tokens at odd places.
     pieces = _SPECIAL_TOKENS.split(text)
@@ -34,10 +35,33 @@ def normalise_text(text: str) -> str:
 
 
 def _normalise_piece(piece: str) -> str:
+    if not _settled(piece):
+        return piece
     spaced = _WHITESPACE.sub(" ", unicodedata.normalize("NFC", piece))
     # Character by character, as the tokenizer does: str.lower() turns a final sigma by its neighbours.
     lowered = "".join([character.lower() for character in spaced])
-    return spaced if _SPECIAL_TOKENS.search(lowered) else lowered
+    # The tokenizer composes before it lowers. Where lower case would compose further, or would make a special token,
+    # it is another text with other tokens, and the piece keeps its case.
+    same_tokens = (
+        _settled(lowered)
+        and unicodedata.is_normalized("NFC", lowered)
+        and not _SPECIAL_TOKENS.search(lowered)
+    )
+    return lowered if same_tokens else spaced
+
+
+def _settled(text: str) -> bool:
+    """Whether every version of Unicode since 4.1 gives `text` one NFC.
+
+    A character keeps its decomposition and its combining class for ever (unicode.org/policies/stability_policy.html),
+    but a version that does not know it yet neither decomposes nor reorders it. Characters of Unicode 3.2, which every
+    Python carries a list of, are known to all. So are, in effect, later symbols such as emoji: no version does anything
+    with them.
+    """
+    return text.isascii() or all(
+        unicodedata.ucd_3_2_0.category(character) != "Cn" or unicodedata.category(character) in ("So", "Sk")
+        for character in text
+    )
 
 
 def tenant_scope(tenant: str, shared: bool) -> str:

@@ -53,6 +53,10 @@ class ModelSpec(Versioned):
     """The adapters that a request may name."""
     init_images: bool = False
     """Whether a request may give a picture to start from."""
+    sampler: str = ""
+    """The solver, by the name that readers of a picture's metadata know it by; empty where there is none."""
+    schedule_type: str = ""
+    """How its steps are spread, likewise."""
 
 
 class WorkerInfo(Document):

@@ -268,6 +268,8 @@ class WorkerSettings(BackendSettings):
     """What clients call it; by default the last part of `model`."""
     model_revision: str | None = None
     """A hub revision to load."""
+    max_num_inference_steps: Count | None = None
+    """The most steps that requests may ask for; by default what the model says. With two or more it starts from pictures too."""
     engine: Literal["diffusers", "fake"] = "diffusers"
     """`fake` paints coloured noise from the seed without a model: for timing and fault tests only."""
     engine_memory_bytes: Count | None = None

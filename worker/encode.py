@@ -21,10 +21,14 @@ from PIL import Image
 from contracts.engine import Pixels
 from contracts.jobs import DEFAULT_QUALITY, GenerationRequest
 from telemetry import metrics
-from worker.metadata import KEYWORD, exif, parameters
+from worker.exif import exif
+from worker.metadata import KEYWORD, parameters
 from worker.png import png
 
 THREADS: Final = 2
+LARGEST_SEGMENT: Final = 65_533
+"""Bytes of a JPEG's segment, its length of two not counted."""
+NO_ROOM: Final = "embed_metadata: the parameters are longer than a JPEG can hold, and were left out. PNG and WebP have room."
 WEBP_METHOD: Final = 0
 """libwebp's least effort: a third of the time of its default, for a file hardly larger."""
 
@@ -41,23 +45,24 @@ class Output:
     text: str | None = None
 
     @classmethod
-    def of(cls, request: GenerationRequest, index: int) -> Output:
-        """How picture `index` of the request is to be written."""
+    def of(cls, request: GenerationRequest, index: int, sampler: str = "", schedule_type: str = "") -> Output:
+        """How picture `index` of the request is to be written; the solver's names go into the text."""
         return cls(
             request.output_format,
             request.output_quality,
             request.lossless,
-            parameters(request, index) if request.embed_metadata else None,
+            parameters(request, index, sampler, schedule_type) if request.embed_metadata else None,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A picture file; `format` is also its extension."""
+    """A picture file; `format` is also its extension. `warnings` say what of the `Output` was not done."""
 
     data: bytes
     format: str
     encode_ms: float
+    warnings: tuple[str, ...] = ()
 
     @property
     def content_type(self) -> str:
@@ -67,19 +72,22 @@ class Encoded:
 def encode(pixels: Pixels, output: Output) -> Encoded:
     """`pixels` as a file. Raises `ValueError` for a format that is none of png, jpeg and webp."""
     begun = time.perf_counter()
+    warnings: tuple[str, ...] = ()
     rgb = np.frombuffer(pixels.rgb, np.uint8).reshape(pixels.height, pixels.width, 3)
     match output.format:
         case "png":
             data = png(rgb, None if output.text is None else (KEYWORD, output.text))
         case "jpeg":
             data = _jpeg(rgb, output)
+            if output.text is not None:
+                data, warnings = _with_text(data, exif(output.text, pixels.width, pixels.height))
         case "webp":
             data = _webp(rgb, output)
         case _:
             raise ValueError(f"No encoder writes {output.format}.")
     seconds = time.perf_counter() - begun
     metrics.ENCODE_SECONDS.observe(seconds)
-    return Encoded(data, output.format, seconds * 1000)
+    return Encoded(data, output.format, seconds * 1000, warnings)
 
 
 class Encoder:
@@ -101,11 +109,14 @@ def _jpeg(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) 
     if not done:
         raise ValueError("OpenCV cannot write jpeg.")
     data: bytes = encoded.tobytes()
-    if output.text is None:
-        return data
-    # An APP1 segment behind the start of the image; its length counts itself.
-    segment = exif(output.text)
-    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+    return data
+
+
+def _with_text(file: bytes, segment: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The JPEG with an APP1 segment behind the start of the image, whose length counts itself; and warnings."""
+    if len(segment) > LARGEST_SEGMENT:
+        return file, (NO_ROOM,)
+    return file[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + file[2:], ()
 
 
 def _webp(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) -> bytes:
@@ -117,7 +128,7 @@ def _webp(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) 
         lossless=output.lossless,
         # For a lossless file the quality is the effort.
         quality=0 if output.lossless else output.quality,
-        exif=b"" if output.text is None else exif(output.text),
+        exif=b"" if output.text is None else exif(output.text, rgb.shape[1], rgb.shape[0]),
     )
     return file.getvalue()
 

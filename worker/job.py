@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeVar
@@ -74,6 +75,8 @@ class JobRunner:
         self._share_cache = share_cache
         self.revision = ""
         """Of the model that is drawn with; empty while unknown. What was asked of another is not cached under that one's name."""
+        self.solver = ("", "")
+        """Sampler and schedule type of the model that is drawn with, for a file's metadata."""
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -239,7 +242,7 @@ class JobRunner:
         with tracing.span("encode"):
             files = await asyncio.gather(
                 *(
-                    self._encoder.encode(each, Output.of(message.request, index))
+                    self._encoder.encode(each, Output.of(message.request, index, *self.solver))
                     for index, each in enumerate(pixels)
                 )
             )
@@ -251,6 +254,7 @@ class JobRunner:
                 if name is None:
                     return await self._gave_up(lease)
                 names.append(name)
+        warned = [each.warnings for each in pixels] + [file.warnings for file in files]
         result = JobResult(
             images=tuple(
                 _ref(name, each, file, message.request, index)
@@ -262,7 +266,7 @@ class JobRunner:
                 encode_ms=round(sum(file.encode_ms for file in files), 3),
                 batch_size=max(each.batch_size for each in drawn),
             ),
-            warnings=tuple(dict.fromkeys(warning for each in pixels for warning in each.warnings)),
+            warnings=tuple(dict.fromkeys(itertools.chain(*warned))),
         )
         with tracing.span("finish"):
             finished = await self._finish(

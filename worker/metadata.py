@@ -10,22 +10,21 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from PIL import Image
-
 from contracts.jobs import GenerationRequest
 
 KEYWORD: Final = "parameters"
-_EXIF_IFD: Final = 0x8769
-_USER_COMMENT: Final = 0x9286
 
 
-def parameters(request: GenerationRequest, index: int) -> str:
-    """The text for picture `index` of the request."""
+def parameters(request: GenerationRequest, index: int, sampler: str = "", schedule_type: str = "") -> str:
+    """The text for picture `index` of the request, drawn by the `sampler` of that name. There is no `Model hash`: A1111's is
+    of a file that holds the whole model, and sites look models up by it."""
     lines = [request.prompt]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     values = {
         "Steps": request.num_inference_steps,
+        **({"Sampler": sampler} if sampler else {}),
+        **({"Schedule type": schedule_type} if schedule_type else {}),
         "CFG scale": request.guidance_scale,
         "Seed": request.image_seed(index),
         "Size": f"{request.width}x{request.height}",
@@ -36,13 +35,6 @@ def parameters(request: GenerationRequest, index: int) -> str:
     }
     lines.append(", ".join(f"{name}: {_quoted(str(value))}" for name, value in values.items()))
     return "\n".join(lines)
-
-
-def exif(text: str) -> bytes:
-    """Exif data with `text` as its UserComment (Exif 2.32, 4.6.5: eight bytes that name the code, then UTF-16)."""
-    data = Image.Exif()
-    data.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
-    return data.tobytes()
 
 
 def _quoted(value: str) -> str:

@@ -133,6 +133,7 @@ class Runtime:
         )
         self._spec = await self._batcher.start()
         self._runner.revision = self._spec.revision
+        self._runner.solver = self._spec.sampler, self._spec.schedule_type
         self._taker = Taker(
             self._id,
             self._spec.name,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from api import errors
+from api import advice, errors
 from api.auth import Caller
 from api.body import checked
 from api.openai import (
@@ -76,6 +76,13 @@ async def _body(request: Request) -> ImagesRequest:
             "model": ImagesAnswer,
             "description": "The pictures; with `stream`, server-sent events.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "headers": {
+                advice.HEADER: {
+                    "description": "Warnings, as a JSON array of strings: what the model did not read. Left out where there "
+                    "are none.",
+                    "schema": {"type": "string"},
+                }
+            },
         },
         **failures(400, 401, 403, 404, 408, 409, 413, 415, 429, 502, 503),
     },
@@ -93,7 +100,9 @@ async def generations(
         raise within_patience(error, request.state.headers) from None
     if body.stream:
         write = _streamed(services, job, errors.request_id_of(request.scope))
-        return services.streams.open(write, left=partial(_abandon, services, job))
+        stream = services.streams.open(write, left=partial(_abandon, services, job))
+        stream.headers.update(advice.header(advice.advice(job.request)))
+        return stream
     result = _result(await _ended(request, services, job))
     data = []
     for image in result.images:
@@ -104,7 +113,7 @@ async def generations(
     view = answer(job.created_at, result.images, data, job.request.output_format)
     return Response(
         view.model_dump_json(exclude_none=True),
-        headers={"X-Job-ID": job.id},
+        headers={"X-Job-ID": job.id, **advice.header([*result.warnings, *advice.advice(job.request)])},
         media_type="application/json",
     )
 

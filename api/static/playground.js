@@ -142,7 +142,16 @@ function showLimits() {
   }
   Object.assign($("steps"), { max: chosen.max_num_inference_steps, value: chosen.default_num_inference_steps });
   $("count").max = chosen.max_num_images;
+  $("ability").textContent = ability(chosen);
   summarise();
+}
+
+function ability(chosen) {
+  const most = chosen.max_num_inference_steps;
+  const steps = most === 1 ? "draws in 1 step" : `takes up to ${most} steps`;
+  const start = chosen.init_images ? "may start from a picture (init_image)" : "starts from noise alone, not from a picture";
+  const negative = chosen.default_guidance_scale > 1 ? "" : ", and reads no negative prompt unless guidance_scale is above 1";
+  return `${chosen.id} ${steps}, ${start}${negative}.`;
 }
 
 function summarise() {

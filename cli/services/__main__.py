@@ -26,6 +26,8 @@ def missing() -> list[str]:
         find_chromium()
     except ServiceError:
         absent.append("chromium")
+    if shutil.which("exiftool") is None:
+        absent.append("libimage-exiftool-perl")
     return absent
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api.conftest import Door
+from tests.api.conftest import Door, Opener
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +77,24 @@ async def test_a_wrong_value_is_named_with_its_limit(
     assert says in error["message"]
     assert door.publisher.published == []
     assert await door.stores.jobs.list("public", 5) == []
+
+
+async def test_prompts_that_a_jpegs_metadata_cannot_hold_are_refused(opened: Opener) -> None:
+    """Its segment of 64 KiB counts in UTF-16: an emoji is four bytes, whatever the body's limit counts."""
+    door = await opened(max_prompt_chars=40_000, max_body_bytes=400_000)
+    long = {"prompt": "🍎" * 10_000, "negative_prompt": "x" * 10_000, "embed_metadata": True}
+    assert (await door.http.post("/v1/jobs", json={**long, "output_format": "jpeg"})).status_code == 202
+    over = {**long, "negative_prompt": "x" * 10_001}
+    response = await door.http.post("/v1/jobs", json={**over, "output_format": "jpeg"})
+    error = check_shape(response)
+    assert (response.status_code, error["param"]) == (422, "embed_metadata")
+    assert "60000 bytes" in error["message"]
+    for changes in (
+        {"output_format": "png"},
+        {"output_format": "webp"},
+        {"output_format": "jpeg", "embed_metadata": False},
+    ):
+        assert (await door.http.post("/v1/jobs", json={**over, **changes})).status_code == 202, changes
 
 
 async def test_a_whole_number_is_an_integer_however_it_is_written(door: Door) -> None:

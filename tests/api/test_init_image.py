@@ -247,6 +247,27 @@ def test_who_names_no_steps_gets_as_many_as_the_strength_needs(strength: float) 
     assert request.steps_taken >= 1
 
 
+async def test_a_model_of_one_step_says_why_it_takes_no_picture(opened: Opener) -> None:
+    door = await opened(())
+    worker = WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=10.0)
+    one_step = {"init_images": False, "max_steps": 1, "default_steps": 1}
+    await door.stores.models.announce(spec("m").model_copy(update=one_step), worker)
+
+    async def refused(**body: Any) -> dict[str, Any]:
+        response = await door.http.post("/v1/jobs", json={"prompt": "a", **body})
+        assert response.status_code == 422
+        error: dict[str, Any] = response.json()["error"]
+        return error
+
+    for more in ({}, {"num_inference_steps": 1, "strength": 0.5}):
+        error = await refused(init_image=encoded(red()), **more)
+        assert error["param"] == "init_image"
+        assert "m takes one step, so it starts from noise alone" in error["message"]
+        assert "init_images" in error["message"]
+    error = await refused(num_inference_steps=2)
+    assert error["message"] == "num_inference_steps must be 1."
+
+
 async def test_only_a_picture_makes_a_body_long(door: Door) -> None:
     noise = encoded(Image.effect_noise((100, 100), 90))
     assert len(noise) > 10_000

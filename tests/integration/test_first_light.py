@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from sd_parsers import ParserManager
 
 from tests.integration.conftest import ROOT, Deploy, Stack
 
@@ -126,13 +128,27 @@ def test_a_repeat_is_a_hit_and_a_new_process_finds_it_too(stack: Stack) -> None:
     assert again["images"] == first["images"]
 
 
+@pytest.mark.parametrize("format_", ["png", "jpeg", "webp"])
+def test_a_file_tells_how_it_was_made_where_that_is_asked(stack: Stack, format_: str) -> None:
+    asked = {"prompt": "a red apple", "seed": 11, "output_format": format_, "embed_metadata": True}
+    (image,) = stack.ended(stack.submit(**asked))["images"]
+    found = ParserManager().parse(io.BytesIO(stack.http.get(image["url"]).content))
+    assert found is not None
+    (sampler,) = found.samplers
+    assert sampler.name == "Euler"
+    assert sampler.parameters == {"steps": "1", "cfg_scale": "0.0", "seed": "11", "scheduler": "SGM Uniform"}
+    assert sampler.model is not None
+    assert sampler.model.name == "emoji-turbo"
+
+
 def test_a_second_model_is_served_beside_the_first(stack: Stack) -> None:
     stack.start("worker", "base", DARKROOM_MODEL=str(ROOT / "models" / "emoji-base"))
     stack.wait_ready(1, "emoji-base")
-    asked = {"prompt": "a snowman on a blue background", "seed": 5, "num_inference_steps": 4}
+    asked = {"prompt": "a snowman on a blue background", "seed": 5}
+    short = {**asked, "num_inference_steps": 4}
     jobs = [
-        stack.submit(model="emoji-base", negative_prompt="red", guidance_scale=2.0, **asked),
-        stack.submit(model="emoji-base", **asked),
+        stack.submit(model="emoji-base", negative_prompt="red", guidance_scale=2.0, **short),
+        stack.submit(model="emoji-base", **short),
         stack.submit(model="emoji-turbo", **asked),
     ]
     done = [stack.ended(job) for job in jobs]

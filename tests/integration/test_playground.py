@@ -137,7 +137,7 @@ def test_by_keyboard_alone(page: Page) -> None:
 
 def test_steps_seed_and_a_shared_link(page: Page, browser: Browser, stack: Stack) -> None:
     page.get_by_text("Settings").click()
-    page.get_by_label("Steps").fill("4")
+    page.get_by_label("Steps").fill("1")
     page.get_by_label("Seed", exact=True).fill("11")
     page.get_by_label("Width").fill("96")
     develop(page, "a guitar & a key, 100 %")
@@ -164,7 +164,19 @@ def test_what_is_wrong_is_said_at_its_field(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("width must be")
     expect(page.get_by_label("Width")).to_be_focused()
     page.get_by_label("Width").fill("64")
+    page.get_by_label("Steps").fill("2")
+    page.get_by_role("button", name="Develop").click()
+    expect(page.locator("#status")).to_contain_text("num_inference_steps must be 1")
+    expect(page.get_by_label("Steps")).to_be_focused()
+    page.get_by_label("Steps").fill("1")
     develop(page, "a key on a white background")
+
+
+def test_the_page_says_what_the_model_can_do(page: Page) -> None:
+    page.get_by_text("Settings").click()
+    ability = page.locator("#ability")
+    expect(ability).to_contain_text("emoji-turbo draws in 1 step, starts from noise alone")
+    expect(ability).to_contain_text("reads no negative prompt")
 
 
 def test_a_job_in_the_queue_says_so_and_can_be_canceled(page: Page, stack: Stack) -> None:

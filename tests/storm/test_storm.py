@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from api.body import as_model
-from api.init_image import FORMATS
+from api.pictures.prepare import FORMATS
 from api.normalise import normalise
 from api.openai import EXPECTED as OPENAI_EXPECTED
 from api.openai import ImagesRequest, to_job

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import struct
+import subprocess
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from sd_parsers import ParserManager
+from sd_parsers.data import Generators
 
 from contracts.engine import Pixels
-from contracts.jobs import GenerationRequest
-from worker.encode import Encoded, Encoder, Output, encode
+from contracts.jobs import MAX_JPEG_TEXT_BYTES, GenerationRequest
+from worker.encode import NO_ROOM, Encoded, Encoder, Output, encode
+from worker.exif import exif
 from worker.png import png
 
 REQUEST = GenerationRequest(
@@ -126,12 +133,14 @@ def test_embedded_parameters_are_read_as_a1111_reads_them(format_: str, prompt: 
         }
     )
     pixels = picture()
-    file = encode(pixels, Output.of(request, 2))
+    file = encode(pixels, Output.of(request, 2, "Euler", "SGM Uniform"))
     image = opened(file)
     *lines, last = told(image).split("\n")
     assert "\n".join(lines) == f"{prompt}\nNegative prompt: blurred, dark"
     assert dict(PAIR.findall(last)) == {
         "Steps": "4",
+        "Sampler": "Euler",
+        "Schedule type": "SGM Uniform",
         "CFG scale": "7.5",
         "Seed": "9",
         "Size": "48x32",
@@ -140,6 +149,79 @@ def test_embedded_parameters_are_read_as_a1111_reads_them(format_: str, prompt: 
     }
     if format_ == "png":
         assert np.array_equal(np.asarray(image), array(pixels))
+
+
+@pytest.mark.parametrize("format_", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("prompt", ["a red apple", "Äpfel, ☂ und 🍎", "12:30, a clock: red\non the wall"])
+def test_sd_parsers_reads_every_file(format_: str, prompt: str) -> None:
+    """It finds nothing in a file that names no sampler."""
+    changes = {
+        "prompt": prompt,
+        "negative_prompt": "blurred",
+        "output_format": format_,
+        "embed_metadata": True,
+    }
+    file = encode(picture(), Output.of(REQUEST.model_copy(update=changes), 2, "Euler", "Karras"))
+    found = ParserManager().parse(io.BytesIO(file.data))
+    assert found is not None
+    assert found.generator is Generators.AUTOMATIC1111
+    (sampler,) = found.samplers
+    assert sampler.name == "Euler"
+    assert sampler.parameters == {"steps": "4", "cfg_scale": "7.5", "seed": "9", "scheduler": "Karras"}
+    assert sampler.model is not None
+    assert sampler.model.name == "m"
+    assert [each.value for each in sampler.prompts] == [prompt]
+    assert [each.value for each in sampler.negative_prompts] == ["blurred"]
+    assert found.metadata == {"Size": "48x32", "Version": "Darkroom"}
+
+
+@pytest.mark.parametrize("format_", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("embed", [True, False])
+def test_exiftool_finds_nothing_to_object_to(format_: str, embed: bool, tmp_path: Path) -> None:
+    path = tmp_path / f"picture.{format_}"
+    changes = {"prompt": "Äpfel 🍎", "output_format": format_, "embed_metadata": embed}
+    path.write_bytes(encode(picture(), Output.of(REQUEST.model_copy(update=changes), 0, "Euler")).data)
+    asked = ["exiftool", "-json", "-validate", "-warning", "-a", "-UserComment", "-Parameters", str(path)]
+    (told,) = json.loads(subprocess.run(asked, check=True, capture_output=True, timeout=60).stdout)
+    assert told["Validate"] == "OK"
+    assert "Warning" not in told
+    text = told.get("Parameters" if format_ == "png" else "UserComment")
+    assert (text is not None) == embed
+    if text is not None:
+        assert text.startswith("Äpfel 🍎\nSteps: 4, Sampler: Euler, CFG scale: 7.5, Seed: 7, ")
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 1000])
+def test_a_comment_has_the_type_that_exif_gives_it(length: int) -> None:
+    data = exif("x" * length, 48, 32)
+    (tag,) = [at for at in range(len(data)) if data[at : at + 2] == b"\x92\x86"]
+    kind, count, place = struct.unpack_from(">HII", data, tag + 2)
+    assert kind == 7, "UNDEFINED"
+    assert data[6 + place : 6 + place + count] == b"UNICODE\0" + ("x" * length).encode("utf-16-be")
+    read = Image.Exif()
+    read.load(data)
+    own = read.get_ifd(0x8769)
+    assert (own[0x9286], own[0xA002], own[0xA003]) == (
+        b"UNICODE\0" + ("x" * length).encode("utf-16-be"),
+        48,
+        32,
+    )
+
+
+def test_what_a_jpeg_cannot_hold_is_left_out_and_said() -> None:
+    pixels = picture()
+    longest = (65_533 - len(exif("", 48, 32))) // 2
+    assert longest * 2 > MAX_JPEG_TEXT_BYTES, "what the API lets through has room for the parameters too"
+    fits = encode(pixels, Output("jpeg", text="x" * longest))
+    assert told(opened(fits)) == "x" * longest
+    assert fits.warnings == ()
+    over = encode(pixels, Output("jpeg", text="x" * (longest + 1)))
+    assert over.warnings == (NO_ROOM,)
+    assert over.data == encode(pixels, Output("jpeg")).data
+    for format_ in ("png", "webp"):
+        file = encode(pixels, Output(format_, text="x" * 100_000))
+        assert file.warnings == ()
+        assert told(opened(file)) == "x" * 100_000
 
 
 @pytest.mark.anyio

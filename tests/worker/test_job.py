@@ -28,7 +28,7 @@ from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob
 from contracts.settings import WorkerSettings
 from tests.cache.conftest import watching
 from worker.batcher import Batcher
-from worker.encode import Encoder
+from worker.encode import NO_ROOM, Encoder
 from worker.engine.host import EngineHost
 from worker.job import JobRunner
 from worker.leases import Leases
@@ -192,6 +192,16 @@ async def test_a_job_that_has_ended_takes_no_room(
     result = (await room.job(later)).result
     assert result is not None
     assert [path.name for path in disk.pictures] == [result.images[0].name]
+
+
+async def test_a_prompt_that_a_jpeg_cannot_hold_still_becomes_a_picture(room: Room) -> None:
+    """The API refuses such a request, but its limit leaves out the names of model and adapter, and another version may not have it."""
+    message = await room.submit("x" * 40_000, output_format="jpeg", embed_metadata=True, num_images=2)
+    assert await room.run(message) == [Verdict.ACK]
+    job = await room.job(message)
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 1)
+    assert job.result is not None
+    assert job.result.warnings == (NO_ROOM,)
 
 
 async def test_what_was_asked_of_another_revision_is_drawn_and_not_cached(room: Room) -> None:

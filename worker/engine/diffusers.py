@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -21,11 +22,12 @@ from worker.engine.device import keep_memory, pick
 from worker.engine.errors import CannotLoad
 from worker.engine.loading import Loaded, Loader
 from worker.engine.memory import Plan
-from worker.engine.profiles import profile_of
+from worker.engine.profiles import Profile, profile_of
 from worker.engine.quantising import Quantiser, calibration_digest
 from worker.engine.rows import CudaRecorder
 from worker.engine.samples import Denoiser, Sample
 from worker.engine.schedule import sampler_of
+from worker.engine.solver_names import names_of
 from worker.engine.text import PromptEncoder
 
 NO_MEMORY: Final = (
@@ -55,7 +57,8 @@ class DiffusersEngine:
         settings = self._settings
         torch.set_num_threads(settings.torch_threads)
         keep_memory()
-        loaded = Loader(settings, self._device, self._dtype, profile_of(self._name)).load()
+        profile = profile_of(self._name, Path(settings.model), settings.max_num_inference_steps)
+        loaded = Loader(settings, self._device, self._dtype, profile).load()
         pipeline = self._pipeline = loaded.pipeline
         self._adapters = loaded.adapters
         self._plan = loaded.plan
@@ -70,7 +73,7 @@ class DiffusersEngine:
         sampler = sampler_of(pipeline.scheduler)
         self._denoiser = Denoiser(pipeline, sampler, self._encoder, fixed, recorder)
         self._decoder = Decoder(pipeline, fixed, recorder)
-        spec = self._spec(loaded)
+        spec = self._spec(loaded, profile)
         attention.fuse_projections(pipeline.unet)
         if settings.quantise != "none":
             with self._eager():
@@ -259,8 +262,9 @@ class DiffusersEngine:
         path = settings.calibration_prompts
         return [settings.quantise, *([] if path is None else [calibration_digest(path)])]
 
-    def _spec(self, loaded: Loaded) -> ModelSpec:
-        pipeline, profile = self._pipeline, profile_of(self._name)
+    def _spec(self, loaded: Loaded, profile: Profile) -> ModelSpec:
+        pipeline = self._pipeline
+        sampler, schedule_type = names_of(type(pipeline.scheduler).__name__, pipeline.scheduler.config)
         factor: int = pipeline.vae_scale_factor
         config = pipeline.unet.config
         multiple = factor * 2 ** (len(config.block_out_channels) - 1)
@@ -288,7 +292,9 @@ class DiffusersEngine:
             device=self._device.name,
             attention=self._kernel.name,
             loras=loaded.adapters.specs,
-            init_images=True,
+            init_images=profile.init_images,
+            sampler=sampler,
+            schedule_type=schedule_type,
         )
 
 

@@ -48,12 +48,13 @@ class FakeEngine:
             max_size=1024,
             max_pixels=1024 * 1024,
             default_steps=1,
-            max_steps=50,
+            max_steps=self._settings.max_num_inference_steps or 50,
             default_guidance_scale=0.0,
             max_guidance_scale=20.0,
             max_prompt_tokens=MAX_PROMPT_TOKENS,
             max_batch=self._settings.max_batch,
             init_images=True,
+            sampler="Noise",
             description="Noise instead of pictures: for timing and fault tests only.",
         )
 
