@@ -86,6 +86,9 @@ class Copies:
         """The job of the request under way, or of the one that `start` begins; it is handed what is done once all its clients, each
         of which is `gone` by itself, have left."""
         task, audience = self._under_way.get(slot, (None, Audience()))
+        if audience.gone.done():
+            # All have left it, just now: it comes to nothing.
+            task, audience = None, Audience()
         audience.join(gone)
         if task is not None:
             job = await asyncio.shield(task)
@@ -94,7 +97,6 @@ class Copies:
         task = start(audience.gone)
         self._under_way[slot] = task, audience
         for ended in (task, audience.gone):
-            # Nobody joins what all have left.
             ended.add_done_callback(lambda _: self._forget(slot, task))
         return await asyncio.shield(task)
 

@@ -56,9 +56,11 @@ class Header:
                 size = -(-self.width // scale), -(-self.height // scale)
                 decoded += (1 if self.components == 1 else 4) * size[0] * size[1]
         part = cover(size, target)
-        # The averaged picture in two modes at a time, its Lanczos by rows, and the result: in the making, turned, and as a file.
-        averaged = 8 * math.prod(part.reduced) + 4 * target[0] * part.reduced[1]
-        return decoded + averaged + 16 * target[0] * target[1] + WORK_BYTES
+        averaged = math.prod(part.reduced)
+        # First the whole, and what it is averaged into. Then that in sRGB, on white, and both at once; its Lanczos by rows, and the
+        # result: in the making, turned, and as a file.
+        later = 16 * averaged + 4 * target[0] * part.reduced[1] + 16 * target[0] * target[1]
+        return max(decoded + 4 * averaged, later) + WORK_BYTES
 
     def _png_pixel(self) -> int:
         """Bytes of a pixel in Pillow's memory."""

@@ -44,24 +44,35 @@ def prepare(data: bytes, header: Header, target: Size) -> tuple[bytes, list[str]
     """The file `data` as a PNG of the `target` size, RGB in sRGB, and warnings for its owner: turned upright, on white, scaled to
     cover, cut at its centre. Raises whatever Pillow does for files that are cut short or forged, and `MemoryError`.
     """
-    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        if picture.size != header.size:
-            raise Unlike("the size of the picture is not that of its header")
-        turn = orientation(picture)
-        upright = target if turn not in _SIDEWAYS else (target[1], target[0])
-        # A JPEG is decoded at a fraction of its size where that is enough.
-        picture.draft(None, upright)
-        picture.load()
-        part = cover(picture.size, upright)
-        small = _averaged(_reader(picture, header, data), part)
-        profile = picture.info.get("icc_profile")
+    small, part, turn, profile = _shrunk(data, header, target)
     coloured, warning = to_srgb(small, profile)
+    del small
+    upright = _upright_size(target, turn)
     result = _on_white(coloured).resize(upright, Image.Resampling.LANCZOS, box=part.inner)
     if turn in _TURNS:
         result = result.transpose(_TURNS[turn])
     out = io.BytesIO()
     result.save(out, "PNG", compress_level=1)
     return out.getvalue(), [] if warning is None else [warning]
+
+
+def _shrunk(data: bytes, header: Header, target: Size) -> tuple[Image.Image, Cover, int, bytes | None]:
+    """The part that is wanted, averaged; where it lies, how it is turned, and its colour profile. The whole is forgotten."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        if picture.size != header.size:
+            raise Unlike("the size of the picture is not that of its header")
+        turn = orientation(picture)
+        upright = _upright_size(target, turn)
+        # A JPEG is decoded at a fraction of its size where that is enough.
+        picture.draft(None, upright)
+        picture.load()
+        part = cover(picture.size, upright)
+        return _averaged(_reader(picture, header, data), part), part, turn, picture.info.get("icc_profile")
+
+
+def _upright_size(target: Size, turn: int) -> Size:
+    """The target's size as the picture lies in its file."""
+    return (target[1], target[0]) if turn in _SIDEWAYS else target
 
 
 def orientation(picture: Image.Image) -> int:

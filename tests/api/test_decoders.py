@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 from starlette.requests import ClientDisconnect
 
+from api.idempotency import Copies, Slot
 from api.init_image import SourcePicture
+from api.keyring import Principal
 from api.pictures.__main__ import SLACK_BYTES
 from api.pictures.decoders import PROCESSES, ROOM_BYTES, Decoders
 from api.pictures.header import MIB, Header, header_of
@@ -173,6 +175,36 @@ async def test_copies_of_a_request_are_dropped_when_all_have_left(anyio_backend:
     assert not audience.gone.done()
     other.set_result(None)
     await asyncio.wait_for(audience.gone, 5)
+
+
+async def test_who_comes_when_all_have_left_begins_anew(anyio_backend: str) -> None:
+    copies, slot, loop = Copies(), Slot("t", "key", "body"), asyncio.get_running_loop()
+    started: list[asyncio.Future[None]] = []
+    may_end = asyncio.Event()
+
+    async def work(gone: asyncio.Future[None]) -> Any:
+        await unless_gone(gone, may_end.wait())
+        return len(started)
+
+    def start(gone: asyncio.Future[None]) -> asyncio.Task[Any]:
+        started.append(gone)
+        return asyncio.create_task(work(gone))
+
+    def copy(gone: asyncio.Future[None] | None) -> asyncio.Task[Any]:
+        return asyncio.create_task(copies.shared(slot, Principal("t"), gone, start))
+
+    one, other = loop.create_future(), loop.create_future()
+    left = [copy(one), copy(other)]
+    await until(lambda: len(started) == 1)
+    one.set_result(None)
+    other.set_result(None)
+    await until(started[0].done)
+    late = [copy(None), copy(loop.create_future())]
+    for each in left:
+        with pytest.raises(ClientDisconnect):
+            await each
+    may_end.set()
+    assert [await each for each in late] == [2, 2], "both share the second"
 
 
 async def test_tenants_take_turns(pools: Any) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -27,9 +28,9 @@ MIB = 1 << 20
 AT_ONCE = 8
 
 
-def encoded(picture: Image.Image) -> str:
+def encoded(picture: Image.Image, **how: Any) -> str:
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    picture.save(file, "PNG", **how)
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -83,9 +84,12 @@ def test_what_a_client_has_left_is_not_decoded(deploy: Deploy) -> None:
         DARKROOM_INIT_IMAGE_TIMEOUT_S="100",
         DARKROOM_INIT_IMAGE_WAIT_S="100",
     )
-    text = encoded(Image.new("RGB", (64, 64), (200, 100, 50)))
-    job = stack.submit(prompt="first", init_image=text, num_inference_steps=2)
-    assert stack.ended(job)["status"] == "succeeded"
+    plain = Image.new("RGB", (64, 64), (200, 100, 50))
+    text = encoded(plain)
+    odd = encoded(plain, icc_profile=b"no profile at all")
+    job = stack.ended(stack.submit(prompt="first", init_image=odd, num_inference_steps=2))
+    assert job["status"] == "succeeded"
+    assert "colour profile" in job["warnings"][0], "said from the submit to the end"
     # Waiting for the job, behind the decoding, works as ever: the client is watched twice.
     waited = stack.http.post(
         "/v1/jobs",
