@@ -154,7 +154,8 @@ class BackendSettings(Settings):
     redis_max_connections: Count = 64
     """Of one process to one Redis server."""
     public_url: str | None = None
-    """Where clients reach the API, `https://darkroom.example`: makes the links in webhooks absolute."""
+    """Where clients reach the API, `https://darkroom.example`: makes links absolute, in webhooks and in OpenAI's answers. By default
+    the first have none, and the second are as each client reached us."""
     webhook_allow_networks: Networks = ""
     """Private networks, as `10.1.0.0/16,127.0.0.1/32`, that webhooks may call, also over plain http. Without it they reach
     public addresses over https alone."""
@@ -170,6 +171,10 @@ class BackendSettings(Settings):
 class ApiSettings(BackendSettings):
     host: str = "127.0.0.1"
     port: Port = 8000
+    """0: a free one, which the log names. One that another process uses is refused."""
+    share_port: bool = False
+    """Several API processes of one platform on this machine listen on one port, each with this setting; the kernel shares the
+    connections out. By default a port is one process's alone, so that two platforms never answer for each other."""
     max_body_bytes: Count = 65_536
     max_prompt_chars: Count = 2_000
     max_images_per_job: Count = 4
@@ -182,8 +187,6 @@ class ApiSettings(BackendSettings):
     hot_results: Annotated[int, Field(ge=0)] = 10_000
     """Results that each process remembers by itself, in front of the cache; 0: none."""
     hot_result_ttl_s: Seconds = 10.0
-    public_url: str | None = None
-    """Where clients reach the API (`https://images.example.org`), for absolute addresses; by default as each one did."""
     default_output_format: Literal["png", "jpeg", "webp"] = "png"
     """What a picture is where a request does not say."""
     max_event_streams: Count = 1024
@@ -219,7 +222,7 @@ def is_loopback(host: str) -> bool:
 
 class WorkerSettings(BackendSettings):
     model: str = "models/emoji-turbo"
-    """A folder in diffusers format, or a hub id."""
+    """A folder in diffusers format, an embedded model (`models/NAME`, wherever the worker runs), or a hub id."""
     model_name: str | None = None
     """What clients call it; by default the last part of `model`."""
     model_revision: str | None = None
