@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import writable
+
 ROOT = Path(__file__).parents[1]
 
 Table = Sequence[Sequence[object]]
@@ -25,8 +27,8 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.set_defaults(doc=doc or "")
     made.add_argument("--quick", action="store_true", help="under a minute")
-    made.add_argument("--json", type=Path, help="write the report here")
-    made.add_argument("--html", type=Path, help="write the report with its plot here")
+    made.add_argument("--json", type=writable, help="write the report here")
+    made.add_argument("--html", type=writable, help="write the report with its plot here")
     return made
 
 
