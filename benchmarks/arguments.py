@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-import httpx
+from contracts.urls import web_url
 
 MOST: Final = 1e12
 """More than anything that is counted or waited for here; beyond it sums overflow."""
@@ -70,13 +70,9 @@ def count(text: str) -> int:
 def server(text: str) -> str:
     """A URL, without a slash at its end."""
     try:
-        url = httpx.URL(text)
-        usable = url.scheme in ("http", "https") and bool(url.host)
-    except (httpx.InvalidURL, ValueError):
-        usable = False
-    if not usable:
-        raise argparse.ArgumentTypeError(f"{text!r} is no server: it must be like http://127.0.0.1:8000")
-    return text.rstrip("/")
+        return web_url(text).rstrip("/")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no server: {error}") from None
 
 
 def readable(text: str) -> Path:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from cli.follow import follow
-from cli.options import ApiKey, Server, finite, positive
+from cli.options import ApiKey, Server, at_least_zero, positive
 from cli.output import Out, Output
 from client import Client, ClientError, Job, JobFailed
 
@@ -31,7 +31,7 @@ def generate(
     model: Annotated[str | None, typer.Option(help="By default the server's own.")] = None,
     negative: Annotated[str | None, typer.Option(help="What the picture should not show.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(callback=finite, help="Guidance scale.")] = None,
+    guidance: Annotated[float | None, typer.Option(callback=at_least_zero, help="Guidance scale.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     watch: Annotated[

@@ -10,7 +10,7 @@ import httpx
 import typer
 
 from cli import record
-from cli.options import address, credential, finite, identifier
+from cli.options import address, credential, identifier, positive
 from client.protocol import DEFAULT_SERVER
 from contracts.tenancy import new_token
 
@@ -54,13 +54,15 @@ def create(
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
     admin: Annotated[bool, typer.Option("--admin", help="It may also administer.")] = False,
     requests_per_minute: Annotated[
-        float | None, typer.Option(callback=finite, help="Submits per minute.")
+        float | None, typer.Option(callback=positive, help="Submits per minute.")
     ] = None,
     burst: Annotated[int | None, typer.Option(min=1, help="Submits at once.")] = None,
     concurrent_jobs: Annotated[int | None, typer.Option(min=1, help="Jobs that have not ended.")] = None,
     queued_jobs: Annotated[int | None, typer.Option(min=1, help="Jobs that have not begun to run.")] = None,
     images_per_day: Annotated[int | None, typer.Option(min=1, help="Pictures per day of UTC.")] = None,
-    weight: Annotated[float, typer.Option(callback=finite, help="The tenant's share of the devices.")] = 1.0,
+    weight: Annotated[
+        float, typer.Option(callback=positive, help="The tenant's share of the devices.")
+    ] = 1.0,
     priority: Annotated[list[str] | None, typer.Option(help="A priority class allowed; repeatable.")] = None,
     url: Url = "",
     key: Key = "",

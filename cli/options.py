@@ -6,10 +6,10 @@ import math
 import re
 from typing import Annotated, Final
 
-import httpx
 import typer
 
 from client.protocol import DEFAULT_SERVER
+from contracts.urls import web_url
 
 _ID: Final = re.compile(r"[\w-]{1,100}", re.ASCII)
 
@@ -19,13 +19,9 @@ def address(text: str | None) -> str | None:
     if not text:
         return text
     try:
-        url = httpx.URL(text)
-        usable = url.scheme in ("http", "https") and bool(url.host) and not url.query and not url.fragment
-    except (httpx.InvalidURL, UnicodeError, ValueError):
-        usable = False
-    if not usable:
-        raise typer.BadParameter(f"{text!r} is no server: it must be like {DEFAULT_SERVER}.")
-    return text.rstrip("/")
+        return web_url(text).rstrip("/")
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no server, such as {DEFAULT_SERVER}: {error}.") from None
 
 
 def credential(text: str | None) -> str | None:
@@ -35,9 +31,9 @@ def credential(text: str | None) -> str | None:
     return text
 
 
-def finite(value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no number that can be used.")
+def at_least_zero(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise typer.BadParameter(f"{value:g} is not 0 or more.")
     return value
 
 

@@ -44,6 +44,8 @@ class Output:
             if sys.stdout.isatty():
                 raise _refused("A terminal shows no picture: name a file, or send it on with > or |.")
             return cls(None, None)
+        if "\0" in text:
+            raise _refused("A path holds no zero byte.")
         path = Path(text)
         if not text or text.endswith(("/", os.sep)) or path.is_dir():
             raise _refused(f"{text or 'Nothing'} is no file: name one, such as {path / 'picture.png'}.")
@@ -53,8 +55,8 @@ class Output:
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            raise _refused(f"{path.parent}: {getattr(error, 'strerror', None) or error}.") from None
+        except OSError as error:
+            raise _refused(f"{path.parent}: {error.strerror}.") from None
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise _refused(f"{path} cannot be written.")
         return cls(path, wanted)

@@ -19,6 +19,7 @@ from contracts.addresses import parse_networks
 from contracts.errors import SettingsError
 from contracts.jobs import Frozen
 from contracts.tenancy import TOKEN_PATTERN
+from contracts.urls import BrokerUrl, RedisUrl, WebUrl
 
 PREFIX = "DARKROOM_"
 
@@ -114,11 +115,11 @@ class Settings(Frozen):
 class BackendSettings(Settings):
     """What the API and the workers must agree on: where the services are, and the platform's time limits."""
 
-    broker_url: str = "amqp://guest:guest@127.0.0.1:5672//"
+    broker_url: BrokerUrl = "amqp://guest:guest@127.0.0.1:5672//"
     """RabbitMQ (`amqp://`) in production, Redis (`redis://`) embedded."""
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
     """Holds job records: no eviction, and persistence."""
-    cache_redis_url: str | None = None
+    cache_redis_url: RedisUrl | None = None
     """Holds results: may evict. By default the same server as `redis_url`."""
     redis_timeout_s: Seconds = 2.0
     publish_timeout_s: Seconds = 5.0
@@ -126,7 +127,7 @@ class BackendSettings(Settings):
 
     blob_s3_bucket: str | None = None
     """An S3 bucket for the pictures, in place of `blob_dir`; credentials and region come from the AWS SDK's own settings."""
-    blob_s3_endpoint: str | None = None
+    blob_s3_endpoint: WebUrl | None = None
     """The server of the bucket, where it is not AWS."""
     blob_s3_prefix: str = "blobs/"
     blob_retention_s: Seconds = 259_200.0
@@ -153,7 +154,7 @@ class BackendSettings(Settings):
 
     redis_max_connections: Count = 64
     """Of one process to one Redis server."""
-    public_url: str | None = None
+    public_url: WebUrl | None = None
     """Where clients reach the API, `https://darkroom.example`: makes links absolute, in webhooks and in OpenAI's answers. By default
     the first have none, and the second are as each client reached us."""
     webhook_allow_networks: Networks = ""
@@ -162,7 +163,7 @@ class BackendSettings(Settings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
-    otlp_endpoint: str | None = None
+    otlp_endpoint: WebUrl | None = None
     """Where traces go, by OTLP over HTTP: `http://collector:4318`. By default there are none, and they cost nothing."""
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the traces begun here that are kept; one begun by a caller is kept if the caller keeps it."""

@@ -37,6 +37,19 @@ SCALING: Final = (0.01, 0.1)
 FEWEST: Final = 20
 MOST: Final = 2e8
 """Requests of a simulated day. Its smallest part, too, must have some; at the most a day takes minutes and gigabytes."""
+BOUNDS: Final = {
+    "hours": (0.1, 24 * 7),
+    "max_batch": (1, 1024),
+    "fixed": (1, 100_000),
+    "utilisation": (0.01, 1.0),
+    "poll": (1.0, 3600.0),
+    "drain": (1.0, 86_400.0),
+    "start_up": (0.0, 86_400.0),
+    "crash_hours": (0.1, 1e6),
+    "spot_life_hours": (0.1, 1e6),
+    "more_days": (0, 1000),
+}
+"""What can be simulated: fleets and clocks beyond it are no plan."""
 
 OF_A_DAY: Final = (
     "gpu_hours_over_clairvoyant",
@@ -118,7 +131,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check_size(args: argparse.Namespace) -> None:
-    """Raises `ValueError` for a day without requests, or with more than memory and patience hold."""
+    """Raises `ValueError` for a day without requests, or with more events than memory and patience hold."""
+    for name, (least, most) in BOUNDS.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"--{name.replace('_', '-')} {value:g} is not from {least:g} to {most:g}.")
     requests = args.users * args.images_per_day * args.hours / 24
     if requests * min(SCALING) < FEWEST:
         raise ValueError(
