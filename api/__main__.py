@@ -10,29 +10,27 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import FastAPI
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from api.app import create_app
+from api.server import HttpServer
 from api.services import Services
 from broker.dead_letters import open_dead_letters
 from broker.publisher import open_publisher
 from broker.topology import check_topology
 from cache.stores import Stores, open_stores
+from contracts import exit_codes
 from contracts.clock import SystemClock
 from contracts.errors import QueueMisdeclared, SettingsError, StoreUnavailable
+from contracts.listening import BACKLOG, listen
 from contracts.settings import ApiSettings, is_loopback
 from contracts.tenancy import KeyStore
 from telemetry import logs, metrics, tracing
 
-MAX_CONCURRENT: Final = 4096
-"""Requests inside the application at once; above `wait.MAX_WAITERS`, so that held ones never block the others."""
-BACKLOG: Final = 1024
-HEADER_TIMEOUT_MS: Final = 10_000
 LEAVE_S: Final = 0.5
 """Time for clients to hear, with their next answer, that their connection ends: one that is closed just as a request is sent on it
 looks like a fault."""
+
+log = logs.get_logger("api")
 
 
 def build(settings: ApiSettings) -> FastAPI:
@@ -62,27 +60,22 @@ async def refuse_to_be_open(settings: ApiSettings, keys: KeyStore) -> None:
 
 
 async def serve(app: FastAPI, settings: ApiSettings) -> bool:
-    """Serve until a signal. Answers whether it was one that ended it, and not a fault. Raises `SettingsError`."""
+    """Serve until a signal. Answers whether it was one that ended it, and not a fault. Raises `SettingsError`, also for a port
+    that is in use."""
     services: Services = app.state.services
+    listener = None
     try:
+        # First of all. Whoever connects is answered once the rest is known to be well.
+        listener = listen(settings.host, settings.port, "DARKROOM_PORT", shared=settings.share_port)
         await refuse_to_be_open(settings, services.stores.keys)
         await check_queues(settings, services.stores)
     except (SettingsError, QueueMisdeclared):
+        if listener is not None:
+            listener.close()
         await services.stores.close()
         raise
-    # In this process rather than in Granian's worker processes: a third of the memory, and one process to supervise.
-    server = Server(
-        app,
-        address=settings.host,
-        port=settings.port,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=BACKLOG,
-        backpressure=MAX_CONCURRENT,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
-        log_enabled=False,
-    )
+    log.info("listening", host=settings.host, port=listener.getsockname()[1])
+    server = HttpServer(app, listener, BACKLOG)
     end: Callable[[], None] = server.stop
     asked = False
 
@@ -118,10 +111,10 @@ def main() -> int:
         logs.configure(settings, service="api")
         tracing.configure(settings, "api")
         metrics.BUILD.labels("api", version("darkroom")).set(1)
-        return 0 if asyncio.run(serve(build(settings), settings)) else 1
+        return exit_codes.ENDED if asyncio.run(serve(build(settings), settings)) else exit_codes.FAILED
     except (SettingsError, QueueMisdeclared) as error:
         sys.stderr.write(f"darkroom api: {error}\n")
-        return 2
+        return exit_codes.UNUSABLE
     finally:
         tracing.shutdown()
 

@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import writable
+
 ROOT = Path(__file__).parents[1]
 
 Table = Sequence[Sequence[object]]
@@ -25,8 +27,8 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.set_defaults(doc=doc or "")
     made.add_argument("--quick", action="store_true", help="under a minute")
-    made.add_argument("--json", type=Path, help="write the report here")
-    made.add_argument("--html", type=Path, help="write the report with its plot here")
+    made.add_argument("--json", type=writable, help="write the report here")
+    made.add_argument("--html", type=writable, help="write the report with its plot here")
     return made
 
 
@@ -54,13 +56,20 @@ def publish(
     text = json.dumps(report, indent=2)
     print(json.dumps({**report, "samples": "..."}, indent=2) if len(text) > 4000 else text)
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report) + "\n")
+        _write(args.json, json.dumps(report) + "\n")
     if args.html:
-        args.html.parent.mkdir(parents=True, exist_ok=True)
-        args.html.write_text(_page(report, getattr(args, "doc", ""), plot, tables or {}))
+        _write(args.html, _page(report, getattr(args, "doc", ""), plot, tables or {}))
     if summary:
         print(summary)
+
+
+def _write(path: Path, text: str) -> None:
+    """Ends the script with 1 and one line where the disk says no: what was measured has been printed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise SystemExit(f"{path}: {error.strerror}") from None
 
 
 _STYLE = """

@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from cli.children import Unusable
 from cli.services.process import ServiceError
+from contracts import exit_codes
 
 RESTART_S: Final = (1.0, 5.0, 30.0)
 """Pauses before a worker that has died is started again; the last one for ever."""
 HEALTHY_S: Final = 60.0
 POLL_S: Final = 0.2
+METRICS_PORT: Final = "DARKROOM_METRICS_PORT"
 
 _LIST: Final = ("nvidia-smi", "--query-gpu=index", "--format=csv,noheader")
 
@@ -62,14 +65,17 @@ class WorkerGroup:
     """The workers of one machine. `watch` until asked to end; each one drains by itself."""
 
     def __init__(self, environs: list[dict[str, str]], environ: Mapping[str, str]) -> None:
-        self._workers = [_start({**environ, **own}) for own in environs]
+        ports = _metrics_ports(environ.get(METRICS_PORT, ""), len(environs))
+        self._workers = [
+            _start({**environ, **own, **port}) for own, port in zip(environs, ports, strict=True)
+        ]
 
     def watch(self) -> None:
-        """Starts again what has died, for ever."""
-        while True:
-            for worker in self._workers:
-                self._check(worker)
+        """Starts again what has died, for ever, but for what cannot run as it is set up. Raises `Unusable` when none is left."""
+        while self._workers:
+            self._workers = [worker for worker in self._workers if self._check(worker)]
             time.sleep(POLL_S)
+        raise Unusable("No worker can run as it is set up.")
 
     def stop(self) -> None:
         """Asks all to drain, and waits until they have: their own drain timeout bounds it."""
@@ -78,22 +84,32 @@ class WorkerGroup:
         for worker in self._workers:
             worker.process.wait()
 
-    def _check(self, worker: _Worker) -> None:
+    def _check(self, worker: _Worker) -> bool:
+        """Whether there is use in watching it any longer."""
         now = time.monotonic()
-        if worker.process.poll() is None:
+        if (code := worker.process.poll()) is None:
             if now - worker.started_at > HEALTHY_S:
                 worker.restarts = 0
-            return
+            return True
+        if code == exit_codes.UNUSABLE:
+            sys.stderr.write("A worker cannot run as it is set up, and is not started again.\n")
+            return False
         if worker.due_at is None:
             delay_s = RESTART_S[min(worker.restarts, len(RESTART_S) - 1)]
-            sys.stderr.write(
-                f"A worker ended with {worker.process.returncode}; next start in {delay_s:g} s.\n"
-            )
+            sys.stderr.write(f"A worker ended with {code}; next start in {delay_s:g} s.\n")
             worker.due_at = now + delay_s
             worker.restarts += 1
         elif now >= worker.due_at:
             again = _start(worker.environ)
             worker.process, worker.started_at, worker.due_at = again.process, again.started_at, None
+        return True
+
+
+def _metrics_ports(first: str, count: int) -> list[dict[str, str]]:
+    """Each worker's own, counted up from the setting. What is no number each worker refuses by itself."""
+    if not (first.isascii() and first.isdigit()) or int(first) == 0:
+        return [{}] * count
+    return [{METRICS_PORT: str(port)} for port in range(int(first), int(first) + count)]
 
 
 def _start(environ: dict[str, str]) -> _Worker:

@@ -27,11 +27,10 @@ from cache.audit import counts
 from cache.connection import connect, disconnect, reaching
 from cache.models import RedisModelDirectory
 from cache.stores import open_blobs
+from cli.products import product
 from contracts.errors import ImageNotFound, QueueMisdeclared, SettingsError, StoreUnavailable
 from contracts.settings import BackendSettings
 
-OLDEST_REDIS: Final = (6, 2)
-"""ZRANGE BYSCORE and ZADD GT, https://redis.io/docs/latest/commands/zrange/."""
 OLDEST_RABBIT: Final = (3, 10)
 """At-least-once dead lettering, https://www.rabbitmq.com/docs/quorum-queues."""
 CLOCK_SLACK_S: Final = 2.0
@@ -157,11 +156,13 @@ async def state_redis(client: Redis, settings: BackendSettings) -> AsyncIterator
 
 def judge_state(info: dict[str, Any]) -> Iterator[Finding]:
     """What the server says of itself, as the holder of the jobs."""
-    number = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
-    if number < OLDEST_REDIS:
-        yield fault(f"Redis {info['redis_version']} is too old", "use Redis 6.2 or newer, or Valkey")
+    server = product(info)
+    if server.too_old:
+        yield fault(f"{server} is too old", "use Redis 6.2 or newer, or Valkey 7.2 or newer")
+    elif not server.tested:
+        yield warn(f"{server} is not tested as the holder of jobs", "use Redis or Valkey")
     else:
-        yield ok(f"Redis {info['redis_version']}")
+        yield ok(str(server))
     if info.get("maxmemory_policy") != "noeviction":
         yield fault(
             f"the state Redis evicts ({info.get('maxmemory_policy')}): jobs would vanish",
@@ -195,7 +196,7 @@ async def cache_redis(client: Redis, *, apart: bool, settings: BackendSettings) 
     if int(info.get("maxmemory", 0)) and info.get("maxmemory_policy") == "noeviction":
         yield warn("the cache Redis will be full and evict nothing", "set maxmemory-policy allkeys-lru")
     else:
-        yield ok(f"cache Redis {info['redis_version']}, {info.get('maxmemory_policy')}")
+        yield ok(f"cache: {product(info)}, {info.get('maxmemory_policy')}")
 
 
 def broker(settings: BackendSettings, models: list[str]) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
@@ -12,43 +11,33 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from cli.follow import follow
+from cli.options import ApiKey, Server, at_least_zero, positive
+from cli.output import Out, Output
 from client import Client, ClientError, Job, JobFailed
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where the picture goes; of several, numbered.")]
-Server = Annotated[
-    str | None,
-    typer.Option(
-        "--server",
-        "--url",
-        help="The server; by default http://127.0.0.1:8000.",
-        envvar=["DARKROOM_SERVER", "DARKROOM_URL"],
-    ),
-]
-ApiKey = Annotated[
-    str | None,
-    typer.Option("--api-key", "--key", help="If the server needs one.", envvar="DARKROOM_API_KEY"),
-]
-
+SEED_DIGITS: Final = 20
 BAR: Final = (TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn())
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the picture should show.")],
-    out: Out = Path("picture.png"),
+    out: Out = "picture.png",
     server: Server = None,
     api_key: ApiKey = None,
-    n: Annotated[int | None, typer.Option("--n", "-n", help="Pictures, from consecutive seeds.")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", "-n", min=1, help="Pictures, from consecutive seeds.")
+    ] = None,
     seed: Annotated[str, typer.Option(help="A number, or random; by default decided by the prompt.")] = "",
     model: Annotated[str | None, typer.Option(help="By default the server's own.")] = None,
     negative: Annotated[str | None, typer.Option(help="What the picture should not show.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(callback=at_least_zero, help="Guidance scale.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="A line for every change, instead of a bar.")
     ] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 300.0,
+    timeout: Annotated[float, typer.Option(callback=positive, help="Seconds to wait.")] = 300.0,
 ) -> None:
     """Make pictures on a running server."""
     fields = {
@@ -61,44 +50,34 @@ def generate(
         "seed": _seed(seed),
         "num_images": n,
     }
+    where = Output.of(out, n or 1)
     with Client(server, api_key=api_key) as client:
         try:
-            make(client, prompt, out, watch=watch, timeout_s=timeout, **fields)
+            make(client, prompt, where, watch=watch, timeout_s=timeout, **fields)
         except ClientError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from None
 
 
 def make(
-    client: Client, prompt: str, out: Path, *, watch: bool = False, timeout_s: float = 300.0, **fields: Any
+    client: Client, prompt: str, out: Output, *, watch: bool = False, timeout_s: float = 300.0, **fields: Any
 ) -> None:
     """Submits, shows how it goes on, and saves the pictures. Raises `ClientError`."""
     begun = time.monotonic()
-    job = client.submit(prompt, **fields)
+    job = client.submit(prompt, **fields, output_format=out.format)
     if not job.ended:
         _show(client, job, watch=watch)
         job = client.wait(job, timeout_s)
     if job.status != "succeeded":
         raise JobFailed(job)
     took_ms = (time.monotonic() - begun) * 1000
-    files = save(client, job, out)
+    places = out.save(client, job)
     how = "from the cache" if job.cache == "hit" else "drawn"
-    for image, file in zip(job.images, files, strict=True):
-        typer.echo(f'"{prompt}", seed {image.seed}, {how} in {took_ms:.0f} ms: {file.absolute()}')
+    for image, place in zip(job.images, places, strict=True):
+        # What goes to standard output is the picture alone.
+        typer.echo(f'"{prompt}", seed {image.seed}, {how} in {took_ms:.0f} ms: {place}', err=out.path is None)
     for warning in job.warnings:
         typer.echo(f"Note: {warning}", err=True)
-
-
-def save(client: Client, job: Job, out: Path) -> list[Path]:
-    """The job's pictures as `out`, or as `out-1` and so on where there are several."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    many = len(job.images) > 1
-    files = [
-        out.with_stem(f"{out.stem}-{number}") if many else out for number in range(1, len(job.images) + 1)
-    ]
-    for image, file in zip(job.images, files, strict=True):
-        file.write_bytes(client.image(image))
-    return files
 
 
 def _show(client: Client, job: Job, *, watch: bool) -> None:
@@ -118,7 +97,8 @@ def _show(client: Client, job: Job, *, watch: bool) -> None:
 def _seed(text: str) -> int | Literal["random"] | None:
     if text == "random":
         return "random"
-    try:
-        return int(text) if text else None
-    except ValueError:
-        raise typer.BadParameter("A seed is a number, or random.") from None
+    if text and not (text.isascii() and text.isdigit() and len(text) <= SEED_DIGITS):
+        raise typer.BadParameter(
+            f"{text!r} is no seed: it is a whole number, or random.", param_hint="--seed"
+        )
+    return int(text) if text else None

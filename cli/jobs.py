@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from cli.generate import ApiKey, Server
+from cli.options import ApiKey, Server, identifier
 from client import Client, ClientError, Job
 
 app = typer.Typer(help="Jobs: list, show, cancel.", no_args_is_help=True)
 
-JobId = Annotated[str, typer.Argument(help="The id, job_...")]
+JobId = Annotated[str, typer.Argument(help="The id, job_...", callback=identifier)]
 
 
 @app.command("list")
@@ -22,7 +22,7 @@ def list_jobs(
     server: Server = None,
     api_key: ApiKey = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="So many.")] = 20,
-    after: Annotated[str | None, typer.Option(help="Those before this job.")] = None,
+    after: Annotated[str | None, typer.Option(help="Those before this job.", callback=identifier)] = None,
 ) -> None:
     """Your jobs, newest first."""
     with _client(server, api_key) as client:

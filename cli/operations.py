@@ -1,27 +1,38 @@
-"""`darkroom doctor` and `darkroom audit`: for those who operate the platform. Both read the services' settings."""
+"""`darkroom doctor` and `darkroom audit`: for those who operate the platform. Both read the services' settings, or ask the platform
+that `darkroom up` has started in this folder."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cache.audit import Audit, audit, counts
 from cache.connection import connect, disconnect
+from cli import record
 from cli.doctor import Grade, examine
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import BackendSettings
 
 _MARKS = {Grade.OK: "ok     ", Grade.WARNING: "warning", Grade.FAULT: "FAULT  "}
 
+Folder = Annotated[
+    Path,
+    typer.Option(
+        help="Of the embedded platform that is asked where it runs, and neither DARKROOM_REDIS_URL nor DARKROOM_BROKER_URL is set."
+    ),
+]
 
-def doctor() -> None:
+
+def doctor(folder: Folder = record.FOLDER) -> None:
     """Check broker, Redis, queues, disk, models, clocks and versions; say what is wrong and how to mend it.
 
     Ends with 1 if there is a fault.
     """
-    settings = _settings()
+    settings = _settings(folder)
     raise typer.Exit(1 if asyncio.run(_doctor(settings)) else 0)
 
 
@@ -29,9 +40,10 @@ def books(
     full: Annotated[
         bool, typer.Option("--full", help="Read every job record, not the counters alone.")
     ] = False,
+    folder: Folder = record.FOLDER,
 ) -> None:
     """Recount accepted jobs against ended ones, and list any difference. Ends with 1 if there is one."""
-    settings = _settings()
+    settings = _settings(folder)
     try:
         found = asyncio.run(_audit(settings, full))
     except StoreUnavailable as error:
@@ -64,9 +76,13 @@ async def _audit(settings: BackendSettings, full: bool) -> Audit:
         await disconnect(client)
 
 
-def _settings() -> BackendSettings:
+def _settings(folder: Path) -> BackendSettings:
+    running, environ = record.environment(folder, os.environ)
     try:
-        return BackendSettings.from_env()
+        settings = BackendSettings.from_env(environ)
     except SettingsError as error:
         typer.echo(f"darkroom: {error}", err=True)
         raise typer.Exit(2) from None
+    if running is not None:
+        typer.echo(f"The platform in {folder}, at {running.url}:", err=True)
+    return settings

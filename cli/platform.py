@@ -3,99 +3,77 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
+from cli import record
+from cli.children import Child, Tell
+from cli.record import AlreadyRunning
 from cli.services import process
 from cli.services.process import ServiceError
 from cli.services.redis import RedisServer
 from client import Client
 from contracts.errors import SettingsError
-from contracts.settings import ApiSettings
-from contracts.tenancy import new_token
+from contracts.listening import is_free, listen
+from contracts.model_source import local_folder
+from contracts.settings import ApiSettings, WebhookSettings, WorkerSettings
 
 READY_S: Final = 720.0
 """A worker may take its `load_timeout_s` (600 by default) for its model, and before that come the imports."""
 POLL_S: Final = 0.1
-MAX_RESTARTS: Final = 3
-HEALTHY_S: Final = 60.0
-"""A child that has run this long starts with a clean record after its next fault."""
+NEWS_S: Final = 10.0
+"""Between signs of life while a model loads."""
 BROKER_DATABASE: Final = "/1"
-DEFAULT_PORT: Final = 8000
-ADMIN_KEY_FILE: Final = "admin.key"
-
-
-@dataclass(slots=True)
-class Child:
-    """One supervised process; `restarts` since it last ran well."""
-
-    name: str
-    module: str
-    folder: Path
-    environ: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0.0
-    restarts: int = 0
-
-    def start(self) -> None:
-        self.process = process.launch([sys.executable, "-m", self.module], self.folder, self.environ)
-        self.started_at = time.monotonic()
-
-    def stop(self, timeout_s: float) -> None:
-        if self.process is not None:
-            process.end(self.process, timeout_s)
-            self.process = None
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "output.log"
+EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to connect to
+"""Where those who connect find a server that listens on all addresses."""
+_PING: Final = b"GET /healthz HTTP/1.0\r\n\r\n"
 
 
 @dataclass(slots=True)
 class Platform:
-    """A running platform. `watch` it, then `stop` it."""
+    """A running platform. `check` it, then `stop` it."""
 
     url: str
     folder: Path
+    model: str
+    """As the setting names it."""
     children: list[Child] = field(default_factory=list)
     redis: RedisServer | None = None
     key: str = ""
     """What the platform's own requests must carry; empty where none is needed."""
 
-    def wait_ready(self) -> None:
-        """Returns once a job would be run. Raises `ServiceError` with the end of the log of what failed."""
+    def wait_ready(self, tell: Tell = lambda _: None) -> None:
+        """Returns once a job would be run; `tell` hears of each stage. Raises `ServiceError` with the reason of what failed."""
+        begun = news_at = time.monotonic()
         client = Client(self.url, api_key=self.key)
-        until = time.monotonic() + READY_S
+        answers = False
         try:
             while not client.ready():
-                if time.monotonic() > until:
+                now = time.monotonic()
+                if now > begun + READY_S:
                     raise ServiceError(f"Not ready within {READY_S:g} s; see {self.folder}.")
-                self.check()
+                self.check(tell)
+                if not answers and self._answers():
+                    answers, news_at = True, now
+                    tell(f"The API answers ({now - begun:.1f} s). Loading {self.model} ...")
+                elif now > news_at + NEWS_S:
+                    news_at = now
+                    what = f"Loading {self.model}" if answers else "Waiting for the API"
+                    tell(f"{what} ... {now - begun:.0f} s (logs in {self.folder})")
                 time.sleep(POLL_S)
         finally:
             client.close()
 
-    def check(self) -> None:
-        """Restarts what has died. Raises `ServiceError` for what dies again and again."""
+    def check(self, tell: Tell = lambda _: None) -> None:
+        """Restarts what has died. Raises `ServiceError` for what dies again and again, `Unusable` for what cannot run."""
         if self.redis is not None and not self.redis.alive():
             self.redis.start()
         for child in self.children:
-            if child.process is None or child.process.poll() is None:
-                continue
-            if time.monotonic() - child.started_at > HEALTHY_S:
-                child.restarts = 0
-            if child.restarts >= MAX_RESTARTS:
-                tail = child.log.read_text(errors="replace")[-2000:]
-                raise ServiceError(f"The {child.name} ends again and again:\n{tail}")
-            child.restarts += 1
-            child.start()
+            child.check(tell)
 
     def stop(self) -> None:
         """Ends all: the workers give their jobs back while the others still listen."""
@@ -104,85 +82,87 @@ class Platform:
         if self.redis is not None:
             self.redis.stop()
 
+    def _answers(self) -> bool:
+        return process.answers(int(self.url.rpartition(":")[2]), _PING, b"HTTP/1.")
+
 
 @contextlib.contextmanager
 def started(
-    folder: Path, workers: int = 1, environ: dict[str, str] | None = None, *, webhooks: bool = True
+    folder: Path, workers: int = 1, environ: Mapping[str, str] | None = None, *, webhooks: bool = True
 ) -> Iterator[Platform]:
     """A platform that is starting, its data and logs in `folder`; ended on leaving. Settings come from `environ`.
 
-    Raises `ServiceError`, also when another platform already uses the folder.
+    Raises `SettingsError` before anything is started, also for a port that is in use and a model that is nowhere; `ServiceError`
+    for a server that does not start, and where another platform uses the folder.
     """
     source = dict(os.environ if environ is None else environ)
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as lock:
-        _take(lock, folder)
+    settings = ApiSettings.from_env(source)
+    WebhookSettings.from_env(source)
+    worker = WorkerSettings.from_env(source)
+    if worker.engine == "diffusers":
+        local_folder(worker.model)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(record.lock(folder))
+        except AlreadyRunning as error:
+            raise ServiceError(str(error)) from None
+        except OSError as error:
+            raise SettingsError(f"--folder {folder} cannot be used: {error.strerror}.") from None
+        # Before any process: it would say so too, but in its log.
+        port = _port(settings, source)
+        metrics_ports = _metrics_ports(worker.metrics_port, workers + webhooks)
         redis = None
         if not source.get("DARKROOM_REDIS_URL"):
             redis = RedisServer(folder / "redis")
             redis.start()
+            stack.callback(redis.stop)
             source["DARKROOM_REDIS_URL"] = redis.url
         if not source.get("DARKROOM_BROKER_URL"):
             source["DARKROOM_BROKER_URL"] = source["DARKROOM_REDIS_URL"].rpartition("/")[0] + BROKER_DATABASE
-        source["DARKROOM_PORT"] = str(_port(source))
-        source.setdefault("DARKROOM_BLOB_DIR", str(folder / "blobs"))
+        source["DARKROOM_PORT"] = str(port)
+        if not source.get("DARKROOM_BLOB_DIR"):
+            source["DARKROOM_BLOB_DIR"] = str(folder / "blobs")
         source.setdefault("DARKROOM_LOG_FORMAT", "console")
-        admin_key = source.pop("DARKROOM_ADMIN_KEY", "") or _admin_key(folder / ADMIN_KEY_FILE)
-        # Children run in folders of their own: what is named from here must be found from there.
-        model = Path(source.get("DARKROOM_MODEL", "models/emoji-turbo"))
-        if model.exists():
-            source["DARKROOM_MODEL"] = str(model.absolute())
-        url = f"http://{source.get('DARKROOM_HOST', '127.0.0.1')}:{source['DARKROOM_PORT']}"
-        names = ["api", *(f"worker-{number}" for number in range(1, workers + 1))]
-        if webhooks:
-            names.append("webhooks")
-        children = [
-            Child(name, name.partition("-")[0], folder / name, {**source, "PYTHONPATH": _here()})
-            for name in names
-        ]
-        children[0].environ["DARKROOM_ADMIN_KEY"] = admin_key
-        platform = Platform(url, folder, children, redis, "" if _anonymous(source) else admin_key)
-        try:
-            for child in children:
-                child.start()
-            yield platform
-        finally:
-            platform.stop()
+        admin_key = source.pop("DARKROOM_ADMIN_KEY", "") or record.admin_key(folder)
+        host = EVERYWHERE.get(settings.host, settings.host)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        children = [_child("api", folder, {**source, "DARKROOM_ADMIN_KEY": admin_key})]
+        names = [f"worker-{number}" for number in range(1, workers + 1)] + ["webhooks"] * webhooks
+        for name, metrics_port in zip(names, metrics_ports, strict=True):
+            children.append(_child(name, folder, {**source, "DARKROOM_METRICS_PORT": metrics_port}))
+        platform = Platform(
+            url, folder, worker.model, children, redis, "" if settings.anonymous else admin_key
+        )
+        stack.callback(platform.stop)
+        for child in children:
+            child.start()
+        record.write(folder, url, source)
+        stack.callback(record.erase, folder)
+        yield platform
 
 
-def _anonymous(environ: dict[str, str]) -> bool:
-    try:
-        return ApiSettings.from_env(environ).anonymous
-    except SettingsError as error:
-        raise ServiceError(str(error)) from None
+def _child(name: str, folder: Path, environ: dict[str, str]) -> Child:
+    return Child(name, name.partition("-")[0], folder / name, {**environ, "PYTHONPATH": _here()})
 
 
-def _admin_key(file: Path) -> str:
-    """The first key of this platform, made once and readable by its owner alone."""
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        token = new_token()
-        with open(
-            file, "x", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)
-        ) as made:
-            made.write(token + "\n")
-        return token
+def _port(settings: ApiSettings, environ: Mapping[str, str]) -> int:
+    """The port asked for, else the usual one, else a free one. Raises `SettingsError` for one that was asked for and is in use."""
+    host, port = settings.host, settings.port
+    if not environ.get("DARKROOM_PORT"):
+        return port if is_free(host, port) else process.free_port()
+    if port == 0:
+        return process.free_port()
+    listen(host, port, "DARKROOM_PORT", shared=settings.share_port).close()
+    return port
 
 
-def _take(lock: TextIO, folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ServiceError(f"A platform is running in {folder} already.") from None
-
-
-def _port(environ: dict[str, str]) -> int:
-    """The port asked for, else the usual one, else a free one."""
-    if environ.get("DARKROOM_PORT"):
-        return int(environ["DARKROOM_PORT"])
-    return process.free_port() if process.answers(DEFAULT_PORT) else DEFAULT_PORT
+def _metrics_ports(first: int, count: int) -> list[str]:
+    """Each process's own, counted up from the setting. Raises `SettingsError` for one that is in use."""
+    ports = range(first, first + count) if first else [0] * count
+    for port in filter(None, ports):
+        listen("0.0.0.0", port, "DARKROOM_METRICS_PORT").close()  # noqa: S104 - as the processes do
+    return [str(port) for port in ports]
 
 
 def _here() -> str:

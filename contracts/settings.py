@@ -19,6 +19,7 @@ from contracts.addresses import parse_networks
 from contracts.documents import Frozen
 from contracts.errors import SettingsError
 from contracts.tenancy import TOKEN_PATTERN
+from contracts.urls import BrokerUrl, RedisUrl, WebUrl
 
 PREFIX = "DARKROOM_"
 
@@ -138,11 +139,11 @@ class Settings(Frozen):
 class BackendSettings(Settings):
     """What the API and the workers must agree on: where the services are, and the platform's time limits."""
 
-    broker_url: str = "amqp://guest:guest@127.0.0.1:5672//"
+    broker_url: BrokerUrl = "amqp://guest:guest@127.0.0.1:5672//"
     """RabbitMQ (`amqp://`) in production, Redis (`redis://`) embedded."""
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
     """Holds job records: no eviction, and persistence."""
-    cache_redis_url: str | None = None
+    cache_redis_url: RedisUrl | None = None
     """Holds results: may evict. By default the same server as `redis_url`."""
     redis_timeout_s: Seconds = 2.0
     publish_timeout_s: Seconds = 5.0
@@ -150,7 +151,7 @@ class BackendSettings(Settings):
 
     blob_s3_bucket: str | None = None
     """An S3 bucket for the pictures, in place of `blob_dir`; credentials and region come from the AWS SDK's own settings."""
-    blob_s3_endpoint: str | None = None
+    blob_s3_endpoint: WebUrl | None = None
     """The server of the bucket, where it is not AWS."""
     blob_s3_prefix: str = "blobs/"
     blob_retention_s: Seconds = 259_200.0
@@ -177,15 +178,16 @@ class BackendSettings(Settings):
 
     redis_max_connections: Count = 64
     """Of one process to one Redis server."""
-    public_url: str | None = None
-    """Where clients reach the API, `https://darkroom.example`: makes the links in webhooks absolute."""
+    public_url: WebUrl | None = None
+    """Where clients reach the API, `https://darkroom.example`: makes links absolute, in webhooks and in OpenAI's answers. By default
+    the first have none, and the second are as each client reached us."""
     webhook_allow_networks: Networks = ""
     """Private networks, as `10.1.0.0/16,127.0.0.1/32`, that webhooks may call, also over plain http. Without it they reach
     public addresses over https alone."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
-    otlp_endpoint: str | None = None
+    otlp_endpoint: WebUrl | None = None
     """Where traces go, by OTLP over HTTP: `http://collector:4318`. By default there are none, and they cost nothing."""
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the traces begun here that are kept; one begun by a caller is kept if the caller keeps it."""
@@ -194,6 +196,10 @@ class BackendSettings(Settings):
 class ApiSettings(BackendSettings):
     host: str = "127.0.0.1"
     port: Port = 8000
+    """0: a free one, which the log names. One that another process uses is refused."""
+    share_port: bool = False
+    """Several API processes of one platform on this machine listen on one port, each with this setting; the kernel shares the
+    connections out. By default a port is one process's alone, so that two platforms never answer for each other."""
     max_body_bytes: Count = 65_536
     max_prompt_chars: Count = 2_000
     max_images_per_job: Count = 4
@@ -209,8 +215,6 @@ class ApiSettings(BackendSettings):
     hot_results: Annotated[int, Field(ge=0)] = 10_000
     """Results that each process remembers by itself, in front of the cache; 0: none."""
     hot_result_ttl_s: Seconds = 10.0
-    public_url: str | None = None
-    """Where clients reach the API (`https://images.example.org`), for absolute addresses; by default as each one did."""
     default_output_format: Literal["png", "jpeg", "webp"] = "png"
     """What a picture is where a request does not say."""
     default_response_format: Literal["url", "b64_json"] = "b64_json"
@@ -263,7 +267,7 @@ def is_loopback(host: str) -> bool:
 
 class WorkerSettings(BackendSettings):
     model: str = "models/emoji-turbo"
-    """A folder in diffusers format, or a hub id."""
+    """A folder in diffusers format, an embedded model (`models/NAME`, wherever the worker runs), or a hub id."""
     model_name: str | None = None
     """What clients call it; by default the last part of `model`."""
     model_revision: str | None = None

@@ -10,6 +10,8 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from contracts.listening import listen
+
 Check = Callable[[], str | None]
 """What is wrong; None when all is well. Called from any thread."""
 
@@ -17,7 +19,8 @@ READ_TIMEOUT_S: Final = 5.0
 
 
 class OperationServer:
-    """Serves on all interfaces from `start` to `stop`. Unready until `ready` says otherwise."""
+    """Serves on all interfaces from `start` to `stop`. Unready until `ready` says otherwise. Raises `SettingsError` for a port that is
+    in use."""
 
     def __init__(self, port: int, alive: Check, ready: Check) -> None:
         checks: Mapping[str, Check] = {"/healthz": alive, "/readyz": ready}
@@ -46,7 +49,11 @@ class OperationServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-        self._server = ThreadingHTTPServer(("", port), Handler)
+        listener = listen("0.0.0.0", port, "DARKROOM_METRICS_PORT")  # noqa: S104 - as Prometheus comes from elsewhere
+        address = listener.getsockname()
+        self._server = ThreadingHTTPServer(address, Handler, bind_and_activate=False)
+        self._server.socket.close()
+        self._server.socket, self._server.server_address = listener, address
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="operation", daemon=True)
 

@@ -8,6 +8,7 @@ import threading
 from importlib.metadata import version
 
 from cache.stores import Stores, open_stores
+from contracts import exit_codes
 from contracts.addresses import parse_networks
 from contracts.clock import SystemClock
 from contracts.errors import SettingsError, StoreUnavailable
@@ -102,14 +103,18 @@ def main() -> int:
         settings = WebhookSettings.from_env()
     except SettingsError as error:
         sys.stderr.write(f"darkroom webhooks: {error}\n")
-        return 2
+        return exit_codes.UNUSABLE
     logs.configure(settings, service="webhooks")
     tracing.configure(settings, "webhooks")
     metrics.BUILD.labels("webhooks", version("darkroom")).set(1)
     series.begin_webhooks()
     runtime = Runtime(settings)
     if settings.metrics_port:
-        OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()
+        try:
+            OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()
+        except SettingsError as error:
+            sys.stderr.write(f"darkroom webhooks: {error}\n")
+            return exit_codes.UNUSABLE
     runtime.start()
     log.info("webhooks_ready")
     try:
@@ -120,7 +125,7 @@ def main() -> int:
     finally:
         runtime.stop()
         tracing.shutdown()
-    return 0
+    return exit_codes.ENDED
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m worker`: one worker for one model, until SIGTERM or SIGINT."""
+"""`python -m worker`: one worker for one model, until SIGTERM or SIGINT. Ends as `contracts.exit_codes` says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import sys
 from importlib.metadata import version
 
 from broker.topology import check_topology
+from contracts import exit_codes
 from contracts.errors import QueueMisdeclared, SettingsError
+from contracts.model_source import local_folder
 from contracts.settings import WorkerSettings
 from telemetry import logs, metrics, tracing
 from telemetry.server import OperationServer
@@ -21,16 +23,23 @@ log = logs.get_logger("worker")
 def main() -> int:
     try:
         settings = WorkerSettings.from_env()
+        if settings.engine == "diffusers":
+            # The engine says so too, but only after torch has been imported.
+            local_folder(settings.model)
     except SettingsError as error:
         sys.stderr.write(f"darkroom worker: {error}\n")
-        return 2
+        return exit_codes.UNUSABLE
     logs.configure(settings, service="worker")
     tracing.configure(settings, "worker")
     metrics.BUILD.labels("worker", version("darkroom")).set(1)
     runtime = Runtime(settings)
     if settings.metrics_port:
         # Before the model is loaded, which may take minutes: whoever runs the worker sees that it lives.
-        OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()
+        try:
+            OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()
+        except SettingsError as error:
+            sys.stderr.write(f"darkroom worker: {error}\n")
+            return exit_codes.UNUSABLE
     try:
         return _serve(settings, runtime)
     finally:
@@ -44,11 +53,13 @@ def _serve(settings: WorkerSettings, runtime: Runtime) -> int:
     except QueueMisdeclared as error:
         sys.stderr.write(f"darkroom worker: {error}\n")
         runtime.stop()
-        return 2
+        return exit_codes.UNUSABLE
     except EngineUnloadable as error:
-        log.error("model_unloadable", model=model_name(settings), reason=str(error))
+        log.error("model_unloadable", model=model_name(settings), reason=str(error), may_pass=error.may_pass)
+        # The engine's libraries may have written many lines: the last one is for whoever started us.
+        sys.stderr.write(f"darkroom worker: {' '.join(str(error).split())}\n")
         runtime.stop()
-        return 1
+        return exit_codes.FAILED if error.may_pass else exit_codes.UNUSABLE
     try:
         consume(create_app(settings, runtime, spec), settings, runtime)
     except SystemExit as ended:
@@ -56,7 +67,7 @@ def _serve(settings: WorkerSettings, runtime: Runtime) -> int:
         log.info("consumer_ended", code=str(ended.code))
     finally:
         runtime.stop()
-    return 1 if runtime.failed else 0
+    return exit_codes.FAILED if runtime.failed else exit_codes.ENDED
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from contracts.errors import SettingsError
+from contracts.model_source import local_folder
+
 POLL_S: Final = 1.0
 DONE: Final = ".complete"
 """Written last, and holds the digest."""
@@ -82,15 +85,16 @@ def complete(into: Path) -> str | None:
 
 
 def _load(model: str, revision: str | None, into: Path) -> None:
-    source = Path(model)
-    if source.is_dir():
+    try:
+        source = local_folder(model, "")
+    except SettingsError as error:
+        raise FetchError(str(error)) from error
+    if source is not None:
         for path in _files(source):
             target = into / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         return
-    if model.startswith(("/", ".")) or model.count("/") != 1:
-        raise FetchError(f"{model} is neither a folder here nor a hub id.")
     if revision is None:
         raise FetchError(f"{model} is a hub id: name the --revision, a commit, so that it is pinned.")
     from huggingface_hub import snapshot_download

@@ -12,6 +12,8 @@ const HISTORY = "darkroom.history";
 const HISTORY_LIMIT = 24;
 const SMALL_SIDE = 128; // pictures this small are shown pixel by pixel
 const TRIES = 8;
+const FIRST_LOOK_MS = 1000;
+const LAST_LOOK_MS = 15000;
 const BADGES = { hit: "from the cache", joined: "shared with an equal request", miss: "freshly developed" };
 const FIELDS = { num_images: "count", num_inference_steps: "steps", output_format: "format" };
 
@@ -21,6 +23,11 @@ const pending = (job) => job.status === "queued" || job.status === "running";
 let models = [];
 let current = null;
 let shown = null;
+let waiting = false; // for a worker
+let look; // the timer of the next look for one
+let lookMs = FIRST_LOOK_MS;
+let wanted = shared();
+let said = ""; // what stands in the status because of that wait
 
 function make(tag, fields = {}, ...children) {
   const node = Object.assign(document.createElement(tag), fields);
@@ -158,18 +165,40 @@ function summarise() {
   $("summary").textContent = `${$("width").value} × ${$("height").value}, ${$("steps").value} step${$("steps").value === "1" ? "" : "s"}`;
 }
 
-async function loadModels() {
+async function loadModels(again = false) {
+  clearTimeout(look);
+  waiting = false;
   try {
     models = (await (await ask("/v1/models")).json()).data;
   } catch (problem) {
-    failed(problem);
+    if (!again) {
+      failed(problem);
+      said = $("status").textContent;
+    }
+    if (!problem.status || problem.status >= 500) lookAgain();
     return;
   }
+  const chosen = $("model").value;
   $("model").replaceChildren(...models.map((each) => make("option", { value: each.id, textContent: each.id })));
   const workers = models.reduce((sum, each) => sum + each.live_workers, 0);
   $("serving").textContent = models.length ? `${models.map((each) => each.id).join(", ")} on ${workers} worker${workers === 1 ? "" : "s"}` : "";
-  if (!models.length) say("No worker is ready yet.");
-  showLimits();
+  // What was chosen stays, with what was typed for it.
+  if (models.some((each) => each.id === chosen)) $("model").value = chosen;
+  else showLimits();
+  if (said && $("status").textContent === said && !current) say("");
+  said = models.length ? "" : "No worker is ready yet. This page waits for one.";
+  if (said && !current) say(said);
+  if (!workers) lookAgain();
+  else lookMs = FIRST_LOOK_MS;
+  developShared();
+}
+
+// Until there is a worker, less and less often; while nobody sees the page, not at all.
+function lookAgain() {
+  waiting = true;
+  if (document.hidden) return;
+  look = setTimeout(() => loadModels(true), lookMs);
+  lookMs = Math.min(2 * lookMs, LAST_LOOK_MS);
 }
 
 function request() {
@@ -292,6 +321,14 @@ function shared() {
   return parts.get("prompt") ? Object.fromEntries(parts) : null;
 }
 
+// Once, and not before there is a model to do it.
+function developShared() {
+  if (!wanted || !models.length) return;
+  fill(wanted);
+  wanted = null;
+  develop();
+}
+
 async function share() {
   const address = link(shown);
   history.replaceState(null, "", address);
@@ -382,10 +419,11 @@ $("key").addEventListener("change", () => {
   say("");
   loadModels();
 });
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(look);
+  if (!waiting || document.hidden) return;
+  lookMs = FIRST_LOOK_MS;
+  loadModels(true);
+});
 showHistory();
-await loadModels();
-const wanted = shared();
-if (wanted) {
-  fill(wanted);
-  develop();
-}
+loadModels();

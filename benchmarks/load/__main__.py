@@ -6,7 +6,10 @@
 
 Requests leave at times that were drawn beforehand, whatever the server does, and each one's latency counts from when it was
 due. Everything accepted is asked for again at the end: lost must be 0. The generator's own ceiling is measured too, and
-a run that it has distorted says so.
+a run that it has distorted says so. A capacity is tried again before it is named.
+
+Exit codes: 0 all well; 1 the server does not answer, or not one request succeeded; 2 bad arguments; 3 surely worse than the --baseline;
+4 accepted jobs are lost, or the platform's own books do not balance; 5 more requests than --max-errors were refused or failed.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ from typing import Any, Final
 import httpx
 
 from benchmarks import report
-from benchmarks.load import capacity, charts, compare, measure, options
+from benchmarks.load import capacity, charts, compare, measure, options, outcome
 from benchmarks.load.audit import Audit, audit, books
 from benchmarks.load.capacity import Trial
 from benchmarks.load.ceiling import constant_server
 from benchmarks.load.generator import Generator, Target
+from benchmarks.load.sample import Sample
 from benchmarks.load.schedule import Load
-from benchmarks.load.session import FEWEST, Result, Session
+from benchmarks.load.session import FEWEST, NoRequests, Result, Session
 
 LOAD_SHARE: Final = 0.7
 FIRST_RATE: Final = 4.0
@@ -39,8 +43,7 @@ CEILING_SLO_S: Final = 0.05
 CEILING_FIRST: Final = 200.0
 NEAR: Final = 0.7
 """A load above this share of the generator's ceiling is too near to it."""
-REGRESSED: Final = 3
-LOST: Final = 4
+REACH_S: Final = 10.0
 
 
 def main() -> int:
@@ -48,9 +51,10 @@ def main() -> int:
     try:
         weights, keys = options.tenants(args.tenants)
         load = options.load_of(args, weights)
+        baseline = options.baseline(args.baseline) if args.baseline else None
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return outcome.ARGUMENTS
     args.duration = args.duration or (8.0 if args.quick else 60.0)
     args.window = args.window or (3.0 if args.quick else 10.0)
     args.find_capacity = args.find_capacity or args.rate is None
@@ -63,17 +67,27 @@ def main() -> int:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             running = stack.enter_context(platform(folder, args.broker, args.workers))
             url, redis_url = running.url, running.redis.url if running.redis else redis_url
-        target = Target(url.rstrip("/"), keys, args.timeout, args.poll, args.hook_host)
+        target = Target(url, keys, args.timeout, args.poll, args.hook_host)
+        try:
+            httpx.get(f"{target.url}/healthz", timeout=REACH_S)
+        except httpx.HTTPError as error:
+            print(f"{target.url} does not answer: {type(error).__name__}.", file=sys.stderr)
+            return outcome.NO_ANSWER
         generator = stack.enter_context(Generator(args.processes))
         try:
-            return _measured(args, generator, target, load, redis_url)
-        except httpx.HTTPError as error:
-            print(f"{url}: {error}", file=sys.stderr)
-            return 1
+            return _measured(args, generator, target, load, redis_url, baseline)
+        except NoRequests as error:
+            print(error, file=sys.stderr)
+            return outcome.ARGUMENTS
 
 
 def _measured(
-    args: argparse.Namespace, generator: Generator, target: Target, load: Load, redis_url: str | None
+    args: argparse.Namespace,
+    generator: Generator,
+    target: Target,
+    load: Load,
+    redis_url: str | None,
+    baseline: dict[str, Any] | None,
 ) -> int:
     bar = not args.no_bar and sys.stderr.isatty()
     figures: dict[str, float] = {}
@@ -83,11 +97,17 @@ def _measured(
     session = Session(generator, target, load, args.slo, int(time.time()) % 1_000_000, bar)
     session.run(FIRST_RATE, 2.0, "warming up")
     trials: list[Trial] = []
+    again = False
     if args.find_capacity:
-        figures["capacity_per_s"], trials = capacity.search(session.trial(args.window), FIRST_RATE)
+        trial = session.trial(args.window)
+        found, trials = capacity.search(trial, FIRST_RATE)
+        found, again, more = capacity.confirm(trial, found)
+        trials += more
+        figures["capacity_per_s"] = found
     rate = args.rate or LOAD_SHARE * figures["capacity_per_s"] or FIRST_RATE
     done = session.run(rate, args.duration, f"loading at {rate:.3g}/s")
-    checked = audit(target, session.all)
+    last = capacity.judge(done.samples, rate, args.duration, args.slo, done.figures)
+    checked, asked = _audited(target, session.all)
     balanced, said = books(redis_url)
     figures = {**done.figures, **figures, "accepted": checked.accepted, "lost": checked.lost}
     figures["unsettled"] = checked.unsettled
@@ -98,7 +118,12 @@ def _measured(
         warning = warning or "the search for capacity ended at the generator's own end"
     if done.figures["offered_per_s"] > NEAR * figures.get("generator_ceiling_per_s", float("inf")):
         warning = warning or f"the load is above {NEAR:.0%} of the generator's ceiling"
-    line = summary(figures, args.slo, warning)
+    told = None
+    if args.find_capacity:
+        told = outcome.told_capacity(figures["capacity_per_s"], again, trials, last)
+        figures["capacity_confirmed"] = float(outcome.is_confirmed(figures["capacity_per_s"], again, last))
+    errors = measure.errors(done.samples)
+    line = outcome.summary(figures, args.slo, errors, told, warning)
     report.publish(
         args,
         "load",
@@ -109,10 +134,29 @@ def _measured(
         _tables(done, checked, trials),
         line,
     )
+    if not asked:
+        print(
+            f"{target.url} no longer answers: what became of the accepted jobs is not known.", file=sys.stderr
+        )
     if checked.lost or not balanced:
         print(f"Lost jobs: {checked.lost}. The platform's own books: {said}", file=sys.stderr)
-        return LOST
-    return _against(args, done) if args.baseline else 0
+    answered = any(each.ok for each in done.samples)
+    return outcome.exit_code(
+        lost=bool(checked.lost) or not balanced,
+        answered=answered and asked,
+        error_share=done.figures["error_share"],
+        max_errors=args.max_errors,
+        regressed=baseline is not None and answered and _regressed(args, done, baseline),
+    )
+
+
+def _audited(target: Target, samples: list[Sample]) -> tuple[Audit, bool]:
+    """(what became of the accepted jobs, whether the server could be asked)."""
+    try:
+        return audit(target, samples), True
+    except httpx.HTTPError:
+        accepted = sum(each.job_id is not None for each in samples)
+        return Audit(accepted, 0, accepted), False
 
 
 def _ceiling(args: argparse.Namespace, generator: Generator, bar: bool) -> float:
@@ -136,22 +180,6 @@ def _ceiling(args: argparse.Namespace, generator: Generator, bar: bool) -> float
     return found
 
 
-def summary(figures: dict[str, float], slo_s: float, warning: str | None) -> str:
-    """The whole run in one line."""
-    parts = [
-        f"{figures['offered_per_s']:.3g} req/s offered, {figures['throughput_per_s']:.3g} answered",
-        f"p50 {figures.get('p50_ms', float('nan')):.0f} ms, p99 {figures.get('p99_ms', float('nan')):.0f} ms",
-        f"{figures['within_slo']:.2%} within {slo_s:g} s",
-        f"{figures['error_share']:.2%} errors, {figures['lost']:.0f} lost of {figures['accepted']:.0f} accepted",
-        f"cache {figures['cache_hit_share']:.0%} + {figures['joined_share']:.0%} joined",
-    ]
-    if "capacity_per_s" in figures:
-        parts.append(f"capacity {figures['capacity_per_s']:.3g} req/s")
-    if warning:
-        parts.append(f"NOT THE SERVER'S: {warning}; use more --processes or another machine")
-    return "load: " + "; ".join(parts)
-
-
 def _config(
     args: argparse.Namespace,
     load: Load,
@@ -162,6 +190,7 @@ def _config(
     trials: list[Trial],
 ) -> dict[str, Any]:
     return {
+        "errors": measure.errors(done.samples),
         "server": "embedded" if args.server is None else target.url,
         "broker": args.broker if args.server is None else None,
         "rate": rate,
@@ -170,7 +199,6 @@ def _config(
         "load": json.loads(json.dumps(asdict(load), default=str)),
         "zipf_exponent": done.planned.popularity.exponent,
         "processes": args.processes,
-        "errors": measure.errors(done.samples),
         "classes": measure.classes(done.samples),
         "batches": {str(size): count for size, count in measure.batches(done.samples).items()},
         "states": checked.states,
@@ -180,29 +208,33 @@ def _config(
 
 def _tables(done: Result, checked: Audit, trials: list[Trial]) -> dict[str, report.Table]:
     heads = ["count", *(f"p{percent:g}" for percent in measure.PERCENTILES)]
-    tables: dict[str, report.Table] = {
-        f"milliseconds by {name}": [
-            [name, *heads],
-            *([group, *(f"{values.get(head, 0):.5g}" for head in heads)] for group, values in groups.items()),
-        ]
-        for name, groups in measure.classes(done.samples).items()
-    }
+    tables: dict[str, report.Table] = {}
     if found := measure.errors(done.samples):
         tables["errors"] = [["code", "requests"], *found.items()]
+    for name, groups in measure.classes(done.samples).items():
+        rows = [
+            [group, *(f"{values.get(head, 0):.5g}" for head in heads)] for group, values in groups.items()
+        ]
+        tables[f"milliseconds by {name}"] = [[name, *heads], *rows]
     tables["accepted jobs, asked for again"] = [["state", "jobs"], *checked.states.items()]
     if trials:
         tables["search for capacity"] = [
             ["requests/s", "within SLO", "p99 ms", "holds"],
             *(
-                [f"{each.rate:.4g}", f"{each.within_slo:.2%}", f"{each.p99_ms:.0f}", each.holds]
+                [
+                    f"{each.rate:.4g}",
+                    f"{each.within_slo:.2%}",
+                    "-" if each.p99_ms is None else f"{each.p99_ms:.0f}",
+                    each.holds,
+                ]
                 for each in trials
             ),
         ]
     return tables
 
 
-def _against(args: argparse.Namespace, done: Result) -> int:
-    old = json.loads(args.baseline.read_text())
+def _regressed(args: argparse.Namespace, done: Result, old: dict[str, Any]) -> bool:
+    """Whether the run is surely worse than the baseline; prints how it differs."""
     found = compare.compare(
         compare.Run.of(old["samples"], args.slo),
         compare.Run.of(measure.columns(done.samples), args.slo),
@@ -214,7 +246,7 @@ def _against(args: argparse.Namespace, done: Result) -> int:
         print(
             f"Note: the baseline ran at {old['config'].get('rate')} requests per second; give --rate to compare."
         )
-    return REGRESSED if any(each.regressed for each in found) else 0
+    return any(each.regressed for each in found)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ All answer seconds from the start, ascending, below `duration_s`. Rates are requ
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -75,12 +76,14 @@ def trace(path: Path, duration_s: float, rate: float | None = None) -> Times:
     """The first column of a CSV file (or a plain list) as seconds, in any order, from its earliest on; stretched to `rate`
     if one is given. Lines that do not begin with a number are headings. Raises `ValueError` for a file without times."""
     found = []
-    with path.open(newline="") as lines:
+    with path.open(newline="", errors="replace") as lines:
         for row in csv.reader(lines):
             try:
-                found.append(float(row[0]))
+                at_s = float(row[0])
             except (ValueError, IndexError):
                 continue
+            if math.isfinite(at_s):
+                found.append(at_s)
     if not found:
         raise ValueError(f"{path} holds no times: its first column must be seconds.")
     times = np.sort(np.asarray(found))

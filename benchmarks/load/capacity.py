@@ -16,6 +16,8 @@ EASY: Final = 0.1
 """Where the p99 is so little of the SLO, the limit is far."""
 CLOSE: Final = 1.08
 MAX_TRIALS: Final = 14
+CONFIRMATIONS: Final = 3
+"""Times that a rate is tried again, each lower than the one before, until one holds twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Trial:
 
     rate: float
     within_slo: float
-    p99_ms: float
+    p99_ms: float | None
+    """None where nothing was answered."""
     throughput_per_s: float
     holds: bool
     limited: bool = False
@@ -37,7 +40,7 @@ def judge(
     """Whether the window held the SLO, and would have gone on holding it."""
     share = measure.within(samples, slo_s)
     grows = measure.growth(samples, duration_s) * HORIZON_S > slo_s
-    p99_ms = found.get("p99_ms", float("inf"))
+    p99_ms = found.get("p99_ms")
     return Trial(
         rate=rate,
         within_slo=share,
@@ -45,13 +48,13 @@ def judge(
         throughput_per_s=found.get("throughput_per_s", 0.0),
         holds=share >= SHARE and not grows,
         limited=measure.bottleneck(found) is not None,
-        easy=p99_ms < EASY * slo_s * 1000,
+        easy=p99_ms is not None and p99_ms < EASY * slo_s * 1000,
     )
 
 
 def too_few(rate: float) -> Trial:
     """A rate so low that its window would hold no requests: where all above it failed, it is not worth the wait."""
-    return Trial(rate, 0.0, float("inf"), 0.0, holds=False)
+    return Trial(rate, 0.0, None, 0.0, holds=False)
 
 
 def search(trial: Callable[[float], Trial], first: float, close: float = CLOSE) -> tuple[float, list[Trial]]:
@@ -73,6 +76,22 @@ def search(trial: Callable[[float], Trial], first: float, close: float = CLOSE) 
         else:
             rate = (low * high) ** 0.5
     return low, trials
+
+
+def confirm(trial: Callable[[float], Trial], found: float) -> tuple[float, bool, list[Trial]]:
+    """(a rate at most `found`, whether it held when it was tried again, the trials of that).
+
+    One short window that held may have been lucky: of many rates that were tried the luckiest is the highest. So the rate is
+    tried again, and where it breaks a lower one, as far apart as the search's own steps.
+    """
+    trials: list[Trial] = []
+    for _ in range(CONFIRMATIONS if found else 0):
+        done = trial(found)
+        trials.append(done)
+        if done.holds:
+            return found, True, trials
+        found /= CLOSE
+    return found, False, trials
 
 
 def generators_end(trials: Sequence[Trial]) -> bool:

@@ -61,7 +61,8 @@ def charts(
         yscale="log",
         ylim=(1e-4, 1),
     )
-    axes.legend(fontsize=8)
+    if kinds:
+        axes.legend(fontsize=8)
 
     axes = grid[1][0]
     times, waiting = measure.outstanding(samples)
@@ -90,7 +91,7 @@ def charts(
         tried = [each for each in trials if each.holds == holds]
         axes.plot(
             [each.rate for each in tried],
-            [each.p99_ms for each in tried],
+            [float("nan") if each.p99_ms is None else each.p99_ms for each in tried],
             mark,
             label="holds the SLO" if holds else "does not",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -100,13 +101,13 @@ class Mix:
 
     @classmethod
     def parse(cls, text: str) -> Mix:
-        """Raises `ValueError` for a weight that is no positive number."""
+        """Raises `ValueError` for a weight that is no number from 0 on, or where none is above 0."""
         names, weights = [], []
         for part in filter(None, (each.strip() for each in text.split(","))):
             name, _, weight = part.partition("=")
             names.append(name)
             weights.append(float(weight or 1))
-        if not names or min(weights) < 0 or sum(weights) <= 0:
+        if not names or min(weights) < 0 or not 0 < sum(weights) < math.inf:
             raise ValueError(f"{text!r} is no mix such as 'a=3,b=1'.")
         return cls(tuple(names), tuple(weights))
 

@@ -20,6 +20,10 @@ FEWEST: Final = 10
 """A window of fewer requests tells nothing of a rate."""
 
 
+class NoRequests(ValueError):
+    """The rate and the duration are so small that nothing would be sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """A load that has run. `figures` as of `measure.figures`; `series` as of `Watch`."""
@@ -45,10 +49,10 @@ class Session:
         self.all: list[Sample] = []
 
     def run(self, rate: float, duration_s: float, what: str) -> Result:
-        """`duration_s` seconds at `rate`, and the answers waited for. Raises `ValueError` for a load without requests."""
+        """`duration_s` seconds at `rate`, and the answers waited for. Raises `NoRequests` for a load without any."""
         planned = schedule(self._load, rate, duration_s, next(self._epochs))
         if not planned.requests:
-            raise ValueError(f"{rate:g} requests per second for {duration_s:g} s are none at all.")
+            raise NoRequests(f"{rate:g} requests per second for {duration_s:g} s are none at all.")
         key = next(iter(self._target.keys.values()), None)
         with Watch(self._target.url, key) as watch, _Bar(len(planned.requests), what, self._bar) as tick:
             sent = self._generator.run(planned.requests, self._target, tick)

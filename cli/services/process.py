@@ -43,15 +43,15 @@ def answers(port: int, greeting: bytes = b"", expected: bytes = b"") -> bool:
 
 
 def launch(
-    command: list[str], folder: Path, environ: Mapping[str, str] | None = None
+    command: list[str], folder: Path, environ: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """The command as the leader of a process group of its own, its output in `folder/output.log`. On Linux it is asked to end
-    when this process dies, however that happens."""
+    """The command as the leader of a process group of its own, in `cwd` or else in `folder`, its output in `folder/output.log`.
+    On Linux it is asked to end when this process dies, however that happens."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.log").open("ab") as log:
         return subprocess.Popen(
             command,
-            cwd=folder,
+            cwd=cwd or folder,
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ import pytest
 from aiohttp import web
 
 from benchmarks.load import __main__ as command
-from benchmarks.load import audit, generator
+from benchmarks.load import audit, generator, outcome
 from benchmarks.load.ceiling import BODY, constant_server
 from benchmarks.load.generator import Generator, Target
 from benchmarks.load.modes import MODES, Caller, Progress, Refused
 from benchmarks.load.sample import Sample
 from benchmarks.load.schedule import Load, Planned, schedule
+from cli.services import process
 
 pytestmark = pytest.mark.slow
 
@@ -158,7 +161,7 @@ def test_the_command_reports_and_compares_itself_with_a_baseline(
         monkeypatch.setattr(
             "sys.argv", [*common, "--json", str(new), "--html", str(page), "--baseline", str(old)]
         )
-        assert command.main() == command.REGRESSED
+        assert command.main() == outcome.REGRESSED
     report = json.loads(new.read_text())
     assert report["figures"]["lost"] == 0
     assert report["figures"]["error_share"] == 0
@@ -166,4 +169,97 @@ def test_the_command_reports_and_compares_itself_with_a_baseline(
     assert "<svg" in page.read_text()
     assert "WORSE" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["bench", "--mode", "pigeon"])
-    assert command.main() == 2
+    assert command.main() == outcome.ARGUMENTS
+
+
+def test_a_server_that_is_away_is_said_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"http://127.0.0.1:{process.free_port()}"
+    monkeypatch.setattr("sys.argv", ["bench", "--quick", "--server", url])
+    assert command.main() == outcome.NO_ANSWER
+    said = capsys.readouterr()
+    assert said.err == f"{url} does not answer: ConnectError.\n"
+    assert said.out == ""
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Refuses one job in `EVERY`, and has drawn the others before they are asked for."""
+
+    protocol_version = "HTTP/1.1"
+    every = 1
+    number = 0
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        cls = type(self)
+        cls.number += 1
+        if cls.number % cls.every == 0:
+            self._answer(503, {"error": {"code": "overloaded", "message": ""}})
+        else:
+            self._answer(200, {"id": "job_1", "status": "succeeded", "cache": "hit"})
+
+    def do_GET(self) -> None:
+        self._answer(200, {"id": "job_1", "status": "succeeded", "cache": "hit", "data": []})
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, status: int, body: dict[str, object]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.mark.parametrize(
+    ("every", "code"), [(1, outcome.NO_ANSWER), (3, outcome.ERRORS), (10_000, outcome.WELL)]
+)
+def test_the_command_ends_by_what_happened_and_says_errors_first(
+    every: int,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler = type("Handler", (Refusing,), {"every": every})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    out, page = tmp_path / "out.json", tmp_path / "out.html"
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            *["bench", "--rate", "30", "--duration", "2", "--no-ceiling"],
+            "--server",
+            url,
+            "--json",
+            str(out),
+            "--html",
+            str(page),
+        ],
+    )
+    try:
+        assert command.main() == code
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    said = capsys.readouterr().out
+    line = said.splitlines()[-1]
+    assert "nan" not in line.lower()
+    assert "NaN" not in out.read_text()
+    assert "Infinity" not in out.read_text()
+    report = json.loads(out.read_text())
+    if code == outcome.WELL:
+        assert "no errors" in line
+    else:
+        share = report["figures"]["error_share"]
+        assert line.startswith(
+            f"load: {share:.2%} ERRORS: {report['config']['errors']['overloaded']} overloaded; "
+        )
+        assert share == pytest.approx(1 / every, abs=0.05)
+        tables = page.read_text()
+        assert tables.index("<h2>errors</h2>") < tables.index("<h2>milliseconds")

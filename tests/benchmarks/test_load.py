@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.load import arrivals, capacity, compare, corpus, measure, options
+from benchmarks.load import __main__ as command
+from benchmarks.load import arrivals, capacity, compare, corpus, measure, options, outcome
 from benchmarks.load.capacity import Trial
 from benchmarks.load.corpus import Mix
 from benchmarks.load.sample import Sample, sample
 from benchmarks.load.schedule import Load, schedule
 from benchmarks.load.watch import gauges
+
+ROOT = Path(__file__).parents[2]
 
 
 def made(at_s: float, latency_s: float, outcome: str = "succeeded", **rest: object) -> Sample:
@@ -260,12 +264,14 @@ def test_tenants_and_their_keys_come_from_a_file(tmp_path: Path, monkeypatch: py
     [
         (["--mode", "pigeon"], "there is only"),
         (["--arrivals", "trace"], "--trace FILE"),
-        (["--repeats", "1"], "share"),
+        (["--sizes", "big"], "--sizes: 'big' is none"),
+        (["--steps", "1=3,few=1"], "--steps: 'few' is none"),
+        (["--mode", "webhook", "--hook-host", "203.0.113.7"], "assign requested address"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(given: list[str], says: str) -> None:
     args = options.parser("").parse_args(given)
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises((ValueError, OSError), match=says):
         options.load_of(args, Mix(("public",), (1.0,)))
 
 
@@ -273,3 +279,78 @@ def test_a_search_that_nothing_holds_ends_without_waiting_for_rare_requests() ->
     found, trials = capacity.search(lambda rate: capacity.too_few(rate), 4.0)
     assert found == 0.0
     assert not any(each.holds for each in trials)
+
+
+def figures_of(samples: list[Sample]) -> dict[str, float]:
+    return {**measure.figures(samples, 10, 2.0, 0.1), "accepted": len(samples), "lost": 0}
+
+
+def test_the_summary_says_what_went_wrong_first_and_never_that_nothing_is_a_number() -> None:
+    dead = [made(i / 10, 0.01, "ClientConnectorError") for i in range(100)]
+    line = outcome.summary(figures_of(dead), 2.0, measure.errors(dead))
+    assert line.startswith("load: 100.00% ERRORS: 100 ClientConnectorError; ")
+    assert "NOTHING WAS ANSWERED" in line
+    assert "nan" not in line
+    some = [made(i / 10, 0.1, "succeeded" if i % 3 else "queue_full") for i in range(99)]
+    line = outcome.summary(figures_of(some), 2.0, measure.errors(some))
+    assert line.startswith("load: 33.33% ERRORS: 33 queue_full; ")
+    assert "p50 100 ms" in line
+    well = [made(i / 10, 0.1) for i in range(99)]
+    assert "no errors" in outcome.summary(figures_of(well), 2.0, {})
+
+
+@pytest.mark.parametrize(
+    ("happened", "code"),
+    [
+        ({}, outcome.WELL),
+        ({"answered": False, "error_share": 1.0}, outcome.NO_ANSWER),
+        ({"error_share": 0.34}, outcome.ERRORS),
+        ({"error_share": 0.01}, outcome.WELL),
+        ({"regressed": True}, outcome.REGRESSED),
+        ({"regressed": True, "error_share": 0.34}, outcome.ERRORS),
+        ({"lost": True, "answered": False, "error_share": 1.0, "regressed": True}, outcome.LOST),
+    ],
+)
+def test_the_exit_code_is_of_the_gravest(happened: dict[str, Any], code: int) -> None:
+    well = {"lost": False, "answered": True, "error_share": 0.0, "max_errors": 0.01, "regressed": False}
+    assert outcome.exit_code(**{**well, **happened}) == code
+
+
+def test_every_exit_code_is_in_the_help_and_in_the_docs() -> None:
+    page = (ROOT / "docs" / "capacity.md").read_text()
+    help_text = " ".join((command.__doc__ or "").split())
+    for code, meaning in outcome.CODES.items():
+        assert f"| {code} | {meaning} |" in page
+        assert f"{code} {meaning}" in help_text
+
+
+def test_a_capacity_that_does_not_hold_again_is_lowered_or_said_to_be_unsure() -> None:
+    """A server that holds 10 a second for ever, and in the search was lucky at 12."""
+    found, again, trials = capacity.confirm(trial_of(10.0), 12.0)
+    assert again is False, "12, 11.1 and 10.3 broke"
+    assert found < 10 * capacity.CLOSE
+    assert [each.holds for each in trials] == [False] * capacity.CONFIRMATIONS
+    found, again, trials = capacity.confirm(trial_of(10.0), 10.5)
+    assert (again, found) == (True, 10.5 / capacity.CLOSE)
+    assert capacity.confirm(trial_of(10.0), 0.0) == (0.0, False, [])
+
+
+def test_the_capacity_is_told_by_what_its_own_last_run_did() -> None:
+    holds, breaks = Trial(7.0, 1.0, 10.0, 7.0, holds=True), Trial(7.0, 0.9, 3000.0, 7.0, holds=False)
+    assert outcome.told_capacity(10.0, True, [], holds) == "capacity 10 req/s, confirmed"
+    assert "NOT CONFIRMED: the run at 7 req/s did not hold" in outcome.told_capacity(10.0, True, [], breaks)
+    assert "NOT CONFIRMED: it broke when" in outcome.told_capacity(10.0, False, [], holds)
+    faster = dataclasses.replace(breaks, rate=20.0)
+    assert outcome.told_capacity(10.0, True, [], faster) == "capacity 10 req/s, confirmed", (
+        "it was asked for more"
+    )
+    assert "NO CAPACITY: not even 7 req/s" in outcome.told_capacity(0.0, False, [breaks], breaks)
+
+
+@pytest.mark.parametrize(
+    "text", ['"x"', "{}", '{"samples": {"outcome": ["x"], "latency_s": []}, "config": {}}']
+)
+def test_a_baseline_that_is_none_is_refused_before_the_load(text: str, tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text(text)
+    with pytest.raises(ValueError, match="no report of this load test"):
+        options.baseline(tmp_path / "old.json")

@@ -261,7 +261,13 @@ def test_the_command_writes_its_report(
     assert "<svg" in page.read_text()
     assert "of the clairvoyant bound" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["plan", "--cost", str(tmp_path / "none.json")])
-    assert command.main() == 2
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    for few in (["--users", "1"], ["--users", "1e11"]):
+        monkeypatch.setattr("sys.argv", ["plan", *few])
+        assert command.main() == 2
+        assert "--users, --images-per-day and --hours make" in capsys.readouterr().err
 
 
 def test_the_clock_of_the_simulation_never_goes_back() -> None:

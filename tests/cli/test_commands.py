@@ -134,13 +134,74 @@ def test_a_bad_setting_stops_the_process_with_its_name(module: str) -> None:
 
 def test_a_worker_whose_model_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     done = run("worker", DARKROOM_MODEL=str(tmp_path))
-    assert done.returncode == 1
-    assert "model_index.json" in done.stderr
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("darkroom worker: ")
+    assert "model_index.json" in said
 
 
-def test_a_platform_whose_worker_keeps_failing_shows_the_end_of_its_log(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_ends_the_platform_at_once(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     done = run("cli.main", "up", "--folder", str(tmp_path / "data"), DARKROOM_MODEL=str(tmp_path / "model"))
-    assert done.returncode == 1
-    assert "worker-1 ends again and again" in done.stderr
-    assert "model_index.json" in done.stderr
+    assert done.returncode == 2
+    *news, last = done.stderr.splitlines()
+    assert last.startswith("darkroom up: The worker-1 cannot run: ")
+    assert "model_index.json" in last
+    assert any(line.startswith("The API answers") and "Loading" in line for line in news)
+    log = (tmp_path / "data" / "worker-1" / "output.log").read_text()
+    assert log.count("model_unloadable") == 1, "it was tried once"
+
+
+@pytest.mark.parametrize("model", ["no/such/folder", "models/none", "none"])
+def test_a_model_that_is_nowhere_is_said_before_anything_starts(tmp_path: Path, model: str) -> None:
+    done = run("cli.main", "up", "--folder", str(tmp_path / "data"), DARKROOM_MODEL=model)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"darkroom up: DARKROOM_MODEL={model} is no folder here")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.timeout(240)
+def test_up_outside_of_the_checkout_takes_the_embedded_model_and_is_found(
+    tmp_path: Path, ended: list[subprocess.Popen[str]]
+) -> None:
+    """From a folder that has nothing to do with the checkout: `up`, then what reads and asks that platform."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
+    environ |= {"PYTHONPATH": str(ROOT), "DARKROOM_PORT": str(process.free_port())}
+    command = [sys.executable, "-m", "cli.main"]
+    first = tmp_path / "first.webp"
+    with subprocess.Popen(
+        [*command, "up", "-o", str(first)],
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as up:
+        ended.append(up)
+        assert up.stdout is not None
+        assert any("Serving at" in line for line in up.stdout)
+        assert first.read_bytes()[8:12] == b"WEBP"
+
+        def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*command, *arguments],
+                cwd=tmp_path,
+                env=environ,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+
+        doctor = ask("doctor")
+        assert doctor.returncode == 0, doctor
+        assert "model emoji-turbo: 1 live worker" in doctor.stdout
+        assert "1 jobs recorded, 0 live" in doctor.stdout
+        assert ask("audit").stdout == "1 recorded = 1 succeeded + 0 live\n"
+        listed = ask("keys", "list")
+        assert listed.returncode == 0, "asked where the platform listens, which is not the usual port"
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0
+        gone = ask("audit")
+        assert gone.returncode == 2, "there is no platform here any more"

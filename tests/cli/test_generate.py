@@ -46,6 +46,37 @@ def test_pictures_are_numbered_where_there_are_several(stack: Stack, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("x.png", b"\x89PNG"), ("x.jpg", b"\xff\xd8\xff"), ("x.JPEG", b"\xff\xd8\xff"), ("x.webp", b"RIFF")],
+)
+def test_a_picture_is_what_its_suffix_says(stack: Stack, tmp_path: Path, name: str, begins: bytes) -> None:
+    done = run(stack, "generate", "c", "-o", str(tmp_path / name))
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.slow
+def test_standard_output_gets_the_picture_alone(stack: Stack) -> None:
+    done = run(stack, "generate", "d", "-o", "-")
+    assert done.exit_code == 0, done.output
+    assert done.stdout_bytes.startswith(b"\x89PNG")
+    assert done.stdout_bytes.endswith(b"IEND\xaeB`\x82")
+    assert "standard output" in done.stderr
+
+
+@pytest.mark.slow
+def test_where_a_picture_cannot_go_is_said_before_a_job_is_submitted(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    before = stack.http.get("/v1/jobs").json()["data"]
+    for out in (tmp_path, tmp_path / "x.gif", tmp_path / "file" / "x.png", "-"):
+        done = run(stack, "generate", "e", "-n", "2", "-o", str(out))
+        assert done.exit_code == 2, done.output
+        assert "--out" in done.stderr
+    assert stack.http.get("/v1/jobs").json()["data"] == before
+
+
+@pytest.mark.slow
 def test_watch_tells_every_change(stack: Stack, tmp_path: Path) -> None:
     done = run(stack, "generate", "slow=0.4", "--seed", "random", "--watch", "-o", str(tmp_path / "w.png"))
     assert done.exit_code == 0, done.output

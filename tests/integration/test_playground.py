@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from cli.services import process
 from cli.services.browser import find_chromium
+from cli.services.redis import RedisServer
 from contracts.tenancy import new_token
 from tests.integration.conftest import ROOT, Stack, deployed
 
@@ -221,6 +222,72 @@ def test_a_server_that_wants_a_key_is_given_one(browser: Browser, stack: Stack) 
         kept = page.evaluate("[JSON.stringify(localStorage), location.href]")
         assert not any(key in each for each in kept), "for this visit alone, and in no address"
         assert page.evaluate("sessionStorage.getItem('darkroom.key')") == key
+
+
+def test_a_page_that_was_there_before_the_worker_learns_of_it(browser: Browser, tmp_path: Path) -> None:
+    """It looks for one less and less often, and not at all while nobody sees it. Time is the test's."""
+    redis = RedisServer(tmp_path / "redis")
+    redis.start()
+    fake = {"DARKROOM_ENGINE": "fake", "DARKROOM_MODEL": "fake"}
+    try:
+        with deployed(tmp_path, redis, None, 0, **fake) as stack:
+            context = browser.new_context(base_url=stack.url)
+            page = context.new_page()
+            asked: list[str] = []
+            page.on(
+                "request", lambda each: asked.append(each.url) if each.url.endswith("/v1/models") else None
+            )
+            page.clock.install(time=0)
+            page.clock.pause_at(1000)
+            page.goto("/#prompt=a+rocket&width=96")
+            status = page.locator("#status")
+            expect(status).to_have_text("No worker is ready yet. This page waits for one.")
+            page.get_by_text("Settings").click()
+            settle(page)
+            for pause_ms in (1000, 2000, 4000, 8000, 15000, 15000):
+                page.clock.run_for(pause_ms - 100)
+                before = len(asked)
+                with page.expect_response("**/v1/models") as looked:
+                    page.clock.run_for(100)
+                looked.value.finished()
+                assert len(asked) == before + 1
+                settle(page)
+            show(page, hidden=True)
+            page.clock.run_for(120_000)
+            assert len(asked) == 1 + 6, "nobody sees it"
+            with page.expect_response("**/v1/models"):
+                show(page, hidden=False)
+            settle(page)
+            stack.start("worker", "worker-1")
+            stack.wait_ready(1)
+            with page.expect_response("**/v1/models"):
+                page.clock.run_for(15_000)
+            expect(page.locator("#serving")).to_have_text("fake on 1 worker")
+            expect(page.get_by_label("Model")).to_have_value("fake")
+            expect(page.get_by_label("Steps")).to_have_attribute("max", re.compile(r"\d+"))
+            # What the link asked for had to wait for a model, and is drawn now.
+            expect(page.locator("#title")).to_have_text("a rocket")
+            expect(page.locator("#detail")).to_contain_text("96 × ")
+            before = len(asked)
+            page.clock.run_for(120_000)
+            assert len(asked) == before, "there is no more to learn"
+            context.close()
+    finally:
+        redis.stop()
+
+
+def settle(page: Page) -> None:
+    """Until the page has done what it does with the answers that it has: a later one has been read too."""
+    page.evaluate("fetch('/healthz').then((answer) => answer.json())")
+
+
+def show(page: Page, *, hidden: bool) -> None:
+    """As the browser does when the page's tab is left, or come back to."""
+    page.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
+    )
 
 
 class Cut:

@@ -63,7 +63,8 @@ def test_workers_wait_for_another_to_fetch(source: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("model", "words"), [("owner/name", "name the --revision"), ("/nowhere", "neither"), ("x", "neither")]
+    ("model", "words"),
+    [("owner/name", "name the --revision"), ("/nowhere", "no folder here"), ("x", "no hub id")],
 )
 def test_a_model_must_be_pinned_or_there(
     model: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -16,6 +16,7 @@ from contracts.errors import OutOfMemory
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs
+from worker.engine.errors import CannotLoad, CannotLoadNow
 from worker.engine.occupancy import device_memory
 from worker.engine.outgrown import watch
 from worker.engine.wire import Done, Failed, Ready, Unloadable
@@ -46,7 +47,7 @@ def serve(connection: Connection[Any, Any], settings: WorkerSettings) -> None:
         spec = engine.load()
     except Exception as error:
         log.error("engine_unloadable", error=type(error).__name__, stack=traceback.format_exc())
-        connection.send(Unloadable(f"{type(error).__name__}: {error}"))
+        connection.send(unloadable(error))
         return
     connection.send(Ready(spec))
     while True:
@@ -54,6 +55,17 @@ def serve(connection: Connection[Any, Any], settings: WorkerSettings) -> None:
             connection.send(run(engine, connection.recv()))
         except EOFError:
             return
+
+
+def unloadable(error: Exception) -> Unloadable:
+    """What the operator is told. Our own errors speak for themselves. Memory, disks and networks may be better next time."""
+    if isinstance(error, CannotLoad):
+        return Unloadable(str(error), isinstance(error, CannotLoadNow))
+    missing = isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError)
+    # torch.OutOfMemoryError by its name: torch is not imported here.
+    full = isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError"
+    may_pass = full or (isinstance(error, OSError) and not missing)
+    return Unloadable(f"{type(error).__name__}: {error}", may_pass)
 
 
 def run(engine: ImageEngine, batch: Pass) -> Done | Failed:

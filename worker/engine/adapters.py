@@ -21,7 +21,7 @@ from diffusers.utils import logging as diffusers_logging
 from contracts.models import LoraSpec
 from contracts.settings import LoraSource, WorkerSettings
 from telemetry.logs import get_logger
-from worker.engine import checkpoint
+from worker.engine import checkpoint, hub
 from worker.engine.errors import CannotLoad
 
 STANDARD: Final = "pytorch_lora_weights.safetensors"
@@ -195,16 +195,14 @@ def _download(source: LoraSource) -> Path:
             f"{source.name}={source.source}@<40 hex digits>."
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return Path(
             snapshot_download(source.source, revision=source.revision, allow_patterns=["*.safetensors"])
         )
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CannotLoad(
-            f"DARKROOM_LORAS: {source.name}: {source.source} cannot be fetched: {reason}"
+    except hub.FAILURES as error:
+        raise hub.refusal(
+            f"DARKROOM_LORAS: {source.name}: {source.source} cannot be fetched", error
         ) from error
 
 

@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class CannotLoad(Exception):
     """The model, or the way that it is to run, does not fit this machine or this program. The worker stops."""
+
+
+class CannotLoadNow(CannotLoad):
+    """It may pass: the hub or the network is away, or another program has the memory. Starting the worker again is of use."""

@@ -23,7 +23,11 @@ _QUIET: Final = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "erro
 
 
 class EngineUnloadable(Exception):
-    """The engine cannot load its model: there is no use in going on."""
+    """The engine cannot load its model: there is no use in going on. `may_pass`: a later start may succeed."""
+
+    def __init__(self, reason: str, *, may_pass: bool = False) -> None:
+        super().__init__(reason)
+        self.may_pass = may_pass
 
 
 class EngineHost:
@@ -63,9 +67,10 @@ class EngineHost:
             return answer.spec
         self.kill()
         if isinstance(answer, Unloadable):
-            raise EngineUnloadable(answer.reason)
+            raise EngineUnloadable(answer.reason, may_pass=answer.may_pass)
         raise EngineUnloadable(
-            f"The engine did not load its model within {self._settings.load_timeout_s:g} s, or ended."
+            f"The engine did not load its model within {self._settings.load_timeout_s:g} s, or ended.",
+            may_pass=True,
         )
 
     def run(self, batch: Pass) -> Done | Failed:

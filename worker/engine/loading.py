@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +12,10 @@ from diffusers import AutoencoderTiny, DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from contracts.errors import SettingsError
+from contracts.model_source import local_folder
 from contracts.settings import WorkerSettings
-from worker.engine import adapters, checkpoint, memory
+from worker.engine import adapters, checkpoint, hub, memory
 from worker.engine.adapters import Adapters
 from worker.engine.checkpoint import Checkpoint
 from worker.engine.device import Device
@@ -107,31 +108,15 @@ class Loader:
 
     def _fetch(self) -> tuple[Path, str]:
         """The model's folder and the revision of its weights."""
-        wish = self._settings.model
-        local = Path(wish)
-        if local.is_dir():
-            return local, checkpoint.digest(local)
-        if local.is_absolute() or wish.startswith(".") or wish.count("/") != 1:
-            raise CannotLoad(f"DARKROOM_MODEL={wish} is no folder here, and no hub id (owner/name).")
-        # The hub's own cache names the folder by the commit.
-        folder = Path(self._download())
-        return folder, folder.name
-
-    def _download(self) -> str:
-        wanted = {
-            "pretrained_model_name": self._settings.model,
-            "revision": self._settings.model_revision,
-            "use_safetensors": True,
-        }
         try:
-            if self._device.kind != "cpu":
-                with suppress(ValueError):
-                    # Half the bytes, where the hub has them; it has no better way to ask.
-                    return str(DiffusionPipeline.download(**wanted, variant="fp16"))
-            return str(DiffusionPipeline.download(**wanted))
-        except (OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CannotLoad(f"DARKROOM_MODEL={self._settings.model} cannot be fetched: {reason}") from error
+            local = local_folder(self._settings.model)
+        except SettingsError as error:
+            raise CannotLoad(str(error)) from error
+        if local is not None:
+            return local, checkpoint.digest(local)
+        # The hub's own cache names the folder by the commit.
+        folder = hub.fetch(self._settings, halves=self._device.kind != "cpu")
+        return folder, folder.name
 
     def _other_vae(self, is_xl: bool) -> Any:
         """The decoder that was asked for in place of the model's own; None for that."""
@@ -143,9 +128,8 @@ class Loader:
         kind = _class_of(checkpoint.config(local), local) if local.is_dir() else AutoencoderTiny
         try:
             return kind.from_pretrained(source, dtype=self._dtype, use_safetensors=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CannotLoad(f"DARKROOM_VAE={wish} cannot be loaded: {reason}") from error
+        except (*hub.FAILURES, RuntimeError) as error:
+            raise hub.refusal(f"DARKROOM_VAE={wish} cannot be loaded", error) from error
 
     def _plan(self, found: Checkpoint, vae: Any) -> Plan:
         """Before any weights are read: what they and a pass will take."""

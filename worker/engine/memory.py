@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import CannotLoadNow
 
 RESERVE: Final = 1.25
 """On top of what is counted: work space of kernels, and fragments between tensors."""
@@ -32,11 +32,11 @@ class Plan:
     free_bytes: int
 
     def largest_batch(self, wish: int) -> int:
-        """Images in a pass, at most `wish`. Raises `CannotLoad` with the numbers when not even one fits."""
+        """Images in a pass, at most `wish`. Raises `CannotLoadNow` with the numbers when not even one fits."""
         room = self.free_bytes - self.weights_bytes * 1.05
         fits = int(room // (self.denoise_bytes * RESERVE))
         if fits < 1 or room < self.decode_bytes * RESERVE:
-            raise CannotLoad(
+            raise CannotLoadNow(
                 f"The model does not fit: its weights take {_mib(self.weights_bytes)}, one image "
                 f"{_mib(int(max(self.denoise_bytes, self.decode_bytes) * RESERVE))} more, and "
                 f"{_mib(self.free_bytes)} are free. A smaller precision (DARKROOM_PRECISION, DARKROOM_QUANTISE) or "

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from transformers import CLIPImageProcessor, CLIPModel
 
 from contracts.engine import ImageFault, Pixels
+from worker.engine import hub
 from worker.engine.errors import CannotLoad
 
 GOLDEN: Final = (
@@ -77,9 +78,8 @@ class Clip:
             self._mean, self._deviation = (
                 torch.tensor(how[name]).view(1, -1, 1, 1) for name in ("image_mean", "image_std")
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CannotLoad(f"DARKROOM_QUALITY_CLIP={source} cannot be loaded: {reason}") from error
+        except (*hub.FAILURES, KeyError, RuntimeError) as error:
+            raise hub.refusal(f"DARKROOM_QUALITY_CLIP={source} cannot be loaded", error) from error
         self._side: int = self._model.config.vision_config.image_size
 
     def similarity(self, one: Sequence[Pixels], other: Sequence[Pixels]) -> list[float]:

@@ -21,9 +21,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Unloadable:
-    """First word of an engine that has no use."""
+    """First word of an engine that has no use. `may_pass`: another start may succeed without a change of anything of ours."""
 
     reason: str
+    may_pass: bool
 
 
 @dataclass(frozen=True, slots=True)

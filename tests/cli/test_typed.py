@@ -1,0 +1,235 @@
+"""Nothing that is typed ends in a traceback: every option of every command, with values that it cannot take."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer.main
+from typer.testing import CliRunner, Result
+
+from benchmarks import arguments
+from benchmarks.load import options
+from benchmarks.load.corpus import Mix
+from benchmarks.plan import __main__ as plan
+from cli.main import app
+from cli.services import process
+from contracts.settings import ApiSettings, Settings, WebhookSettings, WorkerSettings
+
+ROOT = Path(__file__).parents[2]
+NUMBERS = ("abc", "", "1e999999", "-1", "nan")
+FREE = frozenset({"prompt", "model", "negative", "name", "tenant", "priority"})
+"""Any text is a value: what it means the server decides."""
+SPECIAL = {
+    "out": ("", ".", "x", "x.gif", "a/", "/proc/none/x.png", "x.png/y.png", "x\0.png"),
+    "server": (
+        "abc",
+        "http://",
+        "http://[",
+        "ftp://h",
+        "http://h:port",
+        "http://h/?q",
+        "h:8000",
+        "http://a b",
+    ),
+    "api_key": ("a b", "ключ", "a\nb"),
+    "seed": ("abc", "-1", "1.5", "9" * 30, "0x1", "٣"),
+    "job_id": ("", "../keys", "a/b", "a?b", "a b", "\n"),
+    "folder": ("/proc/none", "/dev/null/x", "x.png"),
+    "devices": ("", "gpu", "0,0", "cpu:0", "-1"),
+    "priority": (),
+}
+SPECIAL |= {
+    "url": SPECIAL["server"],
+    "key": SPECIAL["api_key"],
+    "key_id": SPECIAL["job_id"],
+    "after": SPECIAL["job_id"],
+}
+ARGUMENTS = {"prompt": "a", "job_id": "job_1", "tenant": "acme", "key_id": "dk_1"}
+PASSED_ON = ("bench", "plan")
+"""Scripts with a parser of their own."""
+
+
+def commands(
+    group: Any = None, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group) or hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        elif name not in PASSED_ON:
+            yield (*path, name), command
+
+
+def bad_values(parameter: click.Parameter) -> tuple[str, ...]:
+    name = str(parameter.name)
+    if name in SPECIAL:
+        return SPECIAL[name]
+    if name in FREE:
+        return ()
+    return NUMBERS
+
+
+def cases() -> Iterator[Any]:
+    for path, command in commands():
+        for parameter in command.params:
+            if getattr(parameter, "is_flag", False) or parameter.name == "help":
+                continue
+            last = parameter is command.params[-1]
+            for value in (*bad_values(parameter), *(["\udce9"] * last)):
+                # Those who only look find no platform in a folder, which is no fault of the value.
+                if path in (("audit",), ("doctor",)) and value != "\udce9":
+                    continue
+                yield pytest.param(
+                    path, parameter.name, value, id=f"{' '.join(path)} {parameter.name} {value!a}"
+                )
+
+
+@pytest.fixture(autouse=True)
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder of its own, with no setting of this machine; signal handlers as they were."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for name in [name for name in os.environ if name.startswith("DARKROOM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.png").touch()
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def refused(done: Result) -> None:
+    assert done.exit_code == 2, (done.exit_code, done.output, done.exception)
+    assert isinstance(done.exception, SystemExit), "not by a fault"
+    assert done.stderr.strip()
+
+
+@pytest.mark.parametrize(("path", "name", "value"), list(cases()))
+def test_a_value_that_an_option_cannot_take_is_refused(path: tuple[str, ...], name: str, value: str) -> None:
+    command = dict(commands())[path]
+    given = [*path]
+    for parameter in command.params:
+        if parameter.name == name and isinstance(parameter, click.Option | typer.core.TyperOption):
+            given += [f"{parameter.opts[0]}={value}"]
+    given.append("--")
+    for parameter in command.params:
+        if not isinstance(parameter, click.Option | typer.core.TyperOption):
+            given.append(value if parameter.name == name else ARGUMENTS[str(parameter.name)])
+    refused(CliRunner().invoke(app, given))
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands() if path[0] in ("generate", "jobs", "keys")])
+def test_a_server_that_is_away_or_a_stranger_is_said(path: tuple[str, ...], tmp_path: Path) -> None:
+    if path == ("keys", "new"):
+        return
+    nowhere = f"http://127.0.0.1:{process.free_port()}"
+    given = [*path, "--server", nowhere, "--api-key", "k"]
+    given += [
+        ARGUMENTS[str(each.name)]
+        for each in dict(commands())[path].params
+        if not isinstance(each, click.Option | typer.core.TyperOption)
+    ]
+    done = CliRunner().invoke(app, given)
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit), done.output
+    assert "answer" in done.stderr
+
+
+def settings() -> Iterator[Any]:
+    for kind in (ApiSettings, WorkerSettings, WebhookSettings):
+        for name, schema in kind.model_json_schema()["properties"].items():
+            text = schema.get("type") == "string" and not {"enum", "pattern"} & set(schema)
+            optional = {"type": "string"} in schema.get("anyOf", [])
+            if not (text or optional or schema.get("format") == "path"):
+                yield pytest.param(kind, name, id=f"{kind.__name__} {name}")
+
+
+@pytest.mark.parametrize(("kind", "name"), list(settings()))
+def test_a_setting_that_is_wrong_stops_up_before_it_starts_anything(
+    kind: type[Settings], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if {"format": "path", "type": "string"} in kind.model_json_schema()["properties"][name].get("anyOf", []):
+        return
+    variable = f"DARKROOM_{name.upper()}"
+    monkeypatch.setenv(variable, "~")
+    done = CliRunner().invoke(app, ["up", "--folder", str(tmp_path / "data")])
+    refused(done)
+    assert variable in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["doctor", "audit"])
+@pytest.mark.parametrize("variable", ["DARKROOM_REDIS_URL", "DARKROOM_BROKER_URL", "DARKROOM_LEASE_S"])
+def test_a_setting_that_is_wrong_stops_those_who_ask(
+    command: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "nonsense")
+    done = CliRunner().invoke(app, [command])
+    refused(done)
+    assert variable in done.stderr
+
+
+CHECKED: dict[Any, tuple[str, ...]] = {
+    arguments.positive: (*NUMBERS, "0", "inf"),
+    arguments.at_least_zero: (*NUMBERS, "inf"),
+    arguments.share: (*NUMBERS, "1.5"),
+    arguments.below_one: (*NUMBERS, "1"),
+    arguments.count: (*NUMBERS, "0", "1.5"),
+    arguments.whole: (*NUMBERS, "1.5"),
+    arguments.server: SPECIAL["server"],
+    arguments.readable: ("", "/", "none.json"),
+    arguments.writable: ("", "/", "x.png/y"),
+    Mix.parse: ("", "a=b", "a=-1", "a=nan", "a=inf", "a=0"),
+}
+
+
+def script_cases() -> Iterator[Any]:
+    for made in (options.parser(""), plan.parser()):
+        for action in made._actions:
+            if action.nargs == 0 or action.dest in ("model", "hook_host"):
+                continue
+            values = ("nothing",) if action.choices else CHECKED[action.type]
+            for value in values:
+                option = action.option_strings[-1]
+                yield pytest.param(made, option, value, id=f"{made.prog} {option} {value!a}")
+
+
+@pytest.mark.parametrize(("made", "option", "value"), list(script_cases()))
+def test_a_value_that_a_script_cannot_take_is_refused(
+    made: argparse.ArgumentParser, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        made.parse_args([f"{option}={value}"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"{made.prog}: error: argument {option}")
+
+
+@pytest.mark.parametrize("name", list(plan.BOUNDS))
+def test_a_plan_stays_within_what_can_be_simulated(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = f"--{name.replace('_', '-')}"
+    monkeypatch.setattr("sys.argv", ["plan", f"{option}={int(plan.BOUNDS[name][1]) + 1}"])
+    assert plan.main() == 2
+    assert capsys.readouterr().err.startswith(option)
+
+
+def test_arguments_that_are_no_text_are_refused_by_the_command_itself() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "generate", b"\xff\xfe"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no UTF-8" in done.stderr
+    assert "Traceback" not in done.stderr
