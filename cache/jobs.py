@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from cache.connection import reaching
 from cache.hits import HitRecorder
-from cache.records import hook_json, job_of, lease_of, messages_of, paired
+from cache.records import hook_json, job_of, lease_of, messages_of, paired, taken_of
 from cache.statuses import read_statuses
 from contracts import ids
 from contracts.clock import Clock
@@ -29,7 +29,7 @@ from contracts.jobs import (
     NewJob,
     Preview,
 )
-from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken, TakenJob
+from contracts.ports import Busy, Claim, Ended, Finished, Granted, Submitted, Taken
 from contracts.settings import BackendSettings
 from scheduler.fairness import flow_of
 
@@ -203,11 +203,7 @@ class RedisJobStore:
         answers = [each for each in tried if not isinstance(each, BaseException)]
         if not answers:
             raise next(each for each in tried if isinstance(each, BaseException))
-        jobs = [
-            TakenJob(messages_of([parts])[0], lease_of(parts[0], attempt, started, claimed), float(tag))
-            for taken, _ in answers
-            for parts, attempt, started, claimed, tag in taken
-        ]
+        jobs = [job for taken, _ in answers for each in taken if (job := taken_of(each)) is not None]
         if jobs:
             # Without it newcomers are a little too early, no more.
             with suppress(StoreUnavailable):
@@ -257,8 +253,8 @@ class RedisJobStore:
         )
         return [lease for lease, held in zip(leases, kept, strict=True) if not held]
 
-    async def release(self, lease: Lease, *, count_attempt: bool = False) -> bool:
-        counted = "1" if count_attempt else "0"
+    async def release(self, lease: Lease, *, fault: JobFailure | None = None) -> bool:
+        counted = "" if fault is None else fault.model_dump_json()
         return bool(
             await self._run("release", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, counted)
         )

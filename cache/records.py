@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from contracts.jobs import (
     NOWHERE,
@@ -19,6 +20,10 @@ from contracts.jobs import (
     Progress,
     Webhook,
 )
+from contracts.ports import TakenJob
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 
 def paired(flat: Sequence[str]) -> dict[str, str]:
@@ -40,6 +45,18 @@ def messages_of(parts: Sequence[Sequence[str]]) -> tuple[JobMessage, ...]:
         )
         for job_id, tenant, key, request, created_at, deadline, priority, origin, webhook in parts
     )
+
+
+def taken_of(given: Sequence[Any]) -> TakenJob | None:
+    """A job that a worker has taken, as the script gives it. None for a record of which this version cannot read the request: its
+    lease lapses, and after a few attempts it fails, unless a worker of another version runs it."""
+    parts, attempt, started_at, claimed_at, tag = given
+    try:
+        (message,) = messages_of([parts])
+    except ValueError:
+        log.error("record_unreadable", job_id=parts[0], attempt=attempt)
+        return None
+    return TakenJob(message, lease_of(parts[0], attempt, started_at, claimed_at), float(tag))
 
 
 def lease_of(job_id: str, attempt: int, started_at: str, claimed_at: str) -> Lease:

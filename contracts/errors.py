@@ -227,6 +227,17 @@ class OutOfMemory(GenerationError):
     code = "out_of_memory"
 
 
+class WorkerFault(GenerationError):
+    code = "worker_fault"
+
+    @classmethod
+    def of(cls, error: BaseException) -> WorkerFault:
+        """Of what our own code has raised. Its own words may repeat a prompt: the type must do."""
+        if isinstance(error, WorkerFault):
+            return error
+        return cls(f"The worker's own code raised {type(error).__name__} for this job.")
+
+
 class EngineCrashed(GenerationError):
     code = "engine_crashed"
     retryable = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -13,7 +14,14 @@ from cache.stores import Stores
 from contracts import errors
 from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
-from contracts.errors import GenerationError, ImageNotFound, InitImageLost, StoreUnavailable
+from contracts.errors import (
+    EngineFault,
+    GenerationError,
+    ImageNotFound,
+    InitImageLost,
+    StoreUnavailable,
+    WorkerFault,
+)
 from contracts.jobs import (
     GenerationRequest,
     ImageRef,
@@ -24,12 +32,14 @@ from contracts.jobs import (
     Lease,
     Timings,
 )
+from contracts.models import AS_NAMED
 from contracts.ports import Finished, Granted, JobStore, Publisher, TakenJob
 from scheduler.previews import preview_steps
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
-from worker.batcher import Batcher, Drawn, TooLate, Turn
+from worker.batcher import Batcher
 from worker.encode import Encoded, Encoder, Output, rgb
+from worker.images import Drawn, TooLate, Turn
 from worker.leases import Leases
 from worker.previews import Showing
 
@@ -67,6 +77,8 @@ class JobRunner:
         self._share_cache = share_cache
         self.revision = ""
         """Of the model that is drawn with; empty while unknown. What was asked of another is not cached under that one's name."""
+        self.step_counts = AS_NAMED
+        """Of the solver of the model that is drawn with."""
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -124,37 +136,30 @@ class JobRunner:
                 start = await self._start(request)
         except ImageNotFound:
             lost = JobFailure(code=InitImageLost.code, message=LOST, retryable=InitImageLost.retryable)
-            return await self._end(
-                message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, lost)
-            )
+            return await self._failed(message, lease, lost)
         if start is None and request.init_image is not None:
             return await self._gave_up(lease)
-        images = [
-            self._batcher.add(
-                key,
-                ImageTask(
-                    request.prompt,
-                    request.negative_prompt,
-                    request.image_seed(index),
-                    request.num_inference_steps,
-                    request.guidance_scale,
-                    start,
-                    request.strength,
-                    preview_steps(request.steps_taken, request.previews) if index == 0 else (),
-                ),
-                turn,
-                # The images of a job keep step with one another: the first speaks for all.
-                on_step if index == 0 else _nothing,
-            )
-            for index in range(request.num_images)
-        ]
-        brought()
+        steps = self.step_counts.of(request.num_inference_steps, request.strength)
+        if not steps:
+            # It was checked against a model with another solver.
+            words = f"The model's solver cannot take {request.num_inference_steps} steps."
+            return await self._failed(message, lease, JobFailure(code=EngineFault.code, message=words))
+        images: list[asyncio.Future[Drawn]] = []
 
         def withdraw() -> None:
             for image in images:
                 image.cancel()
 
-        with metrics.IN_FLIGHT.labels(request.model).track_inprogress(), self._leases.hold(lease, withdraw):
+        with (
+            metrics.IN_FLIGHT.labels(request.model).track_inprogress(),
+            self._leases.hold(lease, withdraw),
+            _ending(withdraw),
+        ):
+            for index, task in enumerate(_tasks(request, start, steps)):
+                # The images of a job keep step with one another: the first speaks for all.
+                heard = on_step if index == 0 else _nothing
+                images.append(self._batcher.add(key, task, turn, heard))
+            brought()
             with tracing.span("draw") as span:
                 outcomes = await asyncio.gather(*images, return_exceptions=True)
                 drawn = [each for each in outcomes if isinstance(each, Drawn)]
@@ -162,8 +167,10 @@ class JobRunner:
                     span.link(last)
             await progress.end()
             await showing.end()
+            broken = next((each for each in outcomes if isinstance(each, WorkerFault)), None)
+            if broken is not None:
+                raise broken
             if any(isinstance(each, TooLate) for each in outcomes):
-                withdraw()
                 return await self._end(message, lease, JobStatus.EXPIRED, self._stores.jobs.expire)
             if len(drawn) < len(outcomes):
                 return await self._gave_up(lease)
@@ -171,9 +178,7 @@ class JobRunner:
             if fault is None:
                 return await self._succeed(message, lease, drawn)
             failure = JobFailure(code=fault.code, message=fault.message, retryable=fault.code in _RETRYABLE)
-            return await self._end(
-                message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, failure)
-            )
+            return await self._failed(message, lease, failure)
 
     async def _start(self, request: GenerationRequest) -> bytes | None:
         """The pixels to start from; None where the request has none, or the worker drains before the store answers.
@@ -188,6 +193,11 @@ class JobRunner:
         another worker's, or its record is lost, and then there is nothing to give back."""
         await self.insist(lambda: self._stores.jobs.release(lease))
         return False
+
+    async def _failed(self, message: JobMessage, lease: Lease, failure: JobFailure) -> bool:
+        return await self._end(
+            message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, failure)
+        )
 
     async def _end(
         self,
@@ -322,6 +332,31 @@ class Telling:
                 await self._jobs.progress(self._lease, progress.step, progress.steps)
             except StoreUnavailable:
                 metrics.REPAIRED.labels("progress").inc()
+
+
+@contextmanager
+def _ending(withdraw: Callable[[], object]) -> Iterator[None]:
+    """However the block is left, nothing of it is still being drawn."""
+    try:
+        yield
+    finally:
+        withdraw()
+
+
+def _tasks(request: GenerationRequest, start: bytes | None, steps: int) -> Iterator[ImageTask]:
+    """One for each image of the request, of `steps` denoising steps."""
+    for index in range(request.num_images):
+        yield ImageTask(
+            request.prompt,
+            request.negative_prompt,
+            request.image_seed(index),
+            request.num_inference_steps,
+            request.guidance_scale,
+            start,
+            request.strength,
+            preview_steps(steps, request.previews) if index == 0 else (),
+            steps,
+        )
 
 
 def _nothing_held() -> None:
