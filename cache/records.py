@@ -31,8 +31,16 @@ def paired(flat: Sequence[str]) -> dict[str, str]:
 
 
 def messages_of(parts: Sequence[Sequence[str]]) -> tuple[JobMessage, ...]:
-    return tuple(
-        JobMessage(
+    """The messages of jobs, as the scripts give them. A record of which this version cannot read the request is left out: it must
+    not stand in the way of the others. Its job ends by its attempts or its deadline."""
+    found = [_message_of(each) for each in parts]
+    return tuple(message for message in found if message is not None)
+
+
+def _message_of(parts: Sequence[str]) -> JobMessage | None:
+    job_id, tenant, key, request, created_at, deadline, priority, origin, webhook = parts
+    try:
+        return JobMessage(
             job_id=job_id,
             tenant=tenant,
             key=key,
@@ -43,18 +51,17 @@ def messages_of(parts: Sequence[Sequence[str]]) -> tuple[JobMessage, ...]:
             origin=origin_of(origin),
             webhook=hook_of(webhook),
         )
-        for job_id, tenant, key, request, created_at, deadline, priority, origin, webhook in parts
-    )
+    except ValueError as error:
+        log.error("record_unreadable", job_id=job_id, error=type(error).__name__)
+        return None
 
 
 def taken_of(given: Sequence[Any]) -> TakenJob | None:
-    """A job that a worker has taken, as the script gives it. None for a record of which this version cannot read the request: its
-    lease lapses, and after a few attempts it fails, unless a worker of another version runs it."""
+    """A job that a worker has taken, as the script gives it. None where it cannot be read: its lease lapses, and after a few
+    attempts it fails, unless a worker of another version runs it."""
     parts, attempt, started_at, claimed_at, tag = given
-    try:
-        (message,) = messages_of([parts])
-    except ValueError:
-        log.error("record_unreadable", job_id=parts[0], attempt=attempt)
+    message = _message_of(parts)
+    if message is None:
         return None
     return TakenJob(message, lease_of(parts[0], attempt, started_at, claimed_at), float(tag))
 

@@ -34,6 +34,7 @@
         ├── InvalidOutput       NaN or black picture
         ├── OutOfMemory
         ├── EngineCrashed       the engine process died or hung under this item
+        ├── WorkerFault         the worker's own code raised for this job, at each attempt
         ├── AttemptsExhausted
         ├── InitImageLost       the picture to start from was deleted before its turn
         └── DeadLettered        the broker gave its message up

@@ -39,7 +39,10 @@ FLAVOURS: Final[dict[str, dict[str, Any]]] = {
 
 def made(name: str, flavour: str, config: Any = BASE.config) -> Any:
     """The solver called `name`, set up as a pipeline would when its scheduler is exchanged."""
-    return getattr(diffusers, name).from_config(config, **FLAVOURS[flavour])
+    kind = getattr(diffusers, name)
+    # As every pipeline of Stable Diffusion corrects it when it is made.
+    clip = {"clip_sample": False} if "clip_sample" in inspect.signature(kind).parameters else {}
+    return kind.from_config(config, **clip, **FLAVOURS[flavour])
 
 
 def flavours(name: str) -> list[str]:

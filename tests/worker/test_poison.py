@@ -20,7 +20,7 @@ from scheduler.cost import CostModel
 from tests.worker.test_job import Room
 from tests.worker.test_job import room as room
 from worker import batcher as batcher_module
-from worker import job as job_module
+from worker.encode import Output
 from worker.engine.host import EngineHost
 from worker.engine.wire import Done, Failed
 from worker.images import Image, Outcome
@@ -108,26 +108,24 @@ def in_progress(room: Room, patch: pytest.MonkeyPatch) -> None:
 
 
 def in_task(room: Room, patch: pytest.MonkeyPatch) -> None:
-    real = job_module.ImageTask
-
     def task(*given: Any) -> ImageTask:
-        made = real(*given)
+        made = ImageTask(*given)
         if made.seed == POISON:
             raise Broken
         return made
 
-    patch.setattr(job_module, "ImageTask", task)
+    patch.setattr("worker.job.ImageTask", task)
 
 
 def in_encoder(room: Room, patch: pytest.MonkeyPatch) -> None:
-    real = job_module.Output.of
+    real = Output.of
 
     def of(request: Any, index: int) -> Any:
         if request.seed == POISON and index >= 0:
             return real(request.model_copy(update={"output_format": "gif"}), index)
         return real(request, index)
 
-    patch.setattr(job_module.Output, "of", of)
+    patch.setattr(Output, "of", of)
 
 
 def in_start(room: Room, patch: pytest.MonkeyPatch) -> None:
@@ -244,8 +242,11 @@ async def test_an_engine_that_takes_more_steps_than_was_thought_is_let_do_so(
         return real(now, queue, device)
 
     monkeypatch.setattr(batcher_module, "decide", decide)
-    of_batcher = Image.__post_init__
-    monkeypatch.setattr(Image, "__post_init__", lambda image: (of_batcher(image), setattr(image, "steps", 1)))
+
+    def one(image: Image) -> None:
+        image.steps = 1
+
+    monkeypatch.setattr(Image, "__post_init__", one)
     message = await room.submit("a", num_inference_steps=4)
     assert await ended(room, [message]) == [Verdict.ACK]
     assert (await room.job(message)).status is JobStatus.SUCCEEDED
