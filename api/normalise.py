@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -65,7 +64,7 @@ def normalise(
         *_prompt_faults("negative_prompt", negative, settings.max_prompt_chars, required=False),
         *_side_faults("width", width, spec),
         *_side_faults("height", height, spec),
-        *_range_faults("num_inference_steps", steps, 1, spec.max_steps),
+        *_step_faults(steps, spec),
         *_range_faults("guidance_scale", guidance, 0, spec.max_guidance_scale),
         *_range_faults("num_images", images, 1, max_images(spec, settings)),
     ]
@@ -87,13 +86,14 @@ def normalise(
         faults.append(
             ("width", f"width times height must be at most {spec.max_pixels} pixels, not {width * height}.")
         )
-    cost = 0.0 if faults else width * height * steps * images / 1e6
+    denoising = spec.step_counts.of(steps, strength)
+    cost = 0.0 if faults else width * height * denoising * images / 1e6
     if cost > settings.max_cost:
         faults.append(
             (
                 "num_inference_steps",
-                f"width times height times num_inference_steps times num_images must be at most max_cost, "
-                f"{settings.max_cost:g} megapixel-steps, not {cost:g}.",
+                f"width times height times denoising steps times num_images must be at most max_cost, "
+                f"{settings.max_cost:g} megapixel-steps, not {cost:g}: {steps} num_inference_steps are {denoising}.",
             )
         )
     if faults:
@@ -120,6 +120,7 @@ def normalise(
         init_image=init_image,
         strength=None if strength is None else float(strength),
         previews=previews,
+        denoising_steps=None if denoising == steps_taken(steps, strength) else denoising,
     )
     if body.seed is None:
         return request.model_copy(update={"seed": derived_seed(request, spec, scope)})
@@ -132,9 +133,22 @@ def _default_steps(spec: ModelSpec, strength: float | None) -> int:
     """The model's own, or as many more as it takes that one of them is left to be taken."""
     if strength is None or not 0 < strength <= 1:
         return spec.default_steps
-    steps = max(spec.default_steps, math.ceil(min(1 / strength, spec.max_steps)))
-    # One more where rounding has lost it: 5 x 0.19999999999999998 is less than 1.
-    return steps if steps_taken(steps, strength) else min(steps + 1, spec.max_steps)
+    enough = range(spec.default_steps, spec.max_steps + 1)
+    return next((steps for steps in enough if spec.step_counts.of(steps, strength)), spec.max_steps)
+
+
+def _step_faults(steps: int, spec: ModelSpec) -> Iterable[Fault]:
+    faults = list(_range_faults("num_inference_steps", steps, 1, spec.max_steps))
+    if not faults and not spec.step_counts.of(steps):
+        refused = ", ".join(map(str, spec.refused_steps))
+        faults.append(
+            (
+                "num_inference_steps",
+                f"num_inference_steps must be between {spec.min_steps} and {spec.max_steps}, and none of {refused}: "
+                f"the solver of {spec.name} cannot take {steps}.",
+            )
+        )
+    return faults
 
 
 def _start_faults(body: JobRequest, spec: ModelSpec, steps: int, strength: float | None) -> Iterable[Fault]:

@@ -26,7 +26,7 @@ async def refresh(store: JobStore, catalogue: Catalogue) -> None:
             metrics.LIVE_WORKERS.labels(model).set(len(served.workers))
             metrics.MODEL_RATE.labels(model).set(capacity.steps_per_s)
             metrics.JOBS_WAITING.labels(model).set(waiting)
-            predicted_s = eta_s(waiting, served.spec.default_steps, capacity)
+            predicted_s = eta_s(waiting, served.spec.step_counts.of(served.spec.default_steps), capacity)
             if predicted_s is not None:
                 metrics.PREDICTED_WAIT.labels(model).set(predicted_s)
     except StoreUnavailable:

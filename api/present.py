@@ -91,6 +91,7 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
         priority=job.priority,
         cache=job.cache,
         request=RequestView.model_validate(job.request, from_attributes=True),
+        denoising_steps=job.request.steps_taken,
         images=[
             ImageView(
                 url=image_url(image.name),
@@ -147,6 +148,7 @@ def model_view(served: ServedModel, catalogue: Catalogue, settings: ApiSettings)
         max_pixels=spec.max_pixels,
         default_num_inference_steps=spec.default_steps,
         max_num_inference_steps=spec.max_steps,
+        refused_num_inference_steps=list(spec.refused_steps),
         default_guidance_scale=spec.default_guidance_scale,
         max_guidance_scale=spec.max_guidance_scale,
         max_prompt_tokens=spec.max_prompt_tokens,
@@ -154,5 +156,7 @@ def model_view(served: ServedModel, catalogue: Catalogue, settings: ApiSettings)
         loras=[each.name for each in spec.loras],
         max_num_images=max_images(spec, settings),
         live_workers=len(served.workers),
-        images_per_s=round(capacity_of(served.workers).steps_per_s / spec.default_steps, 3),
+        images_per_s=round(
+            capacity_of(served.workers).steps_per_s / spec.step_counts.of(spec.default_steps), 3
+        ),
     )

@@ -46,9 +46,7 @@ class JobRequest(BaseModel):
     )
 
     prompt: str = Field(description="What the picture should show. (x:1.5) and <lora:x:1> are plain letters.")
-    model: str | None = Field(
-        default=None, description="One of `GET /v1/models`; by default the platform's own."
-    )
+    model: str | None = Field(default=None, description="One of `GET /v1/models`; by default the platform's.")
     negative_prompt: str | None = Field(default=None, description="Not to show. Read if guidance_scale > 1.")
     width: int | None = Field(default=None, description="Pixels, within the model's limits.")
     height: int | None = Field(default=None, description="Pixels, within the model's limits.")
@@ -243,6 +241,7 @@ class JobView(Wire):
                         "cache": "use",
                         "model_revision": "5f1c3a",
                     },
+                    "denoising_steps": 1,
                     "images": [
                         {
                             "url": "/v1/images/" + "0f" * 32 + ".png",
@@ -276,10 +275,9 @@ class JobView(Wire):
     )
     eta_seconds: float | None
     priority: Priority
-    cache: CacheStatus = Field(
-        description="hit: served from the cache; joined: shares another job's computation."
-    )
+    cache: CacheStatus = Field(description="hit: from the cache; joined: shares another job's computation.")
     request: RequestView
+    denoising_steps: int = Field(description="Steps that each image takes, by `strength` and the solver.")
     images: list[ImageView]
     timings: TimingsView | None = Field(
         description="Of the computation; null while there is none, and on a hit."
@@ -341,6 +339,7 @@ class ModelView(Wire):
     max_pixels: int
     default_num_inference_steps: int
     max_num_inference_steps: int
+    refused_num_inference_steps: list[int] = Field(description="Counts that the solver cannot take.")
     default_guidance_scale: float
     max_guidance_scale: float
     max_prompt_tokens: int

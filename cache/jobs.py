@@ -27,6 +27,7 @@ from contracts.errors import (
     JobNotFound,
     QueueFull,
     StoreUnavailable,
+    WorkerFault,
 )
 from contracts.jobs import (
     Job,
@@ -57,6 +58,7 @@ EXHAUSTED: Final = JobFailure(
     message="Every attempt to compute this job ended with the worker lost.",
     retryable=True,
 )
+DAMAGED: Final = JobFailure(code=WorkerFault.code, message="The record of this job cannot be read.")
 _EXHAUSTED_JSON: Final = EXHAUSTED.model_dump_json()
 
 
@@ -162,7 +164,7 @@ class RedisJobStore:
         taken = await self._taking.take(model, worker_id, limit)
         for lease in taken.damaged:
             with suppress(StoreUnavailable):
-                await self.release(lease, count_attempt=True)
+                await self.release(lease, fault=DAMAGED)
         return Taken(taken.jobs, taken.promoted)
 
     async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
@@ -205,8 +207,8 @@ class RedisJobStore:
         )
         return [lease for lease, held in zip(leases, kept, strict=True) if not held]
 
-    async def release(self, lease: Lease, *, count_attempt: bool = False) -> bool:
-        counted = "1" if count_attempt else "0"
+    async def release(self, lease: Lease, *, fault: JobFailure | None = None) -> bool:
+        counted = "" if fault is None else fault.model_dump_json()
         return bool(
             await self._run("release", ids.shard_of(lease.job_id), lease.job_id, lease.attempt, counted)
         )

@@ -98,6 +98,7 @@ def _subject(request: GenerationRequest, spec: ModelSpec, scope: str) -> dict[st
         "width": request.width,
         "height": request.height,
         "steps": request.num_inference_steps,
+        **_solver(request),
         # Adding positive zero makes -0.0 equal to 0.0, and an int a float.
         "guidance_scale": request.guidance_scale + 0.0,
         "num_images": request.num_images,
@@ -111,6 +112,11 @@ def _start(request: GenerationRequest) -> dict[str, object]:
     if request.init_image is None:
         return {}
     return {"init_image": request.init_image, "strength": request.strength}
+
+
+def _solver(request: GenerationRequest) -> dict[str, object]:
+    """The steps of a solver that takes another number than is named; nothing of all others."""
+    return {} if request.denoising_steps is None else {"denoising_steps": request.denoising_steps}
 
 
 def _lora(request: GenerationRequest, spec: ModelSpec) -> dict[str, object]:

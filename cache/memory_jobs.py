@@ -137,10 +137,10 @@ class MemoryJobStore(MemoryFlights):
             record.lease_until = min(record.lease_until, now + self._settings.lease_s)
             return Busy(record.lease_until - now)
         if job.attempt - record.uncounted >= self._settings.max_attempts:
-            self._finish(job.id, JobStatus.FAILED, failure=EXHAUSTED)
-            return Ended(JobStatus.FAILED, self._messages(self._hand_over(job.id, EXHAUSTED)))
+            self._finish(job.id, JobStatus.FAILED, failure=record.fault or EXHAUSTED)
+            return Ended(JobStatus.FAILED, self._messages(self._hand_over(job.id, record.fault or EXHAUSTED)))
         started = now if job.started_at is None else job.started_at
-        record.lease_until = now + self._settings.lease_s
+        record.lease_until, record.fault = now + self._settings.lease_s, None
         self._workers[job_id] = worker_id
         record.job = job.model_copy(
             update={
@@ -172,13 +172,12 @@ class MemoryJobStore(MemoryFlights):
                 record.lease_until = now + self._settings.lease_s
         return void
 
-    async def release(self, lease: Lease, *, count_attempt: bool = False) -> bool:
+    async def release(self, lease: Lease, *, fault: JobFailure | None = None) -> bool:
         record = self._fenced(lease)
         if record is None:
             return False
-        if not count_attempt:
-            record.uncounted += 1
-        record.lease_until = 0.0
+        record.uncounted += fault is None
+        record.lease_until, record.fault = 0.0, fault
         self._wait_again(record)
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from contracts.jobs import CacheStatus, Job, JobMessage, JobResult, JobStatus, NewJob
+from contracts.jobs import CacheStatus, Job, JobFailure, JobMessage, JobResult, JobStatus, NewJob
 
 DOUBT_S = 10.0  # as in lua/prelude.lua
 STEP_S = 5.0  # as in lua/steady.lua
@@ -18,6 +18,8 @@ class Record:
     job: Job
     lease_until: float = 0.0
     uncounted: int = 0
+    fault: JobFailure | None = None
+    """Why its last attempt was given back."""
 
 
 @dataclass(slots=True)

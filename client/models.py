@@ -81,6 +81,8 @@ class Job(Answer):
     cache: str
     """hit, miss or joined."""
     request: dict[str, Any]
+    denoising_steps: int | None = None
+    """Steps that each image takes: what the model's solver makes of `num_inference_steps` and `strength`."""
     images: tuple[Image, ...] = ()
     timings: Timings | None = None
     warnings: tuple[str, ...] = ()

@@ -52,11 +52,13 @@ class ImageTask:
     """With `init_image`: the share of the steps that are taken."""
     previews: tuple[int, ...] = ()
     """After which of its `steps` it is to be shown as it stands, in order; never after the last."""
+    denoising_steps: int | None = None
+    """The steps that the model's solver takes for it. None: as many as are named."""
 
     @property
     def steps(self) -> int:
         """Denoising steps that it takes."""
-        return steps_taken(self.num_inference_steps, self.strength)
+        return self.denoising_steps or steps_taken(self.num_inference_steps, self.strength)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@
         ├── InvalidOutput       NaN or black picture
         ├── OutOfMemory
         ├── EngineCrashed       the engine process died or hung under this item
+        ├── WorkerFault         the worker's own code raised for this job, at each attempt
         ├── AttemptsExhausted
         ├── InitImageLost       the picture to start from was deleted before its turn
         └── DeadLettered        the broker gave its message up
@@ -259,6 +260,17 @@ class InvalidOutput(GenerationError):
 
 class OutOfMemory(GenerationError):
     code = "out_of_memory"
+
+
+class WorkerFault(GenerationError):
+    code = "worker_fault"
+
+    @classmethod
+    def of(cls, error: BaseException) -> WorkerFault:
+        """Of what our own code has raised. Its own words may repeat a prompt: the type must do."""
+        if isinstance(error, WorkerFault):
+            return error
+        return cls(f"The worker's own code raised {type(error).__name__} for this job.")
 
 
 class EngineCrashed(GenerationError):

@@ -73,7 +73,8 @@ def _nothing_said(value: object) -> bool:
 
 
 def steps_taken(steps: int, strength: float | None) -> int:
-    """How many of a schedule's steps are taken from a picture that is noised by `strength`; all, where there is none."""
+    """How many of the `steps` that a request names are taken from a picture that is noised by `strength`; all, where there is
+    none. What a solver makes of them is `contracts.models.StepCounts`' to say."""
     return steps if strength is None else min(int(steps * strength), steps)
 
 
@@ -119,6 +120,8 @@ class GenerationRequest(Versioned):
     """How often, at most, the first picture is shown while it is made. Changes nothing about the result."""
     warnings: tuple[str, ...] = Field(default=(), exclude_if=_nothing_said)
     """What its owner should know of how it was read. Changes nothing about the result."""
+    denoising_steps: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=_absent)
+    """Denoising steps of one image, where the model's solver takes another number than the request names."""
 
     @property
     def steps(self) -> int:
@@ -128,7 +131,7 @@ class GenerationRequest(Versioned):
     @property
     def steps_taken(self) -> int:
         """Denoising steps of one image."""
-        return steps_taken(self.num_inference_steps, self.strength)
+        return self.denoising_steps or steps_taken(self.num_inference_steps, self.strength)
 
     def image_seed(self, index: int) -> int:
         return (self.seed + index) % (MAX_SEED + 1)

@@ -10,8 +10,37 @@ from typing import Annotated
 from pydantic import Field
 
 from contracts.documents import Document, Frozen, Versioned
+from contracts.jobs import steps_taken
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+class StepCounts(Document):
+    """How many denoising steps a model's solver takes for each count that a request may name.
+
+    `taken[n - 1]` is the number for `num_inference_steps` of n, and 0 where the solver cannot take n. An empty `taken` means
+    that every n takes n. Image-to-image leaves out whole steps of `num_inference_steps`; each is `order` of the solver's, as in
+    `get_timesteps` of diffusers' image-to-image pipelines.
+    """
+
+    taken: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    order: Positive = 1
+
+    def of(self, steps: int, strength: float | None = None) -> int:
+        """Denoising steps of one image. 0: the solver cannot take `steps`, or `strength` leaves none of them."""
+        if not self.taken:
+            return steps_taken(steps, strength)
+        whole = self.taken[steps - 1] if 1 <= steps <= len(self.taken) else 0
+        counted = steps_taken(steps, strength)
+        return max(0, whole - (steps - counted) * self.order) if counted else 0
+
+
+AS_NAMED = StepCounts()
+
+
+def _as_named(counts: StepCounts) -> bool:
+    # Not written where it says nothing: processes of a version that does not know the field then read on.
+    return counts == AS_NAMED
 
 
 class LoraSpec(Document):
@@ -57,6 +86,18 @@ class ModelSpec(Versioned):
     """The solver, by the name that readers of a picture's metadata know it by; empty where there is none."""
     schedule_type: str = ""
     """How its steps are spread, likewise."""
+    step_counts: StepCounts = Field(default=AS_NAMED, exclude_if=_as_named)
+    """What the model's solver makes of each count up to `max_steps`."""
+
+    @property
+    def refused_steps(self) -> tuple[int, ...]:
+        """The counts up to `max_steps` that the solver cannot take."""
+        return tuple(n for n in range(1, self.max_steps + 1) if not self.step_counts.of(n))
+
+    @property
+    def min_steps(self) -> int:
+        """The smallest count that the solver can take."""
+        return next(n for n in range(1, self.max_steps + 1) if self.step_counts.of(n))
 
 
 class WorkerInfo(Document):

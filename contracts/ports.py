@@ -187,7 +187,7 @@ class JobStore(Protocol):
     async def claim(self, message: JobMessage, worker_id: str, *, leave_waiting: bool = False) -> Claim:
         """Take the job of a message for one attempt. A record that the store has lost is rebuilt from the message. A live lease of
         another attempt answers `Busy`; a lapsed one is taken over under the next attempt number. A job past its
-        deadline ends `expired`; one that has used up its attempts ends `failed` (`attempts_exhausted`). With `leave_waiting`
+        deadline ends `expired`; one that has used up its attempts ends `failed` (`attempts_exhausted`, or its last fault). With `leave_waiting`
         a job that waits for its turn is left to `take`, and answers `Busy`."""
         ...
 
@@ -195,8 +195,9 @@ class JobStore(Protocol):
         """Extend leases; answers those that are void (fenced off, canceled, expired): stop work on them."""
         ...
 
-    async def release(self, lease: Lease, *, count_attempt: bool = False) -> bool:
-        """Give a claimed job back to `queued` (drain, requeue). The attempt is not counted unless asked."""
+    async def release(self, lease: Lease, *, fault: JobFailure | None = None) -> bool:
+        """Give a claimed job back to `queued` (drain, requeue). The attempt counts if a `fault` has ended it, and that is what the
+        job fails with where it was its last one."""
         ...
 
     async def progress(self, lease: Lease, step: int, steps: int) -> bool:

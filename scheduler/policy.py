@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from contracts.engine import BatchKey
@@ -39,6 +39,7 @@ class Sample:
     tag: float = 0.0
     deadline: float = math.inf
     steps_left: int = 1
+    """At least one is taken for granted: an image that waits is not finished."""
     steps_taken: int = 0
     group: int = ANYONE
 
@@ -70,6 +71,7 @@ class WaitUntil:
 
 def decide(now: float, queue: Sequence[Sample], device: Device) -> Dispatch | WaitUntil:
     """The next pass, as indices into `queue`, which is in order of arrival. Pure."""
+    queue = [sample if sample.steps_left >= 1 else replace(sample, steps_left=1) for sample in queue]
     own = [sample.steps_left * device.seconds(sample.key, 1) for sample in queue]
     late = tuple(i for i, sample in enumerate(queue) if now + own[i] > sample.deadline)
     alive = [i for i in range(len(queue)) if now + own[i] <= queue[i].deadline]

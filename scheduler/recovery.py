@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Failure(StrEnum):
@@ -50,3 +53,13 @@ def after_failure(
             if size == 1 and crashes[0]:
                 return [GiveUp()]
             return [Again(new_group()) for _ in range(size)]
+
+
+def culprits(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
+    """Those of `items` for whom `fails` holds, found by bisection; where it holds for a company and for none of its halves, all of
+    that company. None where it does not hold for all of them together."""
+    if not items or not fails(items):
+        return []
+    half = len(items) // 2
+    found = culprits(items[:half], fails) + culprits(items[half:], fails) if half else []
+    return found or list(items)

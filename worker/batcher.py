@@ -11,27 +11,29 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Final
 
 from contracts.clock import Clock
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
-from contracts.errors import EngineCrashed, EngineFault, OutOfMemory
+from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Progress
+from contracts.errors import EngineCrashed, EngineFault, OutOfMemory, WorkerFault
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from scheduler.ahead import Held, Lead, places
 from scheduler.cost import CostModel
 from scheduler.limits import BatchLimits
-from scheduler.policy import ANYONE, Device, Dispatch, Sample, decide
-from scheduler.recovery import Failure, GiveUp, after_failure
+from scheduler.policy import ANYONE, Device, Dispatch, WaitUntil, decide
+from scheduler.recovery import Failure, GiveUp, after_failure, culprits
 from telemetry import metrics, tracing
 from telemetry.logs import get_logger
 from worker.engine.host import EngineHost, EngineUnloadable
-from worker.engine.wire import DeviceMemory, Done, Failed
+from worker.engine.wire import Done, Failed
+from worker.images import Drawn, Image, Outcome, TooLate, Turn
+from worker.reports import log_broken, report_memory, traced
 
 RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
 STOP_S: Final = 5.0
+PATIENCE: Final = 3
+"""Times in a row that the policy may raise without anybody to blame for it."""
 
 _FAULTS: Final = {
     Failure.FAULT: (EngineFault.code, "The model raised {}."),
@@ -40,58 +42,6 @@ _FAULTS: Final = {
 }
 
 log = get_logger(__name__)
-
-
-class TooLate(Exception):
-    """The image can no longer be drawn by its deadline, and has not been."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """What became of one image: its passes took `batch_ms` in all, and the largest held `batch_size` images."""
-
-    image: Pixels | ImageFault
-    batch_ms: float
-    batch_size: int
-    traceparent: str | None = None
-    """The span of its last pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """An image's claim to the device: its fair tag, and its deadline on the monotonic clock."""
-
-    tag: float
-    deadline: float
-
-
-@dataclass(slots=True, eq=False)
-class _Image:
-    id: int
-    key: BatchKey
-    task: ImageTask
-    turn: Turn
-    drawn: asyncio.Future[Drawn]
-    on_step: Callable[[Progress], object]
-    group: int = ANYONE
-    crashes: int = 0
-    begun: bool = False
-    steps_taken: int = 0
-    batch_ms: float = 0.0
-    batch_size: int = 0
-    traceparent: str | None = None
-
-    def sample(self) -> Sample:
-        steps_left = self.task.steps - self.steps_taken
-        turn = self.turn
-        return Sample(self.key, turn.tag, turn.deadline, steps_left, self.steps_taken, self.group)
-
-    def start_over(self) -> None:
-        self.begun, self.steps_taken = False, 0
-
-
-Outcome = Progress | Drawn | TooLate
-"""What the event loop is told of an image."""
 
 
 class Batcher:
@@ -111,7 +61,9 @@ class Batcher:
         """Called on the event loop when there may be room for more images."""
         # Guards what follows; notified when it changes.
         self._changed = threading.Condition()
-        self._hand: list[_Image] = []
+        self._hand: list[Image] = []
+        self._leaving: list[int] = []
+        """Samples that the engine is to forget with the next pass."""
         self._begun_at = self._ends_at = 0.0
         self._draining = False
         self._moved_at = clock.monotonic()
@@ -143,7 +95,7 @@ class Batcher:
         """One image to draw. Cancel the future to withdraw it, which takes effect before its next step; it is canceled
         when the batcher drains, and raises `TooLate`. `on_step` hears of every step but the last."""
         drawn: asyncio.Future[Drawn] = asyncio.get_running_loop().create_future()
-        image = _Image(next(self._ids), key, task, turn, drawn, on_step, traceparent=tracing.current())
+        image = Image(next(self._ids), key, task, turn, drawn, on_step, traceparent=tracing.current())
         with self._changed:
             if self._draining:
                 drawn.cancel()
@@ -162,7 +114,7 @@ class Batcher:
             for image in self._hand:
                 if image.drawn.done():
                     continue
-                if image.begun and image.steps_taken + 1 == image.task.steps:
+                if image.begun and image.steps_left == 1:
                     ending += 1
                 else:
                     held.append(Held(image.key, image.turn.tag, image.begun))
@@ -178,7 +130,7 @@ class Batcher:
     def backlog_steps(self) -> int:
         """Denoising steps that what is in hand still needs."""
         with self._changed:
-            return sum(image.task.steps - image.steps_taken for image in self._hand)
+            return sum(image.steps_left for image in self._hand)
 
     def stalled_s(self) -> float:
         """How long images have been in hand without a pass ending; 0.0 while nothing waits."""
@@ -217,14 +169,10 @@ class Batcher:
         try:
             while (chosen := self._next(loop)) is not None:
                 batch, images = chosen
-                with _traced(batch, images) as span:
-                    answer = self._host.run(batch)
-                    if isinstance(answer, Failed):
-                        span.fail(answer.failure.value)
+                outcomes, crashed = self._draw(batch, images)
                 self._moved_at = self._clock.monotonic()
-                outcomes = self._digest(images, answer, span.traceparent)
-                loop.call_soon_threadsafe(self._tell, images, outcomes)
-                if isinstance(answer, Failed) and answer.failure is Failure.CRASH and not self._draining:
+                loop.call_soon_threadsafe(self._tell_all, images, outcomes)
+                if crashed and not self._draining:
                     self._restart(batch.key.model)
             reason = None
         except EngineUnloadable as error:
@@ -232,14 +180,29 @@ class Batcher:
         finally:
             loop.call_soon_threadsafe(self._end, ended, reason)
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> tuple[Pass, list[_Image]] | None:
+    def _draw(self, batch: Pass, images: list[Image]) -> tuple[list[Outcome | None], bool]:
+        """One pass: what became of each image, and whether the engine is gone. Whatever our own code raises is held against the
+        images of the pass as if the model had raised: they are bisected, and one alone is given up."""
+        crashed = False
+        try:
+            with traced(batch, images) as span:
+                answer = self._host.run(batch)
+                if isinstance(answer, Failed):
+                    span.fail(answer.failure.value)
+            crashed = isinstance(answer, Failed) and answer.failure is Failure.CRASH
+            return self._digest(images, answer, span.traceparent), crashed
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
+            log_broken("batch_broken", error, len(images))
+            metrics.BATCHES.labels(batch.key.model, "broken").inc()
+            return self._verdicts(images, Failure.FAULT, WorkerFault.of(error), crashed=crashed), crashed
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> tuple[Pass, list[Image]] | None:
         """The next pass, waited for; None when the batcher drains."""
-        leaving: list[int] = []
+        raised = 0
         with self._changed:
             while True:
                 # Some may have been withdrawn meanwhile.
-                leaving += [image.id for image in self._hand if image.begun and image.drawn.done()]
-                self._hand = [image for image in self._hand if not image.drawn.done()]
+                self._drop([image for image in self._hand if image.drawn.done()])
                 if self._draining:
                     for image in self._hand:
                         if not image.begun:
@@ -247,21 +210,15 @@ class Batcher:
                     self._hand = [image for image in self._hand if image.begun]
                     if not self._hand:
                         return None
-                decision = decide(
-                    self._clock.monotonic(),
-                    [image.sample() for image in self._hand],
-                    Device(self._limits.limit, self._seconds),
-                )
-                images = (
-                    [self._hand[index] for index in decision.batch] if isinstance(decision, Dispatch) else []
-                )
-                if decision.late:
-                    late = [self._hand[index] for index in decision.late]
-                    leaving += [image.id for image in late if image.begun]
-                    for key in {image.key for image in late}:
-                        self.cost.gave_up(key)
-                    self._hand = [image for image in self._hand if image not in late]
-                    loop.call_soon_threadsafe(self._tell, late, [TooLate()] * len(late))
+                try:
+                    images, late, seconds = self._choose()
+                except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
+                    raised += 1
+                    self._blame(loop, error, everybody=raised >= PATIENCE)
+                    continue
+                if late:
+                    self._drop(late)
+                    loop.call_soon_threadsafe(self._tell_all, late, [TooLate()] * len(late))
                 if images:
                     break
                 self._changed.wait()
@@ -269,85 +226,134 @@ class Batcher:
             for image in images:
                 image.begun = True
             self._begun_at = self._clock.monotonic()
-            self._ends_at = self._begun_at + self._seconds(images[0].key, len(images))
+            self._ends_at = self._begun_at + seconds
+            leaving, self._leaving = tuple(self._leaving), []
         loop.call_soon_threadsafe(self.on_room)
-        return Pass(images[0].key, tuple(image.id for image in images), joining, tuple(leaving)), images
+        return Pass(images[0].key, tuple(image.id for image in images), joining, leaving), images
+
+    def _choose(self) -> tuple[list[Image], list[Image], float]:
+        """The images of the next pass, those that are late, and how many seconds the pass should take."""
+        decision = self._decide(self._hand)
+        late = [self._hand[index] for index in decision.late]
+        for key in {image.key for image in late}:
+            self.cost.gave_up(key)
+        if isinstance(decision, WaitUntil):
+            return [], late, 0.0
+        images = [self._hand[index] for index in decision.batch]
+        return images, late, self._seconds(images[0].key, len(images))
+
+    def _decide(self, hand: Sequence[Image]) -> Dispatch | WaitUntil:
+        device = Device(self._limits.limit, self._seconds)
+        return decide(self._clock.monotonic(), [image.sample() for image in hand], device)
+
+    def _blame(self, loop: asyncio.AbstractEventLoop, error: Exception, *, everybody: bool) -> None:
+        """The policy has raised: those for whom it does are given up, so that the others get on. Where nobody is found, another
+        try may go well; `everybody`: it has not."""
+
+        def breaks(images: Sequence[Image]) -> bool:
+            try:
+                self._decide(images)
+            except Exception:  # noqa: BLE001 - whatever it is
+                return True
+            return False
+
+        blamed = culprits(self._hand, breaks) or (list(self._hand) if everybody else [])
+        log_broken("policy_broken", error, len(blamed))
+        self._drop(blamed)
+        loop.call_soon_threadsafe(self._tell_all, blamed, [WorkerFault.of(error) for _ in blamed])
+
+    def _drop(self, images: Sequence[Image]) -> None:
+        """Out of hand, and out of the engine's memory with the next pass."""
+        self._leaving += [image.id for image in images if image.begun]
+        gone = set(images)
+        self._hand = [image for image in self._hand if image not in gone]
 
     def _seconds(self, key: BatchKey, images: int) -> float:
         return self.cost.seconds(key, images) or 0.0
 
     def _digest(
-        self, images: list[_Image], answer: Done | Failed, traceparent: str | None
+        self, images: list[Image], answer: Done | Failed, traceparent: str | None
     ) -> list[Outcome | None]:
         """What became of each image of a pass; None: it runs again. Those that have ended leave the hand."""
         self._ends_at = 0.0
         key, size = images[0].key, len(images)
         outcome = "done" if isinstance(answer, Done) else answer.failure.value
         metrics.BATCHES.labels(key.model, outcome).inc()
-        if isinstance(answer, Done):
-            self._limits.fitted(key, size)
-            with self._changed:
-                self.cost.ran(key, size, answer.seconds, answer.memory_bytes)
-            metrics.BATCH_SIZE.labels(key.model).observe(size)
-            metrics.BATCH_SECONDS.labels(key.model).observe(answer.seconds)
-            metrics.STEPS.labels(key.model).inc(size)
-            _report_memory(key.model, answer.device)
-            outcomes: list[Outcome | None] = []
-            for image, advanced in zip(images, answer.samples, strict=True):
-                image.batch_ms += answer.seconds * 1000
-                image.batch_size = max(image.batch_size, size)
-                if isinstance(advanced, Progress):
-                    image.steps_taken = advanced.step
-                    outcomes.append(advanced)
-                else:
-                    outcomes.append(Drawn(advanced, image.batch_ms, image.batch_size, traceparent))
-        else:
+        if isinstance(answer, Failed):
             log.warning("batch_failed", failure=answer.failure.value, reason=answer.reason, images=size)
-            outcomes = self._verdicts(images, answer)
-        ended = {
-            image for image, each in zip(images, outcomes, strict=True) if isinstance(each, Drawn | TooLate)
-        }
+            if answer.failure is Failure.OUT_OF_MEMORY:
+                self._limits.out_of_memory(key, size)
+            code, words = _FAULTS[answer.failure]
+            fault = ImageFault(code, words.format(answer.reason))
+            return self._verdicts(images, answer.failure, fault, crashed=answer.failure is Failure.CRASH)
+        self._limits.fitted(key, size)
         with self._changed:
-            self._hand = [image for image in self._hand if image not in ended]
+            self.cost.ran(key, size, answer.seconds, answer.memory_bytes)
+        metrics.BATCH_SIZE.labels(key.model).observe(size)
+        metrics.BATCH_SECONDS.labels(key.model).observe(answer.seconds)
+        metrics.STEPS.labels(key.model).inc(size)
+        report_memory(key.model, answer.device)
+        outcomes: list[Outcome | None] = []
+        for image, advanced in zip(images, answer.samples, strict=True):
+            image.batch_ms += answer.seconds * 1000
+            image.batch_size = max(image.batch_size, size)
+            if isinstance(advanced, Progress):
+                image.steps_taken, image.steps = advanced.step, advanced.steps
+                outcomes.append(advanced)
+            else:
+                outcomes.append(Drawn(advanced, image.batch_ms, image.batch_size, traceparent))
+        self._forget(images, outcomes)
         return outcomes
 
-    def _verdicts(self, images: list[_Image], answer: Failed) -> list[Outcome | None]:
-        size = len(images)
-        if answer.failure is Failure.OUT_OF_MEMORY:
-            self._limits.out_of_memory(images[0].key, size)
+    def _verdicts(
+        self, images: list[Image], failure: Failure, fault: ImageFault | WorkerFault, *, crashed: bool
+    ) -> list[Outcome | None]:
+        """What becomes of the images of a pass that failed as a whole: they run again, or end with `fault`."""
         verdicts = after_failure(
-            answer.failure,
+            failure,
             [image.group for image in images],
             [image.crashes for image in images],
             lambda: next(self._groups),
         )
-        with self._changed:
-            # The engine has forgotten the samples of a failed pass, and with it dies the memory of all others.
-            crashed = answer.failure is Failure.CRASH
-            for image in self._hand if crashed else images:
-                image.start_over()
-        code, words = _FAULTS[answer.failure]
         outcomes: list[Outcome | None] = []
         for image, verdict in zip(images, verdicts, strict=True):
             if isinstance(verdict, GiveUp):
-                outcomes.append(Drawn(ImageFault(code, words.format(answer.reason)), image.batch_ms, size))
+                outcomes.append(
+                    fault if isinstance(fault, WorkerFault) else Drawn(fault, image.batch_ms, len(images))
+                )
             else:
                 image.group = verdict.group
-                image.crashes += answer.failure is Failure.CRASH
+                image.crashes += failure is Failure.CRASH
                 outcomes.append(None)
+        with self._changed:
+            # The engine has forgotten the samples of a pass that failed; not those of one that failed in our hands. With the
+            # engine dies the memory of all others.
+            if isinstance(fault, WorkerFault):
+                self._leaving += [image.id for image in images]
+            for image in self._hand if crashed else images:
+                image.start_over()
+        self._forget(images, outcomes)
         return outcomes
 
-    def _tell(self, images: Sequence[_Image], outcomes: Sequence[Outcome | None]) -> None:
-        """On the event loop: hand out what the pass made of its images."""
+    def _forget(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
+        """Those that have ended are out of hand."""
+        ended = {
+            image
+            for image, outcome in zip(images, outcomes, strict=True)
+            if outcome is not None and not isinstance(outcome, Progress)
+        }
+        with self._changed:
+            self._hand = [image for image in self._hand if image not in ended]
+
+    def _tell_all(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
+        """On the event loop: hand out what the pass made of its images. One that cannot be told has no part in what the others hear."""
         for image, outcome in zip(images, outcomes, strict=True):
-            if image.drawn.done():
-                continue
-            if isinstance(outcome, Drawn):
-                image.drawn.set_result(outcome)
-            elif isinstance(outcome, TooLate):
-                image.drawn.set_exception(outcome)
-            elif outcome is not None:
-                image.on_step(outcome)
+            try:
+                image.tell(outcome)
+            except Exception as error:  # noqa: BLE001 - whatever it is, its job must not hang on it
+                log_broken("outcome_untold", error, 1)
+                if not image.drawn.done():
+                    image.drawn.set_exception(WorkerFault.of(error))
         self.on_room()
 
     def _restart(self, model: str) -> None:
@@ -356,10 +362,10 @@ class Batcher:
             time.sleep(delay_s)
             try:
                 self._host.start()
-            except EngineUnloadable as error:
+            except (EngineUnloadable, OSError) as error:
                 log.error("engine_restart_failed", reason=str(error))
                 if number == len(RESTART_DELAYS_S):
-                    raise
+                    raise EngineUnloadable(str(error)) from error
             else:
                 log.info("engine_restarted")
                 return
@@ -374,26 +380,3 @@ class Batcher:
             ended.set_result(None)
         else:
             ended.set_exception(reason)
-
-
-def _traced(batch: Pass, images: Sequence[_Image]) -> AbstractContextManager[tracing.Span]:
-    """A pass belongs to many jobs: it is a trace of its own, linked to theirs."""
-    key = batch.key
-    return tracing.span(
-        f"batch {key.model}",
-        root=True,
-        links=dict.fromkeys(image.traceparent for image in images),
-        attributes={
-            "darkroom.model": key.model,
-            "darkroom.images": len(images),
-            "darkroom.joining": len(batch.joining),
-            "darkroom.width": key.width,
-            "darkroom.height": key.height,
-        },
-    )
-
-
-def _report_memory(model: str, memory: DeviceMemory | None) -> None:
-    if memory is not None:
-        metrics.DEVICE_MEMORY.labels(model, memory.device).set(memory.used_bytes)
-        metrics.DEVICE_MEMORY_LIMIT.labels(model, memory.device).set(memory.limit_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -16,10 +17,12 @@ from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
 from contracts.errors import (
     BlobStoreUnavailable,
+    EngineFault,
     GenerationError,
     ImageNotFound,
     InitImageLost,
     StoreUnavailable,
+    WorkerFault,
 )
 from contracts.jobs import (
     GenerationRequest,
@@ -31,15 +34,18 @@ from contracts.jobs import (
     Lease,
     Timings,
 )
-from contracts.ports import Finished, Granted, JobStore, Publisher, TakenJob
+from contracts.models import AS_NAMED
+from contracts.ports import Finished, Granted, Publisher, TakenJob
 from scheduler.previews import preview_steps
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
-from worker.batcher import Batcher, Drawn, TooLate, Turn
+from worker.batcher import Batcher
 from worker.encode import Encoded, Encoder, Output, rgb
+from worker.images import Drawn, TooLate, Turn
 from worker.leases import Leases
 from worker.patience import GIVE_UP_S, Hold, unstored
 from worker.previews import Showing
+from worker.progress import ProgressReporter
 
 T = TypeVar("T")
 
@@ -77,6 +83,8 @@ class JobRunner:
         """Of the model that is drawn with; empty while unknown. What was asked of another is not cached under that one's name."""
         self.solver = ("", "")
         """Sampler and schedule type of the model that is drawn with, for a file's metadata."""
+        self.step_counts = AS_NAMED
+        """Of the solver of the model that is drawn with."""
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -122,7 +130,7 @@ class JobRunner:
         left_s = lease.deadline - lease.claimed_at
         turn = Turn(taken.tag, self._clock.monotonic() + left_s)
         hold = Hold(turn.deadline - GIVE_UP_S)
-        progress = Telling(self._stores.jobs, lease)
+        progress = ProgressReporter(self._stores.jobs, lease)
         showing = Showing(self._stores, self._encoder, lease, request)
 
         def on_step(step: Progress) -> None:
@@ -140,33 +148,28 @@ class JobRunner:
             return await self._fail(message, lease, lost)
         if start is None and request.init_image is not None:
             return await self._gave_up(lease)
-        images = [
-            self._batcher.add(
-                key,
-                ImageTask(
-                    request.prompt,
-                    request.negative_prompt,
-                    request.image_seed(index),
-                    request.num_inference_steps,
-                    request.guidance_scale,
-                    start,
-                    request.strength,
-                    preview_steps(request.steps_taken, request.previews) if index == 0 else (),
-                ),
-                turn,
-                # The images of a job keep step with one another: the first speaks for all.
-                on_step if index == 0 else _nothing,
-            )
-            for index in range(request.num_images)
-        ]
-        brought()
+        steps = self.step_counts.of(request.num_inference_steps, request.strength)
+        if not steps:
+            # It was checked against a model with another solver.
+            words = f"The model's solver cannot take {request.num_inference_steps} steps."
+            return await self._fail(message, lease, JobFailure(code=EngineFault.code, message=words))
+        images: list[asyncio.Future[Drawn]] = []
 
         def withdraw() -> None:
             hold.void.set()
             for image in images:
                 image.cancel()
 
-        with metrics.IN_FLIGHT.labels(request.model).track_inprogress(), self._leases.hold(lease, withdraw):
+        with (
+            metrics.IN_FLIGHT.labels(request.model).track_inprogress(),
+            self._leases.hold(lease, withdraw),
+            _ending(withdraw),
+        ):
+            for index, task in enumerate(_tasks(request, start, steps)):
+                # The images of a job keep step with one another: the first speaks for all.
+                heard = on_step if index == 0 else _nothing
+                images.append(self._batcher.add(key, task, turn, heard))
+            brought()
             with tracing.span("draw") as span:
                 outcomes = await asyncio.gather(*images, return_exceptions=True)
                 drawn = [each for each in outcomes if isinstance(each, Drawn)]
@@ -174,8 +177,10 @@ class JobRunner:
                     span.link(last)
             await progress.end()
             await showing.end()
+            broken = next((each for each in outcomes if isinstance(each, WorkerFault)), None)
+            if broken is not None:
+                raise broken
             if any(isinstance(each, TooLate) for each in outcomes):
-                withdraw()
                 return await self._end(message, lease, JobStatus.EXPIRED, self._stores.jobs.expire)
             if len(drawn) < len(outcomes):
                 return await self._gave_up(lease)
@@ -323,33 +328,29 @@ class JobRunner:
             return
 
 
-class Telling:
-    """Tells the store how far a job is: one word under way at a time, and then the latest."""
+@contextmanager
+def _ending(withdraw: Callable[[], object]) -> Iterator[None]:
+    """However the block is left, nothing of it is still being drawn."""
+    try:
+        yield
+    finally:
+        withdraw()
 
-    def __init__(self, jobs: JobStore, lease: Lease) -> None:
-        self._jobs = jobs
-        self._lease = lease
-        self._latest: Progress | None = None
-        self._task: asyncio.Task[None] | None = None
 
-    def tell(self, progress: Progress) -> None:
-        self._latest = progress
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._tell())
-
-    async def end(self) -> None:
-        """What has not been told is old news now."""
-        self._latest = None
-        if self._task is not None:
-            await self._task
-
-    async def _tell(self) -> None:
-        while (progress := self._latest) is not None:
-            self._latest = None
-            try:
-                await self._jobs.progress(self._lease, progress.step, progress.steps)
-            except StoreUnavailable:
-                metrics.REPAIRED.labels("progress").inc()
+def _tasks(request: GenerationRequest, start: bytes | None, steps: int) -> Iterator[ImageTask]:
+    """One for each image of the request, of `steps` denoising steps."""
+    for index in range(request.num_images):
+        yield ImageTask(
+            request.prompt,
+            request.negative_prompt,
+            request.image_seed(index),
+            request.num_inference_steps,
+            request.guidance_scale,
+            start,
+            request.strength,
+            preview_steps(steps, request.previews) if index == 0 else (),
+            steps,
+        )
 
 
 def _nothing(_: Progress) -> None:

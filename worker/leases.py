@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Final
 
@@ -43,15 +43,13 @@ class Leases:
             await self._due()
             try:
                 void = await self._jobs.renew(list(self._held))
+                self._let_go(void)
             except StoreUnavailable as error:
                 metrics.REPAIRED.labels("renew").inc()
                 log.warning("renew_failed", code=error.code)
-                continue
-            for lease in void:
-                on_void = self._held.pop(lease, None)
-                if on_void is not None:
-                    log.info("lease_void", job_id=lease.job_id, attempt=lease.attempt)
-                    on_void()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other leases must be kept
+                metrics.REPAIRED.labels("renew").inc()
+                log.error("renew_broken", error=type(error).__name__)
 
     async def hear(self, events: JobEvents, worker_id: str) -> None:
         """For ever: what is canceled in the hands of this worker is found void at once, not at the next renewal."""
@@ -60,6 +58,13 @@ class Leases:
                 async for _ in canceled:
                     self._now.set()
             await asyncio.sleep(COME_BACK_S)
+
+    def _let_go(self, void: Sequence[Lease]) -> None:
+        for lease in void:
+            on_void = self._held.pop(lease, None)
+            if on_void is not None:
+                log.info("lease_void", job_id=lease.job_id, attempt=lease.attempt)
+                on_void()
 
     async def _due(self) -> None:
         """Returns when leases should be renewed."""

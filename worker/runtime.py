@@ -134,6 +134,7 @@ class Runtime:
         self._spec = await self._batcher.start()
         self._runner.revision = self._spec.revision
         self._runner.solver = self._spec.sampler, self._spec.schedule_type
+        self._runner.step_counts = self._spec.step_counts
         self._taker = Taker(
             self._id,
             self._spec.name,
@@ -181,19 +182,22 @@ class Runtime:
         models = self._stores.models
         while True:
             batcher = self._batcher
-            now = info.model_copy(
-                update={
-                    "steps_per_s": batcher.steps_per_s(),
-                    "backlog_steps": batcher.backlog_steps(),
-                    "steps_per_job": self._taker.steps_per_job,
-                }
-            )
             try:
+                now = info.model_copy(
+                    update={
+                        "steps_per_s": batcher.steps_per_s(),
+                        "backlog_steps": batcher.backlog_steps(),
+                        "steps_per_job": self._taker.steps_per_job,
+                    }
+                )
                 await models.announce(self._spec, now)
                 await models.remember_cost(self._spec.name, self._spec.device, batcher.learnt().dump())
             except StoreUnavailable as error:
                 metrics.REPAIRED.labels("announce").inc()
                 log.warning("announce_failed", code=error.code)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the jobs in hand have no part in it
+                metrics.REPAIRED.labels("announce").inc()
+                log.error("announce_broken", error=type(error).__name__)
             await asyncio.sleep(self._settings.heartbeat_s)
 
     def _part_ended(self, part: asyncio.Task[None]) -> None:

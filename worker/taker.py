@@ -8,6 +8,7 @@ in fair order; so nobody stands behind another tenant's backlog, however the bro
 from __future__ import annotations
 
 import asyncio
+import traceback
 from enum import StrEnum
 from functools import partial
 from typing import Final
@@ -15,7 +16,8 @@ from typing import Final
 from broker.relay import publish_all
 from cache.stores import Stores
 from contracts.clock import Clock
-from contracts.jobs import JobMessage
+from contracts.errors import WorkerFault
+from contracts.jobs import JobFailure, JobMessage
 from contracts.ports import Busy, Ended, Publisher, TakenJob
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -25,6 +27,8 @@ from worker.job import JobRunner
 FIRST_LOOK_S: Final = 0.25
 """A delivery whose job has not been run here for so long may be of one that another worker has ended."""
 LOOK_AGAIN_S: Final = 1.0
+PATIENCE: Final = 3
+"""Times that our own code may raise for a delivery before the broker has it as a dead letter."""
 IDLE_S: Final = (0.05, 1.0)
 """How often a worker that is idle looks for jobs whose deliveries are in busier hands: soon after the last job, then ever less."""
 IN_HAND: Final = 4
@@ -81,14 +85,13 @@ class Taker:
         """Takes jobs until the worker drains."""
         self._batcher.on_room = self._wake.set
         while not self._runner.draining:
-            # Not before it is time: what is taken now can no longer yield to whoever comes in the meantime, nor be run by
-            # another worker.
-            early_s = self._batcher.ripe_in_s()
-            if early_s > 0:
-                await self._woken(early_s)
-            elif not await self._take():
-                await self._woken(FIRST_LOOK_S if self._ended else self._idle_s)
-                self._idle_s = min(IDLE_S[1], 2 * self._idle_s)
+            try:
+                await self._take_in_time()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the jobs in hand have no part in it
+                # What was taken by then comes back when its lease lapses, and the attempt counts.
+                metrics.REPAIRED.labels("take").inc()
+                log.error("take_broken", error=type(error).__name__)
+                await self._runner.pause(LOOK_AGAIN_S)
 
     async def attend(self, message: JobMessage) -> Verdict:
         """Holds a delivery until its job has ended, here or elsewhere, or the worker drains."""
@@ -96,13 +99,19 @@ class Taker:
         ended = self._ended.setdefault(job_id, asyncio.get_running_loop().create_future())
         self._wake.set()
         try:
-            look_s = FIRST_LOOK_S
+            look_s, broken = FIRST_LOOK_S, 0
             while not self._runner.draining:
                 if await self._settled(ended, look_s):
                     return Verdict.ACK
                 look_s = LOOK_AGAIN_S
-                if job_id not in self._running and await self._look(message):
-                    return Verdict.ACK
+                try:
+                    if job_id not in self._running and await self._look(message):
+                        return Verdict.ACK
+                except Exception as error:
+                    broken += 1
+                    log.error("look_broken", job_id=job_id, error=type(error).__name__)
+                    if broken == PATIENCE:
+                        raise
             if job_id in self._running:
                 return Verdict.ACK if await self._running[job_id] else Verdict.REQUEUE
             return Verdict.REQUEUE
@@ -131,6 +140,16 @@ class Taker:
         while self._running:
             await asyncio.wait(self._running.values())
 
+    async def _take_in_time(self) -> None:
+        # Not before it is time: what is taken now can no longer yield to whoever comes in the meantime, nor be run by
+        # another worker.
+        early_s = self._batcher.ripe_in_s()
+        if early_s > 0:
+            await self._woken(early_s)
+        elif not await self._take():
+            await self._woken(FIRST_LOOK_S if self._ended else self._idle_s)
+            self._idle_s = min(IDLE_S[1], 2 * self._idle_s)
+
     async def _take(self) -> bool:
         """As many jobs as there is room for. Answers whether there may be more room, and more jobs, right now."""
         # What is drawn leaves the batcher, not our memory: the pictures may find no place to go.
@@ -147,7 +166,11 @@ class Taker:
         self._more = len(taken.jobs) == limit
         for job in taken.jobs:
             self._idle_s = IDLE_S[0]
-            self._start(job)
+            try:
+                self._start(job)
+            except Exception as error:  # noqa: BLE001 - whatever it is, those taken with it have no part in it
+                self._coming.pop(job.message.job_id, None)
+                await self._spend(job, error)
         await publish_all(self._stores.jobs, self._publisher, taken.promoted, "promoted")
         return self._more
 
@@ -197,14 +220,20 @@ class Taker:
         try:
             done = await self._runner.run(job, partial(self._brought, job.message.job_id))
         except Exception as error:  # noqa: BLE001 - whatever it is, the job must not hang on it
-            # It counts as an attempt: a job that always does this ends `failed`.
-            log.error("job_crashed", job_id=job.message.job_id, error=type(error).__name__)
-            await self._runner.insist(lambda: self._stores.jobs.release(job.lease, count_attempt=True))
+            await self._spend(job, error)
             return False
         waits = self._ended.get(job.message.job_id)
         if done and waits is not None and not waits.done():
             waits.set_result(True)
         return done
+
+    async def _spend(self, job: TakenJob, error: Exception) -> None:
+        """Gives a job back for which our own code has raised. It counts as an attempt: a job that always does this ends `failed`."""
+        stack = "".join(traceback.format_tb(error.__traceback__))
+        log.error("job_crashed", job_id=job.message.job_id, error=type(error).__name__, stack=stack)
+        broken = WorkerFault.of(error)
+        fault = JobFailure(code=broken.code, message=broken.message, retryable=broken.retryable)
+        await self._runner.insist(lambda: self._stores.jobs.release(job.lease, fault=fault))
 
     async def _settled(self, ended: asyncio.Future[bool], timeout_s: float) -> bool:
         done, _ = await asyncio.wait({ended}, timeout=timeout_s)

@@ -263,13 +263,14 @@ local function grant(id, worker, lease_s, max_attempts, exhausted)
     return { 'busy', seconds(math.min(tonumber(now[5]) - NOW, lease_s)) }
   end
   if attempt - tonumber(now[3] or 0) >= max_attempts then
-    finish(id, 'failed', 'failure', exhausted)
-    return { 'ended', 'failed', parts(hand_over(id, exhausted)) }
+    local why = field(id, 'fault') or exhausted
+    finish(id, 'failed', 'failure', why)
+    return { 'ended', 'failed', parts(hand_over(id, why)) }
   end
   -- Not out of the outbox: a worker may take a job before its message is known to be with the broker.
   redis.call('ZREM', P .. 'waiting:' .. field(id, 'model'), id)
   redis.call('HSETNX', job_key(id), 'started_at', seconds(NOW))
-  redis.call('HDEL', job_key(id), 'step', 'steps')
+  redis.call('HDEL', job_key(id), 'step', 'steps', 'fault')
   redis.call('HSET', job_key(id), 'status', 'running', 'attempt', attempt + 1, 'claimed_at', seconds(NOW),
     'worker', worker)
   lease(id, lease_s)

@@ -1,12 +1,14 @@
--- Gives a claimed job back to the queue. ARGV: id, attempt, '1' if the attempt counts. The attempt number itself never
--- goes back: it is the fence. Answers whether it was applied.
+-- Gives a claimed job back to the queue. ARGV: id, attempt, the failure that has ended the attempt or ''. Without one the
+-- attempt does not count; its number itself never goes back: it is the fence. Answers whether it was applied.
 
-local id, attempt, counted = ARGV[3], ARGV[4], ARGV[5]
+local id, attempt, fault = ARGV[3], ARGV[4], ARGV[5]
 if not fenced(id, attempt) then
   return 0
 end
-if counted ~= '1' then
+if fault == '' then
   redis.call('HINCRBY', job_key(id), 'uncounted', 1)
+else
+  redis.call('HSET', job_key(id), 'fault', fault)
 end
 redis.call('ZREM', P .. 'leases', id)
 wait_again(id)

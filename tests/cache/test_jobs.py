@@ -180,7 +180,7 @@ async def test_a_release_that_counts_uses_up_an_attempt(world: World) -> None:
     jobs, job = world.stores.jobs, new()
     message = (await jobs.submit(job)).job.message()
     for _ in range(3):
-        assert await jobs.release(await claimed(jobs, job.id), count_attempt=True)
+        assert await jobs.release(await claimed(jobs, job.id), fault=FAILURE)
     assert await jobs.claim(message, "w1") == Ended(JobStatus.FAILED)
 
 

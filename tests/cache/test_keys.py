@@ -218,3 +218,8 @@ def test_scopes_cannot_be_forged() -> None:
     assert tenant_scope("a", shared=False) != tenant_scope("b", shared=False)
     assert tenant_scope("a", shared=True) == tenant_scope("b", shared=True)
     assert tenant_scope("shared", shared=False) != tenant_scope("x", shared=True)
+
+
+def test_a_solver_with_other_steps_than_were_named_has_keys_of_its_own() -> None:
+    assert key(denoising_steps=3) != key()
+    assert key(denoising_steps=3) != key(denoising_steps=5)

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from cache.jobs import RedisJobStore
+from cache.key_names import job_key
 from contracts.ids import new_job_id
 from contracts.jobs import (
     JobStatus,
@@ -151,3 +153,22 @@ async def test_a_message_that_is_older_than_the_store_keeps_ends_at_once(world: 
     assert await jobs.claim(ancient, "w1") == Ended(JobStatus.EXPIRED)
     assert [job.id for job in await jobs.list(mine.tenant, 10)] == [mine.id], "the tenant's list stands"
     assert await status(jobs, mine.id) is JobStatus.QUEUED
+
+
+async def test_a_record_that_cannot_be_read_spends_its_attempts_and_stops_nobody(world: World) -> None:
+    if not world.real:
+        return  # in memory a record is an object: there is nothing to read
+    jobs = world.stores.jobs
+    assert isinstance(jobs, RedisJobStore)
+    bad, *good = await submitted(jobs, keys(4, "5"), "public")
+    request = '{"of": "another version"}'
+    await jobs._client.hset(job_key(bad), "request", request)
+    found = await taken(jobs, 8)
+    assert {each.message.job_id for each in found} == set(good)
+    for each in found:
+        assert (await jobs.succeed(each.lease, result())).applied
+    for _ in range(world.settings.max_attempts):
+        world.advance(world.settings.lease_s + 1)
+        await jobs.sweep("5", 10)
+        assert await taken(jobs, 8) == []
+    assert await jobs._client.hget(job_key(bad), "status") == "failed"

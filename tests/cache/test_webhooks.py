@@ -72,7 +72,7 @@ async def test_every_way_to_end_owes(world: World, end: str) -> None:
                 assert isinstance(await jobs.claim(message, "w"), Ended)
             case "exhausted":
                 for _ in range(world.settings.max_attempts):
-                    await jobs.release(lease, count_attempt=True)
+                    await jobs.release(lease, fault=FAILURE)
                     message = (await jobs.get("public", job.id)).message()
                     claim = await jobs.claim(message, "w")
                     lease = getattr(claim, "lease", lease)

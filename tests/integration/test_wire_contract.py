@@ -46,7 +46,7 @@ ERROR = {"code", "message", "type", "param", "request_id", "details"}
 # fmt: off
 JOB = {
     "id", "status", "created_at", "started_at", "finished_at", "queue_position", "eta_seconds", "cache", "request", "images",
-    "timings", "warnings", "error", "urls",
+    "timings", "warnings", "error", "urls", "denoising_steps",
 }
 # fmt: on
 SEEDS = itertools.count(1)
@@ -901,3 +901,32 @@ def test_webhooks_are_tried_for_three_days_with_jitter() -> None:
     """What an address resolves to, and that it is connected to as checked, is held by tests/webhooks/test_caller.py."""
     assert 0.95 * 3 <= sum(WebhookSettings().retry_delays_s) / 86_400 <= 3
     assert JITTER > 0
+
+
+def start_picture() -> str:
+    """A red square."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_every_corner_that_a_model_announces_is_drawn(site: Site) -> None:
+    """Steps and strength at their limits, and a count for which diffusers makes one step too many."""
+    models = {model["id"]: model for model in site.alice.http.get("/v1/models").json()["data"]}
+    started = {name: model["created"] for name, model in models.items()}
+    for name in (TURBO, BASE):
+        model = models[name]
+        top = model["max_num_inference_steps"]
+        counts = {1, 2, 61, top - 1, top} - set(model["refused_num_inference_steps"])
+        for steps in sorted(count for count in counts if 1 <= count <= top):
+            for strength in (None, 1 / steps, 0.5, 1.0):
+                if strength is not None and (not model["init_images"] or int(steps * strength) < 1):
+                    continue
+                start = {} if strength is None else {"init_image": start_picture(), "strength": strength}
+                body = fresh(model=name, num_inference_steps=steps, width=32, height=32, **start)
+                job = site.alice.http.post("/v1/jobs", json=body, headers={"Prefer": "wait=60"}).json()
+                assert job["status"] == "succeeded", (name, steps, strength, job)
+                expected = steps if strength is None else min(int(steps * strength), steps)
+                assert job["denoising_steps"] == expected
+    after = {model["id"]: model for model in site.alice.http.get("/v1/models").json()["data"]}
+    assert {name: model["created"] for name, model in after.items()} == started, "no worker was started anew"

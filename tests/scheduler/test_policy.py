@@ -105,3 +105,21 @@ def test_a_short_job_overtakes_long_ones_and_the_oldest_still_moves() -> None:
     assert isinstance(decision, Dispatch)
     assert 8 in decision.batch
     assert {0, 1, 2, 3} <= set(decision.batch)
+
+
+@given(
+    st.lists(
+        st.builds(
+            Sample,
+            st.sampled_from(KEYS),
+            deadline=st.one_of(st.just(math.inf), st.floats(0, 3)),
+            steps_left=st.integers(-3, 1),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_an_image_that_should_be_finished_has_one_more_step(queue: list[Sample]) -> None:
+    """Whoever miscounts steps must not divide by them."""
+    counted = [replace(sample, steps_left=1) for sample in queue]
+    assert decide(0.0, queue, device()) == decide(0.0, counted, device())

@@ -15,7 +15,8 @@ import httpx
 import psutil
 import redis
 
-from cli.platform import Child, Platform, started
+from cli.children import Child
+from cli.platform import Platform, started
 from cli.services import process
 from cli.services.process import ServiceError
 from tests.faults.history import Counts

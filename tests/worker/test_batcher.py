@@ -20,10 +20,11 @@ from contracts.settings import WorkerSettings
 from scheduler.ahead import BATCHES_IN_HAND
 from scheduler.cost import DOUBTED_AFTER
 from scheduler.recovery import Failure
-from worker.batcher import Batcher, Drawn, TooLate, Turn
+from worker.batcher import Batcher
 from worker.engine.fake import FakeEngine
 from worker.engine.host import EngineHost
 from worker.engine.wire import Done, Failed
+from worker.images import Drawn, TooLate, Turn
 
 LIMIT = 4
 KEYS = [BatchKey("m", width, 64, guided=False) for width in (64, 96)]

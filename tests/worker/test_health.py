@@ -15,9 +15,10 @@ from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.engine import BatchKey, ImageTask
 from contracts.settings import WorkerSettings
-from worker.batcher import Batcher, Turn
+from worker.batcher import Batcher
 from worker.engine.host import EngineHost
 from worker.engine.outgrown import OUTGROWN
+from worker.images import Turn
 from worker.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]

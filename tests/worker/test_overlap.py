@@ -11,10 +11,11 @@ import pytest
 from contracts.clock import SystemClock
 from contracts.engine import BatchKey, ImageTask, Pass, Pixels
 from contracts.settings import WorkerSettings
-from worker.batcher import Batcher, Turn
+from worker.batcher import Batcher
 from worker.encode import Encoder, Output
 from worker.engine.host import EngineHost
 from worker.engine.wire import Done, Failed
+from worker.images import Turn
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

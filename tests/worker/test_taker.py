@@ -23,11 +23,12 @@ from contracts.jobs import Envelope, GenerationRequest, JobFailure, JobMessage, 
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from worker.app import job_of_message
-from worker.batcher import Batcher, Turn
+from worker.batcher import Batcher
 from worker.encode import Encoder
 from worker.engine.fake import FakeEngine
 from worker.engine.host import EngineHost
 from worker.engine.wire import Done, Failed
+from worker.images import Turn
 from worker.job import JobRunner
 from worker.leases import Leases
 from worker.taker import Taker, Verdict

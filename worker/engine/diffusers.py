@@ -26,7 +26,7 @@ from worker.engine.profiles import Profile, profile_of
 from worker.engine.quantising import Quantiser, calibration_digest
 from worker.engine.rows import CudaRecorder
 from worker.engine.samples import Denoiser, Sample
-from worker.engine.schedule import sampler_of
+from worker.engine.schedule import sampler_of, step_counts
 from worker.engine.solver_names import names_of
 from worker.engine.text import PromptEncoder
 
@@ -86,7 +86,7 @@ class DiffusersEngine:
         # find room in its memory.
         sizes = range(spec.max_batch, 0, -1) if self._device.kind == "cuda" or settings.compile else [1]
         for size in sizes:
-            self._draw(spec, ["warm up"] * size, steps=1)
+            self._draw(spec, ["warm up"] * size, steps=spec.min_steps)
         log.info("engine_ready", **self._about(loaded, spec))
         return spec
 
@@ -167,7 +167,7 @@ class DiffusersEngine:
     def _try_adapters(self, spec: ModelSpec) -> None:
         """A picture by each. Raises `CannotLoad` for one that makes none."""
         for lora in spec.loras:
-            (drawn,) = self._draw(spec, ["warm up"], steps=1, lora=lora.name)
+            (drawn,) = self._draw(spec, ["warm up"], steps=spec.min_steps, lora=lora.name)
             if isinstance(drawn, ImageFault):
                 raise CannotLoad(f"DARKROOM_LORAS: {lora.name} makes no picture: {drawn.message}")
 
@@ -271,6 +271,8 @@ class DiffusersEngine:
         side = config.sample_size * factor
         largest = side * 3 // 2
         dtype = str(self._dtype).removeprefix("torch.")
+        counts = step_counts(pipeline.scheduler, profile.max_steps)
+        possible = [n for n in range(1, profile.max_steps + 1) if counts.of(n)]
         return ModelSpec(
             name=self._name,
             revision=loaded.revision,
@@ -282,8 +284,10 @@ class DiffusersEngine:
             min_size=max(multiple, side // 2),
             max_size=largest,
             max_pixels=largest * largest,
-            default_steps=profile.steps,
-            max_steps=profile.max_steps,
+            # The nearest that the solver can take.
+            default_steps=min(possible, key=lambda n: (abs(n - profile.steps), n)),
+            max_steps=possible[-1],
+            step_counts=counts,
             default_guidance_scale=profile.guidance_scale,
             max_guidance_scale=profile.max_guidance_scale,
             max_prompt_tokens=pipeline.tokenizer.model_max_length,

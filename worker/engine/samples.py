@@ -37,8 +37,8 @@ class Sample:
 
     @property
     def step(self) -> int:
-        """The step of its task that comes next, from 1."""
-        return self.task.steps - (self.course.steps - self.course.step) + 1
+        """The step of its course that comes next, from 1."""
+        return self.course.step + 1
 
 
 class Denoiser:
@@ -119,8 +119,8 @@ class Denoiser:
         pipeline = self._pipeline
         factor: int = pipeline.vae_scale_factor
         shape = (1, pipeline.unet.config.in_channels, key.height // factor, key.width // factor)
-        taken = None if task.init_image is None else task.steps
-        course = self._sampler.begin(task.num_inference_steps, taken)
+        strength = None if task.init_image is None else task.strength
+        course = self._sampler.begin(task.num_inference_steps, strength)
         # On the CPU and in single precision whatever the model has: a seed means the same noise on every machine.
         generator = torch.Generator("cpu").manual_seed(task.seed)
         image = None if task.init_image is None else encode(pipeline.vae, key, task.init_image, generator)

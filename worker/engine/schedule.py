@@ -17,8 +17,14 @@ import numpy as np
 import torch
 from diffusers import EulerDiscreteScheduler
 
+from contracts.jobs import steps_taken
+from contracts.models import AS_NAMED, StepCounts
+from worker.engine.errors import CannotLoad
+
 SCHEDULES_KEPT: Final = 128
 """Step counts whose schedule is remembered."""
+NUDGE: Final = 2.0**-40
+"""Far above the error of a division, and far below what would round a timestep to another one."""
 
 
 @dataclass(slots=True)
@@ -30,13 +36,15 @@ class Course:
     """What unit noise is multiplied by to start."""
     state: Any
     step: int = 0
+    """Steps that it has taken."""
 
 
 class Sampler(Protocol):
     """One solver for all samples of a model. Latents and predictions are (B, C, h, w), float32."""
 
-    def begin(self, steps: int, taken: int | None = None) -> Course:
-        """The course of a sample of `steps` steps, or of the last `taken` of them; some solvers evaluate the model more often."""
+    def begin(self, steps: int, strength: float | None = None) -> Course:
+        """The course of a sample for which `steps` are named, or of the share `strength` at their end. How many steps it has is
+        the solver's to say. Raises `ValueError` where the solver cannot take `steps`."""
         ...
 
     def start(self, course: Course, noise: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
@@ -80,6 +88,56 @@ def denoised(
     return None
 
 
+def set_steps(scheduler: Any, steps: int) -> None:
+    """`scheduler.set_timesteps(steps)`, without the timestep -1 that it adds for 61, 103, 121, 122 ... steps.
+
+    With trailing spacing diffusers 0.42 walks down from the last timestep by `numpy.arange` with a broken step, whose error lets
+    one number too many in. A model has no timestep -1: some solvers read the last entry of their tables for it.
+    """
+    scheduler.set_timesteps(steps)
+    if not _beyond_the_last(scheduler):
+        return
+    # A stride that is longer by less than rounds a timestep to another one ends just before the surplus number.
+    scheduler.set_timesteps(steps * (1 - NUDGE))
+    scheduler.num_inference_steps = steps
+
+
+def _beyond_the_last(scheduler: Any) -> bool:
+    config = scheduler.config
+    # Continuous timesteps are logarithms of noise levels: they may be of any sign.
+    by_index = config.get("timestep_spacing") == "trailing" and config.get("timestep_type") != "continuous"
+    return by_index and float(scheduler.timesteps[-1]) == -1
+
+
+def step_count(scheduler: Any, steps: int) -> int:
+    """The denoising steps that `scheduler` takes where `steps` are named; 0 where it cannot. `scheduler` stays as it is."""
+    own = copy.deepcopy(scheduler)
+    try:
+        set_steps(own, steps)
+    except (ValueError, IndexError, ZeroDivisionError, RuntimeError):
+        # What they raise where a schedule cannot be made of so few, or so many, steps.
+        return 0
+    return len(own.timesteps)
+
+
+def step_counts(scheduler: Any, limit: int) -> StepCounts:
+    """What `scheduler` makes of every count from 1 to `limit`, or to the last one that it can take. Raises `CannotLoad` where it
+    can take none."""
+    taken = [step_count(scheduler, steps) for steps in range(1, limit + 1)]
+    while taken and not taken[-1]:
+        taken.pop()
+    if not taken:
+        name = type(scheduler).__name__
+        raise CannotLoad(f"The model's scheduler, {name}, makes no schedule of 1 to {limit} steps.")
+    as_named = scheduler.order == 1 and taken == list(range(1, limit + 1))
+    return AS_NAMED if as_named else StepCounts(taken=tuple(taken), order=scheduler.order)
+
+
+def _skipped(scheduler: Any, steps: int, strength: float | None) -> int:
+    """The denoising steps that are left out before those of `strength`, as in `get_timesteps` of diffusers' image-to-image pipelines."""
+    return (steps - steps_taken(steps, strength)) * int(scheduler.order)
+
+
 def sampler_of(scheduler: Any) -> Sampler:
     """The sampler that does what `scheduler`, of diffusers, does for one sample."""
     return EulerSampler(scheduler) if type(scheduler) is EulerDiscreteScheduler else CopySampler(scheduler)
@@ -96,14 +154,14 @@ class EulerSampler:
         self._scheduler = scheduler
         self._known: dict[int, tuple[float, tuple[tuple[float, ...], ...]]] = {}
 
-    def begin(self, steps: int, taken: int | None = None) -> Course:
+    def begin(self, steps: int, strength: float | None = None) -> Course:
         if steps not in self._known:
             if len(self._known) >= SCHEDULES_KEPT:
                 self._known.clear()
             self._known[steps] = self._schedule(steps)
         noise_scale, rows = self._known[steps]
-        if taken is not None:
-            rows = rows[len(rows) - taken :]
+        if strength is not None:
+            rows = rows[_skipped(self._scheduler, steps, strength) :]
             # c is 1 / sqrt(sigma^2 + 1)
             noise_scale = (1 / rows[0][1] ** 2 - 1) ** 0.5
         return Course(len(rows), noise_scale, rows)
@@ -139,7 +197,7 @@ class EulerSampler:
 
     def _schedule(self, steps: int) -> tuple[float, tuple[tuple[float, ...], ...]]:
         scheduler = self._scheduler
-        scheduler.set_timesteps(steps)
+        set_steps(scheduler, steps)
         sigmas: list[float] = scheduler.sigmas.tolist()
         timesteps: list[float] = scheduler.timesteps.tolist()
         rows = []
@@ -162,31 +220,33 @@ class EulerSampler:
 
 
 class CopySampler:
-    """Any scheduler of diffusers: a copy for each sample, which holds its history and its place."""
+    """Any scheduler of diffusers: a copy for each sample, which holds its history and its place. A course's state is that
+    copy, and the timesteps of the course."""
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
         self._takes = {"eta", "generator"} & set(inspect.signature(scheduler.step).parameters)
 
-    def begin(self, steps: int, taken: int | None = None) -> Course:
+    def begin(self, steps: int, strength: float | None = None) -> Course:
         own = copy.deepcopy(self._scheduler)
-        own.set_timesteps(steps)
-        skipped = 0 if taken is None else (steps - taken) * own.order
-        if taken is not None and hasattr(own, "set_begin_index"):
+        set_steps(own, steps)
+        skipped = _skipped(own, steps, strength)
+        if strength is not None and hasattr(own, "set_begin_index"):
             own.set_begin_index(skipped)
-        return Course(len(own.timesteps), float(own.init_noise_sigma), own, skipped)
+        times = own.timesteps[skipped:]
+        return Course(len(times), float(own.init_noise_sigma), (own, times))
 
     def start(self, course: Course, noise: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
         if image is None:
             return noise * course.noise_scale
-        begin = course.state.timesteps[course.step : course.step + 1]
-        started: torch.Tensor = course.state.add_noise(image, noise, begin)
+        own, times = course.state
+        started: torch.Tensor = own.add_noise(image, noise, times[:1])
         return started
 
     def inputs(self, courses: Sequence[Course], latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        times = [course.state.timesteps[course.step] for course in courses]
+        times = [course.state[1][course.step] for course in courses]
         scaled = [
-            course.state.scale_model_input(part, time)
+            course.state[0].scale_model_input(part, time)
             for course, part, time in zip(courses, latents.split(1), times, strict=True)
         ]
         return torch.cat(scaled), torch.stack(times).to(latents.device)
@@ -204,19 +264,16 @@ class CopySampler:
         ):
             given = {"eta": 0.0, "generator": generator}
             extra = {name: given[name] for name in self._takes}
-            time = course.state.timesteps[course.step]
-            moved.append(course.state.step(output, time, part, **extra, return_dict=False)[0])
+            own, times = course.state
+            moved.append(own.step(output, times[course.step], part, **extra, return_dict=False)[0])
             course.step += 1
         return torch.cat(moved)
 
     def estimate(self, course: Course, given: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor | None:
-        scheduler = course.state
+        scheduler, times = course.state
         signal = getattr(scheduler, "alphas_cumprod", None)
         if signal is None:
             return None
         # Timesteps may lie between those that the model was trained at.
-        root = (
-            float(np.interp(float(scheduler.timesteps[course.step]), range(len(signal)), signal.tolist()))
-            ** 0.5
-        )
+        root = float(np.interp(float(times[course.step]), range(len(signal)), signal.tolist())) ** 0.5
         return denoised(getattr(scheduler.config, "prediction_type", None), root, given, prediction)
