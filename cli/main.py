@@ -11,10 +11,12 @@ from typing import Annotated, Final
 import typer
 
 from cli import jobs, keys, measuring
+from cli.backup import backup
 from cli.devices import WorkerGroup, environments
 from cli.generate import Out, generate, make
 from cli.operations import books, doctor
 from cli.platform import Platform, started
+from cli.restore import restore
 from cli.services.process import ServiceError
 from client import Client, ClientError
 
@@ -24,6 +26,8 @@ FIRST_PROMPT: Final = "a red apple on a blue background"
 app = typer.Typer(help="Darkroom: a platform that serves diffusion models.", no_args_is_help=True)
 app.command()(doctor)
 app.command("audit")(books)
+app.command()(backup)
+app.command()(restore)
 app.command()(generate)
 app.add_typer(jobs.app, name="jobs")
 measuring.register(app)
