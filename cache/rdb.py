@@ -4,8 +4,8 @@ It holds every key at one moment, and any server can be filled from the values, 
 of DUMP, is refused by a server that is older or of the other project. Known are the forms that Redis 6.2 to 8.0 and Valkey
 7.2 to 9.1 write for strings, lists, sets, sorted sets and hashes; anything else is an error, never passed over in silence.
 
-Sources: rdb.h and rdb.c of those versions. The checksum at the end is not computed, which in Python would take a minute for each
-300 MB; lengths, kinds and the end itself are checked.
+Sources: rdb.h and rdb.c of those versions. The checksum at the end is not computed, which in Python would take longer than all
+the rest; lengths, kinds and the end itself are checked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import SEEK_END
 from typing import BinaryIO, Final, Literal
 
 from cache.packed import RdbError, intset, listpack, lzf, ziplist
@@ -60,14 +61,18 @@ class Entry:
 
 
 class RdbFile:
-    """Iterate it once for all entries. `about` is what the server wrote of itself (`redis-ver`, `ctime`, `used-mem`), known once
+    """Iterate it for all entries of a file that can seek. `about` is what the server wrote of itself (`redis-ver`, `ctime`, `used-mem`), known once
     the first entry is. Raises `RdbError`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._left = 0
         self.about: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Entry]:
+        # A damaged length must not make us ask for all memory.
+        self._left = self._file.seek(0, SEEK_END)
+        self._file.seek(0)
         magic = self._take(_MAGIC_BYTES)
         if not magic.startswith(_MAGICS):
             raise RdbError("This is no RDB file.")
@@ -187,7 +192,8 @@ class RdbFile:
         return self._take(1)[0]
 
     def _take(self, count: int) -> bytes:
-        data = self._file.read(count)
+        self._left -= count
+        data = self._file.read(count) if self._left >= 0 else b""
         if len(data) != count:
             raise RdbError("It ends too early.")
         return data

@@ -28,9 +28,11 @@ _ADD: Final = {"list": "RPUSH", "set": "SADD", "zset": "ZADD", "hash": "HSET"}
 
 
 async def holds_state(client: Redis, timeout_s: float) -> bool:
-    """Whether there is any key of ours. Raises `StoreUnavailable`."""
-    async for _ in pages(client, "job store", timeout_s, f"{PREFIX}*", PAGE):
-        return True
+    """Whether there is anything that a restore would destroy. What processes say of themselves at their start is nothing of that:
+    one may have run on a Redis that was empty. Raises `StoreUnavailable`."""
+    async for keys in pages(client, "job store", timeout_s, f"{PREFIX}*", PAGE):
+        if not all(key == HOUSE or key.startswith(models.PREFIX) for key in keys):
+            return True
     return False
 
 

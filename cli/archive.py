@@ -150,9 +150,15 @@ def check(path: Path, told: Callable[[int], None]) -> Manifest:
     if manifest is None:
         raise ArchiveRefused(f"{path} is only a part of a backup: its end is missing.")
     for name in sorted({*found, *manifest.files}):
-        if name not in (STATE, DEFINITIONS) and not is_blob_name(name.removeprefix(PICTURES)):
+        picture = name.removeprefix(PICTURES) if name.startswith(PICTURES) else ""
+        if name not in (STATE, DEFINITIONS) and not is_blob_name(picture):
             raise ArchiveRefused(f"{path} holds {name!r}, which does not belong in a backup.")
-        if found.get(name) != manifest.files.get(name):
+        written = manifest.files.get(name)
+        if (
+            written is None
+            or found.get(name) != written
+            or (picture and written.sha256 != Path(picture).stem)
+        ):
             raise ArchiveRefused(f"{path} is damaged: {name!r} is not what was written.")
     try:
         count = sum(1 for _ in entries(path))

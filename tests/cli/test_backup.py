@@ -30,9 +30,11 @@ from cli.services import process
 from cli.services.rabbitmq import RabbitServer, find_script
 from cli.services.redis import RedisServer
 from contracts.jobs import JobStatus, Webhook
-from contracts.settings import BackendSettings
+from contracts.models import WorkerInfo
+from contracts.settings import BackendSettings, WorkerSettings
 from contracts.tenancy import ApiKey, Scope
 from tests.cache.made import led, new, result
+from worker.engine.fake import FakeEngine
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., Result]
@@ -239,7 +241,7 @@ def test_what_is_no_whole_archive_writes_nothing(
     on(url, tmp_path, lived_in)
     assert darkroom("backup", path).exit_code == 0
     lose(url, tmp_path)
-    whole = path.read_bytes()
+    whole, manifest = path.read_bytes(), archive.check(path, lambda _: None)
     with tarfile.open(path) as tar:
         members = [(member.name, member.offset_data, member.size) for member in tar]
     assert [name.partition("-")[0].partition("/")[0] for name, _, _ in members] == [
@@ -260,6 +262,20 @@ def test_what_is_no_whole_archive_writes_nothing(
             done = darkroom("restore", path)
             assert (done.exit_code, "damaged" in done.output) == (1, True), (name, done.output)
             assert len(done.output.splitlines()) == 1
+    for _, begin, _ in members:
+        passed = 0
+        for at in range(begin - 512, begin):
+            damaged = bytearray(whole)
+            damaged[at] ^= 1
+            path.write_bytes(damaged)
+            try:
+                found = archive.check(path, lambda _: None)
+            except archive.ArchiveRefused:
+                continue
+            passed += 1
+            assert found == manifest
+        # What ends the header's own checksum says nothing.
+        assert passed <= 2
     path.write_bytes(b"no archive at all" * 100)
     assert darkroom("restore", path).exit_code == 1
     assert darkroom("restore", tmp_path / "nowhere.tar").exit_code == 1
@@ -287,6 +303,8 @@ def rewritten(path: Path, change: Callable[[archive.Manifest], None], *more: tup
         ({"keys": 1}, (), "of 1"),
         ({}, (("pictures/../../escape.png", b"x"),), "does not belong"),
         ({}, (("notes.txt", b"x"),), "does not belong"),
+        ({}, ((f"{'0' * 64}.png", b"x"),), "does not belong"),
+        ({}, ((f"pictures/{'0' * 64}.png", b"x"),), "damaged"),
     ],
 )
 def test_an_archive_of_another_kind(
@@ -328,6 +346,24 @@ def test_a_redis_that_holds_state_is_left_alone(
     assert on(url, tmp_path, lambda stores: stores.jobs.elect("a sweeper", 60.0))
     running = darkroom("restore", path, "--force")
     assert (running.exit_code, "runs on this Redis" in running.output) == (1, True)
+
+
+def test_a_platform_that_has_merely_started_is_no_state(
+    darkroom: Command, url: str, path: Path, tmp_path: Path
+) -> None:
+    on(url, tmp_path, lived_in)
+    assert darkroom("backup", path).exit_code == 0
+    lose(url, tmp_path)
+    spec = FakeEngine(WorkerSettings(model="fake"), "fake").load()
+
+    async def started_and_stopped(stores: Stores) -> None:
+        worker = WorkerInfo(id="w1", model="fake", started_at=1.0)
+        await stores.models.announce(spec, worker)
+        await stores.models.withdraw(worker)
+
+    on(url, tmp_path, started_and_stopped)
+    done = darkroom("restore", path)
+    assert done.exit_code == 0, done.output
 
 
 def test_a_redis_that_is_too_small(
