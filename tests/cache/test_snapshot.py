@@ -219,12 +219,15 @@ async def test_every_node_of_a_cluster_is_asked(anyio_backend: str, tmp_path: Pa
 async def test_a_user_without_the_right_is_told_which(
     anyio_backend: str, server: RedisServer, tmp_path: Path
 ) -> None:
+    url = f"redis://app:secret@127.0.0.1:{server.port}/0"
     with redis.Redis(port=server.port) as client:
-        client.execute_command(
-            "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-sync", "-psync"
-        )
-    with pytest.raises(SnapshotRefused, match=r"\+sync"):
-        await taken(f"redis://app:secret@127.0.0.1:{server.port}/0", tmp_path)
+        client.config_set("repl-diskless-sync-delay", "0")
+        client.set("darkroom:x", "1")
+        client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-@dangerous")
+        with pytest.raises(SnapshotRefused, match=r"\+sync \+replconf"):
+            await taken(url, tmp_path)
+        client.execute_command("ACL", "SETUSER", "app", "+sync", "+replconf")
+        assert [entry.key for entry in await taken(url, tmp_path)] == [b"darkroom:x"]
 
 
 async def test_a_damaged_snapshot_is_no_snapshot(
