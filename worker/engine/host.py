@@ -88,11 +88,12 @@ class EngineHost:
         answer = self._answer(self._settings.load_timeout_s)
         if isinstance(answer, Ready):
             return answer.spec
-        status = self._status()
-        self.kill()
         if isinstance(answer, Unloadable):
+            self.kill()
             self._failed_to_load(LoadFailure.UNLOADABLE)
             raise EngineUnloadable(answer.reason)
+        status = self._status()
+        self.kill()
         if status is not None:
             self._failed_to_load(LoadFailure.DIED)
             raise EngineDied(f"The engine {_end_of(status)} while it loaded its model.")
