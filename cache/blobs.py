@@ -78,6 +78,14 @@ class DirectoryBlobStore:
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         return await asyncio.to_thread(self._prune, self._clock.now() - older_than_s, max_bytes)
 
+    def paths(self) -> Iterator[Path]:
+        """Where every picture lies, for a backup. Raises `OSError`."""
+        return (path for _, _, path in self._all())
+
+    def age(self, name: str, written_at: float) -> None:
+        """Let a picture be as old as it was before its restore, so that it is pruned when it would have been. Unix seconds."""
+        os.utime(self._path(name), (written_at, written_at))
+
     def _is_there(self, name: str) -> bool:
         # No Path: that would cost more than the look.
         return os.path.exists(f"{self._folder}/{name[:2]}/{name}")

@@ -12,12 +12,14 @@ import typer
 from typer.core import TyperGroup
 
 from cli import jobs, keys, measuring, record
+from cli.backup import backup
 from cli.children import Unusable
 from cli.devices import WorkerGroup, environments
 from cli.generate import generate, make
 from cli.operations import books, doctor
 from cli.output import Out, Output
 from cli.platform import Platform, started
+from cli.restore import restore
 from cli.services.process import ServiceError
 from client import Client, ClientError
 from contracts import exit_codes
@@ -43,6 +45,8 @@ app = typer.Typer(
 )
 app.command()(doctor)
 app.command("audit")(books)
+app.command()(backup)
+app.command()(restore)
 app.command()(generate)
 app.add_typer(jobs.app, name="jobs")
 measuring.register(app)

@@ -32,7 +32,7 @@ def doctor(folder: Folder = record.FOLDER) -> None:
 
     Ends with 1 if there is a fault.
     """
-    settings = _settings(folder)
+    settings = settings_of(folder)
     raise typer.Exit(1 if asyncio.run(_doctor(settings)) else 0)
 
 
@@ -43,7 +43,7 @@ def books(
     folder: Folder = record.FOLDER,
 ) -> None:
     """Recount accepted jobs against ended ones, and list any difference. Ends with 1 if there is one."""
-    settings = _settings(folder)
+    settings = settings_of(folder)
     try:
         found = asyncio.run(_audit(settings, full))
     except StoreUnavailable as error:
@@ -76,7 +76,8 @@ async def _audit(settings: BackendSettings, full: bool) -> Audit:
         await disconnect(client)
 
 
-def _settings(folder: Path) -> BackendSettings:
+def settings_of(folder: Path) -> BackendSettings:
+    """Those of the platform that runs in `folder`, else of the environment. Ends the command where they are wrong."""
     running, environ = record.environment(folder, os.environ)
     try:
         settings = BackendSettings.from_env(environ)

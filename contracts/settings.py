@@ -193,6 +193,13 @@ class BackendSettings(Settings):
     """Share of the traces begun here that are kept; one begun by a caller is kept if the caller keeps it."""
 
 
+def without_secrets(settings: Settings) -> dict[str, str]:
+    """The variables of these settings, to be kept or shown: no user and password in a URL, and nothing that is never printed."""
+    hidden = {PREFIX + name.upper() for name, field in type(settings).model_fields.items() if not field.repr}
+    told = {name: value for name, value in settings.to_env().items() if name not in hidden}
+    return {name: re.sub(r"(?<=://)[^/@]*@", "", value) for name, value in told.items()}
+
+
 class ApiSettings(BackendSettings):
     host: str = "127.0.0.1"
     port: Port = 8000

@@ -96,6 +96,11 @@ ENGINE_INFO = Gauge(
 ENGINE_RESTARTS = Counter(
     "darkroom_engine_restarts_total", "Engine processes replaced, by cause.", ["model", "cause"]
 )
+ENGINE_LOAD_FAILURES = Counter(
+    "darkroom_engine_load_failures_total",
+    "Engine processes that did not load their model: `unloadable` they said so, `died` without a word, `timeout`.",
+    ["model", "cause"],
+)
 MESSAGES_REFUSED = Counter(
     "darkroom_messages_refused_total", "Messages that are no jobs, or of another version: dead-lettered."
 )

@@ -24,7 +24,7 @@ from telemetry import metrics, series
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
 from worker.encode import Encoder
-from worker.engine.host import EngineHost, EngineUnloadable
+from worker.engine.host import EngineDied, EngineHost, EngineUnloadable
 from worker.job import JobRunner
 from worker.leases import Leases
 from worker.naming import worker_id
@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 STOP_S: Final = 10.0
 GIVE_BACK_S: Final = 5.0
+LOAD_AGAIN_S: Final = (1.0, 5.0)
+"""Pauses after which an engine is started again whose process ended while it loaded: whatever took its memory may be gone."""
 ALIVE_S: Final = 5.0
 """An event loop that does not come round within this is stuck."""
 
@@ -131,7 +133,7 @@ class Runtime:
             self._clock,
             share_cache=settings.share_cache_between_tenants,
         )
-        self._spec = await self._batcher.start()
+        self._spec = await self._load()
         self._runner.revision = self._spec.revision
         self._runner.solver = self._spec.sampler, self._spec.schedule_type
         self._runner.step_counts = self._spec.step_counts
@@ -158,6 +160,16 @@ class Runtime:
         spec = self._spec
         metrics.ENGINE_INFO.labels(spec.name, spec.device, spec.dtype, spec.attention).set(1)
         return self._spec
+
+    async def _load(self) -> ModelSpec:
+        """Starts the engine; another one where its process was ended before it could say what is wrong. Raises `EngineUnloadable`."""
+        for delay_s in LOAD_AGAIN_S:
+            try:
+                return await self._batcher.start()
+            except EngineDied as error:
+                log.warning("engine_died_loading", reason=str(error), again_in_s=delay_s)
+            await asyncio.sleep(delay_s)
+        return await self._batcher.start()
 
     async def _remember(self) -> None:
         """What earlier workers of this model on this kind of device have learnt of its speed."""

@@ -11,11 +11,21 @@ from tests.faults.rows_disk import DISK_ROWS
 from tests.faults.rows_engine import ENGINE_ROWS
 from tests.faults.rows_long import LONG_ROWS
 from tests.faults.rows_more import MORE_ROWS
+from tests.faults.rows_restore import RESTORE_ROWS
 from tests.faults.rows_versions import VERSION_ROWS
 
 BY_NUMBER: Final[dict[int, Row]] = {
     row.number: row
-    for row in (*ROWS, *ENGINE_ROWS, *MORE_ROWS, *DISK_ROWS, *CLOCK_ROWS, *LONG_ROWS, *VERSION_ROWS)
+    for row in (
+        *ROWS,
+        *ENGINE_ROWS,
+        *MORE_ROWS,
+        *DISK_ROWS,
+        *CLOCK_ROWS,
+        *LONG_ROWS,
+        *RESTORE_ROWS,
+        *VERSION_ROWS,
+    )
 }
 
 MUTANTS: Final[dict[str, int]] = {
@@ -27,7 +37,7 @@ MUTANTS: Final[dict[str, int]] = {
 }
 """Mutant to the number of its row. The system is safe in depth, so each needs the fault against which it is the last guard."""
 
-QUICK: Final = (1, 3, 46, 110, 146)
+QUICK: Final = (1, 3, 46, 47, 110, 146)
 QUICK_JOBS: Final = 40
 
 

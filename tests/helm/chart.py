@@ -48,6 +48,9 @@ class Rendered:
             match each["kind"]:
                 case "Deployment" | "StatefulSet" | "Job":
                     found.append((each["metadata"]["name"], each["spec"]["template"]["spec"]))
+                case "CronJob":
+                    job = each["spec"]["jobTemplate"]["spec"]
+                    found.append((each["metadata"]["name"], job["template"]["spec"]))
                 case "Pod":
                     found.append((each["metadata"]["name"], each["spec"]))
         return found

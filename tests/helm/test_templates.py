@@ -58,6 +58,9 @@ def model(**values: Any) -> dict[str, Any]:
         ({"externalSecrets": {"enabled": True}}, "storeRef.name is empty"),
         ({"blobs": {"enabled": False}}, "name the bucket for the pictures"),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
+        ({"backup": {"enabled": True}}, "backup.existingClaim is empty"),
+        ({"backup": {"maintenance": True}}, "backup.existingClaim is empty"),
+        ({"backup": {"schedule": "hourly"}}, "does not match pattern"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
     ],
 )
@@ -324,6 +327,37 @@ def test_all_is_denied_but_what_is_needed() -> None:
         assert deny["podSelector"]["matchLabels"].items() <= inner.items(), (name, workload)
     redis = rendered.one("NetworkPolicy", "-redis")["spec"]["ingress"][0]
     assert redis["ports"] == [{"port": 6379}]
+
+
+def test_backups_see_what_the_api_sees() -> None:
+    rendered = render({"backup": {"enabled": True, "maintenance": True, "existingClaim": "a", "keep": 3}})
+    cron = rendered.one("CronJob", "-backup")["spec"]
+    job = cron["jobTemplate"]["spec"]["template"]
+    assert cron["concurrencyPolicy"] == "Forbid"
+    (container,) = job["spec"]["containers"]
+    assert container["command"][-4:] == ["backup", "/backups", "--keep", "3"]
+    waits = rendered.one("Deployment", "-maintenance")["spec"]["template"]
+    api = pod(rendered, "-api")
+    for each in (job, waits):
+        theirs = environment(each["spec"])
+        assert theirs == {
+            name: value
+            for name, value in environment(api).items()
+            if name in ("DARKROOM_BROKER_URL", "DARKROOM_REDIS_URL")
+        }
+        assert each["spec"]["containers"][0]["envFrom"] == api["containers"][0]["envFrom"]
+        mounts = {mount["mountPath"] for mount in each["spec"]["containers"][0]["volumeMounts"]}
+        assert mounts == {"/tmp", "/blobs", "/backups"}
+    component = "app.kubernetes.io/component"
+    labels = {each["metadata"]["labels"][component] for each in (job, waits)}
+    redis = rendered.one("NetworkPolicy", "-redis")["spec"]["ingress"][0]["from"][0]["podSelector"]
+    ways_out = rendered.one("NetworkPolicy", "-services")["spec"]["podSelector"]
+    for selector in (redis, ways_out):
+        (wanted,) = selector["matchExpressions"]
+        assert labels <= set(wanted["values"])
+    assert [
+        each for each in render().objects if each["metadata"]["name"].endswith(("-backup", "-maintenance"))
+    ] == []
 
 
 def test_traces_are_off_until_a_collector_is_named() -> None:

@@ -24,7 +24,7 @@ from worker.encode import Output
 from worker.engine.host import EngineHost
 from worker.engine.wire import Done, Failed
 from worker.images import Image, Outcome
-from worker.job import Telling
+from worker.progress import ProgressReporter
 from worker.taker import Taker, Verdict
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -97,14 +97,14 @@ def in_tell(room: Room, patch: pytest.MonkeyPatch) -> None:
 
 
 def in_progress(room: Room, patch: pytest.MonkeyPatch) -> None:
-    real = Telling.tell
+    real = ProgressReporter.tell
 
-    def tell(telling: Telling, progress: Any) -> None:
+    def tell(telling: ProgressReporter, progress: Any) -> None:
         if telling._lease.job_id == room_poisoned[0]:
             raise Broken
         real(telling, progress)
 
-    patch.setattr(Telling, "tell", tell)
+    patch.setattr(ProgressReporter, "tell", tell)
 
 
 def in_task(room: Room, patch: pytest.MonkeyPatch) -> None:

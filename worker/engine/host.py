@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+from enum import StrEnum
 from multiprocessing.connection import Connection
 from typing import Final
 
@@ -14,12 +16,23 @@ from contracts.engine import Pass
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
+from telemetry import metrics
+from worker.engine.outgrown import OUTGROWN
 from worker.engine.wire import Done, Failed, Ready, Unloadable
+from worker.naming import model_name
 
 END_S: Final = 5.0
 DYING_S: Final = 0.5
 _QUIET: Final = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 """Their warnings are of parts that we do not use; what goes wrong, they raise."""
+
+
+class LoadFailure(StrEnum):
+    """Why an engine did not come to serve: it said so, its process ended, or the time was over."""
+
+    UNLOADABLE = "unloadable"
+    DIED = "died"
+    TIMEOUT = "timeout"
 
 
 class EngineUnloadable(Exception):
@@ -28,6 +41,13 @@ class EngineUnloadable(Exception):
     def __init__(self, reason: str, *, may_pass: bool = False) -> None:
         super().__init__(reason)
         self.may_pass = may_pass
+
+
+class EngineDied(EngineUnloadable):
+    """The engine's process ended before it had loaded its model, and said nothing: the next one may do better."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, may_pass=True)
 
 
 class EngineHost:
@@ -47,7 +67,10 @@ class EngineHost:
         return None if process is None else process.pid
 
     def start(self) -> ModelSpec:
-        """A fresh process, its model loaded. Raises `EngineUnloadable`."""
+        """A fresh process, its model loaded. Raises `EngineUnloadable`, or `EngineDied`, which is one."""
+        for cause in LoadFailure:
+            # Known from the start, or a rate would miss the first.
+            self._failed_to_load(cause, 0)
         self.kill()
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
@@ -65,12 +88,18 @@ class EngineHost:
         answer = self._answer(self._settings.load_timeout_s)
         if isinstance(answer, Ready):
             return answer.spec
-        self.kill()
         if isinstance(answer, Unloadable):
+            self.kill()
+            self._failed_to_load(LoadFailure.UNLOADABLE)
             raise EngineUnloadable(answer.reason, may_pass=answer.may_pass)
+        status = self._status()
+        self.kill()
+        if status is not None:
+            self._failed_to_load(LoadFailure.DIED)
+            raise EngineDied(f"The engine {_end_of(status)} while it loaded its model.")
+        self._failed_to_load(LoadFailure.TIMEOUT)
         raise EngineUnloadable(
-            f"The engine did not load its model within {self._settings.load_timeout_s:g} s, or ended.",
-            may_pass=True,
+            f"The engine did not load its model within {self._settings.load_timeout_s:g} s.", may_pass=True
         )
 
     def run(self, batch: Pass) -> Done | Failed:
@@ -106,12 +135,19 @@ class EngineHost:
             os.close(lifeline)
 
     def _ended(self) -> bool:
+        return self._process is None or self._status() is not None
+
+    def _status(self) -> int | None:
+        """How the process has ended; None: it runs, or there is none."""
         process = self._process
         try:
             # A process closes its socket a moment before it is gone.
-            return process is None or process.wait(DYING_S) is not None
+            return None if process is None else process.wait(DYING_S)
         except subprocess.TimeoutExpired:
-            return False
+            return None
+
+    def _failed_to_load(self, cause: LoadFailure, count: int = 1) -> None:
+        metrics.ENGINE_LOAD_FAILURES.labels(model_name(self._settings), cause.value).inc(count)
 
     def _answer(self, timeout_s: float) -> object:
         """The next word of the engine; None when it hung up or the time is over."""
@@ -122,6 +158,17 @@ class EngineHost:
             return connection.recv() if connection.poll(timeout_s) else None
         except (EOFError, OSError):
             return None
+
+
+def _end_of(status: int) -> str:
+    """What became of a process with this exit status, and why as a rule."""
+    if status == -signal.SIGKILL:
+        return "was killed (SIGKILL, as a rule for want of memory)"
+    if status < 0:
+        return f"was killed ({signal.Signals(-status).name})"
+    if status == OUTGROWN:
+        return "grew beyond DARKROOM_ENGINE_MEMORY_BYTES"
+    return f"ended with status {status}"
 
 
 def _thread_limits(settings: WorkerSettings) -> dict[str, str]:

@@ -1,0 +1,195 @@
+"""`darkroom backup`: saves a running platform to one file. docs/operations.md says what it holds and when to take it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, BinaryIO, Final
+
+import typer
+from rich.progress import Progress
+
+from cache.blobs import DirectoryBlobStore
+from cache.connection import connect, disconnect
+from cache.rdb import RdbFile
+from cache.snapshot import connections, database_of, download, ours, to_line
+from cli import archive, rabbitmq, record
+from cli.archive import ArchiveRefused, Manifest
+from cli.operations import Folder, settings_of
+from cli.report import bar, contents, one_line_errors, say
+from contracts.clock import SystemClock
+from contracts.settings import BackendSettings, without_secrets
+
+PIPE: Final = Path("-")
+NAMES: Final = "darkroom-????????T??????Z.tar"
+GZIP_LEVEL: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is known of the state that was read: how many keys of ours, as of when (Unix seconds), of what server."""
+
+    keys: int
+    taken_at: float
+    server: str
+    used_bytes: int
+
+
+def backup(
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="A new file, a folder for one named by the time, or - for standard output.",
+            show_default=False,
+        ),
+    ],
+    rdb: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Take the state from an RDB file: where Redis sends no snapshot. Of a cluster one for each node."
+        ),
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="The pictures of DARKROOM_BLOB_DIR too.")] = True,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Delete all but so many of the newest archives of the folder.")
+    ] = None,
+    rabbitmq_api: rabbitmq.Api = None,
+    folder: Folder = record.FOLDER,
+) -> None:
+    """Save the state of a running platform: jobs, API keys, quotas, webhooks, pictures.
+
+    The archive holds prompts, hashes of API keys and the secrets of webhooks: keep it as you keep those.
+
+    Example: darkroom backup /backups
+    """
+    with one_line_errors():
+        settings = settings_of(folder)
+        target = _target(out)
+        beside = None if target == PIPE else target.parent
+        with (
+            tempfile.TemporaryDirectory(prefix=".darkroom-backup-", dir=beside) as spool,
+            bar() as progress,
+        ):
+            snapshots = rdb or asyncio.run(_download(settings, Path(spool), progress))
+            lines = Path(spool, archive.STATE)
+            state = _convert(snapshots, lines, settings, progress)
+            definitions = rabbitmq.export(rabbitmq_api) if rabbitmq_api else None
+            with _written(target) as file:
+                writer = archive.Writer(file)
+                with lines.open("rb") as packed:
+                    writer.add(archive.STATE, packed, lines.stat().st_size)
+                if definitions is not None:
+                    writer.add(archive.DEFINITIONS, io.BytesIO(definitions), len(definitions))
+                left_out = _add_pictures(writer, settings, progress) if pictures else 0
+                manifest = _manifest(state, settings, writer)
+                writer.close(manifest)
+        if settings.blob_s3_bucket is not None:
+            say(f"The pictures lie in the bucket {settings.blob_s3_bucket}, and are not in the archive.")
+        if left_out:
+            say(f"{left_out} pictures were left out: deleted meanwhile, or damaged (`darkroom doctor`).")
+        say(f"{target}: {contents(manifest)}.")
+        if keep and out.is_dir():
+            for path in sorted(out.glob(NAMES))[:-keep]:
+                path.unlink()
+                say(f"{path} is deleted.")
+
+
+async def _download(settings: BackendSettings, spool: Path, progress: Progress) -> list[Path]:
+    """The snapshot of every server that holds keys."""
+    client = connect(settings.redis_url, settings.redis_timeout_s)
+    task, found = progress.add_task("Snapshot", total=None), list[Path]()
+    try:
+        for connection in await connections(client, settings.redis_timeout_s):
+            found.append(spool / f"{len(found)}.rdb")
+            with found[-1].open("wb") as file:
+                await download(
+                    connection, file, settings.redis_timeout_s, lambda size: progress.advance(task, size)
+                )
+    finally:
+        await disconnect(client)
+    return found
+
+
+def _convert(snapshots: list[Path], out: Path, settings: BackendSettings, progress: Progress) -> State:
+    """Writes the state's lines. Raises `RdbError` for what could not be restored: now, and not on the day of need."""
+    database = database_of(connect(settings.redis_url, settings.redis_timeout_s))
+    keys, moments, about = 0, [], dict[str, str]()
+    with gzip.open(out, "wb", compresslevel=GZIP_LEVEL) as lines:
+        for path in snapshots:
+            task = progress.add_task("Reading it", total=path.stat().st_size)
+            with path.open("rb") as file:
+                snapshot = RdbFile(file)
+                for entry in ours(snapshot, database):
+                    lines.write(to_line(entry).encode() + b"\n")
+                    keys += 1
+                    progress.update(task, completed=file.tell())
+            about = snapshot.about
+            moments.append(float(about.get("ctime", 0)))
+    server = about.get("valkey-ver") or about.get("redis-ver", "unknown")
+    return State(keys, min(moments), server, int(about.get("used-mem", 0)))
+
+
+def _add_pictures(writer: archive.Writer, settings: BackendSettings, progress: Progress) -> int:
+    """After the state: a picture is written before its job says so. Answers how many could not be added."""
+    if settings.blob_s3_bucket is not None:
+        return 0
+    paths = sorted(DirectoryBlobStore(settings.blob_dir, SystemClock()).paths())
+    task, left_out = progress.add_task("Pictures", total=len(paths)), 0
+    for path in paths:
+        left_out += not writer.add_picture(path)
+        progress.advance(task)
+    return left_out
+
+
+def _manifest(state: State, settings: BackendSettings, writer: archive.Writer) -> Manifest:
+    return Manifest(
+        format=archive.FORMAT,
+        version=version("darkroom"),
+        taken_at=state.taken_at,
+        server=state.server,
+        used_bytes=state.used_bytes,
+        keys=state.keys,
+        bucket=settings.blob_s3_bucket,
+        settings=without_secrets(settings),
+        files=writer.files,
+    )
+
+
+def _target(out: Path) -> Path:
+    if out == PIPE:
+        if sys.stdout.isatty():
+            raise ArchiveRefused("Standard output is a terminal: name a file, or send it into one.")
+        return out
+    if out.is_dir():
+        out /= time.strftime("darkroom-%Y%m%dT%H%M%SZ.tar", time.gmtime())
+    if out.exists():
+        raise ArchiveRefused(f"{out} exists already.")
+    return out
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[BinaryIO]:
+    """The file under its name once it is whole and on the disk; readable for its owner alone."""
+    if target == PIPE:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

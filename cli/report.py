@@ -1,0 +1,65 @@
+"""What `darkroom backup` and `darkroom restore` tell: a bar on a terminal, one line for each fact, one line for an error. All of it
+on standard error, for standard output may be the archive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NoReturn
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from cache.packed import RdbError
+from cache.snapshot import SnapshotRefused
+from cli.archive import ArchiveRefused, Manifest
+from contracts.errors import SettingsError, StoreUnavailable
+
+REFUSED: Final = 1
+"""Exit code: the archive, or what it should go to, does not allow it."""
+AWAY: Final = 2
+"""Exit code: a service does not answer, or a setting is wrong."""
+
+
+def bar() -> Progress:
+    """Not shown where nobody looks at it, and gone when it is over."""
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    say(message)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Ends the command with a line and a code for everything that may go wrong outside of it."""
+    try:
+        yield
+    except (ArchiveRefused, SnapshotRefused, RdbError) as error:
+        fail(str(error), REFUSED)
+    except OSError as error:
+        fail(f"{error.filename or 'The archive'}: {os.strerror(error.errno or 0)}.", REFUSED)
+    except StoreUnavailable as error:
+        fail(error.message, AWAY)
+    except SettingsError as error:
+        fail(f"darkroom: {error}", AWAY)
+    except httpx.HTTPError as error:
+        fail(f"RabbitMQ's management API did not answer: {type(error).__name__}.", AWAY)
+
+
+def contents(manifest: Manifest) -> str:
+    """`2569 keys, 312 pictures (14.2 MiB)`."""
+    return f"{manifest.keys} keys, {len(manifest.pictures)} pictures ({mebibytes(manifest.picture_bytes)})"
+
+
+def mebibytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,157 @@
+"""`darkroom restore`: fills an empty platform from a backup. docs/operations.md has the steps around it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from redis.asyncio import Redis
+from rich.progress import Progress
+
+from cache.audit import Audit, counts
+from cache.blobs import DirectoryBlobStore
+from cache.connection import connect, disconnect
+from cache.packed import RdbError
+from cache.rdb import Entry
+from cache.restoring import fill, holds_state, in_use, memory_limit, wipe
+from cache.s3 import S3BlobStore
+from cache.stores import open_blobs
+from cli import archive, rabbitmq, record
+from cli.archive import ArchiveRefused, Manifest
+from cli.operations import Folder, settings_of
+from cli.report import REFUSED, bar, contents, fail, mebibytes, one_line_errors, say
+from contracts.settings import BackendSettings, without_secrets
+
+
+def restore(
+    path: Annotated[Path, typer.Argument(help="The archive.", show_default=False)],
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Delete the state that is in Redis, or fill one that seems too small."),
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the archive: no service is asked.")
+    ] = False,
+    rabbitmq_api: rabbitmq.Api = None,
+    folder: Folder = record.FOLDER,
+) -> None:
+    """Fill an empty platform from an archive. API, workers and webhooks must not run.
+
+    Writes nothing before the whole archive, and what it goes to, has been checked.
+
+    Example: darkroom restore /backups/darkroom-20261130T011500Z.tar
+    """
+    with one_line_errors(), bar() as progress:
+        task = progress.add_task("Checking", total=path.stat().st_size)
+        manifest = archive.check(path, lambda size: progress.advance(task, size))
+        taken = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(manifest.taken_at))
+        say(f"{path}: {contents(manifest)}, as of {taken} UTC, by Darkroom {manifest.version}.")
+        if check:
+            return
+        settings = settings_of(folder)
+        asyncio.run(_examine(settings, manifest, force=force))
+        has_definitions = archive.DEFINITIONS in manifest.files
+        if rabbitmq_api and has_definitions:
+            rabbitmq.export(rabbitmq_api)
+        # Pictures first: no job ever names one that is not there yet.
+        asyncio.run(_put_back(settings, path, manifest, progress))
+        if rabbitmq_api and has_definitions:
+            rabbitmq.load(rabbitmq_api, archive.definitions(path))
+        elif rabbitmq_api:
+            say("The archive holds no definitions of RabbitMQ.")
+        elif has_definitions:
+            say("RabbitMQ's definitions were not restored: give --rabbitmq-api.")
+        written, books = asyncio.run(_fill(settings, path, manifest, progress))
+        say(f"{written} keys are restored; {manifest.keys - written} had lapsed.")
+        for line in changes(manifest.settings, without_secrets(settings)):
+            say(line)
+        if not books.balanced:
+            fail("The counts of jobs do not balance: run `darkroom audit --full`.", REFUSED)
+        say(f"{books.recorded} jobs recorded, {books.live} of them live. Start the platform now.")
+
+
+def changes(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+    """A line for every setting that is not what it was."""
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            yield f"{name} was {before.get(name, 'unset')} and is {now.get(name, 'unset')}."
+
+
+async def _examine(settings: BackendSettings, manifest: Manifest, *, force: bool) -> None:
+    """Raises `ArchiveRefused` where the archive must not go, or would find no room."""
+    client = connect(settings.redis_url, settings.redis_timeout_s)
+    try:
+        await _examine_redis(client, settings.redis_timeout_s, manifest, force=force)
+    finally:
+        await disconnect(client)
+    if settings.blob_s3_bucket is None:
+        free = await asyncio.to_thread(_free_bytes, settings.blob_dir)
+        if free < manifest.picture_bytes:
+            needed = mebibytes(manifest.picture_bytes)
+            raise ArchiveRefused(
+                f"{settings.blob_dir} has {mebibytes(free)} free, and the pictures take {needed}."
+            )
+
+
+async def _examine_redis(client: Redis, timeout_s: float, manifest: Manifest, *, force: bool) -> None:
+    if await in_use(client, timeout_s):
+        raise ArchiveRefused("A platform runs on this Redis: stop API, workers and webhooks, and wait 10 s.")
+    if force:
+        return
+    if await holds_state(client, timeout_s):
+        raise ArchiveRefused("Redis holds the state of a platform already: --force deletes all of it first.")
+    limit = await memory_limit(client, timeout_s)
+    if limit and limit < manifest.used_bytes:
+        raise ArchiveRefused(
+            f"The state comes from a Redis that used {mebibytes(manifest.used_bytes)}, and this one may use"
+            f" {mebibytes(limit)}: raise maxmemory, or give --force."
+        )
+
+
+def _free_bytes(folder: Path) -> int:
+    """On the disk where the folder is, or will be."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(there).free
+
+
+async def _put_back(settings: BackendSettings, path: Path, manifest: Manifest, progress: Progress) -> None:
+    blobs = open_blobs(settings)
+    task = progress.add_task("Pictures", total=len(manifest.pictures))
+    for name, data, modified_at in archive.pictures(path):
+        await blobs.put(data, name.rpartition(".")[2])
+        if isinstance(blobs, DirectoryBlobStore):
+            blobs.age(name, modified_at)
+        progress.advance(task)
+    if isinstance(blobs, S3BlobStore):
+        await blobs.close()
+
+
+async def _fill(
+    settings: BackendSettings, path: Path, manifest: Manifest, progress: Progress
+) -> tuple[int, Audit]:
+    """How many keys were written, and what the counters say then."""
+    timeout_s = settings.redis_timeout_s
+    client = connect(settings.redis_url, timeout_s)
+    task = progress.add_task("State", total=manifest.keys)
+    try:
+        await wipe(client, timeout_s)
+        now_ms = int(time.time() * 1000)
+        written = await fill(
+            client, _entries(path), now_ms, timeout_s, lambda count: progress.advance(task, count)
+        )
+        return written, await counts(client, timeout_s)
+    finally:
+        await disconnect(client)
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    try:
+        yield from archive.entries(path)
+    except (RdbError, OSError, EOFError, zlib.error) as error:
+        raise ArchiveRefused(f"{path} has changed since it was checked: begin anew, with --force.") from error
