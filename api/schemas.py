@@ -64,8 +64,7 @@ class JobRequest(BaseModel):
     )
     timeout_seconds: float | None = Field(
         default=None,
-        description="The job expires, and costs nothing, if it has not ended after so long. By default, and at "
-        "most, the platform's own limit.",
+        description="The job expires, and costs nothing, if it has not ended by then. By default and at most the platform's limit.",
     )
     output_format: OutputFormat | None = Field(
         default=None, description="Of the files; by default what `Accept` names, else the platform's own."

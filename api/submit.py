@@ -303,7 +303,7 @@ class JobService:
         if isinstance(verdict, Admitted):
             return None
         return QueueFull(
-            f"The queue is too long: the picture would take about {verdict.wait_s:.1f} s.",
+            f"The queue is too long: the picture would take about {verdict.wait_s:.0f} s.",
             retry_after_s=verdict.retry_after_s,
         )
 
