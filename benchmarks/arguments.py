@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+import httpx
+
 from contracts.urls import web_url
 
 MOST: Final = 1e12
@@ -70,8 +72,9 @@ def count(text: str) -> int:
 def server(text: str) -> str:
     """A URL, without a slash at its end."""
     try:
-        return web_url(text).rstrip("/")
-    except ValueError as error:
+        httpx.URL(web_url(text))
+        return text.rstrip("/")
+    except (ValueError, httpx.InvalidURL) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no server: {error}") from None
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Annotated, Final
 
+import httpx
 import typer
 
 from client.protocol import DEFAULT_SERVER
@@ -19,8 +20,9 @@ def address(text: str | None) -> str | None:
     if not text:
         return text
     try:
-        return web_url(text).rstrip("/")
-    except ValueError as error:
+        httpx.URL(web_url(text))
+        return text.rstrip("/")
+    except (ValueError, httpx.InvalidURL) as error:
         raise typer.BadParameter(f"{text!r} is no server, such as {DEFAULT_SERVER}: {error}.") from None
 
 

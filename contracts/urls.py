@@ -25,7 +25,8 @@ def _checked(text: str, schemes: Sequence[str], *, database: bool) -> str:
         raise ValueError("its host or port is none") from None
     if parts.scheme not in schemes:
         raise ValueError(f"it must begin with {', '.join(f'{scheme}://' for scheme in schemes)}")
-    if not host or port == 0 or any(letter.isspace() for letter in text):
+    # The names of DNS have no empty part: looking one up would raise an error of another kind.
+    if not host or port == 0 or host.startswith(".") or ".." in host or any(map(str.isspace, text)):
         raise ValueError(f"it must name a host, as {schemes[0]}://host does")
     if database and not re.fullmatch(r"/?\d*", parts.path):
         raise ValueError("its path must be the number of a database, as in /0")

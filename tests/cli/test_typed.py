@@ -39,6 +39,8 @@ SPECIAL = {
         "http://h/?q",
         "h:8000",
         "http://a b",
+        "http://a≠..b",
+        "http://a..b",
     ),
     "api_key": ("a b", "ключ", "a\nb"),
     "seed": ("abc", "-1", "1.5", "9" * 30, "0x1", "٣"),
