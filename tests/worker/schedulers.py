@@ -42,7 +42,9 @@ def made(name: str, flavour: str, config: Any = BASE.config) -> Any:
     kind = getattr(diffusers, name)
     # As every pipeline of Stable Diffusion corrects it when it is made.
     clip = {"clip_sample": False} if "clip_sample" in inspect.signature(kind).parameters else {}
-    return kind.from_config(config, **clip, **FLAVOURS[flavour])
+    # A null means the same as nothing, but not to all of them.
+    given = {key: value for key, value in config.items() if value is not None}
+    return kind.from_config(given, **clip, **FLAVOURS[flavour])
 
 
 def flavours(name: str) -> list[str]:

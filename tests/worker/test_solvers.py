@@ -146,7 +146,7 @@ def test_engine_batcher_policy_and_pipeline_agree(
     made_of = made(name, flavour, plain.scheduler.config)
     counts = step_counts(made_of, 70)
     monkeypatch.setattr(engine, "_denoiser", Denoiser(engine.pipeline, sampler_of(made_of), engine.prompts))
-    asked = [(4, None), (7, 0.5), (5, 1.0), (2, 0.6), (61 if name not in DISTILLED else 50, None)]
+    asked = [(4, None), (5, 0.5), (2, 0.6), (61 if name not in DISTILLED else 50, None)]
     tasks = [
         ImageTask(
             "a red apple",
