@@ -16,7 +16,7 @@ from granian.server.embed import Server
 
 from api.app import create_app
 from api.services import Services
-from broker.dead_letters import open_dead_letters
+from broker.dead_letter_queue import open_dead_letters
 from broker.publisher import open_publisher
 from broker.topology import check_topology
 from cache.stores import Stores, open_stores

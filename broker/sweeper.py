@@ -54,6 +54,8 @@ class Sweeper:
     async def tick(self) -> bool:
         """One sweep of everything. Answers whether it was this one's to do. Raises `StoreUnavailable`, `BrokerUnavailable`."""
         if not await self._jobs.elect(self._name, LEASE_S):
+            if self._letters is not None:
+                await self._letters.release()
             return False
         for shard in SHARDS:
             stale, promoted = await self._jobs.sweep(shard, BATCH)
