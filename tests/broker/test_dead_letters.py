@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from kombu import Connection
@@ -16,6 +16,7 @@ from broker.dead_letters import LIMIT, bury
 from broker.memory import MemoryPublisher
 from broker.topology import DEAD_LETTER_QUEUE, dead_letter_queue, refused_queue, task_message
 from cache.connection import connect
+from cache.jobs import RedisJobStore
 from cache.stores import Stores, open_stores
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
@@ -86,9 +87,9 @@ def waiting(channel: Any, queue: str = DEAD_LETTER_QUEUE) -> int:
     return count
 
 
-async def eventually(count: Callable[[], int], wanted: int) -> None:
+async def eventually(count: Callable[[], int], wanted: int, timeout_s: float = 15.0) -> None:
     """A quorum queue counts a moment after it has answered."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(timeout_s):
         while count() != wanted:
             await asyncio.sleep(0.05)
 
@@ -236,6 +237,46 @@ async def test_a_broker_that_takes_no_publish_loses_no_letter(
         await bury(stores.jobs, MemoryPublisher(), box)
     await eventually(lambda: waiting(channel, refused_queue().name), 1)
     assert waiting(channel) == 0
+
+
+async def test_a_broker_that_takes_back_what_is_held_loses_no_letter(
+    stores: Stores, settings: BackendSettings, channel: Any, rabbit_server: RabbitServer
+) -> None:
+    """By `consumer_timeout`, which an operator may set: it closes the channel, or from 4.3 on only takes the letter back."""
+    message = await running(stores.jobs, keys(1)[0])
+    send(channel, task_message(message)[0])
+    with timeouts(rabbit_server, consumer_ms=1_000, tick_ms=200):
+        async with letters(settings) as box:
+            await bury(stores.jobs, MemoryPublisher(), box)
+            with suppress(
+                TimeoutError
+            ):  # 3.10 lets a consumer's time run out alone, and nobody consumes here
+                await eventually(lambda: waiting(channel), 1, 5.0)
+            cast(RedisJobStore, stores.jobs).skew_s += 60.0  # the worker is gone, and its lease lapses
+            async with asyncio.timeout(30):
+                while await status(stores.jobs, message.job_id) is JobStatus.RUNNING:
+                    with suppress(BrokerUnavailable):
+                        await bury(stores.jobs, MemoryPublisher(), box)
+            for _ in range(3):
+                with suppress(BrokerUnavailable):
+                    await bury(stores.jobs, MemoryPublisher(), box)
+        assert await status(stores.jobs, message.job_id) is JobStatus.FAILED
+    await eventually(lambda: waiting(channel), 0)
+
+
+@contextmanager
+def timeouts(server: RabbitServer, consumer_ms: int, tick_ms: int) -> Iterator[None]:
+    """For channels and queues that are opened meanwhile."""
+
+    def set_to(consumer: int, tick: int) -> None:
+        for name, value in (("consumer_timeout", consumer), ("channel_tick_interval", tick)):
+            server.control("eval", f"application:set_env(rabbit, {name}, {value}).")
+
+    set_to(consumer_ms, tick_ms)
+    try:
+        yield
+    finally:
+        set_to(1_800_000, 60_000)
 
 
 async def test_who_no_longer_keeps_house_gives_the_letters_back(
