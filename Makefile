@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-ROWS ?= 1-39,101-139
+ROWS ?= 1-39,45,101-139
 ROUNDS ?= 3
 JOBS ?= 200
 MINUTES ?= 30

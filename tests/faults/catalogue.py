@@ -8,11 +8,12 @@ from tests.faults.round import Row
 from tests.faults.rows import ROWS
 from tests.faults.rows_disk import DISK_ROWS
 from tests.faults.rows_engine import ENGINE_ROWS
+from tests.faults.rows_letters import LETTER_ROWS
 from tests.faults.rows_long import LONG_ROWS
 from tests.faults.rows_more import MORE_ROWS
 
 BY_NUMBER: Final[dict[int, Row]] = {
-    row.number: row for row in (*ROWS, *ENGINE_ROWS, *MORE_ROWS, *DISK_ROWS, *LONG_ROWS)
+    row.number: row for row in (*ROWS, *ENGINE_ROWS, *MORE_ROWS, *DISK_ROWS, *LETTER_ROWS, *LONG_ROWS)
 }
 
 MUTANTS: Final[dict[str, int]] = {
@@ -24,7 +25,7 @@ MUTANTS: Final[dict[str, int]] = {
 }
 """Mutant to the number of its row. The system is safe in depth, so each needs the fault against which it is the last guard."""
 
-QUICK: Final = (1, 3, 110)
+QUICK: Final = (1, 3, 15, 45, 110)
 QUICK_JOBS: Final = 40
 
 

@@ -77,7 +77,9 @@ class Stack:
             running = sum(job["status"] == "running" for job in listed)
             if running >= count:
                 return
-            assert any(job["status"] == "queued" for job in listed), f"{running} ran at once, and all has ended"
+            assert any(job["status"] == "queued" for job in listed), (
+                f"{running} ran at once, and all has ended"
+            )
             assert time.monotonic() < until, self.logs()
             time.sleep(0.02)
 
