@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from tests.newer.suites import CACHE, ROOT, NotProvided, inside
 
-TORCH: Final = {"accelerate", "diffusers", "peft", "torch", "transformers"}
-"""What is torch, or brings it along."""
+TORCH: Final = {"accelerate", "diffusers", "peft", "torch"}
+"""What is torch, or needs it. transformers does not: its tokenizers are used without."""
 IMAGE: Final = re.compile(r"^ARG PYTHON_IMAGE=python:(\d+\.\d+)-", re.MULTILINE)
 
 
@@ -63,6 +63,8 @@ def provide_python(root: Path) -> Path:
     _run(inside(root, f"/usr/bin/python{version}", "-m", "venv", "--clear", str(folder)))
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run(inside(root, *pip, "--constraint", str(ROOT / "constraints.txt"), *wanted))
+    # The project itself: its processes ask for their version.
+    _run(inside(root, *pip, "--no-deps", "--editable", str(ROOT)))
     mark.write_text(state)
     return python
 
