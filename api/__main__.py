@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.server import HttpServer
 from api.services import Services
-from broker.dead_letters import open_dead_letters
+from broker.dead_letter_queue import open_dead_letters
 from broker.publisher import open_publisher
 from broker.topology import check_topology
 from cache.stores import Stores, open_stores

@@ -39,10 +39,14 @@ class MemoryDeadLetters:
 
     async def settle(self, verdicts: list[tuple[DeadLetter, bool]]) -> None:
         for letter, done in verdicts:
-            if done:
-                self.waiting.remove(letter)
-                if letter.message is None:
-                    self.kept.append(letter)
+            self.waiting.remove(letter)
+            if not done:
+                self.waiting.append(letter)
+            elif letter.message is None:
+                self.kept.append(letter)
+
+    async def release(self) -> None:
+        return None
 
     async def close(self) -> None:
         return None

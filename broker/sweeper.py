@@ -59,6 +59,8 @@ class Sweeper:
         """One sweep of everything. Answers whether it was this one's to do. Raises `StoreUnavailable`, `BrokerUnavailable`."""
         if not await self._jobs.elect(self._name, LEASE_S):
             self._swept.clear()
+            if self._letters is not None:
+                await self._letters.release()
             return False
         steps_s: set[float] = set()
         for shard in SHARDS:

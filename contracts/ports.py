@@ -364,11 +364,16 @@ class DeadLetters(Protocol):
     """The messages that the broker has given up on. One user at a time."""
 
     async def take(self, limit: int) -> list[DeadLetter]:
-        """The next ones, oldest first; each must be settled. Raises `BrokerUnavailable`."""
+        """The next ones: what was looked at longest ago comes first, and what is not settled stays first. Raises
+        `BrokerUnavailable`."""
         ...
 
     async def settle(self, verdicts: list[tuple[DeadLetter, bool]]) -> None:
         """True: done with; what is no job is kept aside. False: it stays, for another time. Raises `BrokerUnavailable`."""
+        ...
+
+    async def release(self) -> None:
+        """Leaves the letters to another user: those that stay go back to the broker. Raises `BrokerUnavailable`."""
         ...
 
     async def close(self) -> None: ...

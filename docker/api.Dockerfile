@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # The API, the webhooks and the command line: no torch. docker build -f docker/api.Dockerfile -t darkroom-api:0.1.0 .
-ARG PYTHON_IMAGE=python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254
+ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
 # Another package index, where there is one of your own.

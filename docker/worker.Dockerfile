@@ -4,7 +4,7 @@
 #   docker build -f docker/worker.Dockerfile --target cuda -t darkroom-worker-cuda:0.1.0 .
 # The index of PyTorch's CPU builds is the one that its install page names; without it the image holds a CUDA build.
 # CUDA's libraries come with torch; the node's driver comes with the container runtime.
-ARG PYTHON_IMAGE=python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254
+ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
 ARG PIP_INDEX_URL

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 POLL_S: Final = 0.02
 PR_SET_PDEATHSIG: Final = 1
+FOLDER_SETTING: Final = "DARKROOM_SERVERS"
 
 
 class ServiceError(Exception):
     """A server is missing or did not start; the message says what to do about it."""
+
+
+def find_program(*names: str, folders: Sequence[str] = ()) -> str | None:
+    """The path of the first program of `names` in `folders` or on the PATH. Where `DARKROOM_SERVERS` names a folder, it is looked
+    for there alone: tests that ask for one version never run on another."""
+    chosen = os.environ.get(FOLDER_SETTING)
+    path = chosen or os.pathsep.join((*folders, os.environ.get("PATH", "")))
+    return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 
 def free_port() -> int:

@@ -13,15 +13,15 @@ from cli.services import process
 from cli.services.process import ServiceError
 
 START_S: Final = 120.0
-IMAGE: Final = "rabbitmq:3.13-alpine"
+IMAGE: Final = "rabbitmq:4.3-alpine"
+"""What the chart and compose.yaml run."""
 # Debian's wrappers in /usr/sbin switch to another user; the scripts behind them run as anyone.
 FOLDERS: Final = ("/usr/lib/rabbitmq/bin",)
 
 
 def find_script(name: str) -> str | None:
     """The path of one of RabbitMQ's scripts."""
-    path = os.pathsep.join((*FOLDERS, os.environ.get("PATH", "")))
-    return shutil.which(name, path=path)
+    return process.find_program(name, folders=FOLDERS)
 
 
 class RabbitServer:
@@ -70,7 +70,7 @@ class RabbitServer:
             return
         process.end(self._process)
         self._process = None
-        if script := shutil.which("epmd"):
+        if script := process.find_program("epmd"):
             subprocess.run([script, "-kill"], env=self._environ, capture_output=True, check=False)
 
     def control(self, *arguments: str) -> str:
@@ -92,6 +92,8 @@ class RabbitServer:
     def _command(self) -> list[str]:
         if script := find_script("rabbitmq-server"):
             return [script]
+        if process.FOLDER_SETTING in os.environ:
+            raise ServiceError(f"There is no rabbitmq-server in {os.environ[process.FOLDER_SETTING]}.")
         if docker := shutil.which("docker"):
             ports = f"127.0.0.1:{self.port}:5672"
             return [docker, "run", "--rm", "--init", "--name", self._container, "--publish", ports, IMAGE]

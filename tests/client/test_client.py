@@ -41,6 +41,8 @@ class Sync:
 
     def close(self) -> None:
         self._loop.run_until_complete(self._client.close())
+        # As asyncio.run does: a stream that was left at its end is closed with the loop.
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
 

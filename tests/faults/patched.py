@@ -4,7 +4,7 @@ Three kinds. *Mutants* break a promise, and the checker must notice: `ack_first`
 `no_lease`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_before_confirm`,
 `die_before_answer`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
 message is published three times), `clock=SECONDS` (its clock is off), `heartbeat=SECONDS` (of the broker connection),
-`newer` (it is of the next version).
+`newer` (it is of the next version), `look=SECONDS` (between two looks at the dead letters).
 """
 
 from __future__ import annotations
@@ -163,6 +163,13 @@ def heartbeat(seconds: str) -> None:
     vars(app)["HEARTBEAT_S"] = int(seconds)
 
 
+def look(seconds: str) -> None:
+    from api import app
+    from broker import sweeper
+
+    vars(app)["SWEEP_INTERVAL_S"] = vars(sweeper)["DEAD_EVERY_S"] = float(seconds)
+
+
 PATCHES: dict[str, Callable[[str], None]] = {
     each.__name__: each
     for each in (
@@ -180,6 +187,7 @@ PATCHES: dict[str, Callable[[str], None]] = {
         clock,
         heartbeat,
         newer,
+        look,
     )
 }
 

@@ -213,7 +213,7 @@ class Site:
         """All job records that were created from `since` on (Unix seconds)."""
         found: dict[str, dict[str, str]] = {}
         with self.control as client:
-            keys = list(client.scan_iter("darkroom:*:job:*", count=1000))
+            keys = list(client.scan_iter("darkroom:*:job:*", count=1000, _type="hash"))
             pipeline = client.pipeline(transaction=False)
             for key in keys:
                 pipeline.hgetall(key)

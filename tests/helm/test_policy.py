@@ -76,7 +76,7 @@ def test_dockerfiles_pass_hadolint() -> None:
 def test_dockerfiles_pass_checkov() -> None:
     report = checkov("dockerfile", ROOT / "docker")
     assert report["summary"]["passed"] > 10
-    # CKV_DOCKER_7 does not resolve the argument that names the base; tests/helm/test_docker.py sees that it is pinned by digest.
+    # CKV_DOCKER_7 does not resolve the argument that names the base; tests/helm/test_docker.py sees that it has a version.
     failed = {each["check_id"] for each in report["results"]["failed_checks"]}
     assert failed == {"CKV_DOCKER_7"}
 

@@ -48,7 +48,9 @@ def model(**values: Any) -> dict[str, Any]:
         (model(model=""), "models.emoji-turbo.model is empty"),
         (model(drainTimeoutSeconds=60), "a scale-down would end running batches"),
         (model(gpu={"count": 1}), "set flavor to cuda"),
-        (model(flavor="cuda", gpu={"mig": "1g.10gb"}), "gpu.count is 0"),
+        (model(flavor="cuda"), "flavor is cuda, but gpu.count is 0"),
+        ({"workerDefaults": {"flavor": "cuda"}}, "flavor is cuda, but gpu.count is 0"),
+        (model(flavor="cuda", gpu={"mig": "1g.10gb"}), "gpu.mig is set, but gpu.count is 0"),
         (model(autoscaling={"enabled": True, "minReplicas": 9}), "minReplicas is above maxReplicas"),
         (
             {"rabbitmq": {"bundled": {"enabled": False}}},

@@ -69,6 +69,20 @@ class Stack:
             job = self.http.get(job["urls"]["self"], headers={"Prefer": "wait=10"}).json()
         return job
 
+    def wait_running(self, count: int = 1) -> None:
+        """Until so many jobs run: of those that were just submitted none may have been taken yet."""
+        until = time.monotonic() + READY_S
+        while True:
+            listed = self.http.get("/v1/jobs", params={"limit": 100}).json()["data"]
+            running = sum(job["status"] == "running" for job in listed)
+            if running >= count:
+                return
+            assert any(job["status"] == "queued" for job in listed), (
+                f"{running} ran at once, and all has ended"
+            )
+            assert time.monotonic() < until, self.logs()
+            time.sleep(0.02)
+
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """The signal to the one process, not to its children."""
         os.kill(self.processes[name].pid, number)

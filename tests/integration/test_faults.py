@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import redis
 
 from tests.integration.conftest import Deploy, Stack
 
@@ -27,12 +28,20 @@ def statuses(stack: Stack, jobs: list[dict[str, Any]], timeout_s: float = 90.0) 
         return Counter(job["status"] for job in pool.map(lambda job: stack.ended(job, timeout_s), jobs))
 
 
+def recorded(stack: Stack) -> None:
+    """Returns once the store holds a job."""
+    until = time.monotonic() + 10.0
+    with redis.Redis(port=stack.redis.port) as client:
+        while not any(client.scan_iter("*:job:*", count=1000)):
+            assert time.monotonic() < until, stack.logs()
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize("rabbitmq", [True, False], ids=["rabbitmq", "redis"])
 def test_a_worker_killed_in_the_middle_of_a_batch_loses_nothing(deploy: Deploy, rabbitmq: bool) -> None:
     stack = deploy(workers=2, rabbitmq=rabbitmq, **FAST)
     jobs = many(stack, 40, "slow=1.0")
-    now = Counter(job["status"] for job in stack.http.get("/v1/jobs", params={"limit": 100}).json()["data"])
-    assert now["running"] > 8, "both workers are in the middle of a batch"
+    stack.wait_running(9)  # both workers are in the middle of a batch
     stack.kill("worker-1")
     assert statuses(stack, jobs) == {"succeeded": 40}
 
@@ -40,7 +49,7 @@ def test_a_worker_killed_in_the_middle_of_a_batch_loses_nothing(deploy: Deploy, 
 def test_an_engine_killed_in_the_middle_of_a_batch_is_replaced(deploy: Deploy) -> None:
     stack = deploy(**FAST)
     jobs = many(stack, 30)
-    time.sleep(0.5)
+    stack.wait_running()
     old = stack.engine("worker-1")
     old.kill()
     assert statuses(stack, jobs) == {"succeeded": 30}
@@ -60,7 +69,7 @@ def test_a_poisonous_prompt_fails_alone(deploy: Deploy) -> None:
 def test_a_worker_that_is_asked_to_end_gives_back_what_it_has_not_begun(deploy: Deploy) -> None:
     stack = deploy(workers=2, **FAST)
     jobs = many(stack, 40)
-    time.sleep(0.4)
+    stack.wait_running()
     begun = time.monotonic()
     stack.kill("worker-1", signal.SIGTERM)
     assert stack.processes["worker-1"].wait(60) == 0
@@ -107,7 +116,7 @@ def test_an_api_killed_between_record_and_publish_is_made_good_by_the_relay(depl
     stack.broker.send(signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool:
         hanging = pool.submit(stack.http.post, "/v1/jobs", json={"prompt": "left behind"})
-        time.sleep(0.5)
+        recorded(stack)
         stack.kill("api")
         assert hanging.exception() is not None, "nobody was told that it was accepted"
     stack.broker.send(signal.SIGCONT)

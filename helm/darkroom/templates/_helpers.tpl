@@ -63,6 +63,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and $model.gpu.count (ne $model.flavor "cuda") -}}
 {{- fail (printf "models.%s asks for a GPU: set flavor to cuda." .name) -}}
 {{- end -}}
+{{- if and (eq $model.flavor "cuda") (not $model.gpu.count) -}}
+{{- fail (printf "models.%s: flavor is cuda, but gpu.count is 0: its workers would find no GPU." .name) -}}
+{{- end -}}
 {{- if and $model.autoscaling.enabled (gt (int $model.autoscaling.minReplicas) (int $model.autoscaling.maxReplicas)) -}}
 {{- fail (printf "models.%s.autoscaling: minReplicas is above maxReplicas." .name) -}}
 {{- end -}}

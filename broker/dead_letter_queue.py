@@ -1,0 +1,259 @@
+"""The queue of dead letters on RabbitMQ.
+
+A letter that cannot be settled yet is held unacknowledged, and looked at again. It is not given back: from RabbitMQ 4.0 on a
+quorum queue drops a message that was given back 20 times, and an existing queue cannot be declared again with another limit. A
+lost connection gives letters back all the same. One that came back often, or is held for long, is replaced by a fresh copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from amqp.exceptions import MessageNacked
+from kombu import Connection
+from pydantic import ValidationError
+
+from broker.topology import (
+    DEAD_LETTER_QUEUE,
+    dead_letter_queue,
+    is_redis,
+    publisher_connection,
+    refused_queue,
+)
+from contracts.clock import Clock, SystemClock
+from contracts.errors import BrokerUnavailable
+from contracts.jobs import JobMessage
+from contracts.ports import DeadLetter
+from contracts.settings import BackendSettings
+
+T = TypeVar("T")
+
+HELD: Final = 1000
+"""Letters held at most: what a full round of them takes is bounded, and so is the memory."""
+RENEW_AFTER_RETURNS: Final = 10
+"""Half of what RabbitMQ 4 allows where a queue names no limit."""
+RENEW_AFTER_S: Final = 600.0
+"""A third of the time after which RabbitMQ takes back what was not acknowledged (`consumer_timeout`)."""
+
+NOWHERE: Final = "darkroom.nowhere"
+"""No queue has this name."""
+
+
+def must_renew(returns: int, held_s: float) -> bool:
+    """Whether a letter is replaced by a fresh copy, before the broker drops it or takes it back."""
+    return returns >= RENEW_AFTER_RETURNS or held_s >= RENEW_AFTER_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A letter that is in hand: its message as it came, and when."""
+
+    letter: DeadLetter
+    received: Any
+    since: float
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        return self.received.properties.get("application_headers") or {}
+
+    @property
+    def returns(self) -> int:
+        return int(self.headers.get("x-delivery-count") or 0)
+
+
+class KombuDeadLetters:
+    """The `DeadLetters` on RabbitMQ, on a thread of its own. Redis as broker has none: it drops what is refused, and the
+    sweeper finds the job by its lapsed lease.
+
+    Letters are read and acknowledged on one connection, and copies published on another: a broker that is short of disk or
+    memory stops reading from connections that publish.
+    """
+
+    def __init__(self, settings: BackendSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="dead-letters")
+        self._reader = _Line(settings)
+        self._writer = _Line(settings)
+        self._held: dict[int, _Held] = {}
+        """By tag; the one that was looked at longest ago comes first."""
+
+    async def take(self, limit: int) -> list[DeadLetter]:
+        if is_redis(self._settings.broker_url):
+            return []
+        return await self._in_thread(lambda: self._take(limit))
+
+    async def settle(self, verdicts: list[tuple[DeadLetter, bool]]) -> None:
+        if verdicts:
+            await self._in_thread(lambda: self._settle(verdicts))
+
+    async def release(self) -> None:
+        if self._held:
+            await self._in_thread(self._drop)
+
+    async def close(self) -> None:
+        self._pool.submit(self._drop)
+        await asyncio.to_thread(self._pool.shutdown)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(3 * self._settings.publish_timeout_s):
+                return await loop.run_in_executor(self._pool, work)
+        except TimeoutError:
+            raise BrokerUnavailable("The broker did not answer in time.") from None
+
+    def _take(self, limit: int) -> list[DeadLetter]:
+        try:
+            self._receive(limit)
+        except self._reader.faults as error:
+            raise self._lost(error) from error
+        return [held.letter for held in list(self._held.values())[:limit]]
+
+    def _receive(self, limit: int) -> None:
+        """Takes up to `limit` more in hand. Raises the transport's errors."""
+        channel = self._reader.channel()
+        for _ in range(min(limit, HELD - len(self._held))):
+            received = channel.basic_get(DEAD_LETTER_QUEUE, no_ack=False)
+            if received is None:
+                return
+            letter = _letter(received)
+            self._held[letter.tag] = _Held(letter, received, self._clock.monotonic())
+
+    def _settle(self, verdicts: list[tuple[DeadLetter, bool]]) -> None:
+        """What needs nothing but an acknowledgement comes first, so that no publish that fails holds it up."""
+        known = [(self._held.get(letter.tag), letter, done) for letter, done in verdicts]
+        # Tags begin anew on a new connection: a verdict on a letter that was given back meanwhile is void.
+        held = [(each, done) for each, letter, done in known if each is not None and each.letter is letter]
+        writes: list[tuple[_Held, str]] = []
+        now = self._clock.monotonic()
+        for each, done in held:
+            if done and each.letter.message is not None:
+                self._acknowledge(each)
+            elif done:
+                writes.append((each, refused_queue().name))
+            elif must_renew(each.returns, now - each.since):
+                writes.append((each, DEAD_LETTER_QUEUE))
+            else:
+                self._held[each.letter.tag] = self._held.pop(each.letter.tag)
+        for each, queue in writes:
+            try:
+                self._probe()
+                self._publish(each, queue)
+            except self._writer.faults as error:
+                self._writer.drop()
+                raise _unreadable(error) from error
+            self._acknowledge(each)
+
+    def _acknowledge(self, held: _Held) -> None:
+        try:
+            self._reader.channel().basic_ack(held.letter.tag)
+        except self._reader.faults as error:
+            raise self._lost(error) from error
+        del self._held[held.letter.tag]
+
+    def _probe(self) -> None:
+        """Whether the broker takes publishes now, by two that it drops: one that is short of disk or memory takes the first on a
+        connection and reads no second. It carries out what was sent to it when it reads again: a copy that was tried ten times
+        would be there ten times. Raises the transport's errors."""
+        channel = self._writer.channel()
+        confirm_s = self._settings.publish_timeout_s
+        nothing = channel.prepare_message(b"", properties={"delivery_mode": 1})
+        for _ in range(2):
+            channel.basic_publish(nothing, exchange="", routing_key=NOWHERE, confirm_timeout=confirm_s)
+
+    def _publish(self, held: _Held, queue: str) -> None:
+        """A copy of the letter, confirmed. Of its properties those that say how to read it: others have a meaning for the
+        broker (`CC`, `user_id`, `expiration`)."""
+        channel = self._writer.channel()
+        properties = held.received.properties
+        kept_aside = queue != DEAD_LETTER_QUEUE
+        message = channel.prepare_message(
+            held.letter.body,
+            content_type="application/octet-stream" if kept_aside else properties.get("content_type"),
+            content_encoding="binary" if kept_aside else properties.get("content_encoding"),
+            headers={"x-darkroom-reason": held.letter.reason} if kept_aside else {},
+            properties={"delivery_mode": 2},
+        )
+        channel.basic_publish(
+            message,
+            exchange="",
+            routing_key=queue,
+            mandatory=True,
+            confirm_timeout=self._settings.publish_timeout_s,
+        )
+
+    def _lost(self, error: BaseException) -> BrokerUnavailable:
+        self._drop()
+        return _unreadable(error)
+
+    def _drop(self) -> None:
+        """Closes the connections. The broker gives back by itself what is held."""
+        self._held.clear()
+        self._reader.drop()
+        self._writer.drop()
+
+
+class _Line:
+    """A connection with one channel, opened at its first use."""
+
+    def __init__(self, settings: BackendSettings) -> None:
+        self._settings = settings
+        self._connection: Connection = publisher_connection(settings)
+        self._channel: Any = None
+        self.faults: tuple[type[BaseException], ...] = (
+            *self._connection.connection_errors,
+            *self._connection.channel_errors,
+            MessageNacked,
+            OSError,
+        )
+
+    def channel(self) -> Any:
+        if self._channel is None:
+            self._connection.connect()
+            channel = self._connection.channel()
+            # The body stays the bytes that it is, whatever encoding the message names.
+            channel.auto_decode = False
+            for queue in (dead_letter_queue(), refused_queue()):
+                queue(channel).declare()
+            self._channel = channel
+        return self._channel
+
+    def drop(self) -> None:
+        connection, self._connection, self._channel = (
+            self._connection,
+            publisher_connection(self._settings),
+            None,
+        )
+        with suppress(*self.faults):
+            connection.release()
+
+
+def open_dead_letters(settings: BackendSettings) -> KombuDeadLetters:
+    """The dead letters of the settings' broker; connects at the first use."""
+    return KombuDeadLetters(settings, SystemClock())
+
+
+def _unreadable(error: BaseException) -> BrokerUnavailable:
+    return BrokerUnavailable(f"The dead letters cannot be read: {type(error).__name__}.")
+
+
+def _letter(received: Any) -> DeadLetter:
+    # An empty body is no bytes.
+    body = received.body or b""
+    tag = received.delivery_info["delivery_tag"]
+    try:
+        # Never by the content type that the message names: it may name pickle.
+        message = JobMessage.model_validate(json.loads(body)[0][0])
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        reason = (
+            f"{error.error_count()} faults" if isinstance(error, ValidationError) else type(error).__name__
+        )
+        return DeadLetter(tag, body, None, reason)
+    return DeadLetter(tag, body, message)
