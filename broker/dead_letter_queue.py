@@ -28,7 +28,7 @@ from broker.topology import (
 )
 from contracts.clock import Clock, SystemClock
 from contracts.errors import BrokerUnavailable
-from contracts.jobs import JobMessage
+from contracts.jobs import Envelope, JobMessage
 from contracts.ports import DeadLetter
 from contracts.settings import BackendSettings
 
@@ -250,10 +250,18 @@ def _letter(received: Any) -> DeadLetter:
     tag = received.delivery_info["delivery_tag"]
     try:
         # Never by the content type that the message names: it may name pickle.
-        message = JobMessage.model_validate(json.loads(body)[0][0])
+        document = json.loads(body)[0][0]
     except (ValueError, TypeError, LookupError, RecursionError) as error:
-        reason = (
-            f"{error.error_count()} faults" if isinstance(error, ValidationError) else type(error).__name__
-        )
-        return DeadLetter(tag, body, None, reason)
-    return DeadLetter(tag, body, message)
+        return DeadLetter(tag, body, None, type(error).__name__)
+    try:
+        message = JobMessage.model_validate(document)
+    except ValidationError as error:
+        return DeadLetter(tag, body, None, f"{error.error_count()} faults", newer=_is_newer(document))
+    return DeadLetter(tag, body, message, newer=not message.readable)
+
+
+def _is_newer(document: Any) -> bool:
+    try:
+        return not Envelope.model_validate(document).readable
+    except ValidationError:
+        return False

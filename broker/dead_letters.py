@@ -45,6 +45,10 @@ async def bury(jobs: JobStore, publisher: Publisher, letters: DeadLetters) -> No
 
 async def _settle(jobs: JobStore, publisher: Publisher, letter: DeadLetter) -> bool:
     """Whether the letter is done with. Raises `UnavailableError`."""
+    if letter.newer:
+        # A process of that version brings its job to an end.
+        metrics.RECORDS_UNREADABLE.labels("dead letter").inc()
+        return False
     if letter.message is None:
         metrics.DEAD_LETTERS.labels("refused").inc()
         log.error("message_kept_aside", reason=letter.reason)

@@ -133,12 +133,14 @@ class CacheStats:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that the broker has given up on. `message` is None where `body` is no job, and `reason` says why."""
+    """A message that the broker has given up on. `message` is None where `body` is no job, and `reason` says why; or where only
+    a `newer` version can read the job."""
 
     tag: int
     body: bytes
     message: JobMessage | None
     reason: str = ""
+    newer: bool = False
 
 
 class JobStore(Protocol):
