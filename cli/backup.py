@@ -26,6 +26,7 @@ from cache.snapshot import connections, database_of, download, ours, to_line
 from cli import archive, rabbitmq, record
 from cli.archive import ArchiveRefused, Manifest
 from cli.operations import Folder, settings_of
+from cli.options import writable
 from cli.report import bar, contents, one_line_errors, say
 from contracts.clock import SystemClock
 from contracts.settings import BackendSettings, without_secrets
@@ -51,12 +52,16 @@ def backup(
         typer.Argument(
             help="A new file, a folder for one named by the time, or - for standard output.",
             show_default=False,
+            callback=writable,
         ),
     ],
     rdb: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Take the state from an RDB file: where Redis sends no snapshot. Of a cluster one for each node."
+            help="Take the state from an RDB file: where Redis sends no snapshot. Of a cluster one for each node.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
         ),
     ] = None,
     pictures: Annotated[bool, typer.Option(help="The pictures of DARKROOM_BLOB_DIR too.")] = True,

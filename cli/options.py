@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Final
 
 import httpx
@@ -31,6 +33,18 @@ def credential(text: str | None) -> str | None:
     if text and not (text.isascii() and text.isprintable() and " " not in text):
         raise typer.BadParameter("A key is of letters, digits and signs, without a space.")
     return text
+
+
+def writable(path: Path) -> Path:
+    """A file that can be made, a folder that takes one, or `-`."""
+    if str(path) == "-":
+        return path
+    folder = path if path.is_dir() else path.parent
+    if not path.name and not path.is_dir():
+        raise typer.BadParameter("Name a file or a folder, or - for standard output.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise typer.BadParameter(f"{folder} is no folder that can be written to.")
+    return path
 
 
 def at_least_zero(value: float | None) -> float | None:

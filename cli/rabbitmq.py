@@ -9,8 +9,19 @@ import httpx
 import typer
 
 from cli.archive import ArchiveRefused
+from contracts.urls import web_url
 
 TIMEOUT_S: Final = 30.0
+
+
+def _address(text: str | None) -> str | None:
+    # Never repeated: it holds a password.
+    try:
+        return text and web_url(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"This is no address of RabbitMQ's management API: {error}.") from None
+
+
 Api = Annotated[
     str | None,
     typer.Option(
@@ -18,6 +29,7 @@ Api = Annotated[
         envvar="DARKROOM_RABBITMQ_API",
         help="RabbitMQ's management API, http://user:password@host:15672: users, virtual hosts and policies too.",
         show_default=False,
+        callback=_address,
     ),
 ]
 

@@ -30,7 +30,10 @@ from contracts.settings import BackendSettings, without_secrets
 
 
 def restore(
-    path: Annotated[Path, typer.Argument(help="The archive.", show_default=False)],
+    path: Annotated[
+        Path,
+        typer.Argument(help="The archive.", show_default=False, exists=True, dir_okay=False, readable=True),
+    ],
     force: Annotated[
         bool,
         typer.Option("--force", help="Delete the state that is in Redis, or fill one that seems too small."),

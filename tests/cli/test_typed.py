@@ -48,14 +48,26 @@ SPECIAL = {
     "folder": ("/proc/none", "/dev/null/x", "x.png"),
     "devices": ("", "gpu", "0,0", "cpu:0", "-1"),
     "priority": (),
+    "backup out": ("/proc/none/x.tar", "x.png/y.tar", "a/b.tar", "x\0.tar"),
+    "path": ("", ".", "none.tar", "/proc/none/x.tar", "x\0.tar"),
+    "rdb": (".", "none.rdb", "x.png/y.rdb", "x\0.rdb"),
 }
 SPECIAL |= {
     "url": SPECIAL["server"],
+    "rabbitmq_api": SPECIAL["server"],
     "key": SPECIAL["api_key"],
     "key_id": SPECIAL["job_id"],
     "after": SPECIAL["job_id"],
 }
-ARGUMENTS = {"prompt": "a", "job_id": "job_1", "tenant": "acme", "key_id": "dk_1"}
+ARGUMENTS = {
+    "out": "new.tar",
+    "path": "x.png",
+    "prompt": "a",
+    "job_id": "job_1",
+    "tenant": "acme",
+    "key_id": "dk_1",
+}
+LOOKING = (("audit",), ("doctor",), ("backup",), ("restore",))
 PASSED_ON = ("bench", "plan")
 """Scripts with a parser of their own."""
 
@@ -71,8 +83,10 @@ def commands(
             yield (*path, name), command
 
 
-def bad_values(parameter: click.Parameter) -> tuple[str, ...]:
+def bad_values(path: tuple[str, ...], parameter: click.Parameter) -> tuple[str, ...]:
     name = str(parameter.name)
+    if (special := " ".join((*path, name))) in SPECIAL:
+        return SPECIAL[special]
     if name in SPECIAL:
         return SPECIAL[name]
     if name in FREE:
@@ -86,9 +100,9 @@ def cases() -> Iterator[Any]:
             if getattr(parameter, "is_flag", False) or parameter.name == "help":
                 continue
             last = parameter is command.params[-1]
-            for value in (*bad_values(parameter), *(["\udce9"] * last)):
+            for value in (*bad_values(path, parameter), *(["\udce9"] * last)):
                 # Those who only look find no platform in a folder, which is no fault of the value.
-                if path in (("audit",), ("doctor",)) and value != "\udce9":
+                if parameter.name == "folder" and path in LOOKING and value != "\udce9":
                     continue
                 yield pytest.param(
                     path, parameter.name, value, id=f"{' '.join(path)} {parameter.name} {value!a}"
