@@ -156,6 +156,11 @@ def reader(stack: Stack, key: str, tmp_path: Path) -> Reader:
             "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "HF_HUB_OFFLINE": "1",
+            # Operators have the settings of the API.
+            **{
+                name: stack.environ[name]
+                for name in ("DARKROOM_REDIS_URL", "DARKROOM_BROKER_URL", "DARKROOM_BLOB_DIR")
+            },
             "DARKROOM_SERVER": stack.url,
             "DARKROOM_ADMIN_KEY": key,
             "DARKROOM_API_KEY": key,

@@ -120,10 +120,10 @@ def in_task(room: Room, patch: pytest.MonkeyPatch) -> None:
 def in_encoder(room: Room, patch: pytest.MonkeyPatch) -> None:
     real = Output.of
 
-    def of(request: Any, index: int) -> Any:
-        if request.seed == POISON and index >= 0:
-            return real(request.model_copy(update={"output_format": "gif"}), index)
-        return real(request, index)
+    def of(request: Any, *given: Any) -> Any:
+        if request.seed == POISON:
+            request = request.model_copy(update={"output_format": "gif"})
+        return real(request, *given)
 
     patch.setattr(Output, "of", of)
 
