@@ -17,8 +17,8 @@ NOBODY: Final = "No worker serves this model now: the job waits for one to start
 HEADER: Final = "X-Warnings"
 """Where an answer has no field for warnings: a JSON array of strings, in ASCII."""
 
-# As A1111's web UI has it: "(a red apple:1.5)" and "((a red apple))".
-_WEIGHT: Final = re.compile(r":\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\)|\(\([^()]+\)\)")
+# As A1111's web UI has it: "(a red apple:1.5)" and "((a red apple))". "(16:9)" and "(12:30)" hold no words.
+_WEIGHT: Final = re.compile(r"\([^()]*[^\W\d][^()]*:\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\)|\(\([^()]+\)\)")
 _ADAPTER: Final = re.compile(r"<\s*(?:lora|lyco|hypernet)\s*:", re.IGNORECASE)
 
 

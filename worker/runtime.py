@@ -32,6 +32,8 @@ from worker.taker import Taker, Verdict
 
 T = TypeVar("T")
 
+MAX_BROKEN: Final = 3
+"""Announcements in a row that our own code breaks; after them the worker ends."""
 STOP_S: Final = 10.0
 GIVE_BACK_S: Final = 5.0
 LOAD_AGAIN_S: Final = (1.0, 5.0)
@@ -191,7 +193,7 @@ class Runtime:
             self._tasks.append(heartbeat)
 
     async def _announce(self, info: WorkerInfo) -> None:
-        models = self._stores.models
+        models, broken = self._stores.models, 0
         while True:
             batcher = self._batcher
             try:
@@ -204,12 +206,17 @@ class Runtime:
                 )
                 await models.announce(self._spec, now)
                 await models.remember_cost(self._spec.name, self._spec.device, batcher.learnt().dump())
+                broken = 0
             except StoreUnavailable as error:
                 metrics.REPAIRED.labels("announce").inc()
                 log.warning("announce_failed", code=error.code)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the jobs in hand have no part in it
+            except Exception as error:
                 metrics.REPAIRED.labels("announce").inc()
                 log.error("announce_broken", error=type(error).__name__)
+                broken += 1
+                if broken == MAX_BROKEN:
+                    # It does not pass by itself: a fresh process may do better.
+                    raise
             await asyncio.sleep(self._settings.heartbeat_s)
 
     def _part_ended(self, part: asyncio.Task[None]) -> None:

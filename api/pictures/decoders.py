@@ -24,7 +24,7 @@ from telemetry.logs import get_logger
 PROCESSES: Final = 2
 """Beside the event loop, which needs a core of its own: few."""
 ROOM_BYTES: Final = 48 * MIB
-"""Of pictures that wait for their turn, as they were sent and as files."""
+"""Of pictures that wait for their turn, as they were sent and as files; more where a single one may be larger."""
 HELD: Final = 2.4
 """Bytes held for one of a file that waits: itself, and its base64."""
 ATTEMPTS: Final = 2
@@ -42,7 +42,8 @@ class Decoders:
         self._memory_bytes = settings.init_image_memory_bytes
         self._timeout_s = settings.init_image_timeout_s
         self._wait_s = settings.init_image_wait_s
-        self._turns = Turns[_Begun](PROCESSES, self._memory_bytes, ROOM_BYTES)
+        room_bytes = max(ROOM_BYTES, int(HELD * settings.max_init_image_bytes))
+        self._turns = Turns[_Begun](PROCESSES, self._memory_bytes, room_bytes)
         self._idle: list[DecoderProcess] = []
         self._closed = False
 
@@ -107,6 +108,7 @@ class Decoders:
 
     async def _asked(self, head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         """The answer of a process, which is killed at the time limit, and when nobody waits for it any more."""
+        killed = False
         for _ in range(ATTEMPTS):
             try:
                 process = await self._process()
@@ -125,12 +127,15 @@ class Decoders:
                     f"takes longer than {self._timeout_s:g} s to decode, the most that is allowed"
                 ) from None
             except DecoderDied as error:
-                log.warning("decoder_died", reason=str(error))
+                killed = await process.was_killed()
+                log.warning("decoder_died", reason=str(error), killed=killed)
             finally:
                 if whole and not self._closed:
                     self._idle.append(process)
                 else:
                     await process.end()
+        if killed:
+            raise _busy("The process that decoded the picture to start from was killed", self._timeout_s)
         return {"fault": "damaged"}, b""
 
     async def _process(self) -> DecoderProcess:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
@@ -13,6 +14,8 @@ from typing import Any, Final
 
 START_TIMEOUT_S: Final = 30.0
 PIPE_BYTES: Final = 1 << 20
+DYING_S: Final = 1.0
+"""A process closes its pipes a moment before it is gone."""
 _ROOT: Final = Path(__file__).parents[2]
 _PASSED: Final = ("PATH", "PYTHON", "COVERAGE", "LD_LIBRARY_PATH", "LANG", "LC_", "TMPDIR")
 # What is freed goes back to the system at once, whatever was freed before.
@@ -80,6 +83,13 @@ class DecoderProcess:
         except (ConnectionError, RuntimeError) as error:
             raise DecoderDied(f"it does not read: {type(error).__name__}") from None
         return await self._answer()
+
+    async def was_killed(self) -> bool:
+        """Whether somebody else has killed it: the machine, as a rule, for want of memory. Of one that does not read or answer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DYING_S):
+                return await self._process.wait() == -signal.SIGKILL
+        return False
 
     async def end(self) -> None:
         """Kill it, and return once it is gone."""

@@ -34,6 +34,9 @@ def test_a_plain_request_has_no_warnings() -> None:
         "ratio 16:9",
         "I <3 you",
         "a :) b",
+        "a clock (12:30)",
+        "a poster (16:9)",
+        "they won 3:2)",
         "f(x)",
     ):
         assert said(prompt=prompt) == [], prompt

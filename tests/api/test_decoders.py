@@ -119,23 +119,31 @@ async def test_the_time_limit_is_an_answer_of_the_api(opened: Opener) -> None:
     assert "longer than 0.001 s" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("number", "error", "says"),
+    [
+        (signal.SIGSEGV, InvalidRequest, "cannot be decoded"),
+        # As the kernel does, out of memory: the picture may have no part in it.
+        (signal.SIGKILL, TooManyInitImages, "was killed"),
+    ],
+)
 async def test_a_process_that_dies_is_replaced_and_a_picture_that_kills_is_refused(
-    pools: Any, monkeypatch: pytest.MonkeyPatch
+    pools: Any, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, error: type[Exception], says: str
 ) -> None:
     decoders = pools()
     await decoders.prepare("a", SMALL, 64, 64)
     (pid,) = decoders.idle
     os.kill(pid, signal.SIGKILL)
     assert decoded((await decoders.prepare("a", SMALL, 64, 64)).data).size == (64, 64)
-    # Killed whenever it is asked: as the kernel does, out of memory.
+    # Killed whenever it is asked.
     ask = DecoderProcess.ask
 
     async def killed(self: DecoderProcess, head: dict[str, Any], data: bytes) -> Any:
-        os.kill(self.pid, signal.SIGKILL)
+        os.kill(self.pid, number)
         return await ask(self, head, data)
 
     monkeypatch.setattr(DecoderProcess, "ask", killed)
-    with pytest.raises(InvalidRequest, match="cannot be decoded"):
+    with pytest.raises(error, match=says):
         await decoders.prepare("a", SMALL, 64, 64)
     monkeypatch.undo()
     await decoders.prepare("a", SMALL, 64, 64)
@@ -334,3 +342,11 @@ async def test_a_process_knows_nothing_of_ours(pools: Any, monkeypatch: pytest.M
     (pid,) = decoders.idle
     names = {each.partition("=")[0] for each in Path(f"/proc/{pid}/environ").read_text().split("\0")}
     assert not any(name.startswith(("DARKROOM", "AWS", "PYTEST")) for name in names)
+
+
+async def test_a_file_as_long_as_is_allowed_has_room_where_nobody_waits(pools: Any) -> None:
+    plain = SMALL.data
+    # A chunk that readers pass over stands before the last one, which is twelve bytes long.
+    long = source(plain[:-12] + chunk(b"prVt", bytes(ROOM_BYTES // 2)) + plain[-12:])
+    decoders = pools(max_init_image_bytes=len(long.data))
+    assert decoded((await decoders.prepare("a", long, 64, 64)).data).size == (64, 64)

@@ -383,6 +383,16 @@ def test_a_models_folder_says_what_the_model_can_do_whatever_it_is_called(tmp_pa
     assert profile_of("sd-v1-5", max_steps=10).steps == 10
 
 
+def test_a_model_that_is_named_from_another_folder_says_what_it_can_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`models/emoji-turbo` is found beside our packages, and so is what it says of itself."""
+    monkeypatch.chdir(tmp_path)
+    spec = DiffusersEngine(WorkerSettings(model="models/emoji-turbo", device="cpu"), "emoji-turbo").load()
+    assert (spec.max_steps, spec.init_images) == (1, False)
+    assert spec.description
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

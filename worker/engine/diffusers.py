@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -22,7 +21,6 @@ from worker.engine.device import keep_memory, pick
 from worker.engine.errors import CannotLoad
 from worker.engine.loading import Loaded, Loader
 from worker.engine.memory import Plan
-from worker.engine.profiles import Profile, profile_of
 from worker.engine.quantising import Quantiser, calibration_digest
 from worker.engine.rows import CudaRecorder
 from worker.engine.samples import Denoiser, Sample
@@ -57,8 +55,7 @@ class DiffusersEngine:
         settings = self._settings
         torch.set_num_threads(settings.torch_threads)
         keep_memory()
-        profile = profile_of(self._name, Path(settings.model), settings.max_num_inference_steps)
-        loaded = Loader(settings, self._device, self._dtype, profile).load()
+        loaded = Loader(settings, self._device, self._dtype, self._name).load()
         pipeline = self._pipeline = loaded.pipeline
         self._adapters = loaded.adapters
         self._plan = loaded.plan
@@ -73,7 +70,7 @@ class DiffusersEngine:
         sampler = sampler_of(pipeline.scheduler)
         self._denoiser = Denoiser(pipeline, sampler, self._encoder, fixed, recorder)
         self._decoder = Decoder(pipeline, fixed, recorder)
-        spec = self._spec(loaded, profile)
+        spec = self._spec(loaded)
         attention.fuse_projections(pipeline.unet)
         if settings.quantise != "none":
             with self._eager():
@@ -262,7 +259,7 @@ class DiffusersEngine:
         path = settings.calibration_prompts
         return [settings.quantise, *([] if path is None else [calibration_digest(path)])]
 
-    def _spec(self, loaded: Loaded, profile: Profile) -> ModelSpec:
+    def _spec(self, loaded: Loaded) -> ModelSpec:
         pipeline = self._pipeline
         sampler, schedule_type = names_of(type(pipeline.scheduler).__name__, pipeline.scheduler.config)
         factor: int = pipeline.vae_scale_factor
@@ -271,6 +268,7 @@ class DiffusersEngine:
         side = config.sample_size * factor
         largest = side * 3 // 2
         dtype = str(self._dtype).removeprefix("torch.")
+        profile = loaded.profile
         counts = step_counts(pipeline.scheduler, profile.max_steps)
         possible = [n for n in range(1, profile.max_steps + 1) if counts.of(n)]
         return ModelSpec(

@@ -112,7 +112,12 @@ class EngineHost:
         except OSError:
             answer = None
         else:
-            answer = self._answer(self._settings.batch_timeout_s)
+            try:
+                answer = self._answer(self._settings.batch_timeout_s)
+            except BaseException:
+                # What was read halfway would be taken for the answer to the next batch.
+                self.kill()
+                raise
         if isinstance(answer, Done | Failed):
             return answer
         reason = "The engine process died." if self._ended() else "The engine hung."

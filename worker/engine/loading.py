@@ -22,7 +22,7 @@ from worker.engine.device import Device
 from worker.engine.errors import CannotLoad
 from worker.engine.memory import Plan
 from worker.engine.norms import replace_group_norms
-from worker.engine.profiles import Profile
+from worker.engine.profiles import Profile, profile_of
 from worker.engine.upsample import fold
 
 TINY: Final = {False: "madebyollin/taesd", True: "madebyollin/taesdxl"}
@@ -36,6 +36,7 @@ class Loaded:
 
     pipeline: Any
     revision: str
+    profile: Profile
     plan: Plan
     max_batch: int
     adapters: Adapters
@@ -44,21 +45,21 @@ class Loaded:
 class Loader:
     """Loads the model of the settings. `load` raises `CannotLoad`."""
 
-    def __init__(
-        self, settings: WorkerSettings, device: Device, dtype: torch.dtype, profile: Profile
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, device: Device, dtype: torch.dtype, name: str) -> None:
         self._settings = settings
         self._device = device
         self._dtype = dtype
-        self._profile = profile
+        self._name = name
 
     def load(self) -> Loaded:
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
         folder, revision = self._fetch()
+        # Of the folder that the weights come from, wherever it was found.
+        profile = profile_of(self._name, folder, self._settings.max_num_inference_steps)
         found = checkpoint.read(folder)
         vae = self._other_vae("text_encoder_2" in found.parameters)
-        plan = self._plan(found, vae)
+        plan = self._plan(found, vae, profile)
         batch = plan.largest_batch(self._settings.max_batch)
         try:
             pipeline: Any = DiffusionPipeline.from_pretrained(
@@ -73,7 +74,7 @@ class Loader:
             # What the files' names and sizes do not tell: weights that do not fit their configuration.
             raise CannotLoad(f"{folder}: {error}") from error
         pipeline.set_progress_bar_config(disable=True)
-        if self._profile.distilled:
+        if profile.distilled:
             pipeline.scheduler = EulerDiscreteScheduler.from_config(
                 pipeline.scheduler.config, timestep_spacing="trailing"
             )
@@ -84,7 +85,7 @@ class Loader:
             pipeline.vae.enable_slicing()
         if vae is not None:
             revision = f"{revision}+{self._settings.vae}"
-        return Loaded(pipeline, revision, plan, batch, loras)
+        return Loaded(pipeline, revision, profile, plan, batch, loras)
 
     def _place(self, pipeline: Any) -> None:
         pipeline.to(self._device.torch_name)
@@ -131,7 +132,7 @@ class Loader:
         except (*hub.FAILURES, RuntimeError) as error:
             raise hub.refusal(f"DARKROOM_VAE={wish} cannot be loaded", error) from error
 
-    def _plan(self, found: Checkpoint, vae: Any) -> Plan:
+    def _plan(self, found: Checkpoint, vae: Any, profile: Profile) -> Plan:
         """Before any weights are read: what they and a pass will take."""
         with torch.device("meta"):
             unet = _from_config(UNet2DConditionModel, checkpoint.config(found.folder / "unet"))
@@ -147,7 +148,7 @@ class Loader:
         factor = 2 ** (len(decoder.config.block_out_channels) - 1)
         side = unet.config.sample_size * factor
         denoise, decode = memory.per_image(unet, decoder, side, factor, CLIP_TOKENS)
-        if self._profile.guidance_scale > 1:
+        if profile.guidance_scale > 1:
             # A guided image is two rows of the UNet's.
             denoise *= 2
         free = self._device.free_bytes()
