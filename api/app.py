@@ -31,6 +31,7 @@ from api.routes import (
     reference,
     webhooks,
 )
+from api.room import Room
 from api.services import Services
 from api.stream import Streams
 from api.submit import JobService
@@ -59,16 +60,18 @@ def create_app(
     """The ASGI application. It owns what it is given from the start of its lifespan, and closes it at its end. Without
     `letters` it leaves those that the broker has given up on to others."""
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
+    room = Room(stores.usage, settings, clock)
     services = Services(
         settings=settings,
         stores=stores,
         publisher=publisher,
         catalogue=catalogue,
-        jobs=JobService(settings, stores, publisher, catalogue, clock),
+        jobs=JobService(settings, stores, publisher, catalogue, clock, room),
         waiters=Waiters(stores.jobs, stores.events),
         streams=Streams(stores, catalogue, settings),
         keyring=KeyRing(stores.keys, settings, clock),
         clock=clock,
+        room=room,
     )
     app = FastAPI(
         title="Darkroom",
@@ -124,6 +127,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     sweeper: Sweeper = app.state.sweeper
     sweeping = asyncio.create_task(sweeper.run(), name="sweeper")
+    counting = asyncio.create_task(services.room.run(), name="room")
     log.info("api_ready", address=f"http://{services.settings.host}:{services.settings.port}")
     try:
         yield
@@ -131,6 +135,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.let_go()
         await services.jobs.drain()
         await end(sweeping)
+        await end(counting)
         await sweeper.close()
         await services.publisher.close()
         await services.stores.close()
