@@ -17,6 +17,7 @@ from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.middleware import BodyLimit, RequestContext
 from api.query import known_query
+from api.room import Room
 from api.routes import (
     batch,
     cache,
@@ -31,7 +32,6 @@ from api.routes import (
     reference,
     webhooks,
 )
-from api.room import Room
 from api.services import Services
 from api.stream import Streams
 from api.submit import JobService

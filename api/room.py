@@ -78,7 +78,9 @@ class Room:
     def note(self, job: Job, *, repeats: bool) -> None:
         """A job was recorded; with `repeats`, an idempotency key with it."""
         settings = self._settings
-        kept_s = settings.job_retention_s if job.webhook is None else max(settings.job_retention_s, WEBHOOK_KEEP_S)
+        kept_s = (
+            settings.job_retention_s if job.webhook is None else max(settings.job_retention_s, WEBHOOK_KEEP_S)
+        )
         until = (job.created_at if job.status.terminal else job.deadline) + kept_s
         lapse = math.ceil(math.ceil(until / self._part_s) * self._part_s)
         mine = self._new.setdefault(job.tenant, defaultdict(int))

@@ -165,6 +165,9 @@ class MemoryBlobStore:
     async def exists(self, name: str) -> bool:
         return name in self._blobs
 
+    async def space(self) -> tuple[int, int] | None:
+        return None
+
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         found = sorted((put_at, len(data), name) for name, (put_at, data) in self._blobs.items())
         surplus = doomed(found, self._clock.now() - older_than_s, max_bytes)

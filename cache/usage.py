@@ -13,10 +13,9 @@ from typing import Any, Final
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
-from cache.connection import is_full, reaching
+from cache.connection import reaching
 from cache.key_names import PREFIX
 from contracts.clock import Clock
-from contracts.errors import StoreFull
 from contracts.room import Lapses, Memory
 
 KEPT_PREFIX: Final = f"{PREFIX}kept:"
@@ -69,14 +68,11 @@ class RedisUsageStore:
                     pipeline.hincrby(key, str(time), size)
                 if lapses:
                     pipeline.expireat(key, max(*map(int, before), *lapses, 0))
-            errors = [each for each in await pipeline.execute(False) if isinstance(each, RedisError)]
-        if any(map(is_full, errors)):
-            raise StoreFull("The job store is full: Redis is at its maxmemory.")
-        if errors:
-            raise errors[0]
+            for outcome in await pipeline.execute(False):
+                if isinstance(outcome, RedisError):
+                    raise outcome
         return {
-            tenant: _sum(lapses, before)
-            for (tenant, lapses), before in zip(more.items(), known, strict=True)
+            tenant: _sum(lapses, before) for (tenant, lapses), before in zip(more.items(), known, strict=True)
         }
 
 
@@ -99,5 +95,7 @@ class MemoryUsageStore:
     async def add(self, more: Mapping[str, Lapses]) -> Mapping[str, Lapses]:
         for tenant, lapses in more.items():
             known = self._kept[tenant]
-            self._kept[tenant] = {time: known.get(time, 0) + lapses.get(time, 0) for time in {*known, *lapses}}
+            self._kept[tenant] = {
+                time: known.get(time, 0) + lapses.get(time, 0) for time in {*known, *lapses}
+            }
         return {tenant: self._kept[tenant] for tenant in more}

@@ -118,9 +118,7 @@ KINDS: Final = {
 
 
 @pytest.fixture
-async def stores(
-    anyio_backend: str, memory_server: RedisServer, tmp_path: Path
-) -> AsyncIterator[Stores]:
+async def stores(anyio_backend: str, memory_server: RedisServer, tmp_path: Path) -> AsyncIterator[Stores]:
     settings = BackendSettings(redis_url=memory_server.url, blob_dir=tmp_path, redis_timeout_s=20.0)
     with redis.Redis(port=memory_server.port) as client:
         client.flushall()
@@ -141,8 +139,10 @@ def memory_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
 def used(client: redis.Redis) -> int:
     """Bytes that hold data: what each client's buffers take comes and goes."""
     told = client.memory_stats()
-    return int(told["dataset.bytes"]) + int(told["db.0"]["overhead.hashtable.main"]) + int(
-        told["db.0"]["overhead.hashtable.expires"]
+    return (
+        int(told["dataset.bytes"])
+        + int(told["db.0"]["overhead.hashtable.main"])
+        + int(told["db.0"]["overhead.hashtable.expires"])
     )
 
 

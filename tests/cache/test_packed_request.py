@@ -16,7 +16,9 @@ from contracts.jobs import GenerationRequest
 from tests.cache.conftest import World
 from tests.cache.made import new, result, taken
 
-WORDS = "a red apple on the table of an old inn, soft light from the left, oil on canvas, 18th century, detailed "
+WORDS = (
+    "a red apple on the table of an old inn, soft light from the left, oil on canvas, 18th century, detailed "
+)
 
 
 def request(prompt: str, **more: object) -> GenerationRequest:
@@ -58,7 +60,7 @@ def test_fields_of_another_version_and_its_schema_survive() -> None:
 
 @pytest.mark.parametrize("damage", [lambda t: t[:-40] + t[-2:], lambda t: t.replace('"zlib":"', '"zlib":"0')])
 def test_what_is_damaged_is_no_request(damage: object) -> None:
-    with pytest.raises(ValueError, match="damaged|chunk|multiple|base85|overflow"):
+    with pytest.raises(ValueError, match=r"damaged|chunk|multiple|base85|overflow"):
         unpack(damage(pack(request(WORDS * 20))))  # type: ignore[operator]
 
 
@@ -80,7 +82,7 @@ async def test_jobs_with_long_texts_go_their_way(world: World) -> None:
     for job in (hit, computed):
         assert (await jobs.get("public", job.id)).request == asked
     if isinstance(jobs, RedisJobStore):
-        stored = await jobs._client.hget(job_key(hit.id), "request")
+        stored = str(await jobs._client.hget(job_key(hit.id), "request"))
         assert len(stored) < len(asked.model_dump_json()) / 2
         # As a version before this one wrote it.
         await jobs._client.hset(job_key(hit.id), "request", asked.model_dump_json())

@@ -166,7 +166,11 @@ def test_a_reservation_of_before_is_read() -> None:
     before = json.dumps({"fingerprint": "f", "new": job.model_dump(mode="json"), "done": True})
     known = Reservation.model_validate_json(before)
     assert (known.id, known.done) == (job.id, True)
-    assert known.settled().model_dump(exclude_none=True) == {"fingerprint": "f", "job_id": job.id, "done": True}
+    assert known.settled().model_dump(exclude_none=True) == {
+        "fingerprint": "f",
+        "job_id": job.id,
+        "done": True,
+    }
     with pytest.raises(ValidationError):
         Reservation(fingerprint="f", done=True)
 
