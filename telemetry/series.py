@@ -50,6 +50,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "relay",
         "renew",
         "store",
+        "store_full",
         "take",
         "withdraw_worker",
     ),
