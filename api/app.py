@@ -17,7 +17,6 @@ from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.middleware import BodyLimit, RequestContext
 from api.query import known_query
-from api.room import Room
 from api.routes import (
     batch,
     cache,
@@ -60,18 +59,16 @@ def create_app(
     """The ASGI application. It owns what it is given from the start of its lifespan, and closes it at its end. Without
     `letters` it leaves those that the broker has given up on to others."""
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
-    room = Room(stores.usage, settings, clock)
     services = Services(
         settings=settings,
         stores=stores,
         publisher=publisher,
         catalogue=catalogue,
-        jobs=JobService(settings, stores, publisher, catalogue, clock, room),
+        jobs=JobService(settings, stores, publisher, catalogue, clock),
         waiters=Waiters(stores.jobs, stores.events),
         streams=Streams(stores, catalogue, settings),
         keyring=KeyRing(stores.keys, settings, clock),
         clock=clock,
-        room=room,
     )
     app = FastAPI(
         title="Darkroom",
@@ -127,7 +124,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     sweeper: Sweeper = app.state.sweeper
     sweeping = asyncio.create_task(sweeper.run(), name="sweeper")
-    counting = asyncio.create_task(services.room.run(), name="room")
+    counting = asyncio.create_task(services.jobs.room.run(), name="room")
     log.info("api_ready", address=f"http://{services.settings.host}:{services.settings.port}")
     try:
         yield
@@ -136,6 +133,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.jobs.drain()
         await end(sweeping)
         await end(counting)
+        await services.jobs.room.close()
         await sweeper.close()
         await services.publisher.close()
         await services.stores.close()

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Final, Literal
 
+from cache.idempotency import KEPT_S
 from cache.packed_request import PACK_FROM_CHARS, pack
 from contracts.clock import Clock
 from contracts.errors import QuotaExceeded, StoreFull, StoreUnavailable
-from contracts.jobs import CacheStatus, GenerationRequest, Job
+from contracts.jobs import CacheStatus, GenerationRequest, Job, NewJob
 from contracts.room import Lapses, Memory, UsageStore
 from contracts.settings import ApiSettings
 from telemetry import metrics
@@ -36,6 +38,8 @@ REQUEST: Final = 340
 """A request without its texts."""
 PICTURE: Final = 330
 IDEMPOTENCY_KEY: Final = 570
+RESERVATION: Final = 1100
+"""An idempotency key that still holds the whole job, without its texts."""
 WEBHOOK: Final = 720
 
 
@@ -50,6 +54,8 @@ class Room:
         self._asked: set[str] = set()
         self._new: dict[str, dict[int, int]] = {}
         """What this process has recorded since the last count, by tenant."""
+        self._counting: dict[str, dict[int, int]] = {}
+        """What is on its way to the store."""
         self._known: dict[str, Lapses] = {}
         """What is counted for the tenants that this process has seen lately."""
         self.memory: Memory | None = None
@@ -82,9 +88,16 @@ class Room:
             settings.job_retention_s if job.webhook is None else max(settings.job_retention_s, WEBHOOK_KEEP_S)
         )
         until = (job.created_at if job.status.terminal else job.deadline) + kept_s
+        self._count(job.tenant, until, kept_bytes(job) + (IDEMPOTENCY_KEY if repeats else 0))
+
+    def reserved(self, new: NewJob, sign: Literal[1, -1]) -> None:
+        """An idempotency key now holds the whole of a job; with -1 its id alone again. One that is refused keeps it for a day."""
+        texts = len(new.request.prompt.encode()) + len(new.request.negative_prompt.encode())
+        self._count(new.tenant, self._clock.now() + KEPT_S, sign * (RESERVATION + texts))
+
+    def _count(self, tenant: str, until: float, size: int) -> None:
         lapse = math.ceil(math.ceil(until / self._part_s) * self._part_s)
-        mine = self._new.setdefault(job.tenant, defaultdict(int))
-        mine[lapse] += kept_bytes(job) + (IDEMPOTENCY_KEY if repeats else 0)
+        self._new.setdefault(tenant, defaultdict(int))[lapse] += size
 
     async def tick(self) -> None:
         """Counts, and learns. Raises `StoreUnavailable`; what was not counted is counted the next time."""
@@ -96,12 +109,18 @@ class Room:
             self._limit_bytes = int(total * TENANT_SHARE) if limited else None
         asked, self._asked = self._asked, set()
         new, self._new = self._new, {}
+        self._counting = new
         tenants = {tenant: new.get(tenant, {}) for tenant in asked | set(new)}
         try:
             counted = await self._store.add(tenants) if tenants else {}
+            self._learn(counted)
         except StoreUnavailable:
             self._again(new)
             raise
+        finally:
+            self._counting = {}
+
+    def _learn(self, counted: Mapping[str, Lapses]) -> None:
         now = self._clock.now()
         quiet = {name: lapses for name, lapses in self._known.items() if name not in counted}
         self._known = {
@@ -118,6 +137,11 @@ class Room:
                 metrics.REPAIRED.labels("room").inc()
             await asyncio.sleep(EVERY_S)
 
+    async def close(self) -> None:
+        """After `run` was canceled: counts what is left, if the store is there."""
+        with suppress(StoreUnavailable):
+            await self.tick()
+
     def _again(self, new: dict[str, dict[int, int]]) -> None:
         for tenant, lapses in new.items():
             mine = self._new.setdefault(tenant, defaultdict(int))
@@ -125,12 +149,14 @@ class Room:
                 mine[time] += size
 
     def _kept(self, tenant: str, now: float) -> int:
-        counted, new = self._known.get(tenant, {}), self._new.get(tenant, {})
-        return sum(size for lapses in (counted, new) for time, size in lapses.items() if time > now)
+        return sum(size for lapses in self._of(tenant) for time, size in lapses.items() if time > now)
 
     def _lapses(self, tenant: str, now: float) -> Iterator[int]:
         """When bytes of the tenant lapse."""
-        return (time for time in {*self._known.get(tenant, {}), *self._new.get(tenant, {})} if time > now)
+        return (time for lapses in self._of(tenant) for time in lapses if time > now)
+
+    def _of(self, tenant: str) -> list[Lapses]:
+        return [part[tenant] for part in (self._known, self._counting, self._new) if tenant in part]
 
 
 def kept_bytes(job: Job) -> int:

@@ -10,7 +10,6 @@ from fastapi import Depends, Request
 from api.answers import HitBodies
 from api.catalogue import Catalogue
 from api.keyring import KeyRing
-from api.room import Room
 from api.schemas import ErrorView
 from api.stream import Streams
 from api.submit import JobService
@@ -32,7 +31,6 @@ class Services:
     streams: Streams
     keyring: KeyRing
     clock: Clock
-    room: Room
     hit_bodies: HitBodies = field(default_factory=HitBodies)
 
     @property

@@ -99,20 +99,14 @@ class JobService:
     """Accepts and cancels jobs. `drain` before the process ends."""
 
     def __init__(
-        self,
-        settings: ApiSettings,
-        stores: Stores,
-        publisher: Publisher,
-        catalogue: Catalogue,
-        clock: Clock,
-        room: Room,
+        self, settings: ApiSettings, stores: Stores, publisher: Publisher, catalogue: Catalogue, clock: Clock
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._publisher = publisher
         self._catalogue = catalogue
         self._clock = clock
-        self._room = room
+        self.room = Room(stores.usage, settings, clock)
         self._running: set[asyncio.Task[Any]] = set()
         self._quotas = Quotas(stores.quotas, stores.jobs)
         self._ahead: dict[tuple[str, str], tuple[float, int]] = {}
@@ -177,11 +171,16 @@ class JobService:
             mark_replayed(caller)
             scope = tenant_scope(caller.tenant, self._settings.share_cache_between_tenants)
             address = result_address(new.key, new.request, scope)
-        return await self._accept(caller, plan, new, await self._looked_up(new, address), slot)
+        if new is asked.new:
+            self.room.reserved(new, 1)
+        job = await self._accept(caller, plan, new, await self._looked_up(new, address), slot)
+        if new is asked.new:
+            self.room.reserved(new, -1)  # it was the first, so it alone takes back what it has counted
+        return job
 
     async def _asked(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> _Asked:
         """The job that `body` asks for. Leaves nothing behind but the charge for a picture to start from."""
-        self._room.require(caller.tenant)
+        self.room.require(caller.tenant)
         priority = caller.priority(body.priority)
         webhook = checked_webhook(body.webhook, self._settings.webhook_allow_networks)
         plan = await self._plan(caller, body, gone)
@@ -240,7 +239,7 @@ class JobService:
         return self._accepted(job, repeats=slot is not None)
 
     def _accepted(self, job: Job, *, repeats: bool = False) -> Job:
-        self._room.note(job, repeats=repeats)
+        self.room.note(job, repeats=repeats)
         self._stores.results.count(job.cache)
         steps = job.request.steps if job.cache is CacheStatus.MISS else 0
         metrics.submitted(job.request.model, job.cache.value, steps)

@@ -160,6 +160,13 @@ async def test_what_could_not_be_counted_is_counted_later(two: Two, redis_server
     assert int(size) == 2 * kept_bytes(ended("greedy", two.clock))
 
 
+async def test_what_was_recorded_last_is_counted_at_the_end(two: Two) -> None:
+    two.first.note(ended("greedy", two.clock), repeats=False)
+    await two.first.close()
+    (size,) = two.control.hgetall(f"{KEPT_PREFIX}greedy").values()
+    assert int(size) == kept_bytes(ended("greedy", two.clock))
+
+
 async def keyed(door: Door, tenant: str) -> dict[str, str]:
     made = await door.http.post("/v1/keys", json={"tenant": tenant}, headers=ADMIN)
     return {"X-API-Key": made.json()["key"]}
@@ -187,3 +194,33 @@ async def test_over_http_the_refusal_names_the_limit(opened: Opener) -> None:
     batch = {"requests": [{"prompt": "one"}, {"prompt": "two"}]}
     answer = await door.http.post("/v1/jobs:batch", json=batch, headers=greedy)
     assert [each["status"] for each in answer.json()["data"]] == [429, 429]
+
+
+async def test_keys_of_refused_jobs_are_counted_too(opened: Opener) -> None:
+    """An Idempotency-Key holds the whole job before it is admitted: refused ones must not fill the store."""
+    door = await opened(tenant_store_bytes=40_000)
+    made = await door.http.post(
+        "/v1/keys", json={"tenant": "greedy", "requests_per_minute": 1}, headers=ADMIN
+    )
+    limits = []
+    for number in range(30):
+        headers = {"X-API-Key": made.json()["key"], "Idempotency-Key": str(number)}
+        body = {"prompt": f"{number} " + "a " * 900, "negative_prompt": "b " * 900}
+        answer = await door.http.post("/v1/jobs", json=body, headers=headers)
+        limits.append("" if answer.status_code == 202 else answer.json()["error"]["details"]["limit"])
+    assert limits[:3] == ["", "requests_per_minute", "requests_per_minute"]
+    assert limits[-1] == LIMIT
+    assert limits.index(LIMIT) < 12
+
+
+async def test_a_key_of_an_accepted_job_counts_for_its_id_alone(opened: Opener) -> None:
+    door = await opened(tenant_store_bytes=200_000)
+    greedy = await keyed(door, "greedy")
+    statuses = []
+    for number in range(30):  # 4 kB each, if their texts were kept twice 8
+        body = {"prompt": f"{number} " + "a " * 900, "negative_prompt": "b " * 900}
+        answer = await door.http.post(
+            "/v1/jobs", json=body, headers={**greedy, "Idempotency-Key": str(number)}
+        )
+        statuses.append(answer.status_code)
+    assert set(statuses) == {202}
