@@ -124,6 +124,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     sweeper: Sweeper = app.state.sweeper
     sweeping = asyncio.create_task(sweeper.run(), name="sweeper")
+    counting = asyncio.create_task(services.jobs.room.run(), name="room")
     log.info("api_ready", address=f"http://{services.settings.host}:{services.settings.port}")
     try:
         yield
@@ -131,6 +132,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.let_go()
         await services.jobs.drain()
         await end(sweeping)
+        await end(counting)
+        await services.jobs.room.close()
         await sweeper.close()
         await services.publisher.close()
         await services.stores.close()

@@ -41,18 +41,19 @@ class Slot:
         if known is None:
             return None
         self._check(known)
-        if not known.done:
-            return None
-        mark_replayed(caller)
-        return await stores.jobs.get(self.tenant, known.new.id)
+        return await self._replayed(caller, stores, known) if known.done else None
 
-    async def reserve(self, store: IdempotencyStore, new: NewJob) -> NewJob:
-        """The job to record: `new`, or that of a copy which was quicker. Raises `IdempotencyKeyReuse`."""
-        reserved = await store.reserve(
-            self.tenant, self.key, Reservation(fingerprint=self.fingerprint, new=new)
-        )
+    async def reserve(self, caller: Principal, stores: Stores, new: NewJob) -> NewJob | Job:
+        """The job to record: `new`, or that of a copy which was quicker; or its job, where that is accepted already. Raises
+        `IdempotencyKeyReuse`."""
+        mine = Reservation(fingerprint=self.fingerprint, new=new)
+        reserved = await stores.idempotency.reserve(self.tenant, self.key, mine)
         self._check(reserved)
-        return reserved.new
+        return reserved.new or await self._replayed(caller, stores, reserved)
+
+    async def _replayed(self, caller: Principal, stores: Stores, known: Reservation) -> Job:
+        mark_replayed(caller)
+        return await stores.jobs.get(self.tenant, known.id)
 
     async def complete(self, store: IdempotencyStore, new: NewJob) -> None:
         """`new` is accepted."""

@@ -4,14 +4,21 @@ that they are never older than it, however quiet the door."""
 from __future__ import annotations
 
 from api.catalogue import Catalogue
+from cache.stores import Stores
 from contracts.errors import StoreUnavailable
-from contracts.ports import JobStore
+from contracts.room import Memory
 from scheduler.admission import capacity_of, eta_s
 from telemetry import metrics
 
 
-async def refresh(store: JobStore, catalogue: Catalogue) -> None:
-    """Set the gauges of every model. What cannot be learned now is absent rather than old."""
+async def refresh(stores: Stores, catalogue: Catalogue, memory: Memory | None) -> None:
+    """Set the gauges of the stores, and of every model; `memory` is the state Redis's. What cannot be learned now is absent, or 0,
+    rather than old."""
+    metrics.STORE_MEMORY.set(0 if memory is None else memory.used_bytes)
+    metrics.STORE_MEMORY_LIMIT.set(0 if memory is None else memory.limit_bytes)
+    free_bytes, disk_bytes = await stores.blobs.space() or (0, 0)
+    metrics.BLOB_DISK_FREE.set(free_bytes)
+    metrics.BLOB_DISK.set(disk_bytes)
     for gauge in (
         metrics.JOBS_WAITING,
         metrics.PREDICTED_WAIT,
@@ -20,9 +27,10 @@ async def refresh(store: JobStore, catalogue: Catalogue) -> None:
     ):
         gauge.clear()
     try:
+        metrics.WEBHOOKS_DUE.set(await stores.webhooks.due())
         for served in await catalogue.models():
             model, capacity = served.spec.name, capacity_of(served.workers)
-            waiting, _ = await store.waiting(model)
+            waiting, _ = await stores.jobs.waiting(model)
             metrics.LIVE_WORKERS.labels(model).set(len(served.workers))
             metrics.MODEL_RATE.labels(model).set(capacity.steps_per_s)
             metrics.JOBS_WAITING.labels(model).set(waiting)

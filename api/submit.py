@@ -24,6 +24,7 @@ from api.keyring import Principal
 from api.normalise import checked_model_name, normalise
 from api.pictures.decoders import Decoders
 from api.quotas import Quotas
+from api.room import Room
 from api.schemas import JobRequest
 from api.wait import unless_gone
 from api.webhook import checked_webhook
@@ -35,6 +36,7 @@ from contracts.errors import (
     DarkroomError,
     ModelUnavailable,
     QueueFull,
+    StoreFull,
     StoreUnavailable,
     UnavailableError,
 )
@@ -104,6 +106,7 @@ class JobService:
         self._publisher = publisher
         self._catalogue = catalogue
         self._clock = clock
+        self.room = Room(stores.usage, settings, clock)
         self._running: set[asyncio.Task[Any]] = set()
         self._quotas = Quotas(stores.quotas, stores.jobs)
         self._ahead: dict[tuple[str, str], tuple[float, int]] = {}
@@ -161,15 +164,23 @@ class JobService:
             return earlier
         asked = await self._asked(caller, body, gone)
         plan, address = asked.plan, asked.plan.address
-        new = await slot.reserve(self._stores.idempotency, asked.new)
+        new = await slot.reserve(caller, self._stores, asked.new)
+        if isinstance(new, Job):
+            return new
         if new != asked.new:
             mark_replayed(caller)
             scope = tenant_scope(caller.tenant, self._settings.share_cache_between_tenants)
             address = result_address(new.key, new.request, scope)
-        return await self._accept(caller, plan, new, await self._looked_up(new, address), slot)
+        if new is asked.new:
+            self.room.reserved(new, 1)
+        job = await self._accept(caller, plan, new, await self._looked_up(new, address), slot)
+        if new is asked.new:
+            self.room.reserved(new, -1)  # it was the first, so it alone takes back what it has counted
+        return job
 
     async def _asked(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> _Asked:
         """The job that `body` asks for. Leaves nothing behind but the charge for a picture to start from."""
+        self.room.require(caller.tenant)
         priority = caller.priority(body.priority)
         webhook = checked_webhook(body.webhook, self._settings.webhook_allow_networks)
         plan = await self._plan(caller, body, gone)
@@ -196,8 +207,7 @@ class JobService:
     async def _record_hit(self, new: NewJob, result: JobResult) -> Job:
         with tracing.span("record job", attributes={"darkroom.job_id": new.id}):
             submitted = await self._stores.jobs.submit(new, result)
-        self._accepted(submitted.job)
-        return submitted.job
+        return self._accepted(submitted.job)
 
     async def _accept(
         self, caller: Principal, plan: _Plan, new: NewJob, result: JobResult | None, slot: Slot | None
@@ -218,19 +228,23 @@ class JobService:
             # What costs no computation would have been welcome.
             await self._quotas.refund(caller, charge)
             raise refusal or QueueFull("No more computations are taken.") from None
+        except StoreFull:
+            await self._quotas.refund(caller, charge)
+            raise
         job = submitted.job
         if submitted.lead:
             job = await self._publish(job, caller, charge)
         if slot is not None:
             await slot.complete(self._stores.idempotency, new)
-        self._accepted(job)
-        return job
+        return self._accepted(job, repeats=slot is not None)
 
-    def _accepted(self, job: Job) -> None:
+    def _accepted(self, job: Job, *, repeats: bool = False) -> Job:
+        self.room.note(job, repeats=repeats)
         self._stores.results.count(job.cache)
         steps = job.request.steps if job.cache is CacheStatus.MISS else 0
         metrics.submitted(job.request.model, job.cache.value, steps)
         log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value)
+        return job
 
     async def _plan(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> _Plan:
         """What `body` comes to with the model as it is now. Remembered for requests that are repeated."""

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -77,6 +78,13 @@ class DirectoryBlobStore:
 
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         return await asyncio.to_thread(self._prune, self._clock.now() - older_than_s, max_bytes)
+
+    async def space(self) -> tuple[int, int] | None:
+        try:
+            usage = await asyncio.to_thread(shutil.disk_usage, self._folder)
+        except OSError:
+            return None
+        return usage.free, usage.total
 
     def paths(self) -> Iterator[Path]:
         """Where every picture lies, for a backup. Raises `OSError`."""

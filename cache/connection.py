@@ -18,10 +18,10 @@ from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnec
 from redis.backoff import ExponentialBackoff
 from redis.driver_info import DriverInfo
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from contracts.errors import SettingsError, StoreUnavailable
+from contracts.errors import SettingsError, StoreFull, StoreUnavailable
 
 MAX_CONNECTIONS: Final = 64
 RETRIES: Final = 2
@@ -206,12 +206,20 @@ def _parts(url: str) -> tuple[str | None, str | None, list[tuple[str, int]], str
 @asynccontextmanager
 async def reaching(what: str, timeout_s: float) -> AsyncIterator[None]:
     """Bounds what runs inside to `timeout_s` seconds in all, besides the wait for a connection, and raises
-    `StoreUnavailable` for every fault of Redis."""
+    `StoreUnavailable` for every fault of Redis; `StoreFull` where it answers that it has no room."""
     try:
         async with asyncio.timeout(timeout_s + QUEUE_S):
             yield
     except (RedisError, OSError) as error:  # TimeoutError is an OSError
+        if is_full(error):
+            raise StoreFull(f"The {what} is full: Redis is at its maxmemory.") from error
         raise StoreUnavailable(f"The {what} did not answer: {type(error).__name__}.") from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether Redis refused to write because it is at its `maxmemory`. Pure."""
+    # Redis 6.2 wraps what a script met into an error of another kind.
+    return isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error)
 
 
 async def pubsub_of(client: Redis, **options: Any) -> PubSub:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from cache.packed_request import pack
 from cache.records import hook_json
 from contracts.ids import shard_of
 from contracts.jobs import CacheStatus, Job, JobResult, JobStatus, NewJob
@@ -87,7 +88,7 @@ def _arguments(group: Sequence[Waiting]) -> list[str]:
                 new.tenant,
                 new.key,
                 request.model,
-                request.model_dump_json(),
+                pack(request),
                 repr(new.ttl_s),
                 result.model_dump_json(),
                 new.priority.value,

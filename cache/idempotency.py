@@ -36,7 +36,7 @@ class RedisIdempotencyStore:
         return _reservation(stored) if isinstance(stored, str) else reservation
 
     async def complete(self, tenant: str, key: str, reservation: Reservation) -> None:
-        done = reservation.model_copy(update={"done": True}).model_dump_json()
+        done = reservation.settled().model_dump_json()
         async with reaching("idempotency store", self._timeout_s):
             await self._client.set(_name(tenant, key), done, xx=True, keepttl=True)
 
@@ -61,7 +61,7 @@ class MemoryIdempotencyStore:
     async def complete(self, tenant: str, key: str, reservation: Reservation) -> None:
         if await self.find(tenant, key) is not None:
             until, _ = self._kept[_name(tenant, key)]
-            self._kept[_name(tenant, key)] = (until, reservation.model_copy(update={"done": True}))
+            self._kept[_name(tenant, key)] = (until, reservation.settled())
 
 
 def _reservation(stored: str | bytes) -> Reservation:

@@ -16,6 +16,7 @@ from cache.connection import reaching
 from cache.hits import HitRecorder
 from cache.key_names import PREFIX, fair_prefix, job_key, shard_prefix
 from cache.listing import newest_jobs
+from cache.packed_request import pack
 from cache.records import hook_json, job_of, lease_of, messages_of, paired
 from cache.statuses import read_statuses
 from cache.taking import Taking
@@ -119,7 +120,7 @@ class RedisJobStore:
             new.tenant,
             new.key,
             new.request.model,
-            new.request.model_dump_json(),
+            pack(new.request),
             new.ttl_s,
             "",
             "1" if may_lead else "0",
@@ -175,7 +176,7 @@ class RedisJobStore:
             message.tenant,
             message.key,
             message.request.model,
-            message.request.model_dump_json(),
+            pack(message.request),
             message.created_at,
             message.deadline,
             message.priority.value,

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from cache.connection import reaching
 from cache.records import read_all
+from contracts.errors import StoreFull
 from contracts.models import Announced, ModelSpec, ServedModel, WorkerInfo
 
 PREFIX: Final = "darkroom:{models}:"
@@ -28,6 +29,18 @@ class RedisModelDirectory:
         self._timeout_s = timeout_s
 
     async def announce(self, spec: ModelSpec, worker: WorkerInfo) -> None:
+        try:
+            await self._announce(spec, worker)
+        except StoreFull:
+            # What has been announced stays known: a worker that brings jobs to their end must not look gone.
+            async with reaching("model directory", self._timeout_s), self._client.pipeline() as pipeline:
+                pipeline.pexpire(f"{PREFIX}worker:{worker.id}", self._ttl_ms)
+                if self._grace_ms:
+                    pipeline.pexpire(f"{PREFIX}lately:{spec.name}", self._grace_ms)
+                await pipeline.execute()
+            raise
+
+    async def _announce(self, spec: ModelSpec, worker: WorkerInfo) -> None:
         async with reaching("model directory", self._timeout_s), self._client.pipeline() as pipeline:
             pipeline.hset(f"{PREFIX}specs", spec.name, spec.model_dump_json())
             pipeline.sadd(f"{PREFIX}workers", worker.id)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
+from cache.packed_request import unpack
 from contracts.errors import RecordUnreadable
 from contracts.jobs import (
     NOWHERE,
     CacheStatus,
-    GenerationRequest,
     Job,
     JobFailure,
     JobMessage,
@@ -69,7 +69,7 @@ def messages_of(parts: Sequence[Sequence[str]]) -> tuple[JobMessage, ...]:
 def message_of(parts: Sequence[str]) -> JobMessage:
     """A message from the `parts` of a record, as `prelude.lua` answers them."""
     job_id, tenant, key, request, created_at, deadline, priority, origin, webhook = parts
-    asked = GenerationRequest.model_validate_json(request)
+    asked = unpack(request)
     return JobMessage(
         min_schema=asked.min_schema,
         job_id=job_id,
@@ -107,7 +107,7 @@ def _job_of(record: dict[str, str]) -> Job:
         id=record["id"],
         tenant=record["tenant"],
         key=record["key"],
-        request=GenerationRequest.model_validate_json(record["request"]),
+        request=unpack(record["request"]),
         status=JobStatus(record["status"]),
         cache=CacheStatus(record["cache"]),
         created_at=float(record["created_at"]),

@@ -77,6 +77,9 @@ class S3BlobStore:
     async def exists(self, name: str) -> bool:
         return is_blob_name(name) and await self._in_thread(lambda: self._head(name))
 
+    async def space(self) -> tuple[int, int] | None:
+        return None
+
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         return await self._in_thread(lambda: self._prune(self._clock.now() - older_than_s, max_bytes))
 

@@ -27,6 +27,7 @@ from cache.audit import counts
 from cache.connection import connect, disconnect, reaching
 from cache.models import RedisModelDirectory
 from cache.stores import open_blobs
+from cache.usage import memory_in
 from cli.products import product
 from contracts.errors import ImageNotFound, QueueMisdeclared, SettingsError, StoreUnavailable
 from contracts.settings import BackendSettings
@@ -34,6 +35,8 @@ from contracts.settings import BackendSettings
 OLDEST_RABBIT: Final = (3, 10)
 """At-least-once dead lettering, https://www.rabbitmq.com/docs/quorum-queues."""
 CLOCK_SLACK_S: Final = 2.0
+FILLING: Final = 0.8
+"""The share of its `maxmemory` from which on a Redis is warned of, as by the alert."""
 LEAST_FREE_BYTES: Final = 2**30
 SAMPLE: Final = 50
 """Pictures whose bytes are checked against their names."""
@@ -179,10 +182,15 @@ def judge_state(info: dict[str, Any]) -> Iterator[Finding]:
         yield fault("the append-only file cannot be written", "look at Redis' log and disk")
     else:
         yield ok("the state Redis keeps an append-only file")
-    limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
-    if limit and used > 0.8 * limit:
+    memory = memory_in(info)
+    if memory.share >= 1:
+        yield fault(
+            f"the state Redis is full ({memory.share:.0%} of maxmemory): nothing new is taken",
+            "raise maxmemory, or lower DARKROOM_JOB_RETENTION_S",
+        )
+    elif memory.share > FILLING:
         yield warn(
-            f"the state Redis is {used / limit:.0%} full",
+            f"the state Redis is {memory.share:.0%} full",
             "raise maxmemory, or lower DARKROOM_JOB_RETENTION_S",
         )
 

@@ -24,8 +24,9 @@
     │   └── RangeNotSatisfiable 416  no byte of the picture lies in the range
     ├── UnavailableError        503  ours, and passing: `retry_after_s` says when to come again
     │   ├── BrokerUnavailable
-    │   ├── StoreUnavailable
     │   ├── RecordUnreadable    written by a newer version; a process of that version can read it
+    │   ├── StoreUnavailable
+    │   │   ├── StoreFull           Redis is at its `maxmemory`, or near it
     │   │   └── BlobStoreUnavailable  the pictures' directory or bucket; also a job's failure
     │   │       └── BlobStoreFull     it has no room
     │   ├── QueueFull
@@ -199,6 +200,15 @@ class BrokerUnavailable(UnavailableError):
 
 class StoreUnavailable(UnavailableError):
     code = "store_unavailable"
+
+
+class StoreFull(StoreUnavailable):
+    """Redis answers, and has no room for more. Nothing was recorded."""
+
+    code = "store_full"
+
+    def __init__(self, message: str, *, retry_after_s: float = 30.0, **rest: Any) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, **rest)
 
 
 class RecordUnreadable(UnavailableError):

@@ -339,6 +339,10 @@ class BlobStore(Protocol):
 
     async def exists(self, name: str) -> bool: ...
 
+    async def space(self) -> tuple[int, int] | None:
+        """Free and all bytes of the disk that the pictures lie on; None where that is none of ours, or cannot be told."""
+        ...
+
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         """Delete what was put more than `older_than_s` seconds ago, then the oldest until at most `max_bytes` are left.
         Answers how many went; bounded work, so there may be more to do."""

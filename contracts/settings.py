@@ -232,6 +232,10 @@ class ApiSettings(BackendSettings):
     """A stream that has been silent for this long sends a comment, so that no proxy takes it for dead."""
     max_cost: Annotated[float, Field(gt=0)] = 256.0
     """The most that one job may cost: its pixels times steps times pictures, in millions (megapixel-steps)."""
+    store_full_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """No new job is recorded where the state Redis has used this share of its `maxmemory`: those that it has need room to end."""
+    tenant_store_bytes: Count | None = None
+    """What the kept jobs of one tenant may take of the state Redis; by default half of its `maxmemory`. More are refused with 429."""
     max_batch_body_bytes: Count = 2_097_152
     """The body of a batch of requests may be this long; all others `max_body_bytes`."""
     max_init_image_bytes: Count = 2_097_152

@@ -14,9 +14,9 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contracts.documents import Document, Versioned
 from contracts.jobs import NewJob
@@ -196,14 +196,36 @@ class QuotaLedger(Protocol):
         ...
 
 
+def _absent(value: object) -> bool:
+    return value is None
+
+
 class Reservation(Document):
     """What an `Idempotency-Key` stands for: the one job, decided before it is recorded, so that whoever comes with the key
     records the same one. `done`: it is accepted for good."""
 
     fingerprint: str
     """SHA-256 of the request's body."""
-    new: NewJob
+    new: NewJob | None = Field(default=None, exclude_if=_absent)
+    """The job to record. Gone once it is accepted: its record has the texts, and they are kept once."""
+    job_id: str | None = Field(default=None, exclude_if=_absent)
+    """The job's id, in place of `new`."""
     done: bool = False
+
+    @model_validator(mode="after")
+    def _names_a_job(self) -> Self:
+        if self.new is None and self.job_id is None:
+            raise ValueError("it stands for no job")
+        return self
+
+    @property
+    def id(self) -> str:
+        """Of the job."""
+        return self.job_id or ("" if self.new is None else self.new.id)
+
+    def settled(self) -> Reservation:
+        """The reservation of the job once that is accepted for good."""
+        return self.model_copy(update={"new": None, "job_id": self.id, "done": True})
 
 
 class IdempotencyStore(Protocol):

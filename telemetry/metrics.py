@@ -46,6 +46,18 @@ MODEL_RATE = Gauge(
     "Denoising steps that a model's workers do under load, together.",
     ["model"],
 )
+STORE_MEMORY = Gauge(
+    "darkroom_store_memory_bytes",
+    "Memory that the state Redis has used of its maxmemory; of a cluster, the fullest node. Told by API processes.",
+)
+STORE_MEMORY_LIMIT = Gauge(
+    "darkroom_store_memory_limit_bytes",
+    "The maxmemory of the state Redis; 0: it has none, or it is not known now.",
+)
+BLOB_DISK = Gauge(
+    "darkroom_blob_disk_bytes", "Size of the disk that the pictures lie on; 0: they lie on none of ours."
+)
+BLOB_DISK_FREE = Gauge("darkroom_blob_disk_free_bytes", "What is free of it.")
 WAITERS = Gauge("darkroom_waiters", "Requests now held by Prefer: wait.")
 EVENT_STREAMS = Gauge("darkroom_event_streams", "Streams of job events now open.")
 

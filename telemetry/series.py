@@ -23,7 +23,7 @@ PUBLISH_OUTCOMES: Final = ("confirmed", "error", "broker_unavailable", "queue_fu
 RELAY_REASONS: Final = ("stale", "promoted", "withdrawn", "canceled")
 BLOB_STORE_CAUSES: Final = ("full", "unavailable")
 WEBHOOK_OUTCOMES: Final = ("delivered", "retry", "failed", "disabled", "repeated", "deferred")
-LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day")
+LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day", "kept_bytes")
 REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "api": (
         "cache_lookup",
@@ -36,6 +36,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "prune",
         "refund",
         "relay",
+        "room",
         "sweep",
         "withdraw",
     ),
@@ -49,6 +50,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "relay",
         "renew",
         "store",
+        "store_full",
         "take",
         "withdraw_worker",
     ),

@@ -21,6 +21,7 @@ from contracts.errors import (
     GenerationError,
     ImageNotFound,
     InitImageLost,
+    StoreFull,
     StoreUnavailable,
     WorkerFault,
 )
@@ -287,6 +288,8 @@ class JobRunner:
         scope = tenant_scope(message.tenant, self._share_cache)
         try:
             await self._stores.results.put(result_address(message.key, message.request, scope), result)
+        except StoreFull:
+            metrics.REPAIRED.labels("store_full").inc()
         except StoreUnavailable:
             # A result that is not cached is computed again when it is asked for.
             metrics.REPAIRED.labels("cache_fill").inc()

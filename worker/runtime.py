@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from broker.publisher import open_publisher
 from cache.stores import Stores, open_stores
 from contracts.clock import Clock, SystemClock
-from contracts.errors import StoreUnavailable
+from contracts.errors import StoreFull, StoreUnavailable
 from contracts.jobs import Envelope, JobMessage
 from contracts.models import ModelSpec, WorkerInfo
 from contracts.settings import WorkerSettings
@@ -207,6 +207,9 @@ class Runtime:
                 await models.announce(self._spec, now)
                 await models.remember_cost(self._spec.name, self._spec.device, batcher.learnt().dump())
                 broken = 0
+            except StoreFull:
+                # Redis is there, and what has been announced stays known.
+                metrics.REPAIRED.labels("store_full").inc()
             except StoreUnavailable as error:
                 metrics.REPAIRED.labels("announce").inc()
                 log.warning("announce_failed", code=error.code)

@@ -46,7 +46,7 @@ async def readyz(services: Wired) -> Ready:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **failures()},
 )
 async def scrape(services: Wired) -> Response:
-    await numbers.refresh(services.stores.jobs, services.catalogue)
+    await numbers.refresh(services.stores, services.catalogue, services.jobs.room.memory)
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

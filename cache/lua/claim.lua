@@ -3,6 +3,7 @@
 -- origin, webhook or ''.
 -- Answers as `grant` does.
 
+regardless()
 local id, model = ARGV[3], ARGV[6]
 
 if redis.call('EXISTS', job_key(id)) == 0 then

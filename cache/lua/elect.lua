@@ -1,6 +1,7 @@
 -- Makes the caller the one that keeps house, or keeps it so. KEYS[1] is `darkroom:{house}:`. ARGV: name, lease_s.
 -- Answers whether it is.
 
+regardless()
 local key = P .. 'keeper'
 local keeper = redis.call('GET', key)
 local lease_ms = math.ceil(tonumber(ARGV[4]) * 1000)

@@ -1,6 +1,7 @@
 -- Grants one attempt at a webhook. ARGV: id, attempt, lease_s. Answers {owed_at, record}, or {} if the attempt has been
 -- made, is being made, or is of no use any more.
 
+regardless()
 local id, attempt, lease_s = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local key = P .. 'hook:' .. id
 local now = redis.call('HMGET', key, 'status', 'attempt', 'until', 'owed_at')

@@ -1,5 +1,6 @@
 -- Gives a begun attempt back, uncounted. ARGV: id, attempt, seconds. Answers whether it was applied.
 
+regardless()
 local id, attempt = ARGV[3], tonumber(ARGV[4])
 local key = P .. 'hook:' .. id
 local now = redis.call('HMGET', key, 'status', 'attempt')

@@ -1,6 +1,7 @@
 -- Logs an attempt and what follows from it. ARGV: id, attempt, log entry, status, next_in_s. Answers whether it was
 -- applied: not where the attempt has been made in other hands.
 
+regardless()
 local id, attempt, status = ARGV[3], tonumber(ARGV[4]), ARGV[6]
 local key, log = P .. 'hook:' .. id, P .. 'hooklog:' .. id
 local now = redis.call('HMGET', key, 'status', 'attempt')

@@ -1,6 +1,7 @@
 -- Takes webhooks of one shard that are due, the oldest first; each is due again after the lease. ARGV: limit, lease_s.
 -- Answers {{id, attempt}, ...}.
 
+regardless()
 local due = redis.call('ZRANGEBYSCORE', P .. 'hooks', '-inf', seconds(NOW), 'LIMIT', 0, tonumber(ARGV[3]))
 local calls = {}
 for _, id in ipairs(due) do

@@ -33,6 +33,13 @@ local DOUBT_S = 10 -- a clock that is this far ahead of the last sweep may have 
 local TRIM = 4 -- places that a new job looks at in its tenant's list
 local TERMINAL = { succeeded = true, failed = true, canceled = true, expired = true, withdrawn = true }
 
+-- Lets the script go on where the server is at its `maxmemory`. There a script is refused at its first write, unless that one can
+-- only free memory (Redis' script.c, `scriptVerifyOOM`; the same from 6.2 on). What is accepted must end, and takes little room.
+-- Scripts that record something new leave this out, and are refused.
+local function regardless()
+  redis.call('DEL', P .. 'nothing')
+end
+
 local function seconds(time)
   return string.format('%.6f', time)
 end

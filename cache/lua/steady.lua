@@ -4,6 +4,7 @@
 -- changes nothing where there is a step: a server that was stopped carries it out late, and its caller knows that. Looks at every
 -- live job, once for each step.
 
+regardless()
 local STEP_S = 5 -- less is a call that was late, and does little harm
 local elapsed, lease_s, told = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local mark = redis.call('GET', P .. 'mark')

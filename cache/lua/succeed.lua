@@ -1,5 +1,6 @@
 -- Ends a job and its followers with a result, all at once. ARGV: id, attempt, result. Answers whether it was applied.
 
+regardless()
 local id, attempt, result = ARGV[3], ARGV[4], ARGV[5]
 if not fenced(id, attempt) then
   return 0

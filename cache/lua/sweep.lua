@@ -1,5 +1,6 @@
 -- Housekeeping of one shard, at most `limit` jobs of each kind. ARGV: limit, stale_s, lease_s. Answers {stale, promoted}.
 
+regardless()
 local limit, stale_s, lease_s = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local promoted = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', seconds(NOW), 'LIMIT', 0, limit)) do

@@ -2,6 +2,7 @@
 -- no attempts left, the schema that the worker knows, ids... Answers {taken, promoted, newer}; each taken is {message parts,
 -- attempt, started_at, claimed_at, deadline, tag}, and what is newer was left, for it needs a newer worker.
 
+regardless()
 local model, worker, lease_s, max_attempts, exhausted = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local schema = tonumber(ARGV[8])
 local taken, promoted, newer = {}, {}, {}

@@ -1,6 +1,7 @@
 -- Undoes the submit of a leader that no worker has claimed. What is left is a mark that stops its message, should it
 -- have reached the broker after all. ARGV: id. Answers {applied, promoted}.
 
+regardless()
 local id = ARGV[3]
 local now = redis.call('HMGET', job_key(id), 'status', 'tenant', 'deadline')
 if now[1] ~= 'queued' then

@@ -253,11 +253,12 @@ async def test_a_crash_after_the_reservation_blocks_nobody(site: Site, recorded:
     stored = await site.redis.get(name)
     assert isinstance(stored, str)
     done = Reservation.model_validate_json(stored)
+    first = await site.stores.jobs.get("acme", probe["id"])
     dead = NewJob(
-        id=new_job_id(time.time(), done.new.key[0]),
+        id=new_job_id(time.time(), first.key[0]),
         tenant="acme",
-        key=done.new.key,
-        request=done.new.request.model_copy(update={"prompt": "of the dead process"}),
+        key=first.key,
+        request=first.request.model_copy(update={"prompt": "of the dead process"}),
         ttl_s=60,
     )
     await site.http[0].post(f"/v1/jobs/{probe['id']}/cancel", headers=headers)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
+from pydantic import ValidationError
 
 from cache.idempotency import KEPT_S
 from contracts.jobs import JobStatus
@@ -140,7 +142,7 @@ async def test_the_first_to_reserve_a_key_decides_the_job(world: World) -> None:
     store = world.stores.idempotency
     offers = [Reservation(fingerprint=f"{i}", new=new(KEY)) for i in range(50)]
     answers = await asyncio.gather(*(store.reserve("acme", "k", offer) for offer in offers))
-    assert len({answer.new.id for answer in answers}) == 1
+    assert len({answer.id for answer in answers}) == 1
     first = answers[0]
     assert first in offers
     assert await store.find("acme", "k") == first
@@ -148,13 +150,29 @@ async def test_the_first_to_reserve_a_key_decides_the_job(world: World) -> None:
     assert await store.find("other", "k") is None
     await store.complete("acme", "k", first)
     await store.complete("acme", "never reserved", first)
-    done = first.model_copy(update={"done": True})
+    done = first.settled()
+    assert (done.new, done.id, done.done) == (None, first.id, True), "the job's record has its texts"
     assert await store.find("acme", "k") == done
     assert await store.reserve("acme", "k", offers[0]) == done
     assert await store.find("acme", "never reserved") is None
     if not world.real:
         world.advance(KEPT_S)
         assert await store.find("acme", "k") is None
+
+
+def test_a_reservation_of_before_is_read() -> None:
+    """One that kept the whole job after it was accepted."""
+    job = new()
+    before = json.dumps({"fingerprint": "f", "new": job.model_dump(mode="json"), "done": True})
+    known = Reservation.model_validate_json(before)
+    assert (known.id, known.done) == (job.id, True)
+    assert known.settled().model_dump(exclude_none=True) == {
+        "fingerprint": "f",
+        "job_id": job.id,
+        "done": True,
+    }
+    with pytest.raises(ValidationError):
+        Reservation(fingerprint="f", done=True)
 
 
 async def test_a_key_is_forgotten_after_a_day(world: World) -> None:

@@ -111,6 +111,7 @@ def test_a_foreign_message_that_was_kept_aside(darkroom: Command, rabbit_server:
         ({"maxmemory_policy": "allkeys-lru"}, "evicts"),
         ({"aof_enabled": 0}, "append-only"),
         ({"aof_last_write_status": "err"}, "cannot be written"),
+        ({"maxmemory": 100, "used_memory": 100}, "is full (100% of maxmemory)"),
         ({"redis_version": "5.0.1"}, "Redis 5.0.1 is too old"),
         ({"redis_version": "6.0.16"}, "Redis 6.0.16 is too old"),
         ({"valkey_version": "7.0.0", "server_name": "valkey"}, "Valkey 7.0.0 is too old"),
@@ -127,6 +128,30 @@ def test_a_redis_that_must_not_hold_jobs(change: dict[str, Any], words: str) -> 
     (found,) = [each for each in judge_state({**good, **change}) if each.grade is Grade.FAULT]
     assert words in found.what
     assert found.mend
+
+
+@pytest.mark.parametrize(
+    ("used", "uncounted", "grades"),
+    [
+        (80, 0, set()),
+        (81, 0, {Grade.WARNING}),
+        (99, 0, {Grade.WARNING}),
+        (100, 0, {Grade.FAULT}),
+        (100, 30, set()),
+    ],
+)
+def test_how_full_the_state_redis_is(used: int, uncounted: int, grades: set[Grade]) -> None:
+    """By the reckoning of `maxmemory`, which leaves out the buffers of replicas and of the append-only file."""
+    info = {
+        "redis_version": "7.0.15",
+        "maxmemory_policy": "noeviction",
+        "aof_enabled": 1,
+        "aof_last_write_status": "ok",
+        "maxmemory": 100,
+        "used_memory": used,
+        "mem_not_counted_for_evict": uncounted,
+    }
+    assert {finding.grade for finding in judge_state(info)} - {Grade.OK} == grades
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_the_code_counts_under_no_other_names() -> None:
 
 
 def test_names_that_are_decided_elsewhere_are_all_listed() -> None:
+    from api import room
     from contracts.errors import BrokerUnavailable, QueueFull
     from contracts.tenancy import Limits
     from contracts.webhooks import DeliveryStatus
@@ -116,5 +117,5 @@ def test_names_that_are_decided_elsewhere_are_all_listed() -> None:
     assert {BrokerUnavailable.code, QueueFull.code} <= set(series.PUBLISH_OUTCOMES)
     ended = {status.value for status in DeliveryStatus if status is not DeliveryStatus.PENDING}
     assert ended | {"retry"} <= set(series.WEBHOOK_OUTCOMES)
-    assert set(series.LIMITS) <= set(Limits.model_fields)
+    assert set(series.LIMITS) <= {*Limits.model_fields, room.LIMIT}
     assert metrics.REPAIRED._labelnames == ("step",)
