@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from enum import StrEnum
 from typing import Final
 
@@ -56,6 +57,13 @@ def refusal(error: BaseException | None) -> Refusal | None:
             return _KINDS.get(str(error).partition(" ")[0])
         case _:
             return None
+
+
+def tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """The fault of TLS behind an error, where it is one: redis-py and asyncio wrap it. Pure."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 async def probe(client: Redis, what: str, timeout_s: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from typing import Any, Final
 from uuid import uuid4
@@ -17,7 +16,7 @@ from broker.topology import (
     publisher_connection,
     queue_name,
 )
-from cache.probe import refusal
+from cache.probe import refusal, tls_error
 from cli.findings import Finding, fault, ok, warn
 from contracts.errors import QueueMisdeclared
 from contracts.settings import BackendSettings
@@ -80,8 +79,8 @@ def judge_broker(error: BaseException, alarms: list[str]) -> Finding:
                 f"the broker has no such virtual host for this user: {error.reply_text}",
                 f"correct the end of {url} (`//` is the virtual host `/`), or add the virtual host and the user's permissions on it",
             )
-        case ssl.SSLError():
-            return fault(f"the broker's certificate, or ours, is refused: {error.reason or error}", TLS_MEND)
+    if (tls := tls_error(error)) is not None:
+        return fault(f"the broker's certificate, or ours, is refused: {tls.reason or tls}", TLS_MEND)
     if (found := refusal(error)) is not None:
         return fault(f"the broker {found}: {error}", f"correct user, password and host in {url}")
     return fault(f"the broker does not answer: {type(error).__name__}", f"start it, or correct {url}")

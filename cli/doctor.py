@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import platform
 import shutil
-import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +17,7 @@ from cache.audit import counts
 from cache.connection import connect, disconnect, reaching
 from cache.listen import subscribe
 from cache.models import RedisModelDirectory
-from cache.probe import NAME, Refusal, refusal
+from cache.probe import NAME, Refusal, refusal, tls_error
 from cache.stores import open_blobs
 from cli.brokers import TLS_MEND, broker
 from cli.findings import Finding, fault, ok, warn
@@ -87,7 +86,7 @@ def refused(error: StoreUnavailable) -> Finding:
     found = refusal(cause)
     if found is not None:
         return fault(f"Redis {found}: {cause}", MENDS[found])
-    if isinstance(tls := cause and (cause.__cause__ or cause), ssl.SSLError):
+    if (tls := tls_error(cause)) is not None:
         return fault(f"Redis' certificate, or ours, is refused: {tls.reason or tls}", TLS_MEND)
     return fault(error.message, "start Redis, or correct DARKROOM_REDIS_URL and DARKROOM_CACHE_REDIS_URL")
 

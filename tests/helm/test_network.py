@@ -1,4 +1,4 @@
-"""Who may reach whom, and under which names."""
+"""Who may reach whom, under which names, and with which certificates."""
 
 from __future__ import annotations
 
@@ -112,3 +112,14 @@ def test_the_hub_is_for_those_who_fetch() -> None:
     assert hub("Deployment", "-worker-emoji-turbo", models=adapters)
     assert hub("Deployment", "-worker-emoji-turbo", settings={"vae": "tiny"})
     assert not hub("Deployment", "-worker-other", networkPolicy={"allowHub": False})
+
+
+def test_certificates_are_files_in_every_pod() -> None:
+    rendered = render({"tls": {"existingSecret": "mine"}, "backup": {"enabled": True, "existingClaim": "a"}})
+    for name, pod in rendered.pods():
+        if name.endswith(("-rabbitmq", "-redis", "-test-picture")):
+            continue
+        assert {"name": "tls", "secret": {"secretName": "mine"}} in pod["volumes"], name
+        mounts = {each["name"]: each for each in pod["containers"][0]["volumeMounts"]}
+        assert mounts["tls"] == {"name": "tls", "mountPath": "/etc/darkroom/tls", "readOnly": True}
+    assert "/etc/darkroom/tls" not in str(render().objects)

@@ -125,6 +125,11 @@ checksum/services: {{ list .Values.auth.adminKey .Values.rabbitmq.url .Values.re
 {{- define "darkroom.volumes" -}}
 - name: tmp
   emptyDir: { sizeLimit: 1Gi }
+{{- with .root.Values.tls.existingSecret }}
+- name: tls
+  secret:
+    secretName: {{ . }}
+{{- end }}
 {{- if .root.Values.blobs.enabled }}
 - name: blobs
   persistentVolumeClaim:
@@ -134,6 +139,9 @@ checksum/services: {{ list .Values.auth.adminKey .Values.rabbitmq.url .Values.re
 
 {{- define "darkroom.mounts" -}}
 - { name: tmp, mountPath: /tmp }
+{{- if .root.Values.tls.existingSecret }}
+- { name: tls, mountPath: /etc/darkroom/tls, readOnly: true }
+{{- end }}
 {{- if .root.Values.blobs.enabled }}
 - { name: blobs, mountPath: /blobs }
 {{- end }}
