@@ -10,7 +10,7 @@ from kombu.transport.pyamqp import SSLTransport
 SCHEME: Final = "amqps"
 
 
-class VerifyingTransport(SSLTransport):
+class VerifyingTransport(SSLTransport):  # type: ignore[misc]
     """AMQP over TLS to a server whose certificate is valid and names the host of the URL. kombu's own compares no names.
 
     `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` in the URL name files, as in a `rediss://` URL. They are read for each connection, so
