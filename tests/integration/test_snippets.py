@@ -47,6 +47,8 @@ NOT_RUN: Final = {
     "docker build": "needs Docker; tests/helm/test_docker.py reads the files",
     "helm ": "needs a cluster; `make helm-check` renders the chart and runs what it rendered",
     "kubectl ": "needs a cluster",
+    "redis-cli ": "for a server of yours; tests/integration/test_least_rights.py gives its commands to one",
+    "rabbitmqctl ": "for a server of yours; tests/integration/test_least_rights.py runs its commands",
 }
 """Commands by how they begin, and why they are not run here."""
 
