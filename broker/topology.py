@@ -13,6 +13,7 @@ from typing import Any, Final
 from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Queue
 
+from broker import tls  # noqa: F401 - what amqps:// means
 from contracts.errors import QueueMisdeclared
 from contracts.jobs import JobMessage
 from contracts.settings import BackendSettings

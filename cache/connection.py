@@ -4,7 +4,7 @@ become ours."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
@@ -72,7 +72,10 @@ class _Plain(_Ours, Connection):
 
 
 class _Tls(_Ours, SSLConnection):
-    pass
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        # redis-py reads the files of certificates once; a renewed one must count at the next connection.
+        self.ssl_context.context = None
+        return super()._connection_arguments()
 
 
 class _Managed(_Ours, SentinelManagedConnection):

@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cache.blobs import DirectoryBlobStore
-from cache.connection import connect, disconnect, reaching
+from cache.connection import connect, disconnect
 from cache.credentials import RedisKeyStore
 from cache.events import RedisJobEvents
 from cache.hot import HotResults
 from cache.idempotency import RedisIdempotencyStore
 from cache.jobs import RedisJobStore
 from cache.models import RedisModelDirectory
+from cache.probe import probe
 from cache.quotas import RedisQuotaLedger
 from cache.results import RedisResultCache
 from cache.s3 import S3BlobStore
@@ -64,8 +65,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         )
 
     async def check() -> None:
-        async with reaching("job store", timeout_s):
-            await state.ping()
+        await probe(state, "job store", timeout_s)
 
     async def close() -> None:
         await events.close()

@@ -7,66 +7,31 @@ import platform
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from broker.topology import (
-    DEAD_LETTER_QUEUE,
-    REFUSED_QUEUE,
-    check_topology,
-    is_redis,
-    publisher_connection,
-    queue_name,
-)
 from cache.audit import counts
 from cache.connection import connect, disconnect, reaching
+from cache.listen import subscribe
 from cache.models import RedisModelDirectory
+from cache.probe import NAME, Refusal, refusal, tls_error
 from cache.stores import open_blobs
 from cache.usage import memory_in
+from cli.brokers import TLS_MEND, broker
+from cli.findings import Finding, fault, ok, warn
 from cli.products import product
-from contracts.errors import ImageNotFound, QueueMisdeclared, SettingsError, StoreUnavailable
+from contracts.errors import BlobStoreFull, ImageNotFound, SettingsError, StoreUnavailable
 from contracts.settings import BackendSettings
 
-OLDEST_RABBIT: Final = (3, 10)
-"""At-least-once dead lettering, https://www.rabbitmq.com/docs/quorum-queues."""
 CLOCK_SLACK_S: Final = 2.0
 FILLING: Final = 0.8
 """The share of its `maxmemory` from which on a Redis is warned of, as by the alert."""
 LEAST_FREE_BYTES: Final = 2**30
 SAMPLE: Final = 50
 """Pictures whose bytes are checked against their names."""
-
-
-class Grade(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    FAULT = "fault"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the diagnosis; `mend` says what to do."""
-
-    grade: Grade
-    what: str
-    mend: str = ""
-
-
-def ok(what: str) -> Finding:
-    return Finding(Grade.OK, what)
-
-
-def warn(what: str, mend: str) -> Finding:
-    return Finding(Grade.WARNING, what, mend)
-
-
-def fault(what: str, mend: str) -> Finding:
-    return Finding(Grade.FAULT, what, mend)
 
 
 async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
@@ -99,9 +64,7 @@ async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
             ):
                 yield finding
         except StoreUnavailable as error:
-            yield fault(
-                error.message, "start Redis, or correct DARKROOM_REDIS_URL and DARKROOM_CACHE_REDIS_URL"
-            )
+            yield refused(error)
         for finding in broker(settings, models):
             yield finding
         async for finding in pictures(settings):
@@ -109,6 +72,26 @@ async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
     finally:
         await disconnect(state)
         await disconnect(cached)
+
+
+MENDS: Final = {
+    Refusal.CREDENTIALS: "correct user and password in DARKROOM_REDIS_URL or DARKROOM_CACHE_REDIS_URL",
+    Refusal.RIGHTS: "give the user what docs/security.md lists: commands, the keys and the channels darkroom:*",
+    Refusal.REPLICA: "name the master in DARKROOM_REDIS_URL, or the sentinels, which know it: redis+sentinel://",
+    Refusal.DISK: "make room on the disk of Redis; its log says what failed",
+    Refusal.REPLICAS: "bring its replicas back, or lower min-replicas-to-write",
+}
+
+
+def refused(error: StoreUnavailable) -> Finding:
+    """What is wrong with a Redis that cannot be used, and what to do about it."""
+    cause = error.__cause__
+    found = refusal(cause)
+    if found is not None:
+        return fault(f"Redis {found}: {cause}", MENDS[found])
+    if (tls := tls_error(cause)) is not None:
+        return fault(f"Redis' certificate, or ours, is refused: {tls.reason or tls}", TLS_MEND)
+    return fault(error.message, "start Redis, or correct DARKROOM_REDIS_URL and DARKROOM_CACHE_REDIS_URL")
 
 
 def versions() -> Iterator[Finding]:
@@ -139,6 +122,12 @@ async def state_redis(client: Redis, settings: BackendSettings) -> AsyncIterator
     info = await _info(client, timeout_s)
     for finding in judge_state(info):
         yield finding
+    async with reaching("Redis", timeout_s):
+        # What no reader needs: to write, to speak on a channel, to hear it. Nothing is written, for the key is not there.
+        await client.set(NAME, "", xx=True)
+        await client.publish(NAME, "")
+    await (await subscribe(client, [NAME], "Redis", timeout_s)).aclose()  # type: ignore[no-untyped-call]
+    yield ok("the state Redis can be written to, and its channels be heard")
     before = time.time()
     async with reaching("Redis", timeout_s):
         seconds, micros = await client.eval("return redis.call('TIME')", 1, "darkroom:{s0}:")
@@ -166,6 +155,8 @@ def judge_state(info: dict[str, Any]) -> Iterator[Finding]:
         yield warn(f"{server} is not tested as the holder of jobs", "use Redis or Valkey")
     else:
         yield ok(str(server))
+    if info.get("role") in ("slave", "replica"):
+        yield fault(f"the state Redis {Refusal.REPLICA}", MENDS[Refusal.REPLICA])
     if info.get("maxmemory_policy") != "noeviction":
         yield fault(
             f"the state Redis evicts ({info.get('maxmemory_policy')}): jobs would vanish",
@@ -207,50 +198,6 @@ async def cache_redis(client: Redis, *, apart: bool, settings: BackendSettings) 
         yield ok(f"cache: {product(info)}, {info.get('maxmemory_policy')}")
 
 
-def broker(settings: BackendSettings, models: list[str]) -> Iterator[Finding]:
-    """The broker: there, new enough, its queues as declared, nothing given up on."""
-    connection = publisher_connection(settings)
-    try:
-        connection.connect()
-        if is_redis(settings.broker_url):
-            yield warn("Redis is the broker", "use RabbitMQ in production: Redis confirms nothing")
-            return
-        told = str(connection.connection.server_properties.get("version", "0.0"))
-        if tuple(int(part) for part in told.split(".")[:2]) < OLDEST_RABBIT:
-            yield fault(f"RabbitMQ {told} is too old", "use RabbitMQ 3.10 or newer")
-        else:
-            yield ok(f"RabbitMQ {told}")
-        check_topology(settings, models)
-        for name in (*map(queue_name, models), DEAD_LETTER_QUEUE, REFUSED_QUEUE):
-            yield _depth(connection, name)
-    except QueueMisdeclared as error:
-        yield fault(
-            str(error), "drain and delete the queue, or set DARKROOM_QUEUE_MAX_LENGTH alike everywhere"
-        )
-    except (*connection.connection_errors, *connection.channel_errors, OSError) as error:
-        yield fault(
-            f"the broker does not answer: {type(error).__name__}", "start it, or correct DARKROOM_BROKER_URL"
-        )
-    finally:
-        connection.release()
-
-
-def _depth(connection: Any, name: str) -> Finding:
-    try:
-        depth = connection.channel().queue_declare(name, passive=True).message_count
-    except connection.channel_errors:
-        return ok(f"queue {name} is not there yet")
-    if depth and name == REFUSED_QUEUE:
-        return warn(
-            f"{depth} messages on {name} were no jobs", "look at them, find who sends them, purge the queue"
-        )
-    if depth and name == DEAD_LETTER_QUEUE:
-        return warn(
-            f"{depth} messages wait on {name}", "an API process brings their jobs to an end: is one running?"
-        )
-    return ok(f"queue {name}: {depth} ready")
-
-
 async def pictures(settings: BackendSettings) -> AsyncIterator[Finding]:
     """The pictures' store: writable, with room, and a sample whose bytes are what their names say."""
     try:
@@ -262,6 +209,9 @@ async def pictures(settings: BackendSettings) -> AsyncIterator[Finding]:
         name = await blobs.put(b"darkroom doctor", "png")
         await blobs.get(name)
         yield ok(f"pictures can be written and read ({settings.blob_s3_bucket or settings.blob_dir})")
+    except BlobStoreFull as error:
+        yield fault(error.message, "make room: a larger disk, or a lower DARKROOM_BLOB_RETENTION_S")
+        return
     except (StoreUnavailable, ImageNotFound) as error:
         yield fault(error.message, "make the directory writable for API and workers, or the bucket reachable")
         return

@@ -13,7 +13,8 @@ import typer
 from cache.audit import Audit, audit, counts
 from cache.connection import connect, disconnect
 from cli import record
-from cli.doctor import Grade, examine
+from cli.doctor import examine
+from cli.findings import Grade
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import BackendSettings
 

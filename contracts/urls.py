@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator
 
@@ -14,6 +14,8 @@ REDIS: Final = ("redis", "rediss")
 REDIS_GROUPS: Final = ("redis+sentinel", "redis+cluster")
 """Several hosts in one address."""
 BROKERS: Final = ("amqp", "amqps", *REDIS)
+TLS_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+"""Parameters of an `amqps://` address: the authority, our certificate, its key. `rediss://` has redis-py's, of the same names."""
 _HOST: Final = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}", re.ASCII)
 
 
@@ -50,6 +52,13 @@ def broker_url(text: str) -> str:
     """RabbitMQ or Redis; of RabbitMQ several nodes, separated by semicolons, as kombu reads them. Raises `ValueError`."""
     for part in text.split(";"):
         _checked(part, BROKERS, database=part.startswith("redis"))
+        if part.startswith("amqp"):
+            query = parse_qs(urlsplit(part).query, keep_blank_values=True)
+            named = {name for name in query if name.startswith("ssl_")}
+            if named and not part.startswith("amqps:"):
+                raise ValueError("files of certificates belong to amqps://")
+            if named - TLS_FILES:
+                raise ValueError(f"of TLS it may say {', '.join(sorted(TLS_FILES))}")
     return text
 
 

@@ -2,7 +2,8 @@
 
 MODEL is a folder, or a hub id whose `--revision` (a commit) is loaded. The files are compared with `--sha256`, as `--digest FOLDER` prints
 it, before the folder appears under its name; one that is there already is only checked. With `--wait SECONDS` nothing is fetched: it
-waits until another process has done so.
+waits until another process has done so. What is there already is hashed again in either case: others may write to the volume, and
+disks fail.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def digest(folder: Path) -> str:
 
 def fetch(model: str, revision: str | None, sha256: str | None, into: Path) -> str:
     """The digest of `into`, which holds the model afterwards. Raises `FetchError`, and leaves nothing half done."""
-    if (found := complete(into)) is not None:
-        return _checked(found, sha256)
+    if complete(into) is not None:
+        return _again(into, sha256)
     into.parent.mkdir(parents=True, exist_ok=True)
     # Beside its place: a rename is all or nothing within one file system.
     scratch = Path(tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}-"))
@@ -58,9 +59,9 @@ def fetch(model: str, revision: str | None, sha256: str | None, into: Path) -> s
             scratch.rename(into)
         except OSError:
             # Another has been quicker; then its work must do.
-            if (other := complete(into)) is None:
+            if complete(into) is None:
                 raise FetchError(f"{into} is there, but was not put there by a fetch.") from None
-            found = _checked(other, sha256)
+            found = _again(into, sha256)
         return found
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -69,11 +70,11 @@ def fetch(model: str, revision: str | None, sha256: str | None, into: Path) -> s
 def wait(into: Path, sha256: str | None, seconds: float) -> str:
     """The digest of `into`, once another process has fetched it. Raises `FetchError` when the time is over."""
     until = time.monotonic() + seconds
-    while (found := complete(into)) is None:
+    while complete(into) is None:
         if time.monotonic() > until:
             raise FetchError(f"{into} has not appeared within {seconds:g} s.")
         time.sleep(POLL_S)
-    return _checked(found, sha256)
+    return _again(into, sha256)
 
 
 def complete(into: Path) -> str | None:
@@ -111,6 +112,17 @@ def _files(folder: Path) -> Iterator[Path]:
         relative = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in relative.parts):
             yield path
+
+
+def _again(into: Path, wanted: str | None) -> str:
+    """The digest of the files as they are now. Raises `FetchError` where it is not what their fetch has left."""
+    found = digest(into)
+    if found != complete(into):
+        raise FetchError(
+            f"The files in {into} are no longer what was fetched: their digest is {found}. "
+            "Delete the folder, and have it fetched again."
+        )
+    return _checked(found, wanted)
 
 
 def _checked(found: str, wanted: str | None) -> str:

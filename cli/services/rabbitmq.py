@@ -25,10 +25,12 @@ def find_script(name: str) -> str | None:
 
 
 class RabbitServer:
-    """A broker on a free port of the loopback interface. All it writes lies in `folder`."""
+    """A broker on a free port of the loopback interface. All it writes lies in `folder`. `config` is the text of its
+    rabbitmq.conf; only an installed one reads that."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: str = "") -> None:
         self.folder = folder.absolute()
+        self.config = config
         self.port, dist, mapper = process.free_port(), process.free_port(), process.free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         self._container = f"darkroom-rabbitmq-{self.port}"
@@ -47,6 +49,7 @@ class RabbitServer:
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
         }
 
@@ -55,6 +58,7 @@ class RabbitServer:
         self.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "rabbitmq.conf").write_text(self.config)
         self._process = process.launch(self._command(), self.folder, self._environ)
         # A protocol header of a version that it does not speak makes it say which one it does, once it is up.
         process.wait_until(

@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from cache.audit import Places, fault_of
 from cache.stores import open_stores
-from cli.doctor import Grade, judge_state
+from cli.doctor import judge_state
+from cli.findings import Grade
 from cli.main import app
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer

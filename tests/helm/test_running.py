@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +15,7 @@ from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.tenancy import new_token
 from tests.helm.chart import render
+from tests.helm.load import Load
 from tests.helm.metrics import metrics_used
 from tests.helm.pods import PodError
 from tests.helm.prometheus import Prometheus
@@ -41,52 +40,6 @@ def values(base: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Quick to end, where nobody must take notice first."""
     api = {"shutdownDelaySeconds": 1, "replicas": 2, **more.pop("api", {})}
     return {**base, "api": api, "auth": {"adminKey": KEY}, **more}
-
-
-class Load:
-    """Clients that submit jobs and see them end, from entry to exit. Every request must be answered."""
-
-    def __init__(self, url: str, clients: int = 6) -> None:
-        self._url = url
-        self._enough = threading.Event()
-        self._threads = [threading.Thread(target=self._client, args=(n,)) for n in range(clients)]
-        self.ended: Counter[str] = Counter()
-        self.faults: list[str] = []
-        self.revisions: set[str] = set()
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._enough.set()
-        for thread in self._threads:
-            thread.join()
-
-    def more(self, count: int, timeout_s: float = 60.0) -> None:
-        """Returns after that many more jobs have ended."""
-        wanted, until = self.ended.total() + count, time.monotonic() + timeout_s
-        while self.ended.total() < wanted:
-            assert time.monotonic() < until, (self.ended, self.faults)
-            time.sleep(0.05)
-
-    def _client(self, number: int) -> None:
-        seed = number * 1_000_000
-        with httpx.Client(base_url=self._url, timeout=90, headers=HEADERS) as http:
-            while not self._enough.is_set():
-                seed += 1
-                try:
-                    answer = http.post("/v1/jobs", json={"prompt": "slow=0.1", "seed": seed})
-                    assert answer.status_code in (200, 202), answer.text
-                    job = answer.json()
-                    while job["status"] in ("queued", "running"):
-                        again = http.get(job["urls"]["self"], headers={"Prefer": "wait=10"})
-                        assert again.status_code == 200, again.text
-                        job = again.json()
-                    self.ended[job["status"]] += 1
-                except (AssertionError, httpx.HTTPError) as error:
-                    self.faults.append(f"{type(error).__name__}: {error}")
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +113,7 @@ def test_scaled_and_updated_under_load_nothing_is_lost(
     cluster.apply(render(given(1)))
     url = cluster.url("-api")
     wait_for(lambda: live(url)["revision"] == "v1")
-    with Load(url) as load:
+    with Load(url, KEY) as load:
         load.more(10)
         cluster.apply(render(given(3)))
         wait_for(lambda: live(url)["live_workers"] == 3)

@@ -256,8 +256,8 @@ def test_bundled_services_have_passwords_and_volumes() -> None:
         {"rabbitmq": {"bundled": {"password": "r@b"}}, "redis": {"bundled": {"password": "r:d"}}}
     )
     secret = rendered.one("Secret")["stringData"]
-    assert secret["rabbitmq-url"] == "amqp://darkroom:r%40b@rel-darkroom-rabbitmq:5672//"
-    assert secret["redis-url"] == "redis://:r%3Ad@rel-darkroom-redis:6379/0"
+    assert secret["rabbitmq-url"] == "amqp://darkroom:r%40b@rel-darkroom-rabbitmq.ns.svc:5672//"
+    assert secret["redis-url"] == "redis://:r%3Ad@rel-darkroom-redis.ns.svc:6379/0"
     assert secret["redis-auth.conf"] == "requirepass r:d\n"
     for each in rendered.every("StatefulSet"):
         assert each["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == "data"

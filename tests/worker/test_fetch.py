@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.fetch import FetchError, complete, digest, fetch, main, wait
+from worker.fetch import DONE, FetchError, complete, digest, fetch, main, wait
 
 
 @pytest.fixture
@@ -60,6 +60,30 @@ def test_workers_wait_for_another_to_fetch(source: Path, tmp_path: Path) -> None
     thread.join()
     with pytest.raises(FetchError, match="not the ones wanted"):
         wait(into, "0" * 64, 20.0)
+
+
+@pytest.mark.parametrize("harm", ["changed", "added", "gone", "marked anew"])
+def test_files_that_changed_since_are_not_trusted(source: Path, tmp_path: Path, harm: str) -> None:
+    """Each worker hashes the volume's files itself, before it loads them."""
+    into = tmp_path / "v1"
+    wanted = fetch(str(source), None, None, into)
+    weights = into / "unet" / "weights.safetensors"
+    words = "no longer what was fetched"
+    match harm:
+        case "changed":
+            weights.write_bytes(b"13")
+        case "added":
+            (into / "unet" / "config.json").write_text("{}")
+        case "gone":
+            weights.unlink()
+        case _:
+            weights.write_bytes(b"13")
+            (into / DONE).write_text(digest(into))
+            words = "not the ones wanted"
+    with pytest.raises(FetchError, match=words):
+        wait(into, wanted, 5.0)
+    with pytest.raises(FetchError, match=words):
+        fetch(str(source), None, wanted, into)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,21 @@
 {{/* From values to the environment: every setting is `DARKROOM_` and its name in capitals. */}}
 
 {{- define "darkroom.configName" -}}{{ include "darkroom.fullname" . }}-settings{{- end -}}
-{{- define "darkroom.secretName" -}}{{ include "darkroom.fullname" . }}-services{{- end -}}
+
+{{/* The chart's own Secret, or the one that stands in its place. */}}
+{{- define "darkroom.secretName" -}}
+{{- if .Values.existingSecret -}}
+{{- if .Values.externalSecrets.enabled -}}
+{{- fail "existingSecret: externalSecrets writes a Secret itself; either of them." -}}
+{{- end -}}
+{{- range $path, $value := dict "auth.adminKey" .Values.auth.adminKey "rabbitmq.url" .Values.rabbitmq.url "rabbitmq.bundled.password" .Values.rabbitmq.bundled.password "redis.url" .Values.redis.url "redis.cacheUrl" .Values.redis.cacheUrl "redis.bundled.password" .Values.redis.bundled.password -}}
+{{- if $value -}}
+{{- fail (printf "existingSecret: %s would not be used; it belongs in that Secret." $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- .Values.existingSecret | default (printf "%s-services" (include "darkroom.fullname" .)) -}}
+{{- end -}}
 
 {{/* Settings as a map of variables. Takes a map of settings. */}}
 {{- define "darkroom.variables" -}}
@@ -111,6 +125,11 @@ checksum/services: {{ list .Values.auth.adminKey .Values.rabbitmq.url .Values.re
 {{- define "darkroom.volumes" -}}
 - name: tmp
   emptyDir: { sizeLimit: 1Gi }
+{{- with .root.Values.tls.existingSecret }}
+- name: tls
+  secret:
+    secretName: {{ . }}
+{{- end }}
 {{- if .root.Values.blobs.enabled }}
 - name: blobs
   persistentVolumeClaim:
@@ -120,6 +139,9 @@ checksum/services: {{ list .Values.auth.adminKey .Values.rabbitmq.url .Values.re
 
 {{- define "darkroom.mounts" -}}
 - { name: tmp, mountPath: /tmp }
+{{- if .root.Values.tls.existingSecret }}
+- { name: tls, mountPath: /etc/darkroom/tls, readOnly: true }
+{{- end }}
 {{- if .root.Values.blobs.enabled }}
 - { name: blobs, mountPath: /blobs }
 {{- end }}

@@ -50,6 +50,27 @@ volumeMounts:
   - { name: models, mountPath: /models{{ if .wait }}, readOnly: true{{ end }} }
 {{- end -}}
 
+{{/* Models whose workers fetch from a hub themselves, as a JSON list of names of objects. Takes the root. */}}
+{{- define "darkroom.fetchers" -}}
+{{- $fetchers := list -}}
+{{- range $name := fromJsonArray (include "darkroom.models" .) -}}
+{{- $model := fromJson (include "darkroom.model" (dict "root" $ "name" $name)) -}}
+{{- $settings := mergeOverwrite (deepCopy $.Values.settings) $model.settings -}}
+{{- if not (and $.Values.modelCache.enabled $model.download.enabled (not $settings.loras) (not $settings.vae) (not $settings.quality_clip)) -}}
+{{- $fetchers = append $fetchers (include "darkroom.modelId" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $fetchers -}}
+{{- end -}}
+
+{{/* Not empty where KEDA scales any model. Takes the root. */}}
+{{- define "darkroom.scaled" -}}
+{{- range $name := fromJsonArray (include "darkroom.models" .) -}}
+{{- $model := fromJson (include "darkroom.model" (dict "root" $ "name" $name)) -}}
+{{- if $model.autoscaling.enabled }}yes{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "darkroom.modelVolume" -}}
 - name: models
 {{- if .root.Values.modelCache.enabled }}
