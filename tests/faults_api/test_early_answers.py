@@ -93,26 +93,56 @@ def answered(stack: Stack, head: bytes, body: bytes = b"") -> bytes:
 
 
 def test_a_client_that_waits_to_be_told_to_go_on_is_answered_instead(stack: Stack) -> None:
-    head = b"POST /v1/nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
+    head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
     said = answered(stack, head).lower()
     assert said.startswith(b"http/1.1 404")
     assert b"connection: close" in said
 
 
 def test_a_body_beyond_the_bounds_is_not_waited_for(stack: Stack) -> None:
-    head = b"POST /v1/nothing HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (MAX_DISCARDED_BYTES + 1)
+    head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (
+        MAX_DISCARDED_BYTES + 1
+    )
     said = answered(stack, head, b"x" * 10).lower()
     assert said.startswith(b"http/1.1 404")
     assert b"connection: close" in said
 
 
 def test_a_connection_whose_body_was_thrown_away_serves_the_next_request(stack: Stack) -> None:
-    head = b"POST /v1/nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
+    head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
     url = httpx.URL(stack.url)
     with socket.create_connection((url.host, url.port or 80), timeout=30) as client:
-        client.sendall(head + b"x" * 100_000 + b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.sendall(head + b"x" * 100_000 + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         said = b""
         while b'{"status":"ok"}' not in said and (more := client.recv(65_536)):
             said += more
     assert said.startswith(b"HTTP/1.1 404")
     assert b"HTTP/1.1 200" in said
+
+
+CHUNKED = (
+    b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("path", [b"/v1/jobs", b"/v1/jobs:batch", b"/v1/images/generations"])
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        pytest.param(b"zz\r\n{}\r\n0\r\n\r\n", id="no size"),
+        pytest.param(b"2\r\n{}!\r\n0\r\n\r\n", id="longer than it says"),
+        pytest.param(b"fffffffffffffffff\r\n{}", id="a size beyond 64 bits"),
+        pytest.param(b"-2\r\n{}\r\n0\r\n\r\n", id="less than nothing"),
+    ],
+)
+def test_chunks_that_are_none_are_refused_in_our_words(stack: Stack, path: bytes, chunks: bytes) -> None:
+    said = answered(stack, b"POST " + path + CHUNKED, chunks)
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400"), said
+    assert b"connection: close" in head.lower()
+    assert json.loads(body)["error"]["code"] == "malformed_body"
+
+
+def test_chunks_that_are_well_formed_are_a_body_as_any(stack: Stack) -> None:
+    said = answered(stack, b"POST /v1/jobs" + CHUNKED, b"1\r\n{\r\n1;note=x\r\n]\r\n0\r\n\r\n")
+    assert b"is not valid JSON" in said, said

@@ -108,7 +108,7 @@ def _leave(stack: Stack, text: str, header: str) -> None:
     (decoder,) = api_processes(stack)[1:]
     os.kill(decoder.pid, signal.SIGSTOP)  # it never comes to an end
     body = json.dumps({"prompt": "left", "init_image": text, "num_inference_steps": 2}).encode()
-    head = f"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{header}Content-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{header}Content-Length: {len(body)}\r\n\r\n"
     host, _, port = stack.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as client:
         client.sendall(head.encode() + body)
