@@ -48,6 +48,14 @@ MODEL_RATE = Gauge(
 )
 WAITERS = Gauge("darkroom_waiters", "Requests now held by Prefer: wait.")
 EVENT_STREAMS = Gauge("darkroom_event_streams", "Streams of job events now open.")
+READS_REFUSED = Counter(
+    "darkroom_reads_refused_total",
+    "Reads, waits and streams refused to one key or address, by limit.",
+    ["limit"],
+)
+CONNECTIONS_REFUSED = Counter(
+    "darkroom_connections_refused_total", "Connections closed because their address has too many."
+)
 
 # The queue (broker)
 PUBLISHES = Counter("darkroom_publishes_total", "Messages sent to the broker, by outcome.", ["outcome"])
