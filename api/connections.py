@@ -68,46 +68,44 @@ class ConnectionGuard:
 
     async def run(self) -> None:
         while True:
-            await asyncio.to_thread(self.look)
+            try:
+                await asyncio.to_thread(self.look)
+            except OSError as error:
+                log.warning("connections_unseen", cause=str(error))
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> int:
-        """One look; answers how many were closed."""
-        with self._accepted() as sockets:
-            over = excess(sockets, self._known, self._limit)
-            for peer in over:
-                # It may have been closed meanwhile.
-                with suppress(OSError):
-                    sockets[peer].shutdown(socket.SHUT_RDWR)
-            kept = sockets.keys() - set(over)
+        """One look; answers how many were closed. Raises `OSError` where the process cannot open one file more."""
+        accepted = self._accepted()
+        over = excess(accepted, self._known, self._limit)
+        closed = sum(self._close(accepted[peer], peer) for peer in over)
+        kept = accepted.keys() - set(over)
         self._known = {peer: at for at, peer in enumerate(sorted(kept, key=self._age))}
-        if over:
-            metrics.CONNECTIONS_REFUSED.inc(len(over))
-            log.warning("connections_refused", count=len(over), addresses=len({owner(p[0]) for p in over}))
-        return len(over)
+        if closed:
+            metrics.CONNECTIONS_REFUSED.inc(closed)
+            log.warning("connections_refused", count=closed, addresses=len({owner(peer[0]) for peer in over}))
+        return closed
 
     def _age(self, peer: Peer) -> int:
         return self._known.get(peer, len(self._known))
 
-    @contextmanager
-    def _accepted(self) -> Iterator[dict[Peer, socket.socket]]:
-        """The open connections of clients, as duplicates: the number of a file may pass to another one at any time."""
-        found: dict[Peer, socket.socket] = {}
-        try:
-            for number in _open_files():
-                duplicate = _duplicate(number)
-                if duplicate is None:
-                    continue
-                peer = self._peer(duplicate)
-                # A number in the list may by now be that of one of our own duplicates.
-                if peer is None or peer in found:
-                    duplicate.close()
-                else:
-                    found[peer] = duplicate
-            yield found
-        finally:
-            for duplicate in found.values():
-                duplicate.close()
+    def _accepted(self) -> dict[Peer, int]:
+        """The open connections of clients, and the number of the file of each as of now."""
+        found = {}
+        for number in _open_files():
+            with _duplicate(number) as socket_:
+                peer = None if socket_ is None else self._peer(socket_)
+            if peer is not None:
+                found[peer] = number
+        return found
+
+    def _close(self, number: int, peer: Peer) -> bool:
+        """Ends the connection of `peer`, if `number` is still its file."""
+        with _duplicate(number) as socket_, suppress(OSError):
+            if socket_ is not None and self._peer(socket_) == peer:
+                socket_.shutdown(socket.SHUT_RDWR)
+                return True
+        return False
 
     def _peer(self, candidate: socket.socket) -> Peer | None:
         try:
@@ -123,19 +121,24 @@ def _open_files() -> list[int]:
     return [int(name) for name in os.listdir("/dev/fd")]
 
 
-def _duplicate(number: int) -> socket.socket | None:
-    """A socket of its own on open file `number`; None where that is no socket of TCP, or no more."""
-    try:
+@contextmanager
+def _duplicate(number: int) -> Iterator[socket.socket | None]:
+    """A socket of its own on open file `number`, for the block; None where that is no socket of TCP, or no more. What is learnt of
+    the duplicate and done to it concerns one connection, though the number may pass to another one at any time."""
+    found = None
+    with suppress(OSError):
         # Only sockets: closing a second descriptor of a file would give up this process's locks on it.
-        if not stat.S_ISSOCK(os.fstat(number).st_mode):
-            return None
-        duplicate = socket.socket(fileno=os.dup(number))
-    except OSError:
-        return None
-    if duplicate.family not in (socket.AF_INET, socket.AF_INET6):
-        duplicate.close()
-        return None
-    return duplicate
+        if stat.S_ISSOCK(os.fstat(number).st_mode):
+            copy = os.dup(number)
+            try:
+                found = socket.socket(fileno=copy)
+            except OSError:
+                os.close(copy)
+    if found is None:
+        yield None
+        return
+    with found:
+        yield found if found.family in (socket.AF_INET, socket.AF_INET6) else None
 
 
 def check_open_files(connections: int) -> None:
