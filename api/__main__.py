@@ -12,6 +12,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.connections import ConnectionGuard, check_open_files
 from api.server import HttpServer
 from api.services import Services
 from broker.dead_letter_queue import open_dead_letters
@@ -23,6 +24,7 @@ from contracts.clock import SystemClock
 from contracts.errors import QueueMisdeclared, SettingsError, StoreUnavailable
 from contracts.listening import BACKLOG, listen
 from contracts.settings import ApiSettings, is_loopback
+from contracts.tasks import end as end_tasks
 from contracts.tenancy import KeyStore
 from telemetry import logs, metrics, tracing
 
@@ -74,8 +76,10 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
             listener.close()
         await services.stores.close()
         raise
-    log.info("listening", host=settings.host, port=listener.getsockname()[1])
-    server = HttpServer(app, listener, BACKLOG)
+    port = listener.getsockname()[1]
+    log.info("listening", host=settings.host, port=port)
+    check_open_files(settings.max_connections)
+    server = HttpServer(app, listener, BACKLOG, settings)
     end: Callable[[], None] = server.stop
     asked = False
 
@@ -92,7 +96,14 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    await server.serve()
+    guards = []
+    if settings.max_connections_per_address is not None:
+        guard = ConnectionGuard(port, settings.max_connections_per_address)
+        guards.append(asyncio.create_task(guard.run(), name="connection guard"))
+    try:
+        await server.serve()
+    finally:
+        await end_tasks(*guards)
     return asked
 
 

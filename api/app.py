@@ -13,6 +13,7 @@ from api import errors
 from api.browsers import BrowserGuard
 from api.catalogue import Catalogue
 from api.early_answers import EarlyAnswers
+from api.held import ReadRate, Shares
 from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.middleware import BodyLimit, RequestContext
@@ -65,9 +66,12 @@ def create_app(
         publisher=publisher,
         catalogue=catalogue,
         jobs=JobService(settings, stores, publisher, catalogue, clock),
-        waiters=Waiters(stores.jobs, stores.events),
+        waiters=Waiters(
+            stores.jobs, stores.events, Shares("waits", settings.max_waits, settings.max_waits_per_key)
+        ),
         streams=Streams(stores, catalogue, settings),
         keyring=KeyRing(stores.keys, settings, clock),
+        read_rate=ReadRate(settings.reads_per_minute, clock),
         clock=clock,
     )
     app = FastAPI(

@@ -20,6 +20,11 @@ _bearer = HTTPBearer(auto_error=False, description="An API key, `dk_...`.", sche
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same.", scheme_name="header")
 
 
+def _address(request: Request) -> str:
+    client = request.scope.get("client")
+    return "" if client is None else str(client[0])
+
+
 async def _principal(
     request: Request,
     services: Wired,
@@ -27,11 +32,15 @@ async def _principal(
     header: Annotated[str | None, Security(_header)],
 ) -> Principal:
     token = bearer.credentials if bearer is not None else header
-    return await services.keyring.principal(token, request.state.headers)
+    return await services.keyring.principal(token, request.state.headers, _address(request))
 
 
-async def _caller(principal: Annotated[Principal, Depends(_principal)]) -> Principal:
+async def _caller(
+    request: Request, services: Wired, principal: Annotated[Principal, Depends(_principal)]
+) -> Principal:
     principal.require(Scope.GENERATE)
+    if request.method == "GET":
+        services.read_rate.charge(principal.holder)
     return principal
 
 
@@ -40,7 +49,7 @@ async def caller_of(request: Request, services: Services) -> Principal:
     scope = request.scope
     bearer = None if header(scope, b"authorization") is None else await _bearer(request)
     token = header(scope, b"x-api-key") or None if bearer is None else bearer.credentials
-    principal = await services.keyring.principal(token, scope["state"]["headers"])
+    principal = await services.keyring.principal(token, scope["state"]["headers"], _address(request))
     principal.require(Scope.GENERATE)
     return principal
 

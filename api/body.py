@@ -16,7 +16,6 @@ from typing import Any, Final, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive
 
 from api.direct import header
 from api.errors import faults_of
@@ -79,10 +78,11 @@ async def checked(request: Request, model: type[M], expected: Mapping[str, str])
 
 
 async def read(request: Request) -> bytes:
-    """The body. Raises `UnsupportedMediaType`, and 408 for a client that does not send what it announced."""
+    """The body. Raises `UnsupportedMediaType`, `MalformedBody` for chunks that are none, and 408 for a client that does not send
+    what it announced."""
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            data = await _whole(request.receive, header(request.scope, b"content-length"))
+            data = await _whole(request)
     except TimeoutError:
         raise HTTPException(408, f"The body did not arrive within {READ_TIMEOUT_S:.0f} seconds.") from None
     # Behind the body, which is bounded: an answer before its end would cost the client its connection.
@@ -90,11 +90,17 @@ async def read(request: Request) -> bytes:
     return data
 
 
-async def _whole(receive: Receive, declared: str | None) -> bytes:
+async def _whole(request: Request) -> bytes:
+    declared = header(request.scope, b"content-length")
     parts: list[bytes] = []
     while True:
-        message = await receive()
+        message = await request.receive()
         if message["type"] == "http.disconnect":
+            if header(request.scope, b"transfer-encoding") is not None:
+                # The server says the same of chunks that it cannot read. Where the client has left, nobody hears it.
+                raise MalformedBody(
+                    "The body is not in the chunked coding that its headers announce, or has no end."
+                )
             raise ClientDisconnect
         part: bytes = message.get("body", b"")
         # The server may have a last, empty part to tell of the end; who knows the length need not wait for it.

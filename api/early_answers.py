@@ -50,21 +50,24 @@ class _Body:
         self._expects = (header(scope, b"expect") or "").lower() == "100-continue"
         self._until = asyncio.get_running_loop().time() + MAX_DISCARD_S
         self._seen = 0
-        self._asked = self._ended = False
+        self._asked = self._ended = self._broken = False
 
     async def receive(self) -> Message:
         self._asked = True
         message = await self._receive()
         self._seen += len(message.get("body", b""))
+        if message["type"] == "http.disconnect":
+            # The client has left, or has sent what is no body: nothing more can be read from this connection.
+            self._ended = self._broken = True
         # The server may have a last, empty part to tell of the end; a known length says the same.
         if not message.get("more_body", False) or self._seen == self._length:
             self._ended = True
         return message
 
     async def discarded(self) -> bool:
-        """Reads what is left. Answers whether the body has ended, or its client has left."""
+        """Reads what is left. Answers whether the body has ended, so that the connection can be used again."""
         if self._ended:
-            return True
+            return self._read_whole
         too_long = self._length is not None and self._length > MAX_DISCARDED_BYTES
         # A client that waits to be told to go on has sent nothing, and reads the answer instead.
         if too_long or (self._expects and not self._asked):
@@ -75,7 +78,11 @@ class _Body:
                     await self.receive()
         except TimeoutError:
             return False
-        return self._ended
+        return self._read_whole
+
+    @property
+    def _read_whole(self) -> bool:
+        return self._ended and not self._broken
 
 
 def has_body(scope: Scope) -> bool:

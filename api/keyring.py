@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
+from api.connections import owner
 from contracts.clock import Clock
 from contracts.errors import InvalidApiKey, PermissionDenied, Unauthenticated
 from contracts.jobs import Priority
@@ -24,11 +25,17 @@ MAX_REMEMBERED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls. `headers` go with the answer, whatever it turns out to be."""
+    """Who calls, from which address. `headers` go with the answer, whatever it turns out to be."""
 
     tenant: str
     key: ApiKey | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    address: str = ""
+
+    @property
+    def holder(self) -> str:
+        """Under which name streams, waits and reads are counted: its key, or without one its address."""
+        return owner(self.address) if self.key is None else self.key.id
 
     def require(self, scope: Scope) -> None:
         """Raises `PermissionDenied` without `scope`; `Unauthenticated` where a key might have it."""
@@ -74,19 +81,19 @@ class KeyRing:
         self._known: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
         self._looking: dict[str, asyncio.Task[ApiKey | None]] = {}
 
-    async def principal(self, token: str | None, headers: dict[str, str]) -> Principal:
+    async def principal(self, token: str | None, headers: dict[str, str], address: str) -> Principal:
         """The caller who presents `token`. Raises `Unauthenticated`, `InvalidApiKey`, `StoreUnavailable`."""
         if token is None or (self._anonymous and not token.startswith("dk_")):
             # Clients that must send some key, as OpenAI's, are served without one of ours where none is needed.
             if self._anonymous:
-                return Principal(ANONYMOUS_TENANT, None, headers)
+                return Principal(ANONYMOUS_TENANT, None, headers, address)
             raise Unauthenticated(
                 "This server needs an API key: send it as Authorization: Bearer dk_..., or as X-API-Key."
             )
         key = await self._find(token) if is_token(token) else None
         if key is None or key.revoked_at is not None:
             raise InvalidApiKey("The API key is not valid: unknown, or revoked.")
-        return Principal(key.tenant, key, headers)
+        return Principal(key.tenant, key, headers, address)
 
     async def _find(self, token: str) -> ApiKey | None:
         if self._admin is not None and self._admin.opens_with(token):

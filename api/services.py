@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from api.answers import HitBodies
 from api.catalogue import Catalogue
+from api.held import ReadRate
 from api.keyring import KeyRing
 from api.schemas import ErrorView
 from api.stream import Streams
@@ -30,6 +31,7 @@ class Services:
     waiters: Waiters
     streams: Streams
     keyring: KeyRing
+    read_rate: ReadRate
     clock: Clock
     hit_bodies: HitBodies = field(default_factory=HitBodies)
 

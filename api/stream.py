@@ -12,24 +12,26 @@ before the record is read, and the record is read again after every change.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.catalogue import Catalogue
-from api.present import image_url, job_views
+from api.held import BUSY_S, Shares, too_many
+from api.keyring import Principal
+from api.present import image_url
 from api.schemas import JobView, OutputEvent, StatusEvent, Wire
 from api.wait import disconnected
+from api.watch import SharedReadings
 from cache.stores import Stores
 from contracts.errors import DarkroomError, TooManyStreams
-from contracts.jobs import Change, Job, JobStatus, Preview
+from contracts.jobs import Job, JobStatus, Preview
 from contracts.settings import ApiSettings
 from contracts.tasks import end
 from telemetry import metrics
@@ -38,9 +40,6 @@ RETRY_MS: Final = 2000
 """When a client that lost its stream comes back."""
 SEND_S: Final = 30.0
 """A client that takes nothing for this long has gone."""
-LOOK_AGAIN_S: Final = 5.0
-"""A change can be lost with the connection that would have told it: the record is read again this often."""
-BUSY_S: Final = 5.0
 BEAT: Final = ": still here\n\n"
 """A comment, which clients pass over."""
 
@@ -67,30 +66,23 @@ class PreviewEvent(Wire):
         return cls(index=preview.index, url=image_url(preview.name))
 
 
-class Reading(NamedTuple):
-    """A job as it was read, and the previews that have come since the reading before."""
-
-    job: Job
-    view: JobView
-    previews: Sequence[Preview]
-
-
 class Streams:
-    """All open streams of this process. Bounded: beyond the limit a stream is refused, and polling still works."""
+    """All open streams of this process. Bounded, in all and for each holder (`Principal.holder`): beyond the limit a stream is
+    refused, and polling still works."""
 
     def __init__(self, stores: Stores, catalogue: Catalogue, settings: ApiSettings) -> None:
-        self._stores = stores
-        self._catalogue = catalogue
-        self._limit = settings.max_event_streams
+        self.readings = SharedReadings(stores, catalogue, settings.event_heartbeat_s)
+        self._shares = Shares("event_streams", settings.max_event_streams, settings.max_event_streams_per_key)
         self._heartbeat_s = settings.event_heartbeat_s
-        self._open = 0
         self._closing = asyncio.Event()
 
     def close(self) -> None:
         """End every stream; clients come back to another process and resume there."""
         self._closing.set()
 
-    def of(self, tenant: str, job: Job, last_event_id: str | None, *, headless: bool = False) -> Response:
+    def of(
+        self, caller: Principal, job: Job, last_event_id: str | None, *, headless: bool = False
+    ) -> Response:
         """The answer to one who asks for the stream of a job that was just read."""
         last = _sequence(last_event_id)
         if job.status.terminal and last == job.sequence:
@@ -98,48 +90,13 @@ class Streams:
             return Response(None, 204)
         if headless:
             return Response(None, 200, HEADERS, media_type="text/event-stream")
-        return self.open(partial(self._follow, tenant, job.id, last))
+        return self.open(partial(self._follow, caller.tenant, job.id, last), caller.holder)
 
-    def open(self, write: Writer, left: Left | None = None) -> Response:
-        """A stream whose body `write` puts, text by text. Sending it raises `TooManyStreams` where there are too many.
-        `left` is called when nobody reads it any more: the client went before its end, or it could not be opened."""
-        return _EventStream(partial(self._serve, left=left), write)
-
-    async def readings(self, tenant: str, job_id: str) -> AsyncGenerator[Reading]:
-        """The job now, after every change, and often enough in between for a heartbeat; the last one has ended.
-
-        Raises what `JobStore.get` does.
-        """
-        heard: list[Preview] = []
-        shown = -1
-        while True:
-            changed, hears = asyncio.Event(), True
-
-            def tell(change: Change | None, changed: asyncio.Event = changed) -> None:
-                nonlocal hears
-                hears = hears and change is not None
-                if isinstance(change, Preview):
-                    heard.append(change)
-                changed.set()
-
-            async with self._stores.events.hear(job_id, tell):
-                while hears:
-                    changed.clear()
-                    job = await self._stores.jobs.get(tenant, job_id)
-                    (view,) = await job_views([job], self._stores.jobs, self._catalogue)
-                    # A leader may show more than its follower asked for, and a second attempt shows all again.
-                    previews = []
-                    while heard:
-                        preview = heard.pop(0)
-                        if shown < preview.index < job.request.previews:
-                            shown = preview.index
-                            previews.append(preview)
-                    yield Reading(job, view, previews)
-                    if job.status.terminal:
-                        return
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(min(self._heartbeat_s, _look_again_s(view))):
-                            await changed.wait()
+    def open(self, write: Writer, holder: str, left: Left | None = None) -> Response:
+        """A stream whose body `write` puts, text by text. Sending it raises `TooManyStreams` where there are too many, and
+        `QuotaExceeded` where `holder` has too many. `left` is called when nobody reads it any more: the client went before its
+        end, or it could not be opened."""
+        return _EventStream(partial(self._serve, holder=holder, left=left), write)
 
     async def _follow(self, tenant: str, job_id: str, last: int | None, put: Put) -> None:
         """Everything that there is to tell of a job. A store that is away ends the stream: the client comes back."""
@@ -149,7 +106,7 @@ class Streams:
         sequence = last
         loop = asyncio.get_running_loop()
         silent_since = loop.time()
-        async with aclosing(self.readings(tenant, job_id)) as readings:
+        async with aclosing(self.readings.follow(tenant, job_id)) as readings:
             async for job, view, previews in readings:
                 # In passing, as a place in the queue: who was not there has missed them, and loses nothing of the result.
                 shown = previews if before is not None else ()
@@ -163,15 +120,20 @@ class Streams:
                     silent_since = loop.time()
 
     async def _serve(
-        self, write: Writer, start: Message, receive: Receive, send: Send, *, left: Left | None
+        self, write: Writer, start: Message, receive: Receive, send: Send, *, holder: str, left: Left | None
     ) -> None:
         """One stream until all is written, the client has gone, or the process closes."""
-        if self._open >= self._limit or self._closing.is_set():
+        refusal: DarkroomError | None = None
+        if self._shares.full or self._closing.is_set():
+            message = "No more event streams can be opened; poll the job meanwhile."
+            refusal = TooManyStreams(message, retry_after_s=BUSY_S)
+        elif not self._shares.allows(holder):
+            message = "You have too many event streams open; close one, or poll the job meanwhile."
+            refusal = too_many("event_streams", message)
+        if refusal is not None:
             if left is not None:
                 await left()
-            raise TooManyStreams(
-                "No more event streams can be opened; poll the job meanwhile.", retry_after_s=BUSY_S
-            )
+            raise refusal
 
         async def put(text: str) -> None:
             async with asyncio.timeout(SEND_S):
@@ -181,19 +143,16 @@ class Streams:
             await send(start)
             await write(put)
 
-        self._open += 1
-        metrics.EVENT_STREAMS.inc()
-        tasks = [
-            asyncio.create_task(body()),
-            asyncio.create_task(disconnected(receive)),
-            asyncio.create_task(self._closing.wait()),
-        ]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._open -= 1
-            metrics.EVENT_STREAMS.dec()
-            outcomes = await end(*tasks)
+        with self._shares.one(holder), metrics.EVENT_STREAMS.track_inprogress():
+            tasks = [
+                asyncio.create_task(body()),
+                asyncio.create_task(disconnected(receive)),
+                asyncio.create_task(self._closing.wait()),
+            ]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                outcomes = await end(*tasks)
         # Cut off, or no longer to be sent to: nobody was there for the rest.
         unread = isinstance(outcomes[0], (asyncio.CancelledError, OSError))
         if unread and left is not None:
@@ -287,10 +246,3 @@ def _sequence(last_event_id: str | None) -> int | None:
     """The sequence in a `Last-Event-ID`; None where there is none of ours."""
     text = (last_event_id or "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else None
-
-
-def _look_again_s(view: JobView) -> float:
-    """When to read a job again that tells of no change: places in the queue move silently, far ones slowly."""
-    if view.status is not JobStatus.QUEUED or view.queue_position is None:
-        return LOOK_AGAIN_S
-    return min(LOOK_AGAIN_S, max(1.0, math.sqrt(view.eta_seconds or 1.0)))

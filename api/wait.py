@@ -10,13 +10,14 @@ from typing import Any, Final, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
+from api.held import Shares
+from api.watch import JoinedReads
 from contracts.jobs import Change, Job
 from contracts.ports import JobEvents, JobStore
 from telemetry import metrics
 
 T = TypeVar("T")
 
-MAX_WAITERS: Final = 1024
 RECHECK_S: Final = 5.0
 """An event can be lost with the connection that would have brought it: look again this often, in seconds."""
 
@@ -38,12 +39,12 @@ def preferred_wait_s(headers: Sequence[str], limit_s: float) -> int:
 
 
 class Waiters:
-    """Everyone who is held for a job. Bounded: beyond `limit` nobody is held, and gets the job as it stands."""
+    """Everyone who is held for a job. Bounded by `shares`: beyond, nobody is held, and gets the job as it stands."""
 
-    def __init__(self, jobs: JobStore, events: JobEvents, limit: int = MAX_WAITERS) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: JobStore, events: JobEvents, shares: Shares) -> None:
+        self._reads = JoinedReads(jobs)
         self._events = events
-        self._limit = limit
+        self._shares = shares
         self._held: set[asyncio.Future[None]] = set()
         self._closed = False
 
@@ -57,29 +58,35 @@ class Waiters:
         for woken in self._held:
             _wake(woken)
 
-    async def until_terminal(self, request: Request, tenant: str, job_id: str, wait_s: float) -> Job | None:
-        """The job once it has ended, or as it stands after `wait_s` seconds or on `close`; None: nobody more can be held.
+    def crowded(self, holder: str) -> bool:
+        """Whether it is `holder` that has too many held."""
+        return not self._shares.full and not self._shares.has_room(holder)
+
+    async def until_terminal(
+        self, request: Request, tenant: str, job_id: str, wait_s: float, holder: str
+    ) -> Job | None:
+        """The job once it has ended, or as it stands after `wait_s` seconds or on `close`; None: nobody more can be held, or
+        nobody more of `holder` (`Principal.holder`).
 
         Raises what `JobStore.get` does, and `ClientDisconnect` when the client leaves.
         """
-        if len(self._held) >= self._limit or self._closed:
+        if self._shares.full or self._closed or not self._shares.allows(holder):
             return None
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A server may tell only once that the client has left: it is asked by one who asks for as long as we hold.
         gone = asyncio.create_task(disconnected(request.receive))
         gone.add_done_callback(lambda _: _wake(woken))
         self._held.add(woken)
-        metrics.WAITERS.inc()
-        try:
-            job = await self._hold(woken, tenant, job_id, wait_s)
-            if gone.done() and not job.status.terminal:
-                raise ClientDisconnect
-            return job
-        finally:
-            self._held.discard(woken)
-            metrics.WAITERS.dec()
-            gone.cancel()
-            await asyncio.gather(gone, return_exceptions=True)
+        with self._shares.one(holder), metrics.WAITERS.track_inprogress():
+            try:
+                job = await self._hold(woken, tenant, job_id, wait_s)
+                if gone.done() and not job.status.terminal:
+                    raise ClientDisconnect
+                return job
+            finally:
+                self._held.discard(woken)
+                gone.cancel()
+                await asyncio.gather(gone, return_exceptions=True)
 
     async def _hold(self, woken: asyncio.Future[None], tenant: str, job_id: str, wait_s: float) -> Job:
         """The job once it has ended, or as it stands when `woken` or after `wait_s` seconds."""
@@ -95,7 +102,7 @@ class Waiters:
             while True:
                 # Noted before the record is read: what happens while it is read is looked at once more.
                 last = woken.done() or loop.time() >= until
-                job = await self._jobs.get(tenant, job_id)
+                job = await self._reads.get(tenant, job_id)
                 if job.status.terminal or last:
                     return job
                 await asyncio.wait({woken}, timeout=min(RECHECK_S, max(0.0, until - loop.time())))

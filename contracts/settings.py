@@ -226,8 +226,30 @@ class ApiSettings(BackendSettings):
     """What a picture is where a request does not say."""
     default_response_format: Literal["url", "b64_json"] = "b64_json"
     """How OpenAI's route answers where a request does not say: with addresses, or with the pictures in base64."""
+    max_connections: Annotated[int, Field(ge=16, le=1_000_000)] = 4096
+    """Connections of clients that one process has open; more wait until one of them ends. Keep it above `max_event_streams` and
+    `max_waits` together: these hold theirs."""
+    max_connections_per_address: Count | None = None
+    """Of these, at most so many to one address (of IPv6: one /64); the newest beyond are closed. By default there is no limit: behind
+    a proxy all come from one address, and the proxy has the limit."""
+    max_header_bytes: Annotated[int, Field(ge=8192, le=1_048_576)] = 16_384
+    """The head of a request may be this long; a longer one is refused with 431. Also the buffer of a connection."""
+    header_timeout_s: Seconds = 10.0
+    """A connection that has sent no whole head of a request for this long is closed: a new one, a slow one, one that is kept
+    alive."""
+    write_timeout_s: Seconds = 30.0
+    """A client that takes nothing of its answer for this long is cut off. On Linux."""
     max_event_streams: Count = 1024
     """Open streams of job events in one process; more are refused with 503."""
+    max_event_streams_per_key: Count = 256
+    """Of these, at most so many to one key, or without keys to one address; more are refused with 429."""
+    max_waits: Count = 1024
+    """Requests that one process holds for a job to end; more get the job as it stands."""
+    max_waits_per_key: Count = 512
+    """Of these, at most so many of one key, or without keys of one address."""
+    reads_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """Jobs, lists and streams that one key may ask one process for in a minute, on average; more are refused with 429. Without keys
+    it counts by address. By default there is no limit."""
     event_heartbeat_s: Seconds = 15.0
     """A stream that has been silent for this long sends a comment, so that no proxy takes it for dead."""
     max_cost: Annotated[float, Field(gt=0)] = 256.0

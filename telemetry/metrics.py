@@ -60,6 +60,14 @@ BLOB_DISK = Gauge(
 BLOB_DISK_FREE = Gauge("darkroom_blob_disk_free_bytes", "What is free of it.")
 WAITERS = Gauge("darkroom_waiters", "Requests now held by Prefer: wait.")
 EVENT_STREAMS = Gauge("darkroom_event_streams", "Streams of job events now open.")
+READS_REFUSED = Counter(
+    "darkroom_reads_refused_total",
+    "Reads, waits and streams refused to one key or address, by limit.",
+    ["limit"],
+)
+CONNECTIONS_REFUSED = Counter(
+    "darkroom_connections_refused_total", "Connections closed because their address has too many."
+)
 
 # The queue (broker)
 PUBLISHES = Counter("darkroom_publishes_total", "Messages sent to the broker, by outcome.", ["outcome"])

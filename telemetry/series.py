@@ -24,6 +24,7 @@ RELAY_REASONS: Final = ("stale", "promoted", "withdrawn", "canceled")
 BLOB_STORE_CAUSES: Final = ("full", "unavailable")
 WEBHOOK_OUTCOMES: Final = ("delivered", "retry", "failed", "disabled", "repeated", "deferred")
 LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day", "kept_bytes")
+READ_LIMITS: Final = ("event_streams", "waits", "reads_per_minute")
 REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "api": (
         "cache_lookup",
@@ -67,6 +68,7 @@ def begin_api(routes: Iterable[tuple[str, str]]) -> None:
     refusals = {each.code for base in (RequestError, UnavailableError) for each in _tree(base)}
     _begin(metrics.JOBS_REFUSED, sorted(refusals))
     _begin(metrics.QUOTA_REFUSED, LIMITS)
+    _begin(metrics.READS_REFUSED, READ_LIMITS)
     _begin(metrics.DEAD_LETTERS, DEAD_LETTER_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["api"])
     _begin_shared()

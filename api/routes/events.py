@@ -34,7 +34,7 @@ _EXAMPLE = (
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
         },
         204: {"description": "All has been told already; do not come back."},
-        **failures(401, 403, 404, 410, 422, 503),
+        **failures(401, 403, 404, 410, 422, 429, 503),
     },
 )
 async def events(
@@ -49,4 +49,4 @@ async def events(
     """Server-sent events. A stream that breaks is resumed with `Last-Event-ID`, on any process, without a gap."""
     job = await services.stores.jobs.get(caller.tenant, known(job_id))
     headless = bool(request.scope["state"]["headless"])
-    return services.streams.of(caller.tenant, job, last_event_id, headless=headless)
+    return services.streams.of(caller, job, last_event_id, headless=headless)

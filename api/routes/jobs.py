@@ -11,6 +11,7 @@ from api.auth import Caller, caller_of
 from api.body import job_request
 from api.direct import Direct, header
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
+from api.keyring import Principal
 from api.normalise import invalid
 from api.openapi import JOB_ID_PATTERN
 from api.present import job_views, poll_again_s
@@ -144,7 +145,7 @@ async def _submit(request: Request, idempotency_key: str | None) -> Response:
         # The first answer was 202; the job is told as it stands.
         return await _answer(services, job, 202, location, ended=202)
     try:
-        return await _held(request, services, caller.tenant, job, prefer, 202, location)
+        return await _held(request, services, caller, job, prefer, 202, location)
     except StoreUnavailable:
         # The job is accepted: that the wait for it failed must not tell the client otherwise.
         return await _answer(services, job, 202, location)
@@ -154,7 +155,7 @@ async def _submit(request: Request, idempotency_key: str | None) -> Response:
     "",
     summary="List jobs",
     response_class=Response,
-    responses={200: {"model": JobList}, **failures(401, 403, 422, 503)},
+    responses={200: {"model": JobList}, **failures(401, 403, 422, 429, 503)},
 )
 async def list_jobs(
     services: Wired,
@@ -183,7 +184,7 @@ async def list_jobs(
     response_class=Response,
     responses={
         200: {"model": JobView, "headers": {**_CACHE, **_AGAIN, **_APPLIED}},
-        **failures(401, 403, 404, 410, 422, 503),
+        **failures(401, 403, 404, 410, 422, 429, 503),
     },
 )
 async def read(
@@ -191,7 +192,7 @@ async def read(
 ) -> Response:
     """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed."""
     job = await services.stores.jobs.get(caller.tenant, known(job_id))
-    return await _held(request, services, caller.tenant, job, prefer, 200, {})
+    return await _held(request, services, caller, job, prefer, 200, {})
 
 
 @router.post(
@@ -209,7 +210,7 @@ async def cancel(services: Wired, caller: Caller, job_id: str) -> Response:
 async def _held(
     request: Request,
     services: Services,
-    tenant: str,
+    caller: Principal,
     job: Job,
     prefer: list[str] | None,
     pending: int,
@@ -218,7 +219,9 @@ async def _held(
     wait_s = preferred_wait_s(prefer or [], services.settings.max_wait_s)
     if wait_s:
         if not job.status.terminal:
-            waited = await services.waiters.until_terminal(request, tenant, job.id, wait_s)
+            waited = await services.waiters.until_terminal(
+                request, caller.tenant, job.id, wait_s, caller.holder
+            )
             if waited is None:
                 return await _answer(services, job, pending, headers)
             job = waited

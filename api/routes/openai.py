@@ -14,6 +14,8 @@ from starlette.responses import Response
 from api import advice, errors
 from api.auth import Caller
 from api.body import checked
+from api.held import too_many
+from api.keyring import Principal
 from api.openai import (
     EXPECTED,
     CompletedEvent,
@@ -100,10 +102,10 @@ async def generations(
         raise within_patience(error, request.state.headers) from None
     if body.stream:
         write = _streamed(services, job, errors.request_id_of(request.scope))
-        stream = services.streams.open(write, left=partial(_abandon, services, job))
+        stream = services.streams.open(write, caller.holder, left=partial(_abandon, services, job))
         stream.headers.update(advice.header(advice.advice(job.request)))
         return stream
-    result = _result(await _ended(request, services, job))
+    result = _result(await _ended(request, services, caller, job))
     data = []
     for image in result.images:
         if (body.response_format or services.settings.default_response_format) == "url":
@@ -127,18 +129,21 @@ async def not_offered(request: Request) -> Response:
     )
 
 
-async def _ended(request: Request, services: Services, job: Job) -> Job:
+async def _ended(request: Request, services: Services, caller: Principal, job: Job) -> Job:
     """The job once it has ended. One that still waits for its turn is canceled when its only reader leaves."""
     if job.status.terminal:
         return job
     try:
         wait_s = services.settings.job_ttl_s + GRACE_S
-        ended = await services.waiters.until_terminal(request, job.tenant, job.id, wait_s)
+        ended = await services.waiters.until_terminal(request, job.tenant, job.id, wait_s, caller.holder)
     except ClientDisconnect:
         await _abandon(services, job)
         raise
     if ended is None:
+        own = services.waiters.crowded(caller.holder)
         await _abandon(services, job)
+        if own:
+            raise too_many("waits", "You have too many requests waiting; submit a job and poll it.")
         raise TooManyStreams("No more requests can be held; submit a job and poll it.")
     return ended
 
@@ -183,7 +188,7 @@ def _streamed(services: Services, job: Job, request_id: str) -> Any:
     async def write(put: Put) -> None:
         ended = job
         try:
-            async with aclosing(services.streams.readings(job.tenant, job.id)) as readings:
+            async with aclosing(services.streams.readings.follow(job.tenant, job.id)) as readings:
                 async for ended, _, previews in readings:
                     for preview in previews:
                         # One that cannot be had is passed over.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from cli.services.browser import find_chromium
+from cli.services.haproxy import find_haproxy
 from cli.services.process import ServiceError
 from cli.services.rabbitmq import find_script
 from cli.services.redis import find_server
@@ -26,6 +27,10 @@ def missing() -> list[str]:
         find_chromium()
     except ServiceError:
         absent.append("chromium")
+    try:
+        find_haproxy()
+    except ServiceError:
+        absent.append("haproxy")
     if shutil.which("exiftool") is None:
         absent.append("libimage-exiftool-perl")
     return absent

@@ -75,7 +75,7 @@ def app_of(door: Door) -> ASGIApp:
 
 @asynccontextmanager
 async def opened_stream(
-    door: Door, job_id: str, last_id: int | str | None = None, method: str = "GET"
+    door: Door, job_id: str, last_id: int | str | None = None, method: str = "GET", key: str | None = None
 ) -> AsyncIterator[Stream]:
     """A stream over ASGI, for httpx's own transport hands nothing out before the end. Leaving it hangs up."""
     stream, hung_up, asked = Stream(), asyncio.Event(), False
@@ -99,6 +99,8 @@ async def opened_stream(
 
     path = f"/v1/jobs/{job_id}/events"
     headers = [] if last_id is None else [(b"last-event-id", str(last_id).encode())]
+    if key is not None:
+        headers.append((b"x-api-key", key.encode()))
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

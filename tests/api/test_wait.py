@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
+from api.held import Shares
 from api.wait import Waiters
 from cache.events import Watchers
 from cache.memory import MemoryJobEvents
@@ -66,13 +67,13 @@ def events() -> Events:
 
 @pytest.fixture
 def waiters(door: Door, events: Events) -> Waiters:
-    return Waiters(door.stores.jobs, events, limit=100)
+    return Waiters(door.stores.jobs, events, Shares("waits", 100, 100))
 
 
 async def held(waiters: Waiters, events: Events, job: Job, client: Client | None = None) -> asyncio.Task[Any]:
     """A client that is held, and hears."""
     request = (client or Client()).request
-    waiting = asyncio.create_task(waiters.until_terminal(request, job.tenant, job.id, LONG_S))
+    waiting = asyncio.create_task(waiters.until_terminal(request, job.tenant, job.id, LONG_S, "h"))
     async with asyncio.timeout(PATIENCE_S):
         await events.held.acquire()
     return waiting
@@ -123,14 +124,14 @@ async def test_a_process_that_closes_lets_everyone_go(waiters: Waiters, events: 
     waiting = [await held(waiters, events, job) for _ in range(3)]
     waiters.close()
     assert [await let_go(each) for each in waiting] == [job] * 3
-    assert await waiters.until_terminal(Client().request, job.tenant, job.id, LONG_S) is None
+    assert await waiters.until_terminal(Client().request, job.tenant, job.id, LONG_S, "h") is None
 
 
 async def test_a_client_that_leaves_makes_room(door: Door, events: Events, job: Job) -> None:
-    waiters = Waiters(door.stores.jobs, events, limit=1)
+    waiters = Waiters(door.stores.jobs, events, Shares("waits", 1, 1))
     client = Client()
     waiting = await held(waiters, events, job, client)
-    assert await waiters.until_terminal(Client().request, job.tenant, job.id, LONG_S) is None
+    assert await waiters.until_terminal(Client().request, job.tenant, job.id, LONG_S, "h") is None
     client.leaves.set()
     with pytest.raises(ClientDisconnect):
         await let_go(waiting)
@@ -144,7 +145,10 @@ async def test_a_held_request_costs_one_task_beside_its_own(
 ) -> None:
     before = len(asyncio.all_tasks())
     waiting = [await held(waiters, events, job) for _ in range(50)]
-    await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE_S):
+        # Their first reads, which they share, end.
+        while len(asyncio.all_tasks()) - before > 2 * len(waiting):
+            await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) - before == 2 * len(waiting)
     waiters.close()
     await asyncio.gather(*waiting)

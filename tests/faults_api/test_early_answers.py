@@ -118,3 +118,31 @@ def test_a_connection_whose_body_was_thrown_away_serves_the_next_request(stack: 
             said += more
     assert said.startswith(b"HTTP/1.1 404")
     assert b"HTTP/1.1 200" in said
+
+
+CHUNKED = (
+    b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("path", [b"/v1/jobs", b"/v1/jobs:batch", b"/v1/images/generations"])
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        pytest.param(b"zz\r\n{}\r\n0\r\n\r\n", id="no size"),
+        pytest.param(b"2\r\n{}!\r\n0\r\n\r\n", id="longer than it says"),
+        pytest.param(b"fffffffffffffffff\r\n{}", id="a size beyond 64 bits"),
+        pytest.param(b"-2\r\n{}\r\n0\r\n\r\n", id="less than nothing"),
+    ],
+)
+def test_chunks_that_are_none_are_refused_in_our_words(stack: Stack, path: bytes, chunks: bytes) -> None:
+    said = answered(stack, b"POST " + path + CHUNKED, chunks)
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400"), said
+    assert b"connection: close" in head.lower()
+    assert json.loads(body)["error"]["code"] == "malformed_body"
+
+
+def test_chunks_that_are_well_formed_are_a_body_as_any(stack: Stack) -> None:
+    said = answered(stack, b"POST /v1/jobs" + CHUNKED, b"1\r\n{\r\n1;note=x\r\n]\r\n0\r\n\r\n")
+    assert b"is not valid JSON" in said, said

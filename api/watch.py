@@ -1,0 +1,194 @@
+"""Reads of jobs that many clients of this process follow: one read a change for all of them, however many there are."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from api.catalogue import Catalogue
+from api.present import job_views
+from api.schemas import JobView
+from cache.stores import Stores
+from contracts.jobs import Change, Job, JobStatus, Preview
+from contracts.ports import JobStore
+from contracts.tasks import end
+
+LOOK_AGAIN_S: Final = 5.0
+"""A change can be lost with the connection that would have told it: the record is read again this often."""
+
+Key = tuple[str, str]
+"""Tenant and job."""
+
+
+class Reading(NamedTuple):
+    """A job as it was read, and the previews that have come since the reading before."""
+
+    job: Job
+    view: JobView
+    previews: Sequence[Preview]
+
+
+class JoinedReads:
+    """Reads that begin after they were asked for. All who ask before one begins share it."""
+
+    def __init__(self, jobs: JobStore) -> None:
+        self._jobs = jobs
+        self._reading: dict[Key, asyncio.Task[Job]] = {}
+        self._next: dict[Key, asyncio.Task[Job]] = {}
+
+    async def get(self, tenant: str, job_id: str) -> Job:
+        """The job as of now or later. Raises what `JobStore.get` does."""
+        key = tenant, job_id
+        task = self._next.get(key)
+        if task is None:
+            task = self._next[key] = asyncio.create_task(self._read(self._reading.get(key), key))
+            task.add_done_callback(lambda done: self._ended(key, done))
+        # One that leaves must not end it for the others.
+        return await asyncio.shield(task)
+
+    async def _read(self, earlier: asyncio.Task[Job] | None, key: Key) -> Job:
+        if earlier is not None:
+            await asyncio.wait({earlier})
+        self._reading[key] = self._next.pop(key)
+        return await self._jobs.get(*key)
+
+    def _ended(self, key: Key, done: asyncio.Task[Job]) -> None:
+        for tasks in (self._reading, self._next):
+            if tasks.get(key) is done:
+                del tasks[key]
+        if not done.cancelled():
+            done.exception()  # known to those who waited for it, if any still do
+
+
+@dataclass(eq=False, slots=True)
+class _Follower:
+    """One that is told. `wants` is the number of the first reading that began after it came."""
+
+    wants: int
+    heard: list[Preview] = field(default_factory=list)
+    latest: tuple[Job, JobView] | None = None
+    failure: Exception | None = None
+    fresh: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class _Watch:
+    """The readings of one job, for all its followers."""
+
+    def __init__(self) -> None:
+        self.followers: set[_Follower] = set()
+        self.changed = asyncio.Event()
+        self.begun = 0
+        self.hears = True
+        self.task: asyncio.Task[None] | None = None
+
+    def join(self) -> _Follower:
+        # An earlier reading may be older than what this client knows from another process.
+        follower = _Follower(self.begun + 1)
+        self.followers.add(follower)
+        self.changed.set()
+        return follower
+
+    def tell(self, change: Change | None) -> None:
+        self.hears = self.hears and change is not None
+        if isinstance(change, Preview):
+            for follower in self.followers:
+                follower.heard.append(change)
+        self.changed.set()
+
+    def publish(self, job: Job, view: JobView) -> bool:
+        """Answers whether everybody has it."""
+        served = [follower for follower in self.followers if follower.wants <= self.begun]
+        for follower in served:
+            follower.latest = job, view
+            follower.fresh.set()
+        return len(served) == len(self.followers)
+
+    def fail(self, error: Exception) -> None:
+        for follower in self.followers:
+            follower.failure = error
+            follower.fresh.set()
+
+
+class SharedReadings:
+    """The jobs that are followed in this process, each read by one task."""
+
+    def __init__(self, stores: Stores, catalogue: Catalogue, heartbeat_s: float) -> None:
+        self._stores = stores
+        self._catalogue = catalogue
+        self._heartbeat_s = heartbeat_s
+        self._watches: dict[Key, _Watch] = {}
+
+    async def follow(self, tenant: str, job_id: str) -> AsyncGenerator[Reading]:
+        """The job now, after every change, and often enough in between for a heartbeat; the last one has ended. Who is slow
+        misses readings, never the last one. Raises what `JobStore.get` does."""
+        key = tenant, job_id
+        watch = self._watches.get(key)
+        if watch is None:
+            watch = self._watches[key] = _Watch()
+        follower = watch.join()
+        if watch.task is None:
+            watch.task = asyncio.create_task(self._run(key, watch), name="job watch")
+        shown = -1
+        try:
+            while True:
+                await follower.fresh.wait()
+                follower.fresh.clear()
+                if follower.failure is not None:
+                    raise follower.failure.with_traceback(None)
+                if follower.latest is None:
+                    continue
+                job, view = follower.latest
+                # A leader may show more than its follower asked for, and a second attempt shows all again.
+                previews = []
+                while follower.heard:
+                    preview = follower.heard.pop(0)
+                    if shown < preview.index < job.request.previews:
+                        shown = preview.index
+                        previews.append(preview)
+                yield Reading(job, view, previews)
+                if job.status.terminal:
+                    return
+        finally:
+            watch.followers.discard(follower)
+            if not watch.followers:
+                self._forget(key, watch)
+                await end(watch.task)
+
+    async def _run(self, key: Key, watch: _Watch) -> None:
+        try:
+            await self._watch(key, watch)
+        except Exception as error:  # noqa: BLE001 - each follower raises it
+            watch.fail(error)
+        finally:
+            self._forget(key, watch)
+
+    async def _watch(self, key: Key, watch: _Watch) -> None:
+        tenant, job_id = key
+        while True:
+            watch.hears = True
+            async with self._stores.events.hear(job_id, watch.tell):
+                while watch.hears:
+                    watch.changed.clear()
+                    watch.begun += 1
+                    job = await self._stores.jobs.get(tenant, job_id)
+                    (view,) = await job_views([job], self._stores.jobs, self._catalogue)
+                    if watch.publish(job, view) and job.status.terminal:
+                        return
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(min(self._heartbeat_s, _look_again_s(view))):
+                            await watch.changed.wait()
+
+    def _forget(self, key: Key, watch: _Watch) -> None:
+        if self._watches.get(key) is watch:
+            del self._watches[key]
+
+
+def _look_again_s(view: JobView) -> float:
+    """When to read a job again that tells of no change: places in the queue move silently, far ones slowly."""
+    if view.status is not JobStatus.QUEUED or view.queue_position is None:
+        return LOOK_AGAIN_S
+    return min(LOOK_AGAIN_S, max(1.0, math.sqrt(view.eta_seconds or 1.0)))
