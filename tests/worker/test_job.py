@@ -454,9 +454,12 @@ async def test_what_can_no_longer_be_done_in_time_expires_unrun(room: Room) -> N
     assert expired.finished_at < expired.deadline, "a pass takes longer than it had: it was not begun"
 
 
-async def test_a_job_that_starts_from_a_picture_takes_it_from_the_store(room: Room) -> None:
+@pytest.mark.parametrize(
+    "is_input", [True, False]
+)  # False: as a job names it that was queued before inputs had a folder
+async def test_a_job_that_starts_from_a_picture_takes_it_from_the_store(room: Room, is_input: bool) -> None:
     _, file = cv2.imencode(".png", np.full((64, 64, 3), 90, np.uint8))
-    name = await room.stores.blobs.put(file.tobytes(), "png")
+    name = await room.stores.blobs.put(file.tobytes(), "png", is_input=is_input)
     message = await room.submit("a", init_image=name, strength=0.5, num_inference_steps=4)
     assert await room.run(message) == [Verdict.ACK]
     assert (await room.job(message)).status is JobStatus.SUCCEEDED
