@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
-from api.normalise import Fault, invalid
+from api.normalise import invalid
 from api.schemas import EXPECTED
 from contracts.errors import (
     DarkroomError,
@@ -29,6 +29,7 @@ from contracts.errors import (
     RouteNotFound,
     Unauthenticated,
 )
+from scheduler.bounds import Fault
 
 MAX_NAME_CHARS = 64
 LEFT_OUT = "left out"

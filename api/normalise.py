@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -20,19 +19,19 @@ from contracts.jobs import (
 )
 from contracts.models import ModelSpec
 from contracts.settings import ApiSettings
+from scheduler.bounds import (
+    Fault,
+    lora_faults,
+    pixel_faults,
+    range_faults,
+    side_faults,
+    step_faults,
+    text_faults,
+)
 
 MAX_MODEL_CHARS: Final = 200
 MIN_TIMEOUT_S: Final = 0.1
 DEFAULT_STRENGTH: Final = 0.8
-MAX_LORA_SCALE: Final = 2
-"""Beyond this an adapter's change drowns the model."""
-
-Fault = tuple[str, str]
-"""The field at fault and a sentence that names it and its limit."""
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-# Tab, line feed and carriage return are white space to the tokenizer; the rest of Unicode's class Cc is a mistake.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def normalise(
@@ -62,30 +61,29 @@ def normalise(
     faults: list[Fault] = [
         *_prompt_faults("prompt", body.prompt, settings.max_prompt_chars, required=True),
         *_prompt_faults("negative_prompt", negative, settings.max_prompt_chars, required=False),
-        *_side_faults("width", width, spec),
-        *_side_faults("height", height, spec),
-        *_step_faults(steps, spec),
-        *_range_faults("guidance_scale", guidance, 0, spec.max_guidance_scale),
-        *_range_faults("num_images", images, 1, max_images(spec, settings)),
+        *side_faults("width", width, spec),
+        *side_faults("height", height, spec),
+        *step_faults(steps, spec),
+        *range_faults("guidance_scale", guidance, 0, spec.max_guidance_scale),
+        *range_faults("num_images", images, 1, max_images(spec, settings)),
     ]
     if body.timeout_seconds is not None:
-        faults += _range_faults("timeout_seconds", body.timeout_seconds, MIN_TIMEOUT_S, settings.job_ttl_s)
+        faults += range_faults("timeout_seconds", body.timeout_seconds, MIN_TIMEOUT_S, settings.job_ttl_s)
     file = body.output_format or settings.default_output_format
     quality = DEFAULT_QUALITY if body.output_quality is None else body.output_quality
-    faults += _range_faults("output_quality", quality, 1, 100)
+    faults += range_faults("output_quality", quality, 1, 100)
     if body.lossless and file == "jpeg":
         faults.append(("lossless", "lossless must be false for jpeg, which always loses; png and webp can."))
     faults += _text_room_faults(body, file)
     previews = body.previews or 0
-    faults += _range_faults("previews", previews, 0, MAX_PREVIEWS)
-    faults += _lora_faults(body, spec)
+    faults += range_faults("previews", previews, 0, MAX_PREVIEWS)
+    if body.lora is not None:
+        faults += lora_faults(body.lora.name, body.lora.scale, spec)
     faults += _start_faults(body, spec, steps, strength)
     if isinstance(body.seed, int):
-        faults += _range_faults("seed", body.seed, 0, MAX_SEED)
-    if not faults and width * height > spec.max_pixels:
-        faults.append(
-            ("width", f"width times height must be at most {spec.max_pixels} pixels, not {width * height}.")
-        )
+        faults += range_faults("seed", body.seed, 0, MAX_SEED)
+    if not faults:
+        faults += pixel_faults(width, height, spec)
     denoising = spec.step_counts.of(steps, strength)
     cost = 0.0 if faults else width * height * denoising * images / 1e6
     if cost > settings.max_cost:
@@ -135,20 +133,6 @@ def _default_steps(spec: ModelSpec, strength: float | None) -> int:
         return spec.default_steps
     enough = range(spec.default_steps, spec.max_steps + 1)
     return next((steps for steps in enough if spec.step_counts.of(steps, strength)), spec.max_steps)
-
-
-def _step_faults(steps: int, spec: ModelSpec) -> Iterable[Fault]:
-    faults = list(_range_faults("num_inference_steps", steps, 1, spec.max_steps))
-    if not faults and not spec.step_counts.of(steps):
-        refused = ", ".join(map(str, spec.refused_steps))
-        faults.append(
-            (
-                "num_inference_steps",
-                f"num_inference_steps must be between {spec.min_steps} and {spec.max_steps}, and none of {refused}: "
-                f"the solver of {spec.name} cannot take {steps}.",
-            )
-        )
-    return faults
 
 
 def _start_faults(body: JobRequest, spec: ModelSpec, steps: int, strength: float | None) -> Iterable[Fault]:
@@ -211,18 +195,6 @@ def _lora(body: JobRequest) -> Lora | None:
     return Lora(name=body.lora.name, scale=1.0 if body.lora.scale is None else float(body.lora.scale))
 
 
-def _lora_faults(body: JobRequest, spec: ModelSpec) -> Iterable[Fault]:
-    if body.lora is None:
-        return
-    names = [each.name for each in spec.loras]
-    if not names:
-        yield "lora", f"lora must be left out: {spec.name} has no adapters."
-    elif body.lora.name not in names:
-        yield "lora.name", f"lora.name must be one of the adapters of {spec.name}: {', '.join(names)}."
-    if body.lora.scale is not None:
-        yield from _range_faults("lora.scale", body.lora.scale, 0, MAX_LORA_SCALE)
-
-
 def max_images(spec: ModelSpec, settings: ApiSettings) -> int:
     """The most pictures of one job: a job is never larger than a batch."""
     return min(settings.max_images_per_job, spec.max_batch)
@@ -230,7 +202,7 @@ def max_images(spec: ModelSpec, settings: ApiSettings) -> int:
 
 def checked_model_name(name: str) -> str:
     """`name`, fit to be looked up and repeated in an answer. Raises `InvalidRequest`."""
-    faults = list(_text_faults("model", name, MAX_MODEL_CHARS))
+    faults = list(text_faults("model", name, MAX_MODEL_CHARS))
     if faults:
         raise invalid(faults)
     return name
@@ -243,37 +215,7 @@ def invalid(faults: Iterable[Fault]) -> InvalidRequest:
 
 
 def _prompt_faults(name: str, text: str, limit: int, *, required: bool) -> Iterable[Fault]:
-    faults = list(_text_faults(name, text, limit))
+    faults = list(text_faults(name, text, limit))
     if not faults and required and not normalise_text(text):
         faults.append((name, f"{name} must not be empty."))
     return faults
-
-
-def _text_faults(name: str, text: str, limit: int) -> Iterable[Fault]:
-    if len(text) > limit:
-        yield name, f"{name} must be at most {limit} characters long, not {len(text)}."
-    elif _SURROGATE.search(text):
-        yield name, f"{name} must be valid Unicode: it holds half of a surrogate pair."
-    elif found := _CONTROL.search(text):
-        code = ord(found[0])
-        yield name, f"{name} must not hold control characters: U+{code:04X} at position {found.start()}."
-
-
-def _side_faults(name: str, value: int, spec: ModelSpec) -> Iterable[Fault]:
-    if not spec.min_size <= value <= spec.max_size:
-        yield name, f"{name} must be between {spec.min_size} and {spec.max_size} pixels."
-    elif value % spec.size_multiple:
-        yield name, f"{name} must be a multiple of {spec.size_multiple}."
-
-
-def _range_faults(name: str, value: float, low: float, high: float) -> Iterable[Fault]:
-    if not low <= value <= high:
-        if low == high:
-            yield name, f"{name} must be {low}."
-            return
-        yield (
-            name,
-            f"{name} must be between {low} and {high:g}."
-            if isinstance(high, float)
-            else (f"{name} must be between {low} and {high}."),
-        )

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from api.init_image import longest_text
-from api.normalise import MAX_LORA_SCALE, MIN_TIMEOUT_S, max_images
+from api.normalise import MIN_TIMEOUT_S, max_images
 from contracts import errors
 from contracts.errors import DarkroomError
 from contracts.jobs import MAX_PREVIEWS, MAX_SEED
 from contracts.models import ModelSpec, ServedModel
 from contracts.settings import ApiSettings
 from contracts.webhooks import EVENTS
+from scheduler.bounds import MAX_LORA_SCALE
 
 Schema = dict[str, Any]
 

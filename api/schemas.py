@@ -161,7 +161,7 @@ class RequestView(Wire):
     lora: LoraView | None = None
     init_image: str | None = Field(
         default=None,
-        description="The picture that it started from, as it was read: a name under `/v1/images`.",
+        description="The picture that it started from, as it was read: its SHA-256. No route serves it.",
     )
     strength: float | None = None
 

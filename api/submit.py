@@ -221,7 +221,7 @@ class JobService:
         try:
             if plan.init is not None and result is None and refusal is None:
                 # Before the record: whoever runs the job must find it.
-                await self._stores.blobs.put(plan.init.data, "png")
+                await self._stores.blobs.put(plan.init.data, "png", is_input=True)
             with tracing.span("record job", attributes={"darkroom.job_id": new.id}):
                 submitted = await self._stores.jobs.submit(new, result, may_lead=refusal is None)
         except QueueFull:

@@ -12,11 +12,12 @@ from typing import Final
 
 import httpx
 
-from api.normalise import Fault, invalid
+from api.normalise import invalid
 from api.schemas import WebhookRequest
 from contracts.addresses import Network, forbidden, literal, parse_networks
 from contracts.jobs import Webhook
 from contracts.webhooks import EVENTS
+from scheduler.bounds import Fault
 
 MAX_URL_CHARS: Final = 2048
 

@@ -1,4 +1,8 @@
-"""Pictures by the hash of their bytes, in a directory that API and workers share."""
+"""Pictures by the hash of their bytes, in a directory that API and workers share.
+
+Drawn pictures are public: their names are capabilities. Pictures to start from are *inputs*: they have a folder of their own, and
+names that no public route serves (docs/adr/0010-pictures-are-capabilities.md).
+"""
 
 from __future__ import annotations
 
@@ -23,16 +27,23 @@ Where = TypeVar("Where")
 PRUNE_LIMIT: Final = 10_000
 """Pictures deleted at a time."""
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
-_NAME: Final = re.compile(r"[0-9a-f]{64}\.(?:png|webp|jpeg)\Z")
+INPUTS: Final = "inputs/"
+"""How the name of an input begins, and the folder of all of them."""
+_NAME: Final = re.compile(rf"(?:{INPUTS})?[0-9a-f]{{64}}\.(?:png|webp|jpeg)\Z")
 
 
-def blob_name(data: bytes, extension: str) -> str:
+def blob_name(data: bytes, extension: str, *, is_input: bool = False) -> str:
     """The name that `data` has in every blob store."""
-    return f"{hashlib.sha256(data).hexdigest()}.{extension}"
+    return f"{INPUTS if is_input else ''}{hashlib.sha256(data).hexdigest()}.{extension}"
 
 
 def is_blob_name(name: str) -> bool:
     return _NAME.match(name) is not None
+
+
+def is_public_name(name: str) -> bool:
+    """Whether `name` is that of a drawn picture, which whoever knows it may have."""
+    return is_blob_name(name) and not name.startswith(INPUTS)
 
 
 def doomed(
@@ -52,15 +63,15 @@ def doomed(
 
 
 class DirectoryBlobStore:
-    """The `BlobStore` in a directory, spread over 256 folders by the first two digits."""
+    """The `BlobStore` in a directory, spread over 256 folders by the first two digits; inputs likewise, in a folder of it."""
 
     def __init__(self, root: Path, clock: Clock) -> None:
         self._root = root
         self._folder = str(root)
         self._clock = clock
 
-    async def put(self, data: bytes, extension: str) -> str:
-        return await asyncio.to_thread(self._put, data, extension)
+    async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
+        return await asyncio.to_thread(self._put, data, blob_name(data, extension, is_input=is_input))
 
     async def get(self, name: str) -> bytes:
         if not is_blob_name(name):
@@ -81,14 +92,15 @@ class DirectoryBlobStore:
 
     async def space(self) -> tuple[int, int] | None:
         try:
-            usage = await asyncio.to_thread(shutil.disk_usage, self._folder)
+            usage = await asyncio.to_thread(shutil.disk_usage, self._root)
         except OSError:
             return None
         return usage.free, usage.total
 
-    def paths(self) -> Iterator[Path]:
-        """Where every picture lies, for a backup. Raises `OSError`."""
-        return (path for _, _, path in self._all())
+    def paths(self) -> Iterator[tuple[str, Path]]:
+        """The name of every picture and where it lies, for a backup. Raises `OSError`."""
+        for _, _, path in self._all():
+            yield (INPUTS if path.parent.parent != self._root else "") + path.name, path
 
     def age(self, name: str, written_at: float) -> None:
         """Let a picture be as old as it was before its restore, so that it is pruned when it would have been. Unix seconds."""
@@ -96,7 +108,7 @@ class DirectoryBlobStore:
 
     def _is_there(self, name: str) -> bool:
         # No Path: that would cost more than the look.
-        return os.path.exists(f"{self._folder}/{name[:2]}/{name}")
+        return os.path.exists(f"{self._folder}/{_place(name)}")
 
     def _prune(self, before: float, max_bytes: int | None) -> int:
         try:
@@ -104,7 +116,7 @@ class DirectoryBlobStore:
             surplus = doomed(found, before, max_bytes)
             for _, _, path in surplus:
                 path.unlink(missing_ok=True)
-            for partial in self._root.glob("??/.*.part"):
+            for partial in self._files(".*.part"):
                 with suppress(FileNotFoundError):  # a picture that has just become whole
                     if partial.stat().st_mtime < before:
                         partial.unlink()
@@ -114,14 +126,18 @@ class DirectoryBlobStore:
 
     def _all(self) -> Iterator[tuple[float, int, Path]]:
         """Time, size and path of every picture."""
-        for path in self._root.glob("??/*"):
+        for path in self._files("*"):
             with suppress(FileNotFoundError):
                 if is_blob_name(path.name):
                     about = path.stat()
                     yield about.st_mtime, about.st_size, path
 
-    def _put(self, data: bytes, extension: str) -> str:
-        name = blob_name(data, extension)
+    def _files(self, pattern: str) -> Iterator[Path]:
+        """Those of all folders."""
+        for folder in (self._root, self._root / INPUTS):
+            yield from folder.glob(f"??/{pattern}")
+
+    def _put(self, data: bytes, name: str) -> str:
         path = self._path(name)
         try:
             if path.exists():
@@ -145,7 +161,13 @@ class DirectoryBlobStore:
         return name
 
     def _path(self, name: str) -> Path:
-        return self._root / name[:2] / name
+        return self._root / _place(name)
+
+
+def _place(name: str) -> str:
+    """Where a picture lies under the root."""
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/{file[:2]}/{file}" if folder else f"{file[:2]}/{file}"
 
 
 def blob_store_error(message: str, *, full: bool) -> BlobStoreUnavailable:

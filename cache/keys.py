@@ -8,6 +8,7 @@ import re
 import unicodedata
 from typing import Final
 
+from cache.blobs import INPUTS
 from contracts.jobs import MAX_SEED, GenerationRequest
 from contracts.models import ModelSpec
 
@@ -111,7 +112,8 @@ def _start(request: GenerationRequest) -> dict[str, object]:
     """The picture to start from, by the hash of its contents; nothing without one."""
     if request.init_image is None:
         return {}
-    return {"init_image": request.init_image, "strength": request.strength}
+    # Not by its folder: pictures to start from used to lie among the drawn ones, under the same hash.
+    return {"init_image": request.init_image.removeprefix(INPUTS), "strength": request.strength}
 
 
 def _solver(request: GenerationRequest) -> dict[str, object]:

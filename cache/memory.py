@@ -151,8 +151,8 @@ class MemoryBlobStore:
         self._clock = clock
         self._blobs: dict[str, tuple[float, bytes]] = {}
 
-    async def put(self, data: bytes, extension: str) -> str:
-        name = blob_name(data, extension)
+    async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
+        name = blob_name(data, extension, is_input=is_input)
         self._blobs[name] = (self._clock.now(), data)
         return name
 

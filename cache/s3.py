@@ -19,6 +19,9 @@ READ_S: Final = 10.0
 DELETE_BATCH: Final = 1000
 """Keys that one request may delete, by the S3 API."""
 CONTENT_TYPES: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+PUBLIC: Final = "public, max-age=31536000, immutable"
+PRIVATE: Final = "private, no-store"
+"""Of inputs, wherever the bucket is also read from."""
 _ABSENT: Final = ("404", "NoSuchKey", "NotFound")
 _NO_ROOM: Final = ("507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull")
 """What servers that can be full answer; AWS' own cannot."""
@@ -53,15 +56,15 @@ class S3BlobStore:
             ),
         )
 
-    async def put(self, data: bytes, extension: str) -> str:
-        name = blob_name(data, extension)
+    async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
+        name = blob_name(data, extension, is_input=is_input)
         await self._in_thread(
             lambda: self._client.put_object(
                 Bucket=self._bucket,
                 Key=self._prefix + name,
                 Body=data,
                 ContentType=CONTENT_TYPES[extension],
-                CacheControl="public, max-age=31536000, immutable",
+                CacheControl=PRIVATE if is_input else PUBLIC,
             )
         )
         return name

@@ -91,15 +91,15 @@ class Writer:
         self._tar.addfile(_member(name, size, modified_at), hashed)
         self.files[name] = File(bytes=size, sha256=hashed.digest.hexdigest())
 
-    def add_picture(self, path: Path) -> bool:
-        """False: it has been deleted meanwhile, or is not what its name says, and is left out."""
+    def add_picture(self, name: str, path: Path) -> bool:
+        """The picture `name`, which lies at `path`. False: it has been deleted meanwhile, or is not what its name says, and is left out."""
         try:
             about, data = path.stat(), path.read_bytes()
         except FileNotFoundError:
             return False
         if hashlib.sha256(data).hexdigest() != path.stem:
             return False
-        self.add(PICTURES + path.name, io.BytesIO(data), len(data), about.st_mtime)
+        self.add(PICTURES + name, io.BytesIO(data), len(data), about.st_mtime)
         return True
 
     def close(self, manifest: Manifest) -> None:

@@ -150,8 +150,8 @@ def _add_pictures(writer: archive.Writer, settings: BackendSettings, progress: P
         return 0
     paths = sorted(DirectoryBlobStore(settings.blob_dir, SystemClock()).paths())
     task, left_out = progress.add_task("Pictures", total=len(paths)), 0
-    for path in paths:
-        left_out += not writer.add_picture(path)
+    for name, path in paths:
+        left_out += not writer.add_picture(name, path)
         progress.advance(task)
     return left_out
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from cache.audit import counts
+from cache.blobs import INPUTS
 from cache.connection import connect, disconnect, reaching
 from cache.listen import subscribe
 from cache.models import RedisModelDirectory
@@ -234,7 +235,8 @@ async def pictures(settings: BackendSettings) -> AsyncIterator[Finding]:
 
 
 def _newest(root: Path) -> list[Path]:
-    paths = sorted(root.glob("??/[0-9a-f]*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = (path for folder in (root, root / INPUTS) for path in folder.glob("??/[0-9a-f]*"))
+    paths = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
     return paths[:SAMPLE]
 
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from rich.progress import Progress
 
 from cache.audit import Audit, counts
-from cache.blobs import DirectoryBlobStore
+from cache.blobs import INPUTS, DirectoryBlobStore
 from cache.connection import connect, disconnect
 from cache.packed import RdbError
 from cache.rdb import Entry
@@ -127,7 +127,7 @@ async def _put_back(settings: BackendSettings, path: Path, manifest: Manifest, p
     blobs = open_blobs(settings)
     task = progress.add_task("Pictures", total=len(manifest.pictures))
     for name, data, modified_at in archive.pictures(path):
-        await blobs.put(data, name.rpartition(".")[2])
+        await blobs.put(data, name.rpartition(".")[2], is_input=name.startswith(INPUTS))
         if isinstance(blobs, DirectoryBlobStore):
             blobs.age(name, modified_at)
         progress.advance(task)

@@ -41,6 +41,7 @@
         ├── InvalidOutput       NaN or black picture
         ├── OutOfMemory
         ├── EngineCrashed       the engine process died or hung under this item
+        ├── OutOfBounds         beyond what the worker's model can be asked for
         ├── WorkerFault         the worker's own code raised for this job, at each attempt
         ├── AttemptsExhausted
         ├── InitImageLost       the picture to start from was deleted before its turn
@@ -281,6 +282,12 @@ class WorkerFault(GenerationError):
         if isinstance(error, WorkerFault):
             return error
         return cls(f"The worker's own code raised {type(error).__name__} for this job.")
+
+
+class OutOfBounds(GenerationError):
+    """The message asks for what the API would have refused: it was checked against another model, or not at all."""
+
+    code = "out_of_bounds"
 
 
 class EngineCrashed(GenerationError):

@@ -23,6 +23,8 @@ from contracts.documents import Document, Frozen, Versioned
 DEFAULT_QUALITY: Final = 90
 MAX_JPEG_TEXT_BYTES: Final = 60_000
 """A JPEG holds metadata in one segment of 64 KiB: the prompts in it, as UTF-16, have so much; the rest is for the parameters."""
+MAX_TEXT_CHARS: Final = 65_536
+"""The longest prompt that any setting allows; a worker believes no message that has a longer one."""
 MAX_SEED = 2**53 - 1
 """Seeds stay exact in every JSON client (IEEE doubles carry 53 bits)."""
 MAX_PREVIEWS: Final = 3

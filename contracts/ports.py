@@ -329,8 +329,9 @@ class ModelDirectory(Protocol):
 class BlobStore(Protocol):
     """Content-addressed, immutable pictures."""
 
-    async def put(self, data: bytes, extension: str) -> str:
-        """Store `data` whole or not at all; answers its name, `<sha256>.<extension>`. Idempotent."""
+    async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
+        """Store `data` whole or not at all; answers its name, `<sha256>.<extension>`, behind `inputs/` for a picture to start
+        from. Idempotent."""
         ...
 
     async def get(self, name: str) -> bytes:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from contracts.addresses import parse_networks
 from contracts.documents import Frozen
 from contracts.errors import SettingsError
+from contracts.jobs import MAX_TEXT_CHARS
 from contracts.tenancy import TOKEN_PATTERN
 from contracts.urls import BrokerUrl, RedisUrl, WebUrl
 
@@ -174,6 +175,8 @@ class BackendSettings(Settings):
     brings another. Then they are refused, unless it scales from zero. 0: at once."""
     max_attempts: Count = 3
     queue_max_length: Count = 100_000
+    max_images_per_job: Count = 4
+    """The most images of one job; the API also accepts no more than the model's `max_batch`. A worker fails a job that has more than both."""
     share_cache_between_tenants: bool = False
 
     redis_max_connections: Count = 64
@@ -208,8 +211,7 @@ class ApiSettings(BackendSettings):
     """Several API processes of one platform on this machine listen on one port, each with this setting; the kernel shares the
     connections out. By default a port is one process's alone, so that two platforms never answer for each other."""
     max_body_bytes: Count = 65_536
-    max_prompt_chars: Count = 2_000
-    max_images_per_job: Count = 4
+    max_prompt_chars: Annotated[int, Field(ge=1, le=MAX_TEXT_CHARS)] = 2_000
     max_wait_s: Seconds = 60.0
     """The longest `Prefer: wait` that is honoured; more is cut to this."""
     default_model: str | None = None
@@ -309,8 +311,9 @@ class WorkerSettings(BackendSettings):
     """The most steps that requests may ask for; by default what the model says. With two or more it starts from pictures too."""
     engine: Literal["diffusers", "fake"] = "diffusers"
     """`fake` paints coloured noise from the seed without a model: for timing and fault tests only."""
-    engine_memory_bytes: Count | None = None
-    """An engine process whose resident memory grows beyond this ends itself, and is replaced; by default it has no limit."""
+    engine_memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    """An engine process whose resident memory grows beyond this ends itself, and is replaced. By default what the container or the
+    machine has, less a tenth of it, and less 384 MiB at the least. 0: no limit."""
     fake_log: Path | None = None
     """Where the fake engine writes the seed of every picture that it has finished, one a line."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"

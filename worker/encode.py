@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from contracts.engine import Pixels
+from contracts.errors import OutOfBounds
 from contracts.jobs import DEFAULT_QUALITY, GenerationRequest
 from telemetry import metrics
 from worker.exif import exif
@@ -133,7 +134,10 @@ def _webp(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) 
     return file.getvalue()
 
 
-def rgb(file: bytes) -> bytes:
-    """The pixels of a picture that the API has prepared, as `contracts.engine.Pixels` holds them."""
+def rgb(file: bytes, width: int, height: int) -> bytes:
+    """The pixels of a picture that the API has prepared, as `contracts.engine.Pixels` holds them. Raises `OutOfBounds` for one of
+    another size, before it is decoded."""
     with Image.open(io.BytesIO(file), formats=("PNG",)) as picture:
+        if picture.size != (width, height):
+            raise OutOfBounds(f"init_image must be {width}x{height}, not {picture.width}x{picture.height}.")
         return picture.convert("RGB").tobytes()

@@ -17,10 +17,10 @@ from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
 from contracts.errors import (
     BlobStoreUnavailable,
-    EngineFault,
     GenerationError,
     ImageNotFound,
     InitImageLost,
+    OutOfBounds,
     StoreFull,
     StoreUnavailable,
     WorkerFault,
@@ -35,12 +35,12 @@ from contracts.jobs import (
     Lease,
     Timings,
 )
-from contracts.models import AS_NAMED
 from contracts.ports import Finished, Granted, Publisher, TakenJob
 from scheduler.previews import preview_steps
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
+from worker.bounds import Bounds
 from worker.encode import Encoded, Encoder, Output, rgb
 from worker.images import Drawn, TooLate, Turn
 from worker.leases import Leases
@@ -69,6 +69,7 @@ class JobRunner:
         encoder: Encoder,
         leases: Leases,
         clock: Clock,
+        bounds: Bounds,
         *,
         share_cache: bool = False,
     ) -> None:
@@ -79,13 +80,9 @@ class JobRunner:
         self._encoder = encoder
         self._leases = leases
         self._clock = clock
+        self.bounds = bounds
+        """Of the model that is drawn with."""
         self._share_cache = share_cache
-        self.revision = ""
-        """Of the model that is drawn with; empty while unknown. What was asked of another is not cached under that one's name."""
-        self.solver = ("", "")
-        """Sampler and schedule type of the model that is drawn with, for a file's metadata."""
-        self.step_counts = AS_NAMED
-        """Of the solver of the model that is drawn with."""
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -100,7 +97,7 @@ class JobRunner:
     async def run(self, taken: TakenJob, brought: Callable[[], object] = lambda: None) -> bool:
         """The job to its end; `brought` hears when its images are in the batcher's hands. Answers whether it has ended, by
         this worker; if not, the store knows what has become of it. Raises nothing that a broken job can cause."""
-        message, model = taken.message, taken.message.request.model
+        message, model = taken.message, self.bounds.spec.name
         metrics.ATTEMPTS.labels(model, str(taken.lease.attempt)).inc()
         metrics.QUEUE_SECONDS.labels(model).observe(max(0.0, taken.lease.claimed_at - message.created_at))
         with (
@@ -117,6 +114,9 @@ class JobRunner:
 
     async def _run(self, taken: TakenJob, brought: Callable[[], object]) -> bool:
         message, lease, request = taken.message, taken.lease, taken.message.request
+        beyond = self.bounds.failure(request)
+        if beyond is not None:
+            return await self._fail(message, lease, beyond)
         guided = request.guidance_scale > 1
         lora = request.lora
         key = BatchKey(
@@ -147,13 +147,11 @@ class JobRunner:
         except ImageNotFound:
             lost = JobFailure(code=InitImageLost.code, message=LOST, retryable=InitImageLost.retryable)
             return await self._fail(message, lease, lost)
+        except OutOfBounds as error:
+            return await self._fail(message, lease, JobFailure(code=error.code, message=error.message))
         if start is None and request.init_image is not None:
             return await self._gave_up(lease)
-        steps = self.step_counts.of(request.num_inference_steps, request.strength)
-        if not steps:
-            # It was checked against a model with another solver.
-            words = f"The model's solver cannot take {request.num_inference_steps} steps."
-            return await self._fail(message, lease, JobFailure(code=EngineFault.code, message=words))
+        steps = self.bounds.steps(request)
         images: list[asyncio.Future[Drawn]] = []
 
         def withdraw() -> None:
@@ -196,11 +194,11 @@ class JobRunner:
 
     async def _start(self, request: GenerationRequest, hold: Hold) -> bytes | None:
         """The pixels to start from; None where the request has none, or the worker drains before the store answers, or the
-        lease is void. Raises `ImageNotFound`, `BlobStoreUnavailable`."""
+        lease is void. Raises `ImageNotFound`, `BlobStoreUnavailable`, `OutOfBounds`."""
         if request.init_image is None:
             return None
         file = await self.insist(partial(self._stores.blobs.get, request.init_image), hold)
-        return None if file is None else await asyncio.to_thread(rgb, file)
+        return None if file is None else await asyncio.to_thread(rgb, file, request.width, request.height)
 
     async def _gave_up(self, lease: Lease) -> bool:
         """The images were withdrawn: the worker drains or its engine is gone; or the lease is void, for the job has ended, is
@@ -244,11 +242,14 @@ class JobRunner:
 
     async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn], hold: Hold) -> bool:
         """Raises `BlobStoreUnavailable` where the pictures find no place in time."""
+        spec = self.bounds.spec
         pixels = [each.image for each in drawn if isinstance(each.image, Pixels)]
         with tracing.span("encode"):
             files = await asyncio.gather(
                 *(
-                    self._encoder.encode(each, Output.of(message.request, index, *self.solver))
+                    self._encoder.encode(
+                        each, Output.of(message.request, index, spec.sampler, spec.schedule_type)
+                    )
                     for index, each in enumerate(pixels)
                 )
             )
@@ -283,7 +284,8 @@ class JobRunner:
         self._count(message, lease, JobStatus.SUCCEEDED)
         metrics.IMAGES.labels(message.request.model).inc(len(names))
         asked = message.request.model_revision
-        if message.request.cache == "off" or (self.revision and asked not in ("", self.revision)):
+        if message.request.cache == "off" or asked not in ("", spec.revision):
+            # What was asked of another revision is not cached under that one's name.
             return True
         scope = tenant_scope(message.tenant, self._share_cache)
         try:
@@ -297,8 +299,8 @@ class JobRunner:
 
     def _count(self, message: JobMessage, lease: Lease, status: JobStatus) -> None:
         seconds = max(0.0, self._clock.now() - message.created_at)
-        metrics.JOBS_FINISHED.labels(message.request.model, status.value).inc()
-        metrics.JOB_SECONDS.labels(message.request.model).observe(seconds)
+        metrics.JOBS_FINISHED.labels(self.bounds.spec.name, status.value).inc()
+        metrics.JOB_SECONDS.labels(self.bounds.spec.name).observe(seconds)
         log.info("job_finished", job_id=message.job_id, status=status.value, attempt=lease.attempt)
 
     async def insist(self, step: Callable[[], Awaitable[T]], hold: Hold | None = None) -> T | None:

@@ -23,6 +23,7 @@ from scheduler.cost import CostModel
 from telemetry import metrics, series
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
+from worker.bounds import Bounds
 from worker.encode import Encoder
 from worker.engine.host import EngineDied, EngineHost, EngineUnloadable
 from worker.job import JobRunner
@@ -125,6 +126,7 @@ class Runtime:
         self._encoder = Encoder()
         leases = Leases(self._stores.jobs, settings.heartbeat_s)
         self._batcher = Batcher(EngineHost(settings), settings, self._clock)
+        self._spec = await self._load()
         self._runner = JobRunner(
             self._id,
             self._stores,
@@ -133,12 +135,9 @@ class Runtime:
             self._encoder,
             leases,
             self._clock,
+            Bounds(self._spec, settings.max_images_per_job),
             share_cache=settings.share_cache_between_tenants,
         )
-        self._spec = await self._load()
-        self._runner.revision = self._spec.revision
-        self._runner.solver = self._spec.sampler, self._spec.schedule_type
-        self._runner.step_counts = self._spec.step_counts
         self._taker = Taker(
             self._id,
             self._spec.name,

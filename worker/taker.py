@@ -196,11 +196,13 @@ class Taker:
         return False
 
     def _start(self, job: TakenJob) -> None:
-        request = job.message.request
-        self._images_per_job += NEWEST * (request.num_images - self._images_per_job)
-        self.steps_per_job += NEWEST * (request.steps - self.steps_per_job)
+        request, bounds = job.message.request, self._runner.bounds
         job_id = job.message.job_id
-        self._coming[job_id] = request.num_images
+        if bounds.failure(request) is None:
+            images = request.num_images
+            self._images_per_job += NEWEST * (images - self._images_per_job)
+            self.steps_per_job += NEWEST * (images * bounds.steps(request) - self.steps_per_job)
+            self._coming[job_id] = images
         task = self._running[job_id] = asyncio.create_task(self._run(job), name=job_id)
         task.add_done_callback(partial(self._forget, job_id))
 

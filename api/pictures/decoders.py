@@ -69,7 +69,7 @@ class Decoders:
             answer, png = await self._asked(head, source.data)
         match answer.get("fault"):
             case None:
-                return InitImage(blob_name(png, "png"), png, tuple(answer["warnings"]))
+                return InitImage(blob_name(png, "png", is_input=True), png, tuple(answer["warnings"]))
             case "memory":
                 raise fault("takes more memory to decode than its header says")
         raise fault("cannot be decoded: the file is damaged")

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from api.auth import Admin
-from api.normalise import Fault, invalid
+from api.normalise import invalid
 from api.schemas import Wire
 from api.services import Wired, failures
 from cache.keys import result_pattern, tenant_scope
+from scheduler.bounds import Fault
 
 router = APIRouter(prefix="/v1/cache", tags=["operation"])
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
 from api.services import Wired, failures
+from cache.blobs import is_public_name
 from contracts.errors import ImageNotFound, RangeNotSatisfiable
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -40,9 +41,9 @@ async def image(
     if_none_match: Annotated[str | None, Header()] = None,
     if_range: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The bytes of a finished picture, to be cached for good."""
+    """The bytes of a finished picture, to be cached for good. Pictures that jobs started from are not served."""
     content_type = CONTENT_TYPES.get(name.rpartition(".")[2])
-    if content_type is None:
+    if content_type is None or not is_public_name(name):
         raise ImageNotFound("There is no such picture.")
     etag = f'"{name.partition(".")[0]}"'
     data = await services.stores.blobs.get(name)

@@ -144,7 +144,7 @@ PLAIN = encoded(red(37, 29), "JPEG", quality=97)
 async def test_base64_is_taken_as_people_send_it(door: Door, text: str) -> None:
     assert {"+", "/", "="} <= set(PLAIN)
     job = await door.submit(init_image=text, num_inference_steps=4)
-    assert job["request"]["init_image"] == blob_name(made(PLAIN, 64, 64), "png")
+    assert job["request"]["init_image"] == blob_name(made(PLAIN, 64, 64), "png", is_input=True)
 
 
 @pytest.fixture
@@ -163,6 +163,33 @@ async def test_what_is_cut_off_is_refused_by_name(door: Door, text: str) -> None
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (422, "init_image")
     assert error["message"] == "init_image cannot be decoded: the file is damaged."
+
+
+async def test_a_picture_to_start_from_has_no_public_address(door: Door) -> None:
+    job = await door.submit(init_image=encoded(red()), num_inference_steps=4)
+    name = door.publisher.published[-1].request.init_image
+    assert name is not None
+    assert await door.stores.blobs.exists(name)
+    file = name.rpartition("/")[2]
+    for path in (
+        name,
+        name.replace("/", "%2F"),
+        name.replace("/", "%252F"),
+        file,
+        f"{file}?x=1",
+        f"./{name}",
+    ):
+        for headers in ({}, {"Range": "bytes=0-9"}, {"If-None-Match": f'"{file.partition(".")[0]}"'}):
+            for method in ("GET", "HEAD"):
+                answer = await door.http.request(method, f"/v1/images/{path}", headers=headers)
+                assert answer.status_code in (404, 405, 422), (method, path, headers)
+                assert b"PNG" not in answer.content
+    done = await door.work()
+    assert done.result is not None
+    drawn = await door.http.get(f"/v1/images/{done.result.images[0].name}")
+    assert drawn.status_code == 200
+    read = (await door.http.get(f"/v1/jobs/{job['id']}")).json()
+    assert all("inputs" not in image["url"] for image in read["images"])
 
 
 async def test_the_job_carries_a_name_and_the_store_the_picture(door: Door) -> None:

@@ -89,6 +89,30 @@ async def test_what_is_not_there_is_not_found(blobs: BlobStore, name: str) -> No
         await blobs.get(name)
 
 
+async def test_an_input_has_a_name_of_its_own(blobs: BlobStore, clock: ManualClock) -> None:
+    drawn = await blobs.put(b"picture", "png")
+    given = await blobs.put(b"picture", "png", is_input=True)
+    assert given == f"inputs/{drawn}"
+    assert await blobs.get(given) == await blobs.get(drawn) == b"picture"
+    other = await blobs.put(b"other", "png", is_input=True)
+    assert await blobs.exists(other)
+    assert not await blobs.exists(other.removeprefix("inputs/")), (
+        "it is not found under a drawn picture's name"
+    )
+    clock.advance(DAY_S + 60)
+    assert await blobs.prune(DAY_S, None) == 3, "it ends as all pictures do"
+    assert not await blobs.exists(given)
+
+
+async def test_inputs_count_towards_the_size_of_all(blobs: BlobStore, clock: ManualClock) -> None:
+    old = await blobs.put(b"1" * 100, "png", is_input=True)
+    await asyncio.sleep(1.05 if isinstance(blobs, S3BlobStore) else 0.01)
+    clock.advance(1)
+    new = await blobs.put(b"2" * 100, "png")
+    assert await blobs.prune(DAY_S, 150) == 1
+    assert [await blobs.exists(name) for name in (old, new)] == [False, True]
+
+
 async def test_the_old_go(blobs: BlobStore, clock: ManualClock) -> None:
     name = await blobs.put(b"old", "png")
     assert await blobs.prune(DAY_S, None) == 0

@@ -223,3 +223,13 @@ def test_scopes_cannot_be_forged() -> None:
 def test_a_solver_with_other_steps_than_were_named_has_keys_of_its_own() -> None:
     assert key(denoising_steps=3) != key()
     assert key(denoising_steps=3) != key(denoising_steps=5)
+
+
+def test_the_folder_of_a_picture_to_start_from_is_no_part_of_the_key() -> None:
+    """Keys and seeds of before the pictures had a folder stay as they were."""
+    name = f"{'0' * 64}.png"
+    before, now = (
+        REQUEST.model_copy(update={"init_image": each, "strength": 0.5}) for each in (name, f"inputs/{name}")
+    )
+    assert request_key(before, spec("m"), "t") == request_key(now, spec("m"), "t")
+    assert derived_seed(before, spec("m"), "t") == derived_seed(now, spec("m"), "t")

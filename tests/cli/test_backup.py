@@ -22,6 +22,7 @@ import redis
 from typer.testing import CliRunner, Result
 
 from cache.audit import audit
+from cache.blobs import blob_name
 from cache.connection import connect, disconnect
 from cache.stores import Stores, open_stores
 from cli import archive
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.slow
 Command = Callable[..., Result]
 ROOT = Path(__file__).parents[2]
 PICTURE = b"\x89PNG a red apple"
+INPUT = b"a picture to start from"
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,7 @@ async def lived_in(stores: Stores) -> dict[str, str]:
     """A job that has ended and owes a webhook, one that runs, one that waits and whose message is with the broker, one that
     follows it; a key, a picture. Answers the ids."""
     name = await stores.blobs.put(PICTURE, "png")
+    await stores.blobs.put(INPUT, "png", is_input=True)
     owing = new("a" * 64).model_copy(
         update={"webhook": Webhook(url="https://receiver.example/", events=("job.succeeded",))}
     )
@@ -132,7 +135,7 @@ def test_what_was_saved_is_there_again(darkroom: Command, url: str, path: Path, 
     os.utime(tmp_path / "blobs" / ids["picture"][:2] / ids["picture"], (1e9, 1e9))
     saved = darkroom("backup", path)
     assert saved.exit_code == 0, saved.output
-    assert "1 pictures" in saved.output
+    assert "2 pictures" in saved.output
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
     lose(url, tmp_path)
@@ -148,6 +151,8 @@ def test_what_was_saved_is_there_again(darkroom: Command, url: str, path: Path, 
         ended = await stores.jobs.get("public", ids["owing"])
         assert ended.result is not None
         assert await stores.blobs.get(ended.result.images[0].name) == PICTURE
+        assert await stores.blobs.get(blob_name(INPUT, "png", is_input=True)) == INPUT
+        assert not await stores.blobs.exists(blob_name(INPUT, "png"))
         key = await stores.keys.find("dk_key")
         assert key is not None
         assert key.tenant == "acme"
@@ -216,7 +221,7 @@ def test_standard_output_will_do(darkroom: Command, url: str, path: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     checked = darkroom("restore", path, "--check", DARKROOM_REDIS_URL="redis://127.0.0.1:9/0")
     assert checked.exit_code == 0, checked.output
-    assert "1 pictures" in checked.output
+    assert "2 pictures" in checked.output
 
 
 def test_the_newest_archives_of_a_folder_are_kept(
@@ -246,6 +251,7 @@ def test_what_is_no_whole_archive_writes_nothing(
         members = [(member.name, member.offset_data, member.size) for member in tar]
     assert [name.partition("-")[0].partition("/")[0] for name, _, _ in members] == [
         "state.jsonl.gz",
+        "pictures",
         "pictures",
         "manifest",
     ]

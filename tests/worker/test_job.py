@@ -7,7 +7,7 @@ import errno
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob
 from contracts.settings import WorkerSettings
 from tests.cache.conftest import watching
 from worker.batcher import Batcher
+from worker.bounds import Bounds
 from worker.encode import NO_ROOM, Encoder
 from worker.engine.host import EngineHost
 from worker.job import JobRunner
@@ -88,10 +89,10 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     stores, publisher = memory_stores(settings, SystemClock()), MemoryPublisher()
     host = EngineHost(settings)
     batcher, encoder = Batcher(host, settings, SystemClock()), Encoder()
+    bounds = Bounds(await batcher.start(), settings.max_images_per_job)
     leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
-    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock())
+    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock(), bounds)
     taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock(), deliveries=16)
-    await batcher.start()
     work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
     tasks = [asyncio.create_task(each) for each in work]
     yield Room(stores, publisher, batcher, host, runner, taker)
@@ -205,7 +206,8 @@ async def test_a_prompt_that_a_jpeg_cannot_hold_still_becomes_a_picture(room: Ro
 
 
 async def test_what_was_asked_of_another_revision_is_drawn_and_not_cached(room: Room) -> None:
-    room.runner.revision = "new"
+    bounds = room.runner.bounds
+    room.runner.bounds = replace(bounds, spec=bounds.spec.model_copy(update={"revision": "new"}))
     message = await room.submit("a", model_revision="old")
     assert await room.run(message) == [Verdict.ACK]
     assert (await room.job(message)).status is JobStatus.SUCCEEDED
@@ -452,9 +454,12 @@ async def test_what_can_no_longer_be_done_in_time_expires_unrun(room: Room) -> N
     assert expired.finished_at < expired.deadline, "a pass takes longer than it had: it was not begun"
 
 
-async def test_a_job_that_starts_from_a_picture_takes_it_from_the_store(room: Room) -> None:
+@pytest.mark.parametrize(
+    "is_input", [True, False]
+)  # False: as a job names it that was queued before inputs had a folder
+async def test_a_job_that_starts_from_a_picture_takes_it_from_the_store(room: Room, is_input: bool) -> None:
     _, file = cv2.imencode(".png", np.full((64, 64, 3), 90, np.uint8))
-    name = await room.stores.blobs.put(file.tobytes(), "png")
+    name = await room.stores.blobs.put(file.tobytes(), "png", is_input=is_input)
     message = await room.submit("a", init_image=name, strength=0.5, num_inference_steps=4)
     assert await room.run(message) == [Verdict.ACK]
     assert (await room.job(message)).status is JobStatus.SUCCEEDED

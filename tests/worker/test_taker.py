@@ -24,6 +24,7 @@ from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from worker.app import job_of_message
 from worker.batcher import Batcher
+from worker.bounds import Bounds
 from worker.encode import Encoder
 from worker.engine.fake import FakeEngine
 from worker.engine.host import EngineHost
@@ -113,11 +114,11 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     stores, publisher, encoder = memory_stores(settings, clock), MemoryPublisher(), Encoder()
     host = GatedHost(settings, clock, asyncio.get_running_loop())
     batcher = Batcher(host, settings, clock)
-    await batcher.start()
+    bounds = Bounds(await batcher.start(), settings.max_images_per_job)
     for images in range(1, LIMIT + 1):
         batcher.cost.ran(KEY, images, PASS_S)
     leases = Leases(stores.jobs, settings.heartbeat_s)
-    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, clock)
+    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, clock, bounds)
     taker = Taker("w", "fake", stores, publisher, runner, batcher, clock, deliveries=2 * LIMIT)
     yield Room(settings, clock, stores, host, batcher, runner, taker)
     runner.drain()

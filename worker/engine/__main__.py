@@ -16,9 +16,10 @@ from contracts.errors import OutOfMemory
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs
+from worker.engine.container import machine_memory
 from worker.engine.errors import CannotLoad, CannotLoadNow
 from worker.engine.occupancy import device_memory
-from worker.engine.outgrown import watch
+from worker.engine.outgrown import limit_of, watch
 from worker.engine.wire import Done, Failed, Ready, Unloadable
 from worker.naming import model_name
 
@@ -108,8 +109,9 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     settings = WorkerSettings.from_env()
     logs.configure(settings, service="engine")
-    if settings.engine_memory_bytes is not None:
-        watch(settings.engine_memory_bytes)
+    limit_bytes = limit_of(settings.engine_memory_bytes, machine_memory())
+    if limit_bytes is not None:
+        watch(limit_bytes)
     serve(Connection(socket), settings)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from worker.engine.container import machine_memory
 from worker.engine.wire import DeviceMemory
 
-CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 STATM: Final = Path("/proc/self/statm")
 
 
@@ -23,12 +22,9 @@ def device_memory() -> DeviceMemory | None:
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         free, total = torch.cuda.mem_get_info()
         return DeviceMemory("cuda", total - free, total)
+    limit = machine_memory()
     try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        used = int(STATM.read_text().split()[1]) * page
-        limit = os.sysconf("SC_PHYS_PAGES") * page
+        used = int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return None
-    with suppress(OSError, ValueError):  # no control group, or no limit: "max"
-        limit = min(limit, int(CGROUP_LIMIT.read_text()))
-    return DeviceMemory("cpu", used, limit)
+    return None if limit is None else DeviceMemory("cpu", used, limit)

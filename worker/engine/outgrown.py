@@ -17,8 +17,20 @@ from telemetry.logs import get_logger
 EVERY_S: Final = 0.5
 OUTGROWN: Final = 87
 """The exit status."""
+KEPT_FREE: Final = 384 << 20
+"""What the rest of the worker needs, at the least, in bytes."""
 
 log = get_logger(__name__)
+
+
+def limit_of(setting: int | None, memory_bytes: int | None) -> int | None:
+    """The limit in bytes, None for no limit: `engine_memory_bytes`, or what `memory_bytes` of memory leaves beside the rest of the
+    worker. A machine that is too small to leave half of it to the engine leaves half."""
+    if setting is not None:
+        return setting or None
+    if memory_bytes is None:
+        return None
+    return memory_bytes - min(max(memory_bytes // 10, KEPT_FREE), memory_bytes // 2)
 
 
 def watch(limit_bytes: int, every_s: float = EVERY_S) -> None:

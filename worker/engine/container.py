@@ -1,0 +1,49 @@
+"""How much memory this process may have: the machine's, or the limit of the container or unit that it runs in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
+MEMBERSHIP: Final = Path("/proc/self/cgroup")
+
+
+def machine_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | None:
+    """Bytes; None where the system does not tell. Of nested control groups the tightest counts (man 7 cgroups, versions 1 and 2)."""
+    try:
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return None
+    return min([memory_bytes, *_limits(cgroups, membership)])
+
+
+def _limits(cgroups: Path, membership: Path) -> Iterator[int]:
+    for file in _files(cgroups, membership):
+        try:
+            yield int(file.read_text())
+        except (OSError, ValueError):
+            continue  # no such group here, or no limit: "max"
+
+
+def _files(cgroups: Path, membership: Path) -> Iterator[Path]:
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    # Inside of a container the own group is the root, whatever the membership says.
+    yield cgroups / "memory.max"
+    yield cgroups / "memory" / "memory.limit_in_bytes"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        root, name = cgroups, "memory.max"
+        if controllers:
+            root, name = cgroups / "memory", "memory.limit_in_bytes"
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        group = root / path.strip("/")
+        while group.is_relative_to(root) and group != root:
+            yield group / name
+            group = group.parent
