@@ -18,7 +18,7 @@ from cache.packed_request import PACK_FROM_CHARS, pack
 from contracts.clock import Clock
 from contracts.errors import QuotaExceeded, StoreFull, StoreUnavailable
 from contracts.jobs import CacheStatus, GenerationRequest, Job, NewJob
-from contracts.room import Lapses, Memory, UsageStore
+from contracts.room import Lapses, Memory, RoomStore
 from contracts.settings import ApiSettings
 from telemetry import metrics
 
@@ -46,7 +46,7 @@ WEBHOOK: Final = 720
 class Room:
     """Knows what the store holds. `run` until canceled; one `tick` can be called by a test."""
 
-    def __init__(self, store: UsageStore, settings: ApiSettings, clock: Clock) -> None:
+    def __init__(self, store: RoomStore, settings: ApiSettings, clock: Clock) -> None:
         self._store = store
         self._settings = settings
         self._clock = clock

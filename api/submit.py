@@ -106,7 +106,7 @@ class JobService:
         self._publisher = publisher
         self._catalogue = catalogue
         self._clock = clock
-        self.room = Room(stores.usage, settings, clock)
+        self.room = Room(stores.room, settings, clock)
         self._running: set[asyncio.Task[Any]] = set()
         self._quotas = Quotas(stores.quotas, stores.jobs)
         self._ahead: dict[tuple[str, str], tuple[float, int]] = {}

@@ -16,8 +16,8 @@ from cache.memory_jobs import MemoryJobStore
 from cache.memory_webhooks import MemoryWebhookStore
 from cache.models import served
 from cache.quotas import MemoryQuotaLedger
+from cache.room import MemoryRoomStore
 from cache.stores import Stores
-from cache.usage import MemoryUsageStore
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
 from contracts.jobs import CacheStatus, JobResult
@@ -48,7 +48,7 @@ def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
         keys=MemoryKeyStore(),
         quotas=MemoryQuotaLedger(settings.job_ttl_s, clock),
         idempotency=MemoryIdempotencyStore(clock),
-        usage=MemoryUsageStore(),
+        room=MemoryRoomStore(),
     )
 
 

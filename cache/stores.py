@@ -16,12 +16,12 @@ from cache.models import RedisModelDirectory
 from cache.probe import probe
 from cache.quotas import RedisQuotaLedger
 from cache.results import RedisResultCache
+from cache.room import RedisRoomStore
 from cache.s3 import S3BlobStore
-from cache.usage import RedisUsageStore
 from cache.webhooks import RedisWebhookStore
 from contracts.clock import SystemClock
 from contracts.ports import BlobStore, JobEvents, JobStore, ModelDirectory, ResultCache, WebhookStore
-from contracts.room import UsageStore
+from contracts.room import RoomStore
 from contracts.settings import BackendSettings
 from contracts.tenancy import IdempotencyStore, KeyStore, QuotaLedger
 
@@ -40,7 +40,7 @@ class Stores:
     quotas: QuotaLedger
     idempotency: IdempotencyStore
     webhooks: WebhookStore
-    usage: UsageStore
+    room: RoomStore
 
 
 def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
@@ -88,7 +88,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
         idempotency=RedisIdempotencyStore(state, timeout_s),
         webhooks=RedisWebhookStore(state, settings, SystemClock()),
-        usage=RedisUsageStore(state, SystemClock(), timeout_s),
+        room=RedisRoomStore(state, SystemClock(), timeout_s),
     )
 
 

@@ -19,8 +19,8 @@ from cache.connection import connect, disconnect, reaching
 from cache.listen import subscribe
 from cache.models import RedisModelDirectory
 from cache.probe import NAME, Refusal, refusal, tls_error
+from cache.room import memory_in
 from cache.stores import open_blobs
-from cache.usage import memory_in
 from cli.brokers import TLS_MEND, broker
 from cli.findings import Finding, fault, ok, warn
 from cli.products import product

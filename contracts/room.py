@@ -23,7 +23,7 @@ class Memory:
         return self.used_bytes / self.limit_bytes if self.limit_bytes else 0.0
 
 
-class UsageStore(Protocol):
+class RoomStore(Protocol):
     """Counts what tenants' records take. Raises `StoreUnavailable`."""
 
     async def memory(self) -> Sequence[Memory]:

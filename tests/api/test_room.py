@@ -11,7 +11,7 @@ import redis
 
 from api.room import LIMIT, Room, kept_bytes
 from cache.connection import connect, disconnect
-from cache.usage import KEPT_PREFIX, RedisUsageStore, memory_of
+from cache.room import KEPT_PREFIX, RedisRoomStore, memory_of
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.errors import QuotaExceeded, StoreFull
@@ -51,7 +51,7 @@ class Two:
     first: Room
     second: Room
     clock: ManualClock
-    store: RedisUsageStore
+    store: RedisRoomStore
     control: redis.Redis
 
     async def tick(self) -> None:
@@ -61,7 +61,7 @@ class Two:
 
 def opened_on(server: RedisServer, client: Any, control: redis.Redis, **settings: Any) -> Two:
     clock = ManualClock(1_800_000_000.0)
-    store = RedisUsageStore(client, clock, 5.0)
+    store = RedisRoomStore(client, clock, 5.0)
     given = ApiSettings(redis_url=server.url, **settings)
     return Two(Room(store, given, clock), Room(store, given, clock), clock, store, control)
 

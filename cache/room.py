@@ -40,8 +40,8 @@ def memory_in(info: Mapping[str, Any]) -> Memory:
     return Memory(int(info.get("used_memory", 0)) - uncounted, int(info.get("maxmemory", 0)))
 
 
-class RedisUsageStore:
-    """The `UsageStore` on one Redis server or cluster."""
+class RedisRoomStore:
+    """The `RoomStore` on one Redis server or cluster."""
 
     def __init__(self, client: Redis, clock: Clock, timeout_s: float) -> None:
         self._client = client
@@ -83,8 +83,8 @@ def _sum(lapses: Lapses, before: Mapping[str, str]) -> Lapses:
     return dict(total)
 
 
-class MemoryUsageStore:
-    """The `UsageStore` in memory, which has no limit of its own."""
+class MemoryRoomStore:
+    """The `RoomStore` in memory, which has no limit of its own."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Lapses] = defaultdict(dict)

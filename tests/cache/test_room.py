@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cache.connection import connect, disconnect
-from cache.usage import RedisUsageStore, memory_in, memory_of
+from cache.room import RedisRoomStore, memory_in, memory_of
 from contracts.clock import ManualClock
 from tests.cache.conftest import World
 from tests.cache.servers import ClusterServers
@@ -20,19 +20,19 @@ def test_buffers_that_redis_does_not_count_are_not_counted() -> None:
 @pytest.mark.anyio
 async def test_what_several_count_adds_up(world: World) -> None:
     lapse = 4_000_000_000
-    counted = await world.stores.usage.add({"acme": {lapse: 7}, "other": {}})
+    counted = await world.stores.room.add({"acme": {lapse: 7}, "other": {}})
     assert (dict(counted["acme"]), dict(counted["other"])) == ({lapse: 7}, {})
-    assert await world.stores.usage.add({"acme": {lapse: 5, lapse + 9: 1}}) == {
+    assert await world.stores.room.add({"acme": {lapse: 5, lapse + 9: 1}}) == {
         "acme": {lapse: 12, lapse + 9: 1}
     }
-    assert await world.stores.usage.add({"acme": {}}) == {"acme": {lapse: 12, lapse + 9: 1}}
+    assert await world.stores.room.add({"acme": {}}) == {"acme": {lapse: 12, lapse + 9: 1}}
 
 
 @pytest.mark.anyio
 async def test_of_a_cluster_every_node_is_looked_at(redis_cluster: ClusterServers) -> None:
     client = connect(redis_cluster.url, 5.0)
     assert len(await memory_of(client, 5.0)) == 3
-    store = RedisUsageStore(client, ManualClock(), 5.0)
+    store = RedisRoomStore(client, ManualClock(), 5.0)
     lapse = int(ManualClock().now()) + 1000
     counted = await store.add({"acme": {lapse: 7}, "other": {}})
     assert (counted["acme"][lapse], counted["other"]) == (7, {})
