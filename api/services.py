@@ -13,6 +13,7 @@ from api.keyring import KeyRing
 from api.schemas import ErrorView
 from api.stream import Streams
 from api.submit import JobService
+from api.usage import Usage
 from api.wait import Waiters
 from cache.stores import Stores
 from contracts.clock import Clock
@@ -30,6 +31,7 @@ class Services:
     waiters: Waiters
     streams: Streams
     keyring: KeyRing
+    usage: Usage
     clock: Clock
     hit_bodies: HitBodies = field(default_factory=HitBodies)
 

@@ -25,6 +25,7 @@ from api.normalise import checked_model_name, normalise
 from api.pictures.decoders import Decoders
 from api.quotas import Quotas
 from api.schemas import JobRequest
+from api.usage import Usage
 from api.wait import unless_gone
 from api.webhook import checked_webhook
 from broker.relay import publish_all
@@ -97,12 +98,19 @@ class JobService:
     """Accepts and cancels jobs. `drain` before the process ends."""
 
     def __init__(
-        self, settings: ApiSettings, stores: Stores, publisher: Publisher, catalogue: Catalogue, clock: Clock
+        self,
+        settings: ApiSettings,
+        stores: Stores,
+        publisher: Publisher,
+        catalogue: Catalogue,
+        usage: Usage,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._publisher = publisher
         self._catalogue = catalogue
+        self._usage = usage
         self._clock = clock
         self._running: set[asyncio.Task[Any]] = set()
         self._quotas = Quotas(stores.quotas, stores.jobs)
@@ -132,7 +140,7 @@ class JobService:
                 result = await self._looked_up(asked.new, asked.plan.address)
                 if result is not None and not caller.limited:
                     # One step, in nobody's way and with nothing to undo: it needs no task.
-                    return await self._record_hit(asked.new, result)
+                    return await self._record_hit(caller, asked.new, result)
                 return await self._whole(self._accept(caller, asked.plan, asked.new, result, None))
             return await self._copies.shared(
                 slot,
@@ -142,6 +150,7 @@ class JobService:
             )
         except DarkroomError as error:
             metrics.JOBS_REFUSED.labels(error.code).inc()
+            self._usage.refused(caller.tenant)
             raise
 
     async def cancel(self, tenant: str, job_id: str) -> Job:
@@ -193,10 +202,10 @@ class JobService:
         )
         return _Asked(plan, new)
 
-    async def _record_hit(self, new: NewJob, result: JobResult) -> Job:
+    async def _record_hit(self, caller: Principal, new: NewJob, result: JobResult) -> Job:
         with tracing.span("record job", attributes={"darkroom.job_id": new.id}):
             submitted = await self._stores.jobs.submit(new, result)
-        self._accepted(submitted.job)
+        self._accepted(caller, submitted.job)
         return submitted.job
 
     async def _accept(
@@ -223,14 +232,16 @@ class JobService:
             job = await self._publish(job, caller, charge)
         if slot is not None:
             await slot.complete(self._stores.idempotency, new)
-        self._accepted(job)
+        self._accepted(caller, job)
         return job
 
-    def _accepted(self, job: Job) -> None:
+    def _accepted(self, caller: Principal, job: Job) -> None:
         self._stores.results.count(job.cache)
         steps = job.request.steps if job.cache is CacheStatus.MISS else 0
         metrics.submitted(job.request.model, job.cache.value, steps)
-        log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value)
+        self._usage.accepted(job.tenant, job.cache, job.request.num_images, steps)
+        told = {"tenant": job.tenant, "key_id": caller.key_id}
+        log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value, **told)
 
     async def _plan(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> _Plan:
         """What `body` comes to with the model as it is now. Remembered for requests that are repeated."""

@@ -17,6 +17,7 @@ from cache.memory_webhooks import MemoryWebhookStore
 from cache.models import served
 from cache.quotas import MemoryQuotaLedger
 from cache.stores import Stores
+from cache.usage import MemoryUsageStore
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
 from contracts.jobs import CacheStatus, JobResult
@@ -47,6 +48,7 @@ def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
         keys=MemoryKeyStore(),
         quotas=MemoryQuotaLedger(settings.job_ttl_s, clock),
         idempotency=MemoryIdempotencyStore(clock),
+        usage=MemoryUsageStore(),
     )
 
 

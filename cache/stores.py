@@ -16,11 +16,13 @@ from cache.models import RedisModelDirectory
 from cache.quotas import RedisQuotaLedger
 from cache.results import RedisResultCache
 from cache.s3 import S3BlobStore
+from cache.usage import RedisUsageStore
 from cache.webhooks import RedisWebhookStore
 from contracts.clock import SystemClock
 from contracts.ports import BlobStore, JobEvents, JobStore, ModelDirectory, ResultCache, WebhookStore
 from contracts.settings import BackendSettings
 from contracts.tenancy import IdempotencyStore, KeyStore, QuotaLedger
+from contracts.usage import UsageStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Stores:
     quotas: QuotaLedger
     idempotency: IdempotencyStore
     webhooks: WebhookStore
+    usage: UsageStore
 
 
 def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
@@ -85,6 +88,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
         idempotency=RedisIdempotencyStore(state, timeout_s),
         webhooks=RedisWebhookStore(state, settings, SystemClock()),
+        usage=RedisUsageStore(state, timeout_s),
     )
 
 

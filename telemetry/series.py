@@ -37,6 +37,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "refund",
         "relay",
         "sweep",
+        "usage",
         "withdraw",
     ),
     "worker": (
