@@ -32,9 +32,11 @@ from api.routes import (
     reference,
     webhooks,
 )
+from api.routes import usage as usage_routes
 from api.services import Services
 from api.stream import Streams
 from api.submit import JobService
+from api.usage import Usage
 from api.wait import Waiters
 from broker.sweeper import Sweeper
 from cache.stores import Stores
@@ -60,18 +62,20 @@ def create_app(
     """The ASGI application. It owns what it is given from the start of its lifespan, and closes it at its end. Without
     `letters` it leaves those that the broker has given up on to others."""
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
+    usage = Usage(stores.usage, settings.metrics_tenants, clock)
     services = Services(
         settings=settings,
         stores=stores,
         publisher=publisher,
         catalogue=catalogue,
-        jobs=JobService(settings, stores, publisher, catalogue, clock),
+        jobs=JobService(settings, stores, publisher, catalogue, usage, clock),
         waiters=Waiters(
             stores.jobs, stores.events, Shares("waits", settings.max_waits, settings.max_waits_per_key)
         ),
         streams=Streams(stores, catalogue, settings),
         keyring=KeyRing(stores.keys, settings, clock),
         read_rate=ReadRate(settings.reads_per_minute, clock),
+        usage=usage,
         clock=clock,
     )
     app = FastAPI(
@@ -92,7 +96,7 @@ def create_app(
     )
     errors.install(app)
     app.router.routes.append(jobs.direct)
-    for module in (jobs, webhooks, batch, events, openai, images, models, cache, keys):
+    for module in (jobs, webhooks, batch, events, openai, images, models, cache, keys, usage_routes):
         app.include_router(module.router, dependencies=[Depends(known_query)])
     # Probes, scrapers and browsers add parameters of their own.
     for module in (health, page, reference):
@@ -128,16 +132,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     sweeper: Sweeper = app.state.sweeper
     sweeping = asyncio.create_task(sweeper.run(), name="sweeper")
-    counting = asyncio.create_task(services.jobs.room.run(), name="room")
+    counting = [
+        asyncio.create_task(services.jobs.room.run(), name="room"),
+        asyncio.create_task(services.usage.run(), name="usage"),
+    ]
     log.info("api_ready", address=f"http://{services.settings.host}:{services.settings.port}")
     try:
         yield
     finally:
         services.let_go()
         await services.jobs.drain()
-        await end(sweeping)
-        await end(counting)
+        await end(sweeping, *counting)
         await services.jobs.room.close()
+        await services.usage.flush()
         await sweeper.close()
         await services.publisher.close()
         await services.stores.close()

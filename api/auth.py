@@ -1,4 +1,5 @@
-"""The key of a request as a dependency of routes: `Caller` for those who make pictures, `Admin` for those who rule.
+"""The key of a request as a dependency of routes: `Caller` for those who make pictures, `Admin` for those who rule,
+`Reader` for either.
 
 A route that takes one is closed to others. Those that take none are open: health, metrics, the page, and pictures, whose
 names are capabilities (docs/adr/0010-pictures-are-capabilities.md).
@@ -6,15 +7,20 @@ names are capabilities (docs/adr/0010-pictures-are-capabilities.md).
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from api import audit
 from api.direct import header
 from api.keyring import Principal
 from api.services import Services, Wired
-from contracts.tenancy import Scope
+from contracts.errors import RequestError, Unauthenticated
+from contracts.tenancy import Scope, id_of, is_token
+
+TENANT_HEADER: Final = "X-Tenant"
+"""Tells an administrator whose job an answer is about, where it is another's."""
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, `dk_...`.", scheme_name="bearer")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same.", scheme_name="header")
@@ -32,15 +38,14 @@ async def _principal(
     header: Annotated[str | None, Security(_header)],
 ) -> Principal:
     token = bearer.credentials if bearer is not None else header
-    return await services.keyring.principal(token, request.state.headers, _address(request))
+    return await _known(services, token, request)
 
 
 async def _caller(
     request: Request, services: Wired, principal: Annotated[Principal, Depends(_principal)]
 ) -> Principal:
-    principal.require(Scope.GENERATE)
-    if request.method == "GET":
-        services.read_rate.charge(principal.holder)
+    _require(principal, Scope.GENERATE)
+    _charge_read(request, services, principal)
     return principal
 
 
@@ -49,15 +54,69 @@ async def caller_of(request: Request, services: Services) -> Principal:
     scope = request.scope
     bearer = None if header(scope, b"authorization") is None else await _bearer(request)
     token = header(scope, b"x-api-key") or None if bearer is None else bearer.credentials
-    principal = await services.keyring.principal(token, scope["state"]["headers"], _address(request))
-    principal.require(Scope.GENERATE)
+    principal = await _known(services, token, request)
+    _require(principal, Scope.GENERATE)
     return principal
 
 
-async def _admin(principal: Annotated[Principal, Depends(_principal)]) -> Principal:
-    principal.require(Scope.ADMIN)
+async def _reader(
+    request: Request, services: Wired, principal: Annotated[Principal, Depends(_principal)]
+) -> Principal:
+    if not principal.rules:
+        _require(principal, Scope.GENERATE)
+    _charge_read(request, services, principal)
     return principal
+
+
+def _charge_read(request: Request, services: Services, principal: Principal) -> None:
+    if request.method == "GET":
+        services.read_rate.charge(principal.holder)
+
+
+async def _admin(request: Request, principal: Annotated[Principal, Depends(_principal)]) -> Principal:
+    _require(principal, Scope.ADMIN)
+    audit.admin_call(request, principal)
+    return principal
+
+
+async def _known(services: Services, token: str | None, request: Request) -> Principal:
+    try:
+        return await services.keyring.principal(token, request.scope["state"]["headers"], _address(request))
+    except Unauthenticated as error:
+        audit.key_refused(error, id_of(token) if token is not None and is_token(token) else None)
+        raise
+
+
+def _require(principal: Principal, scope: Scope) -> None:
+    try:
+        principal.require(scope)
+    except RequestError as error:
+        audit.key_refused(error, principal.key_id, principal.tenant)
+        raise
+
+
+async def owner_of(request: Request, services: Services, reader: Principal, job_id: str) -> str:
+    """The tenant of a job that `reader` asks for: its own, or for an administrator whichever it is; then the answer says so."""
+    if not reader.rules:
+        return reader.tenant
+    owner = await services.stores.jobs.owner(job_id) or reader.tenant
+    look_into(request, reader, owner)
+    return owner
+
+
+def look_into(request: Request, reader: Principal, tenant: str | None) -> None:
+    """Admit `reader` to the jobs of `tenant`, by default its own. What only an administrator may see is noted. Raises `RequestError`."""
+    own = tenant in (None, reader.tenant)
+    if own and (reader.key is None or tenant is None or Scope.GENERATE in reader.key.scopes):
+        _require(reader, Scope.GENERATE)
+        return
+    _require(reader, Scope.ADMIN)
+    whose = tenant or reader.tenant
+    audit.admin_call(request, reader, tenant=whose)
+    reader.headers[TENANT_HEADER] = whose
 
 
 Caller = Annotated[Principal, Depends(_caller)]
+Reader = Annotated[Principal, Depends(_reader)]
+"""Who may look at jobs: those who make pictures at their tenant's, and administrators at all."""
 Admin = Annotated[Principal, Depends(_admin)]

@@ -47,6 +47,16 @@ class Principal:
             )
 
     @property
+    def key_id(self) -> str | None:
+        """The public part of its key; None: it came without one."""
+        return None if self.key is None else self.key.id
+
+    @property
+    def rules(self) -> bool:
+        """Whether it may see what all tenants do."""
+        return self.key is not None and Scope.ADMIN in self.key.scopes
+
+    @property
     def limited(self) -> bool:
         """Whether its jobs are charged."""
         return self.key is not None and self.key.limits.any

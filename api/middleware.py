@@ -15,7 +15,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import errors
+from api import audit, errors
 from api.direct import header
 from contracts.clock import Clock
 from contracts.errors import PayloadTooLarge
@@ -96,6 +96,7 @@ class RequestContext:
                 span.set({"http.route": route, "http.response.status_code": status})
                 if status >= 500:
                     span.fail(str(status))
+                audit.answered(scope, status)
                 metrics.answered(known, route, status, self._clock.monotonic() - started)
 
 

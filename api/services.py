@@ -14,6 +14,7 @@ from api.keyring import KeyRing
 from api.schemas import ErrorView
 from api.stream import Streams
 from api.submit import JobService
+from api.usage import Usage
 from api.wait import Waiters
 from cache.stores import Stores
 from contracts.clock import Clock
@@ -32,6 +33,7 @@ class Services:
     streams: Streams
     keyring: KeyRing
     read_rate: ReadRate
+    usage: Usage
     clock: Clock
     hit_bodies: HitBodies = field(default_factory=HitBodies)
 

@@ -90,7 +90,7 @@ class Streams:
             return Response(None, 204)
         if headless:
             return Response(None, 200, HEADERS, media_type="text/event-stream")
-        return self.open(partial(self._follow, caller.tenant, job.id, last), caller.holder)
+        return self.open(partial(self._follow, job.tenant, job.id, last), caller.holder)
 
     def open(self, write: Writer, holder: str, left: Left | None = None) -> Response:
         """A stream whose body `write` puts, text by text. Sending it raises `TooManyStreams` where there are too many, and

@@ -10,12 +10,11 @@ import asyncio
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from starlette.requests import ClientDisconnect
-
+from api.background import Background
 from api.catalogue import Catalogue
 from api.idempotency import Copies, Slot, mark_replayed
 from api.idempotency import slot as slot_of
@@ -26,6 +25,7 @@ from api.pictures.decoders import Decoders
 from api.quotas import Quotas
 from api.room import Room
 from api.schemas import JobRequest
+from api.usage import Usage
 from api.wait import unless_gone
 from api.webhook import checked_webhook
 from broker.relay import publish_all
@@ -99,15 +99,22 @@ class JobService:
     """Accepts and cancels jobs. `drain` before the process ends."""
 
     def __init__(
-        self, settings: ApiSettings, stores: Stores, publisher: Publisher, catalogue: Catalogue, clock: Clock
+        self,
+        settings: ApiSettings,
+        stores: Stores,
+        publisher: Publisher,
+        catalogue: Catalogue,
+        usage: Usage,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._publisher = publisher
         self._catalogue = catalogue
+        self._usage = usage
         self._clock = clock
         self.room = Room(stores.room, settings, clock)
-        self._running: set[asyncio.Task[Any]] = set()
+        self._background = Background()
         self._quotas = Quotas(stores.quotas, stores.jobs)
         self._ahead: dict[tuple[str, str], tuple[float, int]] = {}
         self._copies = Copies()
@@ -135,26 +142,26 @@ class JobService:
                 result = await self._looked_up(asked.new, asked.plan.address)
                 if result is not None and not caller.limited:
                     # One step, in nobody's way and with nothing to undo: it needs no task.
-                    return await self._record_hit(asked.new, result)
-                return await self._whole(self._accept(caller, asked.plan, asked.new, result, None))
+                    return await self._record_hit(caller, asked.new, result)
+                return await self._background.whole(self._accept(caller, asked.plan, asked.new, result, None))
             return await self._copies.shared(
                 slot,
                 caller,
                 gone,
-                lambda all_gone: self._start(self._submit_once(caller, body, slot, all_gone)),
+                lambda all_gone: self._background.start(self._submit_once(caller, body, slot, all_gone)),
             )
         except DarkroomError as error:
             metrics.JOBS_REFUSED.labels(error.code).inc()
+            self._usage.refused(caller.tenant)
             raise
 
     async def cancel(self, tenant: str, job_id: str) -> Job:
         """End the job `canceled` unless it has ended already. Raises `JobNotFound`, `JobGone`, `StoreUnavailable`."""
-        return await self._whole(self._cancel(tenant, job_id))
+        return await self._background.whole(self._cancel(tenant, job_id))
 
     async def drain(self) -> None:
         """Wait until all that was begun is done. Bounded: every step of it is."""
-        while self._running:
-            await asyncio.wait(self._running)
+        await self._background.drain()
         await self._decoders.close()
 
     async def _submit_once(
@@ -204,10 +211,10 @@ class JobService:
         )
         return _Asked(plan, new)
 
-    async def _record_hit(self, new: NewJob, result: JobResult) -> Job:
+    async def _record_hit(self, caller: Principal, new: NewJob, result: JobResult) -> Job:
         with tracing.span("record job", attributes={"darkroom.job_id": new.id}):
             submitted = await self._stores.jobs.submit(new, result)
-        return self._accepted(submitted.job)
+        return self._accepted(caller, submitted.job)
 
     async def _accept(
         self, caller: Principal, plan: _Plan, new: NewJob, result: JobResult | None, slot: Slot | None
@@ -236,14 +243,16 @@ class JobService:
             job = await self._publish(job, caller, charge)
         if slot is not None:
             await slot.complete(self._stores.idempotency, new)
-        return self._accepted(job, repeats=slot is not None)
+        return self._accepted(caller, job, repeats=slot is not None)
 
-    def _accepted(self, job: Job, *, repeats: bool = False) -> Job:
+    def _accepted(self, caller: Principal, job: Job, *, repeats: bool = False) -> Job:
         self.room.note(job, repeats=repeats)
         self._stores.results.count(job.cache)
         steps = job.request.steps if job.cache is CacheStatus.MISS else 0
         metrics.submitted(job.request.model, job.cache.value, steps)
-        log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value)
+        self._usage.accepted(job.tenant, job.cache, job.request.num_images, steps)
+        told = {"tenant": job.tenant, "key_id": caller.key_id}
+        log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value, **told)
         return job
 
     async def _plan(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> _Plan:
@@ -378,20 +387,4 @@ class JobService:
     def _later(self, promoted: Sequence[JobMessage], reason: str) -> None:
         # Not the client's business: it must not wait for other people's jobs. What fails is left to the outbox.
         if promoted:
-            self._start(publish_all(self._stores.jobs, self._publisher, promoted, reason))
-
-    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.shield(self._start(work))
-
-    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
-        error = None if task.cancelled() else task.exception()
-        # Expected errors go to the client, if it is still there. Of others there must be a trace in any case.
-        if error is not None and not isinstance(error, DarkroomError | ClientDisconnect):
-            log.error("background_step_crashed", error=type(error).__name__)
+            self._background.start(publish_all(self._stores.jobs, self._publisher, promoted, reason))

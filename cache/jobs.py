@@ -154,6 +154,11 @@ class RedisJobStore:
             raise absent(job_id, self._clock.now() + self.skew_s, self._settings.job_retention_s)
         return job_of(record)
 
+    async def owner(self, job_id: str) -> str | None:
+        async with self._reaching():
+            tenant: Any = await self._client.hget(job_key(job_id), "tenant")
+        return None if tenant is None else str(tenant)
+
     async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:
         async with self._reaching():
             return await read_statuses(self._client, [job_key(job_id) for job_id in job_ids])

@@ -18,6 +18,7 @@ from cache.models import served
 from cache.quotas import MemoryQuotaLedger
 from cache.room import MemoryRoomStore
 from cache.stores import Stores
+from cache.usage import MemoryUsageStore
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
 from contracts.jobs import CacheStatus, JobResult
@@ -49,6 +50,7 @@ def memory_stores(settings: BackendSettings, clock: Clock) -> Stores:
         quotas=MemoryQuotaLedger(settings.job_ttl_s, clock),
         idempotency=MemoryIdempotencyStore(clock),
         room=MemoryRoomStore(),
+        usage=MemoryUsageStore(),
     )
 
 

@@ -77,6 +77,10 @@ class MemoryJobStore(MemoryFlights):
             raise absent(job_id, self._clock.now(), self._settings.job_retention_s)
         return record.job
 
+    async def owner(self, job_id: str) -> str | None:
+        record = self._kept(job_id)
+        return None if record is None else record.job.tenant
+
     async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:
         records = [(job_id, self._kept(job_id)) for job_id in job_ids]
         return [

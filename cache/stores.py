@@ -18,12 +18,14 @@ from cache.quotas import RedisQuotaLedger
 from cache.results import RedisResultCache
 from cache.room import RedisRoomStore
 from cache.s3 import S3BlobStore
+from cache.usage import RedisUsageStore
 from cache.webhooks import RedisWebhookStore
 from contracts.clock import SystemClock
 from contracts.ports import BlobStore, JobEvents, JobStore, ModelDirectory, ResultCache, WebhookStore
 from contracts.room import RoomStore
 from contracts.settings import BackendSettings
 from contracts.tenancy import IdempotencyStore, KeyStore, QuotaLedger
+from contracts.usage import UsageStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Stores:
     idempotency: IdempotencyStore
     webhooks: WebhookStore
     room: RoomStore
+    usage: UsageStore
 
 
 def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
@@ -89,6 +92,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         idempotency=RedisIdempotencyStore(state, timeout_s),
         webhooks=RedisWebhookStore(state, settings, SystemClock()),
         room=RedisRoomStore(state, SystemClock(), timeout_s),
+        usage=RedisUsageStore(state, timeout_s),
     )
 
 

@@ -173,6 +173,10 @@ class JobStore(Protocol):
         as if it had never been."""
         ...
 
+    async def owner(self, job_id: str) -> str | None:
+        """The tenant of a job; None: there is no record. For the operator alone."""
+        ...
+
     async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:
         """How each job stands, whosever it is; None: there is no record."""
         ...

@@ -214,6 +214,8 @@ class ApiSettings(BackendSettings):
     max_prompt_chars: Annotated[int, Field(ge=1, le=MAX_TEXT_CHARS)] = 2_000
     max_wait_s: Seconds = 60.0
     """The longest `Prefer: wait` that is honoured; more is cut to this."""
+    metrics_tenants: Annotated[int, Field(ge=0)] = 10
+    """Metrics name so many tenants in each process, those that load it most; all others are `_other`. 0: there are none by tenant."""
     default_model: str | None = None
     """Served where a request names no model; by default the first by name that a worker serves."""
     model_aliases: ModelAliases = ""

@@ -25,6 +25,7 @@ TOKEN_PATTERN: Final = r"^dk_[0-9A-Za-z]{43}$"  # noqa: S105
 TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 ID_CHARS: Final = 11
 _DIGITS: Final = string.digits + string.ascii_letters
+_TENANT = re.compile(TENANT_PATTERN.replace("$", r"\Z"))
 _TOKEN = re.compile(TOKEN_PATTERN.replace("$", r"\Z"))
 
 
@@ -114,6 +115,11 @@ def new_token() -> str:
 def is_token(text: str) -> bool:
     """Whether `text` has the form of a key."""
     return _TOKEN.match(text) is not None
+
+
+def is_tenant(text: str) -> bool:
+    """Whether `text` has the form of a tenant's name."""
+    return _TENANT.match(text) is not None
 
 
 def id_of(token: str) -> str:

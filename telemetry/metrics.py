@@ -1,4 +1,4 @@
-"""Every metric's name, once. Labels never carry prompts, ids or tenants.
+"""Every metric's name, once. Labels never carry prompts or ids, and tenants only of the few that `telemetry.tenants` picks.
 
 Names follow https://prometheus.io/docs/practices/naming/: base units, the unit as suffix, `_total` for counters. What the chart's
 dashboards and alerts ask for must be here; `tests/helm` holds them to it.
@@ -34,6 +34,15 @@ JOBS_REFUSED = Counter("darkroom_jobs_refused_total", "Jobs refused, by error co
 QUOTA_REFUSED = Counter(
     "darkroom_quota_refused_total", "Jobs refused for a limit of their API key, by limit.", ["limit"]
 )
+TENANT_JOBS = Counter(
+    "darkroom_tenant_jobs_total", "Jobs accepted, of the tenants that load the platform most.", ["tenant"]
+)
+TENANT_STEPS = Counter(
+    "darkroom_tenant_steps_total",
+    "Denoising steps of all images of their jobs that were accepted to be computed.",
+    ["tenant"],
+)
+TENANT_REFUSED = Counter("darkroom_tenant_refused_total", "Their jobs that were refused.", ["tenant"])
 JOBS_WAITING = Gauge("darkroom_jobs_waiting", "Jobs that wait for a worker, as of the scrape.", ["model"])
 PREDICTED_WAIT = Gauge(
     "darkroom_predicted_wait_seconds",

@@ -39,6 +39,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "relay",
         "room",
         "sweep",
+        "usage",
         "withdraw",
     ),
     "worker": (

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
-from api.auth import Caller
+from api.auth import Reader, owner_of
 from api.routes.jobs import known
 from api.services import Wired, failures
 
@@ -40,13 +40,14 @@ _EXAMPLE = (
 async def events(
     request: Request,
     services: Wired,
-    caller: Caller,
+    reader: Reader,
     job_id: str,
     last_event_id: Annotated[
         str | None, Header(description="The `id` of the last event seen: only what came after it is told.")
     ] = None,
 ) -> Response:
     """Server-sent events. A stream that breaks is resumed with `Last-Event-ID`, on any process, without a gap."""
-    job = await services.stores.jobs.get(caller.tenant, known(job_id))
+    tenant = await owner_of(request, services, reader, known(job_id))
+    job = await services.stores.jobs.get(tenant, job_id)
     headless = bool(request.scope["state"]["headless"])
-    return services.streams.of(caller, job, last_event_id, headless=headless)
+    return services.streams.of(reader, job, last_event_id, headless=headless)

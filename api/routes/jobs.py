@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
-from api.auth import Caller, caller_of
+from api.auth import TENANT_HEADER, Reader, caller_of, look_into, owner_of
 from api.body import job_request
 from api.direct import Direct, header
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
@@ -22,6 +22,7 @@ from api.wait import preferred_wait_s, watched
 from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.ids import is_job_id
 from contracts.jobs import CacheStatus, Job
+from contracts.tenancy import TENANT_PATTERN, is_tenant
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -76,6 +77,12 @@ _CACHE = {
     "X-Cache": {
         "description": "How the cache took the job.",
         "schema": {"type": "string", "enum": [each.value for each in CacheStatus]},
+    }
+}
+_TENANT = {
+    TENANT_HEADER: {
+        "description": "Whose job it is, where an administrator asks for another tenant's.",
+        "schema": {"type": "string"},
     }
 }
 _LOCATION = {
@@ -158,8 +165,9 @@ async def _submit(request: Request, idempotency_key: str | None) -> Response:
     responses={200: {"model": JobList}, **failures(401, 403, 422, 429, 503)},
 )
 async def list_jobs(
+    request: Request,
     services: Wired,
-    caller: Caller,
+    reader: Reader,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on one page.")] = 20,
     after: Annotated[
         str | None,
@@ -167,11 +175,19 @@ async def list_jobs(
             description="The `next_cursor` of the page before.", json_schema_extra={"pattern": JOB_ID_PATTERN}
         ),
     ] = None,
+    tenant: Annotated[
+        str | None,
+        Query(
+            description="Of this tenant, with a key of the scope `admin`.",
+            json_schema_extra={"pattern": TENANT_PATTERN},
+        ),
+    ] = None,
 ) -> Response:
     """Your jobs, newest first."""
+    look_into(request, reader, None if tenant is None else checked_tenant(tenant))
     if after is not None and not is_job_id(after):
         raise invalid([("after", "after must be the next_cursor of a page.")])
-    found = await services.stores.jobs.list(caller.tenant, limit + 1, after)
+    found = await services.stores.jobs.list(tenant or reader.tenant, limit + 1, after)
     page = found[:limit]
     views = await job_views(page, services.stores.jobs, services.catalogue)
     listed = JobList(data=views, next_cursor=page[-1].id if len(found) > limit else None)
@@ -183,27 +199,31 @@ async def list_jobs(
     summary="Read a job",
     response_class=Response,
     responses={
-        200: {"model": JobView, "headers": {**_CACHE, **_AGAIN, **_APPLIED}},
+        200: {"model": JobView, "headers": {**_CACHE, **_AGAIN, **_APPLIED, **_TENANT}},
         **failures(401, 403, 404, 410, 422, 429, 503),
     },
 )
 async def read(
-    request: Request, services: Wired, caller: Caller, job_id: str, prefer: Prefer = None
+    request: Request, services: Wired, reader: Reader, job_id: str, prefer: Prefer = None
 ) -> Response:
-    """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed."""
-    job = await services.stores.jobs.get(caller.tenant, known(job_id))
-    return await _held(request, services, caller, job, prefer, 200, {})
+    """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed. With a key of the scope `admin` any
+    tenant's."""
+    tenant = await owner_of(request, services, reader, known(job_id))
+    job = await services.stores.jobs.get(tenant, job_id)
+    return await _held(request, services, reader, job, prefer, 200, {})
 
 
 @router.post(
     "/{job_id}/cancel",
     summary="Cancel a job",
     response_class=Response,
-    responses={200: {"model": JobView}, **failures(401, 403, 404, 410, 422, 503)},
+    responses={200: {"model": JobView, "headers": _TENANT}, **failures(401, 403, 404, 410, 422, 503)},
 )
-async def cancel(services: Wired, caller: Caller, job_id: str) -> Response:
-    """End a job before its batch runs. One that has ended stays as it is; asking twice does no harm."""
-    job = await services.jobs.cancel(caller.tenant, known(job_id))
+async def cancel(request: Request, services: Wired, reader: Reader, job_id: str) -> Response:
+    """End a job before its batch runs. One that has ended stays as it is; asking twice does no harm. With a key of the scope
+    `admin` any tenant's."""
+    tenant = await owner_of(request, services, reader, known(job_id))
+    job = await services.jobs.cancel(tenant, job_id)
     return await _answer(services, job, 200, {})
 
 
@@ -219,9 +239,7 @@ async def _held(
     wait_s = preferred_wait_s(prefer or [], services.settings.max_wait_s)
     if wait_s:
         if not job.status.terminal:
-            waited = await services.waiters.until_terminal(
-                request, caller.tenant, job.id, wait_s, caller.holder
-            )
+            waited = await services.waiters.until_terminal(request, job.tenant, job.id, wait_s, caller.holder)
             if waited is None:
                 return await _answer(services, job, pending, headers)
             job = waited
@@ -238,6 +256,15 @@ async def _answer(
         return Response(view.model_dump_json(), ended, headers, media_type="application/json")
     headers = {**headers, "Retry-After": str(poll_again_s(view))}
     return Response(view.model_dump_json(), pending, headers, media_type="application/json")
+
+
+def checked_tenant(tenant: str) -> str:
+    """`tenant`, if it has the form of one. Raises `InvalidRequest`."""
+    if not is_tenant(tenant):
+        raise invalid(
+            [("tenant", "tenant must be 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit.")]
+        )
+    return tenant
 
 
 def known(job_id: str) -> str:

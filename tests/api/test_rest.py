@@ -135,6 +135,7 @@ async def test_the_openapi_document_describes_every_route(door: Door) -> None:
         "/v1/models",
         "/v1/models/{model}",
         "/v1/cache",
+        "/v1/admin/usage",
         "/v1/keys",
         "/v1/keys/{key_id}",
         "/healthz",

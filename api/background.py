@@ -1,0 +1,46 @@
+"""Steps that go on when the client that asked for them has left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
+
+from contracts.errors import DarkroomError
+from telemetry.logs import get_logger
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+
+class Background:
+    """Tasks that nobody can interrupt by leaving. `drain` before the process ends."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin `work`, and keep it."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` comes to. It ends even if the caller is cancelled."""
+        return await asyncio.shield(self.start(work))
+
+    async def drain(self) -> None:
+        """Wait until all that was begun is done."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        # Expected errors go to the client, if it is still there. Of others there must be a trace in any case.
+        if error is not None and not isinstance(error, DarkroomError | ClientDisconnect):
+            log.error("background_step_crashed", error=type(error).__name__)

@@ -1,0 +1,57 @@
+"""Usage by tenant in Redis: one hash for each day of UTC, its fields `<measure>:<tenant>`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from redis.asyncio import Redis
+
+from cache.connection import reaching
+from contracts.usage import KEEP_DAYS, MEASURES, Counts
+
+DAY_S = 86_400
+
+
+class RedisUsageStore:
+    """The `UsageStore` on a Redis server."""
+
+    def __init__(self, client: Redis, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+
+    async def add(self, day: str, counts: Counts) -> None:
+        key = _key(day)
+        async with reaching("usage", self._timeout_s), self._client.pipeline(transaction=False) as pipeline:
+            for (tenant, measure), count in counts.items():
+                pipeline.hincrby(key, f"{measure}:{tenant}", count)
+            pipeline.expire(key, KEEP_DAYS * DAY_S)
+            await pipeline.execute()
+
+    async def of(self, day: str) -> Counts:
+        async with reaching("usage", self._timeout_s):
+            fields: Any = await self._client.hgetall(_key(day))
+        found: dict[tuple[str, str], int] = {}
+        for field, count in fields.items():
+            measure, _, tenant = field.partition(":")
+            # A newer version may count more.
+            if measure in MEASURES and tenant:
+                found[tenant, measure] = int(count)
+        return found
+
+
+class MemoryUsageStore:
+    """The `UsageStore` in memory."""
+
+    def __init__(self) -> None:
+        self._days: dict[str, Counter[tuple[str, str]]] = {}
+
+    async def add(self, day: str, counts: Counts) -> None:
+        self._days.setdefault(day, Counter()).update(counts)
+
+    async def of(self, day: str) -> Counts:
+        return dict(self._days.get(day, {}))
+
+
+def _key(day: str) -> str:
+    return f"darkroom:{{usage}}:{day}"
