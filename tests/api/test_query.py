@@ -15,7 +15,7 @@ async def test_a_filter_that_is_not_offered_is_refused_by_name(door: Door) -> No
     response = await door.http.get("/v1/jobs?status=failed&nonsense=1&limit=3")
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (422, "invalid_request", "status")
-    assert error["message"] == "status is not a known query parameter; known are limit, after."
+    assert error["message"] == "status is not a known query parameter; known are limit, after, tenant."
     assert [fault["param"] for fault in error["details"]["faults"]] == ["status", "nonsense"]
     assert (await door.http.get("/v1/jobs?limit=3")).status_code == 200
 
