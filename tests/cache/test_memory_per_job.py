@@ -27,7 +27,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 JOBS: Final = 400
 TOLERANCE: Final = 0.15
 DOCS: Final = Path(__file__).parents[2] / "docs" / "operations.md"
-WORDS: Final = (Path(__file__).parents[2] / "README.md").read_text()
+WORDS: Final = " ".join((Path(__file__).parents[2] / "LICENSE").read_text().split())
+"""English that does not change from one release to the next."""
 RESULT_TIMINGS: Final = Timings(queued_ms=153.1, batch_ms=421.7, encode_ms=13.9, batch_size=4)
 
 
