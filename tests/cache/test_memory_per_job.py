@@ -147,10 +147,11 @@ def used(client: redis.Redis) -> int:
     )
 
 
-def documented() -> dict[str, float]:
-    """Kilobytes by kind, of the table."""
-    rows = re.findall(r"^\| (a .*?|the same, .*?) \| ([\d.]+) kB \|", DOCS.read_text(), re.MULTILINE)
-    return {kind: float(kilobytes) for kind, kilobytes in rows}
+def documented(column: int = 0) -> dict[str, float]:
+    """Kilobytes by kind, of a column of the table: Redis 7, Redis 8."""
+    row = r"^\| (a .*?|the same, .*?) \| ([\d.]+) kB \| ([\d.]+) kB \|$"
+    rows = re.findall(row, DOCS.read_text(), re.MULTILINE)
+    return {kind: float(kilobytes[column]) for kind, *kilobytes in rows}
 
 
 def test_the_table_names_these_kinds() -> None:
@@ -167,10 +168,13 @@ async def test_a_job_takes_what_the_table_says(stores: Stores, memory_server: Re
         for _ in range(JOBS):
             made = await make(stores)
         kilobytes = (used(client) - before) / JOBS / 1000
+        # Valkey, of any version, calls itself a Redis 7.
+        newer = int(str(client.info("server")["redis_version"]).split(".")[0]) >= 8
     print(f"{kind}: {kilobytes:.2f} kB")
-    assert kilobytes == pytest.approx(documented()[kind], rel=TOLERANCE)
+    assert kilobytes == pytest.approx(documented(newer)[kind], rel=TOLERANCE)
     if kind == "a job that waits":
         return  # it is counted as what it will be
     counted = kept_bytes(made) + IDEMPOTENCY_KEY * ("Idempotency" in kind)
     print(f"counted as {counted / 1000:.2f} kB")
-    assert counted / 1000 == pytest.approx(kilobytes, rel=TOLERANCE)
+    # The bound reckons with Redis 7.
+    assert counted / 1000 == pytest.approx(documented()[kind], rel=TOLERANCE)
