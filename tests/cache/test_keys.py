@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
@@ -63,6 +63,7 @@ def every_character() -> Iterator[str]:
     return (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
 
 
+@settings(deadline=None)
 @given(texts)
 @example("\u03aa\u0301")
 @example("\u0628\u08d3\u064e")
@@ -70,6 +71,7 @@ def test_normalising_keeps_the_tokens(text: str) -> None:
     assert TOKENIZER(text).input_ids == TOKENIZER(normalise_text(text)).input_ids
 
 
+@settings(deadline=None)
 @given(texts)
 @example("\u03aa\u0301")
 @example("\u03ab\u0301")
