@@ -20,20 +20,21 @@ from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.settings import BackendSettings
 
-DATABASES: Final = 16
-"""Of a Redis server."""
+PATIENCE_S: Final = 20.0
+"""With a store whose caller has a thousand things to do first, on a busy machine."""
 
 
 def backend(server: RedisServer, folder: Path, database: int = 0) -> dict[str, Any]:
-    """The settings of stores on one database of the server, their pictures in `folder`."""
-    return {"redis_url": server.url.replace("/0", f"/{database % DATABASES}"), "blob_dir": folder}
+    """The settings of stores on one of the server's sixteen databases, their pictures in `folder`."""
+    url = server.url.replace("/0", f"/{database}")
+    return {"redis_url": url, "redis_timeout_s": PATIENCE_S, "blob_dir": folder}
 
 
 @asynccontextmanager
 async def opened_stores(server: RedisServer, folder: Path, **more: Any) -> AsyncIterator[Stores]:
     """Empty stores on the server, closed at the end."""
     empty(server)
-    stores = open_stores(BackendSettings(**backend(server, folder), **more))
+    stores = open_stores(BackendSettings(**{**backend(server, folder), **more}))
     try:
         yield stores
     finally:
