@@ -1,4 +1,4 @@
-"""The contract of the webhooks' outbox: owed once, with the job's end, and never lost. On Redis and in memory alike."""
+"""The contract of the webhooks' outbox: owed once, with the job's end, and never lost. On one Redis and on a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a job in a worker: real batcher, real engine process (the fake one), stores in memory."""
+"""The life of a job in a worker: real batcher, real engine process (the fake one), real stores."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from broker.memory import MemoryPublisher
 from cache.blobs import DirectoryBlobStore
 from cache.keys import result_address, tenant_scope
-from cache.memory import memory_stores
 from cache.stores import Stores
+from cli.services.redis import RedisServer
 from contracts.clock import SystemClock
 from contracts.errors import StoreUnavailable
 from contracts.ids import new_job_id
 from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob, Preview, Progress
 from contracts.settings import WorkerSettings
 from tests.cache.conftest import watching
+from tests.publishers import RecordingPublisher
+from tests.stores import opened_stores
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import NO_ROOM, Encoder
@@ -43,7 +44,7 @@ class Room:
     """A worker without its consumer."""
 
     stores: Stores
-    publisher: MemoryPublisher
+    publisher: RecordingPublisher
     batcher: Batcher
     host: EngineHost
     runner: JobRunner
@@ -84,23 +85,24 @@ def address(message: JobMessage) -> str:
 
 
 @pytest.fixture
-async def room(anyio_backend: str) -> AsyncIterator[Room]:
+async def room(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Room]:
     settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0)
-    stores, publisher = memory_stores(settings, SystemClock()), MemoryPublisher()
+    publisher = RecordingPublisher()
     host = EngineHost(settings)
     batcher, encoder = Batcher(host, settings, SystemClock()), Encoder()
     bounds = Bounds(await batcher.start(), settings.max_images_per_job)
-    leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
-    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock(), bounds)
-    taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock(), deliveries=16)
-    work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
-    tasks = [asyncio.create_task(each) for each in work]
-    yield Room(stores, publisher, batcher, host, runner, taker)
-    runner.drain()
-    await batcher.stop()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async with opened_stores(redis_server, tmp_path / "stores") as stores:
+        leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
+        runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock(), bounds)
+        taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock(), deliveries=16)
+        work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
+        tasks = [asyncio.create_task(each) for each in work]
+        yield Room(stores, publisher, batcher, host, runner, taker)
+        runner.drain()
+        await batcher.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     encoder.close()
 
 
