@@ -9,11 +9,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import cv2
 import httpx
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from sd_parsers import ParserManager
 
 from tests.integration.conftest import ROOT, Deploy, Stack
@@ -36,9 +36,7 @@ COLOURS = ("blue", "yellow", "white", "green")
 
 
 def pixels(data: bytes) -> Any:
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    return picture.astype(np.float64)
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.float64)
 
 
 def psnr_db(one: Any, other: Any) -> float:
