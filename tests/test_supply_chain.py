@@ -158,7 +158,16 @@ def test_pip_takes_a_locked_file_and_no_other(tmp_path: Path) -> None:
     digest = wheel(tmp_path, "some-thing", "1.0")
     written = tmp_path / "lock.txt"
     written.write_text(lock.render({"some-thing": lock.Locked("1.0", (digest,))}))
-    install: list[str | Path] = [sys.executable, "-m", "pip", "install", "--isolated", "--no-index", "--find-links", tmp_path]
+    install: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--isolated",
+        "--no-index",
+        "--find-links",
+        tmp_path,
+    ]
     install += ["--dry-run", "--no-deps", "--require-hashes", "--requirement", written]
     taken = subprocess.run(install, capture_output=True, text=True, check=False, timeout=60)
     assert taken.returncode == 0, taken.stderr
@@ -190,6 +199,13 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         )
     }
     wheel(index, "inner", "2.0")
+    for name in hashes:
+        page = "".join(
+            f'<a href="../{path.name}#sha256={hashlib.sha256(path.read_bytes()).hexdigest()}">{path.name}</a>'
+            for path in index.glob(f"{name.replace('-', '_')}-[0-9]*.whl")
+        )
+        (index / name).mkdir()
+        (index / name / "index.html").write_text(f"<!DOCTYPE html><html><body>{page}</body></html>")
     extras = {"webhooks": ["celery"], "worker": ["celery-worker"], "gpu": ["darkroom[worker]", "xformers"]}
     extras |= {"tracing": ["tracer"], "s3": ["boto3"]}
     optional = "".join(f"{name} = {json.dumps(lines)}\n" for name, lines in extras.items())
@@ -201,8 +217,9 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "docker").mkdir()
     (tmp_path / "docker" / "api.Dockerfile").write_text("ARG PYTHON_IMAGE=python:3.13-slim\n")
     monkeypatch.setattr(lock, "ROOT", tmp_path)
-    monkeypatch.setenv("UV_NO_INDEX", "1")
-    monkeypatch.setenv("UV_FIND_LINKS", str(index))
+    for name in ("UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", index.as_uri())
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     found = lock.locks()
     assert {name: set(locked) for name, locked in found.items()} == {
