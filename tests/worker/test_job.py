@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
 import time
 from collections.abc import AsyncIterator
@@ -11,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from prometheus_client import REGISTRY
 
 from cache.blobs import DirectoryBlobStore
@@ -115,7 +116,7 @@ async def test_a_job_becomes_a_picture_and_fills_the_cache(room: Room) -> None:
     assert [image.seed for image in job.result.images] == [40, 41, 42]
     assert job.result.timings.batch_size == 3
     data = await room.stores.blobs.get(job.result.images[0].name)
-    pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    pixels = np.asarray(Image.open(io.BytesIO(data)))
     expected = np.random.default_rng(40).integers(0, 256, (64, 64, 3), np.uint8)
     assert np.array_equal(pixels, expected), "not a bit lost, and red is red"
     assert await room.stores.results.get(address(message)) == job.result
@@ -460,8 +461,9 @@ async def test_what_can_no_longer_be_done_in_time_expires_unrun(room: Room) -> N
     "is_input", [True, False]
 )  # False: as a job names it that was queued before inputs had a folder
 async def test_a_job_that_starts_from_a_picture_takes_it_from_the_store(room: Room, is_input: bool) -> None:
-    _, file = cv2.imencode(".png", np.full((64, 64, 3), 90, np.uint8))
-    name = await room.stores.blobs.put(file.tobytes(), "png", is_input=is_input)
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (90, 90, 90)).save(file, "PNG")
+    name = await room.stores.blobs.put(file.getvalue(), "png", is_input=is_input)
     message = await room.submit("a", init_image=name, strength=0.5, num_inference_steps=4)
     assert await room.run(message) == [Verdict.ACK]
     assert (await room.job(message)).status is JobStatus.SUCCEEDED
