@@ -23,7 +23,7 @@ from contracts.clock import Clock
 from contracts.errors import ImageNotFound
 from contracts.jobs import CacheStatus, JobResult
 from contracts.models import Announced, ModelSpec, WorkerInfo
-from contracts.ports import CacheStats, Tell
+from contracts.ports import CacheStats, Deletion, Tell
 from contracts.settings import BackendSettings
 
 
@@ -169,6 +169,14 @@ class MemoryBlobStore:
 
     async def space(self) -> tuple[int, int] | None:
         return None
+
+    async def delete(self, name: str, put_before: float) -> Deletion:
+        if name not in self._blobs:
+            return Deletion.ABSENT
+        if self._blobs[name][0] >= put_before:
+            return Deletion.YOUNG
+        del self._blobs[name]
+        return Deletion.DELETED
 
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         found = sorted((put_at, len(data), name) for name, (put_at, data) in self._blobs.items())
