@@ -150,8 +150,7 @@ class _Eraser:
         await self._usage(found)
         await self._unlink(None, found.accounts)
         await self._count("quota_accounts", len(set(found.accounts.values())))
-        await self._members("api_keys", "hdel", credentials.RECORDS, found.api_keys)
-        await self._members(None, "hdel", credentials.REVOKED, found.api_keys)
+        await self._keys(found)
 
     async def _pictures(self, found: Found) -> set[str]:
         """Deletes the pictures that nobody else names. Answers the addresses of results, of those that tenants share, that are the
@@ -233,6 +232,18 @@ class _Eraser:
             fields = [f"{measure}:{self._data.tenant}" for measure in measures]
             await self._members(None, "hdel", usage_key(day), fields)
         await self._count("usage_days", len(found.usage))
+
+    async def _keys(self, found: Found) -> None:
+        """Both at once: a key without its revocation would open again."""
+        for page in _parts(sorted(found.api_keys)):
+            async with (
+                reaching("key store", self._timeout_s),
+                self._state.pipeline(transaction=True) as pipeline,
+            ):
+                pipeline.hdel(credentials.RECORDS, *page)
+                pipeline.hdel(credentials.REVOKED, *page)
+                gone, _ = await pipeline.execute()
+            await self._count("api_keys", gone)
 
     async def _unlink(self, kind: str | None, names: Iterable[str]) -> None:
         for page in _parts(sorted(names)):
