@@ -102,9 +102,9 @@ class _Eraser:
         """Takes up what an earlier call has counted."""
         async with reaching(WHAT, self._timeout_s):
             before: Any = await self._state.hgetall(self._progress)
-        self._begun_at = float(before.pop(BEGUN, self._begun_at))
-        self._counts.update({kind: int(count) for kind, count in before.items()})
         if before:
+            self._begun_at = float(before.pop(BEGUN, self._begun_at))
+            self._counts.update({kind: int(count) for kind, count in before.items()})
             self._say(f"An erasure that was begun {_stamp(self._begun_at)} goes on.")
         # Where the store is full it goes on without: what is erased makes room.
         if not found.nothing:

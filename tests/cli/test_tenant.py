@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 from cache.audit import audit
 from cache.connection import connect, disconnect
+from cache.erasing import SETTLE_S
 from cache.stores import Stores, open_stores
 from cli.main import app
 from cli.receipt import is_whole
@@ -244,24 +245,35 @@ def test_the_platforms_own_tenants_are_erased_and_the_receipt_says_that_they_may
     assert other.prompt in left
 
 
-def test_keys_are_revoked_first_and_what_came_by_them_settles(
+async def opened(stores: Stores, used: Used) -> None:
+    """One more key of the tenant, which opens."""
+    key = await stores.keys.find(used.key_id)
+    assert key is not None
+    await stores.keys.create(key.model_copy(update={"id": "dk_open", "revoked_at": None}))
+
+
+def test_one_that_is_killed_while_the_keys_settle_is_taken_up_again(
     darkroom: Command, settings: BackendSettings
 ) -> None:
     """A key that opens is revoked first, and nothing goes before what came by it has settled."""
     used = used_by(settings, "acme")
-
-    async def opened(stores: Stores) -> None:
-        key = await stores.keys.find(used.key_id)
-        assert key is not None
-        await stores.keys.create(key.model_copy(update={"id": "dk_open", "revoked_at": None}))
-
-    on(settings, opened)
-    begun = time.monotonic()
+    on(settings, lambda stores: opened(stores, used))
+    command = [sys.executable, "-m", "cli.main", "tenant", "erase", "acme"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as erasing:
+        assert erasing.stderr is not None
+        said = erasing.stderr.readline()
+        assert "revoked" in said, said
+        erasing.kill()
+    assert on(settings, lambda stores: stores.jobs.statuses([used.jobs["ended"].id])) == [JobStatus.SUCCEEDED]
+    key = on(settings, lambda stores: stores.keys.find("dk_open"))
+    assert key.revoked_at is not None
     done = darkroom("tenant", "erase", "acme")
     assert done.exit_code == 0, done.output
-    assert "revoked" in done.stderr
-    assert time.monotonic() - begun > 6.0
-    assert json.loads(done.stdout)["counts"]["api_keys"] == 2
+    assert "goes on" in done.stderr
+    assert time.time() >= key.revoked_at + SETTLE_S
+    receipt = json.loads(done.stdout)
+    assert (receipt["complete"], receipt["counts"]["api_keys"], receipt["counts"]["jobs"]) == (True, 2, 6)
+    assert not re.search(r"\bacme\b|dk_open", everywhere(settings))
 
 
 def test_services_that_are_away_are_one_line(

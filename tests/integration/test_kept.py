@@ -22,6 +22,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from broker import topology
+from cache.key_names import PREFIX
 from cache.stores import Stores
 from cli.main import app
 from cli.services.rabbitmq import RabbitServer
@@ -70,6 +71,13 @@ def test_the_documentation_shows_the_rows_and_no_others() -> None:
     assert page.count(lines[0]) == 1
     section = page.partition("## What is kept, and for how long")[2].partition("\n## ")[0]
     assert [line for line in section.splitlines() if line.startswith("|")] == lines
+
+
+def test_a_backup_takes_what_begins_as_ours() -> None:
+    """So a family on the state Redis is in every backup, or must not have another beginning."""
+    patterns = [pattern for row in KEPT if row.place is Place.STATE for pattern in row.patterns]
+    assert [pattern for pattern in patterns if not pattern.startswith(PREFIX)] == []
+    assert [row.what for row in KEPT if row.place is Place.STATE and not row.backup.startswith("yes")] == []
 
 
 def test_every_row_says_something_in_each_place() -> None:
