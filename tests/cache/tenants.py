@@ -12,6 +12,7 @@ from typing import Any
 from cache.connection import pages
 from cache.keys import result_address, tenant_scope
 from cache.stores import Stores
+from contracts.ids import shard_of
 from contracts.jobs import JobResult, NewJob, Preview, Webhook
 from contracts.ports import Granted
 from contracts.settings import BackendSettings
@@ -111,7 +112,7 @@ async def _claimed(stores: Stores, job: NewJob) -> Any:
 
 async def _called(stores: Stores, job: NewJob) -> None:
     """An attempt at the job's webhook that has failed; another receiver has gone; a secret signs."""
-    calls = [call for call in await stores.webhooks.take("1", 10, 60.0) if call.job_id == job.id]
+    calls = [call for call in await stores.webhooks.take(shard_of(job.id), 10, 60.0) if call.job_id == job.id]
     assert await stores.webhooks.begin(calls[0], 60.0) is not None
     miss = Attempt(at=1.0, duration_ms=2.5, status_code=500)
     assert await stores.webhooks.settle(calls[0], miss, DeliveryStatus.PENDING, 600.0)
