@@ -12,12 +12,18 @@ from contracts.clock import Clock
 from contracts.errors import InvalidApiKey, PermissionDenied, Unauthenticated
 from contracts.jobs import Priority
 from contracts.settings import ApiSettings
-from contracts.tenancy import PRIORITIES, ApiKey, KeyStore, Scope, digest_of, id_of, is_token
+from contracts.tenancy import (
+    ADMIN_TENANT,
+    ANONYMOUS_TENANT,
+    PRIORITIES,
+    ApiKey,
+    KeyStore,
+    Scope,
+    digest_of,
+    id_of,
+    is_token,
+)
 
-ANONYMOUS_TENANT: Final = "public"
-"""Everyone who comes without a key, where that is allowed."""
-ADMIN_TENANT: Final = "admin"
-"""The tenant of the key of the settings."""
 REMEMBER_S: Final = 1.0
 """A key that was looked up is not looked up again for this long: so long may a revoked one still work."""
 MAX_REMEMBERED: Final = 10_000

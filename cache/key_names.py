@@ -7,6 +7,8 @@ from typing import Final
 from contracts import ids
 
 PREFIX: Final = "darkroom:"
+ANY: Final = "*"
+"""In place of a shard or a model, where a name is a pattern for SCAN."""
 
 
 def shard_prefix(shard: str) -> str:

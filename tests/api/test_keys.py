@@ -204,7 +204,9 @@ async def test_a_proxy_does_not_make_everybody_local(opened: Opener, header: str
     refused = await door.http.get("/v1/jobs", headers=passed_on)
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "missing_api_key")
     assert "DARKROOM_ALLOW_ANONYMOUS" in refused.json()["error"]["message"]
-    assert (await door.http.post("/v1/jobs", json={"prompt": "a red apple"}, headers=passed_on)).status_code == 401
+    assert (
+        await door.http.post("/v1/jobs", json={"prompt": "a red apple"}, headers=passed_on)
+    ).status_code == 401
     assert (await door.http.get("/readyz", headers=passed_on)).status_code == 200
     told = await opened(allow_anonymous=True)
     assert (await told.http.get("/v1/jobs", headers=passed_on)).status_code == 200
