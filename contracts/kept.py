@@ -385,3 +385,7 @@ def table() -> Iterator[str]:
             row.bound,
         )
         yield "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))
