@@ -117,7 +117,7 @@ def test_an_export_is_json_and_pictures_with_a_receipt(
     files = files_of(path)
     receipt = json.loads(files.pop("receipt.json"))
     assert is_whole(json.dumps(receipt))
-    other = {name: value for name, value in receipt.items() if name != "sha256"}
+    stated = {name: value for name, value in receipt.items() if name != "sha256"}
     canonical = json.dumps(
         other, sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )  # as `jq -cS` writes it
