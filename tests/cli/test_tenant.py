@@ -119,7 +119,7 @@ def test_an_export_is_json_and_pictures_with_a_receipt(
     assert is_whole(json.dumps(receipt))
     stated = {name: value for name, value in receipt.items() if name != "sha256"}
     canonical = json.dumps(
-        other, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        stated, sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )  # as `jq -cS` writes it
     assert receipt["sha256"] == hashlib.sha256(canonical.encode()).hexdigest()
     assert receipt["counts"] == {
