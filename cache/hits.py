@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from cache.key_names import Layout
 from cache.packed_request import pack
 from cache.records import hook_json
 from contracts.ids import shard_of
@@ -27,16 +28,17 @@ Waiting = tuple[NewJob, JobResult, asyncio.Future[Job]]
 class HitRecorder:
     """Records jobs that are born succeeded. `read` makes a job of a whole record, for one that was there already."""
 
-    def __init__(self, record: Record, read: Callable[[Sequence[str]], Job]) -> None:
+    def __init__(self, record: Record, read: Callable[[Sequence[str]], Job], layout: Layout) -> None:
         self._record = record
         self._read = read
+        self._layout = layout
         self._waiting: dict[str, list[Waiting]] = defaultdict(list)
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def add(self, new: NewJob, result: JobResult) -> Job:
         """The recorded job. Raises `StoreUnavailable`."""
-        shard = shard_of(new.id)
+        shard = self._layout.name(shard_of(new.id))
         recorded: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
         self._waiting[shard].append((new, result, recorded))
         if shard not in self._busy:

@@ -14,7 +14,9 @@ from redis.asyncio import Redis
 
 from cache.connection import reaching
 from cache.hits import HitRecorder
-from cache.key_names import PREFIX, fair_prefix, job_key, shard_prefix
+from cache.key_names import HOUSE, Layout, fair_prefix
+from cache.layout import SCHEMA as LAYOUT_SCHEMA
+from cache.layout import LayoutGuard
 from cache.listing import newest_jobs
 from cache.packed_request import pack
 from cache.records import hook_json, job_of, lease_of, messages_of, paired
@@ -73,20 +75,27 @@ def absent(job_id: str, now_s: float, retention_s: float) -> JobNotFound | JobGo
 class RedisJobStore:
     """The `JobStore` on one Redis server or cluster. `skew_s` shifts its clock; for tests only."""
 
-    def __init__(self, client: Redis, settings: BackendSettings, clock: Clock) -> None:
+    def __init__(self, client: Redis, settings: BackendSettings, clock: Clock, guard: LayoutGuard) -> None:
         self._client = client
         self._settings = settings
         self._clock = clock
+        self.layout = Layout(settings.shards)
+        self._guard = guard
         self.skew_s = 0.0
         self._scripts: dict[str, Any] = {}
         self._marks: dict[str, str] = {}
         """The mark that our last sweep of each shard left, by the store's clock."""
         self._seen: OrderedDict[str, None] = OrderedDict()
-        self._taking = Taking(client, settings, self._run, _EXHAUSTED_JSON)
+        self._taking = Taking(client, settings, self.layout, self._run, _EXHAUSTED_JSON)
         self._hits = HitRecorder(
             lambda shard, arguments: self._run("hit", shard, *arguments),
             lambda record: job_of(paired(record)),
+            self.layout,
         )
+
+    @property
+    def shards(self) -> Sequence[str]:
+        return self.layout.names
 
     async def submit(
         self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
@@ -142,7 +151,7 @@ class RedisJobStore:
 
     async def confirm(self, job_id: str) -> None:
         async with self._reaching():
-            await self._client.zrem(f"{shard_prefix(ids.shard_of(job_id))}outbox", job_id)
+            await self._client.zrem(f"{self.layout.job_prefix(job_id)}outbox", job_id)
 
     async def withdraw(self, job_id: str) -> Finished:
         applied, promoted = await self._run("withdraw", ids.shard_of(job_id), job_id)
@@ -156,15 +165,16 @@ class RedisJobStore:
 
     async def owner(self, job_id: str) -> str | None:
         async with self._reaching():
-            tenant: Any = await self._client.hget(job_key(job_id), "tenant")
+            tenant: Any = await self._client.hget(self.layout.job_key(job_id), "tenant")
         return None if tenant is None else str(tenant)
 
     async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:
         async with self._reaching():
-            return await read_statuses(self._client, [job_key(job_id) for job_id in job_ids])
+            return await read_statuses(self._client, [self.layout.job_key(job_id) for job_id in job_ids])
 
     async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
-        return await newest_jobs(self._client, self._settings.redis_timeout_s, tenant, limit, before)
+        timeout_s = self._settings.redis_timeout_s
+        return await newest_jobs(self._client, timeout_s, self.layout, tenant, limit, before)
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
         taken = await self._taking.take(model, worker_id, limit)
@@ -258,6 +268,7 @@ class RedisJobStore:
         return messages_of(stale), messages_of(promoted)
 
     async def steady(self, shard: str, elapsed_s: float | None) -> float:
+        shard = self.layout.name(shard)
         begun, mark = self._clock.monotonic(), self._marks.pop(shard, "")
         arguments = ("" if elapsed_s is None else elapsed_s, mark, self._settings.lease_s)
         step_s, now = await self._run("steady", shard, *arguments, "")
@@ -271,28 +282,32 @@ class RedisJobStore:
     async def forget_landed(self, keys: Sequence[str]) -> None:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
             for key in keys:
-                pipeline.hdel(f"{shard_prefix(key[0])}flight:{key}", "result")
+                pipeline.hdel(self.layout.flight_key(key), "result")
             await pipeline.execute()
 
     async def elect(self, name: str, lease_s: float) -> bool:
-        return bool(await self._eval("elect", f"{PREFIX}{{house}}:", name, lease_s))
+        layout = (self._guard.document, self.layout.number, LAYOUT_SCHEMA)
+        elected = await self._eval("elect", HOUSE, name, lease_s, *layout)
+        if elected < 0:
+            raise self._guard.changed()
+        return bool(elected)
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
-            for shard in ids.SHARDS:
-                pipeline.zcard(f"{shard_prefix(shard)}waiting:{model}")
+            for prefix in self.layout.prefixes:
+                pipeline.zcard(f"{prefix}waiting:{model}")
             for job_id in job_ids:
-                pipeline.zscore(f"{shard_prefix(ids.shard_of(job_id))}waiting:{model}", job_id)
+                pipeline.zscore(f"{self.layout.job_prefix(job_id)}waiting:{model}", job_id)
             answers = await pipeline.execute()
-        tags: list[float | None] = answers[len(ids.SHARDS) :]
+        tags: list[float | None] = answers[self.layout.number :]
         places = [(tag, job_id) for tag, job_id in zip(tags, job_ids, strict=True) if tag is not None]
         counts = iter(await self._before(model, places))
-        return sum(answers[: len(ids.SHARDS)]), [None if tag is None else next(counts) for tag in tags]
+        return sum(answers[: self.layout.number]), [None if tag is None else next(counts) for tag in tags]
 
     async def leaders(self, keys: Sequence[str]) -> Sequence[str | None]:
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
             for key in keys:
-                pipeline.hget(f"{shard_prefix(key[0])}flight:{key}", "leader")
+                pipeline.hget(self.layout.flight_key(key), "leader")
             leaders: list[str | None] = await pipeline.execute()
         return leaders
 
@@ -310,20 +325,22 @@ class RedisJobStore:
             return []
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
             for tag, _ in places:
-                for shard in ids.SHARDS:
-                    queue = f"{shard_prefix(shard)}waiting:{model}"
+                for prefix in self.layout.prefixes:
+                    queue = f"{prefix}waiting:{model}"
                     pipeline.zcount(queue, "-inf", f"({tag!r}")
                     pipeline.zrange(queue, tag, tag, byscore=True)
             answers = iter(await pipeline.execute())
         return [
-            sum(next(answers) + sum(other < job_id for other in next(answers)) for _ in ids.SHARDS)
+            sum(next(answers) + sum(other < job_id for other in next(answers)) for _ in self.layout.prefixes)
             for _, job_id in places
         ]
 
     async def _run(self, name: str, shard: str, *arguments: str | float) -> Any:
-        return await self._eval(name, shard_prefix(shard), *arguments)
+        return await self._eval(name, self.layout.prefix(shard), *arguments)
 
     async def _eval(self, name: str, prefix: str, *arguments: str | float) -> Any:
+        if not self._guard.passed:
+            await self._guard.require()
         async with self._reaching():
             return await self._script(name)(
                 keys=[prefix],

@@ -8,7 +8,7 @@ from cache.jobs import EXHAUSTED, MAX_TOLD, NOTHING, STALE_S, absent
 from cache.memory_flights import MemoryFlights
 from cache.memory_records import STEP_S, Record, new_job, place
 from contracts.errors import QueueFull
-from contracts.ids import created_at, shard_of
+from contracts.ids import SHARDS, created_at, shard_of
 from contracts.jobs import (
     CacheStatus,
     Job,
@@ -245,6 +245,8 @@ class MemoryJobStore(MemoryFlights):
         self._finish(job_id, JobStatus.CANCELED)
         finished = Finished(True, self._messages(self._hand_over(job_id, None)))
         return self._records[job_id].job, finished
+
+    shards: Sequence[str] = SHARDS
 
     async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
         now = self._clock.now()

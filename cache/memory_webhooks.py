@@ -10,7 +10,7 @@ from typing import Final
 from cache.memory_records import STEP_S
 from cache.webhooks import GONE_S, delivery_of, new_secret
 from contracts.clock import Clock
-from contracts.ids import shard_of
+from contracts.ids import SHARDS, shard_of
 from contracts.jobs import Job
 from contracts.webhooks import Attempt, Call, Delivery, DeliveryStatus, Duty, Secret, Webhook, event_of
 
@@ -65,6 +65,8 @@ class MemoryWebhookStore:
                 hook.due_at = max(now, hook.due_at + step_s)
                 hook.next_at = None if hook.next_at is None else hook.due_at
                 hook.until = hook.due_at if hook.until else 0.0
+
+    shards: Sequence[str] = SHARDS
 
     async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
         now = self._clock.now()

@@ -1,4 +1,4 @@
-"""Which of a model's waiting jobs a worker gets: the first in the fair order, over all shards, that its version can run."""
+"""Which of a model's waiting jobs a worker gets: the first in the fair order, over all shards of the store, that its version can run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from cache.connection import reaching
-from cache.key_names import fair_prefix, shard_prefix
+from cache.key_names import Layout, fair_prefix
 from cache.records import lease_of, message_of, messages_of, read
 from contracts.documents import SCHEMA
 from contracts.errors import RecordUnreadable, StoreUnavailable
-from contracts.ids import SHARDS, shard_of
+from contracts.ids import shard_of
 from contracts.jobs import JobMessage, Lease
 from contracts.ports import TakenJob
 from contracts.settings import BackendSettings
@@ -42,10 +42,13 @@ class TakenNow:
 class Taking:
     """Takes jobs from every shard of the job store."""
 
-    def __init__(self, client: Redis, settings: BackendSettings, run: Run, exhausted: str) -> None:
+    def __init__(
+        self, client: Redis, settings: BackendSettings, layout: Layout, run: Run, exhausted: str
+    ) -> None:
         """`exhausted` is the failure, as JSON, of a job that has no attempts left."""
         self._client = client
         self._settings = settings
+        self._layout = layout
         self._run = run
         self._exhausted = exhausted
 
@@ -65,8 +68,8 @@ class Taking:
     async def _first(self, model: str, limit: int) -> Sequence[str]:
         """The ids of the jobs that wait, in their order."""
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
-            for shard in SHARDS:
-                pipeline.zrange(f"{shard_prefix(shard)}waiting:{model}", 0, limit - 1, withscores=True)
+            for prefix in self._layout.prefixes:
+                pipeline.zrange(f"{prefix}waiting:{model}", 0, limit - 1, withscores=True)
             pages = await pipeline.execute()
         places = sorted((tag, job_id) for page in pages for job_id, tag in page)
         return [job_id for _, job_id in places[:limit]]
@@ -74,7 +77,7 @@ class Taking:
     async def _take(self, model: str, worker_id: str, first: Sequence[str]) -> TakenNow:
         by_shard: dict[str, list[str]] = {}
         for job_id in first:
-            by_shard.setdefault(shard_of(job_id), []).append(job_id)
+            by_shard.setdefault(self._layout.name(shard_of(job_id)), []).append(job_id)
         settings = self._settings
         common = (model, worker_id, settings.lease_s, settings.max_attempts, self._exhausted, SCHEMA)
         tried = await asyncio.gather(

@@ -150,6 +150,11 @@ class JobStore(Protocol):
     A leader stays in the outbox from `submit` (or promotion) until `confirm`; what lingers there is published again.
     """
 
+    @property
+    def shards(self) -> Sequence[str]:
+        """Each shard of the store, by one digit of the ids whose jobs it keeps; any other of its digits names it as well."""
+        ...
+
     async def submit(
         self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
     ) -> Submitted:

@@ -1,7 +1,7 @@
 -- What every transition shares; put before each script of this folder.
 --
--- KEYS[1] is the prefix of a shard, `darkroom:{s0}:`. All keys below begin with it, so that in a cluster they live
--- together and one script may touch them all. ARGV[1] shifts the clock (seconds, 0 outside of tests), ARGV[2] is the
+-- KEYS[1] is the prefix of a shard, `darkroom:{s0}:`; a store that is no cluster has only this one. All keys below begin with it, so that
+-- in a cluster they live together and one script may touch them all. ARGV[1] shifts the clock (seconds, 0 outside of tests), ARGV[2] is the
 -- retention of ended jobs (seconds). The arguments of a script itself begin at ARGV[3].
 --
 --   job:<id>         hash   the record: static parts, status, stamps, attempt, lease, result or failure
