@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test test-newer lint check bench bench-all chaos storm fuzz model model-quick nightly clean gpu-check helm-check chaos-background bench-peers
+.PHONY: help install run demo test test-newer lint check bench bench-all chaos storm fuzz lock sbom model model-quick nightly clean gpu-check helm-check chaos-background bench-peers
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -98,6 +98,13 @@ storm: $(VENV)/.dev ## requests at random against the embedded platform, both mo
 
 fuzz: $(VENV)/.dev ## schemathesis and 100,000 odd bodies against a running API, at length
 	DARKROOM_FULL=1 $(BIN)/python -m pytest tests/faults_api/test_fuzz.py -s
+
+lock: $(VENV)/.dev ## what the images install, with hashes, into docker/locks, and the licences of it (asks the package index)
+	$(BIN)/python docker/lock.py
+	$(BIN)/python docker/licences.py
+
+sbom: $(VENV)/.dev ## what is in each image, as CycloneDX, into dist: EXTRAS=s3
+	$(BIN)/python docker/sbom.py $(EXTRAS)
 
 model: $(VENV)/.dev ## train the embedded models again from nothing (hours; resumes)
 	$(BIN)/python -m models.recipe

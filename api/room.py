@@ -59,7 +59,7 @@ class Room:
         self._known: dict[str, Lapses] = {}
         """What is counted for the tenants that this process has seen lately."""
         self.memory: Memory | None = None
-        """Of the fullest server; None where there is none, or it is not known now."""
+        """Of the fullest server; None while it is not known."""
         self._limit_bytes = settings.tenant_store_bytes
 
     def require(self, tenant: str) -> None:

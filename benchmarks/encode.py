@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -36,8 +35,11 @@ def pictures() -> dict[str, Array]:
     random = np.random.default_rng(0)
     rough = np.zeros((SIDE, SIDE, 3), np.float32)
     for octave in (4, 8, 16, 32, 64, 128, 256):
-        noise = random.normal(size=(octave, octave, 3)).astype(np.float32)
-        rough += cv2.resize(noise, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) / octave**0.8
+        for channel in range(3):
+            noise = Image.fromarray(random.normal(size=(octave, octave)).astype(np.float32))
+            rough[..., channel] += (
+                np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / octave**0.8
+            )
     rough = (rough - rough.min()) / (rough.max() - rough.min()) * 255 + random.normal(0, 2, rough.shape)
     return {
         "embedded model": np.asarray(grid.crop((0, 0, SIDE, SIDE))),
@@ -55,16 +57,9 @@ def ours(output: Output) -> Callable[[Array], bytes]:
     return lambda rgb: encode(Pixels(rgb.shape[1], rgb.shape[0], rgb.tobytes()), output).data
 
 
-def opencv_png(rgb: Array) -> bytes:
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    data: bytes = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)[1].tobytes()
-    return data
-
-
 ENCODERS: dict[str, Callable[[Array], bytes]] = {
     "pillow png": pillow_png,
     "pillow png again": pillow_png,
-    "opencv png": opencv_png,
     "png": ours(Output("png")),
     "jpeg": ours(Output("jpeg")),
     "webp": ours(Output("webp")),

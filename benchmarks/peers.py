@@ -12,6 +12,7 @@ differs between the two is noise. `docs/peers.md` tells how to read it.
 
 from __future__ import annotations
 
+import io
 import statistics
 import sys
 import tempfile
@@ -19,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
+from PIL import Image, ImageChops
 
 from benchmarks import report
 from benchmarks.peer_apps import environments, loads, servers
@@ -163,10 +164,13 @@ def picture(server: Server) -> bytes:
 
 def difference(one: bytes, other: bytes) -> int:
     """The largest difference of any channel of any pixel, in levels of 255; 255 where the sizes differ."""
-    first, second = (cv2.imdecode(np.frombuffer(each, np.uint8), cv2.IMREAD_COLOR) for each in (one, other))
-    if first is None or second is None or first.shape != second.shape:
+    try:
+        first, second = (Image.open(io.BytesIO(each)).convert("RGB") for each in (one, other))
+    except OSError:
         return 255
-    return int(cv2.absdiff(first, second).max())
+    if first.size != second.size:
+        return 255
+    return int(np.asarray(ImageChops.difference(first, second)).max())
 
 
 def figures_of(comparison: Comparison) -> dict[str, float]:

@@ -74,30 +74,6 @@ class RedisKeyStore:
             yield pipeline
 
 
-class MemoryKeyStore:
-    """The `KeyStore` in memory."""
-
-    def __init__(self) -> None:
-        self._keys: dict[str, ApiKey] = {}
-
-    async def create(self, key: ApiKey) -> bool:
-        return self._keys.setdefault(key.id, key) is key
-
-    async def find(self, key_id: str) -> ApiKey | None:
-        return self._keys.get(key_id)
-
-    async def list(self) -> Sequence[ApiKey]:
-        return sorted(self._keys.values(), key=lambda key: (key.created_at, key.id), reverse=True)
-
-    async def revoke(self, key_id: str, now: float) -> ApiKey:
-        key = self._keys.get(key_id)
-        if key is None:
-            raise unknown()
-        if key.revoked_at is None:
-            key = self._keys[key_id] = key.model_copy(update={"revoked_at": now})
-        return key
-
-
 def _key(record: str, revoked_at: str | None) -> ApiKey:
     key = ApiKey.model_validate_json(record)
     if not key.readable:

@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 
 from cache.connection import reaching
 from cache.records import read
-from contracts.clock import Clock
 from contracts.tenancy import Reservation
 
 KEPT_S: Final = 86_400
@@ -39,29 +38,6 @@ class RedisIdempotencyStore:
         done = reservation.settled().model_dump_json()
         async with reaching("idempotency store", self._timeout_s):
             await self._client.set(_name(tenant, key), done, xx=True, keepttl=True)
-
-
-class MemoryIdempotencyStore:
-    """The `IdempotencyStore` in memory."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._kept: dict[str, tuple[float, Reservation]] = {}
-
-    async def find(self, tenant: str, key: str) -> Reservation | None:
-        until, reservation = self._kept.get(_name(tenant, key), (0.0, None))
-        return reservation if until > self._clock.now() else None
-
-    async def reserve(self, tenant: str, key: str, reservation: Reservation) -> Reservation:
-        known = await self.find(tenant, key)
-        if known is None:
-            self._kept[_name(tenant, key)] = (self._clock.now() + KEPT_S, reservation)
-        return known or reservation
-
-    async def complete(self, tenant: str, key: str, reservation: Reservation) -> None:
-        if await self.find(tenant, key) is not None:
-            until, _ = self._kept[_name(tenant, key)]
-            self._kept[_name(tenant, key)] = (until, reservation.settled())
 
 
 def _reservation(stored: str | bytes) -> Reservation:

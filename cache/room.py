@@ -81,21 +81,3 @@ def _sum(lapses: Lapses, before: Mapping[str, str]) -> Lapses:
     for time, size in before.items():
         total[int(time)] += int(size)
     return dict(total)
-
-
-class MemoryRoomStore:
-    """The `RoomStore` in memory, which has no limit of its own."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, Lapses] = defaultdict(dict)
-
-    async def memory(self) -> Sequence[Memory]:
-        return ()
-
-    async def add(self, more: Mapping[str, Lapses]) -> Mapping[str, Lapses]:
-        for tenant, lapses in more.items():
-            known = self._kept[tenant]
-            self._kept[tenant] = {
-                time: known.get(time, 0) + lapses.get(time, 0) for time in {*known, *lapses}
-            }
-        return {tenant: self._kept[tenant] for tenant in more}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from redis.asyncio import Redis
@@ -38,19 +37,6 @@ class RedisUsageStore:
             if measure in MEASURES and tenant:
                 found[tenant, measure] = int(count)
         return found
-
-
-class MemoryUsageStore:
-    """The `UsageStore` in memory."""
-
-    def __init__(self) -> None:
-        self._days: dict[str, Counter[tuple[str, str]]] = {}
-
-    async def add(self, day: str, counts: Counts) -> None:
-        self._days.setdefault(day, Counter()).update(counts)
-
-    async def of(self, day: str) -> Counts:
-        return dict(self._days.get(day, {}))
 
 
 def _key(day: str) -> str:

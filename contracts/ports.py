@@ -1,5 +1,4 @@
-"""The ports: what the rooms ask of storage and broker. Each has a real and an in-memory implementation,
-and one contract test suite runs both.
+"""The ports: what the rooms ask of storage and broker. Where a port has several implementations, one contract suite runs them all.
 
 Every coroutine raises `contracts.errors.StoreUnavailable` or `BrokerUnavailable` when its service is away or slow.
 """

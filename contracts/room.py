@@ -27,7 +27,7 @@ class RoomStore(Protocol):
     """Counts what tenants' records take. Raises `StoreUnavailable`."""
 
     async def memory(self) -> Sequence[Memory]:
-        """Of every server that holds records; none where that is not limited by memory of its own."""
+        """Of every server that holds records."""
         ...
 
     async def add(self, more: Mapping[str, Lapses]) -> Mapping[str, Lapses]:

@@ -10,20 +10,16 @@ ARG EXTRAS="tracing webhooks"
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv --without-pip /opt/venv
-# The libraries first: they change less often than the code.
-COPY pyproject.toml constraints.txt docker/requirements.py ./
-# hadolint ignore=SC2086
-RUN python requirements.py ${EXTRAS} > requirements.txt \
- && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement requirements.txt
+# The libraries first: they change less often than the code. Each file must have a hash that docker/lock.py wrote down.
+COPY docker/locks locks
+# hadolint ignore=SC2046,SC2086
+RUN pip --python /opt/venv/bin/python install --no-deps --require-hashes --only-binary :all: \
+      $(printf ' --requirement locks/%s.txt' darkroom ${EXTRAS}) \
+ && pip install --no-deps --require-hashes --only-binary :all: --requirement locks/build.txt
 COPY . .
-RUN pip --python /opt/venv/bin/python install --no-deps .
-
-# docker build --target sbom --output . : what is in the image, as CycloneDX.
-FROM build AS bill
-RUN pip install cyclonedx-bom==7.5.0 \
- && cyclonedx-py environment /opt/venv --pyproject pyproject.toml --output-file /sbom-api.json
-FROM scratch AS sbom
-COPY --from=bill /sbom-api.json /
+RUN pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
+ && pip --python /opt/venv/bin/python install --no-deps --no-index /wheels/*.whl \
+ && pip --python /opt/venv/bin/python check
 
 FROM ${PYTHON_IMAGE} AS api
 LABEL org.opencontainers.image.title="darkroom-api" org.opencontainers.image.licenses="Apache-2.0"

@@ -1,18 +1,23 @@
 """`python docker/licences.py`: writes docs/licences.md, the licence of every package that an image may hold, as the package itself names it.
 
-It reads the packages that are installed here: what is wanted comes from pyproject.toml, and what those want from their metadata.
+What is wanted comes from pyproject.toml and from the locks. The packages that are installed here tell their licence themselves;
+those that are not, such as CUDA's, are asked for at the package index, which gives their metadata without the files.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from email.message import Message
 from importlib.metadata import PackageMetadata, metadata, requires
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import lock
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -21,7 +26,7 @@ PAGE: Final = ROOT / "docs" / "licences.md"
 BEGIN: Final = "<!-- licences -->\n"
 END: Final = "<!-- /licences -->\n"
 EXTRAS: Final = "webhooks,worker,embedded,tracing,s3"
-"""What images and a laptop may have. `gpu` adds packages that only a machine with CUDA can install."""
+"""What a laptop may have, and all that images have besides CUDA's packages."""
 ACCEPTED: Final = frozenset(
     {
         "0BSD",
@@ -41,6 +46,11 @@ ACCEPTED: Final = frozenset(
     }
 )
 """Licences under which an image may carry a package unchanged; any other is for a person to judge."""
+PIP: Final = "pip==26.3"
+"""An older one, such as Python brings, does not report a licence that is an SPDX expression."""
+NVIDIA: Final = "LicenseRef-NVIDIA-Proprietary"
+"""Accepted for CUDA's libraries alone, which the `cuda` image has."""
+_NVIDIAS: Final = re.compile(r"(nvidia|cuda)-.+")
 # What packages call their licence where they give no SPDX expression (https://peps.python.org/pep-0639/).
 _OLD_NAMES: Final = {
     "Apache": "Apache-2.0",
@@ -55,7 +65,10 @@ _OLD_NAMES: Final = {
     "Dual License": "Apache-2.0 OR BSD-3-Clause",
     "ISC License": "ISC",
     "MIT License": "MIT",
+    "NVIDIA Proprietary Software": NVIDIA,
 }
+_UNNAMED: Final = {"cuda-toolkit": NVIDIA}
+"""Packages whose metadata name no licence. cuda-toolkit has no files: it names the packages of one CUDA release."""
 
 
 def installed(wanted: Iterable[str]) -> dict[str, str]:
@@ -79,7 +92,47 @@ def installed(wanted: Iterable[str]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def licence(of: PackageMetadata) -> str:
+def elsewhere(packages: dict[str, lock.Locked]) -> dict[str, str]:
+    """The licences of packages for the images' platform, from the package index. Raises `CalledProcessError`."""
+    # pip takes each platform literally, and a file for an older glibc serves too.
+    platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 29)] + ["manylinux2014_x86_64"]
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "tool",
+        "run",
+        "--quiet",
+        "--no-config",
+        "--python",
+        sys.executable,
+    ]
+    command += ["--from", PIP, "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
+    command += ["--no-deps", "--only-binary", ":all:", "--target", "unused", "--report", "-"]
+    command += ["--python-version", lock.python_version(), *(f"--platform={each}" for each in platforms)]
+    command += [f"{name}=={each.version}" for name, each in packages.items()]
+    report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return {
+        canonicalize_name(each["metadata"]["name"]): licence(message(each["metadata"]))
+        for each in report["install"]
+    }
+
+
+def message(described: dict[str, Any]) -> Message:
+    """Core metadata as pip reports it (https://packaging.python.org/en/latest/specifications/core-metadata/), as mail headers."""
+    headers = Message()
+    for field, header in {
+        "license_expression": "License-Expression",
+        "license": "License",
+        "classifier": "Classifier",
+    }.items():
+        value = described.get(field) or []
+        for each in value if isinstance(value, list) else [value]:
+            headers[header] = each
+    return headers
+
+
+def licence(of: PackageMetadata | Message) -> str:
     """An SPDX expression where the package gives one, or a short name; empty where it gives neither."""
     for expression in of.get_all("License-Expression") or []:
         return str(expression)
@@ -96,20 +149,29 @@ def table(licences: dict[str, str]) -> str:
 
 
 def page(text: str, licences: dict[str, str]) -> str:
-    """The page with this table."""
+    """The page with this table, in the order of names."""
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return before + BEGIN + table(licences) + END + after
+    return before + BEGIN + table(dict(sorted(licences.items()))) + END + after
+
+
+def rows(text: str) -> dict[str, str]:
+    """The table of the page."""
+    return dict(re.findall(r"^\| (\S+) \| (.*) \|$", text.split(BEGIN)[1].split(END)[0], re.MULTILINE)[1:])
 
 
 def ours() -> dict[str, str]:
-    """The licences of all that the project asks for."""
+    """The licences of what the project asks for and is installed here."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return installed([f"{project['name']}[{EXTRAS}]"])
 
 
 def strange(licences: dict[str, str]) -> dict[str, str]:
     """Packages under licences that are not accepted, or under none."""
-    return {name: each for name, each in licences.items() if not parts(each) <= ACCEPTED}
+    return {
+        name: each
+        for name, each in licences.items()
+        if not parts(each) <= ACCEPTED and not (each == NVIDIA and _NVIDIAS.fullmatch(name))
+    }
 
 
 def parts(expression: str) -> set[str]:
@@ -119,6 +181,9 @@ def parts(expression: str) -> set[str]:
 
 if __name__ == "__main__":
     found = ours()
+    missing = {name: each for name, each in lock.every().items() if name not in found}
+    if missing:
+        found |= elsewhere(missing) | {name: _UNNAMED[name] for name in missing if name in _UNNAMED}
     PAGE.write_text(page(PAGE.read_text(), found))
     sys.stdout.write(f"wrote {PAGE}\n")
     for name, each in strange(found).items():

@@ -5,12 +5,12 @@ virtual time if the flow had nothing waiting. The job with the smallest tag goes
 each job, so a tenant with ten thousand jobs has ten thousand tags ahead of it, while the next job of anybody else
 gets the present one. Unlike deficit round robin this needs no list of flows to walk, and any sorted set can hold it.
 
-The job store keeps the clock (`cache/lua/ticket.lua` is this file's twin, held to it by one contract).
+The job store keeps the virtual time and the tags (`cache/lua/ticket.lua`). This module names the flows, and says what each weighs and
+costs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
 
 from contracts.jobs import GenerationRequest, Priority
@@ -38,30 +38,3 @@ def cost_of(request: GenerationRequest, spec: ModelSpec) -> float:
     # What a preview asks, one trip through the decoder, is of the order of a step.
     previews = len(preview_steps(request.steps_taken, request.previews))
     return (request.steps * passes + previews) * pixels
-
-
-@dataclass(slots=True)
-class FairClock:
-    """The virtual time of one model's queue, and the finish tag of every flow that is ahead of it. Pure state."""
-
-    now: float = 0.0
-    finish: dict[str, float] = field(default_factory=dict)
-
-    def next_tag(self, flow: str) -> float:
-        """The tag that the flow's next job would get."""
-        return max(self.now, self.finish.get(flow, 0.0))
-
-    def ticket(self, flow: str, cost: float, weight: float) -> float:
-        """The start tag of a job of `cost` that the flow brings now."""
-        tag = self.next_tag(flow)
-        self.finish = {name: end for name, end in self.finish.items() if end > self.now}
-        self.finish[flow] = tag + cost / weight
-        return tag
-
-    def give_back(self, flow: str, cost: float, weight: float) -> None:
-        """The flow's last job computes nothing of its own after all."""
-        self.finish[flow] = self.finish.get(flow, 0.0) - cost / weight
-
-    def served(self, tag: float) -> None:
-        """A job with this tag has been taken: virtual time is at least that far."""
-        self.now = max(self.now, tag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import tomllib
@@ -54,11 +55,8 @@ def test_every_dependency_is_pinned_and_none_drags_in_torchvision() -> None:
     pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
     assert pins[canonicalize_name("torch")] == "2.13.0"
     assert not {"torchvision", "torchaudio"} & set(pins)
-    wanted = PROJECT["project"]["dependencies"] + [
-        each
-        for extra in ("worker", "embedded", "model", "tracing", "dev")
-        for each in PROJECT["project"]["optional-dependencies"][extra]
-    ]
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    wanted = PROJECT["project"]["dependencies"] + [each for extra in extras for each in extra]
     names = {canonicalize_name(Requirement(each).name) for each in wanted} - {"darkroom"}
     assert names - set(pins) == set()
 
@@ -71,6 +69,39 @@ def test_every_module_is_a_few_pages_at_most() -> None:
         if (lines := len(path.read_text().splitlines())) > 400
     }
     assert long == {}
+
+
+def test_no_module_is_shipped_for_tests_alone() -> None:
+    """Every module is reached from one that is started, from a benchmark, or from the client's package."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for room in (*ROOMS, "benchmarks")
+        for path in (ROOT / room).rglob("*.py")
+    }
+    waiting = {"cli.main", "client.__init__"} | {
+        name
+        for name, path in modules.items()
+        if name.startswith("benchmarks.") or '__name__ == "__main__"' in path.read_text()
+    }
+    reached = set[str]()
+    while waiting:
+        reached.add(name := waiting.pop())
+        waiting |= (_named_in(modules[name]) & set(modules)) - reached
+    assert sorted(name for name in set(modules) - reached if not name.endswith(".__init__")) == []
+
+
+def _named_in(path: Path) -> set[str]:
+    """All that the module names as a module: what it imports, and strings such as those of `python -m` and of registries."""
+    found = set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import():
+                found |= {each.name for each in node.names}
+            case ast.ImportFrom(module=str(module)):
+                found |= {module, *(f"{module}.{each.name}" for each in node.names)}
+            case ast.Constant(value=str(text)):
+                found |= set(re.findall(r"[a-z_]\w*(?:\.\w+)+", text))
+    return found
 
 
 def test_documents_name_files_that_are_there() -> None:

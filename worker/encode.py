@@ -1,7 +1,7 @@
 """Pixels to files, off the device's thread, as each job asks.
 
-The encoder of each format is the fastest of those measured (`benchmarks/encode.py`): our own writer on ISA-L for PNG, OpenCV's
-libjpeg-turbo for JPEG, and Pillow for WebP, because OpenCV's has no way to ask for less effort.
+PNG has a writer of our own on ISA-L, which is the fastest of those measured (`benchmarks/encode.py`). JPEG and WebP are
+Pillow's, on libjpeg-turbo and libwebp.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -32,8 +31,6 @@ LARGEST_SEGMENT: Final = 65_533
 NO_ROOM: Final = "embed_metadata: the parameters are longer than a JPEG can hold, and were left out. PNG and WebP have room."
 WEBP_METHOD: Final = 0
 """libwebp's least effort: a third of the time of its default, for a file hardly larger."""
-
-cv2.setNumThreads(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +102,9 @@ class Encoder:
 
 
 def _jpeg(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) -> bytes:
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    done, encoded = cv2.imencode(".jpeg", bgr, [cv2.IMWRITE_JPEG_QUALITY, output.quality])
-    if not done:
-        raise ValueError("OpenCV cannot write jpeg.")
-    data: bytes = encoded.tobytes()
-    return data
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "JPEG", quality=output.quality)
+    return file.getvalue()
 
 
 def _with_text(file: bytes, segment: bytes) -> tuple[bytes, tuple[str, ...]]:

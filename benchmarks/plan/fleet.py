@@ -17,12 +17,13 @@ from typing import Final
 import numpy as np
 
 from benchmarks.plan.autoscaler import Autoscaler
+from benchmarks.plan.fair_clock import FairClock
 from benchmarks.plan.state import Config, Outcome, Tick, Worker
 from contracts.engine import BatchKey
 from contracts.jobs import Priority
 from scheduler import policy
 from scheduler.ahead import BATCHES_IN_HAND, LEAD_S, LEAD_SHARE
-from scheduler.fairness import FairClock, flow_of, weight_of
+from scheduler.fairness import flow_of, weight_of
 from scheduler.policy import Dispatch, Sample, decide
 
 IDLE_S: Final = 1.0

@@ -1,4 +1,4 @@
--- A start tag for the next job of a flow (`scheduler/fairness.py`, of which this is the twin). KEYS[1] is the prefix of a
+-- A start tag for the next job of a flow (`scheduler/fairness.py` says how). KEYS[1] is the prefix of a
 -- model's fair clock, `darkroom:{fair:<model>}:`; below it `clock` holds the virtual time, and `finish` the finish tag of
 -- each flow that is ahead of it. ARGV: flow, cost over weight. Answers the tag.
 

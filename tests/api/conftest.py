@@ -1,25 +1,27 @@
-"""The application on stores and a publisher in memory, spoken to through ASGI."""
+"""The application on real stores, spoken to through ASGI. What it publishes is read back, and can be refused."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from api.app import create_app
-from broker.memory import MemoryPublisher
 from cache.keys import result_address, tenant_scope
-from cache.memory import memory_stores
-from cache.stores import Stores
-from contracts.clock import ManualClock
+from cache.stores import Stores, open_stores
+from cli.services.redis import RedisServer
 from contracts.jobs import ImageRef, Job, JobMessage, JobResult, Timings
 from contracts.models import WorkerInfo
 from contracts.ports import Granted
 from contracts.settings import ApiSettings
 from tests.cache.test_others import spec
+from tests.publishers import RecordingPublisher
+from tests.stores import StoreClock, backend, empty
 
 ADMIN_KEY = "dk_" + "A" * 43
 ADMIN = {"X-API-Key": ADMIN_KEY}
@@ -32,8 +34,8 @@ class Door:
 
     http: httpx.AsyncClient
     stores: Stores
-    publisher: MemoryPublisher
-    clock: ManualClock
+    publisher: RecordingPublisher
+    clock: StoreClock
 
     async def submit(self, **body: Any) -> dict[str, Any]:
         response = await self.http.post("/v1/jobs", json={"prompt": "a red apple", **body})
@@ -72,14 +74,18 @@ Opener = Callable[..., Coroutine[Any, Any, Door]]
 
 
 @pytest.fixture
-async def opened(anyio_backend: str) -> AsyncIterator[Opener]:
-    """Opens doors with settings of their own, and closes them."""
+async def opened(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens doors with settings of their own, each on a database of its own, and closes them."""
     closers: list[Callable[[], Coroutine[Any, Any, object]]] = []
+    numbers = itertools.count()
+    empty(redis_server)
 
     async def open_door(models: tuple[str, ...] = ("m",), **settings: Any) -> Door:
-        given = ApiSettings.model_validate({"admin_key": ADMIN_KEY, **settings})
-        clock, publisher = ManualClock(), MemoryPublisher()
-        stores = memory_stores(given, clock)
+        number = next(numbers)
+        own = backend(redis_server, tmp_path / f"blobs-{number}", number)
+        given = ApiSettings.model_validate({"admin_key": ADMIN_KEY, **own, **settings})
+        stores, publisher = open_stores(given), RecordingPublisher()
+        clock = StoreClock(stores, given.redis_url)
         for name in models:
             worker = WorkerInfo(id=f"w-{name}", model=name, started_at=1.0, steps_per_s=10.0)
             await stores.models.announce(spec(name), worker)

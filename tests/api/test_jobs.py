@@ -80,7 +80,7 @@ async def test_a_repeat_whose_picture_is_gone_is_computed_again(opened: Opener) 
     done = await door.work()
     door.clock.advance(11)
     assert done.result is not None
-    door.stores.blobs._blobs.clear()  # type: ignore[attr-defined]
+    assert await door.stores.blobs.prune(0.0, 0) == len(done.result.images)
     assert (await door.submit())["cache"] == "miss"
     assert len(door.publisher.published) == 2
 

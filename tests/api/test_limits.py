@@ -123,12 +123,9 @@ async def test_a_batch_says_of_each_what_became_of_it(door: Door) -> None:
     answer = response.json()
     assert (answer["accepted"], answer["refused"]) == (3, 4)
     assert [item["status"] for item in answer["data"]] == [202, 200, 422, 202, 422, 422, 422]
-    assert [item["job"] and item["job"]["cache"] for item in answer["data"]][:4] == [
-        "miss",
-        "hit",
-        None,
-        "joined",
-    ]
+    one, hit, refused, again = [item["job"] and item["job"]["cache"] for item in answer["data"]][:4]
+    assert (hit, refused) == ("hit", None)
+    assert {one, again} == {"miss", "joined"}, "whichever came to the store first leads"
     assert answer["data"][2]["error"]["param"] == "width"
     assert answer["data"][4]["error"]["param"] == "wrong"
     assert all(each["error"]["request_id"] == response.headers["x-request-id"] for each in answer["data"][4:])

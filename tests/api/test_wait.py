@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,8 +13,6 @@ from starlette.requests import ClientDisconnect, Request
 from api.held import Shares
 from api.wait import Waiters
 from cache.events import Watchers
-from cache.memory import MemoryJobEvents
-from cache.memory_channel import Channel
 from contracts.jobs import Job, JobStatus
 from contracts.ports import Tell
 from tests.api.conftest import Door
@@ -40,19 +38,22 @@ class Client:
         return Request({"type": "http", "headers": []}, self.receive)
 
 
-class Events(MemoryJobEvents):
-    """The `JobEvents` that a test speaks through, and that tells when somebody listens."""
+class Events:
+    """The `JobEvents` that a test speaks through, and that tells when somebody listens. A fake: what is said, and when, decides
+    these tests, and a server would say it in its own time."""
 
     def __init__(self) -> None:
         self.watchers = Watchers()
         self.held = asyncio.Semaphore(0)
-        super().__init__(self.watchers, Channel())
 
     @asynccontextmanager
     async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:
-        async with super().hear(job_id, tell):
+        with self.watchers.add(job_id, tell):
             self.held.release()
             yield
+
+    def canceled(self, worker_id: str) -> AsyncGenerator[str]:
+        raise NotImplementedError
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import sys
 import threading
@@ -9,9 +10,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import peers
 from benchmarks.peer_apps import environments, loads, servers
@@ -19,7 +19,16 @@ from benchmarks.peer_apps.loads import Latencies, Server
 from benchmarks.peer_apps.servers import PLATFORM
 
 ROOT = Path(__file__).parents[2]
-PICTURE = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+
+
+def png(side: int, level: int) -> bytes:
+    """A square picture of one grey."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (level, level, level)).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURE = png(4, 0)
 
 
 @pytest.fixture
@@ -120,9 +129,8 @@ def test_the_best_peer_is_chosen_for_each_figure_apart(tmp_path: Path) -> None:
 
 
 def test_other_pictures_are_seen() -> None:
-    near = cv2.imencode(".png", np.ones((4, 4, 3), np.uint8))[1].tobytes()
-    small = cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes()
-    assert [peers.difference(PICTURE, each) for each in (PICTURE, near, small, b"full")] == [0, 1, 255, 255]
+    others = (PICTURE, png(4, 1), png(2, 0), b"full")
+    assert [peers.difference(PICTURE, each) for each in others] == [0, 1, 255, 255]
 
 
 def test_every_peer_has_packages_an_application_and_windows() -> None:

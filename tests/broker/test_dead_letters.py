@@ -13,7 +13,6 @@ from kombu import Connection
 
 from broker.dead_letter_queue import HELD, RENEW_AFTER_RETURNS, RENEW_AFTER_S, KombuDeadLetters, must_renew
 from broker.dead_letters import LIMIT, bury
-from broker.memory import MemoryPublisher
 from broker.topology import DEAD_LETTER_QUEUE, dead_letter_queue, refused_queue, task_message
 from cache.connection import connect
 from cache.jobs import RedisJobStore
@@ -26,6 +25,7 @@ from contracts.jobs import JobMessage, JobStatus
 from contracts.ports import Claim, JobStore
 from contracts.settings import BackendSettings
 from tests.cache.made import keys, new, status
+from tests.publishers import RecordingPublisher
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -113,7 +113,7 @@ async def test_a_letter_is_looked_at_as_often_as_it_takes(
             (letter,) = await box.take(LIMIT)
             assert letter.message == message
             await box.settle([(letter, False)])
-        await bury(stores.jobs, MemoryPublisher(), box)
+        await bury(stores.jobs, RecordingPublisher(), box)
         assert await status(stores.jobs, message.job_id) is JobStatus.RUNNING
     await eventually(lambda: waiting(channel), 1)
 
@@ -144,7 +144,7 @@ async def test_busy_letters_do_not_stop_the_others(
     send(channel, task_message(dead)[0])
     async with letters(settings) as box:
         for _ in range(3):
-            await bury(stores.jobs, MemoryPublisher(), box)
+            await bury(stores.jobs, RecordingPublisher(), box)
     assert await status(stores.jobs, dead.job_id) is JobStatus.FAILED
     await eventually(lambda: waiting(channel), LIMIT + 10)
 
@@ -163,7 +163,7 @@ async def test_a_job_that_cannot_be_read_does_not_stop_the_others(
     async with letters(settings) as box:
         for _ in range(LOOKS):
             with pytest.raises(StoreUnavailable):
-                await bury(stores.jobs, MemoryPublisher(), box)
+                await bury(stores.jobs, RecordingPublisher(), box)
         assert await status(stores.jobs, good.job_id) is JobStatus.FAILED
     await eventually(lambda: waiting(channel), 1)
 
@@ -185,8 +185,9 @@ async def test_what_is_no_job_is_kept_byte_for_byte_and_stops_nothing(
     message = (await stores.jobs.submit(new(keys(1)[0], ttl_s=600.0))).job.message()
     send(channel, body, encoding)
     send(channel, task_message(message)[0])
+    await eventually(lambda: waiting(channel), 2)
     async with letters(settings) as box:
-        await bury(stores.jobs, MemoryPublisher(), box)
+        await bury(stores.jobs, RecordingPublisher(), box)
         assert await status(stores.jobs, message.job_id) is JobStatus.FAILED
     await eventually(lambda: waiting(channel, refused_queue().name), 1)
     assert waiting(channel) == 0
@@ -231,12 +232,12 @@ async def test_a_broker_that_takes_no_publish_loses_no_letter(
         try:
             for _ in range(LOOKS):
                 with pytest.raises(BrokerUnavailable):
-                    await bury(stores.jobs, MemoryPublisher(), box)
+                    await bury(stores.jobs, RecordingPublisher(), box)
         finally:
             rabbit_server.control("set_vm_memory_high_watermark", "0.4")
         assert await status(stores.jobs, dead.job_id) is JobStatus.FAILED
     async with letters(settings) as box:
-        await bury(stores.jobs, MemoryPublisher(), box)
+        await bury(stores.jobs, RecordingPublisher(), box)
     await eventually(lambda: waiting(channel, refused_queue().name), 1)
     assert waiting(channel) == 0
 
@@ -249,7 +250,7 @@ async def test_a_broker_that_takes_back_what_is_held_loses_no_letter(
     send(channel, task_message(message)[0])
     with timeouts(rabbit_server, consumer_ms=1_000, tick_ms=200):
         async with letters(settings) as box:
-            await bury(stores.jobs, MemoryPublisher(), box)
+            await bury(stores.jobs, RecordingPublisher(), box)
             with suppress(
                 TimeoutError
             ):  # 3.10 lets a consumer's time run out alone, and nobody consumes here
@@ -258,10 +259,10 @@ async def test_a_broker_that_takes_back_what_is_held_loses_no_letter(
             async with asyncio.timeout(30):
                 while await status(stores.jobs, message.job_id) is JobStatus.RUNNING:
                     with suppress(BrokerUnavailable):
-                        await bury(stores.jobs, MemoryPublisher(), box)
+                        await bury(stores.jobs, RecordingPublisher(), box)
             for _ in range(3):
                 with suppress(BrokerUnavailable):
-                    await bury(stores.jobs, MemoryPublisher(), box)
+                    await bury(stores.jobs, RecordingPublisher(), box)
         assert await status(stores.jobs, message.job_id) is JobStatus.FAILED
     await eventually(lambda: waiting(channel), 0)
 
@@ -287,7 +288,7 @@ async def test_who_no_longer_keeps_house_gives_the_letters_back(
     message = await running(stores.jobs, keys(1)[0])
     send(channel, task_message(message)[0])
     async with letters(settings) as first, letters(settings) as second:
-        await bury(stores.jobs, MemoryPublisher(), first)
+        await bury(stores.jobs, RecordingPublisher(), first)
         assert await second.take(LIMIT) == []
         await first.release()
         await eventually(lambda: waiting(channel), 1)
@@ -306,7 +307,7 @@ async def test_a_store_that_is_away_leaves_the_letters_where_they_are(
     async with letters(settings) as box:
         for _ in range(LOOKS):
             with pytest.raises(StoreUnavailable):
-                await bury(Away(), MemoryPublisher(), box)  # type: ignore[arg-type]
+                await bury(Away(), RecordingPublisher(), box)  # type: ignore[arg-type]
     await eventually(lambda: waiting(channel), 1)
 
 

@@ -1,27 +1,24 @@
-"""Both implementations of the stores, each with a way to move its clock."""
+"""The stores on one Redis and on a cluster, with a way to move their clock."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from cache.connection import connect, pages
-from cache.jobs import RedisJobStore
-from cache.memory import memory_stores
-from cache.quotas import RedisQuotaLedger
+from cache.connection import connect
 from cache.stores import Stores, open_stores
-from cache.webhooks import RedisWebhookStore
 from cli.services.redis import RedisServer
-from contracts.clock import ManualClock
 from contracts.jobs import Change
 from contracts.ports import JobEvents
 from contracts.settings import BackendSettings
 from tests.cache.servers import ClusterServers
+from tests.stores import lapse, skew
 
 
 @asynccontextmanager
@@ -39,14 +36,13 @@ async def watching(events: JobEvents, job_id: str) -> AsyncIterator[AsyncIterato
 
 @dataclass(frozen=True)
 class World:
-    """Stores under test and their clock; `real` tells whether they are on a server. `advance` moves the clock of the scripts;
-    `set_clock` all of the server's, which by its clock ends what has a time to live."""
+    """Stores under test and their clock. `advance` moves the clock of the scripts; `set_clock` all of the server's, which by its
+    clock ends what has a time to live."""
 
     stores: Stores
     advance: Callable[[float], None]
-    set_clock: Callable[[float], Awaitable[None]]
+    set_clock: Callable[[float], None]
     settings: BackendSettings
-    real: bool
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +54,7 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterS
     servers.stop()
 
 
-@pytest.fixture(params=["redis", "memory", "cluster"])
+@pytest.fixture(params=["redis", "cluster"])
 async def world(
     request: pytest.FixtureRequest, anyio_backend: str, redis_server: RedisServer, tmp_path: Path
 ) -> AsyncIterator[World]:
@@ -69,36 +65,14 @@ async def world(
     settings = BackendSettings(
         redis_url=url, blob_dir=tmp_path / "blobs", job_retention_s=10_000, redis_timeout_s=20.0
     )
-    if request.param == "memory":
-        clock = ManualClock()
-
-        async def set_manual(seconds: float) -> None:
-            clock.advance(seconds)
-
-        yield World(memory_stores(settings, clock), clock.advance, set_manual, settings, real=False)
-        return
     client = connect(url, 2.0)
     await client.flushall()
     await client.aclose()
     stores = open_stores(settings)
-    jobs, quotas, webhooks = stores.jobs, stores.quotas, stores.webhooks
-    assert isinstance(jobs, RedisJobStore)
-    assert isinstance(quotas, RedisQuotaLedger)
-    assert isinstance(webhooks, RedisWebhookStore)
 
-    def advance(seconds: float) -> None:
-        jobs.skew_s += seconds
-        quotas.skew_s += seconds
-        webhooks.skew_s += seconds
+    def set_server(seconds: float) -> None:
+        skew(stores, seconds)
+        lapse(url, seconds)
 
-    async def set_server(seconds: float) -> None:
-        advance(seconds)
-        client = connect(url, settings.redis_timeout_s)
-        async for names in pages(client, "store", settings.redis_timeout_s, "darkroom:*", 100):
-            for name in names:
-                if (left_ms := await client.pttl(name)) > 0:
-                    await client.pexpire(name, left_ms - round(seconds * 1000))
-        await client.aclose()
-
-    yield World(stores, advance, set_server, settings, real=True)
+    yield World(stores, partial(skew, stores), set_server, settings)
     await stores.close()

@@ -1,4 +1,4 @@
-"""The contract of the blob stores: a directory, an S3 bucket on a real server, and memory."""
+"""The contract of the blob stores: a directory, and an S3 bucket on a real server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from prometheus_client import REGISTRY
 
 from cache.blobs import DirectoryBlobStore
-from cache.memory import MemoryBlobStore
 from cache.s3 import S3BlobStore
 from cache.stores import open_blobs
 from contracts.clock import ManualClock
@@ -56,14 +55,12 @@ def clock() -> ManualClock:
     return ManualClock(time.time())
 
 
-@pytest.fixture(params=["directory", "s3", "memory"])
+@pytest.fixture(params=["directory", "s3"])
 async def blobs(
     request: pytest.FixtureRequest, anyio_backend: str, clock: ManualClock, tmp_path: Path
 ) -> AsyncIterator[BlobStore]:
     if request.param == "directory":
         yield DirectoryBlobStore(tmp_path / "blobs", clock)
-    elif request.param == "memory":
-        yield MemoryBlobStore(clock)
     else:
         import boto3
 

@@ -1,5 +1,5 @@
 """A clock of the store that is set back or forward by an hour: nobody is locked out, nothing is held for ever, and every job has as
-long as it was given. On Redis and in memory alike."""
+long as it was given. On one Redis and on a cluster."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ both_ways = pytest.mark.parametrize("hour_s", [-HOUR_S, HOUR_S], ids=["back", "f
 
 
 async def swept(world: World, job: Job, elapsed_s: float | None = 1.0) -> float:
-    """As the sweeper does it, `elapsed_s` after its last time, and what the test itself took where the clock is a real one."""
+    """As the sweeper does it, `elapsed_s` after its last time, and what the test itself took."""
     shard, now = shard_of(job.id), time.monotonic()
     begun = _swept_at.pop(id(world), now)
     _swept_at[id(world)] = now
-    if elapsed_s is not None and world.real:
+    if elapsed_s is not None:
         elapsed_s += now - begun
     step_s = await world.stores.jobs.steady(shard, elapsed_s)
     await world.stores.jobs.sweep(shard, 100)
@@ -45,7 +45,7 @@ async def swept(world: World, job: Job, elapsed_s: float | None = 1.0) -> float:
 
 async def stepped(world: World, job: Job, hour_s: float) -> float:
     """A second passes, in which the clock is set."""
-    await world.set_clock(hour_s + 1.0)
+    world.set_clock(hour_s + 1.0)
     return await swept(world, job)
 
 
@@ -56,7 +56,7 @@ async def test_a_key_waits_no_longer_than_for_its_rate(world: World, hour_s: flo
         await world.stores.quotas.admit(KEY_ID, limits, Charge(new().id, 1, True, False)) for _ in range(4)
     ]
     assert answers[-1].refused == "requests_per_minute"
-    await world.set_clock(hour_s)
+    world.set_clock(hour_s)
     account = await world.stores.quotas.admit(KEY_ID, limits, Charge(new().id, 1, True, False))
     assert account.retry_after_s <= 1.001
     assert account.full_in_s <= 3.001
@@ -67,7 +67,7 @@ async def test_a_key_waits_no_longer_than_for_its_rate(world: World, hour_s: flo
 async def test_what_a_crash_left_behind_in_an_account_is_no_older_than_now(world: World) -> None:
     ledger, limits = world.stores.quotas, Limits(concurrent_jobs=1)
     assert not (await ledger.admit(KEY_ID, limits, Charge(new().id, 1, True, False))).refused
-    await world.set_clock(-HOUR_S)
+    world.set_clock(-HOUR_S)
     assert (await ledger.admit(KEY_ID, limits, Charge(new().id, 1, True, False))).refused
     ((_, age_s),) = await ledger.held(KEY_ID)
     assert 0 <= age_s < 5
@@ -79,7 +79,7 @@ async def test_a_lease_of_a_dead_worker_ends_without_a_sweep(world: World) -> No
     jobs, job = world.stores.jobs, new()
     await led(jobs, job)
     message = (await jobs.get("public", job.id)).message()
-    await world.set_clock(-HOUR_S)
+    world.set_clock(-HOUR_S)
     busy = await jobs.claim(message, "w2")
     assert isinstance(busy, Busy)
     assert busy.retry_after_s <= world.settings.lease_s
@@ -108,7 +108,7 @@ async def test_jobs_end_at_their_deadline_and_not_an_hour_off(world: World, hour
     running = (await jobs.submit(new("a" * 63 + "b", ttl_s=60.0))).job
     lease = await claimed(jobs, running.id)
     await swept(world, old, None)
-    await world.set_clock(hour_s + 1.0)
+    world.set_clock(hour_s + 1.0)
     # Before any sweep has looked.
     fresh = (await jobs.submit(new("a" * 63 + "c", ttl_s=60.0))).job
     assert await jobs.renew([lease]) == []
@@ -153,7 +153,7 @@ async def test_a_clock_that_was_set_back_is_known_without_the_time_that_passed(w
     jobs = world.stores.jobs
     job = (await jobs.submit(new(ttl_s=60.0))).job
     await swept(world, job, None)
-    await world.set_clock(-HOUR_S)
+    world.set_clock(-HOUR_S)
     assert await swept(world, job, None) == pytest.approx(-HOUR_S, abs=4)
     world.advance(61)
     await swept(world, job, 61)
@@ -175,7 +175,7 @@ async def test_a_lost_record_of_a_clock_that_was_ahead_is_rebuilt_with_its_time_
     jobs = world.stores.jobs
     message = (await jobs.submit(new(ttl_s=60.0))).job.message()
     lost = message.model_copy(update={"job_id": new("b" * 64).id, "key": "b" * 64})
-    await world.set_clock(-HOUR_S)
+    world.set_clock(-HOUR_S)
     claim = await jobs.claim(lost, "w1")
     assert isinstance(claim, Granted)
     assert claim.lease.deadline - claim.lease.claimed_at == pytest.approx(60, abs=4)
@@ -201,21 +201,21 @@ async def test_a_webhook_keeps_its_schedule(world: World, hour_s: float) -> None
 async def test_a_dead_keeper_is_followed_after_its_lease(world: World) -> None:
     jobs = world.stores.jobs
     assert await jobs.elect("dead", 3.0)
-    await world.set_clock(-HOUR_S)
+    world.set_clock(-HOUR_S)
     assert not await jobs.elect("next", 3.0)
-    await world.set_clock(3.1)
+    world.set_clock(3.1)
     assert await jobs.elect("next", 3.0)
 
 
 async def test_a_dead_worker_is_no_longer_announced_after_its_time(world: World) -> None:
     directory, ttl_s = world.stores.models, world.settings.worker_ttl_s
     await directory.announce(spec("m"), WorkerInfo(id="w", model="m", started_at=1.0))
-    await world.set_clock(-HOUR_S)
+    world.set_clock(-HOUR_S)
     assert [len(model.workers) for model in (await directory.models()).models] == [1]
-    await world.set_clock(ttl_s + 0.1)
+    world.set_clock(ttl_s + 0.1)
     (model,) = (await directory.models()).models
     assert (model.workers, model.awaited) == ((), True)
-    await world.set_clock(world.settings.worker_grace_s)
+    world.set_clock(world.settings.worker_grace_s)
     assert not (await directory.models()).models[0].awaited
 
 

@@ -12,6 +12,7 @@ import redis
 
 from cache.connection import connect, reaching
 from cache.jobs import RedisJobStore
+from cache.models import PREFIX
 from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
 from contracts.errors import StoreFull, StoreUnavailable
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def stores(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Stores]:
-    settings = BackendSettings(redis_url=redis_server.url, blob_dir=tmp_path, lease_s=5.0, worker_ttl_s=1.0)
+    settings = BackendSettings(redis_url=redis_server.url, blob_dir=tmp_path, lease_s=5.0, worker_ttl_s=30.0)
     with redis.Redis(port=redis_server.port) as client:
         client.flushall()
     opened = open_stores(settings)
@@ -136,16 +137,21 @@ async def test_a_webhook_that_is_owed_is_sent(stores: Stores, full: Callable[[],
     assert await stores.webhooks.settle(call, attempt, DeliveryStatus.DELIVERED, None)
 
 
-async def test_a_worker_does_not_look_gone(stores: Stores, full: Callable[[], None]) -> None:
+async def test_a_worker_does_not_look_gone(
+    stores: Stores, redis_server: RedisServer, full: Callable[[], None]
+) -> None:
     worker = WorkerInfo(id="w1", model="m", started_at=time.time())
     await stores.models.announce(SPEC, worker)
-    full()
-    until = time.monotonic() + 2.0  # twice as long as an announcement lives
-    while time.monotonic() < until:
+    with redis.Redis(port=redis_server.port) as client:
+        client.pexpire(f"{PREFIX}worker:w1", 10_000)
+        full()
         with pytest.raises(StoreFull):
             await stores.models.announce(SPEC, worker)
-        (served,) = (await stores.models.models()).models
-        assert [each.id for each in served.workers] == ["w1"]
+        left_ms = client.pttl(f"{PREFIX}worker:w1")
+    assert isinstance(left_ms, int)
+    assert left_ms > 20_000, "the announcement lives as long as a new one"
+    (served,) = (await stores.models.models()).models
+    assert [each.id for each in served.workers] == ["w1"]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -1,4 +1,4 @@
-"""The contracts of events, results, the model directory and blobs, on real services and in memory alike."""
+"""The contracts of events, results, the model directory and blobs, on real services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How full Redis is, and the count of what tenants' records take, on one server, a cluster and in memory."""
+"""How full Redis is, and the count of what tenants' records take, on one server and on a cluster."""
 
 from __future__ import annotations
 

@@ -155,8 +155,6 @@ async def test_a_message_that_is_older_than_the_store_keeps_ends_at_once(world: 
 
 
 async def test_a_record_that_cannot_be_read_spends_its_attempts_and_stops_nobody(world: World) -> None:
-    if not world.real:
-        return  # in memory a record is an object: there is nothing to read
     jobs = world.stores.jobs
     assert isinstance(jobs, RedisJobStore)
     bad, *good = await submitted(jobs, keys(4, "5"), "public")

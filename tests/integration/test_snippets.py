@@ -45,6 +45,8 @@ NOT_RUN: Final = {
     "darkroom bench": "takes minutes; tests/benchmarks/test_load.py runs it at a small size",
     "darkroom plan": "takes minutes; tests/benchmarks/test_plan.py runs it at a small size",
     "docker build": "needs Docker; tests/helm/test_docker.py reads the files",
+    "pip download": "needs PyTorch's index; tests/test_supply_chain.py reads what the image does with the hash",
+    "pip hash": "of the file that the line before it fetches",
     "helm ": "needs a cluster; `make helm-check` renders the chart and runs what it rendered",
     "kubectl ": "needs a cluster",
     "redis-cli ": "for a server of yours; tests/integration/test_least_rights.py gives its commands to one",

@@ -1,65 +1,12 @@
-"""Start-time fair queueing, by its properties."""
+"""What flows are, and what they weigh against each other."""
 
 from __future__ import annotations
 
-import heapq
-
-from hypothesis import given
-from hypothesis import strategies as st
-
 from contracts.jobs import Priority
-from scheduler.fairness import CLASS_WEIGHT, FairClock, flow_of, weight_of
-
-flows = st.sampled_from("abc")
-
-
-@given(st.lists(st.tuples(flows, st.floats(0.5, 20)), max_size=60))
-def test_tags_of_a_flow_never_go_back_and_never_precede_virtual_time(jobs: list[tuple[str, float]]) -> None:
-    clock, last = FairClock(), dict[str, float]()
-    for flow, cost in jobs:
-        expected = clock.next_tag(flow)
-        tag = clock.ticket(flow, cost, 1.0)
-        assert tag == expected
-        assert tag >= max(clock.now, last.get(flow, 0.0))
-        last[flow] = tag + cost
-        clock.served(tag / 2)
-
-
-@given(st.integers(1, 2000), st.integers(1, 20))
-def test_a_newcomer_is_next_whatever_another_has_queued(backlog: int, served: int) -> None:
-    clock = FairClock()
-    waiting = [(clock.ticket("greedy", 1.0, 1.0), n) for n in range(backlog)]
-    for _ in range(min(served, backlog - 1)):
-        clock.served(heapq.heappop(waiting)[0])
-    tag = clock.ticket("other", 1.0, 1.0)
-    ahead = sum(other < tag for other, _ in waiting)
-    assert ahead == 0, "nothing that waits is before it"
-
-
-def test_flows_share_in_proportion_to_their_weights_while_both_have_work() -> None:
-    clock, waiting, got = FairClock(), list[tuple[float, int, str]](), dict.fromkeys("ab", 0)
-    for n in range(400):
-        heapq.heappush(waiting, (clock.ticket("a", 1.0, 3.0), n, "a"))
-        heapq.heappush(waiting, (clock.ticket("b", 1.0, 1.0), n, "b"))
-    for _ in range(200):
-        tag, _, flow = heapq.heappop(waiting)
-        clock.served(tag)
-        got[flow] += 1
-    assert abs(got["a"] - 150) <= 1
+from scheduler.fairness import CLASS_WEIGHT, flow_of, weight_of
 
 
 def test_batch_jobs_yield_and_never_starve() -> None:
     assert flow_of("t", Priority.BATCH) != flow_of("t", Priority.INTERACTIVE)
     share = weight_of(Priority.BATCH) / sum(CLASS_WEIGHT.values())
     assert 0.05 < share < 0.25
-
-
-def test_what_is_given_back_is_had_again_and_idle_flows_are_forgotten() -> None:
-    clock = FairClock()
-    first = clock.ticket("a", 5.0, 1.0)
-    clock.give_back("a", 5.0, 1.0)
-    assert clock.ticket("a", 1.0, 1.0) == first
-    clock.ticket("a", 5.0, 1.0)
-    clock.served(10.0)
-    clock.ticket("b", 1.0, 1.0)
-    assert set(clock.finish) == {"b"}

@@ -1,24 +1,24 @@
-"""One job's end, told: from the outbox over an attempt to the log. Stores in memory, receivers on loopback."""
+"""One job's end, told: from the outbox over an attempt to the log. Real stores, receivers on loopback."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from standardwebhooks.webhooks import Webhook as Verifier
 
-from cache.memory import memory_stores
 from cache.stores import Stores
+from cli.services.redis import RedisServer
 from contracts.addresses import parse_networks
-from contracts.clock import ManualClock
 from contracts.jobs import NewJob, Webhook
 from contracts.settings import WebhookSettings
 from contracts.webhooks import EVENTS, Call, Delivery, DeliveryStatus, webhook_id
 from tests.cache.made import FAILURE, led, new, result
+from tests.stores import StoreClock, opened_stores
 from tests.webhooks.conftest import Receiver
 from webhooks.caller import Caller
 from webhooks.deliver import Deliverer
@@ -34,7 +34,7 @@ KEYS = itertools.count()
 @dataclass
 class Desk:
     stores: Stores
-    clock: ManualClock
+    clock: StoreClock
     deliverer: Deliverer
     queue: list[Call]
     dispatcher: Dispatcher
@@ -61,27 +61,27 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(anyio_backend: str) -> AsyncIterator[Desk]:
-    clock = ManualClock(time.time())
-    stores = memory_stores(SETTINGS, clock)
+async def desk(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Desk]:
     caller = Caller(parse_networks("127.0.0.1/32"), 2.0, 4)
     queue: list[Call] = []
 
     async def enqueue(calls: object) -> None:
         queue.extend(calls)  # type: ignore[arg-type]
 
-    deliverer = Deliverer(
-        stores.webhooks,
-        caller,
-        clock,
-        Pacer(8),
-        Pacer(16),
-        2.0,
-        SETTINGS.retry_delays_s,
-        "https://darkroom.example/",
-        lambda: 0.5,
-    )
-    yield Desk(stores, clock, deliverer, queue, Dispatcher(stores.webhooks, enqueue))
+    async with opened_stores(redis_server, tmp_path) as stores:
+        clock = StoreClock(stores, redis_server.url)
+        deliverer = Deliverer(
+            stores.webhooks,
+            caller,
+            clock,
+            Pacer(8),
+            Pacer(16),
+            2.0,
+            SETTINGS.retry_delays_s,
+            "https://darkroom.example/",
+            lambda: 0.5,
+        )
+        yield Desk(stores, clock, deliverer, queue, Dispatcher(stores.webhooks, enqueue))
     caller.close()
 
 

@@ -1,6 +1,6 @@
 """A worker believes no bound of a message: what the API would have refused fails at once, and costs its neighbours nothing.
 
-A real batcher, a real engine process (the fake one), stores in memory.
+A real batcher, a real engine process (the fake one), real stores.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ MIB = 1 << 20
         ("strength", {"strength": 0.5}),
         ("strength", {"init_image": PICTURE, "strength": 0.5}),
         ("prompt", {"prompt": "x" * (MAX_TEXT_CHARS + 1)}),
-        ("prompt", {"prompt": "half \ud800"}),
         ("negative_prompt", {"negative_prompt": "\x00"}),
         ("model", {"model": "another"}),
     ],
@@ -64,6 +63,20 @@ async def test_a_message_beyond_the_model_fails_at_once(
     assert (job.failure.code, job.failure.retryable, job.attempt) == ("out_of_bounds", False, 1)
     assert job.failure.message.startswith(param)
     assert room.taker.steps_per_job < 2, "it counts for nobody's forecast"
+
+
+@pytest.mark.anyio
+@pytest.mark.slow
+async def test_a_prompt_that_is_no_text_fails_at_once(room: Room) -> None:
+    """No store keeps such a record: the message that the worker has taken is made to hold it."""
+    taken = await room.submit("a")
+    lease = await room.stores.jobs.claim(taken, "w")
+    request = taken.request.model_copy(update={"prompt": "half \ud800"})
+    await room.runner.run(_taken(taken.model_copy(update={"request": request}), lease))
+    failure = (await room.job(taken)).failure
+    assert failure is not None
+    assert (failure.code, failure.retryable) == ("out_of_bounds", False)
+    assert failure.message.startswith("prompt")
 
 
 @pytest.mark.anyio

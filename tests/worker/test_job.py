@@ -1,9 +1,10 @@
-"""The life of a job in a worker: real batcher, real engine process (the fake one), stores in memory."""
+"""The life of a job in a worker: real batcher, real engine process (the fake one), real stores."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
 import time
 from collections.abc import AsyncIterator
@@ -11,22 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from prometheus_client import REGISTRY
 
-from broker.memory import MemoryPublisher
 from cache.blobs import DirectoryBlobStore
 from cache.keys import result_address, tenant_scope
-from cache.memory import memory_stores
 from cache.stores import Stores
+from cli.services.redis import RedisServer
 from contracts.clock import SystemClock
 from contracts.errors import StoreUnavailable
 from contracts.ids import new_job_id
 from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob, Preview, Progress
 from contracts.settings import WorkerSettings
 from tests.cache.conftest import watching
+from tests.publishers import RecordingPublisher
+from tests.stores import opened_stores
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import NO_ROOM, Encoder
@@ -43,7 +45,7 @@ class Room:
     """A worker without its consumer."""
 
     stores: Stores
-    publisher: MemoryPublisher
+    publisher: RecordingPublisher
     batcher: Batcher
     host: EngineHost
     runner: JobRunner
@@ -84,23 +86,24 @@ def address(message: JobMessage) -> str:
 
 
 @pytest.fixture
-async def room(anyio_backend: str) -> AsyncIterator[Room]:
+async def room(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Room]:
     settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0)
-    stores, publisher = memory_stores(settings, SystemClock()), MemoryPublisher()
+    publisher = RecordingPublisher()
     host = EngineHost(settings)
     batcher, encoder = Batcher(host, settings, SystemClock()), Encoder()
     bounds = Bounds(await batcher.start(), settings.max_images_per_job)
-    leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
-    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock(), bounds)
-    taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock(), deliveries=16)
-    work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
-    tasks = [asyncio.create_task(each) for each in work]
-    yield Room(stores, publisher, batcher, host, runner, taker)
-    runner.drain()
-    await batcher.stop()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async with opened_stores(redis_server, tmp_path / "stores") as stores:
+        leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
+        runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock(), bounds)
+        taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock(), deliveries=16)
+        work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
+        tasks = [asyncio.create_task(each) for each in work]
+        yield Room(stores, publisher, batcher, host, runner, taker)
+        runner.drain()
+        await batcher.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     encoder.close()
 
 
@@ -113,7 +116,7 @@ async def test_a_job_becomes_a_picture_and_fills_the_cache(room: Room) -> None:
     assert [image.seed for image in job.result.images] == [40, 41, 42]
     assert job.result.timings.batch_size == 3
     data = await room.stores.blobs.get(job.result.images[0].name)
-    pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    pixels = np.asarray(Image.open(io.BytesIO(data)))
     expected = np.random.default_rng(40).integers(0, 256, (64, 64, 3), np.uint8)
     assert np.array_equal(pixels, expected), "not a bit lost, and red is red"
     assert await room.stores.results.get(address(message)) == job.result
@@ -458,8 +461,9 @@ async def test_what_can_no_longer_be_done_in_time_expires_unrun(room: Room) -> N
     "is_input", [True, False]
 )  # False: as a job names it that was queued before inputs had a folder
 async def test_a_job_that_starts_from_a_picture_takes_it_from_the_store(room: Room, is_input: bool) -> None:
-    _, file = cv2.imencode(".png", np.full((64, 64, 3), 90, np.uint8))
-    name = await room.stores.blobs.put(file.tobytes(), "png", is_input=is_input)
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (90, 90, 90)).save(file, "PNG")
+    name = await room.stores.blobs.put(file.getvalue(), "png", is_input=is_input)
     message = await room.submit("a", init_image=name, strength=0.5, num_inference_steps=4)
     assert await room.run(message) == [Verdict.ACK]
     assert (await room.job(message)).status is JobStatus.SUCCEEDED

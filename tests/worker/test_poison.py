@@ -1,6 +1,6 @@
 """Whatever our own code raises in a worker is a poison message like any other: it spends an attempt, and its neighbours live.
 
-A real batcher, a real engine process (the fake one), stores in memory. Each part raises for the job whose seed says so, and
+A real batcher, a real engine process (the fake one), real stores. Each part raises for the job whose seed says so, and
 for no other.
 """
 

@@ -7,14 +7,14 @@ import math
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery.exceptions import Reject
 
-from broker.memory import MemoryPublisher
-from cache.memory import memory_stores
 from cache.stores import Stores
+from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.documents import SCHEMA
 from contracts.engine import BatchKey, ImageTask, Pass
@@ -22,6 +22,8 @@ from contracts.ids import new_job_id
 from contracts.jobs import Envelope, GenerationRequest, JobFailure, JobMessage, NewJob
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from tests.publishers import RecordingPublisher
+from tests.stores import opened_stores
 from worker.app import job_of_message
 from worker.batcher import Batcher
 from worker.bounds import Bounds
@@ -108,22 +110,23 @@ class Room:
 
 
 @pytest.fixture
-async def room(anyio_backend: str) -> AsyncIterator[Room]:
+async def room(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Room]:
     settings = WorkerSettings(engine="fake", model="fake", max_batch=LIMIT)
     clock = ManualClock()
-    stores, publisher, encoder = memory_stores(settings, clock), MemoryPublisher(), Encoder()
+    publisher, encoder = RecordingPublisher(), Encoder()
     host = GatedHost(settings, clock, asyncio.get_running_loop())
     batcher = Batcher(host, settings, clock)
     bounds = Bounds(await batcher.start(), settings.max_images_per_job)
     for images in range(1, LIMIT + 1):
         batcher.cost.ran(KEY, images, PASS_S)
-    leases = Leases(stores.jobs, settings.heartbeat_s)
-    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, clock, bounds)
-    taker = Taker("w", "fake", stores, publisher, runner, batcher, clock, deliveries=2 * LIMIT)
-    yield Room(settings, clock, stores, host, batcher, runner, taker)
-    runner.drain()
-    await batcher.stop()
-    await taker.finish()
+    async with opened_stores(redis_server, tmp_path) as stores:
+        leases = Leases(stores.jobs, settings.heartbeat_s)
+        runner = JobRunner("w", stores, publisher, batcher, encoder, leases, clock, bounds)
+        taker = Taker("w", "fake", stores, publisher, runner, batcher, clock, deliveries=2 * LIMIT)
+        yield Room(settings, clock, stores, host, batcher, runner, taker)
+        runner.drain()
+        await batcher.stop()
+        await taker.finish()
     encoder.close()
 
 
