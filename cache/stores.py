@@ -62,10 +62,10 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
     blobs = open_blobs(settings)
     guard = LayoutGuard(state, settings.shards, timeout_s)
     events = RedisJobEvents(state, Layout(settings.shards), timeout_s)
-    results: ResultCache = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
+    below = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
+    results: ResultCache = below
     hot = None
     if hot_results:
-        below = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
         results = hot = HotResults(
             below, cached, SystemClock(), limit=hot_results, ttl_s=hot_ttl_s, timeout_s=timeout_s
         )
@@ -83,7 +83,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
             await blobs.close()
 
     return Stores(
-        jobs=RedisJobStore(state, settings, SystemClock(), guard),
+        jobs=RedisJobStore(state, settings, SystemClock(), guard, below),
         events=events,
         results=results,
         models=RedisModelDirectory(state, settings.worker_ttl_s, settings.worker_grace_s, timeout_s),

@@ -13,11 +13,12 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
 from cache.connection import reaching
-from cache.jobs import absent, lua_source
+from cache.jobs import absent
 from cache.key_names import PREFIX, Layout
 from cache.layout import LayoutGuard
 from cache.listen import messages
 from cache.records import job_of, paired
+from cache.scripts import Scripts
 from contracts import ids
 from contracts.clock import Clock
 from contracts.errors import JobNotFound
@@ -55,8 +56,17 @@ class RedisWebhookStore:
         self._settings = settings
         self._clock = clock
         self._layout = Layout(settings.shards)
-        self._guard = guard
-        self.skew_s = 0.0
+        self._scripts = Scripts(
+            client, guard, settings.job_retention_s, settings.redis_timeout_s, "webhook store"
+        )
+
+    @property
+    def skew_s(self) -> float:
+        return self._scripts.skew_s
+
+    @skew_s.setter
+    def skew_s(self, seconds: float) -> None:
+        self._scripts.skew_s = seconds
 
     @property
     def shards(self) -> Sequence[str]:
@@ -137,12 +147,7 @@ class RedisWebhookStore:
         )
 
     async def _run(self, name: str, key: str, *arguments: str | float) -> Any:
-        if not self._guard.passed:
-            await self._guard.require()
-        async with self._reaching():
-            return await self._client.register_script(lua_source(name))(
-                keys=[key], args=[self.skew_s, self._settings.job_retention_s, *arguments]
-            )
+        return await self._scripts.run(name, key, *arguments)
 
     def _reaching(self) -> Any:
         return reaching("webhook store", self._settings.redis_timeout_s)
