@@ -148,6 +148,17 @@ KEPT: Final = (
         _BY_JOBS,
     ),
     Kept(
+        "in how many shards the jobs lie, and a migration of them under way",
+        Place.STATE,
+        "jobs",
+        ("darkroom:{house}:layout", "darkroom:{house}:migration"),
+        "for good; the migration has come to its end",
+        _ALL,
+        "a document; one of a newer schema stops a process",
+        _NOBODYS,
+        "one each",
+    ),
+    Kept(
         "who keeps house",
         Place.STATE,
         "jobs",
