@@ -125,8 +125,12 @@ class Runtime:
         self._publisher = open_publisher(settings)
         self._encoder = Encoder()
         leases = Leases(self._stores.jobs, settings.heartbeat_s)
-        self._batcher = Batcher(EngineHost(settings), settings, self._clock)
+        self._host = EngineHost(settings)
         self._spec = await self._load()
+        room = asyncio.Event()
+        # The model may leave less room than was asked for.
+        max_batch = min(settings.max_batch, self._spec.max_batch)
+        self._batcher = Batcher(self._host, max_batch, self._clock, await self._recall(), room)
         self._runner = JobRunner(
             self._id,
             self._stores,
@@ -147,9 +151,9 @@ class Runtime:
             self._batcher,
             self._clock,
             settings.deliveries,
+            room,
         )
         series.begin_worker(self._spec.name, settings.max_attempts)
-        await self._remember()
         self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())
         batching = asyncio.create_task(self._batcher.run(), name="batcher")
         taking = asyncio.create_task(self._taker.run(), name="taker")
@@ -166,21 +170,21 @@ class Runtime:
         """Starts the engine; another one where its process was ended before it could say what is wrong. Raises `EngineUnloadable`."""
         for delay_s in LOAD_AGAIN_S:
             try:
-                return await self._batcher.start()
+                return await asyncio.to_thread(self._host.start)
             except EngineDied as error:
                 log.warning("engine_died_loading", reason=str(error), again_in_s=delay_s)
             await asyncio.sleep(delay_s)
-        return await self._batcher.start()
+        return await asyncio.to_thread(self._host.start)
 
-    async def _remember(self) -> None:
+    async def _recall(self) -> CostModel:
         """What earlier workers of this model on this kind of device have learnt of its speed."""
         try:
             told = await self._stores.models.recall_cost(self._spec.name, self._spec.device)
-            if told:
-                self._batcher.cost = CostModel.load(told)
+            return CostModel.load(told) if told else CostModel()
         except (StoreUnavailable, ValueError):
             # It is learnt again from the first passes.
             metrics.REPAIRED.labels("recall_cost").inc()
+            return CostModel()
 
     def _begin_to_announce(self) -> None:
         # Celery says that it is ready after every reconnect.
@@ -246,7 +250,9 @@ class Runtime:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):
                     await self._taker.finish()
-        await self._batcher.stop()
+        if self._info is not None:
+            await self._batcher.stop()
+        await asyncio.to_thread(self._host.kill)
         await end(*self._tasks)
         try:
             if self._info is not None:

@@ -59,8 +59,9 @@ class Taker:
         batcher: Batcher,
         clock: Clock,
         deliveries: int,
+        wake: asyncio.Event | None = None,
     ) -> None:
-        """`deliveries` is how many the broker leaves in our hands at a time."""
+        """`deliveries` is how many the broker leaves in our hands at a time. `wake` is set when the batcher may have room."""
         self._worker_id = worker_id
         self._model = model
         self._stores = stores
@@ -69,7 +70,7 @@ class Taker:
         self._batcher = batcher
         self._clock = clock
         self._deliveries = deliveries
-        self._wake = asyncio.Event()
+        self._wake = wake or asyncio.Event()
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._coming: dict[str, int] = {}
         """Images of jobs that are taken, and that the batcher has not been brought yet: their places are no longer free."""
@@ -83,7 +84,6 @@ class Taker:
 
     async def run(self) -> None:
         """Takes jobs until the worker drains."""
-        self._batcher.on_room = self._wake.set
         while not self._runner.draining:
             try:
                 await self._take_in_time()
@@ -154,7 +154,7 @@ class Taker:
         """As many jobs as there is room for. Answers whether there may be more room, and more jobs, right now."""
         # What is drawn leaves the batcher, not our memory: the pictures may find no place to go.
         kept = len(self._running) * self._images_per_job
-        room = min(self._batcher.room() - sum(self._coming.values()), IN_HAND * self._deliveries - kept)
+        room = min(self._batcher.room(), IN_HAND * self._deliveries - kept)
         if room <= 0 or not self._wanted():
             return False
         limit = max(1, round(room / self._images_per_job))
@@ -162,14 +162,14 @@ class Taker:
         taken = await self._runner.insist(lambda: self._stores.jobs.take(self._model, self._worker_id, limit))
         if taken is None:
             return False
-        self._batcher.lead.took(self._clock.monotonic() - begun_s)
+        self._batcher.brought_in(self._clock.monotonic() - begun_s)
         self._more = len(taken.jobs) == limit
         for job in taken.jobs:
             self._idle_s = IDLE_S[0]
             try:
                 self._start(job)
             except Exception as error:  # noqa: BLE001 - whatever it is, those taken with it have no part in it
-                self._coming.pop(job.message.job_id, None)
+                self._came(job.message.job_id)
                 await self._spend(job, error)
         await publish_all(self._stores.jobs, self._publisher, taken.promoted, "promoted")
         return self._more
@@ -203,11 +203,16 @@ class Taker:
             self._images_per_job += NEWEST * (images - self._images_per_job)
             self.steps_per_job += NEWEST * (images * bounds.steps(request) - self.steps_per_job)
             self._coming[job_id] = images
+            self._batcher.expect(sum(self._coming.values()))
         task = self._running[job_id] = asyncio.create_task(self._run(job), name=job_id)
         task.add_done_callback(partial(self._forget, job_id))
 
+    def _came(self, job_id: str) -> None:
+        if self._coming.pop(job_id, None) is not None:
+            self._batcher.expect(sum(self._coming.values()))
+
     def _brought(self, job_id: str) -> None:
-        self._coming.pop(job_id, None)
+        self._came(job_id)
         if self._more and not self._coming:
             # Now the batcher knows whether they fill its next pass.
             self._wake.set()
@@ -216,7 +221,7 @@ class Taker:
         # It may have come back to us meanwhile.
         if self._running.get(job_id) is task:
             del self._running[job_id]
-            self._coming.pop(job_id, None)
+            self._came(job_id)
 
     async def _run(self, job: TakenJob) -> bool:
         try:

@@ -22,12 +22,13 @@ from contracts.ids import new_job_id
 from contracts.jobs import Envelope, GenerationRequest, JobFailure, JobMessage, NewJob
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from scheduler.cost import CostModel
+from tests.worker.hosts import HostHere
 from worker.app import job_of_message
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import Encoder
 from worker.engine.fake import FakeEngine
-from worker.engine.host import EngineHost
 from worker.engine.wire import Done, Failed
 from worker.images import Turn
 from worker.job import JobRunner
@@ -44,7 +45,7 @@ SOON_S = 5.0
 
 
 @dataclass
-class GatedHost(EngineHost):
+class GatedHost(HostHere):
     """An engine in this process whose passes end when the test says so. `passes` hears the prompts of each as it begins."""
 
     settings: WorkerSettings
@@ -55,6 +56,7 @@ class GatedHost(EngineHost):
     ended: bool = False
 
     def start(self) -> ModelSpec:
+        self.start_here()
         self.engine = FakeEngine(self.settings, "fake")
         return self.engine.load()
 
@@ -62,7 +64,7 @@ class GatedHost(EngineHost):
         self.ended = True
         self.gate.release()
 
-    def run(self, batch: Pass) -> Done | Failed:
+    def run_here(self, batch: Pass) -> Done | Failed:
         prompts = [task.prompt for task in batch.joining.values()]
         if not self.ended:
             self.loop.call_soon_threadsafe(self.passes.put_nowait, prompts)
@@ -81,6 +83,7 @@ class Room:
     batcher: Batcher
     runner: JobRunner
     taker: Taker
+    wake: asyncio.Event
     submitted: int = 0
 
     async def submit(self, tenant: str, prompt: str, images: int = 1) -> None:
@@ -113,14 +116,15 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     clock = ManualClock()
     stores, publisher, encoder = memory_stores(settings, clock), MemoryPublisher(), Encoder()
     host = GatedHost(settings, clock, asyncio.get_running_loop())
-    batcher = Batcher(host, settings, clock)
-    bounds = Bounds(await batcher.start(), settings.max_images_per_job)
+    cost, wake = CostModel(), asyncio.Event()
     for images in range(1, LIMIT + 1):
-        batcher.cost.ran(KEY, images, PASS_S)
+        cost.ran(KEY, images, PASS_S)
+    batcher = Batcher(host, LIMIT, clock, cost, wake)
+    bounds = Bounds(host.start(), settings.max_images_per_job)
     leases = Leases(stores.jobs, settings.heartbeat_s)
     runner = JobRunner("w", stores, publisher, batcher, encoder, leases, clock, bounds)
-    taker = Taker("w", "fake", stores, publisher, runner, batcher, clock, deliveries=2 * LIMIT)
-    yield Room(settings, clock, stores, host, batcher, runner, taker)
+    taker = Taker("w", "fake", stores, publisher, runner, batcher, clock, 2 * LIMIT, wake)
+    yield Room(settings, clock, stores, host, batcher, runner, taker, wake)
     runner.drain()
     await batcher.stop()
     await taker.finish()
@@ -175,7 +179,7 @@ async def test_a_newcomer_is_in_the_next_pass_however_much_another_has_queued(
             # While a pass runs, and then it is almost over.
             await room.submit("modest", f"modest {number}")
             room.clock.advance(0.95 * PASS_S)
-            room.batcher.on_room()
+            room.wake.set()
             await came.wait()
             came.clear()
             room.clock.advance(0.05 * PASS_S)
