@@ -254,13 +254,11 @@ class JobRunner:
                 )
             )
         names = []
-        with tracing.span("store images"):
-            for file in files:
-                with metrics.STORE_SECONDS.time():
-                    name = await self.insist(partial(self._stores.blobs.put, file.data, file.format), hold)
-                if name is None:
-                    return await self._gave_up(lease)
-                names.append(name)
+        for file in files:
+            name = file.name or await self._store(file, hold)
+            if name is None:
+                return await self._gave_up(lease)
+            names.append(name)
         warned = [each.warnings for each in pixels] + [file.warnings for file in files]
         result = JobResult(
             images=tuple(
@@ -296,6 +294,10 @@ class JobRunner:
             # A result that is not cached is computed again when it is asked for.
             metrics.REPAIRED.labels("cache_fill").inc()
         return True
+
+    async def _store(self, file: Encoded, hold: Hold) -> str | None:
+        with tracing.span("store image"), metrics.STORE_SECONDS.time():
+            return await self.insist(partial(self._stores.blobs.put, file.data, file.format), hold)
 
     def _count(self, message: JobMessage, lease: Lease, status: JobStatus) -> None:
         seconds = max(0.0, self._clock.now() - message.created_at)

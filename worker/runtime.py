@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from broker.publisher import open_publisher
+from cache.blobs import DirectoryBlobStore
 from cache.stores import Stores, open_stores
 from contracts.clock import Clock, SystemClock
 from contracts.errors import StoreFull, StoreUnavailable
@@ -123,7 +124,9 @@ class Runtime:
         settings = self._settings
         self._stores = open_stores(settings)
         self._publisher = open_publisher(settings)
-        self._encoder = Encoder()
+        blobs = self._stores.blobs
+        # A bucket is not written to by a thread that could encode meanwhile.
+        self._encoder = Encoder(blobs.write if isinstance(blobs, DirectoryBlobStore) else None)
         leases = Leases(self._stores.jobs, settings.heartbeat_s)
         self._host = EngineHost(settings)
         self._spec = await self._load()
