@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -21,7 +22,6 @@ from contracts.errors import (
     ImageNotFound,
     InitImageLost,
     OutOfBounds,
-    StoreFull,
     StoreUnavailable,
     WorkerFault,
 )
@@ -42,6 +42,7 @@ from telemetry.logs import get_logger
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import Encoded, Encoder, Output, rgb
+from worker.endings import End, Endings
 from worker.images import Drawn, TooLate, Turn
 from worker.leases import Leases
 from worker.patience import GIVE_UP_S, Hold, unstored
@@ -68,6 +69,7 @@ class JobRunner:
         batcher: Batcher,
         encoder: Encoder,
         leases: Leases,
+        endings: Endings,
         clock: Clock,
         bounds: Bounds,
         *,
@@ -79,6 +81,7 @@ class JobRunner:
         self._batcher = batcher
         self._encoder = encoder
         self._leases = leases
+        self._endings = endings
         self._clock = clock
         self.bounds = bounds
         """Of the model that is drawn with."""
@@ -180,7 +183,7 @@ class JobRunner:
             if broken is not None:
                 raise broken
             if any(isinstance(each, TooLate) for each in outcomes):
-                return await self._end(message, lease, JobStatus.EXPIRED, self._stores.jobs.expire)
+                return await self._end(message, JobStatus.EXPIRED, End(lease, None))
             if len(drawn) < len(outcomes):
                 return await self._gave_up(lease)
             fault = next((each.image for each in drawn if isinstance(each.image, ImageFault)), None)
@@ -207,38 +210,28 @@ class JobRunner:
         return False
 
     async def _fail(self, message: JobMessage, lease: Lease, failure: JobFailure) -> bool:
-        return await self._end(
-            message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, failure)
-        )
+        return await self._end(message, JobStatus.FAILED, End(lease, failure))
 
-    async def _end(
-        self,
-        message: JobMessage,
-        lease: Lease,
-        status: JobStatus,
-        end: Callable[[Lease], Awaitable[Finished]],
-    ) -> bool:
-        """Without a picture; a follower may lead now."""
-        finished = await self._finish(message, lease, end)
+    async def _end(self, message: JobMessage, status: JobStatus, end: End) -> bool:
+        """Without a picture a follower may lead now."""
+        finished = await self._finish(message, end)
         if finished is None or not finished.applied:
             return False
-        self._count(message, lease, status)
+        self._count(message, end.lease, status)
         await publish_all(self._stores.jobs, self._publisher, finished.promoted, "promoted")
         return True
 
-    async def _finish(
-        self, message: JobMessage, lease: Lease, end: Callable[[Lease], Awaitable[Finished]]
-    ) -> Finished | None:
+    async def _finish(self, message: JobMessage, end: End) -> Finished | None:
         """The terminal transition. One that is refused is tried once more under a claim of its own: a store that has lost
         its memory rebuilds the record from the message, and what has been drawn still counts."""
-        finished = await self.insist(lambda: end(lease))
+        finished = await self.insist(lambda: self._endings.end(end))
         if finished is None or finished.applied:
             return finished
         claim = await self.insist(lambda: self._stores.jobs.claim(message, self._worker_id))
         if not isinstance(claim, Granted):
             return finished
         log.info("record_rebuilt", job_id=message.job_id)
-        return await self.insist(lambda: end(claim.lease))
+        return await self.insist(lambda: self._endings.end(replace(end, lease=claim.lease)))
 
     async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn], hold: Hold) -> bool:
         """Raises `BlobStoreUnavailable` where the pictures find no place in time."""
@@ -274,26 +267,18 @@ class JobRunner:
             warnings=tuple(dict.fromkeys(itertools.chain(*warned))),
         )
         with tracing.span("finish"):
-            finished = await self._finish(
-                message, lease, lambda lease: self._stores.jobs.succeed(lease, result)
-            )
-        if finished is None or not finished.applied:
-            return False
-        self._count(message, lease, JobStatus.SUCCEEDED)
-        metrics.IMAGES.labels(message.request.model).inc(len(names))
-        asked = message.request.model_revision
-        if message.request.cache == "off" or asked not in ("", spec.revision):
-            # What was asked of another revision is not cached under that one's name.
-            return True
-        scope = tenant_scope(message.tenant, self._share_cache)
-        try:
-            await self._stores.results.put(result_address(message.key, message.request, scope), result)
-        except StoreFull:
-            metrics.REPAIRED.labels("store_full").inc()
-        except StoreUnavailable:
-            # A result that is not cached is computed again when it is asked for.
-            metrics.REPAIRED.labels("cache_fill").inc()
-        return True
+            ended = await self._end(message, JobStatus.SUCCEEDED, End(lease, result, self._address(message)))
+        if ended:
+            metrics.IMAGES.labels(message.request.model).inc(len(names))
+        return ended
+
+    def _address(self, message: JobMessage) -> str | None:
+        """Where the result is cached."""
+        request = message.request
+        # What was asked of another revision is not cached under that one's name.
+        if request.cache == "off" or request.model_revision not in ("", self.bounds.spec.revision):
+            return None
+        return result_address(message.key, request, tenant_scope(message.tenant, self._share_cache))
 
     async def _store(self, file: Encoded, hold: Hold) -> str | None:
         with tracing.span("store image"), metrics.STORE_SECONDS.time():

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from broker.relay import publish_all
 from cache.stores import Stores
@@ -59,9 +60,11 @@ class Taker:
         batcher: Batcher,
         clock: Clock,
         deliveries: int,
-        wake: asyncio.Event | None = None,
+        wake: asyncio.Event,
+        begin: Callable[[Coroutine[Any, Any, bool]], asyncio.Task[bool]],
     ) -> None:
-        """`deliveries` is how many the broker leaves in our hands at a time. `wake` is set when the batcher may have room."""
+        """`deliveries` is how many the broker leaves in our hands at a time. `wake` is set when the batcher may have room. `begin`
+        makes a task of a job."""
         self._worker_id = worker_id
         self._model = model
         self._stores = stores
@@ -70,11 +73,14 @@ class Taker:
         self._batcher = batcher
         self._clock = clock
         self._deliveries = deliveries
-        self._wake = wake or asyncio.Event()
+        self._wake = wake
+        self._begin = begin
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._coming: dict[str, int] = {}
         """Images of jobs that are taken, and that the batcher has not been brought yet: their places are no longer free."""
         self._ended: dict[str, asyncio.Future[bool]] = {}
+        self._asked_s = 0.0
+        """When the store was last asked for jobs."""
         self._more = False
         """Whether the store may have more: it gave as many as it was asked for."""
         self._idle_s = IDLE_S[0]
@@ -134,6 +140,10 @@ class Taker:
                 break
         return Verdict.REQUEUE
 
+    def left(self) -> Sequence[asyncio.Task[bool]]:
+        """The jobs in hand."""
+        return list(self._running.values())
+
     async def finish(self) -> None:
         """Until everything in hand has ended or was given back; after the runner was told to drain."""
         self._wake.set()
@@ -162,7 +172,9 @@ class Taker:
         taken = await self._runner.insist(lambda: self._stores.jobs.take(self._model, self._worker_id, limit))
         if taken is None:
             return False
-        self._batcher.brought_in(self._clock.monotonic() - begun_s)
+        self._asked_s = begun_s
+        if not taken.jobs:
+            self._batcher.brought_in(self._clock.monotonic() - begun_s)
         self._more = len(taken.jobs) == limit
         for job in taken.jobs:
             self._idle_s = IDLE_S[0]
@@ -204,7 +216,7 @@ class Taker:
             self.steps_per_job += NEWEST * (images * bounds.steps(request) - self.steps_per_job)
             self._coming[job_id] = images
             self._batcher.expect(sum(self._coming.values()))
-        task = self._running[job_id] = asyncio.create_task(self._run(job), name=job_id)
+        task = self._running[job_id] = self._begin(self._run(job))
         task.add_done_callback(partial(self._forget, job_id))
 
     def _came(self, job_id: str) -> None:
@@ -213,6 +225,8 @@ class Taker:
 
     def _brought(self, job_id: str) -> None:
         self._came(job_id)
+        if not self._coming:
+            self._batcher.brought_in(self._clock.monotonic() - self._asked_s)
         if self._more and not self._coming:
             # Now the batcher knows whether they fill its next pass.
             self._wake.set()

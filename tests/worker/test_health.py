@@ -67,7 +67,7 @@ def test_a_worker_of_which_nobody_would_hear_any_more_ends(
 
     try:
         runtime.start()
-        monkeypatch.setattr(runtime._stores.models, "announce", fails)
+        monkeypatch.setattr(runtime._of().stores.models, "announce", fails)
         runtime.announce()
         assert told.wait(30)
         assert "failed for good" in str(runtime.unready())

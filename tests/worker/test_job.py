@@ -30,6 +30,7 @@ from tests.cache.conftest import watching
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import NO_ROOM, Encoder
+from worker.endings import Endings, OneByOne
 from worker.engine.host import EngineHost
 from worker.job import JobRunner
 from worker.leases import Leases
@@ -92,8 +93,9 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     batcher, encoder = Batcher(host, settings.max_batch, SystemClock(), room_changed=wake), Encoder()
     bounds = Bounds(spec, settings.max_images_per_job)
     leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
-    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock(), bounds)
-    taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock(), 16, wake)
+    endings, begin = Endings(OneByOne(stores)), asyncio.create_task
+    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, endings, SystemClock(), bounds)
+    taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock(), 16, wake, begin)
     work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
     tasks = [asyncio.create_task(each) for each in work]
     yield Room(stores, publisher, batcher, host, runner, taker)

@@ -28,6 +28,7 @@ from worker.app import job_of_message
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import Encoder
+from worker.endings import Endings, OneByOne
 from worker.engine.fake import FakeEngine
 from worker.engine.wire import Done, Failed
 from worker.images import Turn
@@ -122,8 +123,9 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     batcher = Batcher(host, LIMIT, clock, cost, wake)
     bounds = Bounds(host.start(), settings.max_images_per_job)
     leases = Leases(stores.jobs, settings.heartbeat_s)
-    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, clock, bounds)
-    taker = Taker("w", "fake", stores, publisher, runner, batcher, clock, 2 * LIMIT, wake)
+    endings, begin = Endings(OneByOne(stores)), asyncio.create_task
+    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, endings, clock, bounds)
+    taker = Taker("w", "fake", stores, publisher, runner, batcher, clock, 2 * LIMIT, wake, begin)
     yield Room(settings, clock, stores, host, batcher, runner, taker, wake)
     runner.drain()
     await batcher.stop()
