@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
-from contracts.errors import WorkerFault
+from contracts.errors import EngineCrashed, EngineFault, OutOfMemory, WorkerFault
 from scheduler.policy import ANYONE, Sample
+from scheduler.recovery import Failure
+from worker.engine.wire import Failed
 
 
 class TooLate(Exception):
@@ -95,6 +98,19 @@ class Image:
             self.on_step(outcome)
         else:
             self.drawn.set_exception(outcome)
+
+
+_FAULTS: Final = {
+    Failure.FAULT: (EngineFault.code, "The model raised {}."),
+    Failure.CRASH: (EngineCrashed.code, "{} Twice, under this picture alone."),
+    Failure.OUT_OF_MEMORY: (OutOfMemory.code, "{}"),
+}
+
+
+def fault_of(failed: Failed) -> ImageFault:
+    """What an image ends with that was the culprit of a pass that failed."""
+    code, words = _FAULTS[failed.failure]
+    return ImageFault(code, words.format(failed.reason))
 
 
 Outcome = Progress | Drawn | TooLate | WorkerFault

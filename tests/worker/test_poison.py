@@ -20,7 +20,7 @@ from scheduler import policy
 from scheduler.cost import CostModel
 from tests.worker.test_job import Room
 from tests.worker.test_job import room as room
-from worker import batcher as batcher_module
+from worker import device
 from worker import hand as hand_module
 from worker.encode import Output
 from worker.engine.host import Answer, EngineHost
@@ -62,14 +62,14 @@ def in_cost(room: Room, patch: pytest.MonkeyPatch) -> None:
 
 
 def in_digest(room: Room, patch: pytest.MonkeyPatch) -> None:
-    real = batcher_module.Batcher._digest
+    real = device.Device._digest
 
     def digest(mine: Any, flight: Flight, *given: Any) -> Any:
         if any(image.task.seed == POISON for image in flight.images):
             raise Broken
         return real(mine, flight, *given)
 
-    patch.setattr(batcher_module.Batcher, "_digest", digest)
+    patch.setattr(device.Device, "_digest", digest)
 
 
 def in_host(room: Room, patch: pytest.MonkeyPatch) -> None:

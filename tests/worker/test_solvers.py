@@ -26,7 +26,7 @@ from contracts.settings import WorkerSettings
 from scheduler import policy
 from tests.worker.hosts import HostHere
 from tests.worker.schedulers import DISTILLED, NAMES, made, mend
-from worker import batcher as batcher_module
+from worker import hand
 from worker.batcher import Batcher
 from worker.engine.diffusers import DiffusersEngine
 from worker.engine.samples import Denoiser
@@ -161,7 +161,7 @@ def test_engine_batcher_policy_and_pipeline_agree(
         assert all(sample.steps_left >= 1 for sample in queue)
         return real(now, queue, device)
 
-    monkeypatch.setattr(batcher_module, "decide", decide)
+    monkeypatch.setattr(hand, "decide", decide)
     outcomes, told = asyncio.run(drawn(engine, spec, tasks))
     theirs = made(name, flavour, plain.scheduler.config)
     mend(theirs, monkeypatch)
