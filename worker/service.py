@@ -27,6 +27,7 @@ from worker.engine.host import EngineDied, EngineHost, EngineUnloadable
 from worker.heartbeat import Heartbeat
 from worker.job import JobRunner
 from worker.leases import Leases
+from worker.patience import Patience
 from worker.taker import Taker
 
 GIVE_BACK_S: Final = 5.0
@@ -62,6 +63,7 @@ async def serving(
         series.begin_worker(spec.name, settings.max_attempts)
         async with asyncio.TaskGroup() as group:
             room = asyncio.Event()
+            patience = Patience(clock)
             leases = Leases(stores.jobs, settings.heartbeat_s)
             # The model may leave less room than was asked for.
             batcher = Batcher(host, min(settings.max_batch, spec.max_batch), clock, cost, room)
@@ -73,6 +75,7 @@ async def serving(
                 encoder,
                 leases,
                 Endings(OneByOne(stores)),
+                patience,
                 clock,
                 Bounds(spec, settings.max_images_per_job),
                 share_cache=settings.share_cache_between_tenants,
@@ -84,6 +87,7 @@ async def serving(
                 publisher,
                 runner,
                 batcher,
+                patience,
                 clock,
                 settings.deliveries,
                 room,

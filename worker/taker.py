@@ -24,6 +24,7 @@ from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
 from worker.job import JobRunner
+from worker.patience import Patience
 
 FIRST_LOOK_S: Final = 0.25
 """A delivery whose job has not been run here for so long may be of one that another worker has ended."""
@@ -58,6 +59,7 @@ class Taker:
         publisher: Publisher,
         runner: JobRunner,
         batcher: Batcher,
+        patience: Patience,
         clock: Clock,
         deliveries: int,
         wake: asyncio.Event,
@@ -71,6 +73,7 @@ class Taker:
         self._publisher = publisher
         self._runner = runner
         self._batcher = batcher
+        self._patience = patience
         self._clock = clock
         self._deliveries = deliveries
         self._wake = wake
@@ -90,14 +93,14 @@ class Taker:
 
     async def run(self) -> None:
         """Takes jobs until the worker drains."""
-        while not self._runner.draining:
+        while not self._patience.draining:
             try:
                 await self._take_in_time()
             except Exception as error:  # noqa: BLE001 - whatever it is, the jobs in hand have no part in it
                 # What was taken by then comes back when its lease lapses, and the attempt counts.
                 metrics.REPAIRED.labels("take").inc()
                 log.error("take_broken", error=type(error).__name__)
-                await self._runner.pause(LOOK_AGAIN_S)
+                await self._patience.pause(LOOK_AGAIN_S)
 
     async def attend(self, message: JobMessage) -> Verdict:
         """Holds a delivery until its job has ended, here or elsewhere, or the worker drains."""
@@ -106,7 +109,7 @@ class Taker:
         self._wake.set()
         try:
             look_s, broken = FIRST_LOOK_S, 0
-            while not self._runner.draining:
+            while not self._patience.draining:
                 if await self._settled(ended, look_s):
                     return Verdict.ACK
                 look_s = LOOK_AGAIN_S
@@ -130,8 +133,8 @@ class Taker:
         record is lost goes back to the broker, for only a newer worker can write it anew."""
         metrics.RECORDS_UNREADABLE.labels("message").inc()
         log.warning("job_left_to_newer", job_id=job_id)
-        while not self._runner.draining:
-            known = await self._runner.insist(lambda: self._stores.jobs.statuses([job_id]))
+        while not self._patience.draining:
+            known = await self._patience.insist(lambda: self._stores.jobs.statuses([job_id]))
             status = known[0] if known else None
             if status is not None and status.terminal:
                 return Verdict.ACK
@@ -169,7 +172,9 @@ class Taker:
             return False
         limit = max(1, round(room / self._images_per_job))
         begun_s = self._clock.monotonic()
-        taken = await self._runner.insist(lambda: self._stores.jobs.take(self._model, self._worker_id, limit))
+        taken = await self._patience.insist(
+            lambda: self._stores.jobs.take(self._model, self._worker_id, limit)
+        )
         if taken is None:
             return False
         self._asked_s = begun_s
@@ -194,7 +199,7 @@ class Taker:
 
     async def _look(self, message: JobMessage) -> bool:
         """Asks after a job that is not run here. One whose worker is dead, or whose record is lost, becomes ours."""
-        claim = await self._runner.insist(
+        claim = await self._patience.insist(
             lambda: self._stores.jobs.claim(message, self._worker_id, leave_waiting=True)
         )
         match claim:
@@ -254,7 +259,7 @@ class Taker:
         log.error("job_crashed", job_id=job.message.job_id, error=type(error).__name__, stack=stack)
         broken = WorkerFault.of(error)
         fault = JobFailure(code=broken.code, message=broken.message, retryable=broken.retryable)
-        await self._runner.insist(lambda: self._stores.jobs.release(job.lease, fault=fault))
+        await self._patience.insist(lambda: self._stores.jobs.release(job.lease, fault=fault))
 
     async def _settled(self, ended: asyncio.Future[bool], timeout_s: float) -> bool:
         done, _ = await asyncio.wait({ended}, timeout=timeout_s)

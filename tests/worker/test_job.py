@@ -34,6 +34,7 @@ from worker.endings import Endings, OneByOne
 from worker.engine.host import EngineHost
 from worker.job import JobRunner
 from worker.leases import Leases
+from worker.patience import Patience
 from worker.taker import Taker, Verdict
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -94,8 +95,11 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     bounds = Bounds(spec, settings.max_images_per_job)
     leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
     endings, begin = Endings(OneByOne(stores)), asyncio.create_task
-    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, endings, SystemClock(), bounds)
-    taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock(), 16, wake, begin)
+    patience = Patience(SystemClock())
+    runner = JobRunner(
+        "w", stores, publisher, batcher, encoder, leases, endings, patience, SystemClock(), bounds
+    )
+    taker = Taker("w", "fake", stores, publisher, runner, batcher, patience, SystemClock(), 16, wake, begin)
     work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
     tasks = [asyncio.create_task(each) for each in work]
     yield Room(stores, publisher, batcher, host, runner, taker)

@@ -34,6 +34,7 @@ from worker.engine.wire import Done, Failed
 from worker.images import Turn
 from worker.job import JobRunner
 from worker.leases import Leases
+from worker.patience import Patience
 from worker.taker import Taker, Verdict
 
 pytestmark = pytest.mark.anyio
@@ -124,8 +125,9 @@ async def room(anyio_backend: str) -> AsyncIterator[Room]:
     bounds = Bounds(host.start(), settings.max_images_per_job)
     leases = Leases(stores.jobs, settings.heartbeat_s)
     endings, begin = Endings(OneByOne(stores)), asyncio.create_task
-    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, endings, clock, bounds)
-    taker = Taker("w", "fake", stores, publisher, runner, batcher, clock, 2 * LIMIT, wake, begin)
+    patience = Patience(clock)
+    runner = JobRunner("w", stores, publisher, batcher, encoder, leases, endings, patience, clock, bounds)
+    taker = Taker("w", "fake", stores, publisher, runner, batcher, patience, clock, 2 * LIMIT, wake, begin)
     yield Room(settings, clock, stores, host, batcher, runner, taker, wake)
     runner.drain()
     await batcher.stop()
