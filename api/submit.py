@@ -8,11 +8,13 @@ the publish must not leave a job behind that is neither queued nor refused.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 from api.admission import Admission
 from api.background import Background
 from api.catalogue import Catalogue
+from api.end_listener import EndListener
 from api.idempotency import Copies, Slot, mark_replayed
 from api.idempotency import slot as slot_of
 from api.keyring import Principal
@@ -28,7 +30,7 @@ from api.webhook import checked_webhook
 from cache.keys import private_key, result_address, tenant_scope
 from cache.stores import Stores
 from contracts.clock import Clock
-from contracts.errors import DarkroomError
+from contracts.errors import DarkroomError, StoreUnavailable
 from contracts.ids import new_job_id
 from contracts.jobs import CacheStatus, Job, JobResult, NewJob, Origin
 from contracts.ports import Publisher
@@ -81,28 +83,36 @@ class JobService:
         body: JobRequest,
         idempotency_key: str | None = None,
         gone: asyncio.Future[None] | None = None,
+        listener: EndListener | None = None,
     ) -> Job:
         """Record the job and, where it leads its key, publish it: a returned job is accepted for good.
 
         With an idempotency key that the tenant used before, the job of then; `caller.headers` says so. `gone` is done when the
-        client leaves: its picture to start from is then not decoded, and `ClientDisconnect` raised.
+        client leaves: its picture to start from is then not decoded, and `ClientDisconnect` raised. A `listener` hears of the
+        job from before it is recorded; not of one that was there before, or in the cache.
         Raises `RequestError` or `UnavailableError`; then nothing is left that anybody waits for, unless there is an
         idempotency key: a job whose message could not be published then stays for the next copy, or the sweeper.
         """
         slot = slot_of(caller.tenant, idempotency_key, body)
         try:
             if slot is None:
-                return await self._submit(caller, await self._draft(caller, body, gone))
-            return await self._copies.shared(
-                slot,
-                caller,
-                gone,
-                lambda all_gone: self._background.start(self._submit_once(caller, body, slot, all_gone)),
-            )
+                job = await self._submit(caller, await self._draft(caller, body, gone), listener)
+            else:
+                job = await self._copies.shared(
+                    slot,
+                    caller,
+                    gone,
+                    lambda all_gone: self._background.start(
+                        self._submit_once(caller, body, slot, all_gone, listener)
+                    ),
+                )
         except DarkroomError as error:
             metrics.JOBS_REFUSED.labels(error.code).inc()
             self._usage.refused(caller.tenant)
             raise
+        if listener is not None:
+            listener.note(job)
+        return job
 
     async def cancel(self, tenant: str, job_id: str) -> Job:
         """End the job `canceled` unless it has ended already. Raises `JobNotFound`, `JobGone`, `StoreUnavailable`."""
@@ -138,17 +148,22 @@ class JobService:
         )
         return _Draft(plan, new, plan.address)
 
-    async def _submit(self, caller: Principal, draft: _Draft) -> Job:
+    async def _submit(self, caller: Principal, draft: _Draft, listener: EndListener | None) -> Job:
         result = await self._cached(draft)
         if result is not None and not caller.limited:
             # One step, in nobody's way and with nothing to undo: it needs no task.
             with tracing.span("record job", attributes={"darkroom.job_id": draft.new.id}):
                 submitted = await self._stores.jobs.submit(draft.new, result)
             return self._accepted(caller, submitted.job)
-        return await self._background.whole(self._accept(caller, draft, result, None))
+        return await self._background.whole(self._accept(caller, draft, result, None, listener))
 
     async def _submit_once(
-        self, caller: Principal, body: JobRequest, slot: Slot, gone: asyncio.Future[None]
+        self,
+        caller: Principal,
+        body: JobRequest,
+        slot: Slot,
+        gone: asyncio.Future[None],
+        listener: EndListener | None,
     ) -> Job:
         """As `_submit`, under an `Idempotency-Key`: every copy records the job of the first."""
         if (earlier := await slot.replay(caller, self._stores)) is not None:
@@ -163,7 +178,7 @@ class JobService:
             mark_replayed(caller)
             scope = tenant_scope(caller.tenant, self._settings.share_cache_between_tenants)
             draft = _Draft(draft.plan, new, result_address(new.key, new.request, scope))
-        job = await self._accept(caller, draft, await self._cached(draft), slot)
+        job = await self._accept(caller, draft, await self._cached(draft), slot, listener)
         if first:
             self.room.reserved(new, -1)  # it alone takes back what it has counted
         return job
@@ -172,7 +187,12 @@ class JobService:
         return await looked_up(self._stores, draft.address) if draft.new.request.cache == "use" else None
 
     async def _accept(
-        self, caller: Principal, draft: _Draft, result: JobResult | None, slot: Slot | None
+        self,
+        caller: Principal,
+        draft: _Draft,
+        result: JobResult | None,
+        slot: Slot | None,
+        listener: EndListener | None,
     ) -> Job:
         """Admission, charge, picture, record, message. Where the store's answer to the record is lost on its way, the sweeper publishes
         the job; the client, told 503, comes again with the same request and joins it."""
@@ -184,6 +204,9 @@ class JobService:
             if init is not None and result is None and refusal is None:
                 # Before the record: a worker that runs the job must find it.
                 await self._stores.blobs.put(init.data, "png", is_input=True)
+            if listener is not None and result is None:
+                with suppress(StoreUnavailable):  # then the job is read at its end
+                    await listener.listen(new.id)
             job = await self._outbox.accept(new, result, refusal, repeats=repeats)
         if slot is not None:
             await slot.complete(self._stores.idempotency, new)

@@ -7,6 +7,7 @@ round trip of its own to subscribe, and thousands of them share one connection.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +19,7 @@ from redis.asyncio.client import PubSub
 from cache.key_names import PREFIX, shard_prefix
 from cache.listen import listen, messages, subscribe
 from contracts.ids import SHARDS
-from contracts.jobs import MAX_PREVIEWS, Change, JobStatus, Preview, Progress
+from contracts.jobs import MAX_PREVIEWS, Change, JobEnd, JobStatus, Preview, Progress
 from contracts.ports import Tell
 from contracts.tasks import end
 
@@ -41,6 +42,10 @@ class Watchers:
             self._hearers[job_id].discard(tell)
             if not self._hearers[job_id]:
                 del self._hearers[job_id]
+
+    def watch(self, job_id: str) -> bool:
+        """Whether anybody hears of the job."""
+        return job_id in self._hearers
 
     def tell(self, job_id: str, change: Change) -> None:
         for tell in tuple(self._hearers.get(job_id, ())):
@@ -90,19 +95,32 @@ class RedisJobEvents:
 
     def _hear(self, event: str) -> None:
         job_id, _, words = event.partition(" ")
-        change = parse_change(words)
+        # The ends of other processes' jobs are heard too, and not worth reading.
+        change = parse_change(words) if self._watchers.watch(job_id) else None
         if change is not None:
             self._watchers.tell(job_id, change)
 
 
 def parse_change(words: str) -> Change | None:
-    """What an event says after the job's id: a status, `progress <step> <steps>` or `preview <index> <name>`. None: said by
-    another version."""
-    match words.split(" "):
-        case ["progress", step, steps] if step.isdecimal() and steps.isdecimal() and int(steps):
+    """What an event says after the job's id: a status, and behind one that is the last a document of the end; `progress <step> <steps>`
+    or `preview <index> <name>`. None: said by another version."""
+    word, _, rest = words.partition(" ")
+    if word in _STATUSES:
+        status = JobStatus(word)
+        return _end(status, rest) or status
+    match word, rest.split(" "):
+        case "progress", [step, steps] if step.isdecimal() and steps.isdecimal() and int(steps):
             return Progress(step=int(step), steps=int(steps))
-        case ["preview", index, name] if index.isdecimal() and int(index) < MAX_PREVIEWS:
+        case "preview", [index, name] if index.isdecimal() and int(index) < MAX_PREVIEWS:
             return Preview(index=int(index), name=name)
-        case [status] if status in _STATUSES:
-            return JobStatus(status)
     return None
+
+
+def _end(status: JobStatus, document: str) -> JobEnd | None:
+    """None where there is none that this version can read."""
+    if not document or not status.terminal:
+        return None
+    try:
+        return JobEnd.model_validate({**json.loads(document), "status": status})
+    except (ValueError, TypeError):
+        return None

@@ -195,8 +195,41 @@ class Preview(Frozen):
         return False
 
 
-Change = JobStatus | Progress | Preview
-"""What a watcher of a job hears."""
+class JobEnd(Document):
+    """How a job has ended: what its record says now of all that an end changes."""
+
+    status: JobStatus
+    finished_at: float
+    sequence: int
+    attempt: int
+    deadline: float
+    started_at: float | None = None
+    progress: Progress | None = None
+    result: JobResult | None = None
+    failure: JobFailure | None = None
+
+    @property
+    def terminal(self) -> bool:
+        return True
+
+    def of(self, job: Job) -> Job:
+        """`job`, as it was read or recorded before, once it has ended."""
+        names = (
+            "status",
+            "finished_at",
+            "sequence",
+            "attempt",
+            "deadline",
+            "started_at",
+            "progress",
+            "result",
+            "failure",
+        )
+        return job.model_copy(update={name: getattr(self, name) for name in names})
+
+
+Change = JobStatus | JobEnd | Progress | Preview
+"""What a watcher of a job hears. An end is told as a `JobEnd`, or as its status alone: then the record says the rest."""
 
 
 class Origin(Document):

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from api.auth import TENANT_HEADER, Reader, caller_of, look_into, owner_of
 from api.body import job_request
 from api.direct import Direct, header
+from api.end_listener import EndListener
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
 from api.keyring import Principal
 from api.normalise import invalid
@@ -139,11 +140,26 @@ async def _submit(request: Request, idempotency_key: str | None) -> Response:
     caller = await caller_of(request, services)
     body = await job_request(request)
     prefer = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"prefer"]
+    if not preferred_wait_s(prefer, services.settings.max_wait_s):
+        return await _submitted(request, services, caller, body, idempotency_key, prefer, None)
+    async with services.waiters.listener() as listener:
+        return await _submitted(request, services, caller, body, idempotency_key, prefer, listener)
+
+
+async def _submitted(
+    request: Request,
+    services: Services,
+    caller: Principal,
+    body: JobRequest,
+    idempotency_key: str | None,
+    prefer: list[str],
+    listener: EndListener | None,
+) -> Response:
     if body.init_image is None:
-        job = await services.jobs.submit(caller, body, idempotency_key)
+        job = await services.jobs.submit(caller, body, idempotency_key, listener=listener)
     else:
         async with watched(request) as gone:
-            job = await services.jobs.submit(caller, body, idempotency_key, gone)
+            job = await services.jobs.submit(caller, body, idempotency_key, gone, listener)
     location = {"Location": f"/v1/jobs/{job.id}", "X-Cache-Key": job.key}
     if job.cache is CacheStatus.HIT and not prefer:
         location["X-Cache"] = job.cache.value
@@ -152,7 +168,7 @@ async def _submit(request: Request, idempotency_key: str | None) -> Response:
         # The first answer was 202; the job is told as it stands.
         return await _answer(services, job, 202, location, ended=202)
     try:
-        return await _held(request, services, caller, job, prefer, 202, location)
+        return await _held(request, services, caller, job, prefer, 202, location, listener)
     except StoreUnavailable:
         # The job is accepted: that the wait for it failed must not tell the client otherwise.
         return await _answer(services, job, 202, location)
@@ -209,8 +225,13 @@ async def read(
     """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed. With a key of the scope `admin` any
     tenant's."""
     tenant = await owner_of(request, services, reader, known(job_id))
-    job = await services.stores.jobs.get(tenant, job_id)
-    return await _held(request, services, reader, job, prefer, 200, {})
+    if not preferred_wait_s(prefer or [], services.settings.max_wait_s):
+        return await _answer(services, await services.stores.jobs.get(tenant, job_id), 200, {})
+    async with services.waiters.listener() as listener:
+        await listener.listen(job_id)
+        job = await services.stores.jobs.get(tenant, job_id)
+        listener.note(job)
+        return await _held(request, services, reader, job, prefer or [], 200, {}, listener)
 
 
 @router.post(
@@ -232,14 +253,17 @@ async def _held(
     services: Services,
     caller: Principal,
     job: Job,
-    prefer: list[str] | None,
+    prefer: list[str],
     pending: int,
     headers: dict[str, str],
+    listener: EndListener | None,
 ) -> Response:
-    wait_s = preferred_wait_s(prefer or [], services.settings.max_wait_s)
+    wait_s = preferred_wait_s(prefer, services.settings.max_wait_s)
     if wait_s:
         if not job.status.terminal:
-            waited = await services.waiters.until_terminal(request, job.tenant, job.id, wait_s, caller.holder)
+            waited = await services.waiters.until_terminal(
+                request, job.tenant, job.id, wait_s, caller.holder, listener
+            )
             if waited is None:
                 return await _answer(services, job, pending, headers)
             job = waited
