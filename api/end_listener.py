@@ -56,7 +56,7 @@ class EndListener:
 
     def ended(self) -> Job | None:
         """The job at its end, if that was heard whole."""
-        return None if self._end is None or self._known is None else self._end.of(self._known)
+        return None if self._end is None or self._known is None else self._known.ended(self._end)
 
     def _tell(self, change: Change | None) -> None:
         if change is None:

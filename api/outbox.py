@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from api.background import Background
+from api.clearing import Clearing
 from api.quotas import NothingLeft
 from broker.relay import publish_all
-from contracts.errors import DarkroomError, QueueFull, StoreFull, StoreUnavailable, UnavailableError
+from contracts.errors import DarkroomError, QueueFull, StoreFull, UnavailableError
 from contracts.jobs import Job, JobMessage, JobResult, NewJob
 from contracts.ports import JobStore, Publisher
 from telemetry import metrics, tracing
@@ -33,6 +34,7 @@ class Outbox:
         self._jobs = jobs
         self._publisher = publisher
         self._background = background
+        self._clearing = Clearing(jobs, background)
 
     async def accept(
         self, new: NewJob, result: JobResult | None, refusal: UnavailableError | None, *, repeats: bool
@@ -69,19 +71,12 @@ class Outbox:
             entry.job = await self._undone(entry.job, error)
         else:
             if entry.lead:
-                await self._confirm(entry.job.id)
+                self._clearing.add(entry.job.id)
 
     def publish_later(self, promoted: Sequence[JobMessage], reason: str) -> None:
         """Publish other people's jobs, for which no client must wait. What fails is left to the sweeper."""
         if promoted:
             self._background.start(publish_all(self._jobs, self._publisher, promoted, reason))
-
-    async def _confirm(self, job_id: str) -> None:
-        try:
-            await self._jobs.confirm(job_id)
-        except StoreUnavailable:
-            # It stays in the outbox and is published twice; the worker's claim takes it once.
-            metrics.REPAIRED.labels("confirm").inc()
 
     async def _undone(self, job: Job, error: UnavailableError) -> Job:
         """The job, where its message did arrive and a worker was quicker. Else raises `NothingLeft`, or `error` where it is not known

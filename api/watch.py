@@ -104,7 +104,7 @@ class _Watch:
 
     def ended(self, job: Job | None) -> Job | None:
         """`job`, which was read while this heard of it, at its end; None: read it."""
-        return None if job is None or self.end is None else self.end.of(job)
+        return None if job is None or self.end is None else job.ended(self.end)
 
     def publish(self, job: Job, view: JobView) -> bool:
         """Answers whether everybody has it."""

@@ -43,7 +43,7 @@ class Watchers:
             if not self._hearers[job_id]:
                 del self._hearers[job_id]
 
-    def watch(self, job_id: str) -> bool:
+    def any(self, job_id: str) -> bool:
         """Whether anybody hears of the job."""
         return job_id in self._hearers
 
@@ -95,32 +95,27 @@ class RedisJobEvents:
 
     def _hear(self, event: str) -> None:
         job_id, _, words = event.partition(" ")
-        # The ends of other processes' jobs are heard too, and not worth reading.
-        change = parse_change(words) if self._watchers.watch(job_id) else None
+        if not self._watchers.any(job_id):
+            return  # every process hears of every job, and few of them are its own
+        change = parse_change(words)
         if change is not None:
             self._watchers.tell(job_id, change)
 
 
 def parse_change(words: str) -> Change | None:
-    """What an event says after the job's id: a status, and behind one that is the last a document of the end; `progress <step> <steps>`
-    or `preview <index> <name>`. None: said by another version."""
-    word, _, rest = words.partition(" ")
-    if word in _STATUSES:
-        status = JobStatus(word)
-        return _end(status, rest) or status
-    match word, rest.split(" "):
-        case "progress", [step, steps] if step.isdecimal() and steps.isdecimal() and int(steps):
+    """What an event says after the job's id: a status, behind one that is the last a document of what has changed; `progress <step>
+    <steps>` or `preview <index> <name>`. None: said by another version."""
+    status, _, document = words.partition(" ")
+    if document and status in _STATUSES:
+        try:
+            return JobEnd(status=JobStatus(status), **json.loads(document))
+        except (ValueError, TypeError):
+            return JobStatus(status)  # the record tells the rest
+    match words.split(" "):
+        case ["progress", step, steps] if step.isdecimal() and steps.isdecimal() and int(steps):
             return Progress(step=int(step), steps=int(steps))
-        case "preview", [index, name] if index.isdecimal() and int(index) < MAX_PREVIEWS:
+        case ["preview", index, name] if index.isdecimal() and int(index) < MAX_PREVIEWS:
             return Preview(index=int(index), name=name)
+        case [status] if status in _STATUSES:
+            return JobStatus(status)
     return None
-
-
-def _end(status: JobStatus, document: str) -> JobEnd | None:
-    """None where there is none that this version can read."""
-    if not document or not status.terminal:
-        return None
-    try:
-        return JobEnd.model_validate({**json.loads(document), "status": status})
-    except (ValueError, TypeError):
-        return None

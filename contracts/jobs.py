@@ -196,14 +196,14 @@ class Preview(Frozen):
 
 
 class JobEnd(Document):
-    """How a job has ended: what its record says now of all that an end changes."""
+    """The end of a job, as a watcher hears it: all that it has changed in the record."""
 
     status: JobStatus
     finished_at: float
-    sequence: int
-    attempt: int
     deadline: float
     started_at: float | None = None
+    attempt: int = 0
+    sequence: int = 0
     progress: Progress | None = None
     result: JobResult | None = None
     failure: JobFailure | None = None
@@ -212,24 +212,9 @@ class JobEnd(Document):
     def terminal(self) -> bool:
         return True
 
-    def of(self, job: Job) -> Job:
-        """`job`, as it was read or recorded before, once it has ended."""
-        names = (
-            "status",
-            "finished_at",
-            "sequence",
-            "attempt",
-            "deadline",
-            "started_at",
-            "progress",
-            "result",
-            "failure",
-        )
-        return job.model_copy(update={name: getattr(self, name) for name in names})
 
-
-Change = JobStatus | JobEnd | Progress | Preview
-"""What a watcher of a job hears. An end is told as a `JobEnd`, or as its status alone: then the record says the rest."""
+Change = JobStatus | Progress | Preview | JobEnd
+"""What a watcher of a job hears. An end that another version tells may be its status alone: the record has the rest."""
 
 
 class Origin(Document):
@@ -310,6 +295,10 @@ class Job(Frozen):
     progress: Progress | None = None
     origin: Origin = NOWHERE
     webhook: Webhook | None = None
+
+    def ended(self, end: JobEnd) -> Job:
+        """This job as its end has left it."""
+        return self.model_copy(update={name: getattr(end, name) for name in JobEnd.model_fields})
 
     def message(self) -> JobMessage:
         return JobMessage(

@@ -2,7 +2,7 @@
 
 Three kinds. *Mutants* break a promise, and the checker must notice: `ack_first`, `no_fence`, `no_mandatory`, `no_confirm`,
 `no_lease`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_in_group`,
-`die_before_confirm`, `die_before_answer`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
+`die_before_confirm`, `die_before_answer`, `die_before_clearing`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
 message is published three times), `clock=SECONDS` (its clock is off), `heartbeat=SECONDS` (of the broker connection),
 `newer` (it is of the next version), `look=SECONDS` (between two looks at the dead letters).
 """
@@ -135,9 +135,23 @@ def die_before_confirm(passage: str) -> None:
 
 
 def die_before_answer(passage: str) -> None:
+    """The message is with the broker, and the client has not been told. Whether the job has left the outbox is not known."""
+    from api.submit import JobService
+
+    pass_by, real = _kill_at(passage), JobService._accepted
+
+    def accepted(service: JobService, *given: Any, **named: Any) -> Any:
+        pass_by()
+        return real(service, *given, **named)
+
+    JobService._accepted = accepted  # type: ignore[method-assign, assignment]
+
+
+def die_before_clearing(passage: str) -> None:
+    """The client has been told, and the job stands in the outbox as if it had not been published."""
     from cache.jobs import RedisJobStore
 
-    _around(RedisJobStore, "confirm", None, _kill_at(passage))
+    _around(RedisJobStore, "confirm", _kill_at(passage), None)
 
 
 def die_before_finish(passage: str) -> None:
@@ -196,6 +210,7 @@ PATCHES: dict[str, Callable[[str], None]] = {
         die_in_group,
         die_before_confirm,
         die_before_answer,
+        die_before_clearing,
         die_before_finish,
         die_before_ack,
         thrice,
