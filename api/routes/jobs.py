@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from api.auth import TENANT_HEADER, Reader, caller_of, look_into, owner_of
 from api.body import job_request
-from api.direct import Direct, header
+from api.direct import DirectRoute, header
 from api.end_listener import EndListener
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
 from api.keyring import Principal
@@ -35,12 +35,16 @@ Prefer = Annotated[
     ),
 ]
 
+IDEMPOTENCY_KEY: Final = (
+    "For a day, the same key with the same body is the same job, and with another body an error."
+)
+
 IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
         max_length=MAX_KEY_CHARS,
-        description="For a day, the same key with the same body is the same job, and with another body an error.",
+        description=IDEMPOTENCY_KEY,
         examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
     ),
 ]
@@ -67,6 +71,13 @@ _BODY: dict[str, Any] = {
             "schema": {"type": "string"},
             "description": "The format of the pictures, where the body names none.",
             "example": "image/webp",
+        },
+        {
+            "name": "idempotency-key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
+            "description": IDEMPOTENCY_KEY,
         },
     ],
 }
@@ -96,46 +107,14 @@ _LOCATION = {
 }
 
 
-@router.post(
-    "",
-    summary="Submit a job",
-    status_code=202,
-    openapi_extra=_BODY,
-    response_class=Response,
-    responses={
-        200: {
-            "model": JobView,
-            "description": "Ended already.",
-            "headers": {**_LOCATION, **_CACHE, **_APPLIED},
-        },
-        202: {
-            "model": JobView,
-            "description": "Accepted.",
-            "headers": {**_LOCATION, **_CACHE, **_AGAIN, **_APPLIED},
-        },
-        **failures(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
-    },
-)
-async def submit(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
+async def submit(request: Request) -> Response:
     """Ask for pictures. Accepted jobs are never lost; equal requests share one computation and its result."""
-    return await _submit(request, idempotency_key)
-
-
-async def _submit_directly(request: Request) -> Response:
     if request.scope["query_string"]:
         check_query(request.scope, ())
-    key = header(request.scope, b"idempotency-key")
-    if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
-        limit = f"at most {MAX_KEY_CHARS} characters" if key else "at least 1 character"
+    idempotency_key = header(request.scope, b"idempotency-key")
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY_CHARS:
+        limit = f"at most {MAX_KEY_CHARS} characters" if idempotency_key else "at least 1 character"
         raise invalid([("idempotency-key", f"idempotency-key: String should have {limit}.")])
-    return await _submit(request, key)
-
-
-direct = Direct("POST", router.prefix, _submit_directly)
-"""The same, for whoever asks as most do: the way to `submit` costs more than a cache hit does."""
-
-
-async def _submit(request: Request, idempotency_key: str | None) -> Response:
     services: Services = request.app.state.services
     caller = await caller_of(request, services)
     body = await job_request(request)
@@ -296,3 +275,29 @@ def known(job_id: str) -> str:
     if not is_job_id(job_id):
         raise JobNotFound("There is no such job.")
     return job_id
+
+
+direct = DirectRoute(
+    router.prefix,
+    submit,
+    methods=["POST"],
+    tags=["jobs"],
+    summary="Submit a job",
+    status_code=202,
+    openapi_extra=_BODY,
+    response_class=Response,
+    responses={
+        200: {
+            "model": JobView,
+            "description": "Ended already.",
+            "headers": {**_LOCATION, **_CACHE, **_APPLIED},
+        },
+        202: {
+            "model": JobView,
+            "description": "Accepted.",
+            "headers": {**_LOCATION, **_CACHE, **_AGAIN, **_APPLIED},
+        },
+        **failures(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
+    },
+)
+"""`POST /v1/jobs`, in front of all other routes: the framework's way to an endpoint costs more than a cache hit does."""
