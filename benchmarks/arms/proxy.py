@@ -19,6 +19,7 @@ from benchmarks.arms.wire import Commands, Frame, Frames
 
 CHUNK_BYTES: Final = 65_536
 START_S: Final = 10.0
+_CALLS: Final = ("EVALSHA", "EVALSHA_RO", "FCALL", "FCALL_RO")
 
 
 @dataclass(slots=True)
@@ -39,8 +40,9 @@ class Exchange:
 
 
 def name_of(command: list[bytes]) -> str:
-    name = command[0].decode(errors="replace").upper()
-    return f"{name} {command[1][:8].decode(errors='replace')}" if name == "EVALSHA" else name
+    """The command, and of scripts and functions which one."""
+    name, *arguments = (each.decode(errors="replace") for each in command)
+    return f"{name.upper()} {arguments[0][:8]}" if name.upper() in _CALLS else name.upper()
 
 
 @dataclass(frozen=True, slots=True)

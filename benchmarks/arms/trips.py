@@ -30,6 +30,7 @@ from benchmarks.arms.wire import ACK, METHOD
 SLOWED_S: Final = 0.1
 ACKED_S: Final = 5.0
 WARM_UP: Final = 8
+SCRIPTS: Final = ("eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro")
 ALONE_S: Final = 1.5
 """A pause in which an API process forgets what it has looked up."""
 SETTLE_S: Final = 0.3
@@ -118,7 +119,7 @@ class Quiet:
         stats = self.redis.info("commandstats")
         own = ("cmdstat_info", "cmdstat_monitor")
         calls = {name: each["calls"] for name, each in stats.items() if name not in own}
-        return sum(calls.values()), calls.get("cmdstat_evalsha", 0) + calls.get("cmdstat_eval", 0)
+        return sum(calls.values()), sum(calls.get(f"cmdstat_{name}", 0) for name in SCRIPTS)
 
 
 def is_ack(passed: Passed) -> bool:
