@@ -166,7 +166,8 @@ def plot_of(found: Found) -> Any:
     for each, (title, values) in zip(axes, [*panels, ("submits a second", found.submits)], strict=True):
         for place, arm in enumerate(ARMS):
             each.plot([place] * len(values[arm]), values[arm], "o", alpha=0.7)
-        each.set(title=title, xticks=range(len(ARMS)), ylim=(0, None))
+        most = max(max(values[arm]) for arm in ARMS)
+        each.set(title=title, xticks=range(len(ARMS)), ylim=(0, 1.1 * most))
         each.set_xticklabels(ARMS)
         each.grid(alpha=0.3, axis="y")
     return figure
