@@ -14,16 +14,22 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from benchmarks.report import ROOT
 
 FOLDER: Final = ROOT / ".cache" / "generations"
 INSTALL_S: Final = 1800.0
+_EXTRAS: Final = ("worker", "embedded")
+"""What the processes that are started here need besides the project's own dependencies."""
 
 
 class Unavailable(Exception):
@@ -58,7 +64,7 @@ def tree_of(revision: str) -> Tree:
     if not tree.exists():
         print(f"Checking {revision} out into {home.relative_to(ROOT)} ...", file=sys.stderr)
         _unpack(_run(["git", "archive", "--format=tar", commit]), tree)
-    pins = differing((tree / "constraints.txt").read_text())
+    pins = differing((tree / "constraints.txt").read_text(), (tree / "pyproject.toml").read_text())
     wanted = "\n".join([sys.version, sys.prefix, *pins]) + "\n"
     if not stamp.exists() or stamp.read_text() != wanted:
         _make_environment(home / "venv", pins)
@@ -66,16 +72,21 @@ def tree_of(revision: str) -> Tree:
     return Tree(commit[:7], tree, python, tuple(pins))
 
 
-def differing(constraints: str) -> list[str]:
-    """The lines of a `constraints.txt` that the running environment does not hold: other versions, and what is not there. Stubs for
-    the type checker are left out."""
-    lines = [line.strip() for line in constraints.splitlines() if "==" in line and not line.startswith("#")]
-    pins = {line: line.split("==") for line in lines}
-    return [
-        line
-        for line, (name, pinned) in pins.items()
-        if not (name.startswith("types-") or name.endswith("-stubs")) and _installed(name) != pinned
-    ]
+def differing(constraints: str, project: str) -> list[str]:
+    """The pins of a `constraints.txt` that this environment holds in another version, and those that it does not hold and the
+    `pyproject.toml` of the revision names for its services. All other pins are of what other machines or its tests need."""
+    wanted = tomllib.loads(project)["project"]
+    extras = wanted.get("optional-dependencies", {})
+    named = [*wanted["dependencies"], *(each for name in _EXTRAS for each in extras.get(name, ()))]
+    needed = {canonicalize_name(Requirement(each).name) for each in named}
+    pins = [line.strip() for line in constraints.splitlines() if "==" in line and not line.startswith("#")]
+    found = []
+    for pin in pins:
+        name, _, version_there = pin.partition("==")
+        version_here = _installed(name)
+        if version_here != version_there and (version_here or canonicalize_name(name) in needed):
+            found.append(pin)
+    return found
 
 
 def _installed(package: str) -> str | None:

@@ -1,8 +1,8 @@
 """What one picture costs in round trips, commands and frames, counted on a platform that does nothing else.
 
-Commands, exchanges and frames are medians over cold pictures, one at a time: the platform's housekeeping falls into few of them,
-and so does what an API process looks up once a second. Pictures that come *alone*, after a pause, need that too; of theirs the least
-is taken, for housekeeping only adds.
+Commands, exchanges and frames are counted over cold pictures, one at a time. The lower quartile is taken, for the platform's
+housekeeping only adds, and so does what an API process looks up once a second. Pictures that come *alone*, after a pause, need that
+too; of theirs the least is taken.
 
 An exchange is *awaited* if the picture comes later when it is slowed. So each kind of exchange in turn is held back, and what
 that adds to the client's answer or to the message's acknowledgement, whichever is more, tells how many of the kind stand in
@@ -15,7 +15,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -44,10 +44,10 @@ class Cost:
 
     answered_s: float
     acked_s: float
-    commands: float
-    scripts: float
-    exchanges: float
-    frames: float
+    commands: int
+    scripts: int
+    exchanges: int
+    frames: int
     kinds: Mapping[str, int]
 
 
@@ -145,7 +145,7 @@ def quiet(arms: Sequence[Arm]) -> Iterator[list[Quiet]]:
 
 def count(platform: Quiet, pictures: int, alone: int, tries: int) -> Trips:
     """Counts over `pictures` and over so many `alone`; then slows every kind that is usual, `tries` times each."""
-    usual = middle([platform.cold() for _ in range(pictures)])
+    usual = usual_of([platform.cold() for _ in range(pictures)])
     lone = []
     for _ in range(alone):
         time.sleep(ALONE_S)
@@ -158,20 +158,26 @@ def count(platform: Quiet, pictures: int, alone: int, tries: int) -> Trips:
     )
 
 
-def middle(costs: Sequence[Cost]) -> Cost:
-    """The quickest times, and the medians of all counts; kinds that most have."""
+def usual_of(costs: Sequence[Cost]) -> Cost:
+    """The quickest times, the lower quartiles of all counts, and the kinds that most have."""
     kinds = {
         kind: int(statistics.median_low(each.kinds.get(kind, 0) for each in costs)) for kind in _kinds(costs)
     }
     return Cost(
         min(each.answered_s for each in costs),
         min(each.acked_s for each in costs),
-        statistics.median(each.commands for each in costs),
-        statistics.median(each.scripts for each in costs),
-        statistics.median(each.exchanges for each in costs),
-        statistics.median(each.frames for each in costs),
+        _quartile(each.commands for each in costs),
+        _quartile(each.scripts for each in costs),
+        _quartile(each.exchanges for each in costs),
+        _quartile(each.frames for each in costs),
         {kind: times for kind, times in kinds.items() if times},
     )
+
+
+def _quartile(values: Iterable[int]) -> int:
+    """The lower one, a value that was seen."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 4]
 
 
 def _kinds(costs: Sequence[Cost]) -> list[str]:
@@ -182,7 +188,7 @@ def _kinds(costs: Sequence[Cost]) -> list[str]:
 def _awaited(platform: Quiet, kind: str, usual: Cost, tries: int) -> int:
     platform.record.slowed, platform.record.slowed_s = kind, SLOWED_S
     try:
-        slowed = middle([platform.cold() for _ in range(tries)])
+        slowed = usual_of([platform.cold() for _ in range(tries)])
     finally:
         platform.record.slowed = ""
     return min(usual.kinds[kind], trips_of(slowed, usual))
