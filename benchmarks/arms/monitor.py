@@ -189,7 +189,7 @@ def _watched(
         connection.recv(5)
         seen = len(platform.record.exchanges)
         job = act()
-        time.sleep(trips.SETTLE_S)
+        time.sleep(2 * trips.SETTLE_S)
         exchanges = platform.record.exchanges[seen:]
         connection.settimeout(DRAINED_S)
         data = b""

@@ -33,8 +33,10 @@ WARM_UP: Final = 8
 SCRIPTS: Final = ("eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro")
 ALONE_S: Final = 1.5
 """A pause in which an API process forgets what it has looked up."""
-SETTLE_S: Final = 0.3
-"""After an acknowledgement, for what is done beside it: and so long that the next picture's wait is predicted from a fresh count."""
+SETTLE_S: Final = 0.1
+"""After an acknowledgement, for what is done beside it."""
+PAUSE_S: Final = 0.2
+"""After that, uncounted: so long that the next picture's wait is predicted from a fresh count of the jobs that wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Quiet:
         kinds = Counter(each.kind for each in self.record.exchanges[exchanges:])
         frames = len(self.record.frames) - frames
         after = self._commands()
+        time.sleep(PAUSE_S)
         return Cost(
             answered - begun,
             acked - begun,
