@@ -218,7 +218,7 @@ def page(
     measured; all others are marked."""
     begun = road[0].lines[0].at if road else 0.0
     commands = sum(len(each.lines) for each in road)
-    rows = [f"{title}: {len(road)} exchanges, {commands} commands", "", "    ms  trip  from    command"]
+    rows = [f"{title}: trips {len(road)}, commands {commands}", "", "    ms  trip  from    command"]
     numbers = itertools.count(1)
     marked = False
     for trip in road:

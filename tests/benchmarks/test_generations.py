@@ -137,7 +137,7 @@ def test_commands_are_put_to_the_trips_that_they_came_in() -> None:
         "one", found, {"7": "<job>"}, {"ab12cd34": "submit"}, {exchanges[0].kind, exchanges[2].kind}
     )
     assert text.splitlines() == [
-        "one: 3 exchanges, 5 commands",
+        "one: trips 3, commands 5",
         "",
         "    ms  trip  from    command",
         '   0.0     1  api     EVALSHA submit p: <job> {"a b":1}',
