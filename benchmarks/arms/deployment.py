@@ -21,13 +21,11 @@ import psutil
 from benchmarks.arms.checkout import Tree
 from benchmarks.arms.proxy import Proxies
 from cli.services import process
-from cli.services.process import ServiceError
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 
 READY_S: Final = 180.0
 END_S: Final = 30.0
-BROKER_TRIES: Final = 8
 MAX_BATCH: Final = 8
 FAKE: Final = "fake"
 SLOW: Final = "slow"
@@ -90,16 +88,10 @@ class Arm:
         self._number = itertools.count(1)
 
     def start(self) -> None:
-        """Raises `ServiceError`. A broker is tried on several ports: one that was free may be in use when it begins to listen."""
-        self.services["redis"] = _started_by(self.redis.start)
-        for left in reversed(range(BROKER_TRIES)):
-            try:
-                self.services["rabbitmq"] = _started_by(self.rabbit.start)
-                return
-            except ServiceError:
-                if not left:
-                    raise
-                self.rabbit = RabbitServer(self.rabbit.folder)
+        for name, service in (("redis", self.redis), ("rabbitmq", self.rabbit)):
+            before = {each.pid for each in psutil.Process().children()}
+            service.start()
+            self.services[name] = [each for each in psutil.Process().children() if each.pid not in before]
 
     def stop(self) -> None:
         self.redis.stop()
@@ -153,13 +145,6 @@ class Arm:
         return Running(
             process.launch([str(self.tree.python), "-m", module], home, environ), home / "output.log"
         )
-
-
-def _started_by(start: Callable[[], None]) -> list[psutil.Process]:
-    """This process' new children."""
-    before = {each.pid for each in psutil.Process().children()}
-    start()
-    return [each for each in psutil.Process().children() if each.pid not in before]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +22,6 @@ from benchmarks.arms.ratios import ratio
 from benchmarks.arms.sessions import Drawn
 from benchmarks.arms.trips import Cost, Trips
 from benchmarks.arms.wire import ACK, METHOD, Commands, Frame, Frames
-from cli.services import process
 from cli.services.redis import RedisServer
 
 SOON_S = 10.0
@@ -302,21 +300,6 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arm]:
     try:
         made.start()
         yield made
-    finally:
-        made.stop()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_broker_whose_port_is_taken_meanwhile_gets_another(tmp_path: Path) -> None:
-    made = Arm("now", checkout.here(), tmp_path)
-    taken = made.rabbit.port
-    try:
-        with socket.create_server(("127.0.0.1", taken)):
-            made.start()
-            assert made.rabbit.port != taken
-            assert process.answers(made.rabbit.port, b"AMQP\x00\x00\x09\x00", b"AMQP")
-        assert {each.name() for each in made.services["rabbitmq"]} != set()
     finally:
         made.stop()
 
