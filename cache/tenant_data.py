@@ -19,12 +19,11 @@ from cache.key_names import ANY, Layout, fair_prefix, shard_prefix
 from cache.keys import covers, result_pattern, tenant_scope
 from cache.quotas import account_prefix
 from cache.record_names import Record, inner, names_in, parsed, pictures_of, shared_address, start_of
+from cache.states import ENDED
 from cache.webhooks import gone_prefix, secrets_key
-from contracts.jobs import JobStatus
 
 WHAT: Final = "job store"
 PAGE: Final = 500
-ENDED: Final = frozenset(status.value for status in JobStatus if status.terminal) | {"withdrawn"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -411,7 +411,7 @@ async def test_the_first_picture_of_a_job_is_shown_in_the_making(room: Room) -> 
         async for event in events:
             if isinstance(event, Preview):
                 shown.append(event)
-            elif isinstance(event, JobStatus) and event.terminal:
+            elif event.terminal:
                 break
     assert await running == [Verdict.ACK]
     assert [each.index for each in shown] == [0, 1]
