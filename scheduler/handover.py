@@ -10,7 +10,7 @@ of the others. Where the pass that runs fails as a whole, the one behind it is n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,12 +34,13 @@ def last_moment_s(deviation_s: float) -> float:
     return LAST_MOMENT_S + deviation_s
 
 
-def is_full(candidates: Sequence[Candidate], limit: int) -> bool:
-    """Whether they fill the pass that the smallest tag leads."""
-    if len(candidates) < limit:
+def is_full(candidates: Sequence[Candidate], limit: Callable[[BatchKey], int]) -> bool:
+    """Whether they fill the pass that the smallest tag leads; `limit` is how many images share a pass of a key."""
+    if not candidates:
         return False
     lead = min(candidates, key=lambda each: each.tag)
-    return sum(each.key == lead.key and each.group == lead.group for each in candidates) >= limit
+    together = sum(each.key == lead.key and each.group == lead.group for each in candidates)
+    return together >= limit(lead.key)
 
 
 def due_in_s(

@@ -182,8 +182,12 @@ class Device:
         )
 
     def _ends_at(self) -> float:
-        """When all that the engine was handed should have ended."""
-        return self.flights[0].begins_at + sum(flight.seconds for flight in self.flights)
+        """When all that the engine was handed should have ended. A pass that takes longer than it should ends now."""
+        first, *later = self.flights
+        ends_at = first.begins_at + first.seconds
+        if not later:
+            return ends_at
+        return max(ends_at, self._clock.monotonic()) + sum(flight.seconds for flight in later)
 
     def _moment_s(self, flight: Flight) -> float:
         return handover.last_moment_s(self.hand.cost.deviation_s(flight.batch.key))

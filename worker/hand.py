@@ -62,10 +62,7 @@ class Hand:
             for image in self.images
             if image.goes_on and not image.drawn.done()
         ]
-        if not waiting:
-            return False
-        lead = min(waiting, key=lambda each: each.tag)
-        return handover.is_full(waiting, self.limits.limit(lead.key))
+        return handover.is_full(waiting, self.limits.limit)
 
     def choose(self, begins_at: float) -> Chosen:
         """For a pass that begins then. Raises what the policy raises."""

@@ -44,8 +44,10 @@ def test_the_last_moment_covers_what_predictions_miss_by() -> None:
 def test_a_pass_is_full_of_those_that_share_it_with_the_smallest_tag() -> None:
     lead = Candidate(SMALL, ANYONE, 0.0)
     others = [Candidate(WIDE, ANYONE, 1.0)] * 4
-    assert not is_full([], 1)
-    assert not is_full([lead, *others], 2)
-    assert is_full([lead, Candidate(SMALL, ANYONE, 9.0), *others], 2)
-    assert not is_full([lead, Candidate(SMALL, 7, 9.0), *others], 2), "one set apart shares no pass with it"
-    assert is_full([*others, Candidate(SMALL, ANYONE, 2.0)], 4)
+    assert not is_full([], lambda _: 1)
+    assert not is_full([lead, *others], lambda _: 2)
+    assert is_full([lead, Candidate(SMALL, ANYONE, 9.0), *others], lambda _: 2)
+    assert not is_full([lead, Candidate(SMALL, 7, 9.0), *others], lambda _: 2), (
+        "one set apart shares no pass with it"
+    )
+    assert is_full([*others, Candidate(SMALL, ANYONE, 2.0)], lambda key: 4 if key == WIDE else 9)

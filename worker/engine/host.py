@@ -83,7 +83,7 @@ class EngineHost:
         self.kill()
         self._sent.clear()
         self._lost = None
-        engine = self._engine = EngineProcess(self._settings)
+        engine = self._engine = EngineProcess.start(self._settings)
         answer = engine.answer() if engine.ready(self._settings.load_timeout_s) else None
         if isinstance(answer, Ready):
             return answer.spec

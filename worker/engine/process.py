@@ -25,19 +25,35 @@ _QUIET: Final = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "erro
 class EngineProcess:
     """One process, from its start to its end. One thread at a time speaks with it; `kill` and `wake` may come from any."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        """Starts it: there is no process without one."""
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        connection: Connection[object, object],
+        lifeline: int,
+        begun: int,
+        waking: tuple[int, int],
+    ) -> None:
+        self._process = process
+        self._connection = connection
+        self._lifeline = lifeline
+        self._begun = begun
+        self._woken, self._waker = waking
         self._lock = threading.Lock()
         self._dead = False
+        self._last = (0, 0.0)
+
+    @classmethod
+    def start(cls, settings: WorkerSettings) -> EngineProcess:
+        """A fresh one, which begins to load its model."""
         ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
-        self._begun, begun = os.pipe()
-        self._woken, self._waker = os.pipe()
-        for end in (self._begun, self._woken, self._waker):
+        lifeline, our_lifeline = os.pipe()
+        our_begun, begun = os.pipe()
+        waking = os.pipe()
+        for end in (our_begun, *waking):
             os.set_blocking(end, False)
         given = (theirs.fileno(), lifeline, begun)
         with theirs:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "worker.engine", *map(str, given)],
                 pass_fds=given,
                 env={**os.environ, **_QUIET, **_thread_limits(settings), **settings.to_env()},
@@ -45,8 +61,7 @@ class EngineProcess:
             )
         os.close(lifeline)
         os.close(begun)
-        self._connection: Connection[object, object] = Connection(ours.detach())
-        self._last = (0, 0.0)
+        return cls(process, Connection(ours.detach()), our_lifeline, our_begun, waking)
 
     @property
     def pid(self) -> int:
