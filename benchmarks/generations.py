@@ -43,7 +43,7 @@ BEFORE: Final = "5a88f54"
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much is measured: seconds of a session, jobs that are weighed, pictures that are counted, also `alone`, and `tries` of each
+    """How much is measured: seconds of a session, jobs that are weighed and the seconds before that, pictures that are counted, also `alone`, and `tries` of each
     kind of exchange. `control`: this tree is started twice."""
 
     control: bool
@@ -52,13 +52,14 @@ class Extent:
     embedded_s: float
     submit_s: float
     jobs: int
+    settle_s: float
     pictures: int
     alone: int
     tries: int
 
 
-FULL: Final = Extent(True, 6, 3.0, 5.0, 1.5, jobs=512, pictures=15, alone=4, tries=3)
-QUICK: Final = Extent(False, 1, 1.0, 2.0, 0.5, jobs=128, pictures=5, alone=2, tries=1)
+FULL: Final = Extent(True, 6, 3.0, 5.0, 1.5, jobs=512, settle_s=12.0, pictures=15, alone=4, tries=3)
+QUICK: Final = Extent(False, 1, 1.0, 2.0, 0.5, jobs=128, settle_s=1.0, pictures=5, alone=2, tries=1)
 
 
 def orders(rounds: int) -> list[tuple[str, ...]]:
@@ -122,7 +123,10 @@ class Comparison:
                 self.found.submits[name].append(rate)
 
     def _weigh_jobs(self, figure: str, status: str, *what: str) -> None:
-        found = sessions.redis_bytes(self._each, self._extent.jobs, partial(picture, *what), status)
+        extent = self._extent
+        found = sessions.redis_bytes(
+            self._each, extent.jobs, partial(picture, *what), status, extent.settle_s
+        )
         for name, value in found.items():
             self.found.weighed[name][figure] = value
 

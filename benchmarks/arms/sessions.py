@@ -96,16 +96,16 @@ def _request(body: dict[str, Any], *, wait: bool = False) -> bytes:
 
 
 def redis_bytes(
-    arms: Sequence[Arm], count: int, make: Callable[[], dict[str, Any]], status: str
+    arms: Sequence[Arm], count: int, make: Callable[[], dict[str, Any]], status: str, settle_s: float
 ) -> dict[str, float]:
     """Bytes by which `count` jobs more make each arm's Redis grow, for each job, once they are `status`: "succeeded", or "queued" (a
-    few of those run)."""
+    few of those run). What is there for a moment alone is gone after `settle_s`."""
     for arm in arms:
         _ask(arm, 2 * FILLERS, make, status)
-    before = _held(arms)
+    before = _held(arms, settle_s)
     for arm in arms:
         _ask(arm, count, make, status)
-    after = _held(arms)
+    after = _held(arms, settle_s)
     return {arm.name: (after[arm.name] - before[arm.name]) / count for arm in arms}
 
 
@@ -121,17 +121,17 @@ def _ask(arm: Arm, count: int, make: Callable[[], dict[str, Any]], status: str) 
                 raise RuntimeError(answer.text)
 
 
-def _held(arms: Sequence[Arm]) -> dict[str, int]:
+def _held(arms: Sequence[Arm], settle_s: float) -> dict[str, int]:
     """Bytes that each Redis holds, without the buffers of its clients and of its file; the least of a while, for some of it is in
     passing."""
     least: dict[str, int] = {}
     with ExitStack() as stack:
         clients = {arm.name: stack.enter_context(Redis.from_url(arm.redis.url)) for arm in arms}
-        until = time.monotonic() + SETTLE_S
+        until = time.monotonic() + settle_s
         while not least or time.monotonic() < until:
             for name, client in clients.items():
                 memory = client.info("memory")
                 held = memory["used_memory"] - memory["mem_clients_normal"] - memory["mem_aof_buffer"]
                 least[name] = min(least.get(name, held), held)
-            time.sleep(0.05)
+            time.sleep(0.1)
     return least

@@ -329,7 +329,7 @@ def test_a_picture_is_counted_and_shown(arm: Arm) -> None:
 @pytest.mark.timeout(300)
 def test_a_session_tells_what_every_part_used(arm: Arm) -> None:
     with serving([arm]), serving([arm], FAKE):
-        held = sessions.redis_bytes([arm], 64, lambda: picture(FAKE), "succeeded")
+        held = sessions.redis_bytes([arm], 64, lambda: picture(FAKE), "succeeded", settle_s=1.0)
         found = sessions.draw(arm, FAKE, 1.0)
         assert arm.worker.engine.is_running()
     assert 500 < held["now"] < 20_000
