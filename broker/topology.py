@@ -138,14 +138,15 @@ def transport_options(url: str) -> dict[str, Any]:
     return dict(REDIS_OPTIONS) if is_redis(url) else {}
 
 
-def publisher_connection(settings: BackendSettings) -> Connection:
-    """A connection to publish on, not yet open, on which nothing waits longer than the publish timeout."""
+def publisher_connection(settings: BackendSettings, *, confirm: bool = True) -> Connection:
+    """A connection to publish on, not yet open, on which nothing waits longer than the publish timeout. With `confirm` each publish
+    waits for its own."""
     limit_s = settings.publish_timeout_s
     if is_redis(settings.broker_url):
         options: dict[str, Any] = {"socket_timeout": limit_s, "socket_connect_timeout": limit_s}
     else:
         # Confirms alone bound nothing: a dead peer is noticed by the socket's own timeouts.
-        options = {"confirm_publish": True, "read_timeout": limit_s, "write_timeout": limit_s}
+        options = {"confirm_publish": confirm, "read_timeout": limit_s, "write_timeout": limit_s}
     return Connection(settings.broker_url, connect_timeout=limit_s, heartbeat=0, transport_options=options)
 
 

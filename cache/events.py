@@ -7,6 +7,7 @@ round trip of its own to subscribe, and thousands of them share one connection.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +19,7 @@ from redis.asyncio.client import PubSub
 from cache.key_names import PREFIX, shard_prefix
 from cache.listen import listen, messages, subscribe
 from contracts.ids import SHARDS
-from contracts.jobs import MAX_PREVIEWS, Change, JobStatus, Preview, Progress
+from contracts.jobs import MAX_PREVIEWS, Change, JobEnd, JobStatus, Preview, Progress
 from contracts.ports import Tell
 from contracts.tasks import end
 
@@ -41,6 +42,10 @@ class Watchers:
             self._hearers[job_id].discard(tell)
             if not self._hearers[job_id]:
                 del self._hearers[job_id]
+
+    def any(self, job_id: str) -> bool:
+        """Whether anybody hears of the job."""
+        return job_id in self._hearers
 
     def tell(self, job_id: str, change: Change) -> None:
         for tell in tuple(self._hearers.get(job_id, ())):
@@ -90,14 +95,22 @@ class RedisJobEvents:
 
     def _hear(self, event: str) -> None:
         job_id, _, words = event.partition(" ")
+        if not self._watchers.any(job_id):
+            return  # every process hears of every job, and few of them are its own
         change = parse_change(words)
         if change is not None:
             self._watchers.tell(job_id, change)
 
 
 def parse_change(words: str) -> Change | None:
-    """What an event says after the job's id: a status, `progress <step> <steps>` or `preview <index> <name>`. None: said by
-    another version."""
+    """What an event says after the job's id: a status, behind one that is the last a document of what has changed; `progress <step>
+    <steps>` or `preview <index> <name>`. None: said by another version."""
+    status, _, document = words.partition(" ")
+    if document and status in _STATUSES:
+        try:
+            return JobEnd(status=JobStatus(status), **json.loads(document))
+        except (ValueError, TypeError):
+            return JobStatus(status)  # the record tells the rest
     match words.split(" "):
         case ["progress", step, steps] if step.isdecimal() and steps.isdecimal() and int(steps):
             return Progress(step=int(step), steps=int(steps))

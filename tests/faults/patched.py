@@ -1,8 +1,8 @@
 """`python -m tests.faults.patched api|worker NAME[=VALUE] ...`: a process of ours with something changed in it.
 
 Three kinds. *Mutants* break a promise, and the checker must notice: `ack_first`, `no_fence`, `no_mandatory`, `no_confirm`,
-`no_lease`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_before_confirm`,
-`die_before_answer`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
+`no_lease`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_in_group`,
+`die_before_confirm`, `die_before_answer`, `die_before_clearing`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
 message is published three times), `clock=SECONDS` (its clock is off), `heartbeat=SECONDS` (of the broker connection),
 `newer` (it is of the next version), `look=SECONDS` (between two looks at the dead letters).
 """
@@ -83,24 +83,22 @@ def no_mandatory(_: str) -> None:
     """A message that no queue takes is confirmed, and gone."""
     from amqp.channel import Channel
 
-    real = Channel._basic_publish
+    real = Channel.basic_publish
 
     def publish(channel: Any, *given: Any, **named: Any) -> Any:
         return real(channel, *given, **{**named, "mandatory": False})
 
-    Channel._basic_publish = publish
+    Channel.basic_publish = publish
 
 
 def no_confirm(_: str) -> None:
     """A message counts as sent once it is in the socket."""
-    from kombu import Connection
+    from broker.confirms import Confirms
 
-    from broker import publisher
+    def wait(confirms: Confirms, connection: Any, timeout_s: float) -> None:
+        confirms._ack(confirms._sent, multiple=True)
 
-    def connection(settings: Any) -> Connection:
-        return Connection(settings.broker_url, connect_timeout=settings.publish_timeout_s, heartbeat=0)
-
-    vars(publisher)["publisher_connection"] = connection
+    Confirms.wait = wait  # type: ignore[method-assign, assignment]
 
 
 def no_lease(_: str) -> None:
@@ -114,6 +112,22 @@ def die_before_publish(passage: str) -> None:
     _around(KombuPublisher, "publish", _kill_at(passage), None)
 
 
+def die_in_group(passage: str) -> None:
+    """Half of a group of three and more is with the broker, the rest has not been sent, and none is confirmed."""
+    from broker.link import Link
+
+    pass_by, real = _kill_at(passage), Link._commit
+
+    def commit(link: Link, confirms: Any, group: Any, verdicts: Any) -> Any:
+        if len(group) >= 3:
+            for message in list(group.values())[: len(group) // 2]:
+                link._send(message, mandatory=True)
+            pass_by()
+        return real(link, confirms, group, verdicts)
+
+    Link._commit = commit  # type: ignore[method-assign, assignment]
+
+
 def die_before_confirm(passage: str) -> None:
     from broker.publisher import KombuPublisher
 
@@ -121,9 +135,23 @@ def die_before_confirm(passage: str) -> None:
 
 
 def die_before_answer(passage: str) -> None:
+    """The message is with the broker, and the client has not been told. Whether the job has left the outbox is not known."""
+    from api.submit import JobService
+
+    pass_by, real = _kill_at(passage), JobService._accepted
+
+    def accepted(service: JobService, *given: Any, **named: Any) -> Any:
+        pass_by()
+        return real(service, *given, **named)
+
+    JobService._accepted = accepted  # type: ignore[method-assign, assignment]
+
+
+def die_before_clearing(passage: str) -> None:
+    """The client has been told, and the job stands in the outbox as if it had not been published."""
     from cache.jobs import RedisJobStore
 
-    _around(RedisJobStore, "confirm", None, _kill_at(passage))
+    _around(RedisJobStore, "confirm", _kill_at(passage), None)
 
 
 def die_before_finish(passage: str) -> None:
@@ -179,8 +207,10 @@ PATCHES: dict[str, Callable[[str], None]] = {
         no_confirm,
         no_lease,
         die_before_publish,
+        die_in_group,
         die_before_confirm,
         die_before_answer,
+        die_before_clearing,
         die_before_finish,
         die_before_ack,
         thrice,
