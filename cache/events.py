@@ -16,9 +16,8 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from cache.key_names import PREFIX, shard_prefix
+from cache.key_names import PREFIX, Layout
 from cache.listen import listen, messages, subscribe
-from contracts.ids import SHARDS
 from contracts.jobs import MAX_PREVIEWS, Change, JobEnd, JobStatus, Preview, Progress
 from contracts.ports import Tell
 from contracts.tasks import end
@@ -60,8 +59,9 @@ class Watchers:
 class RedisJobEvents:
     """The `JobEvents` of a Redis server. Listens from the first `hear` on; `close` at the end."""
 
-    def __init__(self, client: Redis, timeout_s: float) -> None:
+    def __init__(self, client: Redis, layout: Layout, timeout_s: float) -> None:
         self._client = client
+        self._layout = layout
         self._timeout_s = timeout_s
         self._watchers = Watchers()
         self._starting = asyncio.Lock()
@@ -83,7 +83,7 @@ class RedisJobEvents:
             await end(self._listener)
 
     async def _subscribe(self) -> PubSub:
-        channels = [f"{shard_prefix(shard)}events" for shard in SHARDS]
+        channels = [f"{prefix}events" for prefix in self._layout.prefixes]
         return await subscribe(self._client, channels, "job events", self._timeout_s)
 
     async def _listen(self, pubsub: PubSub) -> None:

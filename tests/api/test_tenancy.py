@@ -22,7 +22,7 @@ from api.app import create_app
 from broker.publisher import open_publisher
 from broker.topology import queue_name
 from cache.connection import connect
-from cache.key_names import job_key, shard_prefix
+from cache.key_names import Layout
 from cache.stores import Stores, open_stores
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
@@ -155,8 +155,9 @@ async def test_concurrent_jobs_are_limited_exactly_and_freed_at_once(site: Site)
     async def expired(job_id: str) -> None:
         jobs, client = site.stores.jobs, connect(site.settings.redis_url, 2.0)
         # Its time has come, and no other's.
-        await client.hset(job_key(job_id), "deadline", "1.0")
-        await client.zadd(f"{shard_prefix(shard_of(job_id))}deadlines", {job_id: 1.0})
+        layout = Layout(site.settings.shards)
+        await client.hset(layout.job_key(job_id), "deadline", "1.0")
+        await client.zadd(f"{layout.job_prefix(job_id)}deadlines", {job_id: 1.0})
         await client.aclose()
         await jobs.sweep(shard_of(job_id), 10)
         assert (await jobs.get("acme", job_id)).status is JobStatus.EXPIRED

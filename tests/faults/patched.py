@@ -49,16 +49,16 @@ def _around(
 
 def _in_lua(words: str, others: str) -> None:
     """Replace `words` in every script of the job store."""
-    from cache import jobs
+    from cache import scripts
 
-    real = jobs.lua_source
+    real = scripts.lua_source
 
     def source(name: str) -> str:
         text = real(name)
         assert words in text, words
         return text.replace(words, others)
 
-    vars(jobs)["lua_source"] = source
+    vars(scripts)["lua_source"] = source
 
 
 def ack_first(_: str) -> None:
@@ -76,7 +76,7 @@ def ack_first(_: str) -> None:
 
 def no_fence(_: str) -> None:
     """Any attempt may finish a job, at any time."""
-    _in_lua("return now[1] == 'running' and now[2] == attempt", "return true")
+    _in_lua("return job and job.status == 'running' and job.attempt == tostring(attempt)", "return job")
 
 
 def no_mandatory(_: str) -> None:
@@ -103,7 +103,7 @@ def no_confirm(_: str) -> None:
 
 def no_lease(_: str) -> None:
     """A job that another worker runs may be taken all the same."""
-    _in_lua("tonumber(now[5]) > NOW", "false")
+    _in_lua("local busy = job.status == 'running' and tonumber(job.lease_until) > NOW", "local busy = false")
 
 
 def die_before_publish(passage: str) -> None:
@@ -151,19 +151,19 @@ def die_before_clearing(passage: str) -> None:
     """The client has been told, and the job stands in the outbox as if it had not been published."""
     from cache.jobs import RedisJobStore
 
-    _around(RedisJobStore, "confirm", _kill_at(passage), None)
+    _around(RedisJobStore, "confirm_many", _kill_at(passage), None)
 
 
 def die_before_finish(passage: str) -> None:
     from cache.jobs import RedisJobStore
 
-    _around(RedisJobStore, "succeed", _kill_at(passage), None)
+    _around(RedisJobStore, "end_many", _kill_at(passage), None)
 
 
 def die_before_ack(passage: str) -> None:
     from cache.jobs import RedisJobStore
 
-    _around(RedisJobStore, "succeed", None, _kill_at(passage))
+    _around(RedisJobStore, "end_many", None, _kill_at(passage))
 
 
 def thrice(_: str) -> None:
