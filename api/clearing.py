@@ -39,6 +39,6 @@ class Clearing:
         while self._waiting:
             group = [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]
             try:
-                await asyncio.gather(*(self._jobs.confirm(job_id) for job_id in group))
+                await self._jobs.confirm_many(group)
             except StoreUnavailable:
                 metrics.REPAIRED.labels("confirm").inc()
