@@ -89,6 +89,10 @@ class Outbox:
             if entry.lead:
                 self._clearing.add(entry.job.id)
 
+    def end(self) -> None:
+        """What is still to be cleared is cleared at once, in the background."""
+        self._clearing.end()
+
     def publish_later(self, promoted: Sequence[JobMessage], reason: str) -> None:
         """Publish other people's jobs, for which no client must wait. What fails is left to the sweeper."""
         if promoted:

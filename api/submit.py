@@ -132,6 +132,7 @@ class JobService:
 
     async def drain(self) -> None:
         """Wait until all that was begun is done. Bounded: every step of it is."""
+        self._outbox.end()
         await self._background.drain()
         await self._planner.close()
 

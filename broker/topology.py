@@ -150,17 +150,14 @@ def publisher_connection(settings: BackendSettings, *, confirm: bool = True) -> 
     return Connection(settings.broker_url, connect_timeout=limit_s, heartbeat=0, transport_options=options)
 
 
+_EMBED: Final = json.dumps({"callbacks": None, "errbacks": None, "chain": None, "chord": None})
+
+
 def task_message(message: JobMessage) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
     """Body, headers and properties of a job as a Celery task, message protocol 2
     (https://docs.celeryq.dev/en/stable/internals/protocol.html). The task's id is the job's."""
     task_id = message.job_id
-    body = json.dumps(
-        [
-            [message.model_dump(mode="json")],
-            {},
-            {"callbacks": None, "errbacks": None, "chain": None, "chord": None},
-        ]
-    )
+    body = f"[[{message.model_dump_json()}], {{}}, {_EMBED}]"
     headers = {
         "lang": "py",
         "task": TASK_NAME,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Final
 
 from contracts.models import WorkerInfo
@@ -49,7 +48,7 @@ def capacity_of(workers: Sequence[WorkerInfo]) -> Capacity:
     return Capacity(
         sum(worker.steps_per_s for worker in workers),
         sum(worker.backlog_steps for worker in workers),
-        fmean(worker.steps_per_job for worker in workers),
+        sum(worker.steps_per_job for worker in workers) / len(workers),
     )
 
 
