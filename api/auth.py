@@ -26,6 +26,14 @@ _bearer = HTTPBearer(auto_error=False, description="An API key, `dk_...`.", sche
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same.", scheme_name="header")
 
 
+PROXY_HEADERS: Final = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x-forwarded-host", b"via")
+"""What a proxy adds to a request that it passes on (RFC 7239, RFC 9110 section 7.6.3, and custom)."""
+
+
+def _proxied(request: Request) -> bool:
+    return any(header(request.scope, name) is not None for name in PROXY_HEADERS)
+
+
 def _address(request: Request) -> str:
     client = request.scope.get("client")
     return "" if client is None else str(client[0])
@@ -81,7 +89,9 @@ async def _admin(request: Request, principal: Annotated[Principal, Depends(_prin
 
 async def _known(services: Services, token: str | None, request: Request) -> Principal:
     try:
-        return await services.keyring.principal(token, request.scope["state"]["headers"], _address(request))
+        return await services.keyring.principal(
+            token, request.scope["state"]["headers"], _address(request), proxied=_proxied(request)
+        )
     except Unauthenticated as error:
         audit.key_refused(error, id_of(token) if token is not None and is_token(token) else None)
         raise

@@ -12,12 +12,18 @@ from contracts.clock import Clock
 from contracts.errors import InvalidApiKey, PermissionDenied, Unauthenticated
 from contracts.jobs import Priority
 from contracts.settings import ApiSettings
-from contracts.tenancy import PRIORITIES, ApiKey, KeyStore, Scope, digest_of, id_of, is_token
+from contracts.tenancy import (
+    ADMIN_TENANT,
+    ANONYMOUS_TENANT,
+    PRIORITIES,
+    ApiKey,
+    KeyStore,
+    Scope,
+    digest_of,
+    id_of,
+    is_token,
+)
 
-ANONYMOUS_TENANT: Final = "public"
-"""Everyone who comes without a key, where that is allowed."""
-ADMIN_TENANT: Final = "admin"
-"""The tenant of the key of the settings."""
 REMEMBER_S: Final = 1.0
 """A key that was looked up is not looked up again for this long: so long may a revoked one still work."""
 MAX_REMEMBERED: Final = 10_000
@@ -87,13 +93,23 @@ class KeyRing:
         self._keys = keys
         self._clock = clock
         self._anonymous = settings.anonymous
+        self._local_only = settings.allow_anonymous is None
+        """Nobody has said that everybody may come: it follows from where the server listens."""
         self._admin = None if settings.admin_key is None else _admin(settings.admin_key, clock.now())
         self._known: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
         self._looking: dict[str, asyncio.Task[ApiKey | None]] = {}
 
-    async def principal(self, token: str | None, headers: dict[str, str], address: str) -> Principal:
-        """The caller who presents `token`. Raises `Unauthenticated`, `InvalidApiKey`, `StoreUnavailable`."""
+    async def principal(
+        self, token: str | None, headers: dict[str, str], address: str, *, proxied: bool = False
+    ) -> Principal:
+        """The caller who presents `token`. `proxied`: a proxy has passed it on, so `address` says nothing of where it comes from.
+        Raises `Unauthenticated`, `InvalidApiKey`, `StoreUnavailable`."""
         if token is None or (self._anonymous and not token.startswith("dk_")):
+            if self._anonymous and self._local_only and proxied:
+                raise Unauthenticated(
+                    "This server serves local clients without a key, and this request came through a proxy. Set "
+                    "DARKROOM_ALLOW_ANONYMOUS=true to serve everybody, or false and give clients API keys."
+                )
             # Clients that must send some key, as OpenAI's, are served without one of ours where none is needed.
             if self._anonymous:
                 return Principal(ANONYMOUS_TENANT, None, headers, address)

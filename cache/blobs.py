@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 
 from contracts.clock import Clock
 from contracts.errors import BlobStoreFull, BlobStoreUnavailable, ImageNotFound
+from contracts.ports import Deletion
 from telemetry import metrics
 
 Where = TypeVar("Where")
@@ -87,6 +88,9 @@ class DirectoryBlobStore:
         # No thread: a look at the directory costs less than the hand-over.
         return is_blob_name(name) and self._is_there(name)
 
+    async def delete(self, name: str, put_before: float) -> Deletion:
+        return await asyncio.to_thread(self._delete, name, put_before)
+
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         return await asyncio.to_thread(self._prune, self._clock.now() - older_than_s, max_bytes)
 
@@ -109,6 +113,20 @@ class DirectoryBlobStore:
     def _is_there(self, name: str) -> bool:
         # No Path: that would cost more than the look.
         return os.path.exists(f"{self._folder}/{_place(name)}")
+
+    def _delete(self, name: str, put_before: float) -> Deletion:
+        if not is_blob_name(name):
+            return Deletion.ABSENT
+        path = self._path(name)
+        try:
+            if path.stat().st_mtime >= put_before:
+                return Deletion.YOUNG
+            path.unlink()
+        except FileNotFoundError:
+            return Deletion.ABSENT
+        except OSError as error:
+            raise _unavailable(error) from error
+        return Deletion.DELETED
 
     def _prune(self, before: float, max_bytes: int | None) -> int:
         try:

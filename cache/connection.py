@@ -233,6 +233,12 @@ async def pubsub_of(client: Redis, **options: Any) -> PubSub:
     return client.pubsub(**options)
 
 
+def unlink(pipeline: Any, key: str) -> None:
+    """Deletes the key with the pipeline, which may be a cluster's."""
+    # redis-py 8.1: `unlink` of a cluster's pipeline is a coroutine, which queues nothing unless it is awaited, and raises if it is.
+    pipeline.execute_command("UNLINK", key)
+
+
 async def pages(
     client: Redis, what: str, timeout_s: float, pattern: str, count: int
 ) -> AsyncIterator[list[str]]:

@@ -57,11 +57,13 @@ class RedisKeyStore:
     async def revoke(self, key_id: str, now: float) -> ApiKey:
         if await self.find(key_id) is None:
             raise unknown()
-        # Records are never deleted: that it was there is enough.
         async with reaching("key store", self._timeout_s):
             await self._client.hsetnx(REVOKED, key_id, f"{now:.6f}")
         key = await self.find(key_id)
         if key is None:
+            # Erased with its tenant meanwhile: nothing of it may stay.
+            async with reaching("key store", self._timeout_s):
+                await self._client.hdel(REVOKED, key_id)
             raise unknown()
         return key
 

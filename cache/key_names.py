@@ -9,6 +9,8 @@ from contracts.ids import SHARDS, shard_of
 PREFIX: Final = "darkroom:"
 HOUSE: Final = f"{PREFIX}{{house}}:"
 """The prefix of what concerns the store as a whole."""
+ANY: Final = "*"
+"""In place of a shard or a model, where a name is a pattern for SCAN."""
 
 
 def shard_prefix(shard: str) -> str:

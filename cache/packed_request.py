@@ -41,8 +41,13 @@ def pack(request: GenerationRequest) -> str:
 
 def unpack(text: str) -> GenerationRequest:
     """The request of a stored text, packed or not. Raises `ValueError` for what is neither."""
+    return GenerationRequest.model_validate_json(plain_json(text))
+
+
+def plain_json(text: str) -> str | bytes:
+    """The JSON of a stored text, packed or not. Raises `ValueError` for a packed one that is damaged."""
     if not text.startswith('{"min_schema":') or '"zlib":' not in text[:40]:
-        return GenerationRequest.model_validate_json(text)
+        return text
     packed = _Packed.model_validate_json(text)
     reader = zlib.decompressobj()
     try:
@@ -51,4 +56,4 @@ def unpack(text: str) -> GenerationRequest:
         raise ValueError("The packed request is damaged.") from error
     if not reader.eof:
         raise ValueError("The packed request is damaged, or too long.")
-    return GenerationRequest.model_validate_json(plain)
+    return plain

@@ -58,10 +58,12 @@ class RedisQuotaLedger:
             self._client.pipeline(transaction=False) as pipeline,
         ):
             for name in ("queued", "running"):
-                pipeline.zrange(f"{_prefix(key_id)}{name}", 0, -1, withscores=True)
+                pipeline.zrange(f"{account_prefix(key_id)}{name}", 0, -1, withscores=True)
             parts = await pipeline.execute()
             # By a script: a cluster answers for the node that holds the key.
-            seconds, microseconds = await self._client.eval("return redis.call('TIME')", 1, _prefix(key_id))
+            seconds, microseconds = await self._client.eval(
+                "return redis.call('TIME')", 1, account_prefix(key_id)
+            )
         now = float(seconds) + float(microseconds) / 1e6 + self.skew_s
         return [(job_id, now - admitted_at) for part in parts for job_id, admitted_at in part]
 
@@ -73,7 +75,9 @@ class RedisQuotaLedger:
 
     async def _run(self, name: str, key_id: str, *arguments: str | float) -> Any:
         async with reaching("quota ledger", self._timeout_s):
-            return await self._client.register_script(_source(name))(keys=[_prefix(key_id)], args=arguments)
+            return await self._client.register_script(_source(name))(
+                keys=[account_prefix(key_id)], args=arguments
+            )
 
 
 def interval_s(limits: Limits) -> float:
@@ -86,7 +90,8 @@ def _source(name: str) -> str:
     return (files("cache") / "lua" / f"{name}.lua").read_text()
 
 
-def _prefix(key_id: str) -> str:
+def account_prefix(key_id: str) -> str:
+    """The prefix of the keys of an account."""
     return f"darkroom:{{quota:{key_id}}}:"
 
 

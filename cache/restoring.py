@@ -10,7 +10,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from cache import models
-from cache.connection import pages, reaching
+from cache.connection import pages, reaching, unlink
 from cache.key_names import HOUSE, PREFIX, shard_prefix
 from cache.layout import LAYOUT_KEY
 from cache.rdb import Entry
@@ -60,7 +60,7 @@ async def wipe(client: Redis, timeout_s: float) -> None:
     async for keys in pages(client, "job store", timeout_s, f"{PREFIX}*", PAGE):
         async with reaching("job store", timeout_s), client.pipeline(transaction=False) as pipeline:
             for key in keys:
-                pipeline.delete(key)  # not `unlink`: a cluster's pipeline leaves it out (redis-py 8.1)
+                unlink(pipeline, key)
             await pipeline.execute()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from cache.blobs import blob_name, blob_store_error, doomed, is_blob_name
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound, SettingsError
+from contracts.ports import Deletion
 
 T = TypeVar("T")
 
@@ -83,6 +84,12 @@ class S3BlobStore:
     async def space(self) -> tuple[int, int] | None:
         return None
 
+    async def delete(self, name: str, put_before: float) -> Deletion:
+        """A bucket that keeps versions keeps what is deleted here as one, as long as its own rules say."""
+        if not is_blob_name(name):
+            return Deletion.ABSENT
+        return await self._in_thread(lambda: self._delete(name, put_before))
+
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         return await self._in_thread(lambda: self._prune(self._clock.now() - older_than_s, max_bytes))
 
@@ -116,6 +123,18 @@ class S3BlobStore:
                 return False
             raise
         return True
+
+    def _delete(self, name: str, put_before: float) -> Deletion:
+        try:
+            about = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+        except self._faults as error:
+            if _code(error) in _ABSENT:
+                return Deletion.ABSENT
+            raise
+        if about["LastModified"].timestamp() >= put_before:
+            return Deletion.YOUNG
+        self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+        return Deletion.DELETED
 
     def _prune(self, before: float, max_bytes: int | None) -> int:
         surplus = [key for _, _, key in doomed(sorted(self._all()), before, max_bytes)]

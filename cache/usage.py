@@ -20,7 +20,7 @@ class RedisUsageStore:
         self._timeout_s = timeout_s
 
     async def add(self, day: str, counts: Counts) -> None:
-        key = _key(day)
+        key = usage_key(day)
         async with reaching("usage", self._timeout_s), self._client.pipeline(transaction=False) as pipeline:
             for (tenant, measure), count in counts.items():
                 pipeline.hincrby(key, f"{measure}:{tenant}", count)
@@ -29,7 +29,7 @@ class RedisUsageStore:
 
     async def of(self, day: str) -> Counts:
         async with reaching("usage", self._timeout_s):
-            fields: Any = await self._client.hgetall(_key(day))
+            fields: Any = await self._client.hgetall(usage_key(day))
         found: dict[tuple[str, str], int] = {}
         for field, count in fields.items():
             measure, _, tenant = field.partition(":")
@@ -39,5 +39,6 @@ class RedisUsageStore:
         return found
 
 
-def _key(day: str) -> str:
+def usage_key(day: str) -> str:
+    """The hash of a day, `2026-11-30`."""
     return f"darkroom:{{usage}}:{day}"

@@ -138,7 +138,7 @@ class RedisWebhookStore:
         return await self._secrets(tenant, "1", overlap_s)
 
     async def _secrets(self, tenant: str, rotate: str, overlap_s: float) -> Sequence[Secret]:
-        key = f"{PREFIX}webhook-secrets:{tenant}"
+        key = secrets_key(tenant)
         return _SECRETS.validate_json(await self._run("hook_secrets", key, new_secret(), rotate, overlap_s))
 
     async def _on_shard(self, name: str, call: Call, *arguments: str | float) -> Any:
@@ -153,6 +153,16 @@ class RedisWebhookStore:
         return reaching("webhook store", self._settings.redis_timeout_s)
 
 
+def secrets_key(tenant: str) -> str:
+    """What signs the tenant's webhooks."""
+    return f"{PREFIX}webhook-secrets:{tenant}"
+
+
+def gone_prefix(tenant: str) -> str:
+    """The prefix of the marks of the tenant's receivers that have said 410."""
+    return f"{PREFIX}webhook-gone:{tenant}:"
+
+
 def _gone_key(tenant: str, url: str) -> str:
     # The address by its hash: it may hold a token of the client's.
-    return f"{PREFIX}webhook-gone:{tenant}:{hashlib.sha256(url.encode()).hexdigest()}"
+    return gone_prefix(tenant) + hashlib.sha256(url.encode()).hexdigest()

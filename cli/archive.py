@@ -29,6 +29,8 @@ FORMAT: Final = 1
 STATE: Final = "state.jsonl.gz"
 DEFINITIONS: Final = "rabbitmq.json"
 PICTURES: Final = "pictures/"
+RECEIPT: Final = "receipt.json"
+"""At the end of a tenant's export, which is another kind of archive."""
 _MANIFEST: Final = "manifest-"
 _MOST_BYTES: Final = 1 << 30
 """Of a manifest; a million pictures need a tenth of it."""
@@ -104,7 +106,10 @@ class Writer:
 
     def close(self, manifest: Manifest) -> None:
         data = manifest.model_dump_json(indent=1).encode()
-        name = f"{_MANIFEST}{hashlib.sha256(data).hexdigest()}.json"
+        self.end(f"{_MANIFEST}{hashlib.sha256(data).hexdigest()}.json", data)
+
+    def end(self, name: str, data: bytes) -> None:
+        """Adds the last file, which `files` does not name."""
         self._tar.addfile(_member(name, len(data), None), io.BytesIO(data))
         self._tar.close()
 
@@ -147,6 +152,8 @@ def check(path: Path, told: Callable[[int], None]) -> Manifest:
             while piece := hashed.read(_CHUNK):
                 told(len(piece))
             found[member.name] = File(bytes=member.size, sha256=hashed.digest.hexdigest())
+    if manifest is None and RECEIPT in found:
+        raise ArchiveRefused(f"{path} is no backup of Darkroom, but the export of a tenant.")
     if manifest is None:
         raise ArchiveRefused(f"{path} is only a part of a backup: its end is missing.")
     for name in sorted({*found, *manifest.files}):

@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
-import os
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, Final
 
 import typer
 from rich.progress import Progress
@@ -24,14 +19,14 @@ from cache.connection import connect, disconnect
 from cache.rdb import RdbFile
 from cache.snapshot import connections, database_of, download, ours, to_line
 from cli import archive, rabbitmq, record
-from cli.archive import ArchiveRefused, Manifest
+from cli.archive import Manifest
 from cli.operations import Folder, settings_of
 from cli.options import writable
 from cli.report import bar, contents, one_line_errors, say
+from cli.target import PIPE, target_of, written
 from contracts.clock import SystemClock
 from contracts.settings import BackendSettings, without_secrets
 
-PIPE: Final = Path("-")
 NAMES: Final = "darkroom-????????T??????Z.tar"
 GZIP_LEVEL: Final = 5
 
@@ -79,7 +74,7 @@ def backup(
     """
     with one_line_errors():
         settings = settings_of(folder)
-        target = _target(out)
+        target = target_of(out, "darkroom")
         beside = None if target == PIPE else target.parent
         with (
             tempfile.TemporaryDirectory(prefix=".darkroom-backup-", dir=beside) as spool,
@@ -89,7 +84,7 @@ def backup(
             lines = Path(spool, archive.STATE)
             state = _convert(snapshots, lines, settings, progress)
             definitions = rabbitmq.export(rabbitmq_api) if rabbitmq_api else None
-            with _written(target) as file:
+            with written(target) as file:
                 writer = archive.Writer(file)
                 with lines.open("rb") as packed:
                     writer.add(archive.STATE, packed, lines.stat().st_size)
@@ -168,33 +163,3 @@ def _manifest(state: State, settings: BackendSettings, writer: archive.Writer) -
         settings=without_secrets(settings),
         files=writer.files,
     )
-
-
-def _target(out: Path) -> Path:
-    if out == PIPE:
-        if sys.stdout.isatty():
-            raise ArchiveRefused("Standard output is a terminal: name a file, or send it into one.")
-        return out
-    if out.is_dir():
-        out /= time.strftime("darkroom-%Y%m%dT%H%M%SZ.tar", time.gmtime())
-    if out.exists():
-        raise ArchiveRefused(f"{out} exists already.")
-    return out
-
-
-@contextmanager
-def _written(target: Path) -> Iterator[BinaryIO]:
-    """The file under its name once it is whole and on the disk; readable for its owner alone."""
-    if target == PIPE:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    partial = target.with_name(f".{target.name}.part")
-    try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)

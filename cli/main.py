@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from cli import jobs, keys, measuring, record
+from cli import jobs, keys, measuring, record, tenant
 from cli.backup import backup
 from cli.children import Unusable
 from cli.devices import WorkerGroup, environments
@@ -53,6 +53,7 @@ app.command()(generate)
 app.add_typer(jobs.app, name="jobs")
 measuring.register(app)
 app.add_typer(keys.app, name="keys")
+app.add_typer(tenant.app, name="tenant")
 
 
 @app.command()

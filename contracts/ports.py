@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from contracts.blobs import BlobStore, Deletion
 from contracts.clock import Clock
 from contracts.engine import ImageEngine
 from contracts.jobs import (
@@ -51,6 +52,7 @@ __all__ = [
     "Clock",
     "DeadLetter",
     "DeadLetters",
+    "Deletion",
     "End",
     "EndAnswer",
     "Ended",
@@ -315,30 +317,6 @@ class ModelDirectory(Protocol):
 
     async def recall_cost(self, model: str, device: str) -> str | None:
         """What was last remembered."""
-        ...
-
-
-class BlobStore(Protocol):
-    """Content-addressed, immutable pictures."""
-
-    async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
-        """Store `data` whole or not at all; answers its name, `<sha256>.<extension>`, behind `inputs/` for a picture to start
-        from. Idempotent."""
-        ...
-
-    async def get(self, name: str) -> bytes:
-        """The bytes. Raises `ImageNotFound`, also for anything that is not a well-formed name."""
-        ...
-
-    async def exists(self, name: str) -> bool: ...
-
-    async def space(self) -> tuple[int, int] | None:
-        """Free and all bytes of the disk that the pictures lie on; None where that is none of ours, or cannot be told."""
-        ...
-
-    async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
-        """Delete what was put more than `older_than_s` seconds ago, then the oldest until at most `max_bytes` are left.
-        Answers how many went; bounded work, so there may be more to do."""
         ...
 
 

@@ -24,6 +24,12 @@ from contracts.jobs import NewJob
 TOKEN_PATTERN: Final = r"^dk_[0-9A-Za-z]{43}$"  # noqa: S105
 TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 ID_CHARS: Final = 11
+ANONYMOUS_TENANT: Final = "public"
+"""Everyone who comes without a key, where that is allowed."""
+ADMIN_TENANT: Final = "admin"
+"""The tenant of the key of the settings."""
+RESERVED_TENANTS: Final = frozenset({ANONYMOUS_TENANT, ADMIN_TENANT})
+"""The platform's own: no key in the store speaks for them, so none can be revoked."""
 _DIGITS: Final = string.digits + string.ascii_letters
 _TENANT = re.compile(TENANT_PATTERN.replace("$", r"\Z"))
 _TOKEN = re.compile(TOKEN_PATTERN.replace("$", r"\Z"))
@@ -132,7 +138,7 @@ def digest_of(token: str) -> str:
 
 
 class KeyStore(Protocol):
-    """API keys. They are never deleted: a revoked one stays, to say what it was. Raises `StoreUnavailable`."""
+    """API keys. A revoked one stays, to say what it was, until its tenant is erased. Raises `StoreUnavailable`."""
 
     async def create(self, key: ApiKey) -> bool:
         """Keep a new key; false where its id is taken."""
@@ -216,6 +222,8 @@ class Reservation(Document):
     """The job to record. Gone once it is accepted: its record has the texts, and they are kept once."""
     job_id: str | None = Field(default=None, exclude_if=_absent)
     """The job's id, in place of `new`."""
+    tenant: str | None = Field(default=None, exclude_if=_absent)
+    """Whose it is, in place of `new`. Earlier versions did not write it."""
     done: bool = False
 
     @model_validator(mode="after")
@@ -231,7 +239,8 @@ class Reservation(Document):
 
     def settled(self) -> Reservation:
         """The reservation of the job once that is accepted for good."""
-        return self.model_copy(update={"new": None, "job_id": self.id, "done": True})
+        tenant = self.tenant if self.new is None else self.new.tenant
+        return self.model_copy(update={"new": None, "job_id": self.id, "tenant": tenant, "done": True})
 
 
 class IdempotencyStore(Protocol):

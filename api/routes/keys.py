@@ -10,17 +10,25 @@ from starlette.responses import Response
 
 from api.auth import Admin
 from api.body import checked
-from api.keyring import ADMIN_TENANT, ANONYMOUS_TENANT
 from api.normalise import invalid
 from api.schemas import Wire
 from api.services import Wired, failures
 from contracts.errors import KeyNotFound
-from contracts.tenancy import ID_CHARS, TENANT_PATTERN, ApiKey, Limits, Scope, digest_of, id_of, new_token
+from contracts.tenancy import (
+    ID_CHARS,
+    RESERVED_TENANTS,
+    TENANT_PATTERN,
+    ApiKey,
+    Limits,
+    Scope,
+    digest_of,
+    id_of,
+    new_token,
+)
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 MAX_NAME_CHARS: Final = 100
-RESERVED_TENANTS: Final = frozenset({ANONYMOUS_TENANT, ADMIN_TENANT})
 
 
 Scopes = Annotated[tuple[Literal["generate", "admin"], ...], Field(strict=False, min_length=1, max_length=2)]

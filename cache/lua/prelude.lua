@@ -4,7 +4,7 @@
 -- in a cluster they live together and one script may touch them all. ARGV[1] shifts the clock (seconds, 0 outside of tests), ARGV[2] is the
 -- retention of ended jobs (seconds). The arguments of a script itself begin at ARGV[3]; where it is told of a job, that is one JSON document.
 --
---   job:<id>         hash   the record: static parts, status, stamps, attempt, lease, result or failure
+--   job:<id>         hash   the record: static parts, status, stamps, attempt, lease, result or failure; names of previews
 --   flight:<key>     hash   the computation of a key: leader, promotions, result once it has landed and no cache has it
 --   followers:<key>  list   jobs that wait for the flight, oldest first
 --   outbox           zset   live leaders whose message is not known to be with the broker, by the time it was last tried

@@ -59,7 +59,7 @@ async def test_what_comes_together_goes_together_and_the_end_does_not_linger(any
     store.open.set()
     clearer.end()
     await asyncio.wait_for(background.drain(), 5)
-    assert store.confirmed == ["a", "bc"]
+    assert store.confirmed == ["abc"]
 
 
 async def test_a_store_that_is_away_ends_nothing(anyio_backend: str) -> None:

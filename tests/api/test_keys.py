@@ -196,6 +196,22 @@ def test_what_only_this_machine_reaches(host: str, loopback: bool) -> None:
     assert not ApiSettings(host=host, allow_anonymous=False).anonymous
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "Via"])
+async def test_a_proxy_does_not_make_everybody_local(opened: Opener, header: str) -> None:
+    """A server on loopback serves its own machine without a key. A proxy there passes on the requests of the world."""
+    passed_on = {header: "203.0.113.7"}
+    door = await opened()
+    refused = await door.http.get("/v1/jobs", headers=passed_on)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "missing_api_key")
+    assert "DARKROOM_ALLOW_ANONYMOUS" in refused.json()["error"]["message"]
+    assert (
+        await door.http.post("/v1/jobs", json={"prompt": "a red apple"}, headers=passed_on)
+    ).status_code == 401
+    assert (await door.http.get("/readyz", headers=passed_on)).status_code == 200
+    told = await opened(allow_anonymous=True)
+    assert (await told.http.get("/v1/jobs", headers=passed_on)).status_code == 200
+
+
 async def test_a_server_that_others_reach_wants_a_key_or_to_be_told(closed: Door) -> None:
     keys = closed.stores.keys
     open_to_all = ApiSettings(host="0.0.0.0")

@@ -23,7 +23,7 @@ from contracts.errors import (
     SettingsError,
     StoreUnavailable,
 )
-from contracts.ports import BlobStore
+from contracts.ports import BlobStore, Deletion
 from contracts.settings import BackendSettings
 
 pytestmark = pytest.mark.anyio
@@ -108,6 +108,18 @@ async def test_inputs_count_towards_the_size_of_all(blobs: BlobStore, clock: Man
     new = await blobs.put(b"2" * 100, "png")
     assert await blobs.prune(DAY_S, 150) == 1
     assert [await blobs.exists(name) for name in (old, new)] == [False, True]
+
+
+async def test_one_is_deleted_unless_it_has_been_put_since(blobs: BlobStore, clock: ManualClock) -> None:
+    drawn = await blobs.put(b"picture", "png")
+    given = await blobs.put(b"picture", "png", is_input=True)
+    now = clock.now()
+    assert await blobs.delete(drawn, now - 60) is Deletion.YOUNG
+    assert await blobs.exists(drawn)
+    assert await blobs.delete(drawn, now + 60) is Deletion.DELETED
+    assert [await blobs.exists(name) for name in (drawn, given)] == [False, True]
+    for name in (drawn, "inputs/" + "0" * 64 + ".png", "../../etc/passwd", ""):
+        assert await blobs.delete(name, now + 60) is Deletion.ABSENT
 
 
 async def test_the_old_go(blobs: BlobStore, clock: ManualClock) -> None:

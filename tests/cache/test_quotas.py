@@ -166,6 +166,7 @@ def test_a_reservation_of_before_is_read() -> None:
     assert known.settled().model_dump(exclude_none=True) == {
         "fingerprint": "f",
         "job_id": job.id,
+        "tenant": job.tenant,
         "done": True,
     }
     with pytest.raises(ValidationError):

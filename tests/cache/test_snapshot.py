@@ -222,6 +222,14 @@ async def test_every_node_of_a_cluster_is_asked(anyio_backend: str, tmp_path: Pa
         assert sorted(entry.key for entry in await taken(servers.url, tmp_path)) == sorted(
             entry.key for entry in entries
         )
+        client = connect(servers.url, 5.0)
+        try:
+            await wipe(client, 5.0)
+        finally:
+            await disconnect(client)
+        for server in servers.servers:
+            with redis.Redis(port=server.port) as client_of_one:
+                assert client_of_one.dbsize() == 0, "wiped on every node"
     finally:
         servers.stop()
 

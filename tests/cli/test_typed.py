@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 NUMBERS = ("abc", "", "1e999999", "-1", "nan")
 FREE = frozenset({"prompt", "model", "negative", "name", "tenant", "priority"})
 """Any text is a value: what it means the server decides."""
+TENANTS = ("", "ACME", "a/b", "*", "a b", "-a", "a" * 64, "ключ", "acme\n")
 SPECIAL = {
     "out": ("", ".", "x", "x.gif", "a/", "/proc/none/x.png", "x.png/y.png", "x\0.png"),
     "server": (
@@ -50,6 +51,10 @@ SPECIAL = {
     "priority": (),
     "backup out": ("/proc/none/x.tar", "x.png/y.tar", "a/b.tar", "x\0.tar"),
     "path": ("", ".", "none.tar", "/proc/none/x.tar", "x\0.tar"),
+    "tenant export tenant": TENANTS,
+    "tenant erase tenant": TENANTS,
+    "tenant export out": ("/proc/none/x.tar", "x.png/y.tar", "a/b.tar", "x\0.tar"),
+    "receipt": ("/proc/none/x.json", "x.png/y.json", "a/b.json", "x\0.json"),
     "rdb": (".", "none.rdb", "x.png/y.rdb", "x\0.rdb"),
 }
 SPECIAL |= {
@@ -67,7 +72,7 @@ ARGUMENTS = {
     "tenant": "acme",
     "key_id": "dk_1",
 }
-LOOKING = (("audit",), ("doctor",), ("backup",), ("restore",))
+LOOKING = (("audit",), ("doctor",), ("backup",), ("restore",), ("tenant", "export"), ("tenant", "erase"))
 PASSED_ON = ("bench", "plan")
 """Scripts with a parser of their own."""
 

@@ -115,8 +115,9 @@ def test_the_platform_needs_no_more(
 
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    for command in ("doctor", "audit"):
-        done = CliRunner().invoke(app, [command])
+    looking = (["doctor"], ["audit"], ["tenant", "export", "public", str(tmp_path / "public.tar")])
+    for command in (*looking, ["tenant", "erase", "public", "--cancel"]):
+        done = CliRunner().invoke(app, command)
         assert "FAULT" not in done.output, done.output
         assert done.exit_code == 0, done.output
     assert denied(stack) == []

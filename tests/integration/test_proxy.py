@@ -53,7 +53,7 @@ class Front:
 
 @pytest.fixture
 def proxied(deploy: Deploy, tmp_path: Path) -> Iterator[Front]:
-    api = deploy(workers=0, rabbitmq=False, DARKROOM_HEADER_TIMEOUT_S="120")
+    api = deploy(workers=0, rabbitmq=False, DARKROOM_HEADER_TIMEOUT_S="120", DARKROOM_ALLOW_ANONYMOUS="true")
     port, api_address = process.free_port(), httpx.URL(api.url)
     folder = tmp_path / "haproxy"
     environ = {

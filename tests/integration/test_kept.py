@@ -1,0 +1,380 @@
+"""Everything that the platform keeps has a row in `contracts/kept.py`, and the documentation shows it: what is there is found by running the
+platform in every way and looking, not by asking its own lists."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection, Queue
+from PIL import Image
+from typer.testing import CliRunner
+
+from broker import topology
+from cache.key_names import PREFIX
+from cache.stores import Stores
+from cli.main import app
+from cli.services.rabbitmq import RabbitServer
+from cli.services.redis import RedisServer
+from contracts.kept import KEEPS_NOTHING, KEPT, Kept, Place, row_of, table
+from contracts.settings import BackendSettings
+from contracts.tenancy import new_token
+from tests.integration.conftest import ROOT, Stack, deployed
+from tests.webhooks.conftest import receiving
+
+STATE, CACHE, BROKER = 0, 2, 1
+"""Databases: what is where is seen, not supposed."""
+MOMENTS = {
+    "darkroom:restoring",  # while `darkroom restore` runs, which wants a platform that has stopped
+    "??/.*.part",
+    "inputs/??/.*.part",
+    "_kombu.binding.*",
+    "unacked",
+    "unacked_index",
+    "unacked_mutex",
+}
+"""Too short to be met, or of another broker."""
+SECRET = "words that nobody else would use"
+
+
+def test_every_store_has_its_rows() -> None:
+    opened = {each.name for each in fields(Stores)} - {"check", "close"}
+    assert {row.store for row in KEPT} == opened - KEEPS_NOTHING | {"broker"}
+
+
+def test_every_queue_has_its_row() -> None:
+    settings, found = BackendSettings(), []
+    for name, make in vars(topology).items():
+        if name.endswith("_queue") and callable(make):
+            needed = make.__code__.co_varnames[: make.__code__.co_argcount]
+            found.append(make(*({"model": "m", "settings": settings}[each] for each in needed)))
+    assert len(found) >= 4
+    assert all(isinstance(queue, Queue) for queue in found)
+    assert [queue.name for queue in found if row_of(queue.name, Place.BROKER) is None] == []
+
+
+def test_the_documentation_shows_the_rows_and_no_others() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    lines = list(table())
+    assert "\n".join(lines) in page, "docs/operations.md must hold what contracts.kept.table() draws"
+    assert page.count(lines[0]) == 1
+    section = page.partition("## What is kept, and for how long")[2].partition("\n## ")[0]
+    assert [line for line in section.splitlines() if line.startswith("|")] == lines
+
+
+def test_a_backup_takes_what_begins_as_ours() -> None:
+    """So a family on the state Redis is in every backup, or must not have another beginning."""
+    patterns = [pattern for row in KEPT if row.place is Place.STATE for pattern in row.patterns]
+    assert [pattern for pattern in patterns if not pattern.startswith(PREFIX)] == []
+    assert [row.what for row in KEPT if row.place is Place.STATE and not row.backup.startswith("yes")] == []
+
+
+def test_every_row_says_something_in_each_place() -> None:
+    for row in KEPT:
+        words = (row.what, row.until, row.backup, row.versions, row.erased, row.bound)
+        assert all(words), row
+        assert "|" not in "".join(words), row
+    assert len({pattern for row in KEPT for pattern in row.patterns}) == sum(
+        len(row.patterns) for row in KEPT
+    )
+
+
+@dataclass
+class Seen:
+    """Names that were met, by the database or place."""
+
+    names: dict[int | Place, set[str]] = field(default_factory=dict)
+
+    def note(self, where: int | Place, names: Any) -> None:
+        self.names.setdefault(where, set()).update(names)
+
+    def strangers(self) -> list[str]:
+        """What has no row."""
+        found = []
+        for where, names in self.names.items():
+            places = {STATE: Place.STATE, CACHE: Place.CACHE, BROKER: Place.BROKER}
+            place = where if isinstance(where, Place) else places[where]
+            found += [f"{place}: {name}" for name in sorted(names) if row_of(name, place) is None]
+        return found
+
+    def unmet(self) -> list[str]:
+        """Patterns of which nothing was met."""
+        met = {name for names in self.names.values() for name in names}
+        patterns = [(row, pattern) for row in KEPT for pattern in row.patterns if pattern not in MOMENTS]
+        return [pattern for row, pattern in patterns if not any(_covers(row, pattern, name) for name in met)]
+
+
+def _covers(row: Kept, pattern: str, name: str) -> bool:
+    only = Kept(row.what, row.place, row.store, (pattern,), "", "", "", "", "")
+    return only.covers(name)
+
+
+@contextmanager
+def watched(server: RedisServer, folder: Path) -> Iterator[Seen]:
+    """Every key that is touched while the body runs, as the server tells it, however short its life; and the files at its end."""
+    seen, over = Seen(), threading.Event()
+    with redis.Redis(port=server.port, decode_responses=True) as client, client.pubsub() as told:
+        client.config_set("notify-keyspace-events", "KA")
+        told.psubscribe("__keyspace@*__:*")
+        assert told.get_message(timeout=10) is not None
+
+        def listen() -> None:
+            while not over.is_set():
+                message = told.get_message(timeout=0.2)
+                if message is not None and message["type"] == "pmessage":
+                    database, _, name = message["channel"].removeprefix("__keyspace@").partition("__:")
+                    seen.note(int(database), [name])
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield seen
+            seen.note(
+                Place.PICTURES,
+                [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()],
+            )
+        finally:
+            over.set()
+            thread.join()
+            client.config_set("notify-keyspace-events", "")
+
+
+@dataclass
+class Tenant:
+    """A caller with a key of its own."""
+
+    stack: Stack
+    token: str
+
+    def ask(self, method: str, path: str, **rest: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}", **rest.pop("headers", {})}
+        return self.stack.http.request(method, path, headers=headers, **rest)
+
+    def submit(self, headers: dict[str, str] | None = None, **body: Any) -> dict[str, Any]:
+        response = self.ask("POST", "/v1/jobs", json=body, headers=headers or {})
+        assert response.status_code in (200, 202), response.text
+        job: dict[str, Any] = response.json()
+        return job
+
+    def ended(self, job: dict[str, Any]) -> dict[str, Any]:
+        until = time.monotonic() + 60
+        while job["status"] in ("queued", "running"):
+            assert time.monotonic() < until, (job, self.stack.logs())
+            job = self.ask("GET", job["urls"]["self"], headers={"Prefer": "wait=5"}).json()
+        return job
+
+
+def tenant(stack: Stack, name: str, concurrent_jobs: int = 50) -> Tenant:
+    limits = {"requests_per_minute": 6000, "concurrent_jobs": concurrent_jobs, "images_per_day": 1000}
+    made = stack.http.post("/v1/keys", json={"tenant": name, **limits})
+    assert made.status_code == 201, made.text
+    return Tenant(stack, made.json()["key"])
+
+
+def until(true: Callable[[], bool], stack: Stack) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end, stack.logs()
+        time.sleep(0.05)
+
+
+def picture(colour: str) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), colour).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def use(caller: Tenant, name: str, words: str) -> None:
+    """Jobs of all kinds, each brought to its end, and whatever else a tenant can ask for."""
+    drawn = caller.ended(caller.submit(prompt=words, seed=1))
+    assert drawn["status"] == "succeeded", drawn
+    assert caller.submit(prompt=words, seed=1)["cache"] == "hit"
+    pair = [caller.submit(prompt=f"{words} slow=1", seed=2) for _ in range(2)]
+    assert [job["cache"] for job in pair] == ["miss", "joined"]
+    once = {"Idempotency-Key": "once"}
+    assert len({caller.submit(once, prompt=f"{words}, once")["id"] for _ in range(2)}) == 1
+    start = caller.submit(
+        prompt=words,
+        init_image=picture("red" if name == "acme" else "blue"),
+        strength=0.6,
+        num_inference_steps=4,
+    )
+    shown = caller.submit(prompt=f"{words}, in steps", num_inference_steps=6, previews=2)
+    failed = caller.submit(prompt=f"{words} fault:raise")
+    canceled = caller.submit(prompt=f"{words}, canceled")
+    caller.ask("POST", canceled["urls"]["cancel"])
+    batch = caller.ask(
+        "POST", "/v1/jobs:batch", json={"requests": [{"prompt": f"{words} {n}"} for n in range(3)]}
+    )
+    assert batch.status_code == 200, batch.text
+    openai = caller.ask(
+        "POST",
+        "/v1/images/generations",
+        json={"prompt": f"{words}, openai", "model": "fake", "size": "64x64"},
+    )
+    assert openai.status_code == 200, openai.text
+    ends = [caller.ended(job)["status"] for job in (*pair, start, shown, failed)]
+    assert ends == ["succeeded"] * 4 + ["failed"], (ends, caller.stack.logs())
+    with receiving(500) as refusing, receiving(410) as gone, receiving() as taking:
+        for receiver in (refusing, gone, taking):
+            caller.ended(
+                caller.submit(prompt=f"{words}, told to {receiver.url}", webhook={"url": receiver.url})
+            )
+            receiver.wait_for(1)
+    assert caller.ask("POST", "/v1/webhooks/secret/rotate").status_code == 200
+    # At its limit a key is told by the records which of its jobs run.
+    narrow = tenant(caller.stack, name, concurrent_jobs=1)
+    running = narrow.submit(prompt=f"{words} slow=3")
+    until(lambda: narrow.ask("GET", running["urls"]["self"]).json()["status"] == "running", caller.stack)
+    assert narrow.ask("POST", "/v1/jobs", json={"prompt": f"{words}, too many"}).status_code == 429
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """State, cached results and pictures apart; a worker, webhooks, keys."""
+    folder = tmp_path_factory.mktemp("kept")
+    own, rabbit = RedisServer(folder / "redis"), RabbitServer(folder / "rabbitmq")
+    with ExitStack() as stack:
+        stack.callback(own.stop)
+        own.start()
+        stack.callback(rabbit.stop)
+        rabbit.start()
+        environ = {
+            "DARKROOM_CACHE_REDIS_URL": own.url.replace("/0", f"/{CACHE}"),
+            "DARKROOM_ENGINE": "fake",
+            "DARKROOM_MODEL": "fake",
+            "DARKROOM_ADMIN_KEY": new_token(),
+            "DARKROOM_ALLOW_ANONYMOUS": "false",
+            "DARKROOM_SWEEP_INTERVAL_S": "0.2",
+            "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+        }
+        running = stack.enter_context(deployed(folder, own, rabbit, 1, **environ))
+        running.start("webhooks", "webhooks")
+        yield running
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
+    platform: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in platform.environ.items():
+        if name.startswith("DARKROOM_"):
+            monkeypatch.setenv(name, value)
+    blobs = Path(platform.environ["DARKROOM_BLOB_DIR"])
+    assert platform.broker is not None
+    with watched(platform.redis, blobs) as seen:
+        acme, other = tenant(platform, "acme"), tenant(platform, "other")
+        use(acme, "acme", SECRET)
+        use(other, "other", "an apple")
+        with Connection(platform.environ["DARKROOM_BROKER_URL"]) as connection:
+            channel = connection.channel()
+            letter = channel.prepare_message(b"no job")
+            channel.basic_publish(letter, exchange="", routing_key=topology.DEAD_LETTER_QUEUE)
+        until(lambda: topology.REFUSED_QUEUE in queues(platform.broker), platform)
+        until(lambda: any("{usage}" in name for name in seen.names[STATE]), platform)
+        exported = CliRunner().invoke(app, ["tenant", "export", "acme", str(tmp_path / "acme.tar")])
+        assert exported.exit_code == 0, exported.output
+        theirs = counts("other")
+
+        # A worker that is asked to end says what it has learnt. Without one, a job's message stays with the broker.
+        worker = platform.processes["worker-1"]
+        worker.terminate()
+        assert worker.wait(60) == 0, platform.logs()
+        waiting = acme.submit(prompt=f"{SECRET}, late")
+        refused = CliRunner().invoke(app, ["tenant", "erase", "acme"])
+        assert (refused.exit_code, "have not ended" in refused.output) == (1, True), refused.output
+        done = CliRunner().invoke(app, ["tenant", "erase", "acme", "--cancel"])
+        assert done.exit_code == 0, done.output
+        assert queues(platform.broker)[topology.queue_name("fake")] == 1
+        seen.note(Place.BROKER, queues(platform.broker))
+    assert seen.strangers() == [], (
+        "each needs a row in contracts/kept.py, and the table in docs/operations.md"
+    )
+    assert seen.unmet() == [], "the platform was not used in every way"
+
+    receipt = json.loads(done.stdout)
+    assert receipt["complete"], receipt
+    assert receipt["counts"]["canceled_jobs"] == 1
+    assert {"jobs", "webhooks", "pictures", "source_pictures", "cached_results"} <= set(receipt["counts"])
+    assert acme.ask("GET", waiting["urls"]["self"]).status_code == 401
+    platform.start("worker", "worker-2")
+    platform.wait_ready(1)
+    # Its message goes by without a trace: those that come after it are drawn.
+    assert other.ended(other.submit(prompt="an apple, afterwards"))["status"] == "succeeded"
+    until(
+        lambda: all(depth == 0 for name, depth in queues(platform.broker).items() if "jobs" in name), platform
+    )
+    for database in (STATE, CACHE):
+        left = dump(platform.redis.port, database)
+        assert re.findall(rf"\bacme\b|{SECRET}|{acme.token[:11]}", left) == []
+    lasting = (
+        "jobs",
+        "pictures",
+        "source_pictures",
+        "webhooks",
+        "api_keys",
+        "idempotency_keys",
+        "webhook_secrets",
+    )
+    now = counts("other")
+    assert all(now[kind] >= theirs[kind] for kind in lasting), (theirs, now)
+    books = CliRunner().invoke(app, ["audit", "--full"])
+    assert books.exit_code == 0, books.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_redis_as_the_broker_keeps_nothing_without_a_row(redis_server: RedisServer, tmp_path: Path) -> None:
+    environ = {
+        "DARKROOM_ENGINE": "fake",
+        "DARKROOM_MODEL": "fake",
+        "DARKROOM_CACHE_REDIS_URL": redis_server.url.replace("/0", f"/{CACHE}"),
+    }
+    with (
+        deployed(tmp_path, redis_server, None, 1, **environ) as stack,
+        watched(redis_server, Path(stack.environ["DARKROOM_BLOB_DIR"])) as seen,
+    ):
+        slow = [stack.submit(prompt=f"slow=0.5 {number}") for number in range(20)]
+        for job in slow:
+            assert stack.ended(job)["status"] == "succeeded"
+    assert seen.names[BROKER]
+    assert seen.strangers() == []
+
+
+def queues(broker: RabbitServer | None) -> dict[str, int]:
+    """Every queue of the broker, and how many messages are in it."""
+    assert broker is not None
+    lines = broker.control("-q", "list_queues", "name", "messages", "--no-table-headers").splitlines()
+    return {name: int(depth) for name, _, depth in (line.partition("\t") for line in lines)}
+
+
+def counts(tenant: str) -> dict[str, int]:
+    told = CliRunner().invoke(app, ["tenant", "erase", tenant, "--dry-run"])
+    assert told.exit_code == 0, told.output
+    found: dict[str, int] = json.loads(told.stdout)["counts"]
+    return found
+
+
+def dump(port: int, database: int) -> str:
+    """Every key of a database, and what it holds, as text."""
+    with redis.Redis(port=port, db=database, decode_responses=True) as client:
+        kinds: dict[str, Callable[[str], Any]] = {
+            "string": client.get,
+            "hash": client.hgetall,
+            "zset": lambda name: client.zrange(name, 0, -1, withscores=True),
+            "list": lambda name: client.lrange(name, 0, -1),
+            "set": client.smembers,
+        }
+        return str({name: kinds.get(client.type(name), str)(name) for name in client.scan_iter(count=1000)})
