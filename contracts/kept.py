@@ -7,6 +7,7 @@ is in Redis, in the pictures' store and on the broker, and fails for what has no
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -396,3 +397,7 @@ def table() -> Iterator[str]:
             row.bound,
         )
         yield "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(table()) + "\n")

@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The API, the webhooks and the command line: no torch. docker build -f docker/api.Dockerfile -t darkroom-api:0.1.0 .
+# The API, the webhooks and the command line: no torch. docker build -f docker/api.Dockerfile -t darkroom-api:0.2.0 .
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build

@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # A worker: the targets `cpu` and `cuda` differ in torch's build alone, and in xformers.
-#   docker build -f docker/worker.Dockerfile --target cpu --build-arg TORCH_INDEX_URL=... -t darkroom-worker-cpu:0.1.0 .
-#   docker build -f docker/worker.Dockerfile --target cuda -t darkroom-worker-cuda:0.1.0 .
+#   docker build -f docker/worker.Dockerfile --target cpu --build-arg TORCH_INDEX_URL=... -t darkroom-worker-cpu:0.2.0 .
+#   docker build -f docker/worker.Dockerfile --target cuda -t darkroom-worker-cuda:0.2.0 .
 # The index of PyTorch's CPU builds is the one that its install page names; without it the image holds a CUDA build.
 # TORCH_SHA256 is the hash of the CPU build's file: docs/operations.md tells how to get it.
 # CUDA's libraries come with torch; the node's driver comes with the container runtime.

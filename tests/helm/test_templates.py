@@ -185,7 +185,7 @@ def test_gpus_are_asked_for(gpu: dict[str, Any], resource: dict[str, int]) -> No
     spec = pod(rendered)
     assert resource.items() <= spec["containers"][0]["resources"]["limits"].items()
     assert (spec["runtimeClassName"], spec["nodeSelector"]) == ("nvidia", {"pool": "gpu"})
-    assert spec["containers"][0]["image"] == "darkroom-worker-cuda:0.1.0"
+    assert spec["containers"][0]["image"] == "darkroom-worker-cuda:0.2.0"
     assert environment(spec)["DARKROOM_DEVICE"] == "cuda"
 
 
@@ -239,7 +239,7 @@ def test_webhooks_are_sent_by_processes_of_their_own() -> None:
     rendered = render({"webhooks": {"settings": {"webhook_concurrency": 8}, "replicas": 2}})
     spec = pod(rendered, "-webhooks")
     assert spec["containers"][0]["command"] == ["python", "-m", "webhooks"]
-    assert spec["containers"][0]["image"] == "darkroom-api:0.1.0"
+    assert spec["containers"][0]["image"] == "darkroom-api:0.2.0"
     assert environment(spec)["DARKROOM_WEBHOOK_CONCURRENCY"] == "8"
     assert "DARKROOM_ADMIN_KEY" not in environment(spec)
     assert rendered.one("Deployment", "-webhooks")["spec"]["replicas"] == 2

@@ -47,6 +47,7 @@ NOT_RUN: Final = {
     "docker build": "needs Docker; tests/helm/test_docker.py reads the files",
     "pip download": "needs PyTorch's index; tests/test_supply_chain.py reads what the image does with the hash",
     "pip hash": "of the file that the line before it fetches",
+    "jq -cSj": "of a receipt of yours; tests/cli/test_tenant.py checks its sum",
     "helm ": "needs a cluster; `make helm-check` renders the chart and runs what it rendered",
     "kubectl ": "needs a cluster",
     "redis-cli ": "for a server of yours; tests/integration/test_least_rights.py gives its commands to one",
