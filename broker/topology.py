@@ -155,24 +155,17 @@ _EMBED: Final = json.dumps({"callbacks": None, "errbacks": None, "chain": None, 
 
 def task_message(message: JobMessage) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
     """Body, headers and properties of a job as a Celery task, message protocol 2
-    (https://docs.celeryq.dev/en/stable/internals/protocol.html). The task's id is the job's."""
+    (https://docs.celeryq.dev/en/stable/internals/protocol.html). The task's id is the job's. Headers that
+    would name what Celery takes for granted are left out: each is packed and unpacked for every job."""
     task_id = message.job_id
     body = f"[[{message.model_dump_json()}], {{}}, {_EMBED}]"
     headers = {
         "lang": "py",
         "task": TASK_NAME,
         "id": task_id,
-        "root_id": task_id,
-        "parent_id": None,
-        "group": None,
-        "retries": 0,
-        "eta": None,
-        "expires": None,
-        "timelimit": [None, None],
         # Celery logs these: no prompt may be in them.
         "argsrepr": f"({task_id})",
         "kwargsrepr": "{}",
-        "origin": "darkroom",
         "ignore_result": True,
         # Where brokers and their tools look for it; the worker takes it from the job.
         **({"traceparent": message.origin.traceparent} if message.origin.traceparent else {}),
