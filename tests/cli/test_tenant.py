@@ -121,6 +121,11 @@ def test_an_export_is_json_and_pictures_with_a_receipt(
     files = files_of(path)
     receipt = json.loads(files.pop("receipt.json"))
     assert is_whole(json.dumps(receipt))
+    stated = {name: value for name, value in receipt.items() if name != "sha256"}
+    canonical = json.dumps(
+        stated, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )  # as `jq -cS` writes it
+    assert receipt["sha256"] == hashlib.sha256(canonical.encode()).hexdigest()
     assert receipt["counts"] == {
         "jobs": 6,
         "webhooks": 1,

@@ -21,8 +21,8 @@ from tests.faults.round import Round, Row
 
 LOOKS: Final = 60
 """RabbitMQ 4 drops what was given back 20 times."""
-JOB_S: Final = 20.0
-WAIT_S: Final = 30.0
+JOB_S: Final = 40.0
+WAIT_S: Final = 60.0
 
 
 def letters_that_stay(one: Round) -> None:
