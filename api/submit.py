@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from api.admission import Admission
+from api.admission import Bound, bound
 from api.background import Background
 from api.catalogue import Catalogue
 from api.end_listener import EndListener
 from api.idempotency import Copies, Slot, mark_replayed
 from api.idempotency import slot as slot_of
 from api.keyring import Principal
-from api.lookup import looked_up
+from api.lookup import checked, looked_up, remembered
 from api.outbox import Outbox
 from api.plan import Plan
 from api.planner import Planner
@@ -33,10 +34,10 @@ from contracts.clock import Clock
 from contracts.errors import DarkroomError, StoreUnavailable
 from contracts.ids import new_job_id
 from contracts.jobs import CacheStatus, Job, JobResult, NewJob, Origin
-from contracts.ports import Publisher
+from contracts.ports import Found, Publisher, Submission, Submitted
 from contracts.settings import ApiSettings
 from contracts.tenancy import Charge
-from scheduler.fairness import weight_of
+from scheduler.fairness import flow_of, weight_of
 from telemetry import metrics, tracing
 from telemetry.logs import bound_field, get_logger
 
@@ -51,6 +52,18 @@ class _Draft:
     new: NewJob
     address: str
     """Of its result in the cache."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether the cache may answer it."""
+        return self.new.request.cache == "use"
+
+
+class Accepted(NamedTuple):
+    """A job that was accepted; `ahead` is how many jobs were ahead of it when it was recorded, where they were counted."""
+
+    job: Job
+    ahead: int | None = None
 
 
 class JobService:
@@ -73,9 +86,8 @@ class JobService:
         self._background = Background()
         self._quotas = Quotas(stores.quotas, stores.jobs)
         self._planner = Planner(settings, catalogue, self._quotas)
-        self._admission = Admission(stores.jobs, clock, scale_from_zero=settings.scale_from_zero)
         self._outbox = Outbox(stores.jobs, publisher, self._background)
-        self._copies = Copies()
+        self._copies: Copies[Accepted] = Copies()
 
     async def submit(
         self,
@@ -84,7 +96,7 @@ class JobService:
         idempotency_key: str | None = None,
         gone: asyncio.Future[None] | None = None,
         listener: EndListener | None = None,
-    ) -> Job:
+    ) -> Accepted:
         """Record the job and, where it leads its key, publish it: a returned job is accepted for good.
 
         With an idempotency key that the tenant used before, the job of then; `caller.headers` says so. `gone` is done when the
@@ -96,9 +108,9 @@ class JobService:
         slot = slot_of(caller.tenant, idempotency_key, body)
         try:
             if slot is None:
-                job = await self._submit(caller, await self._draft(caller, body, gone), listener)
+                accepted = await self._submit(caller, await self._draft(caller, body, gone), listener)
             else:
-                job = await self._copies.shared(
+                accepted = await self._copies.shared(
                     slot,
                     caller,
                     gone,
@@ -111,8 +123,8 @@ class JobService:
             self._usage.refused(caller.tenant)
             raise
         if listener is not None:
-            listener.note(job)
-        return job
+            listener.note(accepted.job)
+        return accepted
 
     async def cancel(self, tenant: str, job_id: str) -> Job:
         """End the job `canceled` unless it has ended already. Raises `JobNotFound`, `JobGone`, `StoreUnavailable`."""
@@ -149,13 +161,13 @@ class JobService:
         )
         return _Draft(plan, new, plan.address)
 
-    async def _submit(self, caller: Principal, draft: _Draft, listener: EndListener | None) -> Job:
-        result = await self._cached(draft)
+    async def _submit(self, caller: Principal, draft: _Draft, listener: EndListener | None) -> Accepted:
+        result = await remembered(self._stores, draft.address) if draft.cached else None
         if result is not None and not caller.limited:
             # One step, in nobody's way and with nothing to undo: it needs no task.
             with tracing.span("record job", attributes={"darkroom.job_id": draft.new.id}):
                 submitted = await self._stores.jobs.submit(draft.new, result)
-            return self._accepted(caller, submitted.job)
+            return self._accepted(caller, Accepted(submitted.job))
         return await self._background.whole(self._accept(caller, draft, result, None, listener))
 
     async def _submit_once(
@@ -165,27 +177,24 @@ class JobService:
         slot: Slot,
         gone: asyncio.Future[None],
         listener: EndListener | None,
-    ) -> Job:
+    ) -> Accepted:
         """As `_submit`, under an `Idempotency-Key`: every copy records the job of the first."""
         if (earlier := await slot.replay(caller, self._stores)) is not None:
-            return earlier
+            return Accepted(earlier)
         draft = await self._draft(caller, body, gone)
         new = await slot.reserve(caller, self._stores, draft.new)
         if isinstance(new, Job):
-            return new
+            return Accepted(new)
         if first := new is draft.new:
             self.room.reserved(new, 1)
         elif new != draft.new:
             mark_replayed(caller)
             scope = tenant_scope(caller.tenant, self._settings.share_cache_between_tenants)
             draft = _Draft(draft.plan, new, result_address(new.key, new.request, scope))
-        job = await self._accept(caller, draft, await self._cached(draft), slot, listener)
+        accepted = await self._accept(caller, draft, None, slot, listener)
         if first:
             self.room.reserved(new, -1)  # it alone takes back what it has counted
-        return job
-
-    async def _cached(self, draft: _Draft) -> JobResult | None:
-        return await looked_up(self._stores, draft.address) if draft.new.request.cache == "use" else None
+        return accepted
 
     async def _accept(
         self,
@@ -194,27 +203,53 @@ class JobService:
         result: JobResult | None,
         slot: Slot | None,
         listener: EndListener | None,
-    ) -> Job:
+    ) -> Accepted:
         """Admission, charge, picture, record, message. Where the store's answer to the record is lost on its way, the sweeper publishes
         the job; the client, told 503, comes again with the same request and joins it."""
         new, init, repeats = draft.new, draft.plan.init, slot is not None
-        with tracing.span("admit"):
-            refusal = None if result else await self._admission.refusal(draft.plan.served, new)
+        steps, known = new.request.steps, result is not None
+        limit = bound(draft.plan.served, steps, new.ttl_s, scale_from_zero=self._settings.scale_from_zero)
+        if not known and draft.cached and (caller.limited or init is not None):
+            # What it is charged, and whether its picture is kept, depends on this. Else the call that records it looks it up.
+            result, known = await looked_up(self._stores, draft.address), True
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=repeats)
         async with self._quotas.charged(caller, charge, charge_rate=init is None):
-            if init is not None and result is None and refusal is None:
-                # Before the record: a worker that runs the job must find it.
-                await self._stores.blobs.put(init.data, "png", is_input=True)
+            if init is not None and result is None:
+                limit = limit.behind(
+                    await self._stores.jobs.ahead(new.request.model, flow_of(new.tenant, new.priority))
+                )
+                if limit.most_ahead >= 0:
+                    # Before the record: a worker that runs the job must find it.
+                    await self._stores.blobs.put(init.data, "png", is_input=True)
             if listener is not None and result is None:
                 with suppress(StoreUnavailable):  # then the job is read at its end
                     await listener.listen(new.id)
-            job = await self._outbox.accept(new, result, refusal, repeats=repeats)
+            if result is None:
+                submitted = await self._recorded(draft, limit, look_up=draft.cached and not known)
+            else:
+                submitted = await self._outbox.record_hit(new, result)
+            job = await self._outbox.publish(submitted, repeats=repeats)
         if slot is not None:
             await slot.complete(self._stores.idempotency, new)
-        return self._accepted(caller, job, repeats=repeats)
+        return self._accepted(caller, Accepted(job, submitted.ahead), repeats=repeats)
 
-    def _accepted(self, caller: Principal, job: Job, *, repeats: bool = False) -> Job:
+    async def _recorded(self, draft: _Draft, limit: Bound, *, look_up: bool) -> Submitted:
+        """The recorded job; the call that records it looks its result up as well, if asked to."""
+        results, asked = self._stores.results, Submission(draft.new, None, limit.most_ahead)
+        if look_up:
+            asked = replace(asked, address=draft.address)
+        remember = results.watch(draft.address)
+        while isinstance(answer := await self._outbox.record(asked, limit.refusal), Found):
+            result = await checked(self._stores, draft.address, answer.result)
+            if result is not None:
+                remember(result)
+                return await self._outbox.record_hit(draft.new, result)
+            asked = replace(asked, address=None)
+        return answer
+
+    def _accepted(self, caller: Principal, accepted: Accepted, *, repeats: bool = False) -> Accepted:
         """Counts and logs the job."""
+        job = accepted.job
         self.room.note(job, repeats=repeats)
         self._stores.results.count(job.cache)
         steps = job.request.steps if job.cache is CacheStatus.MISS else 0
@@ -222,7 +257,7 @@ class JobService:
         self._usage.accepted(job.tenant, job.cache, job.request.num_images, steps)
         told = {"tenant": job.tenant, "key_id": caller.key_id}
         log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value, **told)
-        return job
+        return accepted
 
     async def _cancel(self, tenant: str, job_id: str) -> Job:
         job, finished = await self._stores.jobs.cancel(tenant, job_id)

@@ -103,8 +103,9 @@ class Submitting:
             return answer
         try:
             match answer:
-                case ["led", created_at, deadline, tag]:
-                    return Submitted(_queued(new, created_at, deadline, CacheStatus.MISS, tag), lead=True)
+                case ["led", created_at, deadline, tag, ahead]:
+                    job = _queued(new, created_at, deadline, CacheStatus.MISS, tag)
+                    return Submitted(job, lead=True, ahead=None if ahead < 0 else ahead)
                 case ["joined", created_at, deadline]:
                     return Submitted(_queued(new, created_at, deadline, CacheStatus.JOINED), lead=False)
                 case ["landed", created_at, deadline, result]:

@@ -11,10 +11,12 @@ from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Le
 @dataclass(frozen=True, slots=True)
 class Submitted:
     """Answer to a submit. `lead`: the job leads its key and its message must be published now.
-    Otherwise it either follows a leader (`job.cache` is `joined`) or was born terminal."""
+    Otherwise it either follows a leader (`job.cache` is `joined`) or was born terminal. `ahead` is how many jobs were ahead of one that
+    leads, where they were counted."""
 
     job: Job
     lead: bool
+    ahead: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

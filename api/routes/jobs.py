@@ -22,7 +22,7 @@ from api.services import Services, Wired, failures
 from api.wait import preferred_wait_s, watched
 from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.ids import is_job_id
-from contracts.jobs import CacheStatus, Job
+from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.tenancy import TENANT_PATTERN, is_tenant
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -135,10 +135,10 @@ async def _submitted(
     listener: EndListener | None,
 ) -> Response:
     if body.init_image is None:
-        job = await services.jobs.submit(caller, body, idempotency_key, listener=listener)
+        job, ahead = await services.jobs.submit(caller, body, idempotency_key, listener=listener)
     else:
         async with watched(request) as gone:
-            job = await services.jobs.submit(caller, body, idempotency_key, gone, listener)
+            job, ahead = await services.jobs.submit(caller, body, idempotency_key, gone, listener)
     location = {"Location": f"/v1/jobs/{job.id}", "X-Cache-Key": job.key}
     if job.cache is CacheStatus.HIT and not prefer:
         location["X-Cache"] = job.cache.value
@@ -146,6 +146,8 @@ async def _submitted(
     if REPLAYED in caller.headers and not prefer:
         # The first answer was 202; the job is told as it stands.
         return await _answer(services, job, 202, location, ended=202)
+    if listener is None:
+        return await _answer(services, job, 202, location, ahead=ahead)
     try:
         return await _held(request, services, caller, job, prefer, 202, location, listener)
     except StoreUnavailable:
@@ -251,9 +253,15 @@ async def _held(
 
 
 async def _answer(
-    services: Services, job: Job, pending: int, headers: dict[str, str], ended: int = 200
+    services: Services,
+    job: Job,
+    pending: int,
+    headers: dict[str, str],
+    ended: int = 200,
+    ahead: int | None = None,
 ) -> Response:
-    view = (await job_views([job], services.stores.jobs, services.catalogue))[0]
+    counted = {} if ahead is None or job.status is not JobStatus.QUEUED else {job.id: ahead}
+    (view,) = await job_views([job], services.stores.jobs, services.catalogue, counted)
     headers = {**headers, "X-Cache": job.cache.value}
     if job.status.terminal:
         return Response(view.model_dump_json(), ended, headers, media_type="application/json")

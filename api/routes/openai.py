@@ -109,7 +109,7 @@ async def _generated(
     listener: EndListener,
 ) -> Response:
     try:
-        job = await services.jobs.submit(caller, wanted, listener=None if body.stream else listener)
+        job, _ = await services.jobs.submit(caller, wanted, listener=None if body.stream else listener)
     except InvalidRequest as error:
         raise as_openai(error) from None
     except DarkroomError as error:

@@ -2,7 +2,7 @@
 -- ARGV: a JSON list of documents: a job's static parts (`record` in prelude.lua), ttl_s; `tag`, its fair tag, or `flow` and `share`
 -- (cost over weight) to give it one; `address`, where the result cache on this server may have it; `most_ahead`, how many jobs may be
 -- ahead of one that leads (-1: it may not lead). The last two may be absent.
--- Answers for each {'led', created_at, deadline, tag}, {'joined', created_at, deadline}, {'landed', created_at, deadline, result},
+-- Answers for each {'led', created_at, deadline, tag, jobs ahead, -1: not counted}, {'joined', created_at, deadline}, {'landed', created_at, deadline, result},
 -- {'known', whether its message is unconfirmed, record}; or, where nothing was recorded, {'found', result}, {'refused', jobs ahead, -1:
 -- not counted}, {'failed', error}.
 
@@ -34,8 +34,9 @@ local function submit(doc)
   end
   local turn = not doc.tag and next_turn(doc.model, doc.flow)
   local tag = doc.tag or precise(turn.tag)
+  local ahead = -1
   if turn and doc.most_ahead then
-    local ahead = redis.call('ZCOUNT', P .. 'waiting:' .. doc.model, '-inf', tag)
+    ahead = redis.call('ZCOUNT', P .. 'waiting:' .. doc.model, '-inf', tag)
     if ahead > doc.most_ahead then
       return { 'refused', ahead }
     end
@@ -46,7 +47,7 @@ local function submit(doc)
   end
   lead({ id = id, key = doc.key, model = doc.model, tag = tag, deadline = deadline }, 0)
   to_outbox(id)
-  return { 'led', seconds(NOW), seconds(deadline), tag }
+  return { 'led', seconds(NOW), seconds(deadline), tag, ahead }
 end
 
 local answers = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -23,8 +24,8 @@ class Store:
         self.open = asyncio.Event()
         self.away = False
 
-    async def confirm(self, job_id: str) -> None:
-        self.confirmed.append(job_id)
+    async def confirm_many(self, job_ids: Sequence[str]) -> None:
+        self.confirmed.append("".join(job_ids))
         await self.open.wait()
         if self.away:
             raise StoreUnavailable("away")
@@ -33,13 +34,13 @@ class Store:
 async def test_a_client_is_answered_before_its_job_has_left_the_outbox(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, confirm = Store(), door.stores.jobs.confirm
+    store, confirm = Store(), door.stores.jobs.confirm_many
 
-    async def slow(job_id: str) -> None:
-        await store.confirm(job_id)
-        await confirm(job_id)
+    async def slow(job_ids: Sequence[str]) -> None:
+        await store.confirm_many(job_ids)
+        await confirm(job_ids)
 
-    monkeypatch.setattr(door.stores.jobs, "confirm", slow)
+    monkeypatch.setattr(door.stores.jobs, "confirm_many", slow)
     job = await asyncio.wait_for(door.submit(), 5)
     assert job["status"] == "queued"
     store.open.set()
@@ -58,7 +59,7 @@ async def test_what_comes_together_goes_together_and_the_end_does_not_linger(any
     store.open.set()
     clearer.end()
     await asyncio.wait_for(background.drain(), 5)
-    assert store.confirmed == ["a", "b", "c"]
+    assert store.confirmed == ["abc"]
 
 
 async def test_a_store_that_is_away_ends_nothing(anyio_backend: str) -> None:
@@ -83,4 +84,4 @@ async def test_what_waits_is_bounded(anyio_backend: str, monkeypatch: pytest.Mon
         clearer.add(name)
     store.open.set()
     await background.drain()
-    assert store.confirmed == ["a", "b"]
+    assert store.confirmed == ["ab"]

@@ -30,7 +30,7 @@ class Line:
         self.trips: list[str] = []
         self.away = False
         monkeypatch.setattr(door.stores.events, "hear", self.hear)
-        for name in ("submit", "get", "statuses"):
+        for name in ("submit", "submit_many", "get", "statuses", "waiting"):
             monkeypatch.setattr(door.stores.jobs, name, self._noted(name, getattr(door.stores.jobs, name)))
         monkeypatch.setattr(door.publisher, "publish", self._noted("publish", door.publisher.publish))
 
@@ -91,7 +91,7 @@ async def test_it_listens_before_it_publishes_and_reads_nothing(
     line.tell(ended.id, end_of(ended))
     answer = await asyncio.wait_for(waiting, 5)
     assert answer.status_code == 200, answer.text
-    assert line.trips == ["hear", "submit", "publish"]
+    assert line.trips == ["hear", "submit_many", "publish"]
     if path == "/v1/jobs":
         assert answer.json() == (await door.http.get(f"/v1/jobs/{ended.id}")).json()
     assert line.tells == [], "nobody is left who listens"
@@ -103,7 +103,7 @@ async def test_an_end_without_its_result_leads_to_one_read(door: Door, line: Lin
     line.trips.remove("get")
     line.tell(ended.id, JobStatus.SUCCEEDED)
     assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
-    assert line.trips == ["hear", "submit", "publish", "get"]
+    assert line.trips == ["hear", "submit_many", "publish", "get"]
 
 
 async def test_an_end_that_is_told_before_the_broker_has_confirmed_is_not_missed(
@@ -145,13 +145,13 @@ async def test_a_job_is_accepted_where_nothing_can_be_heard(door: Door, line: Li
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
 
 
-async def test_a_hit_needs_no_ear(door: Door, line: Line) -> None:
+async def test_a_hit_that_the_store_finds_is_recorded_by_a_second_call(door: Door, line: Line) -> None:
     await door.submit()
     await door.work()
     line.trips.clear()
     answer = await door.http.post("/v1/jobs", json=BODY, headers=WAIT)
     assert (answer.status_code, answer.headers["x-cache"]) == (200, "hit")
-    assert line.trips == ["submit"]
+    assert line.trips == ["hear", "submit_many", "submit"]
 
 
 async def test_who_left_before_it_listened_listens_to_nothing(door: Door, line: Line) -> None:
@@ -176,3 +176,9 @@ def test_words_in_a_result_may_have_spaces() -> None:
     assert end.result is not None
     assert end.result.warnings == ("a b  c",)
     assert end.terminal
+
+
+async def test_a_submit_is_answered_with_its_place_and_nothing_is_read(door: Door, line: Line) -> None:
+    places = [(await door.submit(seed=seed))["queue_position"] for seed in range(3)]
+    assert places == [0, 1, 2]
+    assert line.trips == ["submit_many", "publish"] * 3
