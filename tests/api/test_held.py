@@ -205,3 +205,31 @@ def test_shares_count_what_is_held_and_forget_who_holds_nothing() -> None:
     assert full == [False, True, False]
     assert shares.has_room("a")
     assert not shares._held
+
+
+async def test_others_have_their_turn_while_many_are_told_of_a_change(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a change's first event and its last, the event loop goes round many times."""
+    door = await opened(max_event_streams=MANY, max_event_streams_per_key=MANY)
+    job = await door.submit(num_inference_steps=2)
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(opened_stream(door, job["id"])) for _ in range(MANY)]
+        for stream in streams:
+            assert (await stream.next()).name == "snapshot"
+        most, had = 0, 0
+
+        async def watch() -> None:
+            nonlocal most, had
+            while True:
+                now = sum(not stream.arrived.empty() for stream in streams)
+                most, had = max(most, now - had), now
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(watch())
+        await claimed(door)
+        async with asyncio.timeout(PATIENCE_S):
+            while had < MANY:
+                await asyncio.sleep(0)
+        watching.cancel()
+    assert most <= MANY // 10
