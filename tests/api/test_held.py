@@ -172,7 +172,8 @@ async def test_reads_have_a_rate_by_key(opened: Opener) -> None:
     assert statuses == [200] * 10 + [429] * 5
     refused = await door.http.get("/v1/jobs", headers=mine)
     assert refused.json()["error"]["details"] == {"limit": "reads_per_minute"}
-    assert refused.headers["retry-after"] == "1"
+    # The sixth that is refused, at one a second.
+    assert refused.headers["retry-after"] == "6"
     assert (await door.http.get("/v1/jobs", headers=theirs)).status_code == 200
     # Submits have limits of their own.
     assert (await door.http.post("/v1/jobs", json={"prompt": "x"}, headers=mine)).status_code == 202
@@ -233,3 +234,25 @@ async def test_others_have_their_turn_while_many_are_told_of_a_change(
                 await asyncio.sleep(0)
         watching.cancel()
     assert most <= MANY // 10
+
+
+def test_reads_that_are_refused_are_told_to_come_again_one_after_the_other() -> None:
+    clock = ManualClock()
+    rate = ReadRate(600, clock)
+
+    def refused_for_s(holder: str = "a") -> float:
+        with pytest.raises(QuotaExceeded) as refused:
+            rate.charge(holder)
+        return refused.value.retry_after_s or 0.0
+
+    for _ in range(100):
+        rate.charge("a")
+        rate.charge("b")
+    for number in range(1, 51):
+        assert refused_for_s() == pytest.approx(number / 10, abs=1e-3)
+    assert refused_for_s("b") == pytest.approx(0.1, abs=1e-3)
+    assert max(refused_for_s() for _ in range(1000)) <= 60
+    clock.advance(120)
+    for _ in range(100):
+        rate.charge("a")
+    assert refused_for_s() == pytest.approx(0.1, abs=1e-3)
