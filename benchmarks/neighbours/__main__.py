@@ -15,7 +15,8 @@ measured before, during and after each attack; attacks come from a process of th
 
 Once directly at the API, with a limit by address and room for all connections (`direct`), and once behind HAProxy with docs/haproxy.cfg as it is
 (`proxied`). For each attack `p99_during_over_before` is the ratio of the good client's 99th percentiles: for each kind of request the median over
-rounds, and of the kinds the worst. `memory_peak_mb` is the API's with its children, with what the kernel holds in the queues of its connections.
+rounds, and of the kinds the worst. `api_cpu_during_over_after` compares the API's CPU time, to which other programs on the machine do
+little. `memory_peak_mb` is the API's with its children, with what the kernel holds in the queues of its connections.
 """
 
 from __future__ import annotations
@@ -167,6 +168,10 @@ def figures_of(found: Found, failed: list[str], limit_mb: float) -> dict[str, fl
         for attack, rows in rows_of.items():
             for number, phase in enumerate(PHASES[1:], 1):
                 figures[f"{place}_{attack}_p99_{phase}_over_before"] = max(ratios(rows, number).values())
+            cpu = [row["cpu_s"] for row in rows]
+            figures[f"{place}_{attack}_api_cpu_during_over_after"] = statistics.median(
+                each["during"] / each["after"] for each in cpu
+            )
         rows = [row for rows in rows_of.values() for row in rows]
         figures[f"{place}_memory_peak_mb"] = max(row["rss_mb"] + row["queued_mb"] for row in rows)
         figures[f"{place}_connections"] = float(max(row["front_connections"] for row in rows))

@@ -157,7 +157,13 @@ def test_the_proxy_has_its_own_limits_at_full_size() -> None:
 def row(before: float, during: float, after: float, mb: float) -> dict[str, Any]:
     times = {kind: [before, during, after] for kind in KINDS}
     times["read"] = [before, 2 * during, after]
-    return {"p99_ms": times, "rss_mb": mb, "queued_mb": 6.0, "front_connections": 10}
+    return {
+        "p99_ms": times,
+        "cpu_s": {"during": 3.0, "after": 1.5},
+        "rss_mb": mb,
+        "queued_mb": 6.0,
+        "front_connections": 10,
+    }
 
 
 def test_figures_are_medians_of_pairs_and_the_worst_kind() -> None:
@@ -174,6 +180,7 @@ def test_figures_are_medians_of_pairs_and_the_worst_kind() -> None:
     assert found["memory_peak_over_limit"] == pytest.approx(0.5)
     assert found["good_failed"] == 1
     assert found["direct_connections"] == 10
+    assert found["direct_idle_api_cpu_during_over_after"] == 2
 
 
 def test_the_99th_percentile() -> None:
