@@ -21,7 +21,7 @@ from tests.faults.round import Round, Row
 
 LOOKS: Final = 60
 """RabbitMQ 4 drops what was given back 20 times."""
-JOB_S: Final = 40.0
+JOB_S: Final = 25.0
 WAIT_S: Final = 60.0
 
 
