@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import itertools
+import math
 import os
 import resource
 import socket
 import stat
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Final
 
 from telemetry import metrics
@@ -32,6 +35,7 @@ Peer = tuple[str, int]
 log = get_logger(__name__)
 
 
+@lru_cache(maxsize=65_536)
 def owner(address: str) -> str:
     """Under which name `address` counts: itself, or its network of IPv6. Pure."""
     try:
@@ -48,14 +52,16 @@ def owner(address: str) -> str:
 def excess(now: Iterable[Peer], before: Mapping[Peer, int], limit: int) -> list[Peer]:
     """Those to be closed, so that no owner has more than `limit`: the newest. `before` numbers those that were there at an
     earlier look, the oldest lowest. Pure."""
-    held: Counter[str] = Counter()
-    over = []
-    for peer in sorted(now, key=lambda peer: before.get(peer, len(before))):
-        name = owner(peer[0])
-        held[name] += 1
-        if held[name] > limit:
-            over.append(peer)
-    return over
+    held: dict[str, list[Peer]] = defaultdict(list)
+    for peer in now:
+        held[owner(peer[0])].append(peer)
+    newest = math.inf
+    return [
+        peer
+        for peers in held.values()
+        if len(peers) > limit
+        for peer in sorted(peers, key=lambda peer: before.get(peer, newest))[limit:]
+    ]
 
 
 class ConnectionGuard:
@@ -64,7 +70,13 @@ class ConnectionGuard:
     def __init__(self, port: int, limit: int) -> None:
         self._port = port
         self._limit = limit
+        self._numbers = itertools.count()
         self._known: dict[Peer, int] = {}
+        """The connections of the last look, numbered as they came."""
+        self._files: dict[int, tuple[int, Peer]] = {}
+        """Of each connection the number of its file, its inode, and its peer as they were at the last look. A number that passes to
+        another connection has another inode. To ask for the peers of thousands again would hold up the event loop, for both need the
+        interpreter."""
 
     async def run(self) -> None:
         while True:
@@ -80,24 +92,28 @@ class ConnectionGuard:
         over = excess(accepted, self._known, self._limit)
         closed = sum(self._close(accepted[peer], peer) for peer in over)
         kept = accepted.keys() - set(over)
-        self._known = {peer: at for at, peer in enumerate(sorted(kept, key=self._age))}
+        self._known = {peer: self._known.get(peer, next(self._numbers)) for peer in kept}
         if closed:
             metrics.CONNECTIONS_REFUSED.inc(closed)
             log.warning("connections_refused", count=closed, addresses=len({owner(peer[0]) for peer in over}))
         return closed
 
-    def _age(self, peer: Peer) -> int:
-        return self._known.get(peer, len(self._known))
-
     def _accepted(self) -> dict[Peer, int]:
         """The open connections of clients, and the number of the file of each as of now."""
-        found = {}
+        files = {}
         for number in _open_files():
-            with _duplicate(number) as socket_:
-                peer = None if socket_ is None else self._peer(socket_)
-            if peer is not None:
-                found[peer] = number
-        return found
+            with suppress(OSError):
+                now = os.fstat(number)
+                # Only sockets: closing a second descriptor of a file would give up this process's locks on it.
+                if stat.S_ISSOCK(now.st_mode):
+                    inode, peer = self._files.get(number, (None, None))
+                    if inode != now.st_ino:
+                        with _duplicate(number) as socket_:
+                            peer = None if socket_ is None else self._peer(socket_)
+                    if peer is not None:
+                        files[number] = now.st_ino, peer
+        self._files = files
+        return {peer: number for number, (_, peer) in files.items()}
 
     def _close(self, number: int, peer: Peer) -> bool:
         """Ends the connection of `peer`, if `number` is still its file."""

@@ -19,6 +19,8 @@ BUSY_S: Final = 5.0
 MAX_REMEMBERED: Final = 10_000
 BURST_S: Final = 10.0
 """So many seconds' worth of reads may come at once."""
+MAX_WAIT_S: Final = 60.0
+"""A read that is refused is told to come again within this."""
 
 
 class Shares:
@@ -61,12 +63,17 @@ class Shares:
 
 
 class ReadRate:
-    """Reads of each holder: `per_minute` on average, some at once (GCRA, as `scheduler` has it for submits); None: no limit."""
+    """Reads of each holder: `per_minute` on average, some at once (GCRA, as `scheduler` has it for submits); None: no limit.
+
+    Each that is refused is told a time of its own. Told the same, a thousand clients of one key would all come again within the
+    second, and again.
+    """
 
     def __init__(self, per_minute: float | None, clock: Clock) -> None:
         self._gap_s = None if per_minute is None else 60.0 / per_minute
         self._clock = clock
         self._due: OrderedDict[str, float] = OrderedDict()
+        self._told: OrderedDict[str, float] = OrderedDict()
 
     def charge(self, holder: str) -> None:
         """One read. Raises `QuotaExceeded`."""
@@ -77,11 +84,17 @@ class ReadRate:
         wait_s = due - now - max(BURST_S, self._gap_s) + self._gap_s
         if wait_s > 1e-9:
             metrics.READS_REFUSED.labels("reads_per_minute").inc()
+            wait_s = max(wait_s, min(self._told.get(holder, now) + self._gap_s - now, MAX_WAIT_S))
+            _remember(self._told, holder, now + wait_s)
             raise too_many("reads_per_minute", "Too many reads: use Prefer: wait or an event stream.", wait_s)
-        self._due[holder] = due + self._gap_s
-        self._due.move_to_end(holder)
-        if len(self._due) > MAX_REMEMBERED:
-            self._due.popitem(last=False)
+        _remember(self._due, holder, due + self._gap_s)
+
+
+def _remember(times: OrderedDict[str, float], holder: str, at: float) -> None:
+    times[holder] = at
+    times.move_to_end(holder)
+    if len(times) > MAX_REMEMBERED:
+        times.popitem(last=False)
 
 
 def too_many(limit: str, message: str, retry_after_s: float = BUSY_S) -> QuotaExceeded:

@@ -4,13 +4,13 @@ In this process rather than in Granian's worker processes: a third of the memory
 own: the one that Granian makes on Linux has SO_REUSEPORT, and so shares a port with whoever else has it, in silence.
 
 Its bounds: `backpressure` counts open connections, not requests. The timer for a head also runs while a connection is new or
-kept alive, so an idle one ends by it. It has no timer for writes: the kernel's does that.
+kept alive, so an idle one ends by it. It has no timer for writes, and no bound on what the kernel keeps of them: the kernel's do that.
 """
 
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from granian.constants import HTTPModes, Interfaces
@@ -19,6 +19,9 @@ from granian.net import SocketHolder  # type: ignore[attr-defined]  # its stubs 
 from granian.server.embed import Server
 
 from contracts.settings import ApiSettings
+
+UNSENT_BYTES: Final = 65_536
+"""What the kernel keeps of an answer that a client's window has no room for; the rest waits in this process, where it is already."""
 
 
 class HttpServer(Server):
@@ -49,7 +52,13 @@ class HttpServer(Server):
 
 
 def _bound_writes(listener: socket.socket, timeout_s: float) -> None:
-    """Every connection that `listener` accepts ends when its client takes nothing for so long (tcp(7), TCP_USER_TIMEOUT: also
-    while the client's window is shut). Linux alone has it."""
+    """For every connection that `listener` accepts (tcp(7)): it ends when its client takes nothing for so long (TCP_USER_TIMEOUT: also
+    while the client's window is shut), and until then the kernel keeps no more than `UNSENT_BYTES` for it (TCP_NOTSENT_LOWAT).
+
+    By itself the kernel keeps megabytes for a client that asks and never reads (`tcp_wmem`), and these are memory of the container.
+    Linux alone has the first, and some systems have the second.
+    """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)

@@ -11,6 +11,7 @@ from api.answers import HitBodies
 from api.catalogue import Catalogue
 from api.held import ReadRate
 from api.keyring import KeyRing
+from api.reference import WrittenDocuments
 from api.schemas import ErrorView
 from api.stream import Streams
 from api.submit import JobService
@@ -36,6 +37,7 @@ class Services:
     usage: Usage
     clock: Clock
     hit_bodies: HitBodies = field(default_factory=HitBodies)
+    documents: WrittenDocuments = field(default_factory=WrittenDocuments)
 
     @property
     def leaving(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -27,23 +29,23 @@ _POLICY: Final = (
 
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
-    return Response(json.dumps(await _document(request.app)), media_type="application/json")
+    return Response(await _written(request.app, "openapi", json.dumps), media_type="application/json")
 
 
 @router.get("/docs")
 async def reference(request: Request) -> Response:
     return Response(
-        docs.page(await _document(request.app)),
+        await _written(request.app, "docs", docs.page),
         headers={"Content-Security-Policy": _POLICY},
         media_type="text/html",
     )
 
 
-async def _document(app: FastAPI) -> dict[str, Any]:
+async def _written(app: FastAPI, name: str, write: Callable[[dict[str, Any]], str]) -> bytes:
     services: Services = app.state.services
     served: list[ServedModel] = []
-    try:
+    with suppress(StoreUnavailable):  # the limits are an extra
         served = list(await services.catalogue.models())
-    except StoreUnavailable:
-        served = []  # the limits are an extra
-    return complete(app.openapi(), served, services.settings)
+    return services.documents.get(
+        name, served, lambda: write(complete(app.openapi(), served, services.settings))
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
+from api import connections
 from api.connections import ConnectionGuard, excess, owner
 
 
@@ -53,3 +54,38 @@ def test_a_look_closes_what_is_too_much_and_nothing_else_of_the_process() -> Non
             accepted.sendall(b"x")
             assert client.recv(1) == b"x"
         opened.enter_context(socket.create_connection(listener.getsockname(), timeout=5.0))
+
+
+def test_what_is_known_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at thousands of connections must not hold up the event loop."""
+    looked_at: list[int] = []
+    duplicate = connections._duplicate
+
+    def noted(number: int) -> AbstractContextManager[socket.socket | None]:
+        looked_at.append(number)
+        return duplicate(number)
+
+    monkeypatch.setattr(connections, "_duplicate", noted)
+    with ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+        guard = ConnectionGuard(listener.getsockname()[1], 2)
+
+        def accepted() -> tuple[socket.socket, socket.socket]:
+            client = opened.enter_context(socket.create_connection(listener.getsockname(), timeout=5.0))
+            return client, opened.enter_context(listener.accept()[0])
+
+        (_, first), (client, second) = accepted(), accepted()
+        assert guard.look() == 0
+        both = {first.fileno(), second.fileno()}
+        assert both <= set(looked_at)
+        looked_at.clear()
+        assert guard.look() == 0
+        assert both.isdisjoint(looked_at)
+        # Another connection under a number that is known is another one: what was known of the first does not count for it.
+        number = second.fileno()
+        second.close()
+        client.close()
+        _, third = accepted()
+        _, fourth = accepted()
+        assert number in (third.fileno(), fourth.fileno())
+        assert guard.look() == 1

@@ -172,7 +172,8 @@ async def test_reads_have_a_rate_by_key(opened: Opener) -> None:
     assert statuses == [200] * 10 + [429] * 5
     refused = await door.http.get("/v1/jobs", headers=mine)
     assert refused.json()["error"]["details"] == {"limit": "reads_per_minute"}
-    assert refused.headers["retry-after"] == "1"
+    # The sixth that is refused, at one a second.
+    assert refused.headers["retry-after"] == "6"
     assert (await door.http.get("/v1/jobs", headers=theirs)).status_code == 200
     # Submits have limits of their own.
     assert (await door.http.post("/v1/jobs", json={"prompt": "x"}, headers=mine)).status_code == 202
@@ -205,3 +206,53 @@ def test_shares_count_what_is_held_and_forget_who_holds_nothing() -> None:
     assert full == [False, True, False]
     assert shares.has_room("a")
     assert not shares._held
+
+
+async def test_others_have_their_turn_while_many_are_told_of_a_change(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a change's first event and its last, the event loop goes round many times."""
+    door = await opened(max_event_streams=MANY, max_event_streams_per_key=MANY)
+    job = await door.submit(num_inference_steps=2)
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(opened_stream(door, job["id"])) for _ in range(MANY)]
+        for stream in streams:
+            assert (await stream.next()).name == "snapshot"
+        most, had = 0, 0
+
+        async def watch() -> None:
+            nonlocal most, had
+            while True:
+                now = sum(not stream.arrived.empty() for stream in streams)
+                most, had = max(most, now - had), now
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(watch())
+        await claimed(door)
+        async with asyncio.timeout(PATIENCE_S):
+            while had < MANY:
+                await asyncio.sleep(0)
+        watching.cancel()
+    assert most <= MANY // 10
+
+
+def test_reads_that_are_refused_are_told_to_come_again_one_after_the_other() -> None:
+    clock = ManualClock()
+    rate = ReadRate(600, clock)
+
+    def refused_for_s(holder: str = "a") -> float:
+        with pytest.raises(QuotaExceeded) as refused:
+            rate.charge(holder)
+        return refused.value.retry_after_s or 0.0
+
+    for _ in range(100):
+        rate.charge("a")
+        rate.charge("b")
+    for number in range(1, 51):
+        assert refused_for_s() == pytest.approx(number / 10, abs=1e-3)
+    assert refused_for_s("b") == pytest.approx(0.1, abs=1e-3)
+    assert max(refused_for_s() for _ in range(1000)) <= 60
+    clock.advance(120)
+    for _ in range(100):
+        rate.charge("a")
+    assert refused_for_s() == pytest.approx(0.1, abs=1e-3)

@@ -110,7 +110,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", default="1-39,44,101-139,225", help="numbers and ranges: 1-12,23")
+    parser.add_argument("--rows", default="1-39,44-47,101-139,146,225", help="numbers and ranges: 1-12,23")
     parser.add_argument(
         "--beside", type=int, default=1, help="sites at work at a time; each wants a core of its own"
     )

@@ -7,7 +7,8 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import psutil
@@ -21,6 +22,8 @@ PATIENCE_S = 30.0
 FEW_FILES = 1024
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 BODY = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+SMALL_BUFFER = 4096
+ESTABLISHED = "01"
 LARGE = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -114,6 +117,40 @@ def test_a_client_that_asks_and_never_reads_is_cut_off(deploy: Deploy) -> None:
         until(lambda: open_connections(stack) >= len(greedy))
         until(lambda: open_connections(stack) == 0)
     assert httpx.get(f"{stack.url}/healthz").status_code == 200
+
+
+def test_the_kernel_keeps_little_of_what_is_not_read(deploy: Deploy) -> None:
+    """It is memory of the container, and was megabytes for each connection."""
+    stack = deploy(workers=0, rabbitmq=False, DARKROOM_WRITE_TIMEOUT_S="20")
+    stack.http.close()
+    port = httpx.URL(stack.url).port or 80
+    with ExitStack() as opened:
+        for _ in range(10):
+            deaf = opened.enter_context(socket.socket())
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+            deaf.connect(("127.0.0.1", port))
+            deaf.setblocking(False)
+            with suppress(BlockingIOError):
+                deaf.sendall(LARGE * 150)
+        # Answers to all of them have begun, and none goes on.
+        until(lambda: min(unread(port), default=0) > 0 and len(unread(port)) == 10)
+        quiet_since, before = time.monotonic(), unread(port)
+        while time.monotonic() < quiet_since + 1.0:
+            if unread(port) != before:
+                quiet_since, before = time.monotonic(), unread(port)
+            time.sleep(0.05)
+    print(json.dumps({"kept_bytes": before}))
+    assert max(before) < 256 * 1024
+
+
+def unread(port: int) -> list[int]:
+    """Bytes that the kernel keeps for each open connection to `port`, for its client to take (proc_pid_net(5))."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    return sorted(
+        int(line[4].partition(":")[0], 16)
+        for line in lines
+        if line[3] == ESTABLISHED and line[1].endswith(f":{port:04X}")
+    )
 
 
 def test_one_address_cannot_hold_all_connections(deploy: Deploy) -> None:

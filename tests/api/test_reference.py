@@ -1,0 +1,41 @@
+"""The documents that describe the interface: anybody may ask for them, so they are written once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api.openapi import complete
+from contracts.models import LoraSpec
+from tests.api.conftest import Opener
+from tests.api.test_lora import announce
+from tests.cache.test_others import spec
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_document_is_written_anew_when_the_models_change_and_not_before(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Any] = []
+
+    def noted(*given: Any) -> Any:
+        written.append(given)
+        return complete(*given)
+
+    monkeypatch.setattr("api.routes.reference.complete", noted)
+    door = await opened()
+    for path in ("/openapi.json", "/docs"):
+        answers = {(await door.http.get(path)).content for _ in range(20)}
+        assert len(answers) == 1
+        # Another worker of the same model changes nothing.
+        await announce(door, spec("m"))
+        door.clock.advance(2)
+        assert (await door.http.get(path)).content in answers
+    assert len(written) == 2
+    await announce(door, spec("m").model_copy(update={"loras": (LoraSpec(name="pixel", revision="1"),)}))
+    door.clock.advance(2)
+    document = (await door.http.get("/openapi.json")).json()
+    assert document["components"]["schemas"]["LoraRequest"]["properties"]["name"]["enum"] == ["pixel"]
+    assert len(written) == 3
