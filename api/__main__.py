@@ -18,6 +18,7 @@ from api.services import Services
 from broker.dead_letter_queue import open_dead_letters
 from broker.publisher import open_publisher
 from broker.topology import check_topology
+from cache.layout import require_layout
 from cache.stores import Stores, open_stores
 from contracts import exit_codes
 from contracts.clock import SystemClock
@@ -69,6 +70,7 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
     try:
         # First of all. Whoever connects is answered once the rest is known to be well.
         listener = listen(settings.host, settings.port, "DARKROOM_PORT", shared=settings.share_port)
+        await require_layout(settings)
         await refuse_to_be_open(settings, services.stores.keys)
         await check_queues(settings, services.stores)
     except (SettingsError, QueueMisdeclared):

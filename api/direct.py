@@ -1,43 +1,31 @@
-"""A short way to one endpoint: past the framework's matching, its exit stacks and its resolving of parameters.
+"""A route whose endpoint takes the bare request: past the framework's matching, its exit stacks and its resolving of parameters.
 
-For a route whose own work costs less than these. It is registered with the framework as well, which describes it and takes
-what does not come this way.
+For one whose own work costs less than these. The framework describes it as any other, from what it is registered with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
+from fastapi.routing import APIRoute
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, NoMatchFound
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 _ELSEWHERE: Final[tuple[Match, Scope]] = (Match.NONE, {})
 
 
-class Direct(BaseRoute):
-    """Takes `method` at exactly `path`. Errors are answered as everywhere, by the handlers around the router."""
-
-    def __init__(self, method: str, path: str, endpoint: Endpoint) -> None:
-        self.path = path
-        self._method = method
-        self._endpoint = endpoint
-        self._here = Match.FULL, {"route": self, "endpoint": endpoint, "path_params": {}}
+class DirectRoute(APIRoute):
+    """Takes one method at exactly its path. Whatever else comes is left to the routes behind it. Its endpoint takes the request alone, and
+    answers a response. Errors are answered as everywhere, by the handlers around the router."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "http" and scope["path"] == self.path and scope["method"] == self._method:
-            return self._here
+        if scope["type"] == "http" and scope["path"] == self.path and scope["method"] in (self.methods or ()):
+            return Match.FULL, {"route": self, "endpoint": self.endpoint, "path_params": {}}
         return _ELSEWHERE
 
-    def url_path_for(self, name: str, /, **path_params: object) -> NoMatchFound:  # type: ignore[override]
-        raise NoMatchFound(name, path_params)
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._endpoint(Request(scope, receive, send))
+        response = await self.endpoint(Request(scope, receive, send))
         await response(scope, receive, send)
 
 

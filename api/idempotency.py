@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from api.keyring import Principal
 from api.schemas import JobRequest
@@ -21,6 +21,8 @@ from contracts.errors import IdempotencyKeyReuse, StoreUnavailable
 from contracts.jobs import Job, NewJob
 from contracts.tenancy import IdempotencyStore, Reservation
 from telemetry import metrics
+
+T = TypeVar("T")
 
 REPLAYED: Final = "Idempotency-Replayed"
 """A header of answers to a request that had been answered before."""
@@ -71,20 +73,20 @@ class Slot:
             )
 
 
-class Copies:
+class Copies(Generic[T]):
     """The requests with an `Idempotency-Key` that are under way in this process: copies share one of them."""
 
     def __init__(self) -> None:
-        self._under_way: dict[Slot, tuple[asyncio.Task[Job], Audience]] = {}
+        self._under_way: dict[Slot, tuple[asyncio.Task[T], Audience]] = {}
 
     async def shared(
         self,
         slot: Slot,
         caller: Principal,
         gone: asyncio.Future[None] | None,
-        start: Callable[[asyncio.Future[None]], asyncio.Task[Job]],
-    ) -> Job:
-        """The job of the request under way, or of the one that `start` begins; it is handed what is done once all its clients, each
+        start: Callable[[asyncio.Future[None]], asyncio.Task[T]],
+    ) -> T:
+        """What comes of the request under way, or of the one that `start` begins; it is handed what is done once all its clients, each
         of which is `gone` by itself, have left."""
         task, audience = self._under_way.get(slot, (None, Audience()))
         if audience.gone.done():
@@ -92,16 +94,16 @@ class Copies:
             task, audience = None, Audience()
         audience.join(gone)
         if task is not None:
-            job = await asyncio.shield(task)
+            accepted = await asyncio.shield(task)
             mark_replayed(caller)
-            return job
+            return accepted
         task = start(audience.gone)
         self._under_way[slot] = task, audience
         for ended in (task, audience.gone):
             ended.add_done_callback(lambda _: self._forget(slot, task))
         return await asyncio.shield(task)
 
-    def _forget(self, slot: Slot, task: asyncio.Task[Job]) -> None:
+    def _forget(self, slot: Slot, task: asyncio.Task[T]) -> None:
         if slot in self._under_way and self._under_way[slot][0] is task:
             del self._under_way[slot]
 

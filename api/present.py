@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 from api.advice import NOBODY, advice
 from api.catalogue import Catalogue
@@ -26,6 +28,7 @@ from contracts.ports import JobStore
 from contracts.settings import ApiSettings
 from scheduler.admission import capacity_of, eta_s
 
+NONE: Final[Mapping[str, int]] = MappingProxyType({})
 MIN_POLL_S = 1
 MAX_POLL_S = 30
 
@@ -35,21 +38,24 @@ def image_url(name: str) -> str:
     return f"/v1/images/{name}"
 
 
-async def job_views(jobs: Sequence[Job], store: JobStore, catalogue: Catalogue) -> list[JobView]:
-    """The jobs as their owner sees them. Queue positions are null where the store or a model is away: they are extras."""
+async def job_views(
+    jobs: Sequence[Job], store: JobStore, catalogue: Catalogue, counted: Mapping[str, int] = NONE
+) -> list[JobView]:
+    """The jobs as their owner sees them. Queue positions are null where the store or a model is away: they are extras. `counted`: how
+    many were ahead of each just now."""
     queued: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        if job.status is JobStatus.QUEUED:
+        if job.status is JobStatus.QUEUED and job.id not in counted:
             queued[job.request.model].append(job)
-    ahead: dict[str, int] = {}
+    ahead: dict[str, int] = dict(counted)
     models: dict[str, ServedModel] = {}
-    if queued:
+    if queued or counted:
         try:
             models = {served.spec.name: served for served in await catalogue.models()}
             for model, waiting in queued.items():
                 ahead |= await _places(model, waiting, store)
         except StoreUnavailable:
-            ahead = {}
+            ahead = dict(counted)
     return [job_view(job, ahead.get(job.id), models.get(job.request.model)) for job in jobs]
 
 

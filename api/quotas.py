@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from api.keyring import Principal
-from contracts.errors import QuotaExceeded, StoreUnavailable
+from contracts.errors import DarkroomError, QuotaExceeded, StoreUnavailable
 from contracts.jobs import JobStatus
 from contracts.ports import JobStore
 from contracts.tenancy import Account, ApiKey, Charge, Limits, QuotaLedger
@@ -21,6 +23,14 @@ ON_ITS_WAY_S: Final = 30.0
 """An admitted job without a record is being recorded, unless it was admitted longer ago than this."""
 DAY_S: Final = 86_400
 LIVE: Final = ("concurrent_jobs", "queued_jobs")
+
+
+class NothingLeft(Exception):
+    """A job came to nothing because of `error`, and nothing of it is left: what was charged for it is given back."""
+
+    def __init__(self, error: DarkroomError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class Quotas:
@@ -52,8 +62,20 @@ class Quotas:
             metrics.QUOTA_REFUSED.labels(account.refused).inc()
             raise refusal(key, account, charge)
 
-    async def refund(self, caller: Principal, charge: Charge) -> None:
-        """The job that was charged came to nothing."""
+    @asynccontextmanager
+    async def charged(
+        self, caller: Principal, charge: Charge, *, charge_rate: bool = True
+    ) -> AsyncIterator[None]:
+        """As `admit`, for as long as it takes to record and publish the job. A block that raises `NothingLeft` gives the charge back, and
+        its error is raised. After any other error the job may exist: the charge stays."""
+        await self.admit(caller, charge, charge_rate=charge_rate)
+        try:
+            yield
+        except NothingLeft as nothing:
+            await self._refund(caller, charge)
+            raise nothing.error from None
+
+    async def _refund(self, caller: Principal, charge: Charge) -> None:
         if caller.key is None or not caller.limited:
             return
         try:

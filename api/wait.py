@@ -10,9 +10,10 @@ from typing import Any, Final, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
+from api.end_listener import EndListener
 from api.held import Shares
 from api.watch import JoinedReads
-from contracts.jobs import Change, Job
+from contracts.jobs import Job
 from contracts.ports import JobEvents, JobStore
 from telemetry import metrics
 
@@ -62,11 +63,21 @@ class Waiters:
         """Whether it is `holder` that has too many held."""
         return not self._shares.full and not self._shares.has_room(holder)
 
+    def listener(self) -> EndListener:
+        """To be opened before the job is recorded or read: then nothing needs to be read before its end."""
+        return EndListener(self._events)
+
     async def until_terminal(
-        self, request: Request, tenant: str, job_id: str, wait_s: float, holder: str
+        self,
+        request: Request,
+        tenant: str,
+        job_id: str,
+        wait_s: float,
+        holder: str,
+        listener: EndListener | None = None,
     ) -> Job | None:
         """The job once it has ended, or as it stands after `wait_s` seconds or on `close`; None: nobody more can be held, or
-        nobody more of `holder` (`Principal.holder`).
+        nobody more of `holder` (`Principal.holder`). A `listener` may know the job already.
 
         Raises what `JobStore.get` does, and `ClientDisconnect` when the client leaves.
         """
@@ -79,7 +90,12 @@ class Waiters:
         self._held.add(woken)
         with self._shares.one(holder), metrics.WAITERS.track_inprogress():
             try:
-                job = await self._hold(woken, tenant, job_id, wait_s)
+                if listener is None or listener.known is None:
+                    async with self.listener() as listener:
+                        await listener.listen(job_id)
+                        job = await self._hold(woken, tenant, job_id, wait_s, listener)
+                else:
+                    job = await self._hold(woken, tenant, job_id, wait_s, listener)
                 if gone.done() and not job.status.terminal:
                     raise ClientDisconnect
                 return job
@@ -88,24 +104,27 @@ class Waiters:
                 gone.cancel()
                 await asyncio.gather(gone, return_exceptions=True)
 
-    async def _hold(self, woken: asyncio.Future[None], tenant: str, job_id: str, wait_s: float) -> Job:
-        """The job once it has ended, or as it stands when `woken` or after `wait_s` seconds."""
+    async def _hold(
+        self, woken: asyncio.Future[None], tenant: str, job_id: str, wait_s: float, listener: EndListener
+    ) -> Job:
+        """The job once it has ended, or as it stands when `woken`, after `wait_s` seconds, or when no more is heard of it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
-
-        def tell(change: Change | None) -> None:
-            # Who will hear of no more changes lets the client go, with the job as it stands.
-            if change is None or change.terminal:
-                _wake(woken)
-
-        async with self._events.hear(job_id, tell):
-            while True:
-                # Noted before the record is read: what happens while it is read is looked at once more.
-                last = woken.done() or loop.time() >= until
-                job = await self._reads.get(tenant, job_id)
-                if job.status.terminal or last:
-                    return job
-                await asyncio.wait({woken}, timeout=min(RECHECK_S, max(0.0, until - loop.time())))
+        job = listener.known
+        while True:
+            # Noted before the record is read: what happens while it is read is looked at once more.
+            last = woken.done() or listener.told.done() or loop.time() >= until
+            if job is None or last:
+                job = listener.ended() or await self._reads.get(tenant, job_id)
+                listener.note(job)
+            if job.status.terminal or last:
+                return job
+            job = None
+            await asyncio.wait(
+                {woken, listener.told},
+                timeout=min(RECHECK_S, max(0.0, until - loop.time())),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
 
 
 def _wake(woken: asyncio.Future[None]) -> None:

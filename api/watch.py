@@ -13,7 +13,7 @@ from api.catalogue import Catalogue
 from api.present import job_views
 from api.schemas import JobView
 from cache.stores import Stores
-from contracts.jobs import Change, Job, JobStatus, Preview
+from contracts.jobs import Change, Job, JobEnd, JobStatus, Preview
 from contracts.ports import JobStore
 from contracts.tasks import end
 
@@ -86,6 +86,7 @@ class _Watch:
         self.changed = asyncio.Event()
         self.begun = 0
         self.hears = True
+        self.end: JobEnd | None = None
         self.task: asyncio.Task[None] | None = None
 
     def join(self) -> _Follower:
@@ -97,10 +98,16 @@ class _Watch:
 
     def tell(self, change: Change | None) -> None:
         self.hears = self.hears and change is not None
+        if isinstance(change, JobEnd):
+            self.end = change
         if isinstance(change, Preview):
             for follower in self.followers:
                 follower.heard.append(change)
         self.changed.set()
+
+    def ended(self, job: Job | None) -> Job | None:
+        """`job`, which was read while this heard of it, at its end; None: read it."""
+        return None if job is None or self.end is None else job.ended(self.end)
 
     async def publish(self, job: Job, view: JobView) -> bool:
         """Answers whether everybody has it."""
@@ -175,12 +182,13 @@ class SharedReadings:
     async def _watch(self, key: Key, watch: _Watch) -> None:
         tenant, job_id = key
         while True:
-            watch.hears = True
+            watch.hears, watch.end = True, None
             async with self._stores.events.hear(job_id, watch.tell):
+                job: Job | None = None
                 while watch.hears:
                     watch.changed.clear()
                     watch.begun += 1
-                    job = await self._stores.jobs.get(tenant, job_id)
+                    job = watch.ended(job) or await self._stores.jobs.get(tenant, job_id)
                     (view,) = await job_views([job], self._stores.jobs, self._catalogue)
                     if await watch.publish(job, view) and job.status.terminal:
                         return

@@ -48,9 +48,12 @@ def _acking() -> None:
 
 
 def _fencing() -> None:
-    from cache import jobs
+    from cache import scripts
 
-    real, fence = jobs.lua_source, "return now[1] == 'running' and now[2] == attempt"
+    real, fence = (
+        scripts.lua_source,
+        "return job and job.status == 'running' and job.attempt == tostring(attempt)",
+    )
 
     def source(name: str) -> str:
         text = real(name)
@@ -58,9 +61,9 @@ def _fencing() -> None:
             raise RuntimeError(
                 "the fence is not where it was: this benchmark would compare a thing with itself"
             )
-        return text.replace(fence, "return true")
+        return text.replace(fence, "return job")
 
-    vars(jobs)["lua_source"] = source
+    vars(scripts)["lua_source"] = source
 
 
 def main() -> int:

@@ -1,21 +1,17 @@
-"""Confirmed publishing off the event loop: a few threads, each with a connection of its own."""
+"""Confirmed publishing off the event loop. Messages that meet share a connection, a flush and one wait for their confirms."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from amqp.exceptions import MessageNacked, PreconditionFailed
-from kombu import Connection
-
-from broker.topology import declare, is_redis, publisher_connection, queue_name, task_message
+from broker.link import Group, Link, Nacked, Outgoing, Verdict, faults_of
+from broker.topology import publisher_connection, queue_name
 from contracts.errors import BrokerUnavailable, QueueFull, UnavailableError
+from contracts.grouping import Grouped
 from contracts.jobs import JobMessage
 from contracts.settings import BackendSettings
 from telemetry import metrics, tracing
@@ -23,57 +19,14 @@ from telemetry.logs import get_logger
 
 T = TypeVar("T")
 
-THREADS: Final = 8
-"""A confirm waits for the broker's disk: with eight in flight, some 2,000 publishes a second."""
+LANES: Final = 2
+"""Groups on their way at once, each on a connection and a thread of its own. A message that comes alone while one is on its way
+need not wait for it."""
+MAX_GROUP: Final = 64
+"""RabbitMQ lets in what has come of a group by the time its queue is full: a queue may get longer than it should by so many."""
 NACK_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.4)
 
 log = get_logger(__name__)
-
-
-class _Link:
-    """One thread's connection and channel, with the queues that it knows to be declared."""
-
-    def __init__(self, settings: BackendSettings) -> None:
-        self._settings = settings
-        self.connection: Connection = publisher_connection(settings)
-        self.connection.connect()
-        self._channel: Any = self.connection.channel()
-        self._declared: set[str] = set()
-
-    def publish(self, message: JobMessage) -> None:
-        model = message.request.model
-        if model not in self._declared:
-            declare(self._channel, model, self._settings)
-            self._declared.add(model)
-        if is_redis(self._settings.broker_url):
-            limit = self._settings.queue_max_length
-            if self._channel.client.llen(queue_name(model)) >= limit:
-                raise QueueFull(f"{limit} jobs are waiting already.", retry_after_s=5.0)
-        body, headers, properties = task_message(message)
-        prepared = self._channel.prepare_message(
-            body,
-            content_type="application/json",
-            content_encoding="utf-8",
-            headers=headers,
-            properties={**properties, "delivery_mode": 2},
-        )
-        options: dict[str, Any] = {}
-        if not is_redis(self._settings.broker_url):
-            options = {"mandatory": True, "confirm_timeout": self._settings.publish_timeout_s}
-        self._channel.basic_publish(prepared, exchange="", routing_key=queue_name(model), **options)
-
-    def waiting(self, model: str) -> int:
-        """Messages that are ready on the model's queue."""
-        count: int = self._channel.queue_declare(queue_name(model), passive=True).message_count
-        return count
-
-    def check(self) -> None:
-        # A channel is opened by a round trip, on RabbitMQ and on Redis.
-        self.connection.channel().close()
-
-    def close(self) -> None:
-        with suppress(*_faults(self.connection)):
-            self.connection.release()
 
 
 class KombuPublisher:
@@ -81,9 +34,11 @@ class KombuPublisher:
 
     def __init__(self, settings: BackendSettings) -> None:
         self._settings = settings
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="publish")
-        self._mine = threading.local()
-        self._links: set[_Link] = set()
+        # One more than there are lanes: a check waits for no group.
+        self._pool = ThreadPoolExecutor(LANES + 1, thread_name_prefix="publish")
+        self._idle: list[Link] = []
+        """The one that was used last comes last, and is taken first."""
+        self._groups: Grouped[Outgoing, Nacked | None] = Grouped(self._carry, limit=MAX_GROUP, at_once=LANES)
 
     async def publish(self, message: JobMessage) -> None:
         begun = time.perf_counter()
@@ -95,8 +50,12 @@ class KombuPublisher:
             f"send {queue}", "producer", parent=message.origin.traceparent, attributes=attributes
         ):
             try:
-                await self._in_thread(partial(self._insist, message))
+                async with asyncio.timeout(self._settings.publish_timeout_s):
+                    await self._insist(Outgoing.of(message))
                 outcome = "confirmed"
+            except TimeoutError:
+                outcome = BrokerUnavailable.code
+                raise BrokerUnavailable("The broker did not answer in time.") from None
             except UnavailableError as error:
                 outcome = error.code
                 raise
@@ -105,89 +64,117 @@ class KombuPublisher:
                 metrics.PUBLISH_SECONDS.observe(time.perf_counter() - begun)
 
     async def check(self) -> None:
-        await self._in_thread(partial(self._attempt, _Link.check))
-
-    async def close(self) -> None:
-        await asyncio.to_thread(self._pool.shutdown)
-        for link in list(self._links):
-            link.close()
-
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            # A call that waits for a free thread counts as well: then the broker is slow.
             async with asyncio.timeout(self._settings.publish_timeout_s):
-                await loop.run_in_executor(self._pool, work)
+                await self._in_thread(self._check)
         except TimeoutError:
             raise BrokerUnavailable("The broker did not answer in time.") from None
 
-    def _insist(self, message: JobMessage) -> None:
+    async def close(self) -> None:
+        await asyncio.to_thread(self._pool.shutdown)
+        for link in self._idle:
+            link.close()
+
+    async def _insist(self, message: Outgoing) -> None:
         """Publishes, and tries again where the broker refused although its queue has room: a quorum queue also refuses
         while it elects its leader, just after it was declared or when a node has gone."""
-        model = message.request.model
-        depth = 0
-
-        def look(link: _Link) -> None:
-            nonlocal depth
-            depth = link.waiting(model)
-
         for delay_s in NACK_DELAYS_S:
-            try:
-                return self._attempt(lambda link: link.publish(message))
-            except MessageNacked:
-                self._attempt(look)
-                if depth >= self._settings.queue_max_length:
-                    raise QueueFull("The queue is full.", retry_after_s=5.0) from None
-            time.sleep(delay_s)
+            nacked = await self._groups.add(message)
+            if nacked is None:
+                return
+            if nacked.ready >= self._settings.queue_max_length:
+                raise QueueFull("The queue is full.", retry_after_s=5.0)
+            await asyncio.sleep(delay_s)
         raise BrokerUnavailable("The broker refuses messages although its queue has room.")
 
-    def _attempt(self, use: Callable[[_Link], None]) -> None:
-        """Once on the connection at hand. It may have died unnoticed, so a fault of it is given a second try on a fresh one."""
-        known: _Link | None = getattr(self._mine, "link", None)
-        if known is not None:
-            faults = _faults(known.connection)
+    async def _carry(self, messages: Sequence[Outgoing]) -> Sequence[Verdict]:
+        return await self._in_thread(lambda: self._publish(messages))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _publish(self, messages: Sequence[Outgoing]) -> list[Verdict]:
+        """The verdict on each message, in their order."""
+        verdicts: dict[int, Verdict] = {}
+        self._settle(dict(enumerate(messages)), verdicts)
+        return [verdicts[key] for key in range(len(messages))]
+
+    def _settle(self, group: Group, verdicts: dict[int, Verdict]) -> None:
+        """Notes a verdict on each message of the group."""
+        if self._idle:
+            # This connection may have died unnoticed: a fault of it is given a second try on a fresh one.
+            link = self._idle.pop()
             try:
-                return use(known)
-            except MessageNacked:
-                # Confirms are not correlated: after a refusal the next one could be taken for another's.
-                self._drop(known)
-                raise
-            except PreconditionFailed as error:
-                self._drop(known)
-                raise _misdeclared(error) from error
-            except faults as error:
-                self._drop(known)
+                link.publish(group, verdicts)
+                self._keep(link)
+            except TimeoutError:
+                # No client waits any longer.
+                link.close()
+                self._give_up(group, verdicts, "it did not answer in time")
+            except link.faults as error:
+                link.close()
                 log.info("broker_connection_lost", error=type(error).__name__)
-        return self._fresh(use)
+                if isinstance(error, link.channel_faults):
+                    self._one_by_one(group, verdicts)
+        while left := _unanswered(group, verdicts):
+            self._freshly(left, verdicts)
 
-    def _fresh(self, use: Callable[[_Link], None]) -> None:
-        faults = _faults(publisher_connection(self._settings))
-        link: _Link | None = None
+    def _freshly(self, group: Group, verdicts: dict[int, Verdict]) -> None:
+        """Publishes the group on a fresh connection. At least one of its messages has a verdict afterwards."""
+        link: Link | None = None
+        faults = faults_of(publisher_connection(self._settings))
         try:
-            link = _Link(self._settings)
-            use(link)
-        except MessageNacked:
-            self._drop(link)
-            raise
-        except PreconditionFailed as error:
-            self._drop(link)
-            raise _misdeclared(error) from error
+            link = Link(self._settings)
+            link.publish(group, verdicts)
+            self._keep(link)
         except faults as error:
-            self._drop(link)
-            raise BrokerUnavailable(
-                f"The broker did not take the message: {type(error).__name__}."
-            ) from error
-        except UnavailableError:
-            self._drop(link)
-            raise
-        self._mine.link = link
-        self._links.add(link)
+            if link is not None:
+                link.close()
+            if link is not None and isinstance(error, link.channel_faults):
+                self._one_by_one(group, verdicts)
+            if len(_unanswered(group, verdicts)) == len(group):
+                self._give_up(group, verdicts, type(error).__name__)
 
-    def _drop(self, link: _Link | None) -> None:
-        self._mine.link = None
-        if link is not None:
-            self._links.discard(link)
+    def _one_by_one(self, group: Group, verdicts: dict[int, Verdict]) -> None:
+        """The broker objects to one message of the group, and does not say to which: each of those left is published alone."""
+        left = _unanswered(group, verdicts)
+        if len(left) < 2 or len(left) < len(group):
+            return  # it is known: the others are published together
+        until = time.monotonic() + self._settings.publish_timeout_s
+        for key, message in left.items():
+            if time.monotonic() > until:
+                self._give_up(group, verdicts, "it did not answer in time")
+                return
+            self._settle({key: message}, verdicts)
+
+    def _keep(self, link: Link) -> None:
+        if len(self._idle) < LANES:
+            self._idle.append(link)
+        else:
             link.close()
+
+    def _give_up(self, group: Group, verdicts: dict[int, Verdict], why: str) -> None:
+        for key in _unanswered(group, verdicts):
+            verdicts[key] = BrokerUnavailable(f"The broker did not take the message: {why}.")
+
+    def _check(self) -> None:
+        faults = faults_of(publisher_connection(self._settings))
+        link = self._idle.pop() if self._idle else None
+        try:
+            if link is not None:
+                try:
+                    link.check()
+                except faults:
+                    link.close()
+                    link = None
+            if link is None:
+                link = Link(self._settings)
+                link.check()
+        except faults as error:
+            if link is not None:
+                link.close()
+            raise BrokerUnavailable(f"The broker does not answer: {type(error).__name__}.") from error
+        self._keep(link)
 
 
 def open_publisher(settings: BackendSettings) -> KombuPublisher:
@@ -195,10 +182,5 @@ def open_publisher(settings: BackendSettings) -> KombuPublisher:
     return KombuPublisher(settings)
 
 
-def _faults(connection: Connection) -> tuple[type[BaseException], ...]:
-    found: tuple[type[BaseException], ...] = (*connection.connection_errors, *connection.channel_errors)
-    return (*found, OSError)
-
-
-def _misdeclared(error: PreconditionFailed) -> BrokerUnavailable:
-    return BrokerUnavailable(f"The queue exists with other settings: {error.reply_text}")
+def _unanswered(group: Group, verdicts: dict[int, Verdict]) -> dict[int, Outgoing]:
+    return {key: message for key, message in group.items() if key not in verdicts}

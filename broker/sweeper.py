@@ -11,7 +11,6 @@ from broker.dead_letters import bury
 from broker.relay import publish_all
 from contracts.clock import Clock
 from contracts.errors import UnavailableError
-from contracts.ids import SHARDS
 from contracts.ports import BlobStore, DeadLetters, JobStore, Publisher
 from contracts.settings import BackendSettings
 from contracts.tasks import end
@@ -63,7 +62,7 @@ class Sweeper:
                 await self._letters.release()
             return False
         steps_s: set[float] = set()
-        for shard in SHARDS:
+        for shard in self._jobs.shards:
             steps_s.add(await self._steady(shard))
             stale, promoted = await self._jobs.sweep(shard, BATCH)
             await publish_all(self._jobs, self._publisher, stale, "stale")

@@ -138,43 +138,34 @@ def transport_options(url: str) -> dict[str, Any]:
     return dict(REDIS_OPTIONS) if is_redis(url) else {}
 
 
-def publisher_connection(settings: BackendSettings) -> Connection:
-    """A connection to publish on, not yet open, on which nothing waits longer than the publish timeout."""
+def publisher_connection(settings: BackendSettings, *, confirm: bool = True) -> Connection:
+    """A connection to publish on, not yet open, on which nothing waits longer than the publish timeout. With `confirm` each publish
+    waits for its own."""
     limit_s = settings.publish_timeout_s
     if is_redis(settings.broker_url):
         options: dict[str, Any] = {"socket_timeout": limit_s, "socket_connect_timeout": limit_s}
     else:
         # Confirms alone bound nothing: a dead peer is noticed by the socket's own timeouts.
-        options = {"confirm_publish": True, "read_timeout": limit_s, "write_timeout": limit_s}
+        options = {"confirm_publish": confirm, "read_timeout": limit_s, "write_timeout": limit_s}
     return Connection(settings.broker_url, connect_timeout=limit_s, heartbeat=0, transport_options=options)
+
+
+_EMBED: Final = json.dumps({"callbacks": None, "errbacks": None, "chain": None, "chord": None})
 
 
 def task_message(message: JobMessage) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
     """Body, headers and properties of a job as a Celery task, message protocol 2
-    (https://docs.celeryq.dev/en/stable/internals/protocol.html). The task's id is the job's."""
+    (https://docs.celeryq.dev/en/stable/internals/protocol.html). The task's id is the job's. Headers that
+    would name what Celery takes for granted are left out: each is packed and unpacked for every job."""
     task_id = message.job_id
-    body = json.dumps(
-        [
-            [message.model_dump(mode="json")],
-            {},
-            {"callbacks": None, "errbacks": None, "chain": None, "chord": None},
-        ]
-    )
+    body = f"[[{message.model_dump_json()}], {{}}, {_EMBED}]"
     headers = {
         "lang": "py",
         "task": TASK_NAME,
         "id": task_id,
-        "root_id": task_id,
-        "parent_id": None,
-        "group": None,
-        "retries": 0,
-        "eta": None,
-        "expires": None,
-        "timelimit": [None, None],
         # Celery logs these: no prompt may be in them.
         "argsrepr": f"({task_id})",
         "kwargsrepr": "{}",
-        "origin": "darkroom",
         "ignore_result": True,
         # Where brokers and their tools look for it; the worker takes it from the job.
         **({"traceparent": message.origin.traceparent} if message.origin.traceparent else {}),

@@ -16,15 +16,15 @@ from redis.asyncio import Redis
 
 from cache.connection import pages, reaching
 from cache.key_names import shard_prefix
+from cache.states import ENDED
 from contracts.ids import SHARDS
-from contracts.jobs import JobStatus
 
 SLACK_S: Final = 5.0
 """What a sweep may be late."""
 SETTLE_S: Final = 1.5
 """A job that looks wrong is looked at again after so long: a running platform changes between two reads."""
 PAGE: Final = 500
-ENDS: Final = (*(status.value for status in JobStatus if status.terminal), "withdrawn")
+ENDS: Final = tuple(state.value for state in ENDED)
 
 
 @dataclass(frozen=True, slots=True)

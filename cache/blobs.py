@@ -72,7 +72,11 @@ class DirectoryBlobStore:
         self._clock = clock
 
     async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
-        return await asyncio.to_thread(self._put, data, blob_name(data, extension, is_input=is_input))
+        return await asyncio.to_thread(self._put, data, extension, is_input=is_input)
+
+    def write(self, data: bytes, extension: str) -> str:
+        """`put` from a thread that may wait for the disk, such as the one that has just encoded the picture."""
+        return self._put(data, extension, is_input=False)
 
     async def get(self, name: str) -> bytes:
         if not is_blob_name(name):
@@ -155,7 +159,8 @@ class DirectoryBlobStore:
         for folder in (self._root, self._root / INPUTS):
             yield from folder.glob(f"??/{pattern}")
 
-    def _put(self, data: bytes, name: str) -> str:
+    def _put(self, data: bytes, extension: str, *, is_input: bool) -> str:
+        name = blob_name(data, extension, is_input=is_input)
         path = self._path(name)
         try:
             if path.exists():

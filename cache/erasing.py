@@ -17,15 +17,14 @@ from typing import Any, Final
 from cache import credentials
 from cache.blobs import INPUTS
 from cache.connection import reaching, unlink
-from cache.jobs import lua_source
-from cache.key_names import PREFIX, shard_prefix
+from cache.key_names import PREFIX
 from cache.record_names import inner, names_in, pictures_of, shared_address, start_of
+from cache.scripts import lua_source
 from cache.stores import Stores
 from cache.tenant_data import WHAT, Found, TenantData
 from cache.usage import usage_key
 from contracts.clock import Clock
 from contracts.errors import JobGone, JobNotFound, RecordUnreadable, StoreFull
-from contracts.ids import shard_of
 from contracts.ports import Deletion
 
 PROGRESS_PREFIX: Final = f"{PREFIX}erasing:"
@@ -224,7 +223,9 @@ class _Eraser:
         script = self._state.register_script(lua_source("erase"))
         arguments: list[str | float] = [0, self._retention_s, job_id, self._data.tenant]
         async with reaching(WHAT, self._timeout_s):
-            erased, webhooks = await script(keys=[shard_prefix(shard_of(job_id))], args=arguments)
+            erased, webhooks = await script(
+                keys=[self._data.servers.layout.job_prefix(job_id)], args=arguments
+            )
         return int(erased), int(webhooks)
 
     async def _usage(self, found: Found) -> None:

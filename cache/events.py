@@ -7,6 +7,7 @@ round trip of its own to subscribe, and thousands of them share one connection.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,10 +16,9 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from cache.key_names import PREFIX, shard_prefix
+from cache.key_names import PREFIX, Layout
 from cache.listen import listen, messages, subscribe
-from contracts.ids import SHARDS
-from contracts.jobs import MAX_PREVIEWS, Change, JobStatus, Preview, Progress
+from contracts.jobs import MAX_PREVIEWS, Change, JobEnd, JobStatus, Preview, Progress
 from contracts.ports import Tell
 from contracts.tasks import end
 
@@ -42,6 +42,10 @@ class Watchers:
             if not self._hearers[job_id]:
                 del self._hearers[job_id]
 
+    def any(self, job_id: str) -> bool:
+        """Whether anybody hears of the job."""
+        return job_id in self._hearers
+
     def tell(self, job_id: str, change: Change) -> None:
         for tell in tuple(self._hearers.get(job_id, ())):
             tell(change)
@@ -55,8 +59,9 @@ class Watchers:
 class RedisJobEvents:
     """The `JobEvents` of a Redis server. Listens from the first `hear` on; `close` at the end."""
 
-    def __init__(self, client: Redis, timeout_s: float) -> None:
+    def __init__(self, client: Redis, layout: Layout, timeout_s: float) -> None:
         self._client = client
+        self._layout = layout
         self._timeout_s = timeout_s
         self._watchers = Watchers()
         self._starting = asyncio.Lock()
@@ -78,7 +83,7 @@ class RedisJobEvents:
             await end(self._listener)
 
     async def _subscribe(self) -> PubSub:
-        channels = [f"{shard_prefix(shard)}events" for shard in SHARDS]
+        channels = [f"{prefix}events" for prefix in self._layout.prefixes]
         return await subscribe(self._client, channels, "job events", self._timeout_s)
 
     async def _listen(self, pubsub: PubSub) -> None:
@@ -90,14 +95,22 @@ class RedisJobEvents:
 
     def _hear(self, event: str) -> None:
         job_id, _, words = event.partition(" ")
+        if not self._watchers.any(job_id):
+            return  # every process hears of every job, and few of them are its own
         change = parse_change(words)
         if change is not None:
             self._watchers.tell(job_id, change)
 
 
 def parse_change(words: str) -> Change | None:
-    """What an event says after the job's id: a status, `progress <step> <steps>` or `preview <index> <name>`. None: said by
-    another version."""
+    """What an event says after the job's id: a status, behind one that is the last a document of what has changed; `progress <step>
+    <steps>` or `preview <index> <name>`. None: said by another version."""
+    status, _, document = words.partition(" ")
+    if document and status in _STATUSES:
+        try:
+            return JobEnd(status=JobStatus(status), **json.loads(document))
+        except (ValueError, TypeError):
+            return JobStatus(status)  # the record tells the rest
     match words.split(" "):
         case ["progress", step, steps] if step.isdecimal() and steps.isdecimal() and int(steps):
             return Progress(step=int(step), steps=int(steps))

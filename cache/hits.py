@@ -11,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from cache.packed_request import pack
-from cache.records import hook_json
+from cache.key_names import Layout
+from cache.records import shared_parts
+from cache.scripts import as_json
+from cache.submitting import born
 from contracts.ids import shard_of
-from contracts.jobs import CacheStatus, Job, JobResult, JobStatus, NewJob
+from contracts.jobs import Job, JobResult, NewJob
 
 MAX_GROUP: Final = 128
 """Jobs in one call: the server does nothing else meanwhile."""
@@ -27,16 +29,17 @@ Waiting = tuple[NewJob, JobResult, asyncio.Future[Job]]
 class HitRecorder:
     """Records jobs that are born succeeded. `read` makes a job of a whole record, for one that was there already."""
 
-    def __init__(self, record: Record, read: Callable[[Sequence[str]], Job]) -> None:
+    def __init__(self, record: Record, read: Callable[[Sequence[str]], Job], layout: Layout) -> None:
         self._record = record
         self._read = read
+        self._layout = layout
         self._waiting: dict[str, list[Waiting]] = defaultdict(list)
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def add(self, new: NewJob, result: JobResult) -> Job:
         """The recorded job. Raises `StoreUnavailable`."""
-        shard = shard_of(new.id)
+        shard = self._layout.name(shard_of(new.id))
         recorded: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
         self._waiting[shard].append((new, result, recorded))
         if shard not in self._busy:
@@ -59,7 +62,7 @@ class HitRecorder:
         try:
             answers = await self._record(shard, _arguments(group))
             jobs = [
-                _born(new, result, answer) if len(answer) == 2 else self._read(answer)
+                born(new, result, *answer) if len(answer) == 2 else self._read(answer)
                 for (new, result, _), answer in zip(group, answers, strict=True)
             ]
         except Exception as error:  # noqa: BLE001  whatever it is, each of them must hear of it
@@ -75,49 +78,15 @@ class HitRecorder:
 def _arguments(group: Sequence[Waiting]) -> list[str]:
     """Those of the script. What jobs have in common is said once: the hottest pictures come many to a group. Pure."""
     # Hot requests and results are the same objects each time: they are known by identity.
-    places: dict[tuple[object, ...], str] = {}
-    common: list[str] = []
-    jobs: list[str] = []
+    places: dict[tuple[object, ...], int] = {}
+    kinds: list[dict[str, Any]] = []
+    jobs: list[tuple[str, int, str]] = []
     for new, result, _ in group:
         request = new.request
         alike = new.tenant, new.key, id(request), id(result), new.ttl_s, new.priority, new.webhook
         place = places.get(alike)
         if place is None:
-            place = places[alike] = str(len(places))
-            common += (
-                new.tenant,
-                new.key,
-                request.model,
-                pack(request),
-                repr(new.ttl_s),
-                result.model_dump_json(),
-                new.priority.value,
-                hook_json(new.webhook),
-            )
-        jobs += (new.id, place, new.origin.model_dump_json(exclude_none=True))
-    return [str(len(places)), *common, *jobs]
-
-
-def _born(new: NewJob, result: JobResult, answer: Sequence[Any]) -> Job:
-    created_at = float(answer[0])
-    return Job(
-        id=new.id,
-        tenant=new.tenant,
-        key=new.key,
-        request=new.request,
-        status=JobStatus.SUCCEEDED,
-        cache=CacheStatus.HIT,
-        created_at=created_at,
-        deadline=float(answer[1]),
-        started_at=created_at,
-        finished_at=created_at,
-        attempt=0,
-        result=result,
-        failure=None,
-        priority=new.priority,
-        tag=0.0,
-        sequence=1,
-        progress=None,
-        origin=new.origin,
-        webhook=new.webhook,
-    )
+            place = places[alike] = len(places)
+            kinds.append({**shared_parts(new), "ttl_s": new.ttl_s, "result": result.model_dump_json()})
+        jobs.append((new.id, place, new.origin.model_dump_json(exclude_none=True)))
+    return [as_json(kinds), as_json(jobs)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -58,22 +58,37 @@ class HotResults:
         self._hits = 0
 
     async def get(self, address: str) -> JobResult | None:
+        if (known := self.peek(address)) is not None:
+            return known
+        remember = self.watch(address)
+        result = await self._below.get(address)
+        if result is not None:
+            remember(result)
+        return result
+
+    def peek(self, address: str) -> JobResult | None:
         entry = self._entries.get(address)
-        if entry is not None:
-            if entry[0] > self._clock.monotonic():
-                self._hits += 1
-                self._entries.move_to_end(address)
-                return entry[1]
-            del self._entries[address]
+        if entry is None:
+            return None
+        if entry[0] > self._clock.monotonic():
+            self._hits += 1
+            self._entries.move_to_end(address)
+            return entry[1]
+        del self._entries[address]
+        return None
+
+    def watch(self, address: str) -> Callable[[JobResult], None]:
         if self._listener is None:
             self._listener = asyncio.create_task(self._keep_listening(), name="hot results")
         told = self._told
-        result = await self._below.get(address)
-        if result is not None and self._listening and told == self._told:
-            self._entries[address] = (self._clock.monotonic() + self._ttl_s, result)
-            if len(self._entries) > self._limit:
-                self._entries.popitem(last=False)
-        return result
+
+        def remember(result: JobResult) -> None:
+            if self._listening and told == self._told:
+                self._entries[address] = (self._clock.monotonic() + self._ttl_s, result)
+                if len(self._entries) > self._limit:
+                    self._entries.popitem(last=False)
+
+        return remember
 
     async def put(self, address: str, result: JobResult) -> None:
         self._hear(address)

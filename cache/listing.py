@@ -8,7 +8,7 @@ from functools import partial
 from redis.asyncio import Redis
 
 from cache.connection import reaching
-from cache.key_names import job_key, tenant_key
+from cache.key_names import Layout
 from cache.records import job_of, read_all
 from contracts import ids
 from contracts.jobs import Job
@@ -18,7 +18,7 @@ Place = tuple[float, str]
 
 
 async def newest_jobs(
-    client: Redis, timeout_s: float, tenant: str, limit: int, before: str | None
+    client: Redis, timeout_s: float, layout: Layout, tenant: str, limit: int, before: str | None
 ) -> Sequence[Job]:
     """At most `limit` jobs, older than the job id `before`; fewer only where there are no more. Raises `StoreUnavailable`.
 
@@ -26,28 +26,30 @@ async def newest_jobs(
     """
     async with reaching("job store", timeout_s):
         found: list[Job] = []
-        last = None if before is None else await _place(client, tenant, before)
+        last = None if before is None else await _place(client, layout, tenant, before)
         while len(found) < limit:
-            places = await _places(client, tenant, limit - len(found), last)
+            places = await _places(client, layout, tenant, limit - len(found), last)
             if not places:
                 break
             last = places[-1]
-            found += await _jobs(client, tenant, [job_id for _, job_id in places])
+            found += await _jobs(client, layout, tenant, [job_id for _, job_id in places])
     return found
 
 
-async def _place(client: Redis, tenant: str, job_id: str) -> Place:
+async def _place(client: Redis, layout: Layout, tenant: str, job_id: str) -> Place:
     """A place that has gone stands where its id says: its time is the API's, close to the store's."""
-    score = await client.zscore(tenant_key(ids.shard_of(job_id), tenant), job_id)
+    score = await client.zscore(layout.tenant_key(job_id, tenant), job_id)
     return (ids.created_at(job_id) if score is None else float(score)), job_id
 
 
-async def _places(client: Redis, tenant: str, limit: int, before: Place | None) -> Sequence[Place]:
+async def _places(
+    client: Redis, layout: Layout, tenant: str, limit: int, before: Place | None
+) -> Sequence[Place]:
     # Each shard's newest, merged: a page costs two round trips however many shards there are. Ids sort by time, but
     # their time is the API's and the score is the store's: one id's place is decided by its score alone.
     highest = "+inf" if before is None else f"({before[0]!r}"
     async with client.pipeline(transaction=False) as pipeline:
-        for key in (tenant_key(shard, tenant) for shard in ids.SHARDS):
+        for key in layout.tenant_keys(tenant):
             pipeline.zrange(
                 key, highest, "-inf", desc=True, byscore=True, offset=0, num=limit, withscores=True
             )
@@ -58,14 +60,14 @@ async def _places(client: Redis, tenant: str, limit: int, before: Place | None) 
     return sorted((place for place in found if before is None or place < before), reverse=True)[:limit]
 
 
-async def _jobs(client: Redis, tenant: str, job_ids: Sequence[str]) -> Sequence[Job]:
+async def _jobs(client: Redis, layout: Layout, tenant: str, job_ids: Sequence[str]) -> Sequence[Job]:
     """The jobs that have a record; the places of the others are trimmed."""
     async with client.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
-            pipeline.hgetall(job_key(job_id))
+            pipeline.hgetall(layout.job_key(job_id))
         records = await pipeline.execute()
         for job_id, record in zip(job_ids, records, strict=True):
             if not record:
-                pipeline.zrem(tenant_key(ids.shard_of(job_id), tenant), job_id)
+                pipeline.zrem(layout.tenant_key(job_id, tenant), job_id)
         await pipeline.execute()
     return read_all("job", ((record["id"], partial(job_of, record)) for record in records if record))

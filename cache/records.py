@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from cache.packed_request import unpack
+from cache.packed_request import pack, unpack
 from contracts.errors import RecordUnreadable
 from contracts.jobs import (
     NOWHERE,
@@ -17,6 +17,7 @@ from contracts.jobs import (
     JobResult,
     JobStatus,
     Lease,
+    NewJob,
     Origin,
     Priority,
     Progress,
@@ -26,6 +27,9 @@ from telemetry import metrics
 from telemetry.logs import get_logger
 
 T = TypeVar("T")
+
+Record = dict[str, str]
+"""The fields of a job's record."""
 
 UNREADABLE: Final = (ValueError, KeyError, TypeError)
 """What reading a document of another version may raise; pydantic's `ValidationError` is a `ValueError`."""
@@ -57,31 +61,47 @@ def read_all(kind: str, documents: Iterable[tuple[str, Callable[[], T]]]) -> lis
     return found
 
 
-def paired(flat: Sequence[str]) -> dict[str, str]:
+def paired(flat: Sequence[str]) -> Record:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def messages_of(parts: Sequence[Sequence[str]]) -> tuple[JobMessage, ...]:
+def messages_of(records: Iterable[Record]) -> tuple[JobMessage, ...]:
     """The messages of the jobs that can be read."""
-    return tuple(read_all("job", ((each[0], partial(message_of, each)) for each in parts)))
+    return tuple(read_all("job", ((each.get("id", ""), partial(message_of, each)) for each in records)))
 
 
-def message_of(parts: Sequence[str]) -> JobMessage:
-    """A message from the `parts` of a record, as `prelude.lua` answers them."""
-    job_id, tenant, key, request, created_at, deadline, priority, origin, webhook = parts
-    asked = unpack(request)
+def message_of(record: Record) -> JobMessage:
+    """The message of a job, from its record."""
+    asked = unpack(record["request"])
     return JobMessage(
         min_schema=asked.min_schema,
-        job_id=job_id,
-        tenant=tenant,
-        key=key,
+        job_id=record["id"],
+        tenant=record["tenant"],
+        key=record["key"],
         request=asked,
-        created_at=float(created_at),
-        deadline=float(deadline),
-        priority=Priority(priority),
-        origin=origin_of(origin),
-        webhook=hook_of(webhook),
+        created_at=float(record["created_at"]),
+        deadline=float(record["deadline"]),
+        priority=Priority(record["priority"]),
+        origin=origin_of(record.get("origin")),
+        webhook=hook_of(record.get("webhook")),
     )
+
+
+def static_parts(job_id: str, job: NewJob | JobMessage) -> dict[str, Any]:
+    """What of a job's record never changes, as a document for a script (`record` in `lua/prelude.lua`)."""
+    return {"id": job_id, **shared_parts(job), "origin": job.origin.model_dump_json(exclude_none=True)}
+
+
+def shared_parts(job: NewJob | JobMessage) -> dict[str, Any]:
+    """Of these, what many jobs may have in common."""
+    parts = {
+        "tenant": job.tenant,
+        "key": job.key,
+        "model": job.request.model,
+        "request": pack(job.request),
+        "priority": job.priority.value,
+    }
+    return parts if job.webhook is None else {**parts, "webhook": job.webhook.model_dump_json()}
 
 
 def lease_of(job_id: str, attempt: int, started_at: str, claimed_at: str, deadline: str) -> Lease:
@@ -94,12 +114,12 @@ def lease_of(job_id: str, attempt: int, started_at: str, claimed_at: str, deadli
     )
 
 
-def job_of(record: dict[str, str]) -> Job:
+def job_of(record: Record) -> Job:
     """The job of a whole record. Raises `RecordUnreadable`."""
     return read("job", record.get("id", ""), partial(_job_of, record))
 
 
-def _job_of(record: dict[str, str]) -> Job:
+def _job_of(record: Record) -> Job:
     started, finished = record.get("started_at"), record.get("finished_at")
     result, failure = record.get("result"), record.get("failure")
     step, steps = record.get("step"), record.get("steps")
@@ -128,10 +148,6 @@ def _job_of(record: dict[str, str]) -> Job:
 
 def hook_of(json: str | None) -> Webhook | None:
     return None if json is None else Webhook.model_validate_json(json)
-
-
-def hook_json(webhook: Webhook | None) -> str:
-    return "" if webhook is None else webhook.model_dump_json()
 
 
 def origin_of(told: str | None) -> Origin:

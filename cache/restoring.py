@@ -11,13 +11,14 @@ from redis.asyncio import Redis
 
 from cache import models
 from cache.connection import pages, reaching, unlink
-from cache.key_names import PREFIX, shard_prefix
+from cache.key_names import HOUSE, PREFIX, shard_prefix
+from cache.layout import LAYOUT_KEY
 from cache.rdb import Entry
 from contracts.ids import SHARDS
 
 UNFINISHED: Final = f"{PREFIX}restoring"
 """Is there while a restore is under way, and stays where one broke off."""
-HOUSE: Final = f"{PREFIX}{{house}}:keeper"
+KEEPER: Final = f"{HOUSE}keeper"
 """Whose lease it is to sweep."""
 WORKERS: Final = f"{models.PREFIX}worker:"
 PAGE: Final = 500
@@ -31,7 +32,7 @@ async def holds_state(client: Redis, timeout_s: float) -> bool:
     """Whether there is anything that a restore would destroy. What processes say of themselves at their start is nothing of that:
     one may have run on a Redis that was empty. Raises `StoreUnavailable`."""
     async for keys in pages(client, "job store", timeout_s, f"{PREFIX}*", PAGE):
-        if not all(key == HOUSE or key.startswith(models.PREFIX) for key in keys):
+        if not all(key in (KEEPER, LAYOUT_KEY) or key.startswith(models.PREFIX) for key in keys):
             return True
     return False
 
@@ -39,7 +40,7 @@ async def holds_state(client: Redis, timeout_s: float) -> bool:
 async def in_use(client: Redis, timeout_s: float) -> bool:
     """Whether an API process or a worker has spoken in the last seconds. Raises `StoreUnavailable`."""
     async with reaching("job store", timeout_s):
-        swept = await client.exists(HOUSE)
+        swept = await client.exists(KEEPER)
     async for _ in pages(client, "job store", timeout_s, f"{WORKERS}*", PAGE):
         return True
     return bool(swept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from pydantic import ValidationError
@@ -26,7 +26,7 @@ class RedisResultCache:
 
     def __init__(self, client: Redis, ttl_s: float, timeout_s: float) -> None:
         self._client = client
-        self._ttl_ms = math.ceil(ttl_s * 1000)
+        self.ttl_ms = math.ceil(ttl_s * 1000)
         self._timeout_s = timeout_s
         self._counted: Counter[str] = Counter()
 
@@ -42,11 +42,18 @@ class RedisResultCache:
             return None
 
     async def put(self, address: str, result: JobResult) -> None:
-        # Told as well: a refreshed result takes the place of one that others may remember.
-        # Not in one pipeline: a cluster's takes no publish.
+        text = result.model_dump_json()
         async with reaching("result cache", self._timeout_s):
-            await self._client.set(PREFIX + address, result.model_dump_json(), px=self._ttl_ms)
-            await self._client.publish(CHANNEL, address)
+            before = await self._client.set(PREFIX + address, text, px=self.ttl_ms, get=True)
+            if before not in (None, text):
+                # It takes the place of one that others may remember.
+                await self._client.publish(CHANNEL, address)
+
+    def peek(self, address: str) -> JobResult | None:
+        return None
+
+    def watch(self, address: str) -> Callable[[JobResult], None]:
+        return lambda _: None
 
     async def delete(self, address: str) -> bool:
         async with reaching("result cache", self._timeout_s):

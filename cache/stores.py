@@ -12,6 +12,8 @@ from cache.events import RedisJobEvents
 from cache.hot import HotResults
 from cache.idempotency import RedisIdempotencyStore
 from cache.jobs import RedisJobStore
+from cache.key_names import Layout
+from cache.layout import LayoutGuard
 from cache.models import RedisModelDirectory
 from cache.probe import probe
 from cache.quotas import RedisQuotaLedger
@@ -58,11 +60,12 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         state if settings.cache_redis_url is None else connect(settings.cache_redis_url, timeout_s, limit)
     )
     blobs = open_blobs(settings)
-    events = RedisJobEvents(state, timeout_s)
-    results: ResultCache = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
+    guard = LayoutGuard(state, settings.shards, timeout_s)
+    events = RedisJobEvents(state, Layout(settings.shards), timeout_s)
+    below = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
+    results: ResultCache = below
     hot = None
     if hot_results:
-        below = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
         results = hot = HotResults(
             below, cached, SystemClock(), limit=hot_results, ttl_s=hot_ttl_s, timeout_s=timeout_s
         )
@@ -80,7 +83,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
             await blobs.close()
 
     return Stores(
-        jobs=RedisJobStore(state, settings, SystemClock()),
+        jobs=RedisJobStore(state, settings, SystemClock(), guard, below),
         events=events,
         results=results,
         models=RedisModelDirectory(state, settings.worker_ttl_s, settings.worker_grace_s, timeout_s),
@@ -90,7 +93,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         keys=RedisKeyStore(state, timeout_s),
         quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
         idempotency=RedisIdempotencyStore(state, timeout_s),
-        webhooks=RedisWebhookStore(state, settings, SystemClock()),
+        webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
         room=RedisRoomStore(state, SystemClock(), timeout_s),
         usage=RedisUsageStore(state, timeout_s),
     )

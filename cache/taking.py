@@ -1,9 +1,9 @@
-"""Which of a model's waiting jobs a worker gets: the first in the fair order, over all shards, that its version can run."""
+"""Which of a model's waiting jobs a worker gets: the first in the fair order, over all shards of the store, that its version can run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,20 +12,18 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from cache.connection import reaching
-from cache.key_names import fair_prefix, shard_prefix
-from cache.records import lease_of, message_of, messages_of, read
+from cache.key_names import Layout, fair_prefix
+from cache.records import lease_of, message_of, messages_of, paired, read
+from cache.scripts import Scripts, as_json
 from contracts.documents import SCHEMA
 from contracts.errors import RecordUnreadable, StoreUnavailable
-from contracts.ids import SHARDS, shard_of
+from contracts.ids import shard_of
 from contracts.jobs import JobMessage, Lease
 from contracts.ports import TakenJob
 from contracts.settings import BackendSettings
 
 MAX_PASSED_OVER: Final = 1000
 """Waiting jobs that need a newer version, and that one look goes past."""
-
-Run = Callable[..., Awaitable[Any]]
-"""Runs a script by its name on a shard, with these arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +38,44 @@ class TakenNow:
 
 
 class Taking:
-    """Takes jobs from every shard of the job store."""
+    """Takes jobs from every shard of the job store. `together`: there is one, with the fair clocks within the script's reach."""
 
-    def __init__(self, client: Redis, settings: BackendSettings, run: Run, exhausted: str) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        settings: BackendSettings,
+        layout: Layout,
+        scripts: Scripts,
+        exhausted: str,
+        *,
+        together: bool,
+    ) -> None:
         """`exhausted` is the failure, as JSON, of a job that has no attempts left."""
         self._client = client
-        self._settings = settings
-        self._run = run
-        self._exhausted = exhausted
+        self._timeout_s = settings.redis_timeout_s
+        self._layout = layout
+        self._scripts = scripts
+        self._together = together
+        self.rules = {
+            "lease_s": settings.lease_s,
+            "max_attempts": settings.max_attempts,
+            "exhausted": exhausted,
+        }
+        """What `grant` of `lua/prelude.lua` must know of any worker."""
 
     async def take(self, model: str, worker_id: str, limit: int) -> TakenNow:
         """Up to `limit` jobs of the model for the worker. Raises `StoreUnavailable`."""
+        by = {**self.rules, "worker": worker_id, "model": model, "schema": SCHEMA}
+        if self._together:
+            by |= {"limit": limit, "most_newer": MAX_PASSED_OVER}
+            return _taken([await self._scripts.run("take", self._layout.prefixes[0], as_json(by))])
         newer: frozenset[str] = frozenset()
         while True:
             # Jobs that need a newer version keep their places: look behind them.
             first = [each for each in await self._first(model, limit + len(newer)) if each not in newer]
             if not first:
                 return TakenNow()
-            taken = await self._take(model, worker_id, first[:limit])
+            taken = await self._take(by, first[:limit])
             newer |= taken.newer
             if taken.jobs or taken.promoted or not taken.newer or len(newer) > MAX_PASSED_OVER:
                 return taken
@@ -65,20 +83,21 @@ class Taking:
     async def _first(self, model: str, limit: int) -> Sequence[str]:
         """The ids of the jobs that wait, in their order."""
         async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
-            for shard in SHARDS:
-                pipeline.zrange(f"{shard_prefix(shard)}waiting:{model}", 0, limit - 1, withscores=True)
+            for prefix in self._layout.prefixes:
+                pipeline.zrange(f"{prefix}waiting:{model}", 0, limit - 1, withscores=True)
             pages = await pipeline.execute()
         places = sorted((tag, job_id) for page in pages for job_id, tag in page)
         return [job_id for _, job_id in places[:limit]]
 
-    async def _take(self, model: str, worker_id: str, first: Sequence[str]) -> TakenNow:
+    async def _take(self, by: dict[str, Any], first: Sequence[str]) -> TakenNow:
         by_shard: dict[str, list[str]] = {}
         for job_id in first:
-            by_shard.setdefault(shard_of(job_id), []).append(job_id)
-        settings = self._settings
-        common = (model, worker_id, settings.lease_s, settings.max_attempts, self._exhausted, SCHEMA)
+            by_shard.setdefault(self._layout.prefix(shard_of(job_id)), []).append(job_id)
         tried = await asyncio.gather(
-            *(self._run("take", shard, *common, *job_ids) for shard, job_ids in by_shard.items()),
+            *(
+                self._scripts.run("take", prefix, as_json({**by, "ids": job_ids}))
+                for prefix, job_ids in by_shard.items()
+            ),
             return_exceptions=True,
         )
         # What one shard gave is ours, whatever another says.
@@ -91,27 +110,30 @@ class Taking:
             with suppress(StoreUnavailable):
                 async with self._reaching():
                     await self._client.zadd(
-                        f"{fair_prefix(model)}clock", {"now": taken.jobs[-1].tag}, gt=True
+                        f"{fair_prefix(by['model'])}finish", {"": taken.jobs[-1].tag}, gt=True
                     )
         return taken
 
     def _reaching(self) -> Any:
-        return reaching("job store", self._settings.redis_timeout_s)
+        return reaching("job store", self._timeout_s)
 
 
 def _taken(answers: Sequence[Any]) -> TakenNow:
     """What the script answered for each shard, as one; the jobs in their order."""
     jobs, damaged = list[TakenJob](), list[Lease]()
     for taken, _, _ in answers:
-        for parts, attempt, started, claimed, deadline, tag in taken:
-            lease = lease_of(parts[0], attempt, started, claimed, deadline)
+        for flat, attempt, started, claimed, deadline, tag in taken:
+            record = paired(flat)
+            lease = lease_of(record["id"], attempt, started, claimed, deadline)
             try:
-                jobs.append(TakenJob(read("job", parts[0], partial(message_of, parts)), lease, float(tag)))
+                message = read("job", record["id"], partial(message_of, record))
             except RecordUnreadable:
                 damaged.append(lease)
+            else:
+                jobs.append(TakenJob(message, lease, float(tag)))
     return TakenNow(
         jobs=tuple(sorted(jobs, key=lambda job: (job.tag, job.message.job_id))),
-        promoted=tuple(message for _, parts, _ in answers for message in messages_of(parts)),
+        promoted=messages_of(paired(record) for _, promoted, _ in answers for record in promoted),
         damaged=tuple(damaged),
         newer=frozenset(job_id for _, _, left in answers for job_id in left),
     )

@@ -15,26 +15,25 @@ from redis.asyncio import Redis
 from cache import credentials, idempotency, results, room, usage
 from cache.blobs import INPUTS
 from cache.connection import pages, reaching
-from cache.key_names import ANY, fair_prefix, shard_prefix, tenant_key
+from cache.key_names import ANY, Layout, fair_prefix, shard_prefix
 from cache.keys import covers, result_pattern, tenant_scope
 from cache.quotas import account_prefix
 from cache.record_names import Record, inner, names_in, parsed, pictures_of, shared_address, start_of
+from cache.states import ENDED
 from cache.webhooks import gone_prefix, secrets_key
-from contracts.ids import shard_of
-from contracts.jobs import JobStatus
 
 WHAT: Final = "job store"
 PAGE: Final = 500
-ENDED: Final = frozenset(status.value for status in JobStatus if status.terminal) | {"withdrawn"}
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where the state is, and where the cached results are; perhaps one client for both."""
+    """Where the state is, in which layout, and where the cached results are; perhaps one client for both."""
 
     state: Redis
     cached: Redis
     timeout_s: float
+    layout: Layout
 
 
 @dataclass(slots=True)
@@ -106,7 +105,7 @@ class TenantData:
         await self._note_keys(found)
         await self._note_counts(found)
         state = self.servers.state
-        found.lists = await self._names(state, tenant_key(ANY, self.tenant))
+        found.lists = await self._names(state, f"{shard_prefix(ANY)}tenant:{self.tenant}")
         found.singles = {
             "room_account": await self._there(room.KEPT_PREFIX + self.tenant),
             "webhook_secrets": await self._there(secrets_key(self.tenant)),
@@ -162,7 +161,7 @@ class TenantData:
         state = self.servers.state
         async with reaching(WHAT, self.servers.timeout_s), state.pipeline(transaction=False) as pipeline:
             for job_id in owing:
-                pipeline.exists(f"{shard_prefix(shard_of(job_id))}hook:{job_id}")
+                pipeline.exists(f"{self.servers.layout.job_prefix(job_id)}hook:{job_id}")
             owed = await pipeline.execute() if owing else []
         found.webhooks |= {job_id for job_id, there in zip(owing, owed, strict=True) if there}
 

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from cache.connection import reaching
-from cache.key_names import ANY, fair_prefix, shard_prefix
+from cache.key_names import ANY, fair_prefix
 from cache.quotas import account_prefix
 from cache.record_names import Record, parsed, request_in
 from cache.tenant_data import WHAT, Found, TenantData
 from cache.webhooks import gone_prefix
-from contracts.ids import shard_of
 
 NESTED: Final = ("result", "failure", "fault", "origin", "webhook")
 """Fields of a record that hold JSON."""
@@ -27,7 +26,7 @@ async def jobs(data: TenantData) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         owing = [record["id"] for record in page if "webhook" in record]
         async with reaching(WHAT, data.servers.timeout_s), state.pipeline(transaction=False) as pipeline:
             for job_id in owing:
-                prefix = shard_prefix(shard_of(job_id))
+                prefix = data.servers.layout.job_prefix(job_id)
                 pipeline.hgetall(f"{prefix}hook:{job_id}")
                 pipeline.lrange(f"{prefix}hooklog:{job_id}", 0, -1)
             told = await pipeline.execute() if owing else []

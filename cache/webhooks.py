@@ -13,10 +13,12 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
 from cache.connection import reaching
-from cache.jobs import absent, lua_source
-from cache.key_names import PREFIX, shard_prefix
+from cache.jobs import absent
+from cache.key_names import PREFIX, Layout
+from cache.layout import LayoutGuard
 from cache.listen import messages
 from cache.records import job_of, paired
+from cache.scripts import Scripts
 from contracts import ids
 from contracts.clock import Clock
 from contracts.errors import JobNotFound
@@ -49,14 +51,29 @@ def delivery_of(job: Job, hook: dict[str, str], log: Sequence[str]) -> Delivery:
 class RedisWebhookStore:
     """The `WebhookStore` on one Redis server or cluster. `skew_s` shifts its clock; for tests only."""
 
-    def __init__(self, client: Redis, settings: BackendSettings, clock: Clock) -> None:
+    def __init__(self, client: Redis, settings: BackendSettings, clock: Clock, guard: LayoutGuard) -> None:
         self._client = client
         self._settings = settings
         self._clock = clock
-        self.skew_s = 0.0
+        self._layout = Layout(settings.shards)
+        self._scripts = Scripts(
+            client, guard, settings.job_retention_s, settings.redis_timeout_s, "webhook store"
+        )
+
+    @property
+    def skew_s(self) -> float:
+        return self._scripts.skew_s
+
+    @skew_s.setter
+    def skew_s(self, seconds: float) -> None:
+        self._scripts.skew_s = seconds
+
+    @property
+    def shards(self) -> Sequence[str]:
+        return self._layout.names
 
     async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
-        calls = await self._run("hook_take", shard_prefix(shard), limit, lease_s)
+        calls = await self._run("hook_take", self._layout.prefix(shard), limit, lease_s)
         return [Call(job_id=job_id, attempt=attempt) for job_id, attempt in calls]
 
     async def begin(self, call: Call, lease_s: float) -> Duty | None:
@@ -78,7 +95,7 @@ class RedisWebhookStore:
         await self._on_shard("hook_defer", call, seconds)
 
     async def get(self, tenant: str, job_id: str) -> Delivery:
-        prefix = shard_prefix(ids.shard_of(job_id))
+        prefix = self._layout.job_prefix(job_id)
         record = paired(await self._run("read", prefix, job_id, tenant))
         if not record:
             raise absent(job_id, self._clock.now() + self.skew_s, self._settings.job_retention_s)
@@ -95,16 +112,16 @@ class RedisWebhookStore:
             now_s, microseconds = await self._client.time()
             now = now_s + microseconds / 1e6 + self.skew_s
             async with self._client.pipeline(transaction=False) as pipeline:
-                for shard in ids.SHARDS:
-                    pipeline.zcount(f"{shard_prefix(shard)}hooks", "-inf", now)
+                for prefix in self._layout.prefixes:
+                    pipeline.zcount(f"{prefix}hooks", "-inf", now)
                 return sum(await pipeline.execute())
 
     async def wakes(self) -> AsyncIterator[str]:
-        channels = [f"{shard_prefix(shard)}hooks" for shard in ids.SHARDS]
+        channels = [f"{prefix}hooks" for prefix in self._layout.prefixes]
         timeout_s = self._settings.redis_timeout_s
         async with aclosing(messages(self._client, channels, "webhook store", timeout_s)) as heard:
             async for job_id in heard:
-                yield ids.shard_of(job_id)
+                yield self._layout.name(ids.shard_of(job_id))
 
     async def disable(self, tenant: str, url: str) -> None:
         async with self._reaching():
@@ -126,14 +143,11 @@ class RedisWebhookStore:
 
     async def _on_shard(self, name: str, call: Call, *arguments: str | float) -> Any:
         return await self._run(
-            name, shard_prefix(ids.shard_of(call.job_id)), call.job_id, call.attempt, *arguments
+            name, self._layout.job_prefix(call.job_id), call.job_id, call.attempt, *arguments
         )
 
     async def _run(self, name: str, key: str, *arguments: str | float) -> Any:
-        async with self._reaching():
-            return await self._client.register_script(lua_source(name))(
-                keys=[key], args=[self.skew_s, self._settings.job_retention_s, *arguments]
-            )
+        return await self._scripts.run(name, key, *arguments)
 
     def _reaching(self) -> Any:
         return reaching("webhook store", self._settings.redis_timeout_s)

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from cache.audit import counts
 from cache.blobs import INPUTS
 from cache.connection import connect, disconnect, reaching
+from cache.layout import SETTING, LayoutMismatch, stored_layout
 from cache.listen import subscribe
 from cache.models import RedisModelDirectory
 from cache.probe import NAME, Refusal, refusal, tls_error
@@ -140,11 +141,26 @@ async def state_redis(client: Redis, settings: BackendSettings) -> AsyncIterator
         )
     else:
         yield ok(f"clocks agree within {abs(off) * 1000:.0f} ms")
+    yield await layout(client, settings)
     books = await counts(client, timeout_s)
     if books.balanced:
         yield ok(f"{books.recorded} jobs recorded, {books.live} live, the rest ended")
     else:
         yield fault("the books of the jobs do not balance", "run `darkroom audit`")
+
+
+async def layout(client: Redis, settings: BackendSettings) -> Finding:
+    """Whether the jobs lie where the settings say. Raises `StoreUnavailable`."""
+    try:
+        stored = await stored_layout(client, settings.redis_timeout_s)
+    except LayoutMismatch as error:
+        return fault(str(error), "use the version of Darkroom that wrote it")
+    if stored is not None and stored.shards != settings.shards:
+        return fault(
+            f"the jobs lie in {stored.shards} shards, and {SETTING} is {settings.shards}",
+            f"set {SETTING} to {stored.shards}, or stop all processes and run `darkroom migrate`",
+        )
+    return ok(f"the jobs lie in {settings.shards} shard{'s' * (settings.shards > 1)}, as {SETTING} says")
 
 
 def judge_state(info: dict[str, Any]) -> Iterator[Finding]:

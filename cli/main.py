@@ -16,6 +16,7 @@ from cli.backup import backup
 from cli.children import Unusable
 from cli.devices import WorkerGroup, environments
 from cli.generate import generate, make
+from cli.migrate import migrate
 from cli.operations import books, doctor
 from cli.output import Out, Output
 from cli.platform import Platform, started
@@ -47,6 +48,7 @@ app.command()(doctor)
 app.command("audit")(books)
 app.command()(backup)
 app.command()(restore)
+app.command()(migrate)
 app.command()(generate)
 app.add_typer(jobs.app, name="jobs")
 measuring.register(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -10,17 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cache.migrating import MigrationRefused
 from cli import record
 from cli.children import Child, Tell
+from cli.migrate import migrated
 from cli.record import AlreadyRunning
 from cli.services import process
 from cli.services.process import ServiceError
 from cli.services.redis import RedisServer
 from client import Client
-from contracts.errors import SettingsError
+from contracts.errors import SettingsError, StoreUnavailable
 from contracts.listening import is_free, listen
 from contracts.model_source import local_folder
-from contracts.settings import ApiSettings, WebhookSettings, WorkerSettings
+from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, WorkerSettings
 
 READY_S: Final = 720.0
 """A worker may take its `load_timeout_s` (600 by default) for its model, and before that come the imports."""
@@ -118,6 +121,7 @@ def started(
             redis.start()
             stack.callback(redis.stop)
             source["DARKROOM_REDIS_URL"] = redis.url
+            _bring_to_layout(BackendSettings.from_env(source))
         if not source.get("DARKROOM_BROKER_URL"):
             source["DARKROOM_BROKER_URL"] = source["DARKROOM_REDIS_URL"].rpartition("/")[0] + BROKER_DATABASE
         source["DARKROOM_PORT"] = str(port)
@@ -140,6 +144,15 @@ def started(
         record.write(folder, url, source)
         stack.callback(record.erase, folder)
         yield platform
+
+
+def _bring_to_layout(settings: BackendSettings) -> None:
+    """Moves the jobs of our own Redis, which nobody else uses, to where this version looks for them. Raises `SettingsError`,
+    `ServiceError`."""
+    try:
+        asyncio.run(migrated(settings, force=True))
+    except (MigrationRefused, StoreUnavailable) as error:
+        raise ServiceError(str(error)) from None
 
 
 def _child(name: str, folder: Path, environ: dict[str, str]) -> Child:

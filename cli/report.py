@@ -1,4 +1,4 @@
-"""What `darkroom backup` and `darkroom restore` tell: a bar on a terminal, one line for each fact, one line for an error. All of it
+"""What `darkroom backup`, `darkroom restore` and `darkroom migrate` tell: a bar on a terminal, one line for each fact, one line for an error. All of it
 on standard error, for standard output may be the archive."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from cache.migrating import MigrationRefused
 from cache.packed import RdbError
 from cache.snapshot import SnapshotRefused
 from cli.archive import ArchiveRefused, Manifest
@@ -44,7 +45,7 @@ def one_line_errors() -> Iterator[None]:
     """Ends the command with a line and a code for everything that may go wrong outside of it."""
     try:
         yield
-    except (ArchiveRefused, SnapshotRefused, RdbError) as error:
+    except (ArchiveRefused, MigrationRefused, SnapshotRefused, RdbError) as error:
         fail(str(error), REFUSED)
     except OSError as error:
         fail(f"{error.filename or 'The archive'}: {os.strerror(error.errno or 0)}.", REFUSED)

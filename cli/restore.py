@@ -17,6 +17,7 @@ from rich.progress import Progress
 from cache.audit import Audit, counts
 from cache.blobs import INPUTS, DirectoryBlobStore
 from cache.connection import connect, disconnect
+from cache.layout import SETTING, StoreLayout, stored_layout
 from cache.packed import RdbError
 from cache.rdb import Entry
 from cache.restoring import fill, holds_state, in_use, memory_limit, wipe
@@ -70,13 +71,20 @@ def restore(
             say("The archive holds no definitions of RabbitMQ.")
         elif has_definitions:
             say("RabbitMQ's definitions were not restored: give --rabbitmq-api.")
-        written, books = asyncio.run(_fill(settings, path, manifest, progress))
+        written, books, layout = asyncio.run(_fill(settings, path, manifest, progress))
         say(f"{written} keys are restored; {manifest.keys - written} had lapsed.")
         for line in changes(manifest.settings, without_secrets(settings)):
             say(line)
         if not books.balanced:
             fail("The counts of jobs do not balance: run `darkroom audit --full`.", REFUSED)
-        say(f"{books.recorded} jobs recorded, {books.live} of them live. Start the platform now.")
+        say(f"{books.recorded} jobs recorded, {books.live} of them live.")
+        if layout is not None and layout.shards != settings.shards:
+            say(
+                f"They lie in {layout.shards} shards, and {SETTING} is {settings.shards}: run `darkroom migrate`, or set it to"
+                f" {layout.shards}. Then start the platform."
+            )
+        else:
+            say("Start the platform now.")
 
 
 def changes(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
@@ -137,8 +145,8 @@ async def _put_back(settings: BackendSettings, path: Path, manifest: Manifest, p
 
 async def _fill(
     settings: BackendSettings, path: Path, manifest: Manifest, progress: Progress
-) -> tuple[int, Audit]:
-    """How many keys were written, and what the counters say then."""
+) -> tuple[int, Audit, StoreLayout | None]:
+    """How many keys were written, and what the counters and the layout say then."""
     timeout_s = settings.redis_timeout_s
     client = connect(settings.redis_url, timeout_s)
     task = progress.add_task("State", total=manifest.keys)
@@ -148,7 +156,7 @@ async def _fill(
         written = await fill(
             client, _entries(path), now_ms, timeout_s, lambda count: progress.advance(task, count)
         )
-        return written, await counts(client, timeout_s)
+        return written, await counts(client, timeout_s), await stored_layout(client, timeout_s)
     finally:
         await disconnect(client)
 

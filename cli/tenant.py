@@ -12,6 +12,8 @@ import typer
 
 from cache.connection import connect, disconnect
 from cache.erasing import Erased, TenantBusy, erase
+from cache.key_names import Layout
+from cache.layout import LayoutGuard
 from cache.stores import Stores, open_stores
 from cache.tenant_data import Found, Servers, TenantData
 from cli import record, tenant_archive
@@ -162,7 +164,9 @@ async def _opened(settings: BackendSettings) -> AsyncIterator[tuple[Servers, Sto
     state = connect(settings.redis_url, timeout_s)
     cached = state if settings.cache_redis_url is None else connect(settings.cache_redis_url, timeout_s)
     try:
-        yield Servers(state, cached, timeout_s), stores
+        # In another layout it would find a part of what there is.
+        await LayoutGuard(state, settings.shards, timeout_s).check()
+        yield Servers(state, cached, timeout_s, Layout(settings.shards)), stores
     finally:
         await stores.close()
         for client in {id(state): state, id(cached): cached}.values():

@@ -1,16 +1,31 @@
-"""Job ids: sortable by time, and carrying the shard that all keys of the job live on.
+"""Job ids: sortable by time, and carrying the digit that decides where the job's keys live.
 
 An id is `job_` + 10 base32 digits of the Unix time in milliseconds + 16 random base32 digits + 1 hex
-digit for the shard (the ULID layout, https://github.com/ulid/spec, with one digit added). The shard lets a
-reader find a record in a Redis Cluster from the id alone; the time lets it tell an expired id from an unknown one.
+digit, the first of the cache key (the ULID layout, https://github.com/ulid/spec, with one digit added). The digit lets a
+reader find a record in a Redis Cluster from the id alone, whatever the number of shards (`cache.key_names.Layout`); the time lets
+it tell an expired id from an unknown one.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
+from typing import Annotated, Final
 
-SHARDS = "0123456789abcdef"
+from pydantic import AfterValidator, Field
+
+SHARDS: Final = "0123456789abcdef"
+"""The digits of ids, and the names of the shards where there are as many as there can be."""
+
+
+def _divides_16(count: int) -> int:
+    if 16 % count:
+        raise ValueError("must be 1, 2, 4, 8 or 16")
+    return count
+
+
+ShardCount = Annotated[int, Field(ge=1, le=16), AfterValidator(_divides_16)]
+"""In how many namespaces the job store keeps its records: each has as many digits as any other."""
 
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
@@ -18,7 +33,7 @@ _PATTERN = re.compile(rf"job_[{_DIGITS}]{{26}}[0-9a-f]\Z")
 
 
 def new_job_id(now_s: float, shard: str) -> str:
-    """A fresh id for a job created at `now_s` (Unix seconds) whose keys live on `shard` (one hex digit)."""
+    """A fresh id for a job created at `now_s` (Unix seconds), with the digit `shard` of its key."""
     milliseconds = int(now_s * 1000)
     entropy = secrets.randbits(80)
     stamp = "".join([_PAIRS[(milliseconds >> shift) & 1023] for shift in range(40, -1, -10)])
@@ -32,7 +47,7 @@ def is_job_id(text: str) -> bool:
 
 
 def shard_of(job_id: str) -> str:
-    """The shard (one hex digit) of a well-formed job id."""
+    """The hex digit of a well-formed job id."""
     return job_id[-1]
 
 

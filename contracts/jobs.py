@@ -195,8 +195,26 @@ class Preview(Frozen):
         return False
 
 
-Change = JobStatus | Progress | Preview
-"""What a watcher of a job hears."""
+class JobEnd(Document):
+    """The end of a job, as a watcher hears it: all that it has changed in the record."""
+
+    status: JobStatus
+    finished_at: float
+    deadline: float
+    started_at: float | None = None
+    attempt: int = 0
+    sequence: int = 0
+    progress: Progress | None = None
+    result: JobResult | None = None
+    failure: JobFailure | None = None
+
+    @property
+    def terminal(self) -> bool:
+        return True
+
+
+Change = JobStatus | Progress | Preview | JobEnd
+"""What a watcher of a job hears. An end that another version tells may be its status alone: the record has the rest."""
 
 
 class Origin(Document):
@@ -277,6 +295,10 @@ class Job(Frozen):
     progress: Progress | None = None
     origin: Origin = NOWHERE
     webhook: Webhook | None = None
+
+    def ended(self, end: JobEnd) -> Job:
+        """This job as its end has left it."""
+        return self.model_copy(update={name: getattr(end, name) for name in JobEnd.model_fields})
 
     def message(self) -> JobMessage:
         return JobMessage(

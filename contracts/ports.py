@@ -26,6 +26,22 @@ from contracts.jobs import (
     Preview,
 )
 from contracts.models import Announced, ModelSpec, WorkerInfo
+from contracts.transitions import (
+    Busy,
+    Claim,
+    End,
+    EndAnswer,
+    Ended,
+    Finished,
+    Found,
+    Granted,
+    Submission,
+    SubmitAnswer,
+    Submitted,
+    Taken,
+    TakenJob,
+    TooManyAhead,
+)
 from contracts.webhooks import WebhookStore
 
 __all__ = [
@@ -37,8 +53,11 @@ __all__ = [
     "DeadLetter",
     "DeadLetters",
     "Deletion",
+    "End",
+    "EndAnswer",
     "Ended",
     "Finished",
+    "Found",
     "Granted",
     "ImageEngine",
     "JobEvents",
@@ -46,74 +65,15 @@ __all__ = [
     "ModelDirectory",
     "Publisher",
     "ResultCache",
+    "Submission",
+    "SubmitAnswer",
     "Submitted",
     "Taken",
     "TakenJob",
     "Tell",
+    "TooManyAhead",
     "WebhookStore",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """Answer to a submit. `lead`: the job leads its key and its message must be published now.
-    Otherwise it either follows a leader (`job.cache` is `joined`) or was born terminal."""
-
-    job: Job
-    lead: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The claim was won: run the job, then finish under this lease."""
-
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """Another worker holds a live lease; ask again in `retry_after_s` seconds."""
-
-    retry_after_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The job is terminal already (or ended by this very claim: `expired`, or out of attempts): ack the message.
-
-    `promoted` are followers that lead now and must be published, as after `finish`."""
-
-    status: JobStatus
-    promoted: tuple[JobMessage, ...] = ()
-
-
-Claim = Granted | Busy | Ended
-
-
-@dataclass(frozen=True, slots=True)
-class TakenJob:
-    """A job in hand: what to run, the right to finish it, and its fair tag."""
-
-    message: JobMessage
-    lease: Lease
-    tag: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """Answer to `take`, in fair order. `promoted` lead now and must be published, as after `finish`."""
-
-    jobs: tuple[TakenJob, ...] = ()
-    promoted: tuple[JobMessage, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Answer to a transition. `applied` is false where the fence refused it (a later claim, or already terminal).
-    `promoted` lead their key now: publish them, then `confirm` them."""
-
-    applied: bool
-    promoted: tuple[JobMessage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +111,11 @@ class JobStore(Protocol):
     A leader stays in the outbox from `submit` (or promotion) until `confirm`; what lingers there is published again.
     """
 
+    @property
+    def shards(self) -> Sequence[str]:
+        """Each shard of the store, by one digit of the ids whose jobs it keeps; any other of its digits names it as well."""
+        ...
+
     async def submit(
         self, new: NewJob, result: JobResult | None = None, *, may_lead: bool = True
     ) -> Submitted:
@@ -160,8 +125,17 @@ class JobStore(Protocol):
         for a job that would have to lead and may not: what costs no computation is always welcome."""
         ...
 
+    async def submit_many(self, asked: Sequence[Submission]) -> Sequence[SubmitAnswer]:
+        """Record jobs, in one call where they lie in one shard; each is answered for itself, in their order. An error is that job's
+        alone (`StoreFull`, `StoreUnavailable`, `RecordUnreadable`), and is answered, not raised."""
+        ...
+
     async def confirm(self, job_id: str) -> None:
         """The job's message is safely with the broker: take it out of the outbox."""
+        ...
+
+    async def confirm_many(self, job_ids: Sequence[str]) -> None:
+        """As `confirm`, for all of them in one call."""
         ...
 
     async def withdraw(self, job_id: str) -> Finished:
@@ -215,6 +189,12 @@ class JobStore(Protocol):
     async def preview(self, lease: Lease, preview: Preview) -> bool:
         """Tell those who watch the job or one of its first followers of a preview. Nothing of it is kept: who does not
         listen misses it. Answers whether the lease still holds."""
+        ...
+
+    async def end_many(self, ends: Sequence[End]) -> Sequence[EndAnswer]:
+        """End jobs in hand, each under its own fence, in one call where they lie in one shard; each is answered for itself, in
+        their order, as `succeed`, `fail` and `expire` answer. An error is that job's alone, and is answered, not raised. Those who watch
+        hear of each end with what it has changed (`JobEnd`). Nothing fails because a result finds no place in the cache."""
         ...
 
     async def succeed(self, lease: Lease, result: JobResult) -> Finished:
@@ -290,6 +270,15 @@ class ResultCache(Protocol):
     """Results by address (`cache.keys.result_address`), with a time to live. May forget at any time."""
 
     async def get(self, address: str) -> JobResult | None: ...
+
+    def peek(self, address: str) -> JobResult | None:
+        """What this process remembers by itself; it asks nobody."""
+        ...
+
+    def watch(self, address: str) -> Callable[[JobResult], None]:
+        """For a result that comes by another way (`Found`): call this before it is asked for, and what it answers with the result. This
+        process then remembers it, unless something was forgotten in between."""
+        ...
 
     async def put(self, address: str, result: JobResult) -> None: ...
 

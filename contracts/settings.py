@@ -18,9 +18,10 @@ from pydantic import AfterValidator, Field, ValidationError
 from contracts.addresses import parse_networks
 from contracts.documents import Frozen
 from contracts.errors import SettingsError
+from contracts.ids import ShardCount
 from contracts.jobs import MAX_TEXT_CHARS
 from contracts.tenancy import TOKEN_PATTERN
-from contracts.urls import BrokerUrl, RedisUrl, WebUrl
+from contracts.urls import BrokerUrl, RedisUrl, WebUrl, is_cluster
 
 PREFIX = "DARKROOM_"
 
@@ -181,6 +182,9 @@ class BackendSettings(Settings):
 
     redis_max_connections: Count = 64
     """Of one process to one Redis server."""
+    store_shards: ShardCount | None = None
+    """In how many namespaces the state Redis keeps its jobs: 1, 2, 4, 8 or 16, the same for all processes. By default 1, and 16 where
+    `redis_url` names a cluster, whose nodes share them. `darkroom migrate` changes it."""
     public_url: WebUrl | None = None
     """Where clients reach the API, `https://darkroom.example`: makes links absolute, in webhooks and in OpenAI's answers. By default
     the first have none, and the second are as each client reached us."""
@@ -194,6 +198,11 @@ class BackendSettings(Settings):
     """Where traces go, by OTLP over HTTP: `http://collector:4318`. By default there are none, and they cost nothing."""
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the traces begun here that are kept; one begun by a caller is kept if the caller keeps it."""
+
+    @property
+    def shards(self) -> int:
+        """The number of namespaces of the job store."""
+        return self.store_shards or (16 if is_cluster(self.redis_url) else 1)
 
 
 def without_secrets(settings: Settings) -> dict[str, str]:

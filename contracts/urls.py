@@ -72,3 +72,8 @@ def web_url(text: str) -> str:
 RedisUrl = Annotated[str, AfterValidator(redis_url)]
 BrokerUrl = Annotated[str, AfterValidator(broker_url)]
 WebUrl = Annotated[str, AfterValidator(web_url)]
+
+
+def is_cluster(url: str) -> bool:
+    """Whether the URL names the nodes of a Redis Cluster, where no script reaches beyond one hash slot."""
+    return url.startswith("redis+cluster://")

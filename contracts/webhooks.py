@@ -103,6 +103,11 @@ class WebhookStore(Protocol):
     or owed twice. Each duty is due at a time; taking or beginning it moves that time on, so that it falls due again by
     itself should the taker die."""
 
+    @property
+    def shards(self) -> Sequence[str]:
+        """Each shard of the store, by one digit of the ids whose jobs it keeps."""
+        ...
+
     async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
         """Up to `limit` calls of the shard that are due now, the oldest first; not due again for `lease_s`."""
         ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Final
 
 from contracts.models import WorkerInfo
@@ -12,6 +11,9 @@ from contracts.models import WorkerInfo
 HEADROOM: Final = 0.8
 """Share of a job's time that its predicted wait may take: predictions err."""
 LONGEST_RETRY_S: Final = 60.0
+NONE_AHEAD: Final = -1
+MANY: Final = 10**7
+"""More jobs than any queue holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def capacity_of(workers: Sequence[WorkerInfo]) -> Capacity:
     return Capacity(
         sum(worker.steps_per_s for worker in workers),
         sum(worker.backlog_steps for worker in workers),
-        fmean(worker.steps_per_job for worker in workers),
+        sum(worker.steps_per_job for worker in workers) / len(workers),
     )
 
 
@@ -68,3 +70,24 @@ def admit(jobs_ahead: int, steps: float, capacity: Capacity, ttl_s: float) -> Ad
     if wait_s is None or wait_s <= budget_s:
         return Admitted(wait_s)
     return Refused(wait_s, min(LONGEST_RETRY_S, max(1.0, wait_s - budget_s)))
+
+
+def most_ahead(steps: float, capacity: Capacity, ttl_s: float) -> int | None:
+    """The largest number of jobs ahead with which `admit` takes the job; None: any number, -1: none. So that whoever counts them can
+    decide by the count alone."""
+
+    def fits(jobs_ahead: int) -> bool:
+        return isinstance(admit(jobs_ahead, steps, capacity, ttl_s), Admitted)
+
+    if not fits(0):
+        return NONE_AHEAD
+    if fits(MANY):
+        return None
+    room = HEADROOM * ttl_s * capacity.steps_per_s - capacity.backlog_steps - steps
+    most = min(MANY, max(0, int(room / capacity.steps_per_job)))
+    # `admit` has the last word: the formula may differ from it by a rounding.
+    while not fits(most):
+        most -= 1
+    while fits(most + 1):
+        most += 1
+    return most

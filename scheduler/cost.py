@@ -102,6 +102,11 @@ class CostModel:
         fit = self._fits.get(key.work)
         return None if fit is None or fit.doubted else _at(fit, images)
 
+    def deviation_s(self, key: BatchKey) -> float:
+        """By how much a pass of `key` misses what `seconds` says, on average; 0.0 while nobody knows."""
+        fit = self._fits.get(key.work)
+        return 0.0 if fit is None else fit.deviation
+
     def gave_up(self, key: BatchKey) -> None:
         """Images of `key` were dropped unrun, since they could not be drawn in time by what `seconds` says. After a while it says
         nothing until the next pass: a first pass that was slow, and so long that no deadline allows for another, would be believed for ever."""

@@ -16,7 +16,7 @@ from contracts.errors import DarkroomError, RequestError, UnavailableError
 from contracts.jobs import JobStatus
 from telemetry import metrics
 
-BATCH_OUTCOMES: Final = ("done", "fault", "crash", "out_of_memory", "broken")
+BATCH_OUTCOMES: Final = ("done", "fault", "crash", "out_of_memory", "broken", "unrun")
 RESTART_CAUSES: Final = ("crash",)
 DEAD_LETTER_OUTCOMES: Final = ("failed", "refused")
 PUBLISH_OUTCOMES: Final = ("confirmed", "error", "broker_unavailable", "queue_full")

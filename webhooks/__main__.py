@@ -7,6 +7,7 @@ import sys
 import threading
 from importlib.metadata import version
 
+from cache.layout import require_layout
 from cache.stores import Stores, open_stores
 from contracts import exit_codes
 from contracts.addresses import parse_networks
@@ -101,6 +102,7 @@ def _dispatcher_ended(task: asyncio.Task[None]) -> None:
 def main() -> int:
     try:
         settings = WebhookSettings.from_env()
+        asyncio.run(require_layout(settings))
     except SettingsError as error:
         sys.stderr.write(f"darkroom webhooks: {error}\n")
         return exit_codes.UNUSABLE

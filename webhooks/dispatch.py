@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from contracts.errors import UnavailableError
-from contracts.ids import SHARDS
 from contracts.ports import WebhookStore
 from contracts.tasks import end
 from contracts.webhooks import Call
@@ -31,13 +30,13 @@ class Dispatcher:
     def __init__(self, store: WebhookStore, enqueue: Enqueue) -> None:
         self._store = store
         self._enqueue = enqueue
-        self._shards: set[str] = set(SHARDS)
+        self._shards: set[str] = set(store.shards)
         self._woken = asyncio.Event()
 
-    async def tick(self, shards: Sequence[str] = tuple(SHARDS)) -> int:
-        """Enqueues what is due on `shards`; answers how many. Raises `UnavailableError`."""
+    async def tick(self, shards: Sequence[str] | None = None) -> int:
+        """Enqueues what is due on `shards`, by default all; answers how many. Raises `UnavailableError`."""
         moved = 0
-        for shard in shards:
+        for shard in self._store.shards if shards is None else shards:
             while calls := await self._store.take(shard, BATCH, TAKEN_S):
                 await self._enqueue(calls)
                 moved += len(calls)
@@ -67,7 +66,7 @@ class Dispatcher:
             async with asyncio.timeout(TICK_S):
                 await self._woken.wait()
         except TimeoutError:
-            self._shards = set(SHARDS)
+            self._shards = set(self._store.shards)
             try:
                 metrics.WEBHOOKS_DUE.set(await self._store.due())
             except UnavailableError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from importlib.metadata import version
 
 from broker.topology import check_topology
+from cache.layout import require_layout
 from contracts import exit_codes
 from contracts.errors import QueueMisdeclared, SettingsError
 from contracts.model_source import local_folder
@@ -26,6 +28,7 @@ def main() -> int:
         if settings.engine == "diffusers":
             # The engine says so too, but only after torch has been imported.
             local_folder(settings.model)
+        asyncio.run(require_layout(settings))
     except SettingsError as error:
         sys.stderr.write(f"darkroom worker: {error}\n")
         return exit_codes.UNUSABLE

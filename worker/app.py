@@ -1,7 +1,8 @@
-"""The Celery application: one task on one queue, a thread per message in hand, acked when the job has ended."""
+"""The Celery application: one task on one queue, whose messages are held until their jobs have ended."""
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any, Final
 
 from celery import Celery, signals
@@ -14,6 +15,7 @@ from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry import metrics
 from telemetry.logs import get_logger
+from worker.pool import FuturePool
 from worker.runtime import Runtime
 from worker.taker import Verdict
 
@@ -50,12 +52,10 @@ def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> C
         broker_transport_options=transport_options(settings.broker_url),
     )
 
-    def generate(message: Any) -> None:
-        """One job. The message is acked when this returns, requeued or dead-lettered by `Reject`."""
+    def generate(message: Any) -> Future[Verdict]:
+        """One job: see `FuturePool`. Returns at once."""
         job = job_of_message(message)
-        verdict = runtime.run(job) if isinstance(job, JobMessage) else runtime.hold(job)
-        if verdict is Verdict.REQUEUE:
-            raise Reject("given back", requeue=True)
+        return runtime.run(job) if isinstance(job, JobMessage) else runtime.hold(job)
 
     app.task(generate, name=TASK_NAME)
     only_ours(app)
@@ -88,7 +88,7 @@ def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> None:
     signals.worker_ready.connect(lambda **_: runtime.announce(), weak=False)
     signals.worker_shutting_down.connect(lambda **_: runtime.drain(), weak=False)
     worker = app.Worker(
-        pool="threads",
+        pool=FuturePool,
         concurrency=settings.deliveries,
         without_gossip=True,
         without_mingle=True,

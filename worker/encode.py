@@ -1,4 +1,5 @@
-"""Pixels to files, off the device's thread, as each job asks.
+"""Pixels to files, off the device's thread, as each job asks. Where pictures lie in a directory, the thread that encodes one also names
+and writes it.
 
 PNG has a writer of our own on ISA-L, which is the fastest of those measured (`benchmarks/encode.py`). JPEG and WebP are
 Pillow's, on libjpeg-turbo and libwebp.
@@ -9,23 +10,28 @@ from __future__ import annotations
 import asyncio
 import io
 import struct
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from contracts.engine import Pixels
-from contracts.errors import OutOfBounds
+from contracts.errors import BlobStoreUnavailable, OutOfBounds
 from contracts.jobs import DEFAULT_QUALITY, GenerationRequest
 from telemetry import metrics
 from worker.exif import exif
 from worker.metadata import KEYWORD, parameters
 from worker.png import png
 
-THREADS: Final = 2
+AT_A_TIME: Final = 2
+"""Pictures that are encoded at a time, which takes a core each."""
+THREADS: Final = 8
+"""The others of them wait for the disk."""
 LARGEST_SEGMENT: Final = 65_533
 """Bytes of a JPEG's segment, its length of two not counted."""
 NO_ROOM: Final = "embed_metadata: the parameters are longer than a JPEG can hold, and were left out. PNG and WebP have room."
@@ -61,6 +67,8 @@ class Encoded:
     format: str
     encode_ms: float
     warnings: tuple[str, ...] = ()
+    name: str | None = None
+    """Under which it has been stored already."""
 
     @property
     def content_type(self) -> str:
@@ -91,11 +99,27 @@ def encode(pixels: Pixels, output: Output) -> Encoded:
 class Encoder:
     """Encodes on a few threads; the libraries let go of the interpreter while they work."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[bytes, str], str] | None = None) -> None:
+        """`write` stores a file under the name that it answers, and may take its time; see `DirectoryBlobStore.write`. None: whoever
+        asked for the file stores it."""
+        self._write = write
+        self._cores = threading.Semaphore(AT_A_TIME)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
 
     async def encode(self, pixels: Pixels, output: Output) -> Encoded:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, encode, pixels, output)
+        """The picture as a file. It has no `name` where it could not be stored: the file is there, and whoever asked may try again."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._encode, pixels, output)
+
+    def _encode(self, pixels: Pixels, output: Output) -> Encoded:
+        with self._cores:
+            file = encode(pixels, output)
+        if self._write is None:
+            return file
+        try:
+            with metrics.STORE_SECONDS.time():
+                return replace(file, name=self._write(file.data, file.format))
+        except BlobStoreUnavailable:
+            return file
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)

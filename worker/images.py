@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
-from contracts.errors import WorkerFault
+from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.errors import EngineCrashed, EngineFault, OutOfMemory, WorkerFault
 from scheduler.policy import ANYONE, Sample
+from scheduler.recovery import Failure
+from worker.engine.wire import Failed
 
 
 class TooLate(Exception):
@@ -47,6 +50,8 @@ class Image:
     group: int = ANYONE
     crashes: int = 0
     begun: bool = False
+    ahead: int = 0
+    """Passes that the engine was handed with it, and has not answered."""
     steps_taken: int = 0
     steps: int = field(init=False)
     """In all, as the engine last said; before its first step, as its task says."""
@@ -62,10 +67,22 @@ class Image:
         """At least one: what is in hand is not drawn yet."""
         return max(1, self.steps - self.steps_taken)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it needs a pass behind those that the engine was handed."""
+        return self.ahead == 0 or self.steps_left > self.ahead
+
+    @property
+    def ending(self) -> bool:
+        """Whether it is as good as drawn."""
+        return self.begun and self.steps_left <= max(1, self.ahead)
+
     def sample(self) -> Sample:
-        """As the policy sees it."""
-        turn = self.turn
-        return Sample(self.key, turn.tag, turn.deadline, self.steps_left, self.steps_taken, self.group)
+        """As the policy sees it, once what the engine was handed is over."""
+        turn, ahead = self.turn, self.ahead
+        return Sample(
+            self.key, turn.tag, turn.deadline, self.steps_left - ahead, self.steps_taken + ahead, self.group
+        )
 
     def start_over(self) -> None:
         """The engine has forgotten it, or is to forget it."""
@@ -83,5 +100,34 @@ class Image:
             self.drawn.set_exception(outcome)
 
 
+_FAULTS: Final = {
+    Failure.FAULT: (EngineFault.code, "The model raised {}."),
+    Failure.CRASH: (EngineCrashed.code, "{} Twice, under this picture alone."),
+    Failure.OUT_OF_MEMORY: (OutOfMemory.code, "{}"),
+}
+
+
+def fault_of(failed: Failed) -> ImageFault:
+    """What an image ends with that was the culprit of a pass that failed."""
+    code, words = _FAULTS[failed.failure]
+    return ImageFault(code, words.format(failed.reason))
+
+
 Outcome = Progress | Drawn | TooLate | WorkerFault
 """What the event loop is told of an image."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A pass that the engine was handed."""
+
+    batch: Pass
+    images: list[Image]
+    seconds: float
+    """What it should take; 0.0 while nobody knows."""
+    begins_at: float = 0.0
+    """On the worker's clock; known once it is the first that the engine was handed."""
+    void: set[Image] = field(default_factory=set)
+    """Those that have started over meanwhile: what the pass makes of them does not count."""
+    unsaid: Exception | None = None
+    """Why the engine was not handed it after all."""

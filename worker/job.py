@@ -3,54 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Final, TypeVar
+from dataclasses import replace
+from typing import Final
 
 from broker.relay import publish_all
 from cache.keys import result_address, tenant_scope
 from cache.stores import Stores
 from contracts import errors
 from contracts.clock import Clock
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
+from contracts.engine import BatchKey, ImageFault, ImageTask, Progress
 from contracts.errors import (
     BlobStoreUnavailable,
     GenerationError,
     ImageNotFound,
     InitImageLost,
     OutOfBounds,
-    StoreFull,
-    StoreUnavailable,
     WorkerFault,
 )
 from contracts.jobs import (
     GenerationRequest,
-    ImageRef,
     JobFailure,
     JobMessage,
-    JobResult,
     JobStatus,
     Lease,
-    Timings,
 )
-from contracts.ports import Finished, Granted, Publisher, TakenJob
+from contracts.ports import End, Finished, Granted, Publisher, TakenJob
 from scheduler.previews import preview_steps
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
 from worker.bounds import Bounds
-from worker.encode import Encoded, Encoder, Output, rgb
+from worker.encode import Encoder
+from worker.endings import Endings
 from worker.images import Drawn, TooLate, Turn
 from worker.leases import Leases
-from worker.patience import GIVE_UP_S, Hold, unstored
+from worker.patience import GIVE_UP_S, Hold, Patience, unstored
+from worker.pictures import Pictures
 from worker.previews import Showing
 from worker.progress import ProgressReporter
-
-T = TypeVar("T")
-
-RETRY_S: Final = (0.1, 0.3, 1.0, 2.0)
 
 LOST: Final = "The picture to start from was deleted before the job had its turn."
 
@@ -68,6 +60,8 @@ class JobRunner:
         batcher: Batcher,
         encoder: Encoder,
         leases: Leases,
+        endings: Endings,
+        patience: Patience,
         clock: Clock,
         bounds: Bounds,
         *,
@@ -79,20 +73,18 @@ class JobRunner:
         self._batcher = batcher
         self._encoder = encoder
         self._leases = leases
+        self._endings = endings
         self._clock = clock
         self.bounds = bounds
         """Of the model that is drawn with."""
         self._share_cache = share_cache
-        self._draining = asyncio.Event()
+        self._patience = patience
+        self._pictures = Pictures(stores, encoder, patience, bounds.spec)
 
     def drain(self) -> None:
         """Give back what has not been begun; wait for nobody any more."""
-        self._draining.set()
+        self._patience.drain()
         self._batcher.drain()
-
-    @property
-    def draining(self) -> bool:
-        return self._draining.is_set()
 
     async def run(self, taken: TakenJob, brought: Callable[[], object] = lambda: None) -> bool:
         """The job to its end; `brought` hears when its images are in the batcher's hands. Answers whether it has ended, by
@@ -141,7 +133,7 @@ class JobRunner:
 
         try:
             with self._leases.hold(lease, hold.void.set):
-                start = await self._start(request, hold)
+                start = await self._pictures.start(request, hold)
         except BlobStoreUnavailable as error:
             return await self._fail(message, lease, unstored("read", error))
         except ImageNotFound:
@@ -180,7 +172,7 @@ class JobRunner:
             if broken is not None:
                 raise broken
             if any(isinstance(each, TooLate) for each in outcomes):
-                return await self._end(message, lease, JobStatus.EXPIRED, self._stores.jobs.expire)
+                return await self._end(message, JobStatus.EXPIRED, End(lease, None))
             if len(drawn) < len(outcomes):
                 return await self._gave_up(lease)
             fault = next((each.image for each in drawn if isinstance(each.image, ImageFault)), None)
@@ -192,145 +184,60 @@ class JobRunner:
             failure = JobFailure(code=fault.code, message=fault.message, retryable=fault.code in _RETRYABLE)
             return await self._fail(message, lease, failure)
 
-    async def _start(self, request: GenerationRequest, hold: Hold) -> bytes | None:
-        """The pixels to start from; None where the request has none, or the worker drains before the store answers, or the
-        lease is void. Raises `ImageNotFound`, `BlobStoreUnavailable`, `OutOfBounds`."""
-        if request.init_image is None:
-            return None
-        file = await self.insist(partial(self._stores.blobs.get, request.init_image), hold)
-        return None if file is None else await asyncio.to_thread(rgb, file, request.width, request.height)
-
     async def _gave_up(self, lease: Lease) -> bool:
         """The images were withdrawn: the worker drains or its engine is gone; or the lease is void, for the job has ended, is
         another worker's, or its record is lost, and then there is nothing to give back."""
-        await self.insist(lambda: self._stores.jobs.release(lease))
+        await self._patience.insist(lambda: self._stores.jobs.release(lease))
         return False
 
     async def _fail(self, message: JobMessage, lease: Lease, failure: JobFailure) -> bool:
-        return await self._end(
-            message, lease, JobStatus.FAILED, lambda lease: self._stores.jobs.fail(lease, failure)
-        )
+        return await self._end(message, JobStatus.FAILED, End(lease, failure))
 
-    async def _end(
-        self,
-        message: JobMessage,
-        lease: Lease,
-        status: JobStatus,
-        end: Callable[[Lease], Awaitable[Finished]],
-    ) -> bool:
-        """Without a picture; a follower may lead now."""
-        finished = await self._finish(message, lease, end)
+    async def _end(self, message: JobMessage, status: JobStatus, end: End) -> bool:
+        """Without a picture a follower may lead now."""
+        finished = await self._finish(message, end)
         if finished is None or not finished.applied:
             return False
-        self._count(message, lease, status)
+        self._count(message, end.lease, status)
         await publish_all(self._stores.jobs, self._publisher, finished.promoted, "promoted")
         return True
 
-    async def _finish(
-        self, message: JobMessage, lease: Lease, end: Callable[[Lease], Awaitable[Finished]]
-    ) -> Finished | None:
+    async def _finish(self, message: JobMessage, end: End) -> Finished | None:
         """The terminal transition. One that is refused is tried once more under a claim of its own: a store that has lost
         its memory rebuilds the record from the message, and what has been drawn still counts."""
-        finished = await self.insist(lambda: end(lease))
+        finished = await self._patience.insist(lambda: self._endings.end(end))
         if finished is None or finished.applied:
             return finished
-        claim = await self.insist(lambda: self._stores.jobs.claim(message, self._worker_id))
+        claim = await self._patience.insist(lambda: self._stores.jobs.claim(message, self._worker_id))
         if not isinstance(claim, Granted):
             return finished
         log.info("record_rebuilt", job_id=message.job_id)
-        return await self.insist(lambda: end(claim.lease))
+        return await self._patience.insist(lambda: self._endings.end(replace(end, lease=claim.lease)))
 
     async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn], hold: Hold) -> bool:
         """Raises `BlobStoreUnavailable` where the pictures find no place in time."""
-        spec = self.bounds.spec
-        pixels = [each.image for each in drawn if isinstance(each.image, Pixels)]
-        with tracing.span("encode"):
-            files = await asyncio.gather(
-                *(
-                    self._encoder.encode(
-                        each, Output.of(message.request, index, spec.sampler, spec.schedule_type)
-                    )
-                    for index, each in enumerate(pixels)
-                )
-            )
-        names = []
-        with tracing.span("store images"):
-            for file in files:
-                with metrics.STORE_SECONDS.time():
-                    name = await self.insist(partial(self._stores.blobs.put, file.data, file.format), hold)
-                if name is None:
-                    return await self._gave_up(lease)
-                names.append(name)
-        warned = [each.warnings for each in pixels] + [file.warnings for file in files]
-        result = JobResult(
-            images=tuple(
-                _ref(name, each, file, message.request, index)
-                for index, (name, each, file) in enumerate(zip(names, pixels, files, strict=True))
-            ),
-            timings=Timings(
-                queued_ms=round(max(0.0, lease.claimed_at - message.created_at) * 1000, 3),
-                batch_ms=round(sum({each.batch_ms for each in drawn}), 3),
-                encode_ms=round(sum(file.encode_ms for file in files), 3),
-                batch_size=max(each.batch_size for each in drawn),
-            ),
-            warnings=tuple(dict.fromkeys(itertools.chain(*warned))),
-        )
+        result = await self._pictures.result(message, lease, drawn, hold)
+        if result is None:
+            return await self._gave_up(lease)
         with tracing.span("finish"):
-            finished = await self._finish(
-                message, lease, lambda lease: self._stores.jobs.succeed(lease, result)
-            )
-        if finished is None or not finished.applied:
-            return False
-        self._count(message, lease, JobStatus.SUCCEEDED)
-        metrics.IMAGES.labels(message.request.model).inc(len(names))
-        asked = message.request.model_revision
-        if message.request.cache == "off" or asked not in ("", spec.revision):
-            # What was asked of another revision is not cached under that one's name.
-            return True
-        scope = tenant_scope(message.tenant, self._share_cache)
-        try:
-            await self._stores.results.put(result_address(message.key, message.request, scope), result)
-        except StoreFull:
-            metrics.REPAIRED.labels("store_full").inc()
-        except StoreUnavailable:
-            # A result that is not cached is computed again when it is asked for.
-            metrics.REPAIRED.labels("cache_fill").inc()
-        return True
+            ended = await self._end(message, JobStatus.SUCCEEDED, End(lease, result, self._address(message)))
+        if ended:
+            metrics.IMAGES.labels(message.request.model).inc(len(result.images))
+        return ended
+
+    def _address(self, message: JobMessage) -> str | None:
+        """Where the result is cached."""
+        request = message.request
+        # What was asked of another revision is not cached under that one's name.
+        if request.cache == "off" or request.model_revision not in ("", self.bounds.spec.revision):
+            return None
+        return result_address(message.key, request, tenant_scope(message.tenant, self._share_cache))
 
     def _count(self, message: JobMessage, lease: Lease, status: JobStatus) -> None:
         seconds = max(0.0, self._clock.now() - message.created_at)
         metrics.JOBS_FINISHED.labels(self.bounds.spec.name, status.value).inc()
         metrics.JOB_SECONDS.labels(self.bounds.spec.name).observe(seconds)
         log.info("job_finished", job_id=message.job_id, status=status.value, attempt=lease.attempt)
-
-    async def insist(self, step: Callable[[], Awaitable[T]], hold: Hold | None = None) -> T | None:
-        """The step's answer, tried again while the store is away; None when the worker drains before it is back, or by
-        then the lease of `hold` is void. Raises `BlobStoreUnavailable` once the pictures' store was away for as long as `hold` allows."""
-        for delay_s in _growing(RETRY_S):
-            try:
-                return await step()
-            except BlobStoreUnavailable as error:
-                metrics.REPAIRED.labels("blob_store").inc()
-                log.warning("blob_store_away", code=error.code)
-                if hold is not None and self._clock.monotonic() + delay_s >= hold.until:
-                    raise
-            except StoreUnavailable as error:
-                metrics.REPAIRED.labels("store").inc()
-                log.warning("store_away", code=error.code)
-            if self._draining.is_set():
-                return None
-            await self.pause(delay_s)
-            if hold is not None and hold.void.is_set():
-                return None  # it has ended meanwhile, and takes no room from others
-        raise AssertionError
-
-    async def pause(self, seconds: float) -> None:
-        """That many seconds, or until the worker drains."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
-        except TimeoutError:
-            return
 
 
 @contextmanager
@@ -367,20 +274,3 @@ _RETRYABLE = {
     for each in vars(errors).values()
     if isinstance(each, type) and issubclass(each, GenerationError) and each.retryable
 }
-
-
-def _growing(delays_s: Sequence[float]) -> Iterator[float]:
-    yield from delays_s
-    while True:
-        yield delays_s[-1]
-
-
-def _ref(name: str, pixels: Pixels, file: Encoded, request: GenerationRequest, index: int) -> ImageRef:
-    return ImageRef(
-        name=name,
-        width=pixels.width,
-        height=pixels.height,
-        seed=request.image_seed(index),
-        content_type=file.content_type,
-        size_bytes=len(file.data),
-    )

@@ -52,7 +52,7 @@ class Showing:
             preview = self._waiting.pop(0)
             file = await self._encoder.encode(preview.pixels, self._output)
             try:
-                name = await self._stores.blobs.put(file.data, file.format)
+                name = file.name or await self._stores.blobs.put(file.data, file.format)
                 await self._stores.jobs.preview(self._lease, Preview(index=preview.index, name=name))
             except StoreUnavailable:
                 metrics.REPAIRED.labels("preview").inc()

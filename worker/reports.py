@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from contracts.engine import Pass
 from telemetry import metrics, tracing
 from telemetry.logs import get_logger
-from worker.engine.wire import DeviceMemory
-from worker.images import Image
+from worker.engine.host import Answer
+from worker.engine.wire import DeviceMemory, Done, Failed, Unrun
+from worker.images import Flight
 
 log = get_logger(__name__)
 
 
-def traced(batch: Pass, images: Sequence[Image]) -> AbstractContextManager[tracing.Span]:
+def traced(flight: Flight) -> AbstractContextManager[tracing.Span]:
     """A pass belongs to many jobs: it is a trace of its own, linked to theirs."""
-    key = batch.key
+    key, images = flight.batch.key, flight.images
     return tracing.span(
         f"batch {key.model}",
         root=True,
@@ -25,11 +24,27 @@ def traced(batch: Pass, images: Sequence[Image]) -> AbstractContextManager[traci
         attributes={
             "darkroom.model": key.model,
             "darkroom.images": len(images),
-            "darkroom.joining": len(batch.joining),
+            "darkroom.joining": len(flight.batch.joining),
             "darkroom.width": key.width,
             "darkroom.height": key.height,
         },
     )
+
+
+def report_pass(model: str, images: int, answer: Answer) -> None:
+    """What a pass of so many images came to."""
+    match answer:
+        case Done():
+            metrics.BATCHES.labels(model, "done").inc()
+            metrics.BATCH_SIZE.labels(model).observe(images)
+            metrics.BATCH_SECONDS.labels(model).observe(answer.seconds)
+            metrics.STEPS.labels(model).inc(images)
+            report_memory(model, answer.device)
+        case Failed():
+            metrics.BATCHES.labels(model, answer.failure.value).inc()
+            log.warning("batch_failed", failure=answer.failure.value, reason=answer.reason, images=images)
+        case Unrun():
+            metrics.BATCHES.labels(model, "unrun").inc()
 
 
 def log_broken(event: str, error: Exception, images: int) -> None:

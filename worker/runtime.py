@@ -1,4 +1,4 @@
-"""The worker's inner life: an event loop on a thread of its own, to which Celery's threads hand their messages."""
+"""The worker's event loop on a thread of its own, to which Celery's consumer hands its messages."""
 
 from __future__ import annotations
 
@@ -8,37 +8,21 @@ import signal
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from broker.publisher import open_publisher
-from cache.stores import Stores, open_stores
 from contracts.clock import Clock, SystemClock
-from contracts.errors import StoreFull, StoreUnavailable
 from contracts.jobs import Envelope, JobMessage
-from contracts.models import ModelSpec, WorkerInfo
+from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
-from contracts.tasks import end
-from scheduler.cost import CostModel
-from telemetry import metrics, series
 from telemetry.logs import get_logger
-from worker.batcher import Batcher
-from worker.bounds import Bounds
-from worker.encode import Encoder
-from worker.engine.host import EngineDied, EngineHost, EngineUnloadable
-from worker.job import JobRunner
-from worker.leases import Leases
 from worker.naming import worker_id
-from worker.taker import Taker, Verdict
+from worker.service import Service, serving
+from worker.taker import Verdict
 
 T = TypeVar("T")
 
-MAX_BROKEN: Final = 3
-"""Announcements in a row that our own code breaks; after them the worker ends."""
 STOP_S: Final = 10.0
-GIVE_BACK_S: Final = 5.0
-LOAD_AGAIN_S: Final = (1.0, 5.0)
-"""Pauses after which an engine is started again whose process ended while it loaded: whatever took its memory may be gone."""
 ALIVE_S: Final = 5.0
 """An event loop that does not come round within this is stuck."""
 
@@ -46,7 +30,7 @@ log = get_logger(__name__)
 
 
 class Runtime:
-    """Everything of a worker but the consumer. `start`; `run` from many threads; `drain`, then `stop`."""
+    """Everything of a worker but the consumer, for other threads. `start`; `run` for each delivery; `drain`, then `stop`."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -54,14 +38,10 @@ class Runtime:
         self._id = worker_id()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="runtime", daemon=True)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._runner: JobRunner
-        self._taker: Taker
-        self._batcher: Batcher
-        self._stores: Stores
-        self._spec: ModelSpec
-        self._info: WorkerInfo | None = None
-        self._announcing = False
+        self._service: Service | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._cut: asyncio.Task[None] | None = None
         self.failed = False
         """Whether a part is beyond repair, as a rule the engine: the process should end with an error."""
         self._ready = False
@@ -73,13 +53,13 @@ class Runtime:
         self._ready = True
         return spec
 
-    def run(self, message: JobMessage) -> Verdict:
-        """Holds a delivery, from any thread; returns when it may be answered."""
-        return self._call(self._taker.attend(message)).result()
+    def run(self, message: JobMessage) -> Future[Verdict]:
+        """Holds a delivery, from any thread; done when it may be answered."""
+        return self._call(self._of().taker.attend(message))
 
-    def hold(self, envelope: Envelope) -> Verdict:
+    def hold(self, envelope: Envelope) -> Future[Verdict]:
         """Holds the delivery of a job that only a newer worker can run, from any thread."""
-        return self._call(self._taker.hold(envelope.job_id)).result()
+        return self._call(self._of().taker.hold(envelope.job_id))
 
     def unready(self) -> str | None:
         """Why no jobs should come here now: for a readiness probe, from any thread."""
@@ -100,12 +80,12 @@ class Runtime:
             return None  # closed just now
         # The host ends a pass that takes too long, and a fresh engine must load: no good pass needs longer than both.
         limit_s = self._settings.batch_timeout_s + self._settings.load_timeout_s
-        stalled_s = self._batcher.stalled_s() if self._ready else 0.0
+        stalled_s = self._service.batcher.stalled_s() if self._service and self._ready else 0.0
         return f"No pass has ended for {stalled_s:.0f} s." if stalled_s > limit_s else None
 
     def announce(self) -> None:
         """Tell the API, from now on, that this worker serves its model; once it is connected to the broker."""
-        self._loop.call_soon_threadsafe(self._begin_to_announce)
+        self._loop.call_soon_threadsafe(self._of().heartbeat.begin)
 
     def drain(self) -> None:
         """Begin to end: the running batch may finish within the drain timeout, all else is given back at once."""
@@ -120,143 +100,45 @@ class Runtime:
         self._loop.close()
 
     async def _start(self) -> ModelSpec:
-        settings = self._settings
-        self._stores = open_stores(settings)
-        self._publisher = open_publisher(settings)
-        self._encoder = Encoder()
-        leases = Leases(self._stores.jobs, settings.heartbeat_s)
-        self._batcher = Batcher(EngineHost(settings), settings, self._clock)
-        self._spec = await self._load()
-        self._runner = JobRunner(
-            self._id,
-            self._stores,
-            self._publisher,
-            self._batcher,
-            self._encoder,
-            leases,
-            self._clock,
-            Bounds(self._spec, settings.max_images_per_job),
-            share_cache=settings.share_cache_between_tenants,
-        )
-        self._taker = Taker(
-            self._id,
-            self._spec.name,
-            self._stores,
-            self._publisher,
-            self._runner,
-            self._batcher,
-            self._clock,
-            settings.deliveries,
-        )
-        series.begin_worker(self._spec.name, settings.max_attempts)
-        await self._remember()
-        self._info = WorkerInfo(id=self._id, model=self._spec.name, started_at=self._clock.now())
-        batching = asyncio.create_task(self._batcher.run(), name="batcher")
-        taking = asyncio.create_task(self._taker.run(), name="taker")
-        hearing = asyncio.create_task(leases.hear(self._stores.events, self._id), name="cancellations")
-        self._tasks = [batching, taking, hearing, asyncio.create_task(leases.run(), name="leases")]
-        for part in self._tasks:
-            part.add_done_callback(self._part_ended)
-        log.info("worker_ready", worker=self._id, model=self._spec.name, revision=self._spec.revision)
-        spec = self._spec
-        metrics.ENGINE_INFO.labels(spec.name, spec.device, spec.dtype, spec.attention).set(1)
-        return self._spec
+        started: asyncio.Future[ModelSpec] = self._loop.create_future()
+        self._life = asyncio.create_task(self._live(started), name="worker")
+        self._life.add_done_callback(partial(_unless_started, started))
+        return await started
 
-    async def _load(self) -> ModelSpec:
-        """Starts the engine; another one where its process was ended before it could say what is wrong. Raises `EngineUnloadable`."""
-        for delay_s in LOAD_AGAIN_S:
-            try:
-                return await self._batcher.start()
-            except EngineDied as error:
-                log.warning("engine_died_loading", reason=str(error), again_in_s=delay_s)
-            await asyncio.sleep(delay_s)
-        return await self._batcher.start()
+    async def _live(self, started: asyncio.Future[ModelSpec]) -> None:
+        async with serving(self._settings, self._id, self._clock, self._fail) as service:
+            self._service = service
+            started.set_result(service.spec)
+            await self._stopping.wait()
 
-    async def _remember(self) -> None:
-        """What earlier workers of this model on this kind of device have learnt of its speed."""
-        try:
-            told = await self._stores.models.recall_cost(self._spec.name, self._spec.device)
-            if told:
-                self._batcher.cost = CostModel.load(told)
-        except (StoreUnavailable, ValueError):
-            # It is learnt again from the first passes.
-            metrics.REPAIRED.labels("recall_cost").inc()
-
-    def _begin_to_announce(self) -> None:
-        # Celery says that it is ready after every reconnect.
-        if self._info is not None and not self._announcing:
-            self._announcing = True
-            heartbeat = asyncio.create_task(self._announce(self._info), name="heartbeat")
-            # A worker of which nobody hears is no worker.
-            heartbeat.add_done_callback(self._part_ended)
-            self._tasks.append(heartbeat)
-
-    async def _announce(self, info: WorkerInfo) -> None:
-        models, broken = self._stores.models, 0
-        while True:
-            batcher = self._batcher
-            try:
-                now = info.model_copy(
-                    update={
-                        "steps_per_s": batcher.steps_per_s(),
-                        "backlog_steps": batcher.backlog_steps(),
-                        "steps_per_job": self._taker.steps_per_job,
-                    }
-                )
-                await models.announce(self._spec, now)
-                await models.remember_cost(self._spec.name, self._spec.device, batcher.learnt().dump())
-                broken = 0
-            except StoreFull:
-                # Redis is there, and what has been announced stays known.
-                metrics.REPAIRED.labels("store_full").inc()
-            except StoreUnavailable as error:
-                metrics.REPAIRED.labels("announce").inc()
-                log.warning("announce_failed", code=error.code)
-            except Exception as error:
-                metrics.REPAIRED.labels("announce").inc()
-                log.error("announce_broken", error=type(error).__name__)
-                broken += 1
-                if broken == MAX_BROKEN:
-                    # It does not pass by itself: a fresh process may do better.
-                    raise
-            await asyncio.sleep(self._settings.heartbeat_s)
-
-    def _part_ended(self, part: asyncio.Task[None]) -> None:
-        error = None if part.cancelled() else part.exception()
-        if error is not None:
-            reason = str(error) if isinstance(error, EngineUnloadable) else type(error).__name__
-            log.error("worker_part_failed", part=part.get_name(), reason=reason)
-            self.failed = True
-            self._runner.drain()
-            os.kill(os.getpid(), signal.SIGTERM)
+    def _fail(self) -> None:
+        self.failed = True
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _drain(self) -> None:
         log.info("worker_draining", worker=self._id)
-        self._runner.drain()
+        self._of().runner.drain()
         self._loop.call_later(self._settings.drain_timeout_s, self._cut_short)
 
     def _cut_short(self) -> None:
         log.warning("drain_timed_out", worker=self._id)
-        self._tasks.append(asyncio.create_task(self._batcher.stop()))
+        self._cut = asyncio.create_task(self._of().batcher.stop())
 
     async def _stop(self) -> None:
-        # Jobs whose deliveries are in other hands: what has been begun is finished, the rest is given back.
-        if self._info is not None:
-            self._runner.drain()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(GIVE_BACK_S):
-                    await self._taker.finish()
-        await self._batcher.stop()
-        await end(*self._tasks)
-        try:
-            if self._info is not None:
-                await self._stores.models.withdraw(self._info)
-        except StoreUnavailable:
-            # It is forgotten by itself when its time to live is over.
-            metrics.REPAIRED.labels("withdraw_worker").inc()
-        self._encoder.close()
-        await self._publisher.close()
-        await self._stores.close()
+        self._stopping.set()
+        if self._life is not None and not self._life.done():
+            await self._life
+
+    def _of(self) -> Service:
+        if self._service is None:
+            raise RuntimeError("The worker has not been started.")
+        return self._service
 
     def _call(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+def _unless_started(started: asyncio.Future[ModelSpec], life: asyncio.Task[None]) -> None:
+    error = None if life.cancelled() else life.exception()
+    if not started.done() and error is not None:
+        started.set_exception(error)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from broker.relay import publish_all
 from cache.stores import Stores
@@ -23,6 +24,7 @@ from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
 from worker.job import JobRunner
+from worker.patience import Patience
 
 FIRST_LOOK_S: Final = 0.25
 """A delivery whose job has not been run here for so long may be of one that another worker has ended."""
@@ -57,23 +59,31 @@ class Taker:
         publisher: Publisher,
         runner: JobRunner,
         batcher: Batcher,
+        patience: Patience,
         clock: Clock,
         deliveries: int,
+        wake: asyncio.Event,
+        begin: Callable[[Coroutine[Any, Any, bool]], asyncio.Task[bool]],
     ) -> None:
-        """`deliveries` is how many the broker leaves in our hands at a time."""
+        """`deliveries` is how many the broker leaves in our hands at a time. `wake` is set when the batcher may have room. `begin`
+        makes a task of a job."""
         self._worker_id = worker_id
         self._model = model
         self._stores = stores
         self._publisher = publisher
         self._runner = runner
         self._batcher = batcher
+        self._patience = patience
         self._clock = clock
         self._deliveries = deliveries
-        self._wake = asyncio.Event()
+        self._wake = wake
+        self._begin = begin
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._coming: dict[str, int] = {}
         """Images of jobs that are taken, and that the batcher has not been brought yet: their places are no longer free."""
         self._ended: dict[str, asyncio.Future[bool]] = {}
+        self._asked_s = 0.0
+        """When the store was last asked for jobs."""
         self._more = False
         """Whether the store may have more: it gave as many as it was asked for."""
         self._idle_s = IDLE_S[0]
@@ -83,15 +93,14 @@ class Taker:
 
     async def run(self) -> None:
         """Takes jobs until the worker drains."""
-        self._batcher.on_room = self._wake.set
-        while not self._runner.draining:
+        while not self._patience.draining:
             try:
                 await self._take_in_time()
             except Exception as error:  # noqa: BLE001 - whatever it is, the jobs in hand have no part in it
                 # What was taken by then comes back when its lease lapses, and the attempt counts.
                 metrics.REPAIRED.labels("take").inc()
                 log.error("take_broken", error=type(error).__name__)
-                await self._runner.pause(LOOK_AGAIN_S)
+                await self._patience.pause(LOOK_AGAIN_S)
 
     async def attend(self, message: JobMessage) -> Verdict:
         """Holds a delivery until its job has ended, here or elsewhere, or the worker drains."""
@@ -100,7 +109,7 @@ class Taker:
         self._wake.set()
         try:
             look_s, broken = FIRST_LOOK_S, 0
-            while not self._runner.draining:
+            while not self._patience.draining:
                 if await self._settled(ended, look_s):
                     return Verdict.ACK
                 look_s = LOOK_AGAIN_S
@@ -124,8 +133,8 @@ class Taker:
         record is lost goes back to the broker, for only a newer worker can write it anew."""
         metrics.RECORDS_UNREADABLE.labels("message").inc()
         log.warning("job_left_to_newer", job_id=job_id)
-        while not self._runner.draining:
-            known = await self._runner.insist(lambda: self._stores.jobs.statuses([job_id]))
+        while not self._patience.draining:
+            known = await self._patience.insist(lambda: self._stores.jobs.statuses([job_id]))
             status = known[0] if known else None
             if status is not None and status.terminal:
                 return Verdict.ACK
@@ -133,6 +142,10 @@ class Taker:
             if known and status is None:
                 break
         return Verdict.REQUEUE
+
+    def left(self) -> Sequence[asyncio.Task[bool]]:
+        """The jobs in hand."""
+        return list(self._running.values())
 
     async def finish(self) -> None:
         """Until everything in hand has ended or was given back; after the runner was told to drain."""
@@ -154,22 +167,26 @@ class Taker:
         """As many jobs as there is room for. Answers whether there may be more room, and more jobs, right now."""
         # What is drawn leaves the batcher, not our memory: the pictures may find no place to go.
         kept = len(self._running) * self._images_per_job
-        room = min(self._batcher.room() - sum(self._coming.values()), IN_HAND * self._deliveries - kept)
+        room = min(self._batcher.room(), IN_HAND * self._deliveries - kept)
         if room <= 0 or not self._wanted():
             return False
         limit = max(1, round(room / self._images_per_job))
         begun_s = self._clock.monotonic()
-        taken = await self._runner.insist(lambda: self._stores.jobs.take(self._model, self._worker_id, limit))
+        taken = await self._patience.insist(
+            lambda: self._stores.jobs.take(self._model, self._worker_id, limit)
+        )
         if taken is None:
             return False
-        self._batcher.lead.took(self._clock.monotonic() - begun_s)
+        self._asked_s = begun_s
+        if not taken.jobs:
+            self._batcher.brought_in(self._clock.monotonic() - begun_s)
         self._more = len(taken.jobs) == limit
         for job in taken.jobs:
             self._idle_s = IDLE_S[0]
             try:
                 self._start(job)
             except Exception as error:  # noqa: BLE001 - whatever it is, those taken with it have no part in it
-                self._coming.pop(job.message.job_id, None)
+                self._came(job.message.job_id)
                 await self._spend(job, error)
         await publish_all(self._stores.jobs, self._publisher, taken.promoted, "promoted")
         return self._more
@@ -182,7 +199,7 @@ class Taker:
 
     async def _look(self, message: JobMessage) -> bool:
         """Asks after a job that is not run here. One whose worker is dead, or whose record is lost, becomes ours."""
-        claim = await self._runner.insist(
+        claim = await self._patience.insist(
             lambda: self._stores.jobs.claim(message, self._worker_id, leave_waiting=True)
         )
         match claim:
@@ -203,11 +220,18 @@ class Taker:
             self._images_per_job += NEWEST * (images - self._images_per_job)
             self.steps_per_job += NEWEST * (images * bounds.steps(request) - self.steps_per_job)
             self._coming[job_id] = images
-        task = self._running[job_id] = asyncio.create_task(self._run(job), name=job_id)
+            self._batcher.expect(sum(self._coming.values()))
+        task = self._running[job_id] = self._begin(self._run(job))
         task.add_done_callback(partial(self._forget, job_id))
 
+    def _came(self, job_id: str) -> None:
+        if self._coming.pop(job_id, None) is not None:
+            self._batcher.expect(sum(self._coming.values()))
+
     def _brought(self, job_id: str) -> None:
-        self._coming.pop(job_id, None)
+        self._came(job_id)
+        if not self._coming:
+            self._batcher.brought_in(self._clock.monotonic() - self._asked_s)
         if self._more and not self._coming:
             # Now the batcher knows whether they fill its next pass.
             self._wake.set()
@@ -216,7 +240,7 @@ class Taker:
         # It may have come back to us meanwhile.
         if self._running.get(job_id) is task:
             del self._running[job_id]
-            self._coming.pop(job_id, None)
+            self._came(job_id)
 
     async def _run(self, job: TakenJob) -> bool:
         try:
@@ -235,7 +259,7 @@ class Taker:
         log.error("job_crashed", job_id=job.message.job_id, error=type(error).__name__, stack=stack)
         broken = WorkerFault.of(error)
         fault = JobFailure(code=broken.code, message=broken.message, retryable=broken.retryable)
-        await self._runner.insist(lambda: self._stores.jobs.release(job.lease, fault=fault))
+        await self._patience.insist(lambda: self._stores.jobs.release(job.lease, fault=fault))
 
     async def _settled(self, ended: asyncio.Future[bool], timeout_s: float) -> bool:
         done, _ = await asyncio.wait({ended}, timeout=timeout_s)

@@ -17,16 +17,17 @@ from api.present import job_views
 from api.routes.jobs import IdempotencyKey
 from api.schemas import EXPECTED, ErrorBody, JobRequest, JobView, Wire
 from api.services import Services, Wired, failures
+from api.submit import Accepted
 from api.wait import watched
 from contracts.errors import DarkroomError, InternalError
-from contracts.jobs import Job
 
 router = APIRouter(tags=["jobs"])
 
 PATH: Final = "/v1/jobs:batch"
 MAX_REQUESTS: Final = 256
 AT_ONCE: Final = 32
-"""Requests of one batch that are under way together: enough to fill the publisher's pool, and to leave room for others."""
+"""Requests of one batch that are under way together: enough to share calls to the store and flushes to the broker, and to leave
+room for others."""
 
 Checked = list[JobRequest | DarkroomError]
 
@@ -117,7 +118,7 @@ async def submit_batch(
     """Ask for many pictures at once. An `Idempotency-Key` holds for each request at its place in the list."""
     room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(index: int, item: JobRequest | DarkroomError, gone: asyncio.Future[None]) -> Job:
+    async def one(index: int, item: JobRequest | DarkroomError, gone: asyncio.Future[None]) -> Accepted:
         if isinstance(item, DarkroomError):
             raise item
         key = None if idempotency_key is None else f"{idempotency_key}#{index}"
@@ -132,13 +133,17 @@ async def submit_batch(
     return Response(view.model_dump_json(), 207 if view.refused else 200, media_type="application/json")
 
 
-async def _view(services: Services, outcomes: Sequence[Job | BaseException], request_id: str) -> BatchView:
-    jobs = [outcome for outcome in outcomes if isinstance(outcome, Job)]
-    views = iter(await job_views(jobs, services.stores.jobs, services.catalogue))
+async def _view(
+    services: Services, outcomes: Sequence[Accepted | BaseException], request_id: str
+) -> BatchView:
+    accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
+    jobs = [each.job for each in accepted]
+    counted = {job.id: ahead for job, ahead in accepted if ahead is not None}
+    views = iter(await job_views(jobs, services.stores.jobs, services.catalogue, counted))
     data = []
     for index, outcome in enumerate(outcomes):
-        if isinstance(outcome, Job):
-            status = 200 if outcome.status.terminal else 202
+        if isinstance(outcome, Accepted):
+            status = 200 if outcome.job.status.terminal else 202
             data.append(
                 BatchItem(index=index, status=status, job=next(views), error=None, retry_after_s=None)
             )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from api.auth import TENANT_HEADER, Reader, caller_of, look_into, owner_of
 from api.body import job_request
-from api.direct import Direct, header
+from api.direct import DirectRoute, header
+from api.end_listener import EndListener
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
 from api.keyring import Principal
 from api.normalise import invalid
@@ -21,7 +22,7 @@ from api.services import Services, Wired, failures
 from api.wait import preferred_wait_s, watched
 from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.ids import is_job_id
-from contracts.jobs import CacheStatus, Job
+from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.tenancy import TENANT_PATTERN, is_tenant
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -34,12 +35,16 @@ Prefer = Annotated[
     ),
 ]
 
+IDEMPOTENCY_KEY: Final = (
+    "For a day, the same key with the same body is the same job, and with another body an error."
+)
+
 IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
         max_length=MAX_KEY_CHARS,
-        description="For a day, the same key with the same body is the same job, and with another body an error.",
+        description=IDEMPOTENCY_KEY,
         examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
     ),
 ]
@@ -66,6 +71,13 @@ _BODY: dict[str, Any] = {
             "schema": {"type": "string"},
             "description": "The format of the pictures, where the body names none.",
             "example": "image/webp",
+        },
+        {
+            "name": "idempotency-key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
+            "description": IDEMPOTENCY_KEY,
         },
     ],
 }
@@ -95,55 +107,38 @@ _LOCATION = {
 }
 
 
-@router.post(
-    "",
-    summary="Submit a job",
-    status_code=202,
-    openapi_extra=_BODY,
-    response_class=Response,
-    responses={
-        200: {
-            "model": JobView,
-            "description": "Ended already.",
-            "headers": {**_LOCATION, **_CACHE, **_APPLIED},
-        },
-        202: {
-            "model": JobView,
-            "description": "Accepted.",
-            "headers": {**_LOCATION, **_CACHE, **_AGAIN, **_APPLIED},
-        },
-        **failures(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
-    },
-)
-async def submit(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
+async def submit(request: Request) -> Response:
     """Ask for pictures. Accepted jobs are never lost; equal requests share one computation and its result."""
-    return await _submit(request, idempotency_key)
-
-
-async def _submit_directly(request: Request) -> Response:
     if request.scope["query_string"]:
         check_query(request.scope, ())
-    key = header(request.scope, b"idempotency-key")
-    if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
-        limit = f"at most {MAX_KEY_CHARS} characters" if key else "at least 1 character"
+    idempotency_key = header(request.scope, b"idempotency-key")
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY_CHARS:
+        limit = f"at most {MAX_KEY_CHARS} characters" if idempotency_key else "at least 1 character"
         raise invalid([("idempotency-key", f"idempotency-key: String should have {limit}.")])
-    return await _submit(request, key)
-
-
-direct = Direct("POST", router.prefix, _submit_directly)
-"""The same, for whoever asks as most do: the way to `submit` costs more than a cache hit does."""
-
-
-async def _submit(request: Request, idempotency_key: str | None) -> Response:
     services: Services = request.app.state.services
     caller = await caller_of(request, services)
     body = await job_request(request)
     prefer = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"prefer"]
+    if not preferred_wait_s(prefer, services.settings.max_wait_s):
+        return await _submitted(request, services, caller, body, idempotency_key, prefer, None)
+    async with services.waiters.listener() as listener:
+        return await _submitted(request, services, caller, body, idempotency_key, prefer, listener)
+
+
+async def _submitted(
+    request: Request,
+    services: Services,
+    caller: Principal,
+    body: JobRequest,
+    idempotency_key: str | None,
+    prefer: list[str],
+    listener: EndListener | None,
+) -> Response:
     if body.init_image is None:
-        job = await services.jobs.submit(caller, body, idempotency_key)
+        job, ahead = await services.jobs.submit(caller, body, idempotency_key, listener=listener)
     else:
         async with watched(request) as gone:
-            job = await services.jobs.submit(caller, body, idempotency_key, gone)
+            job, ahead = await services.jobs.submit(caller, body, idempotency_key, gone, listener)
     location = {"Location": f"/v1/jobs/{job.id}", "X-Cache-Key": job.key}
     if job.cache is CacheStatus.HIT and not prefer:
         location["X-Cache"] = job.cache.value
@@ -151,8 +146,10 @@ async def _submit(request: Request, idempotency_key: str | None) -> Response:
     if REPLAYED in caller.headers and not prefer:
         # The first answer was 202; the job is told as it stands.
         return await _answer(services, job, 202, location, ended=202)
+    if listener is None:
+        return await _answer(services, job, 202, location, ahead=ahead)
     try:
-        return await _held(request, services, caller, job, prefer, 202, location)
+        return await _held(request, services, caller, job, prefer, 202, location, listener)
     except StoreUnavailable:
         # The job is accepted: that the wait for it failed must not tell the client otherwise.
         return await _answer(services, job, 202, location)
@@ -209,8 +206,13 @@ async def read(
     """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed. With a key of the scope `admin` any
     tenant's."""
     tenant = await owner_of(request, services, reader, known(job_id))
-    job = await services.stores.jobs.get(tenant, job_id)
-    return await _held(request, services, reader, job, prefer, 200, {})
+    if not preferred_wait_s(prefer or [], services.settings.max_wait_s):
+        return await _answer(services, await services.stores.jobs.get(tenant, job_id), 200, {})
+    async with services.waiters.listener() as listener:
+        await listener.listen(job_id)
+        job = await services.stores.jobs.get(tenant, job_id)
+        listener.note(job)
+        return await _held(request, services, reader, job, prefer or [], 200, {}, listener)
 
 
 @router.post(
@@ -232,14 +234,17 @@ async def _held(
     services: Services,
     caller: Principal,
     job: Job,
-    prefer: list[str] | None,
+    prefer: list[str],
     pending: int,
     headers: dict[str, str],
+    listener: EndListener | None,
 ) -> Response:
-    wait_s = preferred_wait_s(prefer or [], services.settings.max_wait_s)
+    wait_s = preferred_wait_s(prefer, services.settings.max_wait_s)
     if wait_s:
         if not job.status.terminal:
-            waited = await services.waiters.until_terminal(request, job.tenant, job.id, wait_s, caller.holder)
+            waited = await services.waiters.until_terminal(
+                request, job.tenant, job.id, wait_s, caller.holder, listener
+            )
             if waited is None:
                 return await _answer(services, job, pending, headers)
             job = waited
@@ -248,9 +253,15 @@ async def _held(
 
 
 async def _answer(
-    services: Services, job: Job, pending: int, headers: dict[str, str], ended: int = 200
+    services: Services,
+    job: Job,
+    pending: int,
+    headers: dict[str, str],
+    ended: int = 200,
+    ahead: int | None = None,
 ) -> Response:
-    view = (await job_views([job], services.stores.jobs, services.catalogue))[0]
+    counted = {} if ahead is None or job.status is not JobStatus.QUEUED else {job.id: ahead}
+    (view,) = await job_views([job], services.stores.jobs, services.catalogue, counted)
     headers = {**headers, "X-Cache": job.cache.value}
     if job.status.terminal:
         return Response(view.model_dump_json(), ended, headers, media_type="application/json")
@@ -272,3 +283,29 @@ def known(job_id: str) -> str:
     if not is_job_id(job_id):
         raise JobNotFound("There is no such job.")
     return job_id
+
+
+direct = DirectRoute(
+    router.prefix,
+    submit,
+    methods=["POST"],
+    tags=["jobs"],
+    summary="Submit a job",
+    status_code=202,
+    openapi_extra=_BODY,
+    response_class=Response,
+    responses={
+        200: {
+            "model": JobView,
+            "description": "Ended already.",
+            "headers": {**_LOCATION, **_CACHE, **_APPLIED},
+        },
+        202: {
+            "model": JobView,
+            "description": "Accepted.",
+            "headers": {**_LOCATION, **_CACHE, **_AGAIN, **_APPLIED},
+        },
+        **failures(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
+    },
+)
+"""`POST /v1/jobs`, in front of all other routes: the framework's way to an endpoint costs more than a cache hit does."""

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from api import advice, errors
 from api.auth import Caller
 from api.body import checked
+from api.end_listener import EndListener
 from api.held import too_many
 from api.keyring import Principal
 from api.openai import (
@@ -30,6 +31,7 @@ from api.openai import (
     to_job,
     within_patience,
 )
+from api.schemas import JobRequest
 from api.services import Services, Wired, failures
 from api.stream import BEAT, Put, sse
 from contracts.errors import (
@@ -94,8 +96,20 @@ async def generations(
 ) -> Response:
     """For OpenAI's clients: point their `base_url` at `/v1`. Bad values are 400 here, as they are there."""
     wanted = to_job(body)
+    async with services.waiters.listener() as listener:
+        return await _generated(request, services, caller, body, wanted, listener)
+
+
+async def _generated(
+    request: Request,
+    services: Services,
+    caller: Principal,
+    body: ImagesRequest,
+    wanted: JobRequest,
+    listener: EndListener,
+) -> Response:
     try:
-        job = await services.jobs.submit(caller, wanted)
+        job, _ = await services.jobs.submit(caller, wanted, listener=None if body.stream else listener)
     except InvalidRequest as error:
         raise as_openai(error) from None
     except DarkroomError as error:
@@ -105,7 +119,7 @@ async def generations(
         stream = services.streams.open(write, caller.holder, left=partial(_abandon, services, job))
         stream.headers.update(advice.header(advice.advice(job.request)))
         return stream
-    result = _result(await _ended(request, services, caller, job))
+    result = _result(await _ended(request, services, caller, job, listener))
     data = []
     for image in result.images:
         if (body.response_format or services.settings.default_response_format) == "url":
@@ -129,13 +143,17 @@ async def not_offered(request: Request) -> Response:
     )
 
 
-async def _ended(request: Request, services: Services, caller: Principal, job: Job) -> Job:
+async def _ended(
+    request: Request, services: Services, caller: Principal, job: Job, listener: EndListener
+) -> Job:
     """The job once it has ended. One that still waits for its turn is canceled when its only reader leaves."""
     if job.status.terminal:
         return job
     try:
         wait_s = services.settings.job_ttl_s + GRACE_S
-        ended = await services.waiters.until_terminal(request, job.tenant, job.id, wait_s, caller.holder)
+        ended = await services.waiters.until_terminal(
+            request, job.tenant, job.id, wait_s, caller.holder, listener
+        )
     except ClientDisconnect:
         await _abandon(services, job)
         raise

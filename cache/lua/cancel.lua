@@ -3,17 +3,17 @@
 
 regardless()
 local id, tenant = ARGV[3], ARGV[4]
-if field(id, 'tenant') ~= tenant then
+local job = load(id)
+if not job or job.tenant ~= tenant then
   return { 0, {}, {} }
 end
-if not live(id) then
+if not is_live(job) then
   return { 0, {}, redis.call('HGETALL', job_key(id)) }
 end
-local now = redis.call('HMGET', job_key(id), 'status', 'worker')
-if now[1] == 'running' and now[2] then
+if job.status == 'running' and job.worker then
   -- One channel for all shards: a worker listens to its own alone.
-  redis.call('PUBLISH', string.match(P, '^[^{]*') .. 'canceled:' .. now[2], id)
+  redis.call('PUBLISH', ROOT .. 'canceled:' .. job.worker, id)
 end
-finish(id, 'canceled')
-local promoted = parts(hand_over(id))
+finish(job, 'canceled')
+local promoted = records(hand_over(job))
 return { 1, promoted, redis.call('HGETALL', job_key(id)) }

@@ -1,7 +1,20 @@
--- Makes the caller the one that keeps house, or keeps it so. KEYS[1] is `darkroom:{house}:`. ARGV: name, lease_s.
--- Answers whether it is.
+-- Makes the caller the one that keeps house, or keeps it so. KEYS[1] is `darkroom:{house}:`. ARGV: name, lease_s, the layout of the
+-- store as a document, its number of shards, its schema. Writes the layout where it is gone. Answers whether the caller keeps house; -1
+-- where the store has another layout, or is about to.
 
 regardless()
+local layout = redis.call('GET', P .. 'layout')
+if not layout then
+  redis.call('SET', P .. 'layout', ARGV[5])
+else
+  local known, told = pcall(cjson.decode, layout)
+  if not known or told.shards ~= tonumber(ARGV[6]) or told.schema > tonumber(ARGV[7]) then
+    return -1
+  end
+end
+if redis.call('EXISTS', P .. 'migration') == 1 then
+  return -1
+end
 local key = P .. 'keeper'
 local keeper = redis.call('GET', key)
 local lease_ms = math.ceil(tonumber(ARGV[4]) * 1000)

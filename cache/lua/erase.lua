@@ -6,17 +6,19 @@
 
 regardless()
 local id, tenant = ARGV[3], ARGV[4]
-if field(id, 'tenant') ~= tenant then
+local job = load(id)
+if not job or job.tenant ~= tenant then
   return { 0, 0 }
 end
-if live(id) then
+if is_live(job) then
   return { -1, 0 }
 end
-local deadline, flight = tonumber(field(id, 'deadline')), P .. 'flight:' .. field(id, 'key')
-unlist(id)
-redis.call('LREM', P .. 'followers:' .. field(id, 'key'), 0, id)
-if leads(id) then
-  redis.call('DEL', flight)
+local deadline = tonumber(job.deadline)
+unlist(job)
+redis.call('ZREM', P .. 'waiting:' .. job.model, id)
+redis.call('LREM', P .. 'followers:' .. job.key, 0, id)
+if leads(job) then
+  redis.call('DEL', P .. 'flight:' .. job.key)
 end
 local webhooks = redis.call('DEL', P .. 'hook:' .. id)
 redis.call('DEL', P .. 'hooklog:' .. id)

@@ -5,11 +5,12 @@
 regardless()
 local id, attempt, index, name, told = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 
-if not fenced(id, attempt) then
+local job = load(id)
+if not fenced(job, attempt) then
   return 0
 end
 redis.call('HSET', job_key(id), 'preview:' .. index, name)
-for _, one in ipairs(watched(id, told)) do
-  redis.call('PUBLISH', P .. 'events', one .. ' preview ' .. index .. ' ' .. name)
+for _, one in ipairs(watched(job, told)) do
+  tell(one.id, 'preview ' .. index .. ' ' .. name)
 end
 return 1

@@ -4,11 +4,12 @@
 regardless()
 local id, attempt, step, steps, told = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 
-if not fenced(id, attempt) then
+local job = load(id)
+if not fenced(job, attempt) then
   return 0
 end
-for _, one in ipairs(watched(id, told)) do
-  redis.call('HSET', job_key(one), 'step', step, 'steps', steps)
-  announce(one, 'progress ' .. step .. ' ' .. steps)
+for _, one in ipairs(watched(job, told)) do
+  redis.call('HSET', job_key(one.id), 'step', step, 'steps', steps, 'sequence', next_sequence(one))
+  tell(one.id, 'progress ' .. step .. ' ' .. steps)
 end
 return 1

@@ -3,7 +3,8 @@
 
 regardless()
 local id, attempt, fault = ARGV[3], ARGV[4], ARGV[5]
-if not fenced(id, attempt) then
+local job = load(id)
+if not fenced(job, attempt) then
   return 0
 end
 if fault == '' then
@@ -12,5 +13,5 @@ else
   redis.call('HSET', job_key(id), 'fault', fault)
 end
 redis.call('ZREM', P .. 'leases', id)
-wait_again(id)
+wait_again(job)
 return 1

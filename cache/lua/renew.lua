@@ -1,9 +1,14 @@
--- Extends a lease. ARGV: id, attempt, lease_s. Answers 0 where it is void: fenced off, ended, or past its deadline.
+-- Extends leases. ARGV: lease_s, then id and attempt of each. Answers for each 0 where it is void: fenced off, ended, or past its
+-- deadline.
 
 regardless()
-local id, attempt, lease_s = ARGV[3], ARGV[4], tonumber(ARGV[5])
-if not fenced(id, attempt) or left(tonumber(field(id, 'deadline'))) <= 0 then
-  return 0
+local lease_s, kept = tonumber(ARGV[3]), {}
+for i = 4, #ARGV, 2 do
+  local job = load(ARGV[i])
+  local holds = fenced(job, ARGV[i + 1]) and left(tonumber(job.deadline)) > 0
+  if holds then
+    lease(job.id, lease_s)
+  end
+  kept[#kept + 1] = holds and 1 or 0
 end
-lease(id, lease_s)
-return 1
+return kept

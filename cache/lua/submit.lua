@@ -1,40 +1,59 @@
--- Records a job: born succeeded from a just landed result, following a live leader, or leading its key.
--- ARGV: id, tenant, key, model, request, ttl_s, result or '', '0' if it may not lead, priority, fair tag, origin,
--- webhook or ''.
--- Answers {lead, record}, or {-1, {}} and records nothing if it would have to lead and may not.
+-- Records jobs, each by itself: one that leads its key, follows the live leader, or is born succeeded from a flight that has just landed.
+-- ARGV: a JSON list of documents: a job's static parts (`record` in prelude.lua), ttl_s; `tag`, its fair tag, or `flow` and `share`
+-- (cost over weight) to give it one; `address`, where the result cache on this server may have it; `most_ahead`, how many jobs may be
+-- ahead of one that leads (-1: it may not lead). The last two may be absent.
+-- Answers for each {'led', created_at, deadline, tag, jobs ahead, -1: not counted}, {'joined', created_at, deadline}, {'landed', created_at, deadline, result},
+-- {'known', whether its message is unconfirmed, record}; or, where nothing was recorded, {'found', result}, {'refused', jobs ahead, -1:
+-- not counted}, {'failed', error}.
 
-local id, tenant, key, model, request = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local ttl_s, result = tonumber(ARGV[8]), ARGV[9]
-
-if redis.call('EXISTS', job_key(id)) == 1 then
-  local unconfirmed = redis.call('ZSCORE', P .. 'outbox', id)
-  return { unconfirmed and 1 or 0, redis.call('HGETALL', job_key(id)) }
-end
-
-local flight = redis.call('HMGET', P .. 'flight:' .. key, 'leader', 'result')
-local leader, landed = flight[1], flight[2]
-if result == '' and landed then
-  result = landed
-end
-local following = leader and live(leader)
-if result == '' and not following and ARGV[10] == '0' then
-  return { -1, {} }
-end
-record(id, tenant, key, model, request, NOW, NOW + ttl_s, ARGV[11], ARGV[12], ARGV[13])
-hook(id, ARGV[14])
-
-local leading = 0
-if result ~= '' then
-  redis.call('HSET', job_key(id), 'cache', 'hit', 'result', result, 'started_at', seconds(NOW))
-  finish(id, 'succeeded')
-elseif following then
-  redis.call('HSET', job_key(id), 'cache', 'joined')
-  local followers = P .. 'followers:' .. key
-  redis.call('RPUSH', followers, id)
-  expire_at(followers, NOW + ttl_s + RETENTION)
-else
-  lead(id, 0)
+local function submit(doc)
+  local id = doc.id
+  if redis.call('EXISTS', job_key(id)) == 1 then
+    local unconfirmed = redis.call('ZSCORE', P .. 'outbox', id)
+    return { 'known', unconfirmed and 1 or 0, redis.call('HGETALL', job_key(id)) }
+  end
+  local cached = doc.address and redis.call('GET', ROOT .. 'result:' .. doc.address)
+  if cached then
+    return { 'found', cached }
+  end
+  local deadline = NOW + doc.ttl_s
+  local flight = redis.call('HMGET', P .. 'flight:' .. doc.key, 'leader', 'result')
+  if flight[2] then
+    record_succeeded(doc, deadline, flight[2])
+    return { 'landed', seconds(NOW), seconds(deadline), flight[2] }
+  end
+  if flight[1] and live(flight[1]) then
+    record_queued(doc, NOW, deadline, '0', 'joined')
+    local followers = P .. 'followers:' .. doc.key
+    redis.call('RPUSH', followers, id)
+    expire_at(followers, deadline + RETENTION)
+    return { 'joined', seconds(NOW), seconds(deadline) }
+  end
+  if doc.most_ahead and doc.most_ahead < 0 then
+    return { 'refused', -1 }
+  end
+  local turn = not doc.tag and next_turn(doc.model, doc.flow)
+  local tag = doc.tag or precise(turn.tag)
+  local ahead = -1
+  if turn and doc.most_ahead then
+    ahead = redis.call('ZCOUNT', P .. 'waiting:' .. doc.model, '-inf', tag)
+    if ahead > doc.most_ahead then
+      return { 'refused', ahead }
+    end
+  end
+  record_queued(doc, NOW, deadline, tag, 'miss')
+  if turn then
+    take_turn(turn, doc.flow, doc.share)
+  end
+  lead({ id = id, key = doc.key, model = doc.model, tag = tag, deadline = deadline }, 0)
   to_outbox(id)
-  leading = 1
+  return { 'led', seconds(NOW), seconds(deadline), tag, ahead }
 end
-return { leading, redis.call('HGETALL', job_key(id)) }
+
+local answers = {}
+for i, doc in ipairs(cjson.decode(ARGV[3])) do
+  -- What one of them breaks at is its own affair.
+  local done, answer = pcall(submit, doc)
+  answers[i] = done and answer or { 'failed', type(answer) == 'table' and answer.err or tostring(answer) }
+end
+return answers

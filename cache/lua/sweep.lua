@@ -4,15 +4,16 @@ regardless()
 local limit, stale_s, lease_s = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local promoted = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', seconds(NOW), 'LIMIT', 0, limit)) do
-  if live(id) and left(tonumber(field(id, 'deadline'))) > 0 then
+  local job = load(id)
+  if not is_live(job) then
+    redis.call('ZREM', P .. 'deadlines', id)
+  elseif left(tonumber(job.deadline)) > 0 then
     break -- the clock was set a moment ago: the next sweep makes it good
-  elseif live(id) then
-    finish(id, 'expired')
-    for _, other in ipairs(hand_over(id)) do
+  else
+    finish(job, 'expired')
+    for _, other in ipairs(hand_over(job)) do
       promoted[#promoted + 1] = other
     end
-  else
-    redis.call('ZREM', P .. 'deadlines', id)
   end
 end
 
@@ -31,11 +32,12 @@ end
 -- A job that nobody has taken up a whole lease after its own has lapsed: had its message been with the broker, a worker would
 -- have found it. A new message brings it to one.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', seconds(NOW - lease_s), 'LIMIT', 0, limit)) do
-  if field(id, 'status') == 'running' then
-    wait_again(id)
+  local job = load(id)
+  if job and job.status == 'running' then
+    wait_again(job)
   end
   redis.call('ZREM', P .. 'leases', id)
-  if live(id) and not redis.call('ZSCORE', P .. 'outbox', id) then
+  if is_live(job) and not redis.call('ZSCORE', P .. 'outbox', id) then
     to_outbox(id)
     stale[#stale + 1] = id
   end
@@ -43,10 +45,11 @@ end
 
 -- A job whose lease has lapsed waits again, at its old place in the order: its message may be far back in the broker's queue.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', seconds(NOW), 'LIMIT', 0, limit)) do
-  if field(id, 'status') == 'running' then
-    wait_again(id)
-  elseif not live(id) then
+  local job = load(id)
+  if job and job.status == 'running' then
+    wait_again(job)
+  elseif not is_live(job) then
     redis.call('ZREM', P .. 'leases', id)
   end
 end
-return { parts(stale), parts(promoted) }
+return { records(stale), records(promoted) }

@@ -3,14 +3,14 @@
 
 regardless()
 local id = ARGV[3]
-local now = redis.call('HMGET', job_key(id), 'status', 'tenant', 'deadline')
-if now[1] ~= 'queued' then
+local job = load(id)
+if not job or job.status ~= 'queued' then
   return { 0, {} }
 end
-unlist(id)
+unlist(job)
 redis.call('HSET', job_key(id), 'status', 'withdrawn')
 count('withdrawn')
-local promoted = parts(hand_over(id))
-redis.call('ZREM', P .. 'tenant:' .. now[2], id)
-expire_at(job_key(id), tonumber(now[3]))
+local promoted = records(hand_over(job))
+redis.call('ZREM', P .. 'tenant:' .. job.tenant, id)
+expire_at(job_key(id), tonumber(job.deadline))
 return { 1, promoted }

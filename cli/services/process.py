@@ -33,9 +33,9 @@ def find_program(*names: str, folders: Sequence[str] = ()) -> str | None:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody uses now."""
+    """A TCP port that nobody uses now, on any address: some of the servers listen on all of them."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("", 0))
         port: int = probe.getsockname()[1]
         return port
 

@@ -186,7 +186,8 @@ async def test_copies_of_a_request_are_dropped_when_all_have_left(anyio_backend:
 
 
 async def test_who_comes_when_all_have_left_begins_anew(anyio_backend: str) -> None:
-    copies, slot, loop = Copies(), Slot("t", "key", "body"), asyncio.get_running_loop()
+    copies: Copies[Any] = Copies()
+    slot, loop = Slot("t", "key", "body"), asyncio.get_running_loop()
     started: list[asyncio.Future[None]] = []
     may_end = asyncio.Event()
 

@@ -364,7 +364,7 @@ async def test_a_store_that_is_away_is_a_503_and_a_cache_that_is_away_a_miss(
 
     monkeypatch.setattr(door.stores.results, "get", away)
     assert (await door.submit())["cache"] == "miss"
-    monkeypatch.setattr(door.stores.jobs, "submit", away)
+    monkeypatch.setattr(door.stores.jobs, "submit_many", away)
     response = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "store_unavailable")
     assert "retry-after" in response.headers

@@ -15,7 +15,8 @@ import pytest
 from kombu import Connection
 from kombu.message import Message
 
-from broker.publisher import KombuPublisher, open_publisher
+from broker.link import Group, Link, Verdict
+from broker.publisher import LANES, MAX_GROUP, KombuPublisher, open_publisher
 from broker.topology import DEAD_LETTER_QUEUE, TASK_NAME, queue_name
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
@@ -93,6 +94,120 @@ async def test_a_full_queue_refuses(anyio_backend: str, url: str) -> None:
         with pytest.raises(QueueFull) as caught:
             await publisher.publish(message("full"))
     assert caught.value.retry_after_s == 5.0
+
+
+async def ids_on(url: str, model: str) -> set[str]:
+    """The jobs whose messages lie on the model's queue; takes them off."""
+    found: set[str] = set()
+    with Connection(url) as connection:
+        channel = connection.channel()
+        while (got := channel.basic_get(queue_name(model), no_ack=True)) is not None:
+            found.add(got.properties["application_headers"]["id"])
+    return found
+
+
+async def test_those_that_meet_share_one_wait_and_one_alone_waits_for_nobody(
+    anyio_backend: str, rabbit_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    real = Link.publish
+
+    def publish(link: Link, group: Group, verdicts: dict[int, Verdict]) -> None:
+        groups.append(len(group))
+        real(link, group, verdicts)
+
+    monkeypatch.setattr(Link, "publish", publish)
+    async with publishing(rabbit_server.url) as publisher:
+        await publisher.publish(message("together"))
+        sent = [message("together") for _ in range(64)]
+        await asyncio.gather(*(publisher.publish(each) for each in sent))
+    assert groups == [1, 64]
+    assert {each.job_id for each in sent} < await ids_on(rabbit_server.url, "together")
+
+
+async def test_each_of_a_group_has_the_verdict_that_is_its_own(
+    anyio_backend: str, rabbit_server: RabbitServer
+) -> None:
+    """One group for four queues: one with room, one full, one that was deleted behind our back, one of other settings."""
+    url = rabbit_server.url
+    with Connection(url) as connection:
+        connection.channel().queue_declare(queue_name("strange"), durable=True, auto_delete=False)
+    async with publishing(url, queue_max_length=3) as publisher:
+        filling = [publisher.publish(message("brimful")) for _ in range(10)]
+        filled = await asyncio.gather(*filling, return_exceptions=True)
+        await publisher.publish(message("vanished"))
+        with Connection(url) as connection:
+            connection.channel().queue_delete(queue_name("vanished"))
+        sent = {
+            model: [message(model) for _ in range(2)] for model in ("roomy", "brimful", "vanished", "strange")
+        }
+        # Interleaved, so that each stands between others.
+        order = [each for pair in zip(*sent.values(), strict=True) for each in pair]
+        outcomes = dict(
+            zip(
+                [each.job_id for each in order],
+                await asyncio.gather(*(publisher.publish(each) for each in order), return_exceptions=True),
+                strict=True,
+            )
+        )
+    told = {model: [outcomes[each.job_id] for each in sent[model]] for model in sent}
+    assert told["roomy"] == [None, None]
+    assert told["vanished"] == [None, None]
+    assert [type(each) for each in told["brimful"]] == [QueueFull, QueueFull]
+    assert [type(each) for each in told["strange"]] == [BrokerUnavailable, BrokerUnavailable]
+    for model in ("roomy", "vanished"):
+        assert await ids_on(url, model) == {each.job_id for each in sent[model]}
+    assert len(await ids_on(url, "brimful")) == sum(each is None for each in filled)
+
+
+async def test_what_a_queue_refuses_of_a_group_is_not_on_it(
+    anyio_backend: str, rabbit_server: RabbitServer
+) -> None:
+    # RabbitMQ tells the channel that the queue is full when it is: what has come by then in one group is let in.
+    sent = [message("burst") for _ in range(20 + 3 * MAX_GROUP * LANES)]
+    async with publishing(rabbit_server.url, queue_max_length=20) as publisher:
+        outcomes = await asyncio.gather(*(publisher.publish(each) for each in sent), return_exceptions=True)
+    confirmed = {each.job_id for each, outcome in zip(sent, outcomes, strict=True) if outcome is None}
+    assert 20 <= len(confirmed) < len(sent)
+    assert {type(outcome) for outcome in outcomes if outcome is not None} == {QueueFull}
+    assert await ids_on(rabbit_server.url, "burst") == confirmed
+
+
+async def test_a_connection_that_dies_under_a_group_is_replaced(
+    anyio_backend: str, rabbit_server: RabbitServer
+) -> None:
+    sent = [message("cut") for _ in range(64)]
+    async with publishing(rabbit_server.url) as publisher:
+        await publisher.publish(sent[0])
+        rabbit_server.control("close_all_connections", "test")
+        await asyncio.gather(*(publisher.publish(each) for each in sent[1:]))
+    assert await ids_on(rabbit_server.url, "cut") == {each.job_id for each in sent}
+
+
+async def test_one_message_that_the_broker_will_not_have_costs_no_other(
+    anyio_backend: str, rabbit_server: RabbitServer
+) -> None:
+    """RabbitMQ closes the channel for one that is too large, and does not say for which."""
+    rabbit_server.control("eval", "application:set_env(rabbit, max_message_size, 20000).")
+    try:
+        async with publishing(rabbit_server.url) as publisher:
+            good = [message("large") for _ in range(6)]
+            large = message("large")
+            large = large.model_copy(
+                update={"request": large.request.model_copy(update={"prompt": "x" * 30_000})}
+            )
+            group = [*good[:3], large, *good[3:]]
+            outcomes = await asyncio.gather(
+                *(publisher.publish(each) for each in group), return_exceptions=True
+            )
+    finally:
+        rabbit_server.control("eval", "application:unset_env(rabbit, max_message_size).")
+    assert [type(outcome) for outcome in outcomes] == [
+        *[type(None)] * 3,
+        BrokerUnavailable,
+        *[type(None)] * 3,
+    ]
+    assert await ids_on(rabbit_server.url, "large") == {each.job_id for each in good}
 
 
 async def test_a_queue_of_other_settings_is_named(anyio_backend: str, rabbit_server: RabbitServer) -> None:

@@ -19,7 +19,7 @@ from cache.connection import connect, disconnect
 from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
 from contracts.errors import StoreUnavailable
-from contracts.jobs import JobStatus
+from contracts.jobs import JobEnd, JobStatus
 from contracts.settings import BackendSettings
 from tests.cache.conftest import watching
 from tests.cache.made import KEY, led, new, result
@@ -95,7 +95,9 @@ async def test_records_survive_a_kill_and_the_store_recovers_by_itself(
     async with watching(stores.events, lease.job_id) as statuses:
         assert (await stores.jobs.succeed(lease, result())).applied
         async with asyncio.timeout(5):
-            assert await anext(statuses) is JobStatus.SUCCEEDED
+            end = await anext(statuses)
+    assert isinstance(end, JobEnd)
+    assert (end.status, end.result) == (JobStatus.SUCCEEDED, result())
 
 
 async def test_connections_that_were_reset_while_they_lay_idle_are_nobodys_trouble(

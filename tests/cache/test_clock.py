@@ -9,6 +9,8 @@ import pytest
 
 from cache.connection import connect
 from cache.jobs import RedisJobStore
+from cache.layout import LayoutGuard
+from cache.results import RedisResultCache
 from cache.stores import open_stores
 from contracts.clock import SystemClock
 from contracts.ids import shard_of
@@ -242,7 +244,8 @@ async def test_a_server_that_was_stopped_is_no_clock_that_was_set(world: World) 
             return super().monotonic() + 30.0 * self.calls
 
     client = connect(world.settings.redis_url, 2.0)
-    late, shard = RedisJobStore(client, world.settings, Slow()), "a"
+    results = RedisResultCache(client, 60.0, 2.0)
+    late, shard = RedisJobStore(client, world.settings, Slow(), LayoutGuard(client, 1, 2.0), results), "a"
     job = (await late.submit(new("a" * 64, ttl_s=60.0))).job
     assert await late.steady(shard, None) == 0
     late.skew_s = HOUR_S

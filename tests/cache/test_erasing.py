@@ -17,7 +17,7 @@ from cache import erasing
 from cache.audit import audit
 from cache.connection import connect, disconnect
 from cache.erasing import Erased, TenantBusy, erase
-from cache.key_names import job_key
+from cache.key_names import Layout
 from cache.keys import result_address, tenant_scope
 from cache.stores import Stores, open_stores
 from cache.tenant_data import Servers, TenantData
@@ -62,7 +62,7 @@ async def place(
     state = connect(url, 20.0)
     await state.flushall()
     stores = open_stores(settings)
-    yield Place(stores, Servers(state, state, 20.0), settings)
+    yield Place(stores, Servers(state, state, 20.0, Layout(settings.shards)), settings)
     await stores.close()
     await disconnect(state)
 
@@ -101,7 +101,7 @@ async def test_nothing_of_a_tenant_is_left_and_nothing_of_another_is_touched(
     }
     left = await place.all()
     assert words_of(acme).findall(str(left)) == []
-    marks = {job_key(job.id) for job in acme.jobs.values()}
+    marks = {place.servers.layout.job_key(job.id) for job in acme.jobs.values()}
     assert {
         name for name in left if any(job.id in str((name, left[name])) for job in acme.jobs.values())
     } <= marks

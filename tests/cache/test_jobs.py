@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cache.connection import connect
-from cache.key_names import tenant_key
+from cache.key_names import Layout
 from contracts.errors import JobGone, JobNotFound, QueueFull
 from contracts.ids import new_job_id
 from contracts.jobs import (
@@ -468,7 +468,10 @@ async def test_places_of_jobs_that_are_no_longer_kept_go_by_themselves(world: Wo
     world.set_clock(world.settings.job_retention_s + 1)
     later = [(await jobs.submit(new("a" * 63 + digit))).job.id for digit in "bc"]
     client = connect(world.settings.redis_url, 2.0)
-    assert set(await client.zrange(tenant_key("a", "public"), 0, -1)) == {alive, *later}
+    assert set(await client.zrange(Layout(world.settings.shards).tenant_key(alive, "public"), 0, -1)) == {
+        alive,
+        *later,
+    }
     await client.aclose()
 
 
@@ -517,7 +520,7 @@ async def test_nothing_stays_on_the_server_for_ever(world: World) -> None:
     await jobs.cancel("public", lease.job_id)
     await jobs.submit(new("c" * 64, ttl_s=5.0))
     client = connect(world.settings.redis_url, 2.0)
-    live = {"counts", "deadlines", "leases", "outbox", "waiting:m"}
+    live = {"counts", "deadlines", "layout", "leases", "outbox", "waiting:m"}
     for key in await client.keys("darkroom:*"):
         name = str(key).rpartition("}:")[2]
         assert name in live or await client.pttl(key) > 0, key

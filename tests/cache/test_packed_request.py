@@ -8,7 +8,6 @@ import random
 import pytest
 
 from cache.jobs import RedisJobStore
-from cache.key_names import job_key
 from cache.packed_request import MAX_BYTES, PACK_FROM_CHARS, pack, unpack
 from contracts.documents import SCHEMA
 from contracts.errors import RecordUnreadable
@@ -82,12 +81,12 @@ async def test_jobs_with_long_texts_go_their_way(world: World) -> None:
     for job in (hit, computed):
         assert (await jobs.get("public", job.id)).request == asked
     if isinstance(jobs, RedisJobStore):
-        stored = str(await jobs._client.hget(job_key(hit.id), "request"))
+        stored = str(await jobs._client.hget(jobs.layout.job_key(hit.id), "request"))
         assert len(stored) < len(asked.model_dump_json()) / 2
         # As a version before this one wrote it.
-        await jobs._client.hset(job_key(hit.id), "request", asked.model_dump_json())
+        await jobs._client.hset(jobs.layout.job_key(hit.id), "request", asked.model_dump_json())
         assert (await jobs.get("public", hit.id)).request == asked
-        await jobs._client.hset(job_key(hit.id), "request", stored[:-9] + '"}')
+        await jobs._client.hset(jobs.layout.job_key(hit.id), "request", stored[:-9] + '"}')
         with pytest.raises(RecordUnreadable):
             await jobs.get("public", hit.id)
 

@@ -172,6 +172,16 @@ async def test_what_has_lapsed_is_left_out(
     await disconnect(client)
 
 
+async def test_a_cluster_is_wiped_too(anyio_backend: str, redis_cluster: ClusterServers) -> None:
+    client = connect(redis_cluster.url, 2.0)
+    await client.flushall()
+    for number in range(50):
+        await client.set(f"darkroom:{{s{number % 16:x}}}:job:{number}", "x")
+    await wipe(client, 2.0)
+    assert not await holds_state(client, 2.0)
+    await disconnect(client)
+
+
 async def test_a_restore_that_broke_off_is_seen(anyio_backend: str, server: RedisServer) -> None:
     def entries() -> Iterator[Entry]:
         for number in range(3000):

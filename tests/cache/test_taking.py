@@ -8,7 +8,6 @@ import time
 import pytest
 
 from cache.jobs import RedisJobStore
-from cache.key_names import job_key
 from contracts.ids import new_job_id
 from contracts.jobs import (
     JobStatus,
@@ -160,7 +159,7 @@ async def test_a_record_that_cannot_be_read_spends_its_attempts_and_stops_nobody
     assert isinstance(jobs, RedisJobStore)
     bad, *good = await submitted(jobs, keys(4, "5"), "public")
     request = '{"of": "another version"}'
-    await jobs._client.hset(job_key(bad), "request", request)
+    await jobs._client.hset(jobs.layout.job_key(bad), "request", request)
     found = await taken(jobs, 8)
     assert {each.message.job_id for each in found} == set(good)
     for each in found:
@@ -169,4 +168,4 @@ async def test_a_record_that_cannot_be_read_spends_its_attempts_and_stops_nobody
         world.advance(world.settings.lease_s + 1)
         await jobs.sweep("5", 10)
         assert await taken(jobs, 8) == []
-    assert await jobs._client.hget(job_key(bad), "status") == "failed"
+    assert await jobs._client.hget(jobs.layout.job_key(bad), "status") == "failed"

@@ -12,7 +12,7 @@ import pytest
 from cache.connection import connect
 from cache.credentials import RECORDS
 from cache.jobs import RedisJobStore
-from cache.key_names import job_key
+from cache.key_names import Layout
 from cache.models import PREFIX as MODELS
 from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
@@ -58,6 +58,9 @@ async def stores(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) 
     await opened.close()
 
 
+LAYOUT = Layout(1)
+
+
 async def rewrite(stores: Stores, name: str, entry: str, change: Callable[[Any], Any]) -> None:
     """Changes a JSON document in a hash, as another version would have written it."""
     jobs = stores.jobs
@@ -85,7 +88,7 @@ def unreadable(kind: str) -> float:
 
 async def test_a_job_with_more_fields_is_read_taken_and_passed_on_whole(stores: Stores) -> None:
     (job_id,) = await submitted(stores.jobs, [KEY], "public")
-    await rewrite(stores, job_key(job_id), "request", with_more)
+    await rewrite(stores, LAYOUT.job_key(job_id), "request", with_more)
     job = await stores.jobs.get("public", job_id)
     assert job.request.prompt == "Ein Apfel ☂"
     assert json.loads(job.message().model_dump_json())["request"]["hue"] == MORE["hue"]
@@ -97,7 +100,7 @@ async def test_a_job_with_more_fields_is_read_taken_and_passed_on_whole(stores: 
 async def test_a_job_that_needs_the_next_version_is_left_to_it_uncounted(stores: Stores) -> None:
     ids = await submitted(stores.jobs, keys(24, "3"), "public")
     for job_id in ids[:20]:
-        await rewrite(stores, job_key(job_id), "request", for_the_next)
+        await rewrite(stores, LAYOUT.job_key(job_id), "request", for_the_next)
     found = await taken(stores.jobs, 4)
     assert [each.message.job_id for each in found] == ids[20:], "those behind it have their turn"
     assert await taken(stores.jobs, 4) == []
@@ -115,7 +118,7 @@ async def test_words_in_a_prompt_are_no_schema(stores: Stores) -> None:
 
 async def test_a_job_of_another_shape_is_a_503_alone_and_stops_no_list_and_no_sweep(stores: Stores) -> None:
     odd, plain = await submitted(stores.jobs, ["a" * 64, "a1" + "0" * 62], "public")
-    await rewrite(stores, job_key(odd), "request", of_another_shape)
+    await rewrite(stores, LAYOUT.job_key(odd), "request", of_another_shape)
     before = unreadable("job")
     with pytest.raises(RecordUnreadable) as met:
         await stores.jobs.get("public", odd)
@@ -130,7 +133,7 @@ async def test_a_job_of_another_shape_is_a_503_alone_and_stops_no_list_and_no_sw
 
 async def test_a_damaged_record_ends_by_its_attempts_and_harms_nobody(stores: Stores) -> None:
     odd, plain = await submitted(stores.jobs, ["a" * 64, "a1" + "0" * 62], "public")
-    await rewrite(stores, job_key(odd), "request", lambda document: {**document, "width": "wide"})
+    await rewrite(stores, LAYOUT.job_key(odd), "request", lambda document: {**document, "width": "wide"})
     found = [each.message.job_id for _ in range(8) for each in await taken(stores.jobs, 4)]
     assert found == [plain]
     (stands,) = await stores.jobs.statuses([odd])
@@ -142,7 +145,7 @@ async def test_an_unknown_status_has_not_ended(stores: Stores) -> None:
     lease = await led(stores.jobs, job)
     jobs = stores.jobs
     assert isinstance(jobs, RedisJobStore)
-    await jobs._client.hset(job_key(lease.job_id), "status", "in_review")
+    await jobs._client.hset(LAYOUT.job_key(lease.job_id), "status", "in_review")
     assert await jobs.statuses([lease.job_id]) == [JobStatus.RUNNING]
     with pytest.raises(RecordUnreadable):
         await jobs.get("public", lease.job_id)

@@ -7,6 +7,7 @@ import base64
 
 import pytest
 
+from cache.key_names import Layout
 from contracts.errors import JobGone, JobNotFound
 from contracts.ids import new_job_id, shard_of
 from contracts.jobs import JobStatus, NewJob, Webhook
@@ -220,7 +221,7 @@ async def test_an_end_wakes_who_listens(world: World) -> None:
     while not waiting.done():
         await world.stores.jobs.submit(hooked(), result())
         await asyncio.wait({waiting}, timeout=0.05)
-    assert waiting.result() == shard_of(job.id)
+    assert waiting.result() == Layout(world.settings.shards).name(shard_of(job.id))
     await wakes.aclose()  # type: ignore[attr-defined]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from cli.services import process
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -33,3 +37,13 @@ def test_a_child_of_a_killed_supervisor_ends(tmp_path: Path) -> None:
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < until, "it has outlived its supervisor"
         time.sleep(0.02)
+
+
+def test_a_free_port_is_free_on_every_address() -> None:
+    """Some servers listen on all of them, and there a port that another address uses is in use."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.socket()).bind(("127.0.0.2", 0))
+        for _ in range(1000):
+            with socket.socket() as server:
+                server.bind(("", process.free_port()))

@@ -7,6 +7,7 @@ version must leave it to one of the next.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, Final
 
 NEXT: Final = 2
@@ -15,7 +16,7 @@ MORE: Final = {"hue": {"degrees": 0.5}}
 
 
 def newer(_: str) -> None:
-    from cache import jobs, taking
+    from cache import scripts, taking
     from cache.jobs import RedisJobStore
     from contracts import documents
     from contracts.jobs import GenerationRequest, JobMessage, JobResult, Origin
@@ -23,7 +24,7 @@ def newer(_: str) -> None:
 
     for module in (documents, taking):
         vars(module)["SCHEMA"] = NEXT
-    vars(jobs)["lua_source"] = _with_more_in_lua(jobs.lua_source)
+    vars(scripts)["lua_source"] = _with_more_in_lua(scripts.lua_source)
     for model in (GenerationRequest, JobResult, Origin, ModelSpec, WorkerInfo):
         _write_more(model)
     dump = JobMessage.model_dump
@@ -32,21 +33,24 @@ def newer(_: str) -> None:
         written = dump(message, **how)
         return {**written, **MORE, "request": {**written["request"], **MORE}}
 
-    submit, succeed = RedisJobStore.submit, RedisJobStore.succeed
+    submit, end = RedisJobStore.submit_many, RedisJobStore.end_many
 
-    async def submit_more(store: Any, new: Any, *given: Any, **named: Any) -> Any:
-        needs = {"min_schema": 1 + new.request.seed % 2}
-        request = new.request.model_copy(update=needs)
-        return await submit(store, new.model_copy(update={"request": request}), *given, **named)
+    def needing(new: Any) -> Any:
+        request = new.request.model_copy(update={"min_schema": 1 + new.request.seed % 2})
+        return new.model_copy(update={"request": request})
 
-    async def succeed_more(store: Any, lease: Any, result: Any) -> Any:
-        channel = f"darkroom:{{s{lease.job_id[-1]}}}:events"
-        await store._client.publish(channel, f"{lease.job_id} hue 0.5")
-        return await succeed(store, lease, result)
+    async def submit_more(store: Any, asked: Any) -> Any:
+        return await submit(store, [replace(each, new=needing(each.new)) for each in asked])
+
+    async def end_more(store: Any, ends: Any) -> Any:
+        for each in ends:
+            channel = f"{store.layout.job_prefix(each.lease.job_id)}events"
+            await store._client.publish(channel, f"{each.lease.job_id} hue 0.5")
+        return await end(store, ends)
 
     vars_of: dict[Any, dict[str, Any]] = {
         JobMessage: {"model_dump": dump_more},
-        RedisJobStore: {"submit": submit_more, "succeed": succeed_more},
+        RedisJobStore: {"submit_many": submit_more, "end_many": end_more},
     }
     for owner, changed in vars_of.items():
         for name, value in changed.items():
@@ -66,8 +70,8 @@ def _write_more(model: Any) -> None:
 def _with_more_in_lua(real: Any) -> Any:
     def source(name: str) -> str:
         text: str = real(name)
-        static = "'status', 'queued', 'cache', 'miss',"
+        static = "'status', 'queued', 'cache', cache)"
         assert static in text
-        return text.replace(static, f"{static} 'hue', '0.5',")
+        return text.replace(static, "'status', 'queued', 'cache', cache, 'hue', '0.5')")
 
     return source

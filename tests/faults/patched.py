@@ -1,8 +1,8 @@
 """`python -m tests.faults.patched api|worker NAME[=VALUE] ...`: a process of ours with something changed in it.
 
 Three kinds. *Mutants* break a promise, and the checker must notice: `ack_first`, `no_fence`, `no_mandatory`, `no_confirm`,
-`no_lease`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_before_confirm`,
-`die_before_answer`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
+`no_lease`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_in_group`,
+`die_before_confirm`, `die_before_answer`, `die_before_clearing`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
 message is published three times), `clock=SECONDS` (its clock is off), `heartbeat=SECONDS` (of the broker connection),
 `newer` (it is of the next version), `look=SECONDS` (between two looks at the dead letters).
 """
@@ -49,16 +49,16 @@ def _around(
 
 def _in_lua(words: str, others: str) -> None:
     """Replace `words` in every script of the job store."""
-    from cache import jobs
+    from cache import scripts
 
-    real = jobs.lua_source
+    real = scripts.lua_source
 
     def source(name: str) -> str:
         text = real(name)
         assert words in text, words
         return text.replace(words, others)
 
-    vars(jobs)["lua_source"] = source
+    vars(scripts)["lua_source"] = source
 
 
 def ack_first(_: str) -> None:
@@ -76,42 +76,56 @@ def ack_first(_: str) -> None:
 
 def no_fence(_: str) -> None:
     """Any attempt may finish a job, at any time."""
-    _in_lua("return now[1] == 'running' and now[2] == attempt", "return true")
+    _in_lua("return job and job.status == 'running' and job.attempt == tostring(attempt)", "return job")
 
 
 def no_mandatory(_: str) -> None:
     """A message that no queue takes is confirmed, and gone."""
     from amqp.channel import Channel
 
-    real = Channel._basic_publish
+    real = Channel.basic_publish
 
     def publish(channel: Any, *given: Any, **named: Any) -> Any:
         return real(channel, *given, **{**named, "mandatory": False})
 
-    Channel._basic_publish = publish
+    Channel.basic_publish = publish
 
 
 def no_confirm(_: str) -> None:
     """A message counts as sent once it is in the socket."""
-    from kombu import Connection
+    from broker.confirms import Confirms
 
-    from broker import publisher
+    def wait(confirms: Confirms, connection: Any, timeout_s: float) -> None:
+        confirms._ack(confirms._sent, multiple=True)
 
-    def connection(settings: Any) -> Connection:
-        return Connection(settings.broker_url, connect_timeout=settings.publish_timeout_s, heartbeat=0)
-
-    vars(publisher)["publisher_connection"] = connection
+    Confirms.wait = wait  # type: ignore[method-assign, assignment]
 
 
 def no_lease(_: str) -> None:
     """A job that another worker runs may be taken all the same."""
-    _in_lua("tonumber(now[5]) > NOW", "false")
+    _in_lua("local busy = job.status == 'running' and tonumber(job.lease_until) > NOW", "local busy = false")
 
 
 def die_before_publish(passage: str) -> None:
     from broker.publisher import KombuPublisher
 
     _around(KombuPublisher, "publish", _kill_at(passage), None)
+
+
+def die_in_group(passage: str) -> None:
+    """Half of a group of three and more is with the broker, the rest has not been sent, and none is confirmed."""
+    from broker.link import Link
+
+    pass_by, real = _kill_at(passage), Link._commit
+
+    def commit(link: Link, confirms: Any, group: Any, verdicts: Any) -> Any:
+        if len(group) >= 3:
+            for message in list(group.values())[: len(group) // 2]:
+                link._send(message, mandatory=True)
+            pass_by()
+        return real(link, confirms, group, verdicts)
+
+    Link._commit = commit  # type: ignore[method-assign, assignment]
 
 
 def die_before_confirm(passage: str) -> None:
@@ -121,21 +135,35 @@ def die_before_confirm(passage: str) -> None:
 
 
 def die_before_answer(passage: str) -> None:
+    """The message is with the broker, and the client has not been told. Whether the job has left the outbox is not known."""
+    from api.submit import JobService
+
+    pass_by, real = _kill_at(passage), JobService._accepted
+
+    def accepted(service: JobService, *given: Any, **named: Any) -> Any:
+        pass_by()
+        return real(service, *given, **named)
+
+    JobService._accepted = accepted  # type: ignore[method-assign, assignment]
+
+
+def die_before_clearing(passage: str) -> None:
+    """The client has been told, and the job stands in the outbox as if it had not been published."""
     from cache.jobs import RedisJobStore
 
-    _around(RedisJobStore, "confirm", None, _kill_at(passage))
+    _around(RedisJobStore, "confirm_many", _kill_at(passage), None)
 
 
 def die_before_finish(passage: str) -> None:
     from cache.jobs import RedisJobStore
 
-    _around(RedisJobStore, "succeed", _kill_at(passage), None)
+    _around(RedisJobStore, "end_many", _kill_at(passage), None)
 
 
 def die_before_ack(passage: str) -> None:
     from cache.jobs import RedisJobStore
 
-    _around(RedisJobStore, "succeed", None, _kill_at(passage))
+    _around(RedisJobStore, "end_many", None, _kill_at(passage))
 
 
 def thrice(_: str) -> None:
@@ -179,8 +207,10 @@ PATCHES: dict[str, Callable[[str], None]] = {
         no_confirm,
         no_lease,
         die_before_publish,
+        die_in_group,
         die_before_confirm,
         die_before_answer,
+        die_before_clearing,
         die_before_finish,
         die_before_ack,
         thrice,

@@ -13,7 +13,12 @@ from tests.faults.site import SETTINGS
 
 LEASE_S: Final = float(SETTINGS["DARKROOM_LEASE_S"])
 PUBLISH_S: Final = float(SETTINGS["DARKROOM_PUBLISH_TIMEOUT_S"])
-CRASHES_OF_API: Final = ("die_before_publish", "die_before_confirm", "die_before_answer")
+CRASHES_OF_API: Final = (
+    "die_before_publish",
+    "die_before_confirm",
+    "die_before_answer",
+    "die_before_clearing",
+)
 
 
 def gone(one: Round, name: str, timeout_s: float = 30.0) -> None:

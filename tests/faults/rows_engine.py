@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import httpx
+import psutil
 
 from tests.faults.load import Load, client
 from tests.faults.round import Round, Row
@@ -22,6 +25,10 @@ BLOCKED_S: Final = 3.0
 """A first picture holds the only worker for this long: what comes meanwhile is one batch."""
 TAKEN_S: Final = 1.0
 """A worker has what was asked for after this at the latest."""
+KILLS: Final = 4
+"""Engines that one round kills."""
+BACK_S: Final = 20.0
+"""A worker has another engine after this at the latest."""
 LEFT_S: Final = 5.0
 """A process whose device is lost must be gone within this."""
 
@@ -158,6 +165,52 @@ def not_a_number(one: Round) -> None:
     one.find(again["status"] == "failed", f"asked again, it is {again['status']}")
 
 
+def engine_killed(one: Round) -> None:
+    """While one pass runs and the next is at hand, again and again. Nobody pays for it with an attempt, and none of those at hand is
+    computed twice."""
+    workers = ("worker-1", "worker-2")
+    since = {name: log_size(one.site, name) for name in workers}
+    load = one.load(seconds=6.0, prompt="slow=0.1", repeats=False)
+    load.after(one.some(0.1, 0.2))
+    for _ in range(KILLS):
+        name = one.rng.choice(workers)
+        engine = _engine(one.site, name)
+        one.fault(f"kill -9 the engine of {name}")
+        one.history.in_flight += BATCH  # those of the pass that ran are computed again
+        os.kill(engine, signal.SIGKILL)
+        until = time.monotonic() + BACK_S
+        while _engine(one.site, name) == engine and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(one.rng.uniform(0.1, 0.5))
+    one.healed()
+    one.end()
+    crashes = sum(
+        each["failure"] == "crash"
+        for name in workers
+        for each in logged(one.site, name, since[name]).of("batch_failed")
+    )
+    one.note("crashed_passes", crashes)
+    one.find(crashes <= KILLS, f"{crashes} passes were held to have crashed, for {KILLS} engines")
+    for submit in load.submits:
+        final = one.history.finals.get(submit.job_id)
+        if final is not None:
+            one.find(final.status == "succeeded", f"{submit.job_id} ended {final.status} {final.code}")
+
+
+def _engine(site: Site, name: str) -> int:
+    """The process id of the worker's engine, waited for."""
+    until = time.monotonic() + BACK_S
+    while time.monotonic() < until:
+        for child in psutil.Process(site.processes[name].pid).children(recursive=True):
+            try:
+                if "worker.engine" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                    return child.pid
+            except psutil.Error:
+                continue
+        time.sleep(0.05)
+    raise TimeoutError(f"{name} has no engine")
+
+
 def engine_hangs(one: Round) -> None:
     _one_batch(one, "fault:hang", {"engine_crashed", "attempts_exhausted"}, "crash")
     bad = one.history.finals.get(one.loads[-1].submits[0].job_id)
@@ -175,5 +228,6 @@ ENGINE_ROWS: Final = (
     Row(20, "out of memory at 1", "ALDXT", out_of_memory_alone, BATCH, WIDE),
     Row(120, "a device error that stays", "ALDXT", device_lost, BATCH, WIDE),
     Row(21, "NaN latents", "ALDXT", not_a_number, BATCH, WIDE),
+    Row(122, "kill -9 the engine, again and again, with the next pass handed over", "ALDXT", engine_killed),
     Row(22, "the engine hangs", "ALDXT", engine_hangs, BATCH, HANG),
 )

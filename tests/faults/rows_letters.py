@@ -12,12 +12,12 @@ from typing import Final
 from kombu import Connection
 
 from broker.topology import DEAD_LETTER_QUEUE, dead_letter_queue, task_message
+from cache.key_names import Layout
 from cache.stores import open_stores
 from contracts.ids import new_job_id, shard_of
 from contracts.jobs import JobMessage
 from contracts.settings import BackendSettings
 from tests.faults.round import Round, Row
-from tests.faults.site import PREFIX
 
 LOOKS: Final = 60
 """RabbitMQ 4 drops what was given back 20 times."""
@@ -72,9 +72,8 @@ async def _messages(one: Round, job_ids: list[str]) -> list[JobMessage]:
 
 def _unreadable(like: JobMessage) -> tuple[str, JobMessage]:
     """A job that nobody submitted, and the key of its record."""
-    shard = shard_of(like.job_id)
-    message = like.model_copy(update={"job_id": new_job_id(time.time(), shard)})
-    return f"{PREFIX % shard}job:{message.job_id}", message
+    message = like.model_copy(update={"job_id": new_job_id(time.time(), shard_of(like.job_id))})
+    return Layout(BackendSettings().shards).job_key(message.job_id), message
 
 
 def _send(one: Round, messages: list[JobMessage]) -> None:

@@ -326,7 +326,7 @@ class Listener:
                     message = pubsub.get_message(timeout=0.2)
                     if message is None:
                         continue
-                    job_id, _, status = message["data"].partition(" ")
+                    job_id, status = message["data"].split(" ", 2)[:2]
                     if status in TERMINAL:
                         self.heard[job_id] = self.heard.get(job_id, 0) + 1
             self._ending.wait(0.1)

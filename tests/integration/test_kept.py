@@ -37,6 +37,9 @@ STATE, CACHE, BROKER = 0, 2, 1
 """Databases: what is where is seen, not supposed."""
 MOMENTS = {
     "darkroom:restoring",  # while `darkroom restore` runs, which wants a platform that has stopped
+    "darkroom:{house}:migration",  # likewise, while `darkroom migrate` runs
+    "darkroom:{house}:layout",  # written once, by the first process that starts
+    "darkroom:{fair:*}:clock",  # of versions up to 0.2.0
     "??/.*.part",
     "inputs/??/.*.part",
     "_kombu.binding.*",

@@ -43,6 +43,7 @@ NOT_RUN: Final = {
     "python -m webhooks": "serves until it is ended; tests/faults_api/test_webhooks.py starts it so",
     "DARKROOM_MODEL=stabilityai/sd-turbo darkroom worker": "loads a model from the hub",
     "darkroom bench": "takes minutes; tests/benchmarks/test_load.py runs it at a small size",
+    "python -m benchmarks.generations": "takes minutes; tests/benchmarks/test_generations.py runs its parts",
     "darkroom plan": "takes minutes; tests/benchmarks/test_plan.py runs it at a small size",
     "docker build": "needs Docker; tests/helm/test_docker.py reads the files",
     "pip download": "needs PyTorch's index; tests/test_supply_chain.py reads what the image does with the hash",

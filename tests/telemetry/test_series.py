@@ -18,8 +18,14 @@ from telemetry import metrics, series
 
 ROOT: Final = Path(__file__).parents[2]
 ALERTS: Final = ROOT / "helm" / "darkroom" / "files" / "alerts.yaml"
-OWNERS: Final = {"api": ("api", "broker", "cache"), "worker": ("worker",), "webhooks": ("webhooks",)}
-"""Rooms by the process that they run in; what is shared is begun by both."""
+OWNERS: Final = {
+    "api": ("api", "broker", "cache"),
+    "worker": ("worker", "cache/ending.py"),
+    "webhooks": ("webhooks",),
+}
+"""Rooms and modules by the process that they run in; what is shared is begun by both."""
+ENDS: Final = ROOT / "cache" / "ending.py"
+"""Jobs are ended by workers alone."""
 UNKNOWN: Final = ("darkroom_jobs_submitted_total", "")
 """Of models, which an API process does not know at its start. An alert only compares with it, and does without."""
 LISTED: Final = {
@@ -80,10 +86,15 @@ def test_an_alert_finds_its_series_before_anything_has_happened(
             assert any(labels[label] == each for labels in begun[name]), each
 
 
+def modules(place: str) -> Iterator[Path]:
+    """Those of a room, or the one that is named."""
+    yield from [ROOT / place] if place.endswith(".py") else (ROOT / place).rglob("*.py")
+
+
 def literals() -> Iterator[tuple[str, str, str]]:
     """Process, counter and last label of every place that counts under a name that is written there."""
     for process, rooms in OWNERS.items():
-        for path in (path for room in rooms for path in (ROOT / room).rglob("*.py")):
+        for path in (path for room in rooms for path in modules(room) if process == "worker" or path != ENDS):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not (
                     isinstance(node, ast.Call)

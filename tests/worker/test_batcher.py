@@ -18,11 +18,11 @@ from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pi
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from scheduler.ahead import BATCHES_IN_HAND
-from scheduler.cost import DOUBTED_AFTER
+from scheduler.cost import DOUBTED_AFTER, CostModel
 from scheduler.recovery import Failure
+from tests.worker.hosts import HostHere
 from worker.batcher import Batcher
 from worker.engine.fake import FakeEngine
-from worker.engine.host import EngineHost
 from worker.engine.wire import Done, Failed
 from worker.images import Drawn, TooLate, Turn
 
@@ -53,8 +53,8 @@ jobs = st.lists(
 
 
 @dataclass
-class ScriptedHost(EngineHost):
-    """An engine in this process. `oom_from`: passes of so many images do not fit."""
+class ScriptedHost(HostHere):
+    """Every pass lasts until the next one is handed over, if it is to be. `oom_from`: passes of so many images do not fit."""
 
     oom_from: int
     clock: ManualClock
@@ -65,17 +65,27 @@ class ScriptedHost(EngineHost):
     faults: list[str] = field(default_factory=list)
     starts: int = 0
     passes: int = 0
+    ahead: int = 0
 
     def start(self) -> ModelSpec:
+        self.start_here()
         self.starts += 1
         self.tasks.clear()
         self.taken.clear()
         return FakeEngine(WorkerSettings(engine="fake", max_batch=LIMIT), "m").load()
 
-    def kill(self) -> None:
-        return None
+    def wait(self, timeout_s: float | None = None) -> bool:
+        if timeout_s is None:
+            return True
+        self.clock.advance(timeout_s)
+        return False
 
-    def run(self, batch: Pass) -> Done | Failed:
+    def send(self, batch: Pass) -> None:
+        self.ahead += bool(self.sent)
+        self._expect(len(self.sent) < 2, "one runs, one is at hand")
+        super().send(batch)
+
+    def run_here(self, batch: Pass) -> Done | Failed:
         self.passes += 1
         # Time jumps, backwards too.
         self.clock.advance(self.steps_s[self.passes % len(self.steps_s)])
@@ -120,11 +130,10 @@ class ScriptedHost(EngineHost):
 
 async def drawn_by(host: ScriptedHost, jobs: list[Job]) -> list[object]:
     """What becomes of each job, all brought at once but no more than there is room for."""
-    batcher = Batcher(host, WorkerSettings(engine="fake", max_batch=LIMIT), host.clock)
-    await batcher.start()
-    running = asyncio.create_task(batcher.run())
+    host.start()
     room = asyncio.Event()
-    batcher.on_room = room.set
+    batcher = Batcher(host, LIMIT, host.clock, room_changed=room)
+    running = asyncio.create_task(batcher.run())
     futures: list[asyncio.Future[Drawn]] = []
     async with asyncio.timeout(30):
         for job in jobs:
@@ -135,7 +144,7 @@ async def drawn_by(host: ScriptedHost, jobs: list[Job]) -> list[object]:
             task = ImageTask(job.kind, "", len(futures), job.steps)
             futures.append(batcher.add(job.key, task, Turn(job.tag, math.inf)))
             # One that has ended is dropped by the device's thread, a moment later.
-            held = [image for image in list(batcher._hand) if not image.drawn.done()]
+            held = [image for image in list(batcher._hand.images) if not image.drawn.done()]
             assert len(held) <= BATCHES_IN_HAND * LIMIT
             if job.kind == "canceled":
                 futures[-1].cancel()
@@ -175,10 +184,11 @@ def test_what_cannot_be_drawn_in_time_is_told_and_not_begun(count: int, steps: i
     async def late() -> tuple[list[object], ScriptedHost]:
         clock = ManualClock()
         host = ScriptedHost(99, clock, [0.0])
-        batcher = Batcher(host, WorkerSettings(engine="fake", max_batch=LIMIT), clock)
+        cost = CostModel()
         for images in (1, 2, 4):
-            batcher.cost.ran(KEYS[0], images, 1.0 + images)
-        await batcher.start()
+            cost.ran(KEYS[0], images, 1.0 + images)
+        host.start()
+        batcher = Batcher(host, LIMIT, clock, cost)
         running = asyncio.create_task(batcher.run())
         deadline = clock.monotonic() + 1.9 * steps
         task = ImageTask("good", "", 1, steps)
@@ -198,9 +208,10 @@ def test_deadlines_shorter_than_a_slow_first_pass_are_met_after_a_while() -> Non
     async def asked() -> list[object]:
         clock = ManualClock()
         host = ScriptedHost(99, clock, [0.0])
-        batcher = Batcher(host, WorkerSettings(engine="fake", max_batch=LIMIT), clock)
-        batcher.cost.ran(KEYS[0], 1, 30.0)
-        await batcher.start()
+        cost = CostModel()
+        cost.ran(KEYS[0], 1, 30.0)
+        host.start()
+        batcher = Batcher(host, LIMIT, clock, cost)
         running = asyncio.create_task(batcher.run())
         outcomes: list[object] = []
         for number in range(DOUBTED_AFTER + 5):
@@ -220,16 +231,16 @@ def test_a_draining_batcher_finishes_what_it_has_begun_and_gives_back_the_rest()
     async def drained() -> tuple[list[object], ScriptedHost]:
         clock, gate, begun = ManualClock(), threading.Event(), threading.Event()
         host = ScriptedHost(99, clock, [0.0])
-        run = host.run
+        run = host.run_here
 
         def gated(batch: Pass) -> Done | Failed:
             begun.set()
             gate.wait(10)
             return run(batch)
 
-        host.run = gated  # type: ignore[method-assign]
-        batcher = Batcher(host, WorkerSettings(engine="fake", max_batch=LIMIT), clock)
-        await batcher.start()
+        host.run_here = gated  # type: ignore[method-assign]
+        host.start()
+        batcher = Batcher(host, LIMIT, clock)
         running = asyncio.create_task(batcher.run())
         first = [batcher.add(KEYS[0], ImageTask("good", "", n, 3), Turn(0.0, math.inf)) for n in range(2)]
         await asyncio.to_thread(begun.wait, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from PIL import Image
 from sd_parsers import ParserManager
 from sd_parsers.data import Generators
 
+from cache.blobs import DirectoryBlobStore, blob_name
+from contracts.clock import SystemClock
 from contracts.engine import Pixels
 from contracts.jobs import MAX_JPEG_TEXT_BYTES, GenerationRequest
 from worker.encode import NO_ROOM, Encoded, Encoder, Output, encode
@@ -259,3 +263,40 @@ async def test_an_encoder_writes_each_picture_as_asked(anyio_backend: str) -> No
     finally:
         encoder.close()
     assert [opened(file).format for file in files] == ["PNG", "JPEG", "WEBP"]
+
+
+@pytest.mark.anyio
+async def test_a_picture_is_encoded_named_and_written_in_one_hop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    hops, loop = [], asyncio.get_running_loop()
+    run_in_executor = loop.run_in_executor
+
+    def counted(*given: Any) -> Any:
+        hops.append(given)
+        return run_in_executor(*given)
+
+    monkeypatch.setattr(loop, "run_in_executor", counted)
+    store = DirectoryBlobStore(tmp_path, SystemClock())
+    encoder = Encoder(store.write)
+    file = await encoder.encode(picture(), Output())
+    assert len(hops) == 1
+    encoder.close()
+    assert file.name == blob_name(file.data, "png")
+    assert await store.get(file.name) == file.data
+
+
+@pytest.mark.anyio
+async def test_a_picture_that_cannot_be_written_is_there_to_be_stored_again(
+    tmp_path: Path, anyio_backend: str
+) -> None:
+    root = tmp_path / "file"
+    root.write_bytes(b"no folder")
+    encoder = Encoder(DirectoryBlobStore(root, SystemClock()).write)
+    files = await asyncio.gather(*(encoder.encode(picture(), Output(each)) for each in ("png", "webp")))
+    encoder.close()
+    assert [file.name for file in files] == [None, None]
+    root.unlink()
+    for file in files:
+        name = await DirectoryBlobStore(root, SystemClock()).put(file.data, file.format)
+        assert (root / name[:2] / name).read_bytes() == file.data

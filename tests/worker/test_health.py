@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.anyio
 async def test_a_batcher_stalls_only_while_images_wait(anyio_backend: str) -> None:
     settings, clock = WorkerSettings(engine="fake"), ManualClock()
-    batcher = Batcher(EngineHost(settings), settings, clock)
+    batcher = Batcher(EngineHost(settings), settings.max_batch, clock)
     clock.advance(1000)
     assert batcher.stalled_s() == 0.0
     drawn = batcher.add(BatchKey("m", 64, 64, False), ImageTask("a", "", 1), Turn(0.0, clock.now() + 9999))
@@ -67,7 +67,7 @@ def test_a_worker_of_which_nobody_would_hear_any_more_ends(
 
     try:
         runtime.start()
-        monkeypatch.setattr(runtime._stores.models, "announce", fails)
+        monkeypatch.setattr(runtime._of().stores.models, "announce", fails)
         runtime.announce()
         assert told.wait(30)
         assert "failed for good" in str(runtime.unready())

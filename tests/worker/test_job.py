@@ -32,9 +32,11 @@ from tests.stores import opened_stores
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import NO_ROOM, Encoder
+from worker.endings import Endings
 from worker.engine.host import EngineHost
 from worker.job import JobRunner
 from worker.leases import Leases
+from worker.patience import Patience
 from worker.taker import Taker, Verdict
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -90,12 +92,19 @@ async def room(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) ->
     settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0)
     publisher = RecordingPublisher()
     host = EngineHost(settings)
-    batcher, encoder = Batcher(host, settings, SystemClock()), Encoder()
-    bounds = Bounds(await batcher.start(), settings.max_images_per_job)
+    spec, wake = await asyncio.to_thread(host.start), asyncio.Event()
+    batcher, encoder = Batcher(host, settings.max_batch, SystemClock(), room_changed=wake), Encoder()
+    bounds = Bounds(spec, settings.max_images_per_job)
     async with opened_stores(redis_server, tmp_path / "stores") as stores:
         leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
-        runner = JobRunner("w", stores, publisher, batcher, encoder, leases, SystemClock(), bounds)
-        taker = Taker("w", "fake", stores, publisher, runner, batcher, SystemClock(), deliveries=16)
+        endings, begin = Endings(stores.jobs.end_many), asyncio.create_task
+        patience = Patience(SystemClock())
+        runner = JobRunner(
+            "w", stores, publisher, batcher, encoder, leases, endings, patience, SystemClock(), bounds
+        )
+        taker = Taker(
+            "w", "fake", stores, publisher, runner, batcher, patience, SystemClock(), 16, wake, begin
+        )
         work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
         tasks = [asyncio.create_task(each) for each in work]
         yield Room(stores, publisher, batcher, host, runner, taker)
@@ -223,7 +232,7 @@ async def test_a_job_whose_engine_is_gone_for_good_is_given_back_at_once(room: R
     async with asyncio.timeout(10):
         while not room.batcher.backlog_steps():
             await asyncio.sleep(0.01)
-        for image in list(room.batcher._hand):
+        for image in list(room.batcher._hand.images):
             image.drawn.cancel()
         while (await room.job(message)).attempt < 2:
             await asyncio.sleep(0.01)  # long before its lease of ten seconds would lapse
@@ -402,7 +411,7 @@ async def test_the_first_picture_of_a_job_is_shown_in_the_making(room: Room) -> 
         async for event in events:
             if isinstance(event, Preview):
                 shown.append(event)
-            elif isinstance(event, JobStatus) and event.terminal:
+            elif event.terminal:
                 break
     assert await running == [Verdict.ACK]
     assert [each.index for each in shown] == [0, 1]

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from cli.services.redis import RedisServer
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
-from worker import runtime as runtimes
+from worker import service
 from worker.engine.host import EngineDied, EngineHost, EngineUnloadable
 from worker.runtime import Runtime
 
@@ -89,7 +89,7 @@ def test_a_model_that_takes_too_long_is_told_so() -> None:
 
 @pytest.fixture
 def worker(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    monkeypatch.setattr(runtimes, "LOAD_AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr(service, "LOAD_AGAIN_S", (0.0, 0.0))
     one = Runtime(
         WorkerSettings(
             engine="fake",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import pytest
@@ -13,8 +14,8 @@ from contracts.engine import BatchKey, ImageTask, Pass, Pixels
 from contracts.settings import WorkerSettings
 from worker.batcher import Batcher
 from worker.encode import Encoder, Output
-from worker.engine.host import EngineHost
-from worker.engine.wire import Done, Failed
+from worker.engine.host import Answer, EngineHost
+from worker.engine.wire import Done
 from worker.images import Turn
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -39,10 +40,15 @@ class TracedHost(EngineHost):
         super().__init__(settings)
         self.passes: list[Span] = []
         self.made: list[tuple[int, object]] = []
+        self.begun: deque[float] = deque()
 
-    def run(self, batch: Pass) -> Done | Failed:
-        begun = time.perf_counter()
-        answer = super().run(batch)
+    def send(self, batch: Pass) -> None:
+        self.begun.append(time.perf_counter())
+        super().send(batch)
+
+    def receive(self) -> Answer:
+        answer = super().receive()
+        begun = max(self.begun.popleft(), self.passes[-1].ended if self.passes else 0.0)
         if isinstance(answer, Done):
             self.made += [(len(self.passes), each) for each in answer.samples]
         self.passes.append(Span(begun, time.perf_counter()))
@@ -52,7 +58,7 @@ class TracedHost(EngineHost):
 async def test_the_next_batch_is_drawn_while_this_one_is_encoded() -> None:
     settings = WorkerSettings(engine="fake", model="fake", max_batch=2)
     host = TracedHost(settings)
-    batcher, encoder = Batcher(host, settings, SystemClock()), Encoder()
+    batcher, encoder = Batcher(host, settings.max_batch, SystemClock()), Encoder()
     encodings: list[tuple[int, Span]] = []
 
     async def one(number: int) -> None:
@@ -66,7 +72,7 @@ async def test_the_next_batch_is_drawn_while_this_one_is_encoded() -> None:
             await encoder.encode(drawn.image, Output())
         encodings.append((of_pass, Span(begun, time.perf_counter())))
 
-    await batcher.start()
+    await asyncio.to_thread(host.start)
     running = asyncio.create_task(batcher.run())
     try:
         async with asyncio.TaskGroup() as group:

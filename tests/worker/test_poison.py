@@ -7,6 +7,7 @@ for no other.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +20,11 @@ from scheduler import policy
 from scheduler.cost import CostModel
 from tests.worker.test_job import Room
 from tests.worker.test_job import room as room
-from worker import batcher as batcher_module
+from worker import device
+from worker import hand as hand_module
 from worker.encode import Output
-from worker.engine.host import EngineHost
-from worker.engine.wire import Done, Failed
-from worker.images import Image, Outcome
+from worker.engine.host import Answer, EngineHost
+from worker.images import Flight, Image, Outcome
 from worker.progress import ProgressReporter
 from worker.taker import Taker, Verdict
 
@@ -46,7 +47,7 @@ def in_policy(room: Room, patch: pytest.MonkeyPatch) -> None:
             raise Broken
         return real(now, queue, device)
 
-    patch.setattr(batcher_module, "decide", decide)
+    patch.setattr(hand_module, "decide", decide)
 
 
 def in_cost(room: Room, patch: pytest.MonkeyPatch) -> None:
@@ -61,28 +62,34 @@ def in_cost(room: Room, patch: pytest.MonkeyPatch) -> None:
 
 
 def in_digest(room: Room, patch: pytest.MonkeyPatch) -> None:
-    real = batcher_module.Batcher._digest
+    real = device.Device._digest
 
-    def digest(mine: Any, images: list[Image], *given: Any) -> Any:
-        if any(image.task.seed == POISON for image in images):
+    def digest(mine: Any, flight: Flight, *given: Any) -> Any:
+        if any(image.task.seed == POISON for image in flight.images):
             raise Broken
-        return real(mine, images, *given)
+        return real(mine, flight, *given)
 
-    patch.setattr(batcher_module.Batcher, "_digest", digest)
+    patch.setattr(device.Device, "_digest", digest)
 
 
 def in_host(room: Room, patch: pytest.MonkeyPatch) -> None:
     """What is said to the engine cannot be said, or its answer cannot be read."""
-    real, poisoned = EngineHost.run, set[int]()
+    send, receive = EngineHost.send, EngineHost.receive
+    poisoned, sent = set[int](), deque[Pass]()
 
-    def run(host: EngineHost, batch: Pass) -> Done | Failed:
+    def sends(host: EngineHost, batch: Pass) -> None:
         poisoned.update(n for n, task in batch.joining.items() if task.seed == POISON)
-        answer = real(host, batch)
+        send(host, batch)
+        sent.append(batch)
+
+    def receives(host: EngineHost) -> Answer:
+        answer, batch = receive(host), sent.popleft()
         if poisoned & set(batch.samples):
             raise Broken
         return answer
 
-    patch.setattr(EngineHost, "run", run)
+    patch.setattr(EngineHost, "send", sends)
+    patch.setattr(EngineHost, "receive", receives)
 
 
 def in_tell(room: Room, patch: pytest.MonkeyPatch) -> None:
@@ -224,7 +231,7 @@ async def test_a_policy_that_breaks_once_costs_nobody_anything(
             raise Broken
         return real(*given)
 
-    monkeypatch.setattr(batcher_module, "decide", decide)
+    monkeypatch.setattr(hand_module, "decide", decide)
     message = await room.submit("a")
     assert await ended(room, [message]) == [Verdict.ACK]
     job = await room.job(message)
@@ -241,7 +248,7 @@ async def test_an_engine_that_takes_more_steps_than_was_thought_is_let_do_so(
         seen.extend(sample.steps_left for sample in queue)
         return real(now, queue, device)
 
-    monkeypatch.setattr(batcher_module, "decide", decide)
+    monkeypatch.setattr(hand_module, "decide", decide)
 
     def one(image: Image) -> None:
         image.steps = 1

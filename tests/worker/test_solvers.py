@@ -24,11 +24,11 @@ from contracts.engine import BatchKey, ImageTask, Pass, Pixels, Progress
 from contracts.models import ModelSpec, StepCounts
 from contracts.settings import WorkerSettings
 from scheduler import policy
+from tests.worker.hosts import HostHere
 from tests.worker.schedulers import DISTILLED, NAMES, made, mend
-from worker import batcher as batcher_module
+from worker import hand
 from worker.batcher import Batcher
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.host import EngineHost
 from worker.engine.samples import Denoiser
 from worker.engine.schedule import sampler_of, step_counts
 from worker.engine.wire import Done, Failed
@@ -58,20 +58,14 @@ SD15 = {
 """The scheduler of Stable Diffusion 1.5, but for what the embedded model predicts."""
 
 
-class Here(EngineHost):
+class Here(HostHere):
     """An engine in this process instead of a child of it."""
 
-    def __init__(self, engine: DiffusersEngine, spec: ModelSpec) -> None:
+    def __init__(self, engine: DiffusersEngine) -> None:
         self.engine = engine
-        self.spec = spec
+        self.start_here()
 
-    def start(self) -> ModelSpec:
-        return self.spec
-
-    def kill(self) -> None:
-        return None
-
-    def run(self, batch: Pass) -> Done | Failed:
+    def run_here(self, batch: Pass) -> Done | Failed:
         return Done(self.engine.advance(batch), 0.01)
 
 
@@ -122,8 +116,7 @@ async def drawn(
     engine: DiffusersEngine, spec: ModelSpec, tasks: Sequence[ImageTask]
 ) -> tuple[list[Drawn], list[list[Progress]]]:
     """Each task's outcome, and the steps that were told of it, all through one batcher."""
-    batcher = Batcher(Here(engine, spec), WorkerSettings(engine="fake", max_batch=len(tasks)), SystemClock())
-    await batcher.start()
+    batcher = Batcher(Here(engine), len(tasks), SystemClock())
     running = asyncio.create_task(batcher.run())
     told: list[list[Progress]] = [[] for _ in tasks]
     futures = [
@@ -168,7 +161,7 @@ def test_engine_batcher_policy_and_pipeline_agree(
         assert all(sample.steps_left >= 1 for sample in queue)
         return real(now, queue, device)
 
-    monkeypatch.setattr(batcher_module, "decide", decide)
+    monkeypatch.setattr(hand, "decide", decide)
     outcomes, told = asyncio.run(drawn(engine, spec, tasks))
     theirs = made(name, flavour, plain.scheduler.config)
     mend(theirs, monkeypatch)

@@ -22,18 +22,21 @@ from contracts.ids import new_job_id
 from contracts.jobs import Envelope, GenerationRequest, JobFailure, JobMessage, NewJob
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from scheduler.cost import CostModel
 from tests.publishers import RecordingPublisher
 from tests.stores import opened_stores
+from tests.worker.hosts import HostHere
 from worker.app import job_of_message
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import Encoder
+from worker.endings import Endings
 from worker.engine.fake import FakeEngine
-from worker.engine.host import EngineHost
 from worker.engine.wire import Done, Failed
 from worker.images import Turn
 from worker.job import JobRunner
 from worker.leases import Leases
+from worker.patience import Patience
 from worker.taker import Taker, Verdict
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +49,7 @@ SOON_S = 5.0
 
 
 @dataclass
-class GatedHost(EngineHost):
+class GatedHost(HostHere):
     """An engine in this process whose passes end when the test says so. `passes` hears the prompts of each as it begins."""
 
     settings: WorkerSettings
@@ -57,6 +60,7 @@ class GatedHost(EngineHost):
     ended: bool = False
 
     def start(self) -> ModelSpec:
+        self.start_here()
         self.engine = FakeEngine(self.settings, "fake")
         return self.engine.load()
 
@@ -64,7 +68,7 @@ class GatedHost(EngineHost):
         self.ended = True
         self.gate.release()
 
-    def run(self, batch: Pass) -> Done | Failed:
+    def run_here(self, batch: Pass) -> Done | Failed:
         prompts = [task.prompt for task in batch.joining.values()]
         if not self.ended:
             self.loop.call_soon_threadsafe(self.passes.put_nowait, prompts)
@@ -83,6 +87,7 @@ class Room:
     batcher: Batcher
     runner: JobRunner
     taker: Taker
+    wake: asyncio.Event
     submitted: int = 0
 
     async def submit(self, tenant: str, prompt: str, images: int = 1) -> None:
@@ -115,15 +120,20 @@ async def room(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) ->
     clock = ManualClock()
     publisher, encoder = RecordingPublisher(), Encoder()
     host = GatedHost(settings, clock, asyncio.get_running_loop())
-    batcher = Batcher(host, settings, clock)
-    bounds = Bounds(await batcher.start(), settings.max_images_per_job)
+    cost, wake = CostModel(), asyncio.Event()
     for images in range(1, LIMIT + 1):
-        batcher.cost.ran(KEY, images, PASS_S)
+        cost.ran(KEY, images, PASS_S)
+    batcher = Batcher(host, LIMIT, clock, cost, wake)
+    bounds = Bounds(host.start(), settings.max_images_per_job)
     async with opened_stores(redis_server, tmp_path) as stores:
         leases = Leases(stores.jobs, settings.heartbeat_s)
-        runner = JobRunner("w", stores, publisher, batcher, encoder, leases, clock, bounds)
-        taker = Taker("w", "fake", stores, publisher, runner, batcher, clock, deliveries=2 * LIMIT)
-        yield Room(settings, clock, stores, host, batcher, runner, taker)
+        endings, begin = Endings(stores.jobs.end_many), asyncio.create_task
+        patience = Patience(clock)
+        runner = JobRunner("w", stores, publisher, batcher, encoder, leases, endings, patience, clock, bounds)
+        taker = Taker(
+            "w", "fake", stores, publisher, runner, batcher, patience, clock, 2 * LIMIT, wake, begin
+        )
+        yield Room(settings, clock, stores, host, batcher, runner, taker, wake)
         runner.drain()
         await batcher.stop()
         await taker.finish()
@@ -178,7 +188,7 @@ async def test_a_newcomer_is_in_the_next_pass_however_much_another_has_queued(
             # While a pass runs, and then it is almost over.
             await room.submit("modest", f"modest {number}")
             room.clock.advance(0.95 * PASS_S)
-            room.batcher.on_room()
+            room.wake.set()
             await came.wait()
             came.clear()
             room.clock.advance(0.05 * PASS_S)

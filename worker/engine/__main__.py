@@ -1,4 +1,8 @@
-"""`python -m worker.engine SOCKET LIFELINE`: the engine process. It serves one host and ends with it."""
+"""`python -m worker.engine SOCKET LIFELINE BEGUN`: the engine process. It serves one host and ends with it.
+
+The main thread runs passes and does nothing else. A second thread reads orders, so that the next pass is at hand when one ends; a third
+sends answers, so that the device does not wait until they are read.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import threading
 import time
 import traceback
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 from contracts.engine import ImageEngine, Pass
@@ -20,7 +25,7 @@ from worker.engine.container import machine_memory
 from worker.engine.errors import CannotLoad, CannotLoadNow
 from worker.engine.occupancy import device_memory
 from worker.engine.outgrown import limit_of, watch
-from worker.engine.wire import Done, Failed, Ready, Unloadable
+from worker.engine.wire import BEGUN, Done, Failed, Order, Ready, Unloadable, Unrun
 from worker.naming import model_name
 
 DEVICE_LOST = 3
@@ -41,8 +46,8 @@ def build(settings: WorkerSettings) -> ImageEngine:
     return DiffusersEngine(settings, name)
 
 
-def serve(connection: Connection[Any, Any], settings: WorkerSettings) -> None:
-    """Load, then answer passes until the host hangs up."""
+def serve(connection: Connection[Any, Any], begun: int, settings: WorkerSettings) -> None:
+    """Load, then answer orders until the host hangs up. `begun` is the pipe for the beginnings of passes."""
     try:
         engine = build(settings)
         spec = engine.load()
@@ -51,11 +56,42 @@ def serve(connection: Connection[Any, Any], settings: WorkerSettings) -> None:
         connection.send(unloadable(error))
         return
     connection.send(Ready(spec))
-    while True:
-        try:
-            connection.send(run(engine, connection.recv()))
-        except EOFError:
-            return
+    orders: SimpleQueue[Order | None] = SimpleQueue()
+    answers: SimpleQueue[Done | Failed | Unrun] = SimpleQueue()
+    threading.Thread(target=_read, args=(connection, orders), daemon=True).start()
+    threading.Thread(target=_send, args=(connection, answers), daemon=True).start()
+    well = True
+    while (order := orders.get()) is not None:
+        if order.ahead and not well:
+            # Whoever sent it did not know that samples of it are forgotten, or that so many do not fit.
+            answers.put(Unrun("The pass before it failed."))
+            continue
+        os.write(begun, BEGUN.pack(order.number, time.monotonic()))
+        answer = run(engine, order.batch)
+        well = isinstance(answer, Done)
+        answers.put(answer)
+
+
+def _read(connection: Connection[Any, Any], orders: SimpleQueue[Order | None]) -> None:
+    try:
+        while True:
+            orders.put(connection.recv())
+    except (EOFError, OSError):
+        orders.put(None)
+    except Exception as error:
+        # What came next would be taken for something else.
+        log.error("order_unreadable", error=type(error).__name__)
+        os._exit(1)
+
+
+def _send(connection: Connection[Any, Any], answers: SimpleQueue[Done | Failed | Unrun]) -> None:
+    try:
+        while True:
+            connection.send(answers.get())
+    except Exception as error:
+        # The host is gone, or would wait for ever.
+        log.error("answer_unsent", error=type(error).__name__)
+        os._exit(1)
 
 
 def unloadable(error: Exception) -> Unloadable:
@@ -105,14 +141,14 @@ def main() -> None:
     # The host decides: a Ctrl-C at the terminal reaches the whole group, and the running batch is still wanted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    socket, lifeline = int(sys.argv[1]), int(sys.argv[2])
+    socket, lifeline, begun = (int(each) for each in sys.argv[1:4])
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     settings = WorkerSettings.from_env()
     logs.configure(settings, service="engine")
     limit_bytes = limit_of(settings.engine_memory_bytes, machine_memory())
     if limit_bytes is not None:
         watch(limit_bytes)
-    serve(Connection(socket), settings)
+    serve(Connection(socket), begun, settings)
 
 
 if __name__ == "__main__":

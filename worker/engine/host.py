@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
+import time
+from collections import deque
+from dataclasses import dataclass
 from enum import StrEnum
-from multiprocessing.connection import Connection
-from typing import Final
 
 from contracts.engine import Pass
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import metrics
-from worker.engine.outgrown import OUTGROWN
-from worker.engine.wire import Done, Failed, Ready, Unloadable
+from worker.engine.process import EngineProcess, end_of
+from worker.engine.wire import Done, Failed, Order, Ready, Unloadable, Unrun
 from worker.naming import model_name
 
-END_S: Final = 5.0
-DYING_S: Final = 0.5
-_QUIET: Final = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
-"""Their warnings are of parts that we do not use; what goes wrong, they raise."""
+Answer = Done | Failed | Unrun
+"""What becomes of a pass."""
 
 
 class LoadFailure(StrEnum):
@@ -50,21 +43,37 @@ class EngineDied(EngineUnloadable):
         super().__init__(reason, may_pass=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A pass without an answer; `at` on the monotonic clock."""
+
+    number: int
+    at: float
+
+
 class EngineHost:
-    """One engine process at a time. One thread at a time may call `start` and `run`; `kill` may come from any."""
+    """One engine process at a time. One thread at a time may call the methods; `kill` and `wake` may come from any."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection[object, object] | None = None
-        self._lifeline: int | None = None
+        self._engine: EngineProcess | None = None
+        """The last one, also after its end."""
+        self._sent: deque[_Sent] = deque()
+        self._numbers = 0
+        self._answered_at = 0.0
+        self._lost: tuple[int, str] | None = None
+        """The pass under which the engine ended, and how."""
 
     @property
     def pid(self) -> int | None:
         """The engine's process, for measurements and fault tests."""
-        process = self._process
-        return None if process is None else process.pid
+        engine = self._engine
+        return None if engine is None or engine.killed else engine.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process that was neither killed nor found dead."""
+        return self.pid is not None
 
     def start(self) -> ModelSpec:
         """A fresh process, its model loaded. Raises `EngineUnloadable`, or `EngineDied`, which is one."""
@@ -72,111 +81,110 @@ class EngineHost:
             # Known from the start, or a rate would miss the first.
             self._failed_to_load(cause, 0)
         self.kill()
-        ours, theirs = socket.socketpair()
-        read_end, write_end = os.pipe()
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "worker.engine", str(theirs.fileno()), str(read_end)],
-                pass_fds=(theirs.fileno(), read_end),
-                env={**os.environ, **_QUIET, **_thread_limits(self._settings), **self._settings.to_env()},
-                stdin=subprocess.DEVNULL,
-            )
-        os.close(read_end)
-        with self._lock:
-            self._process, self._lifeline = process, write_end
-            self._connection = Connection(ours.detach())
-        answer = self._answer(self._settings.load_timeout_s)
+        self._sent.clear()
+        self._lost = None
+        engine = self._engine = EngineProcess.start(self._settings)
+        answer = engine.answer() if engine.ready(self._settings.load_timeout_s) else None
         if isinstance(answer, Ready):
             return answer.spec
         if isinstance(answer, Unloadable):
             self.kill()
             self._failed_to_load(LoadFailure.UNLOADABLE)
             raise EngineUnloadable(answer.reason, may_pass=answer.may_pass)
-        status = self._status()
+        status = engine.status()
         self.kill()
         if status is not None:
             self._failed_to_load(LoadFailure.DIED)
-            raise EngineDied(f"The engine {_end_of(status)} while it loaded its model.")
+            raise EngineDied(f"The engine {end_of(status)} while it loaded its model.")
         self._failed_to_load(LoadFailure.TIMEOUT)
         raise EngineUnloadable(
             f"The engine did not load its model within {self._settings.load_timeout_s:g} s.", may_pass=True
         )
 
-    def run(self, batch: Pass) -> Done | Failed:
-        """The engine's answer. One that dies or does not answer in time is killed; `start` it again before the next batch."""
-        connection = self._connection
-        if connection is None:
-            return Failed(Failure.CRASH, "The engine process is gone.")
+    def run(self, batch: Pass) -> Answer:
+        """One pass from beginning to end: `send` and `receive`."""
+        self.send(batch)
+        return self.receive()
+
+    def send(self, batch: Pass) -> None:
+        """Hand over a pass. A second one may be sent while the first runs; they are answered in order, and one that finds no engine
+        has crashed. Raises what pickling raises; then nothing was sent."""
+        if not self._sent:
+            self._lost = None
+        number = self._numbers + 1
+        if self._engine is not None and self.alive:
+            self._engine.send(Order(number, batch, ahead=bool(self._sent)))
+        self._numbers = number
+        self._sent.append(_Sent(number, time.monotonic()))
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Waits until `receive` would answer at once: then True. False: `timeout_s` seconds are over, or somebody called `wake`."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._engine is not None and self.alive:
+            left_s = self._left_s(self._engine)
+            if left_s <= 0:
+                break  # it hangs, and `receive` says so
+            ready = self._engine.ready(left_s if until is None else min(left_s, until - time.monotonic()))
+            if ready or ready is None:
+                return bool(ready)
+            if until is not None and time.monotonic() >= until:
+                return False
+        return True
+
+    def wake(self) -> None:
+        """Ends a `wait` early."""
+        if self._engine is not None:
+            self._engine.wake()
+
+    def receive(self) -> Answer:
+        """What became of the oldest pass without an answer, waited for. An engine that has ended, or needs longer for a pass than is
+        allowed, is killed. The pass that it had begun has crashed; what else was sent is `Unrun`. `start` it again before the next."""
+        while not self.wait():
+            pass
         try:
-            connection.send(batch)
-        except OSError:
-            answer = None
-        else:
-            try:
-                answer = self._answer(self._settings.batch_timeout_s)
-            except BaseException:
-                # What was read halfway would be taken for the answer to the next batch.
-                self.kill()
-                raise
-        if isinstance(answer, Done | Failed):
+            answer = None if self._engine is None else self._engine.answer()
+            if not isinstance(answer, Answer):
+                self._lose()
+        except BaseException:
+            # What was read halfway would be taken for the answer to the next pass.
+            self._lose()
+            raise
+        finally:
+            number = self._sent.popleft().number
+            self._answered_at = time.monotonic()
+        if isinstance(answer, Answer):
             return answer
-        reason = "The engine process died." if self._ended() else "The engine hung."
-        self.kill()
-        return Failed(Failure.CRASH, reason)
+        suspect, reason = self._lost or (number, "")
+        return (
+            Failed(Failure.CRASH, reason)
+            if number == suspect
+            else Unrun("The engine ended under another pass.")
+        )
 
     def kill(self) -> None:
-        """End the process now, if there is one. A `run` in progress answers `CRASH`."""
-        with self._lock:
-            process, lifeline = self._process, self._lifeline
-            self._process = self._lifeline = None
-            connection, self._connection = self._connection, None
-        if process is None:
+        """End the process now, if there is one. The pass that runs has crashed."""
+        if self._engine is not None:
+            self._engine.kill()
+
+    def _lose(self) -> None:
+        """End the engine, and find under which pass it ended: the one that it had begun. Where it had begun none of them it is the
+        first, so that one with which no engine can even begin comes to an end too."""
+        engine, numbers = self._engine, [sent.number for sent in self._sent]
+        if self._lost is not None:
             return
-        process.kill()
-        process.wait(END_S)
-        if connection is not None:
-            connection.close()
-        if lifeline is not None:
-            os.close(lifeline)
+        if engine is None or engine.killed:
+            reason = "The engine process is gone."
+        else:
+            reason = "The engine process died." if engine.status() is not None else "The engine hung."
+            engine.kill()
+        begun = 0 if engine is None else engine.begun()[0]
+        self._lost = (begun if begun in numbers else numbers[0], reason)
 
-    def _ended(self) -> bool:
-        return self._process is None or self._status() is not None
-
-    def _status(self) -> int | None:
-        """How the process has ended; None: it runs, or there is none."""
-        process = self._process
-        try:
-            # A process closes its socket a moment before it is gone.
-            return None if process is None else process.wait(DYING_S)
-        except subprocess.TimeoutExpired:
-            return None
+    def _left_s(self, engine: EngineProcess) -> float:
+        """How much longer the oldest pass may take. Its time counts from its beginning; before that, from when it could begin."""
+        first, (number, begun_at) = self._sent[0], engine.begun()
+        since = begun_at if number >= first.number else max(first.at, self._answered_at)
+        return since + self._settings.batch_timeout_s - time.monotonic()
 
     def _failed_to_load(self, cause: LoadFailure, count: int = 1) -> None:
         metrics.ENGINE_LOAD_FAILURES.labels(model_name(self._settings), cause.value).inc(count)
-
-    def _answer(self, timeout_s: float) -> object:
-        """The next word of the engine; None when it hung up or the time is over."""
-        connection = self._connection
-        if connection is None:
-            return None
-        try:
-            return connection.recv() if connection.poll(timeout_s) else None
-        except (EOFError, OSError):
-            return None
-
-
-def _end_of(status: int) -> str:
-    """What became of a process with this exit status, and why as a rule."""
-    if status == -signal.SIGKILL:
-        return "was killed (SIGKILL, as a rule for want of memory)"
-    if status < 0:
-        return f"was killed ({signal.Signals(-status).name})"
-    if status == OUTGROWN:
-        return "grew beyond DARKROOM_ENGINE_MEMORY_BYTES"
-    return f"ended with status {status}"
-
-
-def _thread_limits(settings: WorkerSettings) -> dict[str, str]:
-    # Read by the mathematical libraries when they load. Threads that spin while they wait would starve each other.
-    count = str(settings.torch_threads)
-    return {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OMP_WAIT_POLICY": "PASSIVE"}

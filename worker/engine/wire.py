@@ -1,15 +1,31 @@
 """What host and engine process say to each other, pickled over a socket pair. Both ends are ours and of one version.
 
-The host sends a `contracts.engine.Pass` and gets a `Done` or a `Failed`.
+The host sends an `Order` and gets a `Done`, a `Failed` or an `Unrun`, in the order of what it sent. At most two orders are under way:
+one runs, the next is at hand. When a pass begins, the engine also writes a record to a pipe. The record outlives the engine, and says
+which pass was running when the engine died.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from typing import Final
 
-from contracts.engine import Advanced
+from contracts.engine import Advanced, Pass
 from contracts.models import ModelSpec
 from scheduler.recovery import Failure
+
+BEGUN: Final = struct.Struct("=qd")
+"""The number of the pass that begins, and when it does: seconds of the machine's monotonic clock, which all processes share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A pass to run. `ahead`: it was sent before the answer to the one before it was known."""
+
+    number: int
+    batch: Pass
+    ahead: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +68,12 @@ class Failed:
     """The pass as a whole failed; the engine is well, and has forgotten its samples."""
 
     failure: Failure
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unrun:
+    """The pass did not run, or nothing is known of what it made, and its images have no part in that: the pass before it failed, or the
+    engine died under another pass."""
+
     reason: str

@@ -1,0 +1,56 @@
+"""Planning a body: its model is looked up, and its picture to start from is decoded. The plan itself is `api.plan`'s."""
+
+from __future__ import annotations
+
+import asyncio
+
+from api.catalogue import Catalogue
+from api.init_image import read
+from api.keyring import Principal
+from api.normalise import checked_model_name
+from api.pictures.decoders import Decoders
+from api.plan import Plan, Plans, planned, random_seed
+from api.quotas import Quotas
+from api.schemas import JobRequest
+from api.wait import unless_gone
+from contracts.models import ServedModel
+from contracts.settings import ApiSettings
+
+
+class Planner:
+    """Plans bodies with the models as they are now. `close` at the end."""
+
+    def __init__(self, settings: ApiSettings, catalogue: Catalogue, quotas: Quotas) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._quotas = quotas
+        self._plans = Plans(settings)
+        self._decoders = Decoders(settings)
+
+    async def plan(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> Plan:
+        """What `body` comes to. Leaves nothing behind but the charge for a picture to start from. Raises `RequestError`,
+        `UnavailableError`, and `ClientDisconnect` where `gone` is done before the picture is decoded."""
+        name = None if body.model is None else checked_model_name(body.model)
+        served = await self._catalogue.resolve(name)
+        if body.webhook is not None:
+            body = body.model_copy(update={"webhook": None})
+        if body.init_image is None:
+            return self._plans.of(caller.tenant, body, served)
+        return await unless_gone(gone, self._with_picture(caller, body, body.init_image, served))
+
+    async def close(self) -> None:
+        await self._decoders.close()
+
+    async def _with_picture(
+        self, caller: Principal, body: JobRequest, text: str, served: ServedModel
+    ) -> Plan:
+        """The plan of a body with a picture, which is too large to be remembered. The picture is decoded once all the rest is known
+        to be right, and the key's rate is charged."""
+        settings, seed = self._settings, random_seed()
+        checked = planned(caller.tenant, body, served, settings, seed=lambda: seed).request
+        source = read(
+            text, max_bytes=settings.max_init_image_bytes, max_pixels=settings.max_init_image_pixels
+        )
+        await self._quotas.charge_rate(caller)
+        init = await self._decoders.prepare(caller.tenant, source, checked.width, checked.height)
+        return planned(caller.tenant, body, served, settings, seed=lambda: seed, init=init)

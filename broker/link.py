@@ -1,0 +1,149 @@
+"""One connection to publish on, to RabbitMQ or Redis. What a group of messages comes to is told message by message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from amqp.exceptions import PreconditionFailed
+from kombu import Connection
+
+from broker.confirms import Confirms
+from broker.topology import declare, is_redis, publisher_connection, queue_name, task_message
+from contracts.errors import BrokerUnavailable, QueueFull
+from contracts.jobs import JobMessage
+from contracts.settings import BackendSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A job's message, ready for the wire."""
+
+    job_id: str
+    model: str
+    body: bytes
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+
+    @classmethod
+    def of(cls, message: JobMessage) -> Outgoing:
+        return cls(message.job_id, message.request.model, *task_message(message))
+
+
+@dataclass(frozen=True, slots=True)
+class Nacked:
+    """The broker refused the message. `ready` messages wait on its queue."""
+
+    ready: int
+
+
+Verdict = Nacked | Exception | None
+"""What became of a message. None: it is confirmed."""
+Group = Mapping[int, Outgoing]
+"""Messages by the caller's keys."""
+
+
+class Link:
+    """A connection with one channel, and the queues that it knows to be declared. Opening one raises the transport's errors."""
+
+    def __init__(self, settings: BackendSettings) -> None:
+        self._settings = settings
+        self._connection: Connection = publisher_connection(settings, confirm=False)
+        self.faults = faults_of(self._connection)
+        self.channel_faults: tuple[type[BaseException], ...] = tuple(self._connection.channel_errors)
+        self._connection.connect()
+        self._channel: Any = self._connection.channel()
+        self._declared: set[str] = set()
+        self._confirms: Confirms | None = None
+        if not is_redis(settings.broker_url):
+            # With this capability py-amqp asks the socket before each publish whether the broker is blocked. A missing confirm says so too.
+            self._connection.connection.client_properties["capabilities"].pop("connection.blocked", None)
+            self._confirms = Confirms(self._channel)
+
+    def publish(self, group: Group, verdicts: dict[int, Verdict]) -> None:
+        """Publish the messages of `group`, and note under its key what became of each.
+
+        Raises the transport's errors. What has no verdict then may or may not have arrived, and the link must be closed.
+        """
+        for model in {message.model for message in group.values()}:
+            self._declare(model, group, verdicts)
+        if self._confirms is None:
+            self._push(group, verdicts)
+            return
+        unroutable = self._commit(self._confirms, group, verdicts)
+        if unroutable:
+            # Their queues were deleted since they were declared.
+            self._declared.difference_update(message.model for message in unroutable.values())
+            for model in {message.model for message in unroutable.values()}:
+                self._declare(model, unroutable, verdicts)
+            for key in self._commit(self._confirms, unroutable, verdicts):
+                verdicts[key] = BrokerUnavailable("No queue takes the message.")
+
+    def check(self) -> None:
+        """One round trip, on RabbitMQ and on Redis. Raises the transport's errors."""
+        self._connection.channel().close()
+
+    def close(self) -> None:
+        with suppress(*self.faults):
+            self._connection.release()
+
+    def _declare(self, model: str, group: Group, verdicts: dict[int, Verdict]) -> None:
+        if model in self._declared:
+            return
+        try:
+            declare(self._channel, model, self._settings)
+        except PreconditionFailed as error:
+            told = BrokerUnavailable(f"The queue exists with other settings: {error.reply_text}")
+            verdicts.update({key: told for key, message in group.items() if message.model == model})
+            raise
+        self._declared.add(model)
+
+    def _commit(self, confirms: Confirms, group: Group, verdicts: dict[int, Verdict]) -> dict[int, Outgoing]:
+        """All messages, then one wait for their confirms. Answers those that no queue took; they have no verdict yet."""
+        try:
+            for key, message in group.items():
+                self._send(message, mandatory=True)
+                confirms.sent(key, message.job_id)
+            confirms.wait(self._connection, self._settings.publish_timeout_s)
+        finally:
+            # What was answered before an error stays answered.
+            answers = confirms.answers()
+            verdicts.update(dict.fromkeys(answers.taken))
+        ready: dict[str, int] = {}
+        for key in answers.refused:
+            model = group[key].model
+            if model not in ready:
+                ready[model] = self._ready(model)
+            verdicts[key] = Nacked(ready[model])
+        return {key: group[key] for key in answers.unroutable}
+
+    def _push(self, group: Group, verdicts: dict[int, Verdict]) -> None:
+        """To Redis. It confirms by its answer, and knows no limit: we look."""
+        limit = self._settings.queue_max_length
+        for key, message in group.items():
+            if self._channel.client.llen(queue_name(message.model)) >= limit:
+                verdicts[key] = QueueFull(f"{limit} jobs are waiting already.", retry_after_s=5.0)
+            else:
+                self._send(message)
+                verdicts[key] = None
+
+    def _send(self, message: Outgoing, **options: Any) -> None:
+        prepared = self._channel.prepare_message(
+            message.body,
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers=message.headers,
+            properties={**message.properties, "delivery_mode": 2},
+        )
+        self._channel.basic_publish(prepared, exchange="", routing_key=queue_name(message.model), **options)
+
+    def _ready(self, model: str) -> int:
+        count: int = self._channel.queue_declare(queue_name(model), passive=True).message_count
+        return count
+
+
+def faults_of(connection: Connection) -> tuple[type[BaseException], ...]:
+    """What a connection or its channel may raise when the broker is away, slow, or of another mind."""
+    return (*connection.connection_errors, *connection.channel_errors, OSError)

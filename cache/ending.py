@@ -1,0 +1,96 @@
+"""Ends: what is asked of `lua/end.lua`, the jobs of a whole pass in one call, and what its answers come to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from cache.key_names import Layout
+from cache.records import messages_of, paired
+from cache.results import RedisResultCache
+from cache.scripts import Scripts, as_json
+from contracts.errors import StoreFull, StoreUnavailable, UnavailableError
+from contracts.jobs import JobResult, JobStatus
+from contracts.ports import End, EndAnswer, Finished
+from telemetry import metrics
+
+MAX_GROUP: Final = 64
+"""Jobs in one call: the server does nothing else meanwhile."""
+
+
+class Ending:
+    """Ends jobs by groups. `results` is the cache; `together`: it is within the script's reach."""
+
+    def __init__(
+        self, scripts: Scripts, layout: Layout, results: RedisResultCache, *, together: bool
+    ) -> None:
+        self._scripts = scripts
+        self._layout = layout
+        self._results = results
+        self._together = together
+
+    async def end(self, ends: Sequence[End]) -> list[EndAnswer]:
+        """An answer for each, in their order."""
+        by_prefix: dict[str, list[int]] = defaultdict(list)
+        for place, each in enumerate(ends):
+            by_prefix[self._layout.job_prefix(each.lease.job_id)].append(place)
+        answers: list[EndAnswer] = [Finished(applied=False)] * len(ends)
+
+        async def one(prefix: str, places: Sequence[int]) -> None:
+            documents = [self._document(ends[place]) for place in places]
+            try:
+                found = await self._scripts.run("end", prefix, as_json(documents))
+            except UnavailableError as error:
+                found = [error] * len(places)
+            for place, answer in zip(places, found, strict=True):
+                answers[place] = self._read(answer)
+
+        await asyncio.gather(
+            *(
+                one(prefix, places[begin : begin + MAX_GROUP])
+                for prefix, places in by_prefix.items()
+                for begin in range(0, len(places), MAX_GROUP)
+            )
+        )
+        if not self._together:
+            await asyncio.gather(*map(self._keep, ends, answers))
+        return answers
+
+    def _document(self, end: End) -> dict[str, Any]:
+        document: dict[str, Any] = {"id": end.lease.job_id, "attempt": end.lease.attempt}
+        if end.outcome is None:
+            return document | {"status": JobStatus.EXPIRED.value}
+        text = end.outcome.model_dump_json()
+        if not isinstance(end.outcome, JobResult):
+            return document | {"status": JobStatus.FAILED.value, "failure": text}
+        document |= {"status": JobStatus.SUCCEEDED.value, "result": text}
+        if self._together and end.address is not None:
+            document |= {"address": end.address, "ttl_ms": self._results.ttl_ms}
+        return document
+
+    def _read(self, answer: Any) -> EndAnswer:
+        match answer:
+            case UnavailableError():
+                return answer
+            case [1, promoted]:
+                return Finished(True, messages_of(map(paired, promoted)))
+            case [0]:
+                return Finished(applied=False)
+            case ["failed", words]:
+                return self._scripts.fault(words)
+        raise AssertionError(answer)
+
+    async def _keep(self, end: End, answer: EndAnswer) -> None:
+        """Puts a result into a cache that is elsewhere. One that finds no place is computed again when it is asked for."""
+        if end.address is None or not isinstance(end.outcome, JobResult):
+            return
+        if not (isinstance(answer, Finished) and answer.applied):
+            return
+        try:
+            await self._results.put(end.address, end.outcome)
+        except StoreFull:
+            metrics.REPAIRED.labels("store_full").inc()
+        except StoreUnavailable:
+            metrics.REPAIRED.labels("cache_fill").inc()

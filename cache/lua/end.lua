@@ -1,0 +1,71 @@
+-- Ends jobs that workers have in hand, each by itself. ARGV: a JSON list of documents {id, attempt, status; result or failure, as JSON
+-- text; `address` and `ttl_ms`, where the result cache on this server is to have the result}. A job that succeeds ends its followers with
+-- it, one that does not hands its key to one of them. Answers for each {1, promoted}, {0} where the lease does not hold, or
+-- {'failed', error}.
+
+local docs = cjson.decode(ARGV[3])
+local jobs, seen = {}, {}
+for i, doc in ipairs(docs) do
+  local job = not seen[doc.id] and load(doc.id)
+  if fenced(job, doc.attempt) then
+    jobs[i], seen[doc.id] = job, true
+  end
+end
+
+-- Before all other writes: where the server is at its `maxmemory`, the cache gets nothing.
+for i, doc in ipairs(docs) do
+  if jobs[i] and doc.address then
+    local before = redis.pcall('SET', ROOT .. 'result:' .. doc.address, doc.result, 'PX', doc.ttl_ms, 'GET')
+    doc.cached = type(before) ~= 'table'
+    if type(before) == 'string' and before ~= doc.result then
+      redis.call('PUBLISH', ROOT .. 'results:forgotten', doc.address)
+    end
+  end
+end
+
+local function succeed(job, result, cached)
+  finish(job, 'succeeded', 'result', result)
+  local flight = P .. 'flight:' .. job.key
+  if redis.call('HGET', flight, 'leader') ~= job.id then
+    return
+  end
+  local followers = P .. 'followers:' .. job.key
+  local ids = redis.call('LRANGE', followers, 0, -1)
+  for _, id in ipairs(ids) do
+    local other = load(id)
+    if is_live(other) then
+      other.started_at = seconds(math.max(tonumber(job.started_at), tonumber(other.created_at)))
+      finish(other, 'succeeded', 'result', result)
+    end
+  end
+  if ids[1] then
+    redis.call('DEL', followers)
+  end
+  if cached then
+    redis.call('DEL', flight)
+    return
+  end
+  -- Until the cache is filled, those who come now find the result here.
+  redis.call('HSET', flight, 'result', result)
+  expire_at(flight, NOW + LANDED_GRACE_S)
+end
+
+local function close(job, doc)
+  if doc.status == 'succeeded' then
+    succeed(job, doc.result, doc.cached)
+    return { 1, {} }
+  end
+  finish(job, doc.status, doc.failure and 'failure', doc.failure)
+  return { 1, records(hand_over(job, doc.failure)) }
+end
+
+local answers = {}
+for i, doc in ipairs(docs) do
+  if jobs[i] then
+    local done, answer = pcall(close, jobs[i], doc)
+    answers[i] = done and answer or { 'failed', type(answer) == 'table' and answer.err or tostring(answer) }
+  else
+    answers[i] = { 0 }
+  end
+end
+return answers

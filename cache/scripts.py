@@ -1,0 +1,57 @@
+"""Running the scripts of `lua/`: by their hash, on one shard each, once the store is known to have the layout of the settings."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+
+from cache.connection import is_full, reaching
+from cache.layout import LayoutGuard
+from contracts.errors import StoreFull, StoreUnavailable
+
+
+class Scripts:
+    """The scripts of one store, which `what` names in errors. `skew_s` shifts its clock; for tests only."""
+
+    def __init__(
+        self, client: Redis, guard: LayoutGuard, retention_s: float, timeout_s: float, what: str
+    ) -> None:
+        self._client = client
+        self._guard = guard
+        self._retention_s = retention_s
+        self._timeout_s = timeout_s
+        self._what = what
+        self._known: dict[str, Any] = {}
+        self.skew_s = 0.0
+
+    async def run(self, name: str, prefix: str, *arguments: str | float) -> Any:
+        """What the script answers on the keys below `prefix`. Raises `StoreUnavailable`."""
+        if not self._guard.passed:
+            await self._guard.require()
+        script = self._known.get(name)
+        if script is None:
+            script = self._known[name] = self._client.register_script(lua_source(name))
+        async with reaching(self._what, self._timeout_s):
+            return await script(keys=[prefix], args=[self.skew_s, self._retention_s, *arguments])
+
+    def fault(self, words: str) -> StoreUnavailable:
+        """The error of one of several in a script, which goes on with the others."""
+        if is_full(Exception(words)):
+            return StoreFull(f"The {self._what} is full: Redis is at its maxmemory.")
+        return StoreUnavailable(f"The {self._what} could not do it: {words}.")
+
+
+@cache
+def lua_source(name: str) -> str:
+    """A transition's script behind what all share. Scripts travel by their hash, and in full once after a restart."""
+    folder = files("cache") / "lua"
+    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+def as_json(document: Any) -> str:
+    """A document for a script."""
+    return json.dumps(document, separators=(",", ":"))

@@ -1,0 +1,81 @@
+"""Group commit: calls that meet share one call to a service (DeWitt et al., "Implementation Techniques for Main Memory Database
+Systems", SIGMOD 1984, section 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Grouped(Generic[T, R]):
+    """Hands items to `run` in groups of at most `limit`, in the order in which they came. No window is waited for: a group is what has
+    come in the same turn of the event loop, or while `at_once` groups were on their way. Alone, an item waits for nobody.
+
+    `run` answers each item's outcome in order; an exception among them is raised by that item's `add`. One that `run` itself raises
+    is raised by all of its group.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
+        *,
+        limit: int,
+        at_once: int = 1,
+    ) -> None:
+        self._run = run
+        self._limit = limit
+        self._at_once = at_once
+        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._under_way = 0
+        self._workers: set[asyncio.Task[None]] = set()
+
+    async def add(self, item: T) -> R:
+        """What became of the item. One whose caller is cancelled before its group is on its way is dropped."""
+        outcome: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, outcome))
+        if self._under_way < self._at_once:
+            self._under_way += 1
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        return await outcome
+
+    async def drain(self) -> None:
+        """Wait until nothing is on its way."""
+        while self._workers:
+            await asyncio.wait(self._workers)
+
+    async def _work(self) -> None:
+        try:
+            while group := self._next():
+                await self._carry(group)
+        finally:
+            # In the same turn as the last look: what comes next finds room for a worker.
+            self._under_way -= 1
+
+    async def _carry(self, group: list[tuple[T, asyncio.Future[R]]]) -> None:
+        outcomes: Sequence[R | Exception]
+        try:
+            outcomes = await self._run([item for item, _ in group])
+        except Exception as error:  # noqa: BLE001 - whatever it is, each of them must hear of it
+            outcomes = [error] * len(group)
+        for (_, outcome), become in zip(group, outcomes, strict=True):
+            if outcome.done():
+                continue  # its caller has left
+            if isinstance(become, Exception):
+                outcome.set_exception(become)
+            else:
+                outcome.set_result(become)
+
+    def _next(self) -> list[tuple[T, asyncio.Future[R]]]:
+        group: list[tuple[T, asyncio.Future[R]]] = []
+        while self._waiting and len(group) < self._limit:
+            one = self._waiting.popleft()
+            if not one[1].done():
+                group.append(one)
+        return group

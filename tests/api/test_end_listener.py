@@ -1,0 +1,184 @@
+"""A client that waits hears of its job from before it is published: nothing is read between the submit and the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from api.end_listener import EndListener
+from cache.events import parse_change
+from contracts.errors import StoreUnavailable
+from contracts.jobs import Change, Job, JobEnd, JobStatus
+from contracts.ports import Tell
+from tests.api.conftest import Door
+
+pytestmark = pytest.mark.anyio
+
+WAIT = {"Prefer": "wait=30"}
+BODY = {"prompt": "a red apple"}
+
+
+class Line:
+    """Stands between a door and its events: what is said of jobs comes from the test, and it is noted when somebody listens."""
+
+    def __init__(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tells: list[tuple[str, Tell]] = []
+        self.trips: list[str] = []
+        self.away = False
+        monkeypatch.setattr(door.stores.events, "hear", self.hear)
+        for name in ("submit", "submit_many", "get", "statuses", "waiting"):
+            monkeypatch.setattr(door.stores.jobs, name, self._noted(name, getattr(door.stores.jobs, name)))
+        monkeypatch.setattr(door.publisher, "publish", self._noted("publish", door.publisher.publish))
+
+    def _noted(self, name: str, real: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+        async def noted(*given: Any, **named: Any) -> Any:
+            self.trips.append(name)
+            return await real(*given, **named)
+
+        return noted
+
+    @asynccontextmanager
+    async def hear(self, job_id: str, tell: Tell) -> Any:
+        if self.away:
+            raise StoreUnavailable("job events: away")
+        self.trips.append("hear")
+        self.tells.append((job_id, tell))
+        yield
+        self.tells.remove((job_id, tell))
+
+    def tell(self, job_id: str, change: Change | None) -> None:
+        for heard, tell in list(self.tells):
+            if heard == job_id:
+                tell(change)
+
+
+@pytest.fixture
+def line(door: Door, monkeypatch: pytest.MonkeyPatch) -> Line:
+    return Line(door, monkeypatch)
+
+
+def end_of(job: Job) -> JobEnd:
+    fields = {name: getattr(job, name) for name in JobEnd.model_fields}
+    end = parse_change(
+        f"{job.status} {JobEnd(**fields).model_dump_json(exclude={'status'}, exclude_none=True)}"
+    )
+    assert isinstance(end, JobEnd)
+    return end
+
+
+async def held(door: Door, path: str = "/v1/jobs", headers: dict[str, str] = WAIT) -> asyncio.Task[Any]:
+    """A request that is held, once its job is published."""
+    waiting = asyncio.create_task(door.http.post(path, json=BODY, headers=headers))
+    async with asyncio.timeout(5):
+        while not door.publisher.published:
+            await asyncio.sleep(0)
+    return waiting
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/images/generations"])
+@pytest.mark.parametrize("headers", [WAIT, {**WAIT, "Idempotency-Key": "k"}])
+async def test_it_listens_before_it_publishes_and_reads_nothing(
+    door: Door, line: Line, path: str, headers: dict[str, str]
+) -> None:
+    waiting = await held(door, path, headers)
+    ended = await door.work()
+    line.trips.remove("get")  # the test's own
+    line.tell(ended.id, JobStatus.RUNNING)
+    line.tell(ended.id, end_of(ended))
+    answer = await asyncio.wait_for(waiting, 5)
+    assert answer.status_code == 200, answer.text
+    assert line.trips == ["hear", "submit_many", "publish"]
+    if path == "/v1/jobs":
+        assert answer.json() == (await door.http.get(f"/v1/jobs/{ended.id}")).json()
+    assert line.tells == [], "nobody is left who listens"
+
+
+async def test_an_end_without_its_result_leads_to_one_read(door: Door, line: Line) -> None:
+    waiting = await held(door)
+    ended = await door.work()
+    line.trips.remove("get")
+    line.tell(ended.id, JobStatus.SUCCEEDED)
+    assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
+    assert line.trips == ["hear", "submit_many", "publish", "get"]
+
+
+async def test_an_end_that_is_told_before_the_broker_has_confirmed_is_not_missed(
+    door: Door, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = door.publisher.publish
+
+    async def slow(message: Any) -> None:
+        await publish(message)
+        line.tell(message.job_id, end_of(await door.work(message)))
+
+    monkeypatch.setattr(door.publisher, "publish", slow)
+    answer = await asyncio.wait_for(door.http.post("/v1/jobs", json=BODY, headers=WAIT), 5)
+    assert answer.json()["status"] == "succeeded"
+
+
+async def test_a_line_that_is_lost_before_the_wait_is_opened_again(door: Door, line: Line) -> None:
+    job_id = ""
+
+    async def lost(message: Any) -> None:
+        nonlocal job_id
+        job_id = message.job_id
+        line.tell(job_id, None)
+        door.publisher.published.append(message)
+
+    door.publisher.publish = lost  # type: ignore[method-assign]
+    waiting = await held(door)
+    async with asyncio.timeout(5):
+        while line.trips.count("hear") < 2 or "get" not in line.trips:
+            await asyncio.sleep(0)
+    ended = await door.work()
+    line.tell(job_id, end_of(ended))
+    assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
+
+
+async def test_a_job_is_accepted_where_nothing_can_be_heard(door: Door, line: Line) -> None:
+    line.away = True
+    answer = await asyncio.wait_for(door.http.post("/v1/jobs", json=BODY, headers=WAIT), 5)
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+
+
+async def test_a_hit_that_the_store_finds_is_recorded_by_a_second_call(door: Door, line: Line) -> None:
+    await door.submit()
+    await door.work()
+    line.trips.clear()
+    answer = await door.http.post("/v1/jobs", json=BODY, headers=WAIT)
+    assert (answer.status_code, answer.headers["x-cache"]) == (200, "hit")
+    assert line.trips == ["hear", "submit_many", "submit"]
+
+
+async def test_who_left_before_it_listened_listens_to_nothing(door: Door, line: Line) -> None:
+    async with EndListener(door.stores.events) as listener:
+        pass
+    await listener.listen("job_1")
+    assert line.tells == []
+
+
+@pytest.mark.parametrize("rest", ["", " {", " []", ' {"finished_at": 1}', ' {"finished_at": "x"}'])
+def test_an_end_that_this_version_cannot_read_is_its_status(rest: str) -> None:
+    assert parse_change(f"failed{rest}") is JobStatus.FAILED
+
+
+def test_words_in_a_result_may_have_spaces() -> None:
+    told = (
+        'succeeded {"finished_at": 2.0, "sequence": 3, "attempt": 1, "deadline": 9.0, "started_at": 1.0, "result": {"images": [], '
+        '"timings": {"queued_ms": 1, "batch_ms": 2, "encode_ms": 3, "batch_size": 4}, "warnings": ["a b  c"]}}'
+    )
+    end = parse_change(told)
+    assert isinstance(end, JobEnd)
+    assert end.result is not None
+    assert end.result.warnings == ("a b  c",)
+    assert end.terminal
+
+
+async def test_a_submit_is_answered_with_its_place_and_nothing_is_read(door: Door, line: Line) -> None:
+    places = [(await door.submit(seed=seed))["queue_position"] for seed in range(3)]
+    assert places == [0, 1, 2]
+    assert line.trips == ["submit_many", "publish"] * 3

@@ -1,0 +1,99 @@
+"""Submits that meet in one process share a call to the store, and each has the answer that is its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from contracts.errors import StoreFull
+from contracts.ports import Submission
+from tests.api.conftest import Door
+
+pytestmark = pytest.mark.anyio
+
+
+class Calls:
+    """The store's `submit_many`: how many jobs came with each call. The first waits until it is let go."""
+
+    def __init__(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._real = door.stores.jobs.submit_many
+        self.groups: list[int] = []
+        self.open = asyncio.Event()
+        self.full = ""
+        """The prompt of the job for which there is no room."""
+        monkeypatch.setattr(door.stores.jobs, "submit_many", self._submit)
+
+    async def _submit(self, asked: Sequence[Submission]) -> Sequence[Any]:
+        self.groups.append(len(asked))
+        await self.open.wait()
+        answers = list(await self._real([each for each in asked if each.new.request.prompt != self.full]))
+        for place, each in enumerate(asked):
+            if each.new.request.prompt == self.full:
+                answers.insert(place, StoreFull("Redis is full."))
+        return answers
+
+
+async def met(door: Door, calls: Calls, bodies: list[dict[str, Any]]) -> list[Any]:
+    """The answers to requests of which all but the first come while the first one's call is on its way."""
+    first = asyncio.create_task(door.http.post("/v1/jobs", json=bodies[0]))
+    async with asyncio.timeout(5):
+        while not calls.groups:
+            await asyncio.sleep(0)
+    others = [asyncio.create_task(door.http.post("/v1/jobs", json=body)) for body in bodies[1:]]
+    transport: Any = door.http._transport
+    waiting = transport.app.state.services.jobs._outbox._records._waiting
+    async with asyncio.timeout(5):
+        while len(waiting) < len(others):
+            await asyncio.sleep(0)
+    calls.open.set()
+    return await asyncio.wait_for(asyncio.gather(first, *others), 10)
+
+
+async def test_those_that_come_meanwhile_make_one_call(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(door, monkeypatch)
+    answers = await met(door, calls, [{"prompt": f"number {number}"} for number in range(20)])
+    assert [answer.status_code for answer in answers] == [202] * 20
+    assert len({answer.json()["id"] for answer in answers}) == 20
+    assert calls.groups == [1, 19]
+    assert sorted(answer.json()["queue_position"] for answer in answers) == list(range(20))
+    assert len(door.publisher.published) == 20
+
+
+async def test_what_is_refused_of_a_group_costs_no_other(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(door, monkeypatch)
+    calls.full = "no room"
+    late = {"prompt": "too late", "num_images": 4, "num_inference_steps": 4, "timeout_seconds": 1}
+    bodies: list[dict[str, Any]] = [
+        {"prompt": "first"},
+        {"prompt": "a"},
+        {"prompt": "no room"},
+        late,
+        {"prompt": "a"},
+        {"prompt": "b"},
+    ]
+    answers = await met(door, calls, bodies)
+    told = [
+        (each.status_code, (each.json().get("error") or {}).get("code", each.json().get("cache")))
+        for each in answers
+    ]
+    assert told == [
+        (202, "miss"),
+        (202, "miss"),
+        (503, "store_full"),
+        (503, "queue_full"),
+        (202, "joined"),
+        (202, "miss"),
+    ]
+    assert calls.groups == [1, 5]
+    assert {message.request.prompt for message in door.publisher.published} == {"first", "a", "b"}
+
+
+async def test_alone_it_waits_for_nobody(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(door, monkeypatch)
+    calls.open.set()
+    for number in range(3):
+        await door.submit(prompt=f"number {number}")
+    assert calls.groups == [1, 1, 1]

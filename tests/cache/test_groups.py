@@ -1,0 +1,289 @@
+"""What is done for many jobs in one call: each is answered for itself, and one that breaks spoils none of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from cache.connection import connect
+from cache.jobs import RedisJobStore
+from cache.key_names import fair_prefix
+from cache.results import CHANNEL
+from contracts.errors import RecordUnreadable, StoreUnavailable
+from contracts.jobs import Job, JobEnd, JobFailure, JobResult, JobStatus, NewJob, Priority
+from contracts.ports import End, Finished, Found, JobStore, Submission, SubmitAnswer, Submitted, TooManyAhead
+from tests.cache.conftest import World, watching
+from tests.cache.made import FAILURE, KEY, keys, led, new, result, taken
+
+pytestmark = pytest.mark.anyio
+
+
+def address(job: NewJob) -> str:
+    return f"scope.model.revision.{job.key}"
+
+
+def job_of(answer: SubmitAnswer) -> Job:
+    assert isinstance(answer, Submitted), answer
+    return answer.job
+
+
+def store_of(world: World) -> RedisJobStore:
+    assert isinstance(world.stores.jobs, RedisJobStore)
+    return world.stores.jobs
+
+
+async def test_jobs_are_submitted_each_for_itself(world: World) -> None:
+    jobs = world.stores.jobs
+    cached, landed = new("c" * 64), new("d" * 64)
+    await world.stores.results.put(address(cached), result())
+    await jobs.succeed(await led(jobs, landed), result("1" * 64 + ".png"))
+    known = new("e" * 64)
+    await jobs.submit(known)
+    leader, follower, late = new("a" * 64), new("a" * 64), new("d" * 64)
+    answers = await jobs.submit_many(
+        [
+            Submission(leader, address(leader)),
+            Submission(follower),
+            Submission(cached, address(cached)),
+            Submission(late),
+            Submission(known),
+            Submission(new("b" * 64), most_ahead=-1),
+        ]
+    )
+    led_one, joined, found, born, again, refused = answers
+    assert isinstance(led_one, Submitted)
+    assert isinstance(joined, Submitted)
+    assert led_one.lead is not joined.lead
+    if world.settings.shards == 1:
+        # Where the group is one call, the second of one key joins the first.
+        assert led_one.lead
+    assert found == Found(result())
+    assert job_of(born).status is JobStatus.SUCCEEDED
+    assert isinstance(again, Submitted)
+    assert again.lead
+    assert refused == TooManyAhead(None)
+    # What was answered is what is recorded.
+    for job in (leader, follower, late, known):
+        (answer,) = [each for each in answers if isinstance(each, Submitted) and each.job.id == job.id]
+        assert answer.job == await jobs.get("public", job.id)
+    assert await jobs.statuses([cached.id]) == [None]
+
+
+async def test_a_job_is_refused_with_the_count_of_those_ahead(world: World) -> None:
+    jobs = world.stores.jobs
+    for key in keys(3):
+        await jobs.submit(new(key))
+    (answer,) = await jobs.submit_many([Submission(new("f" * 64), most_ahead=2)])
+    assert answer == TooManyAhead(3)
+    (answer,) = await jobs.submit_many([Submission(new("f" * 64), most_ahead=3)])
+    assert job_of(answer).status is JobStatus.QUEUED
+    # Another tenant's job would have its turn before the second of these.
+    other = new("9" * 64, tenant="other")
+    (answer,) = await jobs.submit_many([Submission(other, most_ahead=1)])
+    assert isinstance(answer, Submitted)
+    # What costs no computation is welcome all the same.
+    (answer,) = await jobs.submit_many([Submission(new("f" * 64), most_ahead=0)])
+    assert isinstance(answer, Submitted)
+    assert not answer.lead
+
+
+async def test_who_takes_no_turn_pays_for_none(world: World) -> None:
+    """A refused job, one that joins and one that is found leave the fair order as it was."""
+    jobs, layout = world.stores.jobs, store_of(world).layout
+    first = new("a" * 64)
+    await jobs.submit(first)
+    client = connect(world.settings.redis_url, 2.0)
+    clock = f"{fair_prefix('m')}finish"
+    before = await client.zscore(clock, "interactive:public")
+    cached = new("b" * 64)
+    await world.stores.results.put(address(cached), result())
+    await jobs.submit_many([Submission(new("a" * 64)), Submission(cached, address(cached))])
+    await jobs.submit_many([Submission(new("c" * 64), most_ahead=0)])
+    assert await client.zscore(clock, "interactive:public") == before
+    assert await client.zcard(f"{layout.prefix('a')}waiting:m") == 1
+    await client.aclose()
+
+
+async def test_one_that_breaks_fails_alone(world: World) -> None:
+    jobs, layout = world.stores.jobs, store_of(world).layout
+    client = connect(world.settings.redis_url, 2.0)
+    await client.set(layout.flight_key("a" * 64), "no hash")
+    answers = await jobs.submit_many([Submission(new(digit * 64)) for digit in "bac"])
+    assert isinstance(answers[1], StoreUnavailable)
+    assert [isinstance(each, Submitted) for each in answers] == [True, False, True]
+    # An end that breaks, between two that do not.
+    await client.delete(layout.flight_key("a" * 64))
+    leases = [await led(jobs, new(digit * 64)) for digit in "def"]
+    followers = f"{layout.prefix('e')}followers:{'e' * 64}"
+    await client.set(followers, "no list")
+    ends = await jobs.end_many([End(lease, result()) for lease in leases])
+    assert ends[0] == ends[2] == Finished(applied=True)
+    assert isinstance(ends[1], StoreUnavailable)
+    await client.aclose()
+
+
+@pytest.mark.parametrize("world", ["redis"], indirect=True)
+async def test_a_cached_result_that_cannot_be_read_is_a_miss(world: World) -> None:
+    jobs, job = world.stores.jobs, new()
+    client = connect(world.settings.redis_url, 2.0)
+    await client.set(f"darkroom:result:{address(job)}", '{"of": "another version"}')
+    (answer,) = await jobs.submit_many([Submission(job, address(job))])
+    assert isinstance(answer, Submitted)
+    assert answer.lead
+    # A record that cannot be read is that job's alone, too.
+    await client.hset(store_of(world).layout.job_key(job.id), "request", "{}")
+    answers = await jobs.submit_many([Submission(job), Submission(new("b" * 64))])
+    assert isinstance(answers[0], RecordUnreadable)
+    assert isinstance(answers[1], Submitted)
+    await client.aclose()
+
+
+async def test_jobs_end_each_under_its_own_lease(world: World) -> None:
+    jobs = world.stores.jobs
+    done, failed, late, lost = [await led(jobs, new(digit * 64)) for digit in "1234"]
+    heir = new("2" * 64)
+    await jobs.submit(heir)
+    await jobs.release(lost)
+    answers = await jobs.end_many(
+        [End(done, result()), End(failed, FAILURE), End(late, None), End(lost, result()), End(done, FAILURE)]
+    )
+    ended = [each for each in answers if isinstance(each, Finished)]
+    assert [each.applied for each in ended] == [True, True, True, False, False]
+    assert [message.job_id for message in ended[1].promoted] == [heir.id]
+    found = await jobs.statuses([each.job_id for each in (done, failed, late, lost)])
+    assert found == [JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.QUEUED]
+
+
+async def test_an_end_fills_the_cache_and_tells_only_of_what_it_replaces(world: World) -> None:
+    jobs, results = world.stores.jobs, world.stores.results
+    client = connect(world.settings.cache_redis_url or world.settings.redis_url, 2.0)
+    if "cluster" in world.settings.redis_url:
+        await client.initialize()
+    pubsub = client.pubsub()
+    await pubsub.subscribe(CHANNEL)
+    job = new()
+    lease = await led(jobs, job)
+    (answer,) = await jobs.end_many([End(lease, result(), address(job))])
+    assert answer == Finished(applied=True)
+    assert await results.get(address(job)) == result()
+    # The same again is no news; another one is.
+    others = [result(), result("2" * 64 + ".png")]
+    for number, each in enumerate(others):
+        again = new(f"{number}" * 64)
+        (answer,) = await jobs.end_many([End(await led(jobs, again), each, address(job))])
+        assert answer == Finished(applied=True)
+    assert await results.get(address(job)) == others[1]
+    await client.publish(CHANNEL, "the last")
+    heard: list[str] = []
+    async with asyncio.timeout(10):
+        while "the last" not in heard:
+            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=1.0)
+            if message is not None:
+                heard.append(message["data"])
+    assert heard == [address(job), "the last"]
+    # A lease that is void puts nothing there.
+    await jobs.end_many([End(lease, result("3" * 64 + ".png"), address(job))])
+    assert await results.get(address(job)) == others[1]
+    await pubsub.aclose()  # type: ignore[no-untyped-call]
+    await client.aclose()
+
+
+async def ended(world: World, how: str) -> tuple[Job, JobEnd]:
+    """A job as it was submitted, and its end as a watcher heard it."""
+    jobs, job = world.stores.jobs, new()
+    first = new()
+    if how == "followed":
+        await jobs.submit(first)
+    submitted = job_of((await jobs.submit_many([Submission(job)]))[0])
+    async with watching(world.stores.events, job.id) as changes:
+        await ending(jobs, how, job)
+        async with asyncio.timeout(10):
+            async for change in changes:
+                if isinstance(change, JobEnd):
+                    return submitted, change
+    raise AssertionError(how)
+
+
+async def ending(jobs: JobStore, how: str, job: NewJob) -> None:
+    if how == "canceled":
+        await jobs.cancel("public", job.id)
+        return
+    (mine,) = await taken(jobs, 1)
+    outcomes: dict[str, JobResult | JobFailure | None] = {"failed": FAILURE, "expired": None}
+    if how == "succeeded":
+        await jobs.progress(mine.lease, 3, 4)
+    await jobs.end_many([End(mine.lease, outcomes.get(how, result()))])
+
+
+@pytest.mark.parametrize("how", ["succeeded", "followed", "failed", "expired", "canceled"])
+async def test_an_end_tells_all_that_it_changes(world: World, how: str) -> None:
+    """Whoever has the job as it was submitted needs no read."""
+    submitted, end = await ended(world, how)
+    job = await world.stores.jobs.get("public", submitted.id)
+    if job.status is not JobStatus.CANCELED and how != "followed":
+        assert end.attempt == 1
+    assert submitted.ended(end) == job
+
+
+async def test_leases_are_renewed_and_messages_confirmed_together(world: World) -> None:
+    jobs = world.stores.jobs
+    leases = [await led(jobs, new(key)) for key in keys(20)]
+    await jobs.cancel("public", leases[3].job_id)
+    world.advance(world.settings.lease_s / 2)
+    assert await jobs.renew(leases) == [leases[3]]
+    assert await jobs.renew([]) == []
+    waiting = [new(key) for key in keys(20)]
+    for job in waiting:
+        await jobs.submit(job)
+    await jobs.confirm_many([job.id for job in waiting[1:]])
+    await jobs.confirm_many([])
+    world.advance(6.0)
+    stale = [message.job_id for shard in jobs.shards for message in (await jobs.sweep(shard, 100))[0]]
+    assert waiting[0].id in stale
+    assert not {job.id for job in waiting[1:]} & set(stale)
+
+
+async def test_more_jobs_than_one_call_takes(world: World) -> None:
+    jobs = world.stores.jobs
+    made = [new(key) for key in keys(150)]
+    answers = await jobs.submit_many([Submission(job) for job in made])
+    assert [job_of(answer).id for answer in answers] == [job.id for job in made]
+    mine = await taken(jobs, 150)
+    assert len(mine) == 150
+    ends = await jobs.end_many([End(job.lease, result()) for job in mine])
+    assert all(each == Finished(applied=True) for each in ends)
+
+
+@pytest.mark.parametrize("world", ["redis"], indirect=True)
+async def test_an_event_of_another_version_tells_the_status_alone(world: World) -> None:
+    job = new()
+    await world.stores.jobs.submit(job)
+    events = f"{store_of(world).layout.job_prefix(job.id)}events"
+    client = connect(world.settings.redis_url, 2.0)
+    said = ["succeeded", "succeeded {", 'failed {"finished_at":"soon"}']
+    more = {"finished_at": 2.0, "deadline": 3.0, "of": "the next version"}
+    async with watching(world.stores.events, job.id) as changes:
+        for words in (*said, f"canceled {json.dumps(more)}"):
+            await client.publish(events, f"{job.id} {words}")
+        async with asyncio.timeout(10):
+            heard = [await anext(changes) for _ in range(4)]
+    assert heard[:3] == [JobStatus.SUCCEEDED, JobStatus.SUCCEEDED, JobStatus.FAILED]
+    end = heard[3]
+    assert isinstance(end, JobEnd)
+    assert end.finished_at == 2.0
+    assert job_of((await world.stores.jobs.submit_many([Submission(job)]))[0]).ended(end).finished_at == 2.0
+    await client.aclose()
+
+
+async def test_a_batch_of_one_flow_keeps_its_order(world: World) -> None:
+    """Tags that one call gives grow as those of calls one after the other do."""
+    jobs = world.stores.jobs
+    made = [new(key).model_copy(update={"cost": 4.0, "weight": 2.0}) for key in keys(5)]
+    answers = await jobs.submit_many([Submission(job) for job in made])
+    if world.settings.shards == 1:
+        assert [job_of(answer).tag for answer in answers] == [0.0, 2.0, 4.0, 6.0, 8.0]
+    batch = new(KEY).model_copy(update={"priority": Priority.BATCH})
+    (answer,) = await jobs.submit_many([Submission(batch)])
+    assert job_of(answer).tag == 0.0

@@ -1,0 +1,351 @@
+"""The layout of the job store: one setting, said by the store itself; and the way from one layout to another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from cache import migrating
+from cache.audit import audit
+from cache.connection import connect, disconnect, pages
+from cache.key_names import HOUSE, PREFIX, Layout, shard_prefix
+from cache.layout import LAYOUT_KEY, MIGRATION_KEY, LayoutGuard, LayoutMismatch, StoreLayout, require_layout
+from cache.migrating import MigrationRefused
+from cache.stores import Stores, open_stores
+from cli.services.redis import RedisServer
+from contracts.errors import StoreUnavailable
+from contracts.ids import SHARDS
+from contracts.jobs import JobStatus, Webhook
+from contracts.settings import BackendSettings
+from contracts.tenancy import Charge, Limits
+from tests.cache.made import FAILURE, keys, led, new, result, taken
+from tests.cache.servers import ClusterServers
+
+TIMEOUT_S = 20.0
+BEFORE = 16
+"""Shards of a store that says nothing of its layout."""
+
+
+@pytest.fixture(params=["redis", "cluster"])
+async def url(request: pytest.FixtureRequest, anyio_backend: str, redis_server: RedisServer) -> str:
+    if request.param == "redis":
+        found = redis_server.url
+    else:
+        servers: ClusterServers = request.getfixturevalue("redis_cluster")
+        found = servers.url
+    client = connect(found, TIMEOUT_S)
+    await client.flushall()
+    await disconnect(client)
+    return found
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[Redis]:
+    opened = connect(url, TIMEOUT_S)
+    yield opened
+    await disconnect(opened)
+
+
+@pytest.fixture
+async def opened(url: str, tmp_path: Path) -> AsyncIterator[Callable[[int], Stores]]:
+    """Opens stores of so many shards."""
+    made: list[Stores] = []
+
+    def one(shards: int) -> Stores:
+        made.append(
+            open_stores(
+                BackendSettings(
+                    redis_url=url,
+                    blob_dir=tmp_path,
+                    store_shards=shards,
+                    redis_timeout_s=TIMEOUT_S,
+                    max_attempts=2,
+                )
+            )
+        )
+        return made[-1]
+
+    yield one
+    for each in made:
+        await each.close()
+
+
+def settings_of(url: str, shards: int | None) -> BackendSettings:
+    return BackendSettings(redis_url=url, store_shards=shards, redis_timeout_s=TIMEOUT_S)
+
+
+async def contents(client: Redis) -> dict[str, Any]:
+    """What the store holds of jobs: each key with its value and whether it ends; the counters of all shards together."""
+    found: dict[str, Any] = {}
+    totals: dict[str, int] = {}
+    async for names in pages(client, "store", TIMEOUT_S, f"{PREFIX}*", 100):
+        for name in names:
+            kind = str(await client.type(name))
+            if name.endswith("}:counts"):
+                counted: dict[Any, Any] = await client.hgetall(name)
+                for field, number in counted.items():
+                    totals[field] = totals.get(field, 0) + int(number)
+                continue
+            if name.endswith("}:mark") or name == LAYOUT_KEY:
+                continue
+            read: Any = {
+                "hash": client.hgetall,
+                "string": client.get,
+                "list": lambda key: client.lrange(key, 0, -1),
+                "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+            }[kind]
+            found[name] = (await read(name), await client.pttl(name) > 0)
+    return found | {"counts": totals}
+
+
+async def lived_in(stores: Stores) -> dict[str, Any]:
+    """Jobs of every state, on all digits of the ids, with followers, leases, messages and webhooks owed. Answers what to look for."""
+    jobs = stores.jobs
+    hooked = Webhook(url="https://receiver.example/", events=("job.succeeded", "job.failed"))
+    for key in keys(16):
+        done = new(key, "acme").model_copy(update={"webhook": hooked})
+        await jobs.submit(done)
+        claim = await jobs.claim((await jobs.get("acme", done.id)).message(), "w1")
+        await jobs.succeed(claim.lease, result())  # type: ignore[union-attr]
+    failed, canceled, expired = (new(key) for key in keys(3, "5e9"))
+    await jobs.fail(await led(jobs, failed), FAILURE)
+    await jobs.submit(canceled)
+    await jobs.cancel("public", canceled.id)
+    await jobs.expire(await led(jobs, expired))
+    running = [await led(jobs, new(key)) for key in keys(16)]
+    await jobs.progress(running[0], 1, 4)
+    waiting, followed = [new(key) for key in keys(32)], list[str]()
+    for number, job in enumerate(waiting):
+        await jobs.submit(job)
+        if number % 2:
+            await jobs.confirm(job.id)
+        follower = new(job.key, "acme")
+        await jobs.submit(follower)
+        followed.append(follower.id)
+    await stores.quotas.admit("dk_key", Limits(concurrent_jobs=5), Charge(job_id=waiting[0].id, images=1))
+    calls = [call for shard in jobs.shards for call in await stores.webhooks.take(shard, 1, 60.0)]
+    return {
+        "running": running,
+        "waiting": [job.id for job in waiting],
+        "followers": followed,
+        "ended": {failed.id: "failed", canceled.id: "canceled", expired.id: "expired"},
+        "calls": calls,
+        "statuses": {
+            job.id: job.status.value for tenant in ("public", "acme") for job in await jobs.list(tenant, 1000)
+        },
+    }
+
+
+async def migrated(client: Redis, shards: int) -> None:
+    await migrating.survey(client, TIMEOUT_S)
+    migration = await migrating.begun(client, shards, TIMEOUT_S)
+    assert migration is not None
+    await migrating.move(client, migration, TIMEOUT_S, lambda _: None)
+    await migrating.end(client, migration, TIMEOUT_S)
+
+
+async def test_an_empty_store_takes_the_layout_of_its_first_process(url: str, client: Redis) -> None:
+    await asyncio.gather(*(require_layout(settings_of(url, 4)) for _ in range(8)))
+    assert json.loads(str(await client.get(LAYOUT_KEY))) == {"schema": 1, "shards": 4}
+    with pytest.raises(LayoutMismatch, match=r"DARKROOM_STORE_SHARDS is 1,.* in 4: .*`darkroom migrate`"):
+        await require_layout(settings_of(url, 1))
+
+
+async def test_the_default_is_one_shard_and_sixteen_of_a_cluster(url: str, client: Redis) -> None:
+    await require_layout(settings_of(url, None))
+    shards = json.loads(str(await client.get(LAYOUT_KEY)))["shards"]
+    assert shards == (BEFORE if "cluster" in url else 1)
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_a_store_of_before_has_sixteen_shards(
+    url: str, client: Redis, opened: Callable[[int], Stores]
+) -> None:
+    """It says nothing of its layout. Its sweeper has left a mark in every shard."""
+    jobs = opened(BEFORE).jobs
+    for shard in jobs.shards:
+        await jobs.steady(shard, None)
+    await client.delete(LAYOUT_KEY)
+    with pytest.raises(LayoutMismatch, match="set DARKROOM_STORE_SHARDS to 16"):
+        await require_layout(settings_of(url, None))
+    assert await client.get(LAYOUT_KEY) is None
+    await require_layout(settings_of(url, BEFORE))
+    assert json.loads(str(await client.get(LAYOUT_KEY)))["shards"] == BEFORE
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_a_layout_of_a_newer_version_is_left_to_it(url: str, client: Redis) -> None:
+    await client.set(LAYOUT_KEY, '{"schema":2,"shards":1}')
+    with pytest.raises(LayoutMismatch, match="schema 2, and this version knows 1"):
+        await require_layout(settings_of(url, 1))
+    await client.set(LAYOUT_KEY, '{"schema":1,"shards":"many"}')
+    with pytest.raises(LayoutMismatch, match="cannot read"):
+        await require_layout(settings_of(url, 1))
+    await client.set(LAYOUT_KEY, '{"schema":1,"shards":1,"of":"the next"}')
+    await require_layout(settings_of(url, 1))
+
+
+async def test_a_process_that_met_the_store_later_records_nothing(
+    client: Redis, opened: Callable[[int], Stores]
+) -> None:
+    """It was started while Redis was away, so nobody has stopped it."""
+    await client.set(LAYOUT_KEY, StoreLayout(shards=16).to_json())
+    stores = opened(2)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="DARKROOM_STORE_SHARDS is 2"):
+            await stores.jobs.submit(new())
+        with pytest.raises(StoreUnavailable, match="DARKROOM_STORE_SHARDS is 2"):
+            await stores.webhooks.take("0", 1, 1.0)
+    assert list(await contents(client)) == ["counts"]
+
+
+async def test_who_keeps_house_sees_a_layout_that_changes_and_writes_one_that_is_gone(
+    client: Redis, opened: Callable[[int], Stores]
+) -> None:
+    jobs = opened(1).jobs
+    assert await jobs.elect("me", 5.0)
+    await client.flushall()
+    assert await jobs.elect("me", 5.0)
+    assert json.loads(str(await client.get(LAYOUT_KEY)))["shards"] == 1
+    await client.set(LAYOUT_KEY, StoreLayout(shards=2).to_json())
+    with pytest.raises(StoreUnavailable, match="has changed"):
+        await jobs.elect("me", 5.0)
+    with pytest.raises(StoreUnavailable, match="DARKROOM_STORE_SHARDS is 1"):
+        await jobs.submit(new())
+    await client.set(LAYOUT_KEY, StoreLayout(shards=1).to_json())
+    assert (await jobs.submit(new())).lead
+
+
+@pytest.mark.parametrize(("before", "after"), [(16, 1), (1, 16), (4, 8)])
+async def test_jobs_move_with_all_that_is_theirs(
+    client: Redis, opened: Callable[[int], Stores], before: int, after: int
+) -> None:
+    old = opened(before)
+    known = await lived_in(old)
+    for shard in old.jobs.shards:
+        await old.jobs.steady(shard, None)
+    was = await contents(client)
+    await migrated(client, after)
+    prefixes = set(Layout(after).prefixes)
+    now = await contents(client)
+    places = {name.partition("}:")[0] + "}:" for name in now if name.startswith(f"{PREFIX}{{s")}
+    assert places <= prefixes, sorted(name for name in now if name[:14] not in prefixes)
+    assert now["counts"] == was["counts"]
+    assert await client.exists(MIGRATION_KEY) == 0
+    marks = [await client.exists(f"{shard_prefix(shard)}mark") for shard in SHARDS]
+    assert sum(marks) == after
+    # What has nothing to do with shards stays as it was.
+    assert {name: each for name, each in now.items() if "{quota" in name} == {
+        name: each for name, each in was.items() if "{quota" in name
+    }
+
+    stores = opened(after)
+    jobs = stores.jobs
+    found = {
+        job.id: job.status.value for tenant in ("public", "acme") for job in await jobs.list(tenant, 1000)
+    }
+    assert found == known["statuses"]
+    assert (await audit(client, TIMEOUT_S)).differences == []
+    total, places_ahead = await jobs.waiting("m", known["waiting"])
+    assert total == 32
+    assert sorted(each for each in places_ahead if each is not None) == list(range(32))
+    assert await jobs.renew(known["running"]) == [], "the leases hold"
+    assert (await jobs.succeed(known["running"][0], result())).applied
+    jobs.skew_s = 6.0  # type: ignore[attr-defined]
+    stale = [message.job_id for shard in jobs.shards for message in (await jobs.sweep(shard, 100))[0]]
+    assert sorted(stale) == sorted(known["waiting"][::2]), (
+        "those whose message is not known to be with the broker"
+    )
+    for call in known["calls"]:
+        duty = await stores.webhooks.begin(call, 5.0)
+        assert duty is not None
+        assert duty.job.id == call.job_id
+    owed = [call for shard in jobs.shards for call in await stores.webhooks.take(shard, 100, 60.0)]
+    assert len(owed) + len(known["calls"]) == 16
+    # The rest of the way: each is taken, in its order, and its follower ends with it.
+    for job in await taken(jobs, 100):
+        await jobs.succeed(job.lease, result())
+    assert await jobs.statuses(known["waiting"]) == [JobStatus.SUCCEEDED] * 32
+    assert await jobs.statuses(known["followers"]) == [JobStatus.SUCCEEDED] * 32
+
+
+async def test_there_and_back_is_as_it_was(client: Redis, opened: Callable[[int], Stores]) -> None:
+    await lived_in(opened(16))
+    was = await contents(client)
+    await migrated(client, 1)
+    await migrated(client, 16)
+    assert await contents(client) == was
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_one_that_breaks_off_anywhere_is_taken_up(
+    url: str, client: Redis, opened: Callable[[int], Stores], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped at each of its calls in turn, and begun again each time."""
+    await lived_in(opened(16))
+    was = await contents(client)
+    monkeypatch.setattr(migrating, "PAGE", 10)
+    calls = limit = 0
+    pool: Any = client.connection_pool
+    connection = pool.connection_class
+    send = connection.send_packed_command
+
+    async def counted(self: Any, command: Any, check_health: bool = True) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > limit:
+            raise Stopped
+        await send(self, command, check_health)
+
+    stops = 0
+    while True:
+        # Each try gets further: what was done is not done again.
+        limit += 3
+        calls = 0
+        moving = connect(url, TIMEOUT_S)
+        monkeypatch.setattr(connection, "send_packed_command", counted)
+        try:
+            await migrated(moving, 1)
+        except Stopped:
+            stops += 1
+        else:
+            break
+        finally:
+            monkeypatch.setattr(connection, "send_packed_command", send)
+            await disconnect(moving)
+        if await client.exists(MIGRATION_KEY):
+            with pytest.raises(LayoutMismatch, match="has not ended"):
+                await require_layout(settings_of(url, 1))
+            with pytest.raises(MigrationRefused, match="to 1 shards has begun"):
+                await migrating.begun(client, 2, TIMEOUT_S)
+    assert stops > 20
+    await migrated(client, 16)
+    assert await contents(client) == was
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_a_key_that_is_not_known_is_not_left_behind(
+    client: Redis, opened: Callable[[int], Stores]
+) -> None:
+    await opened(16).jobs.submit(new("7" * 64))
+    await client.set(f"{shard_prefix('7')}ballots:x", "1")
+    with pytest.raises(MigrationRefused, match="ballots:x is of a version that this one does not know"):
+        await migrating.survey(client, TIMEOUT_S)
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_a_guard_asks_once(client: Redis) -> None:
+    guard = LayoutGuard(client, 1, TIMEOUT_S)
+    await guard.check()
+    assert guard.passed
+    assert await client.exists(f"{HOUSE}keeper") == 0

@@ -1,0 +1,157 @@
+"""Deliveries are held without a thread each, and answered as their futures say: Celery's real consumer on real brokers, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu import Connection, Queue
+
+from broker.publisher import open_publisher
+from broker.topology import dead_letter_queue, job_queue
+from cli.services.rabbitmq import RabbitServer
+from cli.services.redis import RedisServer
+from contracts.jobs import JobMessage
+from contracts.settings import BackendSettings, WorkerSettings
+from tests.cache.made import new
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+DELIVERIES = 64
+ENDS_S = 60.0
+
+
+def main(broker_url: str, model: str, held: int) -> None:
+    """Holds that many deliveries, says with how many threads, then answers each as its tenant says; ends when all are answered."""
+    import os
+    import signal
+    import threading
+    from concurrent.futures import Future
+    from types import SimpleNamespace
+
+    from celery.exceptions import Reject
+
+    from worker.app import consume, create_app
+    from worker.taker import Verdict
+
+    settings = WorkerSettings(engine="fake", broker_url=broker_url, max_batch=DELIVERIES // 2)
+    futures: list[tuple[str, Future[Any]]] = []
+    threads: set[int] = set()
+
+    def answer() -> None:
+        print(json.dumps({"threads": threading.active_count()}), flush=True)
+        for tenant, future in futures[:held]:
+            match tenant:
+                case "ack":
+                    future.set_result(Verdict.ACK)
+                case "requeue":
+                    future.set_result(Verdict.REQUEUE)
+                case "reject":
+                    future.set_exception(Reject("no job", requeue=False))
+                case _:
+                    future.set_exception(RuntimeError("of our own code"))
+        # What has come back is held anew, and given back by the drain.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def run(message: JobMessage) -> Future[Any]:
+        threads.add(threading.get_ident())
+        future: Future[Any] = Future()
+        futures.append((message.tenant, future))
+        if len(futures) == held:
+            threading.Timer(0.2, answer).start()
+        return future
+
+    def drain() -> None:
+        for _, future in futures[held:]:
+            future.cancel()
+
+    runtime = SimpleNamespace(run=run, hold=run, announce=lambda: None, drain=drain)
+    app = create_app(settings, runtime, SimpleNamespace(name=model))  # type: ignore[arg-type]
+    with suppress(SystemExit):
+        consume(app, settings, runtime)  # type: ignore[arg-type]
+    print(json.dumps({"callers": len(threads), "held": len(futures)}), flush=True)
+
+
+@pytest.fixture(params=["rabbitmq", "redis"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        yield server.url.replace("/0", "/7")
+    else:
+        broker: RabbitServer = request.getfixturevalue("rabbit_server")
+        yield broker.url
+
+
+def publish(url: str, model: str, tenants: list[str]) -> None:
+    async def all_of_them() -> None:
+        publisher = open_publisher(BackendSettings(broker_url=url))
+        for tenant in tenants:
+            job = new(model=model)
+            message = JobMessage(
+                job_id=job.id, tenant=tenant, key=job.key, request=job.request, created_at=1.0, deadline=2.0
+            )
+            await publisher.publish(message)
+        await publisher.close()
+
+    asyncio.run(all_of_them())
+
+
+def queue_of(url: str, model: str) -> Queue:
+    return job_queue(model, BackendSettings(broker_url=url))
+
+
+def left(url: str, queue: Queue) -> list[str]:
+    """The tenants of all that is on the queue, sorted."""
+    found: list[str] = []
+    with Connection(url) as connection, connection.SimpleQueue(queue, no_ack=True) as simple:
+        while True:
+            try:
+                message = simple.get(timeout=1.0)
+            except simple.Empty:
+                return sorted(found)
+            body = message.payload if isinstance(message.payload, list) else json.loads(message.body)
+            found.append(body[0][0]["tenant"])
+
+
+def held_by_a_consumer(url: str, model: str, held: int) -> dict[str, int]:
+    program = f"from tests.worker.test_pool import main; main({url!r}, {model!r}, {held})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=ENDS_S, check=False
+    )
+    told: dict[str, int] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith(('{"threads"', '{"callers"')):
+            told |= json.loads(line)
+    assert "held" in told, done.stderr[-2000:]
+    return told
+
+
+def test_as_many_deliveries_as_the_broker_gives_are_held_without_a_thread_each(url: str) -> None:
+    model = f"held-{time.time_ns()}"
+    publish(url, model, ["ack"] * DELIVERIES)
+    told = held_by_a_consumer(url, model, DELIVERIES)
+    # The main thread, the timer that counts them, and what libraries start.
+    assert told["threads"] < 8
+    assert told["callers"] == 1
+    assert told["held"] == DELIVERIES
+    assert left(url, queue_of(url, model)) == [], "all of them were acked before the consumer ended"
+
+
+def test_a_delivery_is_answered_as_its_future_says(rabbit_server: RabbitServer) -> None:
+    model = f"verdicts-{time.time_ns()}"
+    url = rabbit_server.url
+    left(url, dead_letter_queue())  # of other tests
+    publish(url, model, ["ack", "requeue", "reject", "raise"] * 4)
+    told = held_by_a_consumer(url, model, 16)
+    assert told["callers"] == 1
+    assert left(url, queue_of(url, model)) == ["requeue"] * 4
+    assert left(url, dead_letter_queue()) == ["raise"] * 4 + ["reject"] * 4

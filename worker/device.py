@@ -1,0 +1,299 @@
+"""The device's thread: hands passes to the engine, one behind the other, and tells what became of their images.
+
+It chooses the passes itself. Were it the event loop that chose, the device would idle after each pass until the loop has come round to
+it, busy as that is with what became of the pass before. For the same reason the engine is handed the next pass shortly before the present
+one ends (`scheduler.handover`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from contracts.clock import Clock
+from contracts.errors import WorkerFault
+from scheduler import handover
+from scheduler.ahead import Lead
+from scheduler.recovery import Failure
+from telemetry import metrics
+from telemetry.logs import get_logger
+from worker.engine.host import Answer, EngineHost, EngineUnloadable
+from worker.engine.wire import Done, Failed, Unrun
+from worker.hand import Chosen, Hand
+from worker.images import Flight, Image, Outcome, TooLate, fault_of
+from worker.reports import log_broken, report_pass, traced
+
+RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
+PATIENCE: Final = 3
+"""Times in a row that the policy may raise without anybody to blame for it."""
+IN_FLIGHT: Final = 2
+"""Passes that the engine has at most: one runs, the next is at hand."""
+
+log = get_logger(__name__)
+
+
+class Device:
+    """`start` it on an event loop, which hears what becomes of images. `changed` guards all that is public, for other threads."""
+
+    def __init__(self, host: EngineHost, hand: Hand, clock: Clock, room_changed: asyncio.Event) -> None:
+        """`room_changed` is set when there may be room for more images."""
+        self._host = host
+        self._clock = clock
+        self._room_changed = room_changed
+        self.changed = threading.Condition()
+        self.hand = hand
+        self.lead = Lead()
+        self.coming = 0
+        """Images that are on their way to the hand."""
+        self.draining = False
+        self.moved_at = clock.monotonic()
+        """When a pass last ended, or the first of the images in hand came."""
+        self.flights: deque[Flight] = deque()
+        self._armed = False
+        """Whether the thread would hand over a pass if it were full."""
+        self._steady = True
+        """Whether the last pass went well: behind one that did not, nothing is handed over before it is settled what is next."""
+        self._thread: threading.Thread | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
+        """Pass after pass until it drains; then `ended` is done, or raises `EngineUnloadable` when a crashed engine does not come back."""
+        self._thread = threading.Thread(target=self._work, args=(loop, ended), name="device", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the engine, in the middle of a pass if need be, and the thread, which has been told to drain."""
+        self._host.kill()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def look_up(self) -> None:
+        """The hand has changed: the thread looks at it again, if it waits for that. Under `changed`."""
+        if not self.flights:
+            self.changed.notify()
+        elif self._armed and (self.hand.full() or not self.coming):
+            self._armed = False
+            self._host.wake()
+
+    def ripe_in_s(self) -> float:
+        """See `Batcher.ripe_in_s`. Under `changed`."""
+        if not self.flights:
+            return 0.0
+        last = self.flights[-1]
+        lead_s = self.lead.seconds(last.seconds) + self._moment_s(last)
+        return max(0.0, self._ends_at() - lead_s - self._clock.monotonic())
+
+    def _work(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
+        """The device's thread. What becomes of images is told to the event loop, to which their futures belong."""
+        reason: Exception | None = RuntimeError("The device's thread crashed.")
+        try:
+            while (flight := self._first(loop)) is not None:
+                outcomes = self._finish(flight, loop)
+                self.moved_at = self._clock.monotonic()
+                loop.call_soon_threadsafe(self._tell_all, flight.images, outcomes)
+                if not (self._host.alive or self.flights or self.draining):
+                    self._restart(flight.batch.key.model)
+            reason = None
+        except EngineUnloadable as error:
+            reason = error
+        finally:
+            loop.call_soon_threadsafe(self._end, ended, reason)
+
+    def _first(self, loop: asyncio.AbstractEventLoop) -> Flight | None:
+        """The pass that the engine runs. If it has none it is handed the next one, which is waited for; None when the batcher drains."""
+        with self.changed:
+            if self.flights:
+                return self.flights[0]
+            while (chosen := self._choose(loop, self._clock.monotonic())) is None:
+                if self.draining and not self.hand.images:
+                    return None
+                self.changed.wait()
+            flight = self._take(chosen)
+        self._launch(flight, loop)
+        return flight
+
+    def _finish(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> list[Outcome | None]:
+        """One pass: what became of each image. Whatever our own code raises is held against the images of the pass as if the model had
+        raised: they are bisected, and one alone is given up."""
+        try:
+            with traced(flight) as span:
+                if flight.unsaid is not None:
+                    raise flight.unsaid
+                self._attend(loop)
+                answer = self._host.receive()
+                if isinstance(answer, Failed):
+                    span.fail(answer.failure.value)
+            with self.changed:
+                self._landed(flight, answer)
+                return self._digest(flight, answer, span.traceparent)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
+            log_broken("batch_broken", error, len(flight.images))
+            metrics.BATCHES.labels(flight.batch.key.model, "broken").inc()
+            with self.changed:
+                self._landed(flight, None)
+                self._steady = False
+                for later in self.flights:
+                    later.void.update(flight.images)
+                outcomes = self.hand.after_failure(flight, Failure.FAULT, WorkerFault.of(error))
+                if not self._host.alive:
+                    self.hand.forgotten()
+                return outcomes
+
+    def _attend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """While the engine runs a pass: hands it the next one when that is due. Returns when the pass has ended."""
+        tried = False
+        while True:
+            with self.changed:
+                due_s = None if tried else self._due_in_s()
+                self._armed = not tried and (due_s is None or due_s > 0)
+            if due_s == 0:
+                tried = True
+                try:
+                    self._hand_over(loop)
+                except Exception as error:  # noqa: BLE001 - the pass that runs has no part in it
+                    log_broken("hand_over_broken", error, len(self.hand.images))
+            elif self._host.wait(due_s):
+                return
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self.changed:
+            chosen = self._choose(loop, max(self._clock.monotonic(), self._ends_at()))
+            if chosen is None:
+                return
+            flight = self._take(chosen)
+        self._launch(flight, loop)
+
+    def _due_in_s(self) -> float | None:
+        """When the next pass is to be handed over; None: not before the hand has changed, or the pass that runs has ended."""
+        running = self.flights[0]
+        if len(self.flights) == IN_FLIGHT or not self._steady or not running.seconds or not self._host.alive:
+            return None
+        moment_s = self._moment_s(running)
+        return handover.due_in_s(
+            self._clock.monotonic(),
+            self._ends_at(),
+            full=self.hand.full(),
+            coming=self.coming > 0,
+            lead_s=self.lead.seconds(running.seconds) + moment_s,
+            moment_s=moment_s,
+        )
+
+    def _ends_at(self) -> float:
+        """When all that the engine was handed should have ended. A pass that takes longer than it should ends now."""
+        first, *later = self.flights
+        ends_at = first.begins_at + first.seconds
+        if not later:
+            return ends_at
+        return max(ends_at, self._clock.monotonic()) + sum(flight.seconds for flight in later)
+
+    def _moment_s(self, flight: Flight) -> float:
+        return handover.last_moment_s(self.hand.cost.deviation_s(flight.batch.key))
+
+    def _choose(self, loop: asyncio.AbstractEventLoop, begins_at: float) -> Chosen | None:
+        """The next pass, if there is anything to run. Those who are too late, or for whom the policy breaks, are told so."""
+        hand, raised = self.hand, 0
+        while True:
+            # Some may have been withdrawn meanwhile.
+            hand.drop([image for image in hand.images if image.drawn.done()])
+            if self.draining:
+                for image in hand.images:
+                    if not image.begun:
+                        loop.call_soon_threadsafe(image.drawn.cancel)
+                hand.images = [image for image in hand.images if image.begun]
+            try:
+                chosen = hand.choose(begins_at)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
+                raised += 1
+                blamed = hand.blame(begins_at) or (list(hand.images) if raised >= PATIENCE else [])
+                log_broken("policy_broken", error, len(blamed))
+                hand.drop(blamed)
+                loop.call_soon_threadsafe(self._tell_all, blamed, [WorkerFault.of(error) for _ in blamed])
+                continue
+            if chosen.late:
+                hand.drop(chosen.late)
+                loop.call_soon_threadsafe(self._tell_all, chosen.late, [TooLate()] * len(chosen.late))
+            return chosen if chosen.images else None
+
+    def _take(self, chosen: Chosen) -> Flight:
+        flight = self.hand.take(chosen.images, chosen.seconds)
+        flight.begins_at = self._clock.monotonic()
+        self.flights.append(flight)
+        return flight
+
+    def _launch(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
+        """Hands a pass to the engine; outside of the lock, for pictures to start from take their time."""
+        try:
+            self._host.send(flight.batch)
+        except Exception as error:  # noqa: BLE001 - it is held against the images of the pass
+            flight.unsaid = error
+        loop.call_soon_threadsafe(self._room_changed.set)
+
+    def _landed(self, flight: Flight, answer: Answer | None) -> None:
+        """The engine has answered: the pass behind it, if there is one, has begun."""
+        if flight not in self.flights:
+            return
+        self.flights.remove(flight)
+        self._steady = isinstance(answer, Done)
+        for image in flight.images:
+            image.ahead -= 1
+        for later in self.flights:
+            later.begins_at = self._clock.monotonic()
+
+    def _digest(self, flight: Flight, answer: Answer, traceparent: str | None) -> list[Outcome | None]:
+        """What became of each image of a pass; None: it runs again. Those that have ended leave the hand."""
+        hand, key, size = self.hand, flight.batch.key, len(flight.images)
+        report_pass(key.model, size, answer)
+        if isinstance(answer, Done):
+            hand.limits.fitted(key, size)
+            hand.cost.ran(key, size, answer.seconds, answer.memory_bytes)
+            return hand.advance(flight, answer, traceparent)
+        if isinstance(answer, Unrun):
+            hand.unrun(flight)
+            outcomes: list[Outcome | None] = [None] * size
+        else:
+            if answer.failure is Failure.OUT_OF_MEMORY:
+                hand.limits.out_of_memory(key, size)
+            outcomes = hand.after_failure(flight, answer.failure, fault_of(answer))
+        if not self._host.alive:
+            hand.forgotten()
+        return outcomes
+
+    def _tell_all(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
+        """On the event loop: hand out what the pass made of its images. One that cannot be told has no part in what the others hear."""
+        for image, outcome in zip(images, outcomes, strict=True):
+            try:
+                image.tell(outcome)
+            except Exception as error:  # noqa: BLE001 - whatever it is, its job must not hang on it
+                log_broken("outcome_untold", error, 1)
+                if not image.drawn.done():
+                    image.drawn.set_exception(WorkerFault.of(error))
+        self._room_changed.set()
+
+    def _restart(self, model: str) -> None:
+        metrics.ENGINE_RESTARTS.labels(model, "crash").inc()
+        for number, delay_s in enumerate(RESTART_DELAYS_S, start=1):
+            time.sleep(delay_s)
+            try:
+                self._host.start()
+            except (EngineUnloadable, OSError) as error:
+                log.error("engine_restart_failed", reason=str(error))
+                if number == len(RESTART_DELAYS_S):
+                    raise EngineUnloadable(str(error)) from error
+            else:
+                log.info("engine_restarted")
+                self._steady = True
+                return
+
+    def _end(self, ended: asyncio.Future[None], reason: Exception | None) -> None:
+        """On the event loop, behind all that was told: nothing that is still in hand will be drawn."""
+        for image in self.hand.images:
+            image.drawn.cancel()
+        if ended.done():
+            return
+        if reason is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(reason)

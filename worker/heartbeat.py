@@ -1,0 +1,86 @@
+"""Tells the API, over and over, that this worker serves its model, and how fast."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from contracts.errors import StoreFull, StoreUnavailable
+from contracts.models import ModelSpec, WorkerInfo
+from contracts.ports import ModelDirectory
+from telemetry import metrics
+from telemetry.logs import get_logger
+from worker.batcher import Batcher
+from worker.taker import Taker
+
+MAX_BROKEN: Final = 3
+"""Announcements in a row that our own code breaks; after them the worker ends."""
+
+log = get_logger(__name__)
+
+
+class Heartbeat:
+    """Silent until `begin`: a worker that is not connected to the broker yet serves nobody."""
+
+    def __init__(
+        self,
+        models: ModelDirectory,
+        spec: ModelSpec,
+        info: WorkerInfo,
+        batcher: Batcher,
+        taker: Taker,
+        every_s: float,
+    ) -> None:
+        self._models = models
+        self._spec = spec
+        self._info = info
+        self._batcher = batcher
+        self._taker = taker
+        self._every_s = every_s
+        self._begun = asyncio.Event()
+
+    def begin(self) -> None:
+        """Said again after every reconnect."""
+        self._begun.set()
+
+    async def run(self) -> None:
+        """For ever. A worker of which nobody hears is no worker: raises what breaks it again and again."""
+        await self._begun.wait()
+        broken = 0
+        while True:
+            try:
+                await self._beat()
+                broken = 0
+            except StoreFull:
+                # Redis is there, and what has been announced stays known.
+                metrics.REPAIRED.labels("store_full").inc()
+            except StoreUnavailable as error:
+                metrics.REPAIRED.labels("announce").inc()
+                log.warning("announce_failed", code=error.code)
+            except Exception as error:
+                metrics.REPAIRED.labels("announce").inc()
+                log.error("announce_broken", error=type(error).__name__)
+                broken += 1
+                if broken == MAX_BROKEN:
+                    # It does not pass by itself: a fresh process may do better.
+                    raise
+            await asyncio.sleep(self._every_s)
+
+    async def end(self) -> None:
+        """The worker is gone."""
+        try:
+            await self._models.withdraw(self._info)
+        except StoreUnavailable:
+            # It is forgotten by itself when its time to live is over.
+            metrics.REPAIRED.labels("withdraw_worker").inc()
+
+    async def _beat(self) -> None:
+        now = self._info.model_copy(
+            update={
+                "steps_per_s": self._batcher.steps_per_s(),
+                "backlog_steps": self._batcher.backlog_steps(),
+                "steps_per_job": self._taker.steps_per_job,
+            }
+        )
+        await self._models.announce(self._spec, now)
+        await self._models.remember_cost(self._spec.name, self._spec.device, self._batcher.learnt().dump())
