@@ -207,11 +207,11 @@ class JobService:
         """Admission, charge, picture, record, message. Where the store's answer to the record is lost on its way, the sweeper publishes
         the job; the client, told 503, comes again with the same request and joins it."""
         new, init, repeats = draft.new, draft.plan.init, slot is not None
-        steps, known = new.request.steps, result is not None
-        limit = bound(draft.plan.served, steps, new.ttl_s, scale_from_zero=self._settings.scale_from_zero)
-        if not known and draft.cached and (caller.limited or init is not None):
-            # What it is charged, and whether its picture is kept, depends on this. Else the call that records it looks it up.
-            result, known = await looked_up(self._stores, draft.address), True
+        limit = bound(draft.plan.served, new.request.steps, new.ttl_s, scale_from_zero=self._settings.scale_from_zero)
+        if result is None and draft.cached and (caller.limited or init is not None):
+            # What it is charged, and whether its picture is kept, depends on this. The call that records it looks again: the result
+            # may come in between.
+            result = await looked_up(self._stores, draft.address)
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=repeats)
         async with self._quotas.charged(caller, charge, charge_rate=init is None):
             if init is not None and result is None:
@@ -225,7 +225,7 @@ class JobService:
                 with suppress(StoreUnavailable):  # then the job is read at its end
                     await listener.listen(new.id)
             if result is None:
-                submitted = await self._recorded(draft, limit, look_up=draft.cached and not known)
+                submitted = await self._recorded(draft, limit, look_up=draft.cached)
             else:
                 submitted = await self._outbox.record_hit(new, result)
             job = await self._outbox.publish(submitted, repeats=repeats)
