@@ -23,7 +23,7 @@ from api.lookup import checked, looked_up, remembered
 from api.outbox import Outbox
 from api.plan import Plan
 from api.planner import Planner
-from api.quotas import Quotas
+from api.quotas import Quotas, nothing_left
 from api.room import Room
 from api.schemas import JobRequest
 from api.usage import Usage
@@ -216,12 +216,12 @@ class JobService:
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=repeats)
         async with self._quotas.charged(caller, charge, charge_rate=init is None):
             if init is not None and result is None:
-                limit = limit.behind(
-                    await self._stores.jobs.ahead(new.request.model, flow_of(new.tenant, new.priority))
-                )
-                if limit.most_ahead >= 0:
-                    # Before the record: a worker that runs the job must find it.
-                    await self._stores.blobs.put(init.data, "png", is_input=True)
+                with nothing_left(unless=repeats):
+                    flow = flow_of(new.tenant, new.priority)
+                    limit = limit.behind(await self._stores.jobs.ahead(new.request.model, flow))
+                    if limit.most_ahead >= 0:
+                        # Before the record: a worker that runs the job must find it.
+                        await self._stores.blobs.put(init.data, "png", is_input=True)
             if listener is not None and result is None:
                 with suppress(StoreUnavailable):  # then the job is read at its end
                     await listener.listen(new.id)

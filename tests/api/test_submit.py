@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from contracts.errors import StoreUnavailable
 from contracts.models import WorkerInfo
 from tests.api.conftest import Door, Opener
 from tests.api.files import encoded
@@ -50,3 +52,33 @@ async def test_a_result_that_comes_after_the_look_is_not_computed_again(
     second = await door.http.post("/v1/jobs", json=body, headers=mine)
     assert (second.status_code, second.json()["cache"]) == (200, "hit"), second.text
     assert len(door.publisher.published) == 1
+
+
+@pytest.mark.parametrize(("header", "left"), [({}, 202), ({"Idempotency-Key": "k"}, 429)])
+async def test_a_picture_that_cannot_be_kept_costs_nothing(
+    door: Door, tmp_path: Path, header: dict[str, str], left: int
+) -> None:
+    mine, body = await key(door, concurrent_jobs=1, images_per_day=1), {"prompt": "a", **PICTURE}
+    folder = tmp_path / "blobs-0" / "inputs"
+    folder.parent.mkdir(exist_ok=True)
+    folder.write_text("no directory")
+    refused = await door.http.post("/v1/jobs", json=body, headers=mine | header)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "blob_store_unavailable")
+    folder.unlink()
+    # With an Idempotency-Key a copy may have recorded the job, in another process: its charge stays, for that job.
+    other = await door.http.post("/v1/jobs", json={"prompt": "b"}, headers=mine)
+    assert other.status_code == left, other.text
+    again = await door.http.post("/v1/jobs", json=body, headers=mine | header)
+    assert again.status_code == (429 if left == 202 else 202), again.text
+
+
+async def test_jobs_that_cannot_be_counted_cost_nothing(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, body = await key(door, concurrent_jobs=1, images_per_day=1), {"prompt": "a", **PICTURE}
+
+    async def away(*_: Any) -> int:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(door.stores.jobs, "ahead", away)
+        assert (await door.http.post("/v1/jobs", json=body, headers=mine)).status_code == 503
+    assert (await door.http.post("/v1/jobs", json=body, headers=mine)).status_code == 202
