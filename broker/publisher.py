@@ -101,9 +101,9 @@ class KombuPublisher:
 
     def _settle(self, group: Group, verdicts: dict[int, Verdict]) -> None:
         """Notes a verdict on each message of the group."""
-        if self._idle:
+        link = self._spare()
+        if link is not None:
             # This connection may have died unnoticed: a fault of it is given a second try on a fresh one.
-            link = self._idle.pop()
             try:
                 link.publish(group, verdicts)
                 self._keep(link)
@@ -147,6 +147,13 @@ class KombuPublisher:
                 return
             self._settle({key: message}, verdicts)
 
+    def _spare(self) -> Link | None:
+        """An idle connection. The threads may race for the last one: only the taking itself tells who has it."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
     def _keep(self, link: Link) -> None:
         if len(self._idle) < LANES:
             self._idle.append(link)
@@ -159,7 +166,7 @@ class KombuPublisher:
 
     def _check(self) -> None:
         faults = faults_of(publisher_connection(self._settings))
-        link = self._idle.pop() if self._idle else None
+        link = self._spare()
         try:
             if link is not None:
                 try:

@@ -259,6 +259,26 @@ async def test_a_broker_that_hangs_dies_and_comes_back(anyio_backend: str, own_b
     assert len(taken(own_broker.url, "back", 18)) == 18
 
 
+class Raced(list[Link]):
+    """Idle connections of which another thread takes the last between a look and the taking."""
+
+    def __bool__(self) -> bool:
+        looked = len(self) > 0
+        while len(self):
+            self.pop().close()
+        return looked
+
+
+async def test_threads_that_race_for_an_idle_connection_both_publish(anyio_backend: str, url: str) -> None:
+    sent = [message("raced") for _ in range(2)]
+    async with publishing(url) as publisher:
+        for each in sent:
+            await publisher.publish(each)
+            publisher._idle = Raced(publisher._idle)
+        await publisher.check()
+    assert {each.headers["id"] for each in taken(url, "raced", 2)} == {each.job_id for each in sent}
+
+
 async def test_a_redis_broker_that_is_away_says_so(anyio_backend: str, tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     server.start()
