@@ -116,6 +116,9 @@ class KombuPublisher:
                 log.info("broker_connection_lost", error=type(error).__name__)
                 if isinstance(error, link.channel_faults):
                     self._one_by_one(group, verdicts)
+            except BaseException:
+                link.close()
+                raise
         while left := _unanswered(group, verdicts):
             self._freshly(left, verdicts)
 
@@ -134,6 +137,10 @@ class KombuPublisher:
                 self._one_by_one(group, verdicts)
             if len(_unanswered(group, verdicts)) == len(group):
                 self._give_up(group, verdicts, type(error).__name__)
+        except BaseException:
+            if link is not None:
+                link.close()
+            raise
 
     def _one_by_one(self, group: Group, verdicts: dict[int, Verdict]) -> None:
         """The broker objects to one message of the group, and does not say to which: each of those left is published alone."""
@@ -181,6 +188,10 @@ class KombuPublisher:
             if link is not None:
                 link.close()
             raise BrokerUnavailable(f"The broker does not answer: {type(error).__name__}.") from error
+        except BaseException:
+            if link is not None:
+                link.close()
+            raise
         self._keep(link)
 
 
