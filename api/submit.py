@@ -208,7 +208,9 @@ class JobService:
         """Admission, charge, picture, record, message. Where the store's answer to the record is lost on its way, the sweeper publishes
         the job; the client, told 503, comes again with the same request and joins it."""
         new, init, repeats = draft.new, draft.plan.init, slot is not None
-        limit = bound(draft.plan.served, new.request.steps, new.ttl_s, scale_from_zero=self._settings.scale_from_zero)
+        limit = bound(
+            draft.plan.served, new.request.steps, new.ttl_s, scale_from_zero=self._settings.scale_from_zero
+        )
         if result is None and draft.cached and (caller.limited or init is not None or self._cache_apart):
             # What it is charged, and whether its picture is kept, depends on this. The call that records it looks again: the result
             # may come in between. Where the cache is apart, such a result is still with the job store.
