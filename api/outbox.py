@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from api.background import Background
 from api.clearing import Clearing
 from api.quotas import NothingLeft
 from broker.relay import publish_all
-from contracts.errors import DarkroomError, StoreFull, UnavailableError
+from cache.connection import QUEUE_S
+from contracts.errors import DarkroomError, StoreFull, StoreUnavailable, UnavailableError
 from contracts.grouping import Grouped
 from contracts.jobs import Job, JobMessage, JobResult, NewJob
 from contracts.ports import Found, JobStore, Publisher, Submission, SubmitAnswer, Submitted, TooManyAhead
 from telemetry import metrics, tracing
 from telemetry.logs import get_logger
+
+T = TypeVar("T")
 
 MAX_GROUP: Final = 64
 """Jobs in one call: the store does nothing else meanwhile."""
@@ -34,12 +38,16 @@ class Entry:
 
 class Outbox:
     """Records jobs, and publishes the messages of those that lead their key. Jobs that meet share a call to the store. What it begins for
-    others runs in `background`."""
+    others runs in `background`. `redis_timeout_s` bounds a call to the store."""
 
-    def __init__(self, jobs: JobStore, publisher: Publisher, background: Background) -> None:
+    def __init__(
+        self, jobs: JobStore, publisher: Publisher, background: Background, redis_timeout_s: float
+    ) -> None:
         self._jobs = jobs
         self._publisher = publisher
         self._background = background
+        # The call that is on its way when a job comes, its own, and the wait for a connection.
+        self._record_s = 2 * redis_timeout_s + QUEUE_S
         self._clearing = Clearing(jobs, background)
         self._records: Grouped[Submission, Submitted | Found | TooManyAhead] = Grouped(
             self._submit, limit=MAX_GROUP
@@ -52,7 +60,7 @@ class Outbox:
         Raises `NothingLeft`, `StoreUnavailable`."""
         with tracing.span("record job", attributes={"darkroom.job_id": asked.new.id}):
             try:
-                answer = await self._records.add(asked)
+                answer = await self._in_time(self._records.add(asked))
             except StoreFull as error:
                 raise NothingLeft(error) from None
         if isinstance(answer, TooManyAhead):
@@ -60,12 +68,16 @@ class Outbox:
         return answer
 
     async def record_hit(self, new: NewJob, result: JobResult) -> Submitted:
-        """The recorded job, which has its result. Raises `NothingLeft`, `StoreUnavailable`."""
+        """As `hit`, but raises `NothingLeft` where nothing was recorded."""
+        try:
+            return await self.hit(new, result)
+        except StoreFull as error:
+            raise NothingLeft(error) from None
+
+    async def hit(self, new: NewJob, result: JobResult) -> Submitted:
+        """The recorded job, which has its result. Raises `StoreUnavailable`."""
         with tracing.span("record job", attributes={"darkroom.job_id": new.id}):
-            try:
-                return await self._jobs.submit(new, result)
-            except StoreFull as error:
-                raise NothingLeft(error) from None
+            return await self._in_time(self._jobs.submit(new, result))
 
     async def publish(self, submitted: Submitted, *, repeats: bool) -> Job:
         """The job, once its message is with the broker, where it leads its key. Raises as `entry` and `Publisher.publish`."""
@@ -100,6 +112,15 @@ class Outbox:
 
     async def _submit(self, asked: Sequence[Submission]) -> Sequence[SubmitAnswer]:
         return await self._jobs.submit_many(asked)
+
+    async def _in_time(self, answer: Coroutine[Any, Any, T]) -> T:
+        """What the store answers. A store that answers nobody must not let those who wait become ever more. Raises `StoreUnavailable`: the
+        job may be recorded, if it was on its way."""
+        try:
+            async with asyncio.timeout(self._record_s):
+                return await answer
+        except TimeoutError:
+            raise StoreUnavailable("The job store did not answer in time.") from None
 
     async def _undone(self, job: Job, error: UnavailableError) -> Job:
         """The job, where its message did arrive and a worker was quicker. Else raises `NothingLeft`, or `error` where it is not known

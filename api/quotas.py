@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from api.keyring import Principal
-from contracts.errors import DarkroomError, QuotaExceeded, StoreUnavailable
+from contracts.errors import DarkroomError, QuotaExceeded, StoreUnavailable, UnavailableError
 from contracts.jobs import JobStatus
 from contracts.ports import JobStore
 from contracts.tenancy import Account, ApiKey, Charge, Limits, QuotaLedger
@@ -31,6 +31,18 @@ class NothingLeft(Exception):
     def __init__(self, error: DarkroomError) -> None:
         super().__init__(error.message)
         self.error = error
+
+
+@contextmanager
+def nothing_left(*, unless: bool) -> Iterator[None]:
+    """What the block does leaves no job behind: an `UnavailableError` of it becomes `NothingLeft`, `unless` a copy of the request may
+    have left one."""
+    try:
+        yield
+    except UnavailableError as error:
+        if unless:
+            raise
+        raise NothingLeft(error) from None
 
 
 class Quotas:

@@ -23,7 +23,7 @@ from api.lookup import checked, looked_up, remembered
 from api.outbox import Outbox
 from api.plan import Plan
 from api.planner import Planner
-from api.quotas import Quotas
+from api.quotas import Quotas, nothing_left
 from api.room import Room
 from api.schemas import JobRequest
 from api.usage import Usage
@@ -86,7 +86,9 @@ class JobService:
         self._background = Background()
         self._quotas = Quotas(stores.quotas, stores.jobs)
         self._planner = Planner(settings, catalogue, self._quotas)
-        self._outbox = Outbox(stores.jobs, publisher, self._background)
+        self._outbox = Outbox(stores.jobs, publisher, self._background, settings.redis_timeout_s)
+        self._cache_apart = settings.cache_redis_url not in (None, settings.redis_url)
+        """A slow cache must then hold up its own requests only: it is asked before they join those of others."""
         self._copies: Copies[Accepted] = Copies()
 
     async def submit(
@@ -165,8 +167,7 @@ class JobService:
         result = await remembered(self._stores, draft.address) if draft.cached else None
         if result is not None and not caller.limited:
             # One step, in nobody's way and with nothing to undo: it needs no task.
-            with tracing.span("record job", attributes={"darkroom.job_id": draft.new.id}):
-                submitted = await self._stores.jobs.submit(draft.new, result)
+            submitted = await self._outbox.hit(draft.new, result)
             return self._accepted(caller, Accepted(submitted.job))
         return await self._background.whole(self._accept(caller, draft, result, None, listener))
 
@@ -207,25 +208,27 @@ class JobService:
         """Admission, charge, picture, record, message. Where the store's answer to the record is lost on its way, the sweeper publishes
         the job; the client, told 503, comes again with the same request and joins it."""
         new, init, repeats = draft.new, draft.plan.init, slot is not None
-        steps, known = new.request.steps, result is not None
-        limit = bound(draft.plan.served, steps, new.ttl_s, scale_from_zero=self._settings.scale_from_zero)
-        if not known and draft.cached and (caller.limited or init is not None):
-            # What it is charged, and whether its picture is kept, depends on this. Else the call that records it looks it up.
-            result, known = await looked_up(self._stores, draft.address), True
+        limit = bound(
+            draft.plan.served, new.request.steps, new.ttl_s, scale_from_zero=self._settings.scale_from_zero
+        )
+        if result is None and draft.cached and (caller.limited or init is not None or self._cache_apart):
+            # What it is charged, and whether its picture is kept, depends on this. The call that records it looks again: the result
+            # may come in between. Where the cache is apart, such a result is still with the job store.
+            result = await looked_up(self._stores, draft.address)
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=repeats)
         async with self._quotas.charged(caller, charge, charge_rate=init is None):
             if init is not None and result is None:
-                limit = limit.behind(
-                    await self._stores.jobs.ahead(new.request.model, flow_of(new.tenant, new.priority))
-                )
-                if limit.most_ahead >= 0:
-                    # Before the record: a worker that runs the job must find it.
-                    await self._stores.blobs.put(init.data, "png", is_input=True)
+                with nothing_left(unless=repeats):
+                    flow = flow_of(new.tenant, new.priority)
+                    limit = limit.behind(await self._stores.jobs.ahead(new.request.model, flow))
+                    if limit.most_ahead >= 0:
+                        # Before the record: a worker that runs the job must find it.
+                        await self._stores.blobs.put(init.data, "png", is_input=True)
             if listener is not None and result is None:
                 with suppress(StoreUnavailable):  # then the job is read at its end
                     await listener.listen(new.id)
             if result is None:
-                submitted = await self._recorded(draft, limit, look_up=draft.cached and not known)
+                submitted = await self._recorded(draft, limit, look_up=draft.cached and not self._cache_apart)
             else:
                 submitted = await self._outbox.record_hit(new, result)
             job = await self._outbox.publish(submitted, repeats=repeats)

@@ -53,14 +53,14 @@ class Link:
         self._connection: Connection = publisher_connection(settings, confirm=False)
         self.faults = faults_of(self._connection)
         self.channel_faults: tuple[type[BaseException], ...] = tuple(self._connection.channel_errors)
-        self._connection.connect()
-        self._channel: Any = self._connection.channel()
         self._declared: set[str] = set()
         self._confirms: Confirms | None = None
-        if not is_redis(settings.broker_url):
-            # With this capability py-amqp asks the socket before each publish whether the broker is blocked. A missing confirm says so too.
-            self._connection.connection.client_properties["capabilities"].pop("connection.blocked", None)
-            self._confirms = Confirms(self._channel)
+        try:
+            self._open()
+        except BaseException:
+            # Nobody else knows of it: a connection that is there would stay.
+            self.close()
+            raise
 
     def publish(self, group: Group, verdicts: dict[int, Verdict]) -> None:
         """Publish the messages of `group`, and note under its key what became of each.
@@ -88,6 +88,14 @@ class Link:
     def close(self) -> None:
         with suppress(*self.faults):
             self._connection.release()
+
+    def _open(self) -> None:
+        self._connection.connect()
+        self._channel: Any = self._connection.channel()
+        if not is_redis(self._settings.broker_url):
+            # With this capability py-amqp asks the socket before each publish whether the broker is blocked. A missing confirm says so too.
+            self._connection.connection.client_properties["capabilities"].pop("connection.blocked", None)
+            self._confirms = Confirms(self._channel)
 
     def _declare(self, model: str, group: Group, verdicts: dict[int, Verdict]) -> None:
         if model in self._declared:

@@ -101,9 +101,9 @@ class KombuPublisher:
 
     def _settle(self, group: Group, verdicts: dict[int, Verdict]) -> None:
         """Notes a verdict on each message of the group."""
-        if self._idle:
+        link = self._spare()
+        if link is not None:
             # This connection may have died unnoticed: a fault of it is given a second try on a fresh one.
-            link = self._idle.pop()
             try:
                 link.publish(group, verdicts)
                 self._keep(link)
@@ -116,6 +116,9 @@ class KombuPublisher:
                 log.info("broker_connection_lost", error=type(error).__name__)
                 if isinstance(error, link.channel_faults):
                     self._one_by_one(group, verdicts)
+            except BaseException:
+                link.close()
+                raise
         while left := _unanswered(group, verdicts):
             self._freshly(left, verdicts)
 
@@ -134,6 +137,10 @@ class KombuPublisher:
                 self._one_by_one(group, verdicts)
             if len(_unanswered(group, verdicts)) == len(group):
                 self._give_up(group, verdicts, type(error).__name__)
+        except BaseException:
+            if link is not None:
+                link.close()
+            raise
 
     def _one_by_one(self, group: Group, verdicts: dict[int, Verdict]) -> None:
         """The broker objects to one message of the group, and does not say to which: each of those left is published alone."""
@@ -147,6 +154,13 @@ class KombuPublisher:
                 return
             self._settle({key: message}, verdicts)
 
+    def _spare(self) -> Link | None:
+        """An idle connection. The threads may race for the last one: only the taking itself tells who has it."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
     def _keep(self, link: Link) -> None:
         if len(self._idle) < LANES:
             self._idle.append(link)
@@ -159,7 +173,7 @@ class KombuPublisher:
 
     def _check(self) -> None:
         faults = faults_of(publisher_connection(self._settings))
-        link = self._idle.pop() if self._idle else None
+        link = self._spare()
         try:
             if link is not None:
                 try:
@@ -174,6 +188,10 @@ class KombuPublisher:
             if link is not None:
                 link.close()
             raise BrokerUnavailable(f"The broker does not answer: {type(error).__name__}.") from error
+        except BaseException:
+            if link is not None:
+                link.close()
+            raise
         self._keep(link)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ class Grouped(Generic[T, R]):
     come in the same turn of the event loop, or while `at_once` groups were on their way. Alone, an item waits for nobody.
 
     `run` answers each item's outcome in order; an exception among them is raised by that item's `add`. One that `run` itself raises
-    is raised by all of its group.
+    is raised by all of its group. Where `run` is cancelled, so is every `add` of its group, and what waits for nobody else.
     """
 
     def __init__(
@@ -54,6 +54,12 @@ class Grouped(Generic[T, R]):
         try:
             while group := self._next():
                 await self._carry(group)
+        except BaseException:
+            if self._under_way == 1:
+                # Nobody is left who would carry them.
+                _abandon(self._waiting)
+                self._waiting.clear()
+            raise
         finally:
             # In the same turn as the last look: what comes next finds room for a worker.
             self._under_way -= 1
@@ -62,8 +68,13 @@ class Grouped(Generic[T, R]):
         outcomes: Sequence[R | Exception]
         try:
             outcomes = await self._run([item for item, _ in group])
+            if len(outcomes) != len(group):
+                raise ValueError(f"{len(outcomes)} outcomes for {len(group)} items")
         except Exception as error:  # noqa: BLE001 - whatever it is, each of them must hear of it
             outcomes = [error] * len(group)
+        except BaseException:
+            _abandon(group)
+            raise
         for (_, outcome), become in zip(group, outcomes, strict=True):
             if outcome.done():
                 continue  # its caller has left
@@ -79,3 +90,9 @@ class Grouped(Generic[T, R]):
             if not one[1].done():
                 group.append(one)
         return group
+
+
+def _abandon(items: Iterable[tuple[T, asyncio.Future[R]]]) -> None:
+    """What will become of them is never known."""
+    for _, outcome in items:
+        outcome.cancel()

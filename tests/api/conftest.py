@@ -17,7 +17,7 @@ from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
 from contracts.jobs import ImageRef, Job, JobMessage, JobResult, Timings
 from contracts.models import WorkerInfo
-from contracts.ports import Granted
+from contracts.ports import End, Finished, Granted
 from contracts.settings import ApiSettings
 from tests.cache.test_others import spec
 from tests.publishers import RecordingPublisher
@@ -63,10 +63,13 @@ class Door:
             timings=Timings(queued_ms=1, batch_ms=2, encode_ms=3, batch_size=4),
             warnings=("cut",),
         )
-        assert (await self.stores.jobs.succeed(claim.lease, result)).applied
+        address = None
         if request.cache != "off":
             scope = tenant_scope(message.tenant, shared=False)
-            await self.stores.results.put(result_address(message.key, request, scope), result)
+            address = result_address(message.key, request, scope)
+        (answer,) = await self.stores.jobs.end_many([End(claim.lease, result, address)])
+        assert isinstance(answer, Finished)
+        assert answer.applied
         return await self.stores.jobs.get(message.tenant, message.job_id)
 
 

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contracts.errors import StoreFull
-from contracts.ports import Submission
-from tests.api.conftest import Door
+from api.background import Background
+from api.outbox import MAX_GROUP, Outbox
+from cache.stores import open_stores
+from cli.services.redis import RedisServer
+from contracts.errors import QueueFull, StoreFull, StoreUnavailable
+from contracts.ports import Submission, Submitted
+from contracts.settings import BackendSettings
+from tests.api.conftest import Door, Opener
+from tests.cache.made import new
+from tests.publishers import RecordingPublisher
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def hung(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of its own, for a test to stop as it stands."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.send(signal.SIGCONT)
+    server.stop()
 
 
 class Calls:
@@ -97,3 +116,58 @@ async def test_alone_it_waits_for_nobody(door: Door, monkeypatch: pytest.MonkeyP
     for number in range(3):
         await door.submit(prompt=f"number {number}")
     assert calls.groups == [1, 1, 1]
+
+
+async def test_a_store_that_answers_nobody_is_waited_for_so_long_and_no_longer(
+    hung: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.outbox.QUEUE_S", 0.1)
+    stores = open_stores(
+        BackendSettings.model_validate(
+            {"redis_url": hung.url, "redis_timeout_s": 0.5, "blob_dir": tmp_path / "blobs"}
+        )
+    )
+    real, groups = stores.jobs.submit_many, []
+
+    async def submit_many(asked: Sequence[Submission]) -> Sequence[Any]:
+        groups.append(len(asked))
+        return await real(asked)
+
+    monkeypatch.setattr(stores.jobs, "submit_many", submit_many)
+    outbox = Outbox(stores.jobs, RecordingPublisher(), Background(), 0.5)
+
+    def record() -> asyncio.Task[Any]:
+        return asyncio.create_task(outbox.record(Submission(new()), lambda _: QueueFull("never")))
+
+    try:
+        assert isinstance(await record(), Submitted)
+        hung.send(signal.SIGSTOP)
+        crowd = [record() for _ in range(10 * MAX_GROUP)]
+        outcomes = await asyncio.wait_for(asyncio.gather(*crowd, return_exceptions=True), 30)
+        assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+        assert len(groups) <= 5, "the others were let go before their turn"
+        hung.send(signal.SIGCONT)
+        assert isinstance(await asyncio.wait_for(record(), 30), Submitted)
+    finally:
+        hung.send(signal.SIGCONT)
+        await stores.close()
+
+
+async def test_a_cache_that_hangs_holds_up_nobody_who_does_not_ask_it(
+    opened: Opener, hung: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = await opened(cache_redis_url=hung.url)
+    look, asked = door.stores.results.get, asyncio.Event()
+
+    async def get(address: str) -> Any:
+        asked.set()
+        return await look(address)
+
+    monkeypatch.setattr(door.stores.results, "get", get)
+    hung.send(signal.SIGSTOP)
+    waiting = asyncio.create_task(door.submit(prompt="a"))
+    await asyncio.wait_for(asked.wait(), 5)
+    assert (await asyncio.wait_for(door.submit(prompt="b", cache="off"), 5))["cache"] == "miss"
+    assert not waiting.done()
+    hung.send(signal.SIGCONT)
+    assert (await asyncio.wait_for(waiting, 10))["cache"] == "miss"

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import pytest
@@ -257,6 +258,77 @@ async def test_a_broker_that_hangs_dies_and_comes_back(anyio_backend: str, own_b
         for _ in range(16):
             await publisher.publish(message("back"))
     assert len(taken(own_broker.url, "back", 18)) == 18
+
+
+class Raced(list[Link]):
+    """Idle connections of which another thread takes the last between a look and the taking."""
+
+    def __bool__(self) -> bool:
+        looked = len(self) > 0
+        while len(self):
+            self.pop().close()
+        return looked
+
+
+async def test_threads_that_race_for_an_idle_connection_both_publish(anyio_backend: str, url: str) -> None:
+    sent = [message("raced") for _ in range(2)]
+    async with publishing(url) as publisher:
+        for each in sent:
+            await publisher.publish(each)
+            publisher._idle = Raced(publisher._idle)
+        await publisher.check()
+    assert {each.headers["id"] for each in taken(url, "raced", 2)} == {each.job_id for each in sent}
+
+
+@pytest.fixture
+def sockets(monkeypatch: pytest.MonkeyPatch) -> list[socket]:
+    """The sockets of all connections to RabbitMQ that are opened to publish."""
+    found: list[socket] = []
+    real = Connection.connect
+
+    def connect(connection: Connection) -> Any:
+        opened = real(connection)
+        found.append(opened.sock)
+        return opened
+
+    monkeypatch.setattr(Connection, "connect", connect)
+    return found
+
+
+def test_a_connection_that_hangs_once_it_is_there_is_closed(
+    own_broker: RabbitServer, sockets: list[socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Connection.channel
+
+    def channel(connection: Connection) -> Any:
+        own_broker.send(signal.SIGSTOP)
+        return real(connection)
+
+    monkeypatch.setattr(Connection, "channel", channel)
+    settings = BackendSettings.model_validate({"broker_url": own_broker.url, "publish_timeout_s": 0.5})
+    with pytest.raises(TimeoutError):
+        Link(settings)
+    assert [each.fileno() for each in sockets] == [-1]
+
+
+@pytest.mark.parametrize("how", ["fresh", "idle", "checked"])
+async def test_a_fault_of_our_own_leaves_no_connection_open(
+    anyio_backend: str,
+    rabbit_server: RabbitServer,
+    sockets: list[socket],
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async with publishing(rabbit_server.url) as publisher:
+        if how != "fresh":
+            await publisher.publish(message("ours"))
+        monkeypatch.setattr(Link, "check" if how == "checked" else "publish", broken)
+        with pytest.raises(ZeroDivisionError):
+            await (publisher.check() if how == "checked" else publisher.publish(message("ours")))
+        assert [each.fileno() for each in sockets] == [-1]
 
 
 async def test_a_redis_broker_that_is_away_says_so(anyio_backend: str, tmp_path: Path) -> None:

@@ -99,3 +99,48 @@ async def test_one_that_leaves_before_its_group_goes_is_dropped(anyio_backend: s
     assert await stayer == 6
     assert service.groups == [[1], [3]]
     await service.grouped.drain()
+
+
+async def test_a_run_that_is_cancelled_lets_everybody_go(anyio_backend: str) -> None:
+    service = Service()
+    service.open.clear()
+    first = service.add(1)
+    await until(lambda: service.groups)
+    later = service.add(2)
+    await until(lambda: len(service.grouped._waiting) == 1)
+    for worker in set(service.grouped._workers):
+        worker.cancel()
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(first, later, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 2
+    service.open.set()
+    async with asyncio.timeout(5):
+        assert await service.grouped.add(3) == 6
+
+
+async def test_another_worker_carries_what_waits_for_one_that_was_cancelled(anyio_backend: str) -> None:
+    service = Service(at_once=2)
+    service.open.clear()
+    tasks = [service.add(1)]
+    await until(lambda: len(service.groups) == 1)
+    (worker,) = service.grouped._workers
+    tasks.append(service.add(2))
+    await until(lambda: len(service.groups) == 2)
+    tasks.append(service.add(3))
+    await until(lambda: len(service.grouped._waiting) == 1)
+    worker.cancel()
+    await until(lambda: tasks[0].done())
+    service.open.set()
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*tasks[1:]) == [4, 6]
+    assert tasks[0].cancelled()
+
+
+async def test_too_few_outcomes_are_a_fault_that_all_of_the_group_hear_of(anyio_backend: str) -> None:
+    async def run(numbers: Sequence[int]) -> Sequence[int]:
+        return numbers[1:]
+
+    grouped: Grouped[int, int] = Grouped(run, limit=10)
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(*map(grouped.add, range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ValueError] * 3
