@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.clock import SystemClock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.errors import WorkerFault
 from contracts.settings import WorkerSettings
 from scheduler.cost import CostModel
 from scheduler.recovery import Failure
+from worker import device
 from worker.batcher import Batcher
-from worker.engine.host import Answer, EngineHost
-from worker.engine.wire import Done, Failed, Unrun
+from worker.engine.fake import _noise
+from worker.engine.host import EngineHost
+from worker.engine.wire import Answer, Done, Failed, Unrun
+from worker.hand import Hand
 from worker.images import Drawn, Turn
 
 pytestmark = pytest.mark.slow
@@ -276,3 +283,51 @@ async def test_the_device_goes_on_while_the_event_loop_is_stuck(site: Site) -> N
     assert not any(image.done() for image in images)
     async with asyncio.timeout(TIMEOUT_S):
         await asyncio.gather(*images)
+
+
+class Broken(Exception):
+    """Of our own code."""
+
+
+def breaks_once(real: Callable[..., Any], raised: list[int], *, at: int = 2) -> Callable[..., Any]:
+    """Like `real`, but for its call number `at` on the device's thread."""
+    calls = itertools.count(1)
+
+    def broken(*given: Any) -> Any:
+        if threading.current_thread().name == "device" and next(calls) == at:
+            raised.append(at)
+            raise Broken
+        return real(*given)
+
+    return broken
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("part", ["traced", "full", "wait"])
+async def test_what_raises_while_a_pass_runs_gives_nobody_the_picture_of_another(
+    site: Site, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    raised = list[int]()
+    owner: Any = {"traced": device, "full": Hand, "wait": EngineHost}[part]
+    monkeypatch.setattr(owner, part, breaks_once(getattr(owner, part), raised))
+    images = [site.add("slow=0.03 a", steps=steps) for steps in (1, 2, 1, 1, 2, 1, 1, 1)]
+    async with asyncio.timeout(TIMEOUT_S):
+        drawn = await asyncio.gather(*images, return_exceptions=True)
+        late = await site.add("b")
+    assert raised
+    # One that was alone in the pass is given up.
+    assert sum(isinstance(each, WorkerFault) for each in drawn) <= 1
+    for seed, each in enumerate([*drawn, late]):
+        if isinstance(each, WorkerFault):
+            continue
+        assert isinstance(each, Drawn)
+        assert isinstance(each.image, Pixels)
+        assert each.image.rgb == _noise(KEY, seed).rgb, "its own picture"
+    assert not site.host._sent
+
+
+def test_an_answer_to_another_pass_loses_the_engine_and_is_no_picture(host: EngineHost) -> None:
+    host.send(batch("a"))
+    host._sent[0] = replace(host._sent[0], number=7)
+    assert isinstance(host.receive(), Failed)
+    assert not host.alive

@@ -25,7 +25,7 @@ from worker.engine.container import machine_memory
 from worker.engine.errors import CannotLoad, CannotLoadNow
 from worker.engine.occupancy import device_memory
 from worker.engine.outgrown import limit_of, watch
-from worker.engine.wire import BEGUN, Done, Failed, Order, Ready, Unloadable, Unrun
+from worker.engine.wire import BEGUN, Answered, Done, Failed, Order, Ready, Unloadable, Unrun
 from worker.naming import model_name
 
 DEVICE_LOST = 3
@@ -57,19 +57,19 @@ def serve(connection: Connection[Any, Any], begun: int, settings: WorkerSettings
         return
     connection.send(Ready(spec))
     orders: SimpleQueue[Order | None] = SimpleQueue()
-    answers: SimpleQueue[Done | Failed | Unrun] = SimpleQueue()
+    answers: SimpleQueue[Answered] = SimpleQueue()
     threading.Thread(target=_read, args=(connection, orders), daemon=True).start()
     threading.Thread(target=_send, args=(connection, answers), daemon=True).start()
     well = True
     while (order := orders.get()) is not None:
         if order.ahead and not well:
             # Whoever sent it did not know that samples of it are forgotten, or that so many do not fit.
-            answers.put(Unrun("The pass before it failed."))
+            answers.put(Answered(order.number, Unrun("The pass before it failed.")))
             continue
         os.write(begun, BEGUN.pack(order.number, time.monotonic()))
         answer = run(engine, order.batch)
         well = isinstance(answer, Done)
-        answers.put(answer)
+        answers.put(Answered(order.number, answer))
 
 
 def _read(connection: Connection[Any, Any], orders: SimpleQueue[Order | None]) -> None:
@@ -84,7 +84,7 @@ def _read(connection: Connection[Any, Any], orders: SimpleQueue[Order | None]) -
         os._exit(1)
 
 
-def _send(connection: Connection[Any, Any], answers: SimpleQueue[Done | Failed | Unrun]) -> None:
+def _send(connection: Connection[Any, Any], answers: SimpleQueue[Answered]) -> None:
     try:
         while True:
             connection.send(answers.get())
