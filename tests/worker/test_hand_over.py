@@ -331,3 +331,34 @@ def test_an_answer_to_another_pass_loses_the_engine_and_is_no_picture(host: Engi
     host._sent[0] = replace(host._sent[0], number=7)
     assert isinstance(host.receive(), Failed)
     assert not host.alive
+
+
+def test_an_engine_that_is_stopped_while_it_is_handed_a_picture_has_hung() -> None:
+    host = EngineHost(WorkerSettings(engine="fake", model="fake", batch_timeout_s=0.5))
+    host.start()
+    try:
+        host.send(batch("slow=0.3 a"))
+        until(lambda: begun(host) == 1)
+        assert host.pid is not None
+        os.kill(host.pid, signal.SIGSTOP)
+        picture = ImageTask("b", "", 1, init_image=bytes(3_000_000), strength=1.0)
+        host.send(Pass(KEY, (1,), {1: picture}))
+        first, second = host.receive(), host.receive()
+    finally:
+        host.kill()
+    assert first == Failed(Failure.CRASH, "The engine hung.")
+    assert isinstance(second, Unrun)
+    assert not host.alive
+
+
+def test_an_engine_that_is_stopped_in_the_middle_of_an_answer_has_hung(host: EngineHost) -> None:
+    # More than a socket holds: the rest would come while it is read.
+    tasks = {n: ImageTask("a", "", n) for n in range(4)}
+    host.send(Pass(BatchKey("fake", 1024, 1024, guided=False), tuple(tasks), tasks))
+    assert host._engine is not None
+    while not host._engine.ready(TIMEOUT_S):
+        pass
+    assert host.pid is not None
+    os.kill(host.pid, signal.SIGSTOP)
+    assert host.receive() == Failed(Failure.CRASH, "The engine hung.")
+    assert not host.alive

@@ -108,11 +108,13 @@ class EngineHost:
         has crashed. Raises what pickling raises; then nothing was sent."""
         if not self._sent:
             self._lost = None
-        number = self._numbers + 1
+        number, said = self._numbers + 1, True
         if self._engine is not None and self.alive:
-            self._engine.send(Order(number, batch, ahead=bool(self._sent)))
+            said = self._engine.send(Order(number, batch, ahead=bool(self._sent)))
         self._numbers = number
         self._sent.append(_Sent(number, time.monotonic()))
+        if not said:
+            self._lose()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Waits until `receive` would answer at once: then True. False: `timeout_s` seconds are over, or somebody called `wake`."""
