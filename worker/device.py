@@ -170,7 +170,9 @@ class Device:
                 tried = True
                 continue
             if self._host.wait(due_s):
-                return
+                break
+        with self.changed:
+            self._armed = False
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         with self.changed:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -362,3 +363,42 @@ def test_an_engine_that_is_stopped_in_the_middle_of_an_answer_has_hung(host: Eng
     os.kill(host.pid, signal.SIGSTOP)
     assert host.receive() == Failed(Failure.CRASH, "The engine hung.")
     assert not host.alive
+
+
+def test_an_engine_that_dies_slowly_holds_up_nobody_and_is_replaced(
+    host: EngineHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may keep a killed process for seconds, while it gives back the device."""
+    engine, woken = host._engine, threading.Event()
+    assert engine is not None
+
+    def wait(seconds: float) -> int:
+        threading.Thread(target=lambda: (host.wake(), woken.set()), daemon=True).start()
+        assert woken.wait(2.0), "whoever wakes it waits for its death"
+        raise subprocess.TimeoutExpired("engine", seconds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._process, "wait", wait)
+        host.kill()
+    assert not host.alive
+    host.start()
+    assert isinstance(host.run(batch("a")), Done)
+
+
+@pytest.mark.anyio
+async def test_between_two_passes_nobody_wakes_the_engine_s_wait(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed, real = list[bool](), Watched.receive
+
+    def receive(host: Watched) -> Answer:
+        armed.append(site.batcher._device._armed)
+        return real(host)
+
+    monkeypatch.setattr(Watched, "receive", receive)
+    site.add("slow=0.05 a", steps=2)
+    async with asyncio.timeout(TIMEOUT_S):
+        await asyncio.gather(*site.tasks)
+        await site.add("b")
+    assert armed
+    assert not any(armed)

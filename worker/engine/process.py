@@ -94,7 +94,8 @@ class EngineProcess:
             return True
         if not found:
             return False
-        with suppress(BlockingIOError):
+        # It may have been killed, and the pipe closed, meanwhile.
+        with suppress(OSError):
             os.read(self._woken, 4096)
         return None
 
@@ -127,12 +128,16 @@ class EngineProcess:
             return None
 
     def kill(self) -> None:
-        """End it now."""
+        """End it now. One that does not die in time, for the kernel holds it, is given up all the same."""
+        if self._dead:
+            return
+        # Outside of the lock: `wake` must not wait for that.
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
         with self._lock:
             if self._dead:
                 return
-            self._process.kill()
-            self._process.wait(END_S)
             self._hear()
             self._dead = True
             self._connection.close()
