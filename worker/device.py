@@ -134,24 +134,27 @@ class Device:
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
             log_broken("batch_broken", error, len(flight.images))
             metrics.BATCHES.labels(flight.batch.key.model, "broken").inc()
-            if owed:
-                self._throw_away()
+            unheard = flight.unsaid is not None or (owed and self._throw_away())
             with self.changed:
                 self._landed(flight, None)
                 self._steady = False
                 for later in self.flights:
                     later.void.update(flight.images)
+                if unheard:
+                    self.hand.keep_leaving(flight)
                 outcomes = self.hand.after_failure(flight, Failure.FAULT, WorkerFault.of(error))
                 if not self._host.alive:
                     self.hand.forgotten()
                 return outcomes
 
-    def _throw_away(self) -> None:
-        """The answer to a pass that our own code has given up: left where it is, it would be taken for the answer to the next one."""
+    def _throw_away(self) -> bool:
+        """The answer to a pass that our own code has given up: left where it is, it would be taken for the answer to the next one.
+        Whether the pass did not run."""
         try:
-            self._host.receive()
+            return isinstance(self._host.receive(), Unrun)
         except Exception as error:  # noqa: BLE001 - the engine is lost then, and the pass is given up already
             log_broken("answer_broken", error, 0)
+            return False
 
     def _attend(self, loop: asyncio.AbstractEventLoop) -> None:
         """While the engine runs a pass: hands it the next one when that is due. Returns when the pass has ended."""

@@ -402,3 +402,27 @@ async def test_between_two_passes_nobody_wakes_the_engine_s_wait(
         await site.add("b")
     assert armed
     assert not any(armed)
+
+
+@pytest.mark.anyio
+async def test_who_leaves_with_a_pass_that_cannot_be_said_leaves_with_the_next_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, real, unsaid = site.add("slow=0.1 a", steps=50), EngineHost.send, list[Pass]()
+
+    def send(host: EngineHost, batch: Pass) -> None:
+        if batch.leaving and not unsaid:
+            unsaid.append(batch)
+            raise Broken
+        real(host, batch)
+
+    monkeypatch.setattr(EngineHost, "send", send)
+    async with asyncio.timeout(TIMEOUT_S):
+        while not site.host.passes:
+            await asyncio.sleep(0.002)
+        gone.cancel()
+        await asyncio.gather(*(site.add("b", WIDE) for _ in range(2)), return_exceptions=True)
+        await site.add("c")
+    left = [sample for each in site.host.passes for sample in each.leaving]
+    assert len(unsaid) == 1
+    assert set(unsaid[0].leaving) <= set(left)
