@@ -130,7 +130,7 @@ class Device:
                     span.fail(answer.failure.value)
             with self.changed:
                 self._landed(flight, answer)
-                return self._digest(flight, answer, span.traceparent)
+                outcomes = self._digest(flight, answer, span.traceparent)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
             log_broken("batch_broken", error, len(flight.images))
             metrics.BATCHES.labels(flight.batch.key.model, "broken").inc()
@@ -145,7 +145,16 @@ class Device:
                 outcomes = self.hand.after_failure(flight, Failure.FAULT, WorkerFault.of(error))
                 if not self._host.alive:
                     self.hand.forgotten()
-                return outcomes
+        else:
+            self._report(flight, answer)
+        return outcomes
+
+    def _report(self, flight: Flight, answer: Answer) -> None:
+        """Last of all, when the pass counts as what it was; what goes wrong with it is held against nobody."""
+        try:
+            report_pass(flight.batch.key.model, len(flight.images), answer)
+        except Exception as error:  # noqa: BLE001 - the pass is over, and its images are settled
+            log_broken("report_broken", error, len(flight.images))
 
     def _throw_away(self) -> bool:
         """The answer to a pass that our own code has given up: left where it is, it would be taken for the answer to the next one.
@@ -264,7 +273,6 @@ class Device:
     def _digest(self, flight: Flight, answer: Answer, traceparent: str | None) -> list[Outcome | None]:
         """What became of each image of a pass; None: it runs again. Those that have ended leave the hand."""
         hand, key, size = self.hand, flight.batch.key, len(flight.images)
-        report_pass(key.model, size, answer)
         if isinstance(answer, Done):
             hand.limits.fitted(key, size)
             hand.cost.ran(key, size, answer.seconds, answer.memory_bytes)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from contracts.clock import SystemClock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
@@ -426,3 +427,31 @@ async def test_who_leaves_with_a_pass_that_cannot_be_said_leaves_with_the_next_o
     left = [sample for each in site.host.passes for sample in each.leaving]
     assert len(unsaid) == 1
     assert set(unsaid[0].leaving) <= set(left)
+
+
+def counted(what: str) -> float:
+    return REGISTRY.get_sample_value("darkroom_batches_total", {"model": KEY.model, "outcome": what}) or 0.0
+
+
+@pytest.mark.anyio
+async def test_a_pass_that_breaks_in_our_hands_is_counted_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised = list[int]()
+    before = [counted("done"), counted("broken")]
+    monkeypatch.setattr(CostModel, "ran", breaks_once(CostModel.ran, raised, at=1))
+    await asyncio.gather(site.add("a"), return_exceptions=True)
+    assert raised
+    assert [counted("done"), counted("broken")] == [before[0], before[1] + 1]
+
+
+@pytest.mark.anyio
+async def test_a_pass_that_cannot_be_reported_costs_its_images_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised = list[int]()
+    monkeypatch.setattr(device, "report_pass", breaks_once(device.report_pass, raised, at=1))
+    async with asyncio.timeout(TIMEOUT_S):
+        drawn = await site.add("a")
+    assert raised
+    assert isinstance(drawn.image, Pixels)
