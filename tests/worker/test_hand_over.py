@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from scheduler.cost import CostModel
 from scheduler.recovery import Failure
 from worker import device
 from worker.batcher import Batcher
-from worker.engine.fake import _noise
+from worker.engine import __main__ as served
+from worker.engine.fake import FakeEngine, _noise
 from worker.engine.host import EngineHost
-from worker.engine.wire import Answer, Done, Failed, Unrun
+from worker.engine.wire import Answer, Answered, Done, Failed, Order, Ready, Unrun
 from worker.hand import Hand
 from worker.images import Drawn, Turn
 
@@ -455,3 +457,64 @@ async def test_a_pass_that_cannot_be_reported_costs_its_images_nothing(
         drawn = await site.add("a")
     assert raised
     assert isinstance(drawn.image, Pixels)
+
+
+class Unreadable:
+    """Pickles well, and raises where it is read."""
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return int, ("none",)
+
+
+def test_an_order_that_cannot_be_read_costs_the_pass_that_runs_nothing(host: EngineHost) -> None:
+    host.send(batch("slow=0.2 a"))
+    until(lambda: begun(host) == 1)
+    host.send(batch(Unreadable(), first=10))  # type: ignore[arg-type]
+    first, second = host.receive(), host.receive()
+    assert isinstance(first, Done)
+    assert second == Failed(Failure.CRASH, "The engine process died.")
+
+
+class Unsayable(FakeEngine):
+    """What it makes of the prompt "bad" cannot be pickled."""
+
+    def __init__(self, settings: WorkerSettings, name: str) -> None:
+        super().__init__(settings, name)
+        self.left: list[int] = []
+
+    def advance(self, batch: Pass) -> list[Any]:
+        self.left += batch.leaving
+        bad = any(task.prompt == "bad" for task in batch.joining.values())
+        return [threading.Lock()] if bad else [*super().advance(batch)]
+
+
+def test_an_answer_that_cannot_be_pickled_is_held_against_its_own_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = WorkerSettings(engine="fake", model="fake")
+    engine = Unsayable(settings, "fake")
+
+    def lost(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(served, "build", lambda _: engine)
+    # The engine's process is this one.
+    monkeypatch.setattr(os, "_exit", lost)
+    (ours, theirs), (told, begun) = Pipe(), os.pipe()
+    serving = threading.Thread(target=served.serve, args=(theirs, begun, settings), daemon=True)
+    serving.start()
+    with ours, theirs:
+        assert isinstance(ours.recv(), Ready)
+        ours.send(Order(1, batch("bad"), ahead=False))
+        ours.send(Order(2, batch("b", first=10), ahead=True))
+        assert ours.poll(TIMEOUT_S)
+        assert ours.recv() == Answered(1, Failed(Failure.FAULT, "TypeError"))
+        assert isinstance(ours.recv().answer, Unrun)
+        ours.send(Order(3, batch("c", first=20), ahead=False))
+        assert isinstance(ours.recv().answer, Done)
+        assert engine.left == [0], "it has forgotten whose answer was lost"
+        ours.close()
+        serving.join(TIMEOUT_S)
+        assert not serving.is_alive()
+    os.close(told)
+    os.close(begun)
