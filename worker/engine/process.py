@@ -129,7 +129,7 @@ class EngineProcess:
 
     def kill(self) -> None:
         """End it now. One that does not die in time, for the kernel holds it, is given up all the same."""
-        if self._dead:
+        if self.killed:
             return
         # Outside of the lock: `wake` must not wait for that.
         self._process.kill()
