@@ -135,6 +135,7 @@ def test_an_engine_that_dies_slowly_holds_up_nobody_and_is_replaced(
         patch.setattr(engine._process, "wait", wait)
         host.kill()
     assert not host.alive
+    assert engine._process.wait(TIMEOUT_S) == -signal.SIGKILL
     host.start()
     assert isinstance(host.run(batch("a")), Done)
 
