@@ -21,8 +21,8 @@ from scheduler.ahead import Lead
 from scheduler.recovery import Failure
 from telemetry import metrics
 from telemetry.logs import get_logger
-from worker.engine.host import Answer, EngineHost, EngineUnloadable
-from worker.engine.wire import Done, Failed, Unrun
+from worker.engine.host import EngineHost, EngineUnloadable
+from worker.engine.wire import Answer, Done, Failed, Unrun
 from worker.hand import Chosen, Hand
 from worker.images import Flight, Image, Outcome, TooLate, fault_of
 from worker.reports import log_broken, report_pass, traced
@@ -118,45 +118,73 @@ class Device:
     def _finish(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> list[Outcome | None]:
         """One pass: what became of each image. Whatever our own code raises is held against the images of the pass as if the model had
         raised: they are bisected, and one alone is given up."""
+        owed = flight.unsaid is None
         try:
             with traced(flight) as span:
                 if flight.unsaid is not None:
                     raise flight.unsaid
                 self._attend(loop)
+                owed = False
                 answer = self._host.receive()
                 if isinstance(answer, Failed):
                     span.fail(answer.failure.value)
             with self.changed:
                 self._landed(flight, answer)
-                return self._digest(flight, answer, span.traceparent)
+                outcomes = self._digest(flight, answer, span.traceparent)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
             log_broken("batch_broken", error, len(flight.images))
             metrics.BATCHES.labels(flight.batch.key.model, "broken").inc()
+            unheard = flight.unsaid is not None or (owed and self._throw_away())
             with self.changed:
                 self._landed(flight, None)
                 self._steady = False
                 for later in self.flights:
                     later.void.update(flight.images)
+                if unheard:
+                    self.hand.keep_leaving(flight)
                 outcomes = self.hand.after_failure(flight, Failure.FAULT, WorkerFault.of(error))
                 if not self._host.alive:
                     self.hand.forgotten()
-                return outcomes
+        else:
+            self._report(flight, answer)
+        return outcomes
+
+    def _report(self, flight: Flight, answer: Answer) -> None:
+        """Last of all, when the pass counts as what it was; what goes wrong with it is held against nobody."""
+        try:
+            report_pass(flight.batch.key.model, len(flight.images), answer)
+        except Exception as error:  # noqa: BLE001 - the pass is over, and its images are settled
+            log_broken("report_broken", error, len(flight.images))
+
+    def _throw_away(self) -> bool:
+        """The answer to a pass that our own code has given up: left where it is, it would be taken for the answer to the next one.
+        Whether the pass did not run."""
+        try:
+            return isinstance(self._host.receive(), Unrun)
+        except Exception as error:  # noqa: BLE001 - the engine is lost then, and the pass is given up already
+            log_broken("answer_broken", error, 0)
+            return False
 
     def _attend(self, loop: asyncio.AbstractEventLoop) -> None:
         """While the engine runs a pass: hands it the next one when that is due. Returns when the pass has ended."""
-        tried = False
+        tried, due_s = False, None
         while True:
-            with self.changed:
-                due_s = None if tried else self._due_in_s()
-                self._armed = not tried and (due_s is None or due_s > 0)
-            if due_s == 0:
-                tried = True
-                try:
+            try:
+                with self.changed:
+                    due_s = None if tried else self._due_in_s()
+                    self._armed = not tried and (due_s is None or due_s > 0)
+                if due_s == 0:
+                    tried = True
                     self._hand_over(loop)
-                except Exception as error:  # noqa: BLE001 - the pass that runs has no part in it
-                    log_broken("hand_over_broken", error, len(self.hand.images))
-            elif self._host.wait(due_s):
-                return
+                    continue
+            except Exception as error:  # noqa: BLE001 - the pass that runs has no part in it
+                log_broken("hand_over_broken", error, len(self.hand.images))
+                tried = True
+                continue
+            if self._host.wait(due_s):
+                break
+        with self.changed:
+            self._armed = False
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         with self.changed:
@@ -245,7 +273,6 @@ class Device:
     def _digest(self, flight: Flight, answer: Answer, traceparent: str | None) -> list[Outcome | None]:
         """What became of each image of a pass; None: it runs again. Those that have ended leave the hand."""
         hand, key, size = self.hand, flight.batch.key, len(flight.images)
-        report_pass(key.model, size, answer)
         if isinstance(answer, Done):
             hand.limits.fitted(key, size)
             hand.cost.ran(key, size, answer.seconds, answer.memory_bytes)

@@ -131,6 +131,10 @@ class Hand:
         for image in flight.images:
             if image.id in flight.batch.joining and image not in flight.void:
                 image.start_over()
+        self.keep_leaving(flight)
+
+    def keep_leaving(self, flight: Flight) -> None:
+        """The engine has not heard of the pass: who should have left with it leaves with the next one."""
         self._leaving = [*flight.batch.leaving, *self._leaving]
 
     def forgotten(self) -> None:

@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager
 
 from telemetry import metrics, tracing
 from telemetry.logs import get_logger
-from worker.engine.host import Answer
-from worker.engine.wire import DeviceMemory, Done, Failed, Unrun
+from worker.engine.wire import Answer, DeviceMemory, Done, Failed, Unrun
 from worker.images import Flight
 
 log = get_logger(__name__)

@@ -7,8 +7,8 @@ from collections import deque
 from contracts.engine import Pass
 from contracts.models import ModelSpec
 from scheduler.recovery import Failure
-from worker.engine.host import Answer, EngineHost
-from worker.engine.wire import Done, Failed, Unrun
+from worker.engine.host import EngineHost
+from worker.engine.wire import Answer, Done, Failed, Unrun
 
 
 class HostHere(EngineHost):

@@ -19,8 +19,8 @@ from contracts.settings import WorkerSettings
 from scheduler.cost import CostModel
 from scheduler.recovery import Failure
 from worker.batcher import Batcher
-from worker.engine.host import Answer, EngineHost
-from worker.engine.wire import Done, Failed, Unrun
+from worker.engine.host import EngineHost
+from worker.engine.wire import Answer, Done, Failed, Unrun
 from worker.images import Drawn, Turn
 
 pytestmark = pytest.mark.slow

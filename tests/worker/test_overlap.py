@@ -14,8 +14,8 @@ from contracts.engine import BatchKey, ImageTask, Pass, Pixels
 from contracts.settings import WorkerSettings
 from worker.batcher import Batcher
 from worker.encode import Encoder, Output
-from worker.engine.host import Answer, EngineHost
-from worker.engine.wire import Done
+from worker.engine.host import EngineHost
+from worker.engine.wire import Answer, Done
 from worker.images import Turn
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]

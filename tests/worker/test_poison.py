@@ -23,7 +23,8 @@ from tests.worker.test_job import room as room
 from worker import device
 from worker import hand as hand_module
 from worker.encode import Output
-from worker.engine.host import Answer, EngineHost
+from worker.engine.host import EngineHost
+from worker.engine.wire import Answer
 from worker.images import Flight, Image, Outcome
 from worker.progress import ProgressReporter
 from worker.taker import Taker, Verdict

@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from typing import Any
 
@@ -25,7 +27,7 @@ from worker.engine.container import machine_memory
 from worker.engine.errors import CannotLoad, CannotLoadNow
 from worker.engine.occupancy import device_memory
 from worker.engine.outgrown import limit_of, watch
-from worker.engine.wire import BEGUN, Done, Failed, Order, Ready, Unloadable, Unrun
+from worker.engine.wire import BEGUN, Answer, Answered, Done, Failed, Order, Ready, Unloadable, Unrun
 from worker.naming import model_name
 
 DEVICE_LOST = 3
@@ -57,19 +59,39 @@ def serve(connection: Connection[Any, Any], begun: int, settings: WorkerSettings
         return
     connection.send(Ready(spec))
     orders: SimpleQueue[Order | None] = SimpleQueue()
-    answers: SimpleQueue[Done | Failed | Unrun] = SimpleQueue()
+    answers: SimpleQueue[memoryview | None] = SimpleQueue()
     threading.Thread(target=_read, args=(connection, orders), daemon=True).start()
-    threading.Thread(target=_send, args=(connection, answers), daemon=True).start()
-    well = True
+    sending = threading.Thread(target=_send, args=(connection, answers), daemon=True)
+    sending.start()
+    well, untold = True, list[int]()
     while (order := orders.get()) is not None:
         if order.ahead and not well:
             # Whoever sent it did not know that samples of it are forgotten, or that so many do not fit.
-            answers.put(Unrun("The pass before it failed."))
+            answers.put(_pickled(order.number, Unrun("The pass before it failed.")))
             continue
         os.write(begun, BEGUN.pack(order.number, time.monotonic()))
-        answer = run(engine, order.batch)
+        batch = replace(order.batch, leaving=(*untold, *order.batch.leaving))
+        untold.clear()
+        answer = run(engine, batch)
+        # Before the next pass begins, which would be blamed for what goes wrong here.
+        try:
+            word = _pickled(order.number, answer)
+        except Exception as error:
+            log.error("answer_unsaid", error=type(error).__name__)
+            answer = Failed(Failure.FAULT, type(error).__name__)
+            word = _pickled(order.number, answer)
+            # The host takes them for forgotten, as after any failure.
+            untold += batch.samples
         well = isinstance(answer, Done)
-        answers.put(answer)
+        answers.put(word)
+    # What has been drawn is still told.
+    answers.put(None)
+    sending.join()
+
+
+def _pickled(number: int, answer: Answer) -> memoryview:
+    """What the host is told of the order with this number. Raises what pickling raises."""
+    return ForkingPickler.dumps(Answered(number, answer))
 
 
 def _read(connection: Connection[Any, Any], orders: SimpleQueue[Order | None]) -> None:
@@ -79,15 +101,15 @@ def _read(connection: Connection[Any, Any], orders: SimpleQueue[Order | None]) -
     except (EOFError, OSError):
         orders.put(None)
     except Exception as error:
-        # What came next would be taken for something else.
+        # Whatever came next might be taken for something else: the process ends, behind the pass that runs, which has no part in it.
         log.error("order_unreadable", error=type(error).__name__)
-        os._exit(1)
+        orders.put(None)
 
 
-def _send(connection: Connection[Any, Any], answers: SimpleQueue[Done | Failed | Unrun]) -> None:
+def _send(connection: Connection[Any, Any], answers: SimpleQueue[memoryview | None]) -> None:
     try:
-        while True:
-            connection.send(answers.get())
+        while (word := answers.get()) is not None:
+            connection.send_bytes(word)
     except Exception as error:
         # The host is gone, or would wait for ever.
         log.error("answer_unsent", error=type(error).__name__)

@@ -13,11 +13,8 @@ from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import metrics
 from worker.engine.process import EngineProcess, end_of
-from worker.engine.wire import Done, Failed, Order, Ready, Unloadable, Unrun
+from worker.engine.wire import Answer, Answered, Failed, Order, Ready, Unloadable, Unrun
 from worker.naming import model_name
-
-Answer = Done | Failed | Unrun
-"""What becomes of a pass."""
 
 
 class LoadFailure(StrEnum):
@@ -111,11 +108,13 @@ class EngineHost:
         has crashed. Raises what pickling raises; then nothing was sent."""
         if not self._sent:
             self._lost = None
-        number = self._numbers + 1
+        number, said = self._numbers + 1, True
         if self._engine is not None and self.alive:
-            self._engine.send(Order(number, batch, ahead=bool(self._sent)))
+            said = self._engine.send(Order(number, batch, ahead=bool(self._sent)))
         self._numbers = number
         self._sent.append(_Sent(number, time.monotonic()))
+        if not said:
+            self._lose()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Waits until `receive` would answer at once: then True. False: `timeout_s` seconds are over, or somebody called `wake`."""
@@ -138,12 +137,16 @@ class EngineHost:
 
     def receive(self) -> Answer:
         """What became of the oldest pass without an answer, waited for. An engine that has ended, or needs longer for a pass than is
-        allowed, is killed. The pass that it had begun has crashed; what else was sent is `Unrun`. `start` it again before the next."""
-        while not self.wait():
-            pass
+        allowed, is killed, and so is one that answers another pass. The pass that it had begun has crashed; what else was sent is `Unrun`.
+        `start` it again before the next."""
+        answer: Answer | None = None
         try:
-            answer = None if self._engine is None else self._engine.answer()
-            if not isinstance(answer, Answer):
+            while not self.wait():
+                pass
+            word = None if self._engine is None else self._engine.answer()
+            if isinstance(word, Answered) and word.number == self._sent[0].number:
+                answer = word.answer
+            else:
                 self._lose()
         except BaseException:
             # What was read halfway would be taken for the answer to the next pass.
@@ -152,7 +155,7 @@ class EngineHost:
         finally:
             number = self._sent.popleft().number
             self._answered_at = time.monotonic()
-        if isinstance(answer, Answer):
+        if answer is not None:
             return answer
         suspect, reason = self._lost or (number, "")
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -46,6 +47,7 @@ class EngineProcess:
     def start(cls, settings: WorkerSettings) -> EngineProcess:
         """A fresh one, which begins to load its model."""
         ours, theirs = socket.socketpair()
+        _limit_waits(ours, settings.batch_timeout_s)
         lifeline, our_lifeline = os.pipe()
         our_begun, begun = os.pipe()
         waking = os.pipe()
@@ -71,10 +73,16 @@ class EngineProcess:
     def killed(self) -> bool:
         return self._dead
 
-    def send(self, word: object) -> None:
-        """Raises what pickling raises. That the process is gone is seen by `answer`."""
-        with suppress(OSError):
+    def send(self, word: object) -> bool:
+        """Raises what pickling raises. That the process is gone is seen by `answer`. False: it reads nothing for as long as a pass may
+        take, and has perhaps half of the word: it is of no use any more."""
+        try:
             self._connection.send(word)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def ready(self, timeout_s: float) -> bool | None:
         """Waits until `answer` would not: True. None: it was woken before. False: the time is over."""
@@ -86,12 +94,13 @@ class EngineProcess:
             return True
         if not found:
             return False
-        with suppress(BlockingIOError):
+        # It may have been killed, and the pipe closed, meanwhile.
+        with suppress(OSError):
             os.read(self._woken, 4096)
         return None
 
     def answer(self) -> object:
-        """Its next word; None if it has not said one, or hung up."""
+        """Its next word; None if it has not said one, hung up, or stopped in the middle of it for as long as a pass may take."""
         try:
             return self._connection.recv() if self._connection.poll(0) else None
         except (EOFError, OSError):
@@ -119,12 +128,16 @@ class EngineProcess:
             return None
 
     def kill(self) -> None:
-        """End it now."""
+        """End it now. One that does not die in time, for the kernel holds it, is given up all the same."""
+        if self.killed:
+            return
+        # Outside of the lock: `wake` must not wait for that.
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
         with self._lock:
             if self._dead:
                 return
-            self._process.kill()
-            self._process.wait(END_S)
             self._hear()
             self._dead = True
             self._connection.close()
@@ -135,6 +148,13 @@ class EngineProcess:
         with suppress(BlockingIOError):
             while not self._dead and (told := os.read(self._begun, 64 * BEGUN.size)):
                 self._last = BEGUN.unpack(told[-BEGUN.size :])
+
+
+def _limit_waits(end: socket.socket, seconds: float) -> None:
+    """Let no read and no write of a part of a word take longer. That a word begins is waited for elsewhere."""
+    whole, rest = divmod(max(1, round(seconds * 1e6)), 1_000_000)
+    for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+        end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, rest))
 
 
 def end_of(status: int) -> str:

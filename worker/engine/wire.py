@@ -1,6 +1,6 @@
 """What host and engine process say to each other, pickled over a socket pair. Both ends are ours and of one version.
 
-The host sends an `Order` and gets a `Done`, a `Failed` or an `Unrun`, in the order of what it sent. At most two orders are under way:
+The host sends an `Order` and gets an `Answered` with its number, in the order of what it sent. At most two orders are under way:
 one runs, the next is at hand. When a pass begins, the engine also writes a record to a pipe. The record outlives the engine, and says
 which pass was running when the engine died.
 """
@@ -77,3 +77,15 @@ class Unrun:
     engine died under another pass."""
 
     reason: str
+
+
+Answer = Done | Failed | Unrun
+"""What becomes of a pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of the pass of the order with this number."""
+
+    number: int
+    answer: Answer
