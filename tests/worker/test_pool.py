@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DELIVERIES = 64
 ENDS_S = 60.0
+COMES_BACK_S = 10.0
 
 
 def main(broker_url: str, model: str, held: int) -> None:
@@ -55,11 +56,17 @@ def main(broker_url: str, model: str, held: int) -> None:
                     future.set_result(Verdict.ACK)
                 case "requeue":
                     future.set_result(Verdict.REQUEUE)
+                case "cancel":
+                    future.cancel()
                 case "reject":
                     future.set_exception(Reject("no job", requeue=False))
                 case _:
                     future.set_exception(RuntimeError("of our own code"))
-        # What has come back is held anew, and given back by the drain.
+        # What is given back comes anew while the consumer lives. Then the drain gives it back.
+        again = held + sum(tenant in ("requeue", "cancel") for tenant, _ in futures[:held])
+        limit = time.monotonic() + COMES_BACK_S
+        while len(futures) < again and time.monotonic() < limit:
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
     def run(message: JobMessage) -> Future[Any]:
@@ -122,12 +129,12 @@ def left(url: str, queue: Queue) -> list[str]:
             found.append(body[0][0]["tenant"])
 
 
-def held_by_a_consumer(url: str, model: str, held: int) -> dict[str, int]:
+def held_by_a_consumer(url: str, model: str, held: int) -> dict[str, Any]:
     program = f"from tests.worker.test_pool import main; main({url!r}, {model!r}, {held})"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=ENDS_S, check=False
     )
-    told: dict[str, int] = {}
+    told: dict[str, Any] = {"unanswered": (done.stdout + done.stderr).count("delivery_unanswered")}
     for line in done.stdout.splitlines():
         if line.startswith(('{"threads"', '{"callers"')):
             told |= json.loads(line)
@@ -155,3 +162,12 @@ def test_a_delivery_is_answered_as_its_future_says(rabbit_server: RabbitServer) 
     assert told["callers"] == 1
     assert left(url, queue_of(url, model)) == ["requeue"] * 4
     assert left(url, dead_letter_queue()) == ["raise"] * 4 + ["reject"] * 4
+
+
+def test_what_is_given_back_comes_again_while_the_consumer_lives(url: str) -> None:
+    model = f"given-back-{time.time_ns()}"
+    publish(url, model, ["requeue", "cancel"] * 2)
+    told = held_by_a_consumer(url, model, 4)
+    assert told["held"] == 8, "each came a second time before the connection ended"
+    assert told["unanswered"] == 0
+    assert left(url, queue_of(url, model)) == ["cancel"] * 2 + ["requeue"] * 2
