@@ -112,6 +112,8 @@ class Taker:
             while not self._patience.draining:
                 if await self._settled(ended, look_s):
                     return Verdict.ACK
+                if self._patience.draining:
+                    break  # the stores may be closed by now
                 look_s = LOOK_AGAIN_S
                 try:
                     if job_id not in self._running and await self._look(message):
@@ -254,12 +256,17 @@ class Taker:
         return done
 
     async def _spend(self, job: TakenJob, error: Exception) -> None:
-        """Gives a job back for which our own code has raised. It counts as an attempt: a job that always does this ends `failed`."""
+        """Gives a job back for which our own code has raised. It counts as an attempt: a job that always does this ends `failed`.
+        Raises nothing."""
         stack = "".join(traceback.format_tb(error.__traceback__))
         log.error("job_crashed", job_id=job.message.job_id, error=type(error).__name__, stack=stack)
         broken = WorkerFault.of(error)
         fault = JobFailure(code=broken.code, message=broken.message, retryable=broken.retryable)
-        await self._patience.insist(lambda: self._stores.jobs.release(job.lease, fault=fault))
+        try:
+            await self._patience.insist(lambda: self._stores.jobs.release(job.lease, fault=fault))
+        except Exception as unreleased:  # noqa: BLE001 - the other jobs, and the worker, have no part in it
+            # It comes back when its lease lapses, and the attempt counts.
+            log.error("job_not_given_back", job_id=job.message.job_id, error=type(unreleased).__name__)
 
     async def _settled(self, ended: asyncio.Future[bool], timeout_s: float) -> bool:
         done, _ = await asyncio.wait({ended}, timeout=timeout_s)
