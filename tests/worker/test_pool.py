@@ -31,8 +31,9 @@ ENDS_S = 60.0
 COMES_BACK_S = 10.0
 
 
-def main(broker_url: str, model: str, held: int) -> None:
-    """Holds that many deliveries, says with how many threads, then answers each as its tenant says; ends when all are answered."""
+def main(broker_url: str, model: str, held: int, breaks: bool = False) -> None:
+    """Holds that many deliveries, says with how many threads, then answers each as its tenant says; ends when all are answered. With
+    `breaks` the consumer does not survive what is no job."""
     import os
     import signal
     import threading
@@ -42,6 +43,7 @@ def main(broker_url: str, model: str, held: int) -> None:
     from celery.exceptions import Reject
 
     from worker.app import consume, create_app
+    from worker.consumer import JobConsumer
     from worker.taker import Verdict
 
     settings = WorkerSettings(engine="fake", broker_url=broker_url, max_batch=DELIVERIES // 2)
@@ -78,14 +80,21 @@ def main(broker_url: str, model: str, held: int) -> None:
         return future
 
     def drain() -> None:
-        for _, future in futures[held:]:
+        for _, future in futures if breaks else futures[held:]:
             future.cancel()
+
+    class Breaking(JobConsumer):
+        def _refuse(self, message: Any, reason: str) -> None:
+            raise RuntimeError("of the consumer")
 
     runtime = SimpleNamespace(run=run, hold=run, announce=lambda: None, drain=drain)
     app = create_app(settings, runtime, SimpleNamespace(name=model))  # type: ignore[arg-type]
+    if breaks:
+        app.conf.worker_consumer = Breaking
+    code = 0
     with suppress(SystemExit):
-        consume(app, settings, runtime)  # type: ignore[arg-type]
-    print(json.dumps({"callers": len(threads), "held": len(futures)}), flush=True)
+        code = consume(app, settings, runtime)  # type: ignore[arg-type]
+    print(json.dumps({"callers": len(threads), "held": len(futures), "code": code}), flush=True)
 
 
 @pytest.fixture(params=["rabbitmq", "redis"])
@@ -129,8 +138,8 @@ def left(url: str, queue: Queue) -> list[str]:
             found.append(body[0][0]["tenant"])
 
 
-def held_by_a_consumer(url: str, model: str, held: int) -> dict[str, Any]:
-    program = f"from tests.worker.test_pool import main; main({url!r}, {model!r}, {held})"
+def held_by_a_consumer(url: str, model: str, held: int, breaks: bool = False) -> dict[str, Any]:
+    program = f"from tests.worker.test_pool import main; main({url!r}, {model!r}, {held}, {breaks})"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=ENDS_S, check=False
     )
@@ -171,3 +180,15 @@ def test_what_is_given_back_comes_again_while_the_consumer_lives(url: str) -> No
     assert told["held"] == 8, "each came a second time before the connection ended"
     assert told["unanswered"] == 0
     assert left(url, queue_of(url, model)) == ["cancel"] * 2 + ["requeue"] * 2
+
+
+def test_a_consumer_that_breaks_gives_back_and_says_so(rabbit_server: RabbitServer) -> None:
+    model, url = f"breaks-{time.time_ns()}", rabbit_server.url
+    publish(url, model, ["ack"])
+    with Connection(url) as connection:
+        connection.Producer().publish("no task", routing_key=queue_of(url, model).name)
+    # More than come: the consumer ends by itself.
+    told = held_by_a_consumer(url, model, 9, breaks=True)
+    assert told["held"] == 1
+    assert told["code"] != 0
+    assert told["unanswered"] == 0
