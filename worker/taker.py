@@ -112,11 +112,9 @@ class Taker:
             while not self._patience.draining:
                 if await self._settled(ended, look_s):
                     return Verdict.ACK
-                if self._patience.draining:
-                    break  # the stores may be closed by now
                 look_s = LOOK_AGAIN_S
                 try:
-                    if job_id not in self._running and await self._look(message):
+                    if self._elsewhere(job_id) and await self._look(message):
                         return Verdict.ACK
                 except Exception as error:
                     broken += 1
@@ -198,6 +196,10 @@ class Taker:
         leaves in our hands."""
         known = 0 < len(self._ended) < self._deliveries
         return not known or any(job_id not in self._running for job_id in self._ended)
+
+    def _elsewhere(self, job_id: str) -> bool:
+        """Whether to ask after the job: not while it runs here, nor when the stores may be closed by now."""
+        return job_id not in self._running and not self._patience.draining
 
     async def _look(self, message: JobMessage) -> bool:
         """Asks after a job that is not run here. One whose worker is dead, or whose record is lost, becomes ours."""
