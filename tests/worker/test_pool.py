@@ -31,7 +31,7 @@ ENDS_S = 60.0
 COMES_BACK_S = 10.0
 
 
-def main(broker_url: str, model: str, held: int, breaks: bool = False) -> None:
+def main(broker_url: str, model: str, held: int, breaks: bool = False, more: int = 0) -> None:
     """Holds that many deliveries, says with how many threads, then answers each as its tenant says; ends when all are answered. With
     `breaks` the consumer does not survive what is no job."""
     import os
@@ -65,7 +65,7 @@ def main(broker_url: str, model: str, held: int, breaks: bool = False) -> None:
                 case _:
                     future.set_exception(RuntimeError("of our own code"))
         # What is given back comes anew while the consumer lives. Then the drain gives it back.
-        again = held + sum(tenant in ("requeue", "cancel") for tenant, _ in futures[:held])
+        again = held + more + sum(tenant in ("requeue", "cancel") for tenant, _ in futures[:held])
         limit = time.monotonic() + COMES_BACK_S
         while len(futures) < again and time.monotonic() < limit:
             time.sleep(0.05)
@@ -138,8 +138,10 @@ def left(url: str, queue: Queue) -> list[str]:
             found.append(body[0][0]["tenant"])
 
 
-def held_by_a_consumer(url: str, model: str, held: int, breaks: bool = False) -> dict[str, Any]:
-    program = f"from tests.worker.test_pool import main; main({url!r}, {model!r}, {held}, {breaks})"
+def held_by_a_consumer(
+    url: str, model: str, held: int, breaks: bool = False, more: int = 0
+) -> dict[str, Any]:
+    program = f"from tests.worker.test_pool import main; main({url!r}, {model!r}, {held}, {breaks}, {more})"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=ENDS_S, check=False
     )
@@ -153,13 +155,14 @@ def held_by_a_consumer(url: str, model: str, held: int, breaks: bool = False) ->
 
 def test_as_many_deliveries_as_the_broker_gives_are_held_without_a_thread_each(url: str) -> None:
     model = f"held-{time.time_ns()}"
-    publish(url, model, ["ack"] * DELIVERIES)
-    told = held_by_a_consumer(url, model, DELIVERIES)
+    publish(url, model, ["ack"] * DELIVERIES + ["later"] * DELIVERIES)
+    # As many come after them, the last of which the broker gives only once it has heard all the acks.
+    told = held_by_a_consumer(url, model, DELIVERIES, more=DELIVERIES)
     # The main thread, the timer that counts them, and what libraries start.
     assert told["threads"] < 8
     assert told["callers"] == 1
-    assert told["held"] == DELIVERIES
-    assert left(url, queue_of(url, model)) == [], "all of them were acked before the consumer ended"
+    assert told["held"] == 2 * DELIVERIES
+    assert left(url, queue_of(url, model)) == ["later"] * DELIVERIES, "all others were acked"
 
 
 def test_a_delivery_is_answered_as_its_future_says(rabbit_server: RabbitServer) -> None:
