@@ -11,13 +11,20 @@ from cache.key_names import Layout
 from cache.records import messages_of, paired
 from cache.results import RedisResultCache
 from cache.scripts import Scripts, as_json
+from contracts import tasks
 from contracts.errors import StoreFull, StoreUnavailable, UnavailableError
 from contracts.jobs import JobResult, JobStatus
 from contracts.ports import End, EndAnswer, Finished
 from telemetry import metrics
+from telemetry.logs import get_logger
 
 MAX_GROUP: Final = 64
 """Jobs in one call: the server does nothing else meanwhile."""
+MAX_KEEPING: Final = 256
+"""Results on their way to a cache that is elsewhere; one more is left out."""
+CLOSE_S: Final = 1.0
+
+log = get_logger(__name__)
 
 
 class Ending:
@@ -30,6 +37,7 @@ class Ending:
         self._layout = layout
         self._results = results
         self._together = together
+        self._keeping: set[asyncio.Task[None]] = set()
 
     async def end(self, ends: Sequence[End]) -> list[EndAnswer]:
         """An answer for each, in their order."""
@@ -55,8 +63,15 @@ class Ending:
             )
         )
         if not self._together:
-            await asyncio.gather(*map(self._keep, ends, answers))
+            for each, answer in zip(ends, answers, strict=True):
+                self._keep_later(each, answer)
         return answers
+
+    async def close(self) -> None:
+        """What is on its way to the cache has a moment to arrive."""
+        if self._keeping:
+            _, late = await asyncio.wait(self._keeping, timeout=CLOSE_S)
+            await tasks.end(*late)
 
     def _document(self, end: End) -> dict[str, Any]:
         document: dict[str, Any] = {"id": end.lease.job_id, "attempt": end.lease.attempt}
@@ -82,15 +97,26 @@ class Ending:
                 return self._scripts.fault(words)
         raise AssertionError(answer)
 
-    async def _keep(self, end: End, answer: EndAnswer) -> None:
-        """Puts a result into a cache that is elsewhere. One that finds no place is computed again when it is asked for."""
+    def _keep_later(self, end: End, answer: EndAnswer) -> None:
+        """Puts a result into a cache that is elsewhere, for whose sake no end waits."""
         if end.address is None or not isinstance(end.outcome, JobResult):
             return
         if not (isinstance(answer, Finished) and answer.applied):
             return
+        if len(self._keeping) >= MAX_KEEPING:
+            metrics.REPAIRED.labels("cache_fill").inc()
+            return
+        task = asyncio.create_task(self._keep(end.address, end.outcome), name="keep")
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+    async def _keep(self, address: str, result: JobResult) -> None:
+        """One that finds no place is computed again when it is asked for."""
         try:
-            await self._results.put(end.address, end.outcome)
+            await self._results.put(address, result)
         except StoreFull:
             metrics.REPAIRED.labels("store_full").inc()
         except StoreUnavailable:
             metrics.REPAIRED.labels("cache_fill").inc()
+        except Exception as error:  # noqa: BLE001 - the job has ended well
+            log.error("result_not_kept", error=type(error).__name__)

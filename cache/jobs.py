@@ -226,6 +226,10 @@ class RedisJobStore:
     async def end_many(self, ends: Sequence[End]) -> Sequence[EndAnswer]:
         return await self._ending.end(ends)
 
+    async def close(self) -> None:
+        """Before the clients are closed."""
+        await self._ending.close()
+
     async def succeed(self, lease: Lease, result: JobResult) -> Finished:
         return await self._end(End(lease, result))
 

@@ -73,7 +73,10 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
     async def check() -> None:
         await probe(state, "job store", timeout_s)
 
+    jobs = RedisJobStore(state, settings, SystemClock(), guard, below)
+
     async def close() -> None:
+        await jobs.close()
         await events.close()
         if hot is not None:
             await hot.close()
@@ -83,7 +86,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
             await blobs.close()
 
     return Stores(
-        jobs=RedisJobStore(state, settings, SystemClock(), guard, below),
+        jobs=jobs,
         events=events,
         results=results,
         models=RedisModelDirectory(state, settings.worker_ttl_s, settings.worker_grace_s, timeout_s),

@@ -24,6 +24,9 @@ LEAD_SHARE: Final = 0.1
 NEWEST: Final = 0.1
 """Weight of the newest journey to the store in the mean, and in the mean deviation."""
 DEVIATIONS: Final = 2.0
+OUTLIER: Final = 4.0
+OUTLIER_S: Final = 0.05
+"""A journey counts as no longer than the mean, so many deviations, and this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ class Lead:
     deviation_s: float = 0.0
 
     def took(self, seconds: float) -> None:
-        """A journey to the store has taken that long."""
+        """A journey to the store has taken that long. One alone that is far off, as when it waited for something else, moves the lead
+        little; many move it all the same."""
+        seconds = min(seconds, self.mean_s + OUTLIER * self.deviation_s + OUTLIER_S)
         error = seconds - self.mean_s
         self.mean_s += NEWEST * error
         self.deviation_s += NEWEST * (abs(error) - self.deviation_s)

@@ -63,14 +63,15 @@ def _serve(settings: WorkerSettings, runtime: Runtime) -> int:
         sys.stderr.write(f"darkroom worker: {' '.join(str(error).split())}\n")
         runtime.stop()
         return exit_codes.FAILED if error.may_pass else exit_codes.UNUSABLE
+    code = 0
     try:
-        consume(create_app(settings, runtime, spec), settings, runtime)
+        code = consume(create_app(settings, runtime, spec), settings, runtime)
     except SystemExit as ended:
         # Celery leaves this way, whatever it was that ended it.
         log.info("consumer_ended", code=str(ended.code))
     finally:
         runtime.stop()
-    return exit_codes.FAILED if runtime.failed else exit_codes.ENDED
+    return exit_codes.FAILED if runtime.failed or code else exit_codes.ENDED
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -82,13 +83,25 @@ def job_of_message(message: Any) -> JobMessage | Envelope:
     return Envelope(job_id=job.job_id, min_schema=job.min_schema)
 
 
-def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> None:
-    """Consumes until SIGTERM or SIGINT, then drains. Two batches of messages are in hand: one runs, one gathers."""
+def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> int:
+    """Consumes until SIGTERM or SIGINT, or an error that Celery does not recover from, then drains. Two batches of messages are in
+    hand: one runs, one gathers. Answers 0 after a signal, else Celery's exit code."""
+    signalled = threading.Event()
+
+    def shutting_down(**_: Any) -> None:
+        signalled.set()
+        runtime.drain()
+
+    class Pool(FuturePool):
+        def on_close(self) -> None:
+            # Whatever it is that ends the consumer: nothing is held for long any more.
+            runtime.drain()
+
     signals.setup_logging.connect(_keep_our_logging)
     signals.worker_ready.connect(lambda **_: runtime.announce(), weak=False)
-    signals.worker_shutting_down.connect(lambda **_: runtime.drain(), weak=False)
+    signals.worker_shutting_down.connect(shutting_down, weak=False)
     worker = app.Worker(
-        pool=FuturePool,
+        pool=Pool,
         concurrency=settings.deliveries,
         without_gossip=True,
         without_mingle=True,
@@ -97,6 +110,7 @@ def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> None:
         loglevel=settings.log_level.upper(),
     )
     worker.start()
+    return 0 if signalled.is_set() else worker.exitcode or 0
 
 
 def _keep_our_logging(**_: Any) -> None:

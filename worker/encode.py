@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -106,14 +107,23 @@ class Encoder:
         self._cores = threading.Semaphore(AT_A_TIME)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
 
-    async def encode(self, pixels: Pixels, output: Output) -> Encoded:
-        """The picture as a file. It has no `name` where it could not be stored: the file is there, and whoever asked may try again."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._encode, pixels, output)
+    async def encode(
+        self, pixels: Pixels, output: Output, unwanted: Callable[[], bool] = lambda: False
+    ) -> Encoded:
+        """The picture as a file. It has no `name` where it could not be stored: the file is there, and whoever asked may try again.
+        Nor is it stored where by then it is `unwanted`, which a thread asks, or nobody waits for it any more."""
+        left = threading.Event()
+        work = partial(self._encode, pixels, output, lambda: left.is_set() or unwanted())
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except asyncio.CancelledError:
+            left.set()
+            raise
 
-    def _encode(self, pixels: Pixels, output: Output) -> Encoded:
+    def _encode(self, pixels: Pixels, output: Output, unwanted: Callable[[], bool]) -> Encoded:
         with self._cores:
             file = encode(pixels, output)
-        if self._write is None:
+        if self._write is None or unwanted():
             return file
         try:
             with metrics.STORE_SECONDS.time():

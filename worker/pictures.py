@@ -45,13 +45,17 @@ class Pictures:
             files = await asyncio.gather(
                 *(
                     self._encoder.encode(
-                        each, Output.of(message.request, index, spec.sampler, spec.schedule_type)
+                        each,
+                        Output.of(message.request, index, spec.sampler, spec.schedule_type),
+                        hold.void.is_set,
                     )
                     for index, each in enumerate(pixels)
                 )
             )
         names = []
         for file in files:
+            if file.name is None and hold.void.is_set():
+                return None
             name = file.name or await self._store(file, hold)
             if name is None:
                 return None

@@ -82,13 +82,14 @@ class FuturePool(BasePool):  # type: ignore[misc]
 
 def _outcome(future: Future[Verdict], seconds: float) -> tuple[bool, Any, float]:
     """As Celery's tracer answers: whether it failed, how, and how long it took."""
-    error: Exception
     try:
-        if future.result() is Verdict.ACK:
-            return False, None, seconds
-        error = Reject("given back", requeue=True)
-    except CancelledError:
-        error = Reject("the worker ends", requeue=True)
-    except Exception as raised:  # noqa: BLE001 - it is the answer
-        error = raised
-    return True, ExceptionInfo((type(error), error, error.__traceback__)), seconds
+        try:
+            verdict = future.result()
+        except CancelledError:
+            raise Reject("the worker ends", requeue=True) from None
+        if verdict is not Verdict.ACK:
+            raise Reject("given back", requeue=True)
+    except Exception:  # noqa: BLE001 - it is the answer
+        # Celery wants the traceback too, which only what has been raised has.
+        return True, ExceptionInfo(), seconds
+    return False, None, seconds

@@ -45,6 +45,7 @@ class Runtime:
         self.failed = False
         """Whether a part is beyond repair, as a rule the engine: the process should end with an error."""
         self._ready = False
+        self._draining = False
 
     def start(self) -> ModelSpec:
         """Load the model. Raises `EngineUnloadable`."""
@@ -88,7 +89,8 @@ class Runtime:
         self._loop.call_soon_threadsafe(self._of().heartbeat.begin)
 
     def drain(self) -> None:
-        """Begin to end: the running batch may finish within the drain timeout, all else is given back at once."""
+        """Begin to end: the running batch may finish within the drain timeout, all else is given back at once. Told twice, it is
+        the same."""
         self._ready = False
         self._loop.call_soon_threadsafe(self._drain)
 
@@ -102,20 +104,41 @@ class Runtime:
     async def _start(self) -> ModelSpec:
         started: asyncio.Future[ModelSpec] = self._loop.create_future()
         self._life = asyncio.create_task(self._live(started), name="worker")
-        self._life.add_done_callback(partial(_unless_started, started))
+        self._life.add_done_callback(partial(self._ended, started))
         return await started
 
     async def _live(self, started: asyncio.Future[ModelSpec]) -> None:
         async with serving(self._settings, self._id, self._clock, self._fail) as service:
             self._service = service
             started.set_result(service.spec)
-            await self._stopping.wait()
+            try:
+                await self._stopping.wait()
+            finally:
+                # However it ends, whoever holds a delivery gives it back, and leaves the stores alone before they are closed.
+                service.runner.drain()
+
+    def _ended(self, started: asyncio.Future[ModelSpec], life: asyncio.Task[None]) -> None:
+        error = None if life.cancelled() else life.exception()
+        if error is None:
+            return
+        if not started.done():
+            started.set_exception(error)
+            return
+        log.error("worker_failed", worker=self._id, error=type(error).__name__)
+        self._ready = False
+        if self._stopping.is_set():
+            self.failed = True
+        else:
+            self._fail()
 
     def _fail(self) -> None:
         self.failed = True
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _drain(self) -> None:
+        if self._draining:
+            return
+        self._draining = True
         log.info("worker_draining", worker=self._id)
         self._of().runner.drain()
         self._loop.call_later(self._settings.drain_timeout_s, self._cut_short)
@@ -127,7 +150,8 @@ class Runtime:
     async def _stop(self) -> None:
         self._stopping.set()
         if self._life is not None and not self._life.done():
-            await self._life
+            # What it raises is heard by `_ended`.
+            await asyncio.wait([self._life])
 
     def _of(self) -> Service:
         if self._service is None:
@@ -136,9 +160,3 @@ class Runtime:
 
     def _call(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-
-def _unless_started(started: asyncio.Future[ModelSpec], life: asyncio.Task[None]) -> None:
-    error = None if life.cancelled() else life.exception()
-    if not started.done() and error is not None:
-        started.set_exception(error)

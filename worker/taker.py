@@ -114,7 +114,7 @@ class Taker:
                     return Verdict.ACK
                 look_s = LOOK_AGAIN_S
                 try:
-                    if job_id not in self._running and await self._look(message):
+                    if self._elsewhere(job_id) and await self._look(message):
                         return Verdict.ACK
                 except Exception as error:
                     broken += 1
@@ -197,6 +197,10 @@ class Taker:
         known = 0 < len(self._ended) < self._deliveries
         return not known or any(job_id not in self._running for job_id in self._ended)
 
+    def _elsewhere(self, job_id: str) -> bool:
+        """Whether to ask after the job: not while it runs here, nor when the stores may be closed by now."""
+        return job_id not in self._running and not self._patience.draining
+
     async def _look(self, message: JobMessage) -> bool:
         """Asks after a job that is not run here. One whose worker is dead, or whose record is lost, becomes ours."""
         claim = await self._patience.insist(
@@ -254,12 +258,17 @@ class Taker:
         return done
 
     async def _spend(self, job: TakenJob, error: Exception) -> None:
-        """Gives a job back for which our own code has raised. It counts as an attempt: a job that always does this ends `failed`."""
+        """Gives a job back for which our own code has raised. It counts as an attempt: a job that always does this ends `failed`.
+        Raises nothing."""
         stack = "".join(traceback.format_tb(error.__traceback__))
         log.error("job_crashed", job_id=job.message.job_id, error=type(error).__name__, stack=stack)
         broken = WorkerFault.of(error)
         fault = JobFailure(code=broken.code, message=broken.message, retryable=broken.retryable)
-        await self._patience.insist(lambda: self._stores.jobs.release(job.lease, fault=fault))
+        try:
+            await self._patience.insist(lambda: self._stores.jobs.release(job.lease, fault=fault))
+        except Exception as unreleased:  # noqa: BLE001 - the other jobs, and the worker, have no part in it
+            # It comes back when its lease lapses, and the attempt counts.
+            log.error("job_not_given_back", job_id=job.message.job_id, error=type(unreleased).__name__)
 
     async def _settled(self, ended: asyncio.Future[bool], timeout_s: float) -> bool:
         done, _ = await asyncio.wait({ended}, timeout=timeout_s)

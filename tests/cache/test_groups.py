@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
 from cache.connection import connect
 from cache.jobs import RedisJobStore
 from cache.key_names import fair_prefix
-from cache.results import CHANNEL
+from cache.results import CHANNEL, RedisResultCache
+from cache.stores import open_stores
+from cli.services.redis import RedisServer
 from contracts.errors import RecordUnreadable, StoreUnavailable
 from contracts.jobs import Job, JobEnd, JobFailure, JobResult, JobStatus, NewJob, Priority
 from contracts.ports import End, Finished, Found, JobStore, Submission, SubmitAnswer, Submitted, TooManyAhead
+from contracts.settings import BackendSettings
 from tests.cache.conftest import World, watching
 from tests.cache.made import FAILURE, KEY, keys, led, new, result, taken
 
@@ -156,6 +160,48 @@ async def test_jobs_end_each_under_its_own_lease(world: World) -> None:
     assert found == [JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.QUEUED]
 
 
+async def kept(world: World, job: NewJob) -> JobResult | None:
+    """Its cached result, once what is on its way is there."""
+    await store_of(world).close()
+    return await world.stores.results.get(address(job))
+
+
+@pytest.mark.parametrize("how", ["stuck", "broken"])
+async def test_no_end_waits_for_a_cache_that_is_elsewhere(
+    how: str, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, calls = asyncio.Event(), [0]
+    put = RedisResultCache.put
+
+    async def gated(cache: RedisResultCache, place: str, outcome: JobResult) -> None:
+        calls[0] += 1
+        if how == "broken":
+            raise RuntimeError("of our own code")
+        await gate.wait()
+        await put(cache, place, outcome)
+
+    monkeypatch.setattr(RedisResultCache, "put", gated)
+    elsewhere = redis_server.url.replace("/0", "/5")
+    settings = BackendSettings(
+        redis_url=redis_server.url, cache_redis_url=elsewhere, blob_dir=tmp_path, redis_timeout_s=20.0
+    )
+    client = connect(redis_server.url, 2.0)
+    await client.flushall()
+    await client.aclose()
+    stores = open_stores(settings)
+    for digit in "ab":
+        job = new(digit * 64)
+        async with asyncio.timeout(10):
+            (answer,) = await stores.jobs.end_many([End(await led(stores.jobs, job), result(), address(job))])
+        assert answer == Finished(applied=True)
+    gate.set()
+    assert isinstance(stores.jobs, RedisJobStore)
+    await stores.jobs.close()
+    assert calls == [2]
+    assert await stores.results.get(address(job)) == (result() if how == "stuck" else None)
+    await stores.close()
+
+
 async def test_an_end_fills_the_cache_and_tells_only_of_what_it_replaces(world: World) -> None:
     jobs, results = world.stores.jobs, world.stores.results
     client = connect(world.settings.cache_redis_url or world.settings.redis_url, 2.0)
@@ -167,13 +213,14 @@ async def test_an_end_fills_the_cache_and_tells_only_of_what_it_replaces(world: 
     lease = await led(jobs, job)
     (answer,) = await jobs.end_many([End(lease, result(), address(job))])
     assert answer == Finished(applied=True)
-    assert await results.get(address(job)) == result()
+    assert await kept(world, job) == result()
     # The same again is no news; another one is.
     others = [result(), result("2" * 64 + ".png")]
     for number, each in enumerate(others):
         again = new(f"{number}" * 64)
         (answer,) = await jobs.end_many([End(await led(jobs, again), each, address(job))])
         assert answer == Finished(applied=True)
+        await store_of(world).close()  # until it is there, where the cache is elsewhere
     assert await results.get(address(job)) == others[1]
     await client.publish(CHANNEL, "the last")
     heard: list[str] = []

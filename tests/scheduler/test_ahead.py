@@ -75,3 +75,14 @@ def test_the_lead_is_as_long_as_the_way_to_the_store() -> None:
         far.took(0.020 if number % 2 else 0.080)
     spread = far.seconds(1.0) - 0.050 - LEAD_SHARE
     assert 0.9 * DEVIATIONS * 0.030 < spread < 1.1 * DEVIATIONS * 0.030, "and longer where it varies"
+
+
+def test_one_journey_that_waited_for_something_else_hardly_moves_the_lead_and_many_do() -> None:
+    lead = Lead()
+    for _ in range(100):
+        lead.took(0.002)
+    lead.took(30.0)
+    assert lead.seconds(0.0) < 0.03
+    for _ in range(200):
+        lead.took(1.0)
+    assert lead.seconds(0.0) > 0.9

@@ -8,6 +8,7 @@ import json
 import re
 import struct
 import subprocess
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -300,3 +301,35 @@ async def test_a_picture_that_cannot_be_written_is_there_to_be_stored_again(
     for file in files:
         name = await DirectoryBlobStore(root, SystemClock()).put(file.data, file.format)
         assert (root / name[:2] / name).read_bytes() == file.data
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["void", "cancelled"])
+async def test_a_picture_that_nobody_wants_any_more_is_not_written(
+    how: str, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    begun, gate, written = threading.Event(), threading.Event(), list[bytes]()
+
+    def gated(pixels: Pixels, output: Output) -> Encoded:
+        begun.set()
+        assert gate.wait(30)
+        return encode(pixels, output)
+
+    def write(data: bytes, format_: str) -> str:
+        written.append(data)
+        return blob_name(data, format_)
+
+    monkeypatch.setattr("worker.encode.encode", gated)
+    encoder, void = Encoder(write), asyncio.Event()
+    encoding = asyncio.create_task(encoder.encode(picture(), Output(), void.is_set))
+    assert await asyncio.to_thread(begun.wait, 30)
+    if how == "void":
+        void.set()
+        gate.set()
+        assert (await encoding).name is None
+    else:
+        encoding.cancel()
+        await asyncio.wait([encoding])
+        gate.set()
+    await asyncio.to_thread(encoder._pool.shutdown)
+    assert written == []

@@ -14,12 +14,15 @@ import pytest
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.engine import BatchKey, ImageTask
+from contracts.ports import Granted
 from contracts.settings import WorkerSettings
+from tests.cache.made import new
 from worker.batcher import Batcher
 from worker.engine.host import EngineHost
 from worker.engine.outgrown import OUTGROWN
 from worker.images import Turn
 from worker.runtime import Runtime
+from worker.taker import Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +74,39 @@ def test_a_worker_of_which_nobody_would_hear_any_more_ends(
         runtime.announce()
         assert told.wait(30)
         assert "failed for good" in str(runtime.unready())
+    finally:
+        runtime.stop()
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.slow
+def test_a_worker_whose_service_ends_with_an_error_fails_and_gives_back(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    url = redis_server.url
+    runtime = Runtime(
+        WorkerSettings(engine="fake", model="fake", redis_url=url, broker_url=url, blob_dir=tmp_path)
+    )
+
+    async def breaks() -> bool:
+        raise RuntimeError
+
+    try:
+        runtime.start()
+        jobs, job = runtime._of().stores.jobs, new(model="fake")
+        submitted = runtime._call(jobs.submit(job)).result(30)
+        message = submitted.job.message()
+        assert isinstance(runtime._call(jobs.claim(message, "another")).result(30), Granted)
+        held = runtime.run(message)
+        # As a task of the service: it takes the others along.
+        runtime._loop.call_soon_threadsafe(lambda: runtime._of().taker._begin(breaks()))
+        assert told.wait(30)
+        assert runtime.failed
+        assert "failed for good" in str(runtime.unready())
+        assert held.result(30) is Verdict.REQUEUE
+        assert runtime.run(message).result(30) is Verdict.REQUEUE, "one that comes before the consumer ends"
     finally:
         runtime.stop()
         signal.signal(signal.SIGTERM, before)

@@ -28,10 +28,12 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DELIVERIES = 64
 ENDS_S = 60.0
+COMES_BACK_S = 10.0
 
 
-def main(broker_url: str, model: str, held: int) -> None:
-    """Holds that many deliveries, says with how many threads, then answers each as its tenant says; ends when all are answered."""
+def main(broker_url: str, model: str, held: int, breaks: bool = False, more: int = 0) -> None:
+    """Holds that many deliveries, says with how many threads, then answers each as its tenant says; ends when all are answered. With
+    `breaks` the consumer does not survive what is no job."""
     import os
     import signal
     import threading
@@ -41,6 +43,7 @@ def main(broker_url: str, model: str, held: int) -> None:
     from celery.exceptions import Reject
 
     from worker.app import consume, create_app
+    from worker.consumer import JobConsumer
     from worker.taker import Verdict
 
     settings = WorkerSettings(engine="fake", broker_url=broker_url, max_batch=DELIVERIES // 2)
@@ -55,11 +58,17 @@ def main(broker_url: str, model: str, held: int) -> None:
                     future.set_result(Verdict.ACK)
                 case "requeue":
                     future.set_result(Verdict.REQUEUE)
+                case "cancel":
+                    future.cancel()
                 case "reject":
                     future.set_exception(Reject("no job", requeue=False))
                 case _:
                     future.set_exception(RuntimeError("of our own code"))
-        # What has come back is held anew, and given back by the drain.
+        # What is given back comes anew while the consumer lives. Then the drain gives it back.
+        again = held + more + sum(tenant in ("requeue", "cancel") for tenant, _ in futures[:held])
+        limit = time.monotonic() + COMES_BACK_S
+        while len(futures) < again and time.monotonic() < limit:
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
     def run(message: JobMessage) -> Future[Any]:
@@ -71,14 +80,21 @@ def main(broker_url: str, model: str, held: int) -> None:
         return future
 
     def drain() -> None:
-        for _, future in futures[held:]:
+        for _, future in futures if breaks else futures[held:]:
             future.cancel()
+
+    class Breaking(JobConsumer):
+        def _refuse(self, message: Any, reason: str) -> None:
+            raise RuntimeError("of the consumer")
 
     runtime = SimpleNamespace(run=run, hold=run, announce=lambda: None, drain=drain)
     app = create_app(settings, runtime, SimpleNamespace(name=model))  # type: ignore[arg-type]
+    if breaks:
+        app.conf.worker_consumer = Breaking
+    code = 0
     with suppress(SystemExit):
-        consume(app, settings, runtime)  # type: ignore[arg-type]
-    print(json.dumps({"callers": len(threads), "held": len(futures)}), flush=True)
+        code = consume(app, settings, runtime)  # type: ignore[arg-type]
+    print(json.dumps({"callers": len(threads), "held": len(futures), "code": code}), flush=True)
 
 
 @pytest.fixture(params=["rabbitmq", "redis"])
@@ -122,12 +138,14 @@ def left(url: str, queue: Queue) -> list[str]:
             found.append(body[0][0]["tenant"])
 
 
-def held_by_a_consumer(url: str, model: str, held: int) -> dict[str, int]:
-    program = f"from tests.worker.test_pool import main; main({url!r}, {model!r}, {held})"
+def held_by_a_consumer(
+    url: str, model: str, held: int, breaks: bool = False, more: int = 0
+) -> dict[str, Any]:
+    program = f"from tests.worker.test_pool import main; main({url!r}, {model!r}, {held}, {breaks}, {more})"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=ENDS_S, check=False
     )
-    told: dict[str, int] = {}
+    told: dict[str, Any] = {"unanswered": (done.stdout + done.stderr).count("delivery_unanswered")}
     for line in done.stdout.splitlines():
         if line.startswith(('{"threads"', '{"callers"')):
             told |= json.loads(line)
@@ -137,13 +155,14 @@ def held_by_a_consumer(url: str, model: str, held: int) -> dict[str, int]:
 
 def test_as_many_deliveries_as_the_broker_gives_are_held_without_a_thread_each(url: str) -> None:
     model = f"held-{time.time_ns()}"
-    publish(url, model, ["ack"] * DELIVERIES)
-    told = held_by_a_consumer(url, model, DELIVERIES)
+    publish(url, model, ["ack"] * DELIVERIES + ["later"] * DELIVERIES)
+    # As many come after them, the last of which the broker gives only once it has heard all the acks.
+    told = held_by_a_consumer(url, model, DELIVERIES, more=DELIVERIES)
     # The main thread, the timer that counts them, and what libraries start.
     assert told["threads"] < 8
     assert told["callers"] == 1
-    assert told["held"] == DELIVERIES
-    assert left(url, queue_of(url, model)) == [], "all of them were acked before the consumer ended"
+    assert told["held"] == 2 * DELIVERIES
+    assert left(url, queue_of(url, model)) == ["later"] * DELIVERIES, "all others were acked"
 
 
 def test_a_delivery_is_answered_as_its_future_says(rabbit_server: RabbitServer) -> None:
@@ -155,3 +174,24 @@ def test_a_delivery_is_answered_as_its_future_says(rabbit_server: RabbitServer) 
     assert told["callers"] == 1
     assert left(url, queue_of(url, model)) == ["requeue"] * 4
     assert left(url, dead_letter_queue()) == ["raise"] * 4 + ["reject"] * 4
+
+
+def test_what_is_given_back_comes_again_while_the_consumer_lives(url: str) -> None:
+    model = f"given-back-{time.time_ns()}"
+    publish(url, model, ["requeue", "cancel"] * 2)
+    told = held_by_a_consumer(url, model, 4)
+    assert told["held"] == 8, "each came a second time before the connection ended"
+    assert told["unanswered"] == 0
+    assert left(url, queue_of(url, model)) == ["cancel"] * 2 + ["requeue"] * 2
+
+
+def test_a_consumer_that_breaks_gives_back_and_says_so(rabbit_server: RabbitServer) -> None:
+    model, url = f"breaks-{time.time_ns()}", rabbit_server.url
+    publish(url, model, ["ack"])
+    with Connection(url) as connection:
+        connection.Producer().publish("no task", routing_key=queue_of(url, model).name)
+    # More than come: the consumer ends by itself.
+    told = held_by_a_consumer(url, model, 9, breaks=True)
+    assert told["held"] == 1
+    assert told["code"] != 0
+    assert told["unanswered"] == 0

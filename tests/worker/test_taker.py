@@ -167,6 +167,20 @@ async def test_places_of_a_job_that_never_comes_to_the_batcher_are_free_again(
     assert (await room.stores.jobs.waiting("fake"))[0] == 0, "and there is room for it"
 
 
+async def test_a_job_that_cannot_be_given_back_breaks_nothing_else(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> bool:
+        raise RuntimeError("of our own code")
+
+    monkeypatch.setattr(room.runner, "run", broken)
+    monkeypatch.setattr(room.stores.jobs, "release", broken)
+    await room.submit("a", "a")
+    await room.taker._take()
+    (job,) = room.taker.left()
+    assert await job is False
+
+
 async def test_a_newcomer_is_in_the_next_pass_however_much_another_has_queued(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
