@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from cache.connection import connect, disconnect, reaching
 from cache.key_names import HOUSE, shard_prefix
 from contracts.documents import Document
-from contracts.errors import SettingsError, StoreUnavailable
+from contracts.errors import SettingsError, StoreFull, StoreUnavailable
 from contracts.ids import SHARDS, ShardCount
 from contracts.settings import BackendSettings
 
@@ -100,11 +100,14 @@ class LayoutGuard:
         self.document = StoreLayout(shards=shards).to_json()
 
     async def check(self) -> None:
-        """Raises `LayoutMismatch`, `StoreUnavailable`. Writes the layout of an empty store."""
+        """Raises `LayoutMismatch`, `StoreUnavailable`. Writes the layout of an empty store, where there is room for it."""
         stored = await stored_layout(self._client, self._timeout_s)
         if stored is None or stored.shards <= self._shards:
-            async with reaching("job store", self._timeout_s):
-                await self._client.set(LAYOUT_KEY, self.document, nx=True)
+            # Redis at its `maxmemory` refuses even what would change nothing. What was accepted must end all the same, and the
+            # keeper of the house writes the document, whatever the room.
+            with suppress(StoreFull):
+                async with reaching("job store", self._timeout_s):
+                    await self._client.set(LAYOUT_KEY, self.document, nx=True)
             # Another process may have been first, with another setting.
             stored = await stored_layout(self._client, self._timeout_s)
         async with reaching("job store", self._timeout_s):
