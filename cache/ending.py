@@ -10,11 +10,14 @@ from typing import Any, Final
 from cache.key_names import Layout
 from cache.records import messages_of, paired
 from cache.results import RedisResultCache
-from cache.scripts import Scripts, as_json
-from contracts.errors import StoreFull, StoreUnavailable, UnavailableError
+from cache.scripts import Scripts, as_json, each_apart
+from contracts.errors import StoreFull, StoreUnavailable
 from contracts.jobs import JobResult, JobStatus
 from contracts.ports import End, EndAnswer, Finished
 from telemetry import metrics
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 MAX_GROUP: Final = 64
 """Jobs in one call: the server does nothing else meanwhile."""
@@ -42,7 +45,7 @@ class Ending:
             documents = [self._document(ends[place]) for place in places]
             try:
                 found = await self._scripts.run("end", prefix, as_json(documents))
-            except UnavailableError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of these jobs alone
                 found = [error] * len(places)
             for place, answer in zip(places, found, strict=True):
                 answers[place] = self._read(answer)
@@ -55,7 +58,9 @@ class Ending:
             )
         )
         if not self._together:
-            await asyncio.gather(*map(self._keep, ends, answers))
+            for outcome in await each_apart(map(self._keep, ends, answers)):
+                if outcome is not None:
+                    log.error("cache_fill_failed", exc_info=outcome)
         return answers
 
     def _document(self, end: End) -> dict[str, Any]:
@@ -72,7 +77,7 @@ class Ending:
 
     def _read(self, answer: Any) -> EndAnswer:
         match answer:
-            case UnavailableError():
+            case Exception():
                 return answer
             case [1, promoted]:
                 return Finished(True, messages_of(map(paired, promoted)))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from cache.connection import connect
 from cache.jobs import RedisJobStore
-from cache.key_names import fair_prefix
+from cache.key_names import Layout, fair_prefix
+from cache.order import Order
 from cache.results import CHANNEL
 from contracts.errors import RecordUnreadable, StoreUnavailable
 from contracts.jobs import Job, JobEnd, JobFailure, JobResult, JobStatus, NewJob, Priority
@@ -122,6 +125,36 @@ async def test_one_that_breaks_fails_alone(world: World) -> None:
     assert ends[0] == ends[2] == Finished(applied=True)
     assert isinstance(ends[1], StoreUnavailable)
     await client.aclose()
+
+
+@pytest.mark.parametrize("world", ["cluster"], indirect=True)
+async def test_one_that_nobody_foresaw_fails_alone(world: World) -> None:
+    """A weight of zero, which the API gives nobody."""
+    jobs, odd = world.stores.jobs, new("a" * 64).model_copy(update={"weight": 0.0})
+    submissions = [Submission(job) for job in (new("b" * 64), odd, new("c" * 64))]
+    for asked in (submissions, [replace(each, address=address(each.new)) for each in submissions]):
+        answers = await jobs.submit_many(asked)
+        assert isinstance(answers[1], ZeroDivisionError)
+        assert [isinstance(each, Submitted) for each in answers] == [True, False, True]
+
+
+@pytest.mark.parametrize("world", ["cluster"], indirect=True)
+async def test_connections_that_are_closed_under_a_group_are_a_store_that_is_away(world: World) -> None:
+    """As redis-py does to all others where one call meets a node that is gone."""
+    outcomes: set[type] = set()
+    for turns in range(25):
+        client: Any = connect(world.settings.redis_url, 2.0)
+        await client.initialize()
+        orders = Order(client, Layout(16), 2.0)
+        calls = asyncio.gather(*(orders.waiting("m", []) for _ in range(4)), return_exceptions=True)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for node in client.get_nodes():
+            for connection in list(node._connections):
+                await connection.disconnect(nowait=True)
+        outcomes |= set(map(type, await calls))
+        await client.aclose()
+    assert outcomes == {tuple, StoreUnavailable}
 
 
 @pytest.mark.parametrize("world", ["redis"], indirect=True)
