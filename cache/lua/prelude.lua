@@ -19,7 +19,7 @@
 --   hooks            zset   owed webhooks by the time at which they are due
 --   hooks            channel `<id>`, when one has become due
 --   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change; behind a status that is the
---                            last a JSON document of what has changed; and `<id> preview <index> <name>`, which changes nothing
+--                            last, as a rule, a JSON document of what has changed; and `<id> preview <index> <name>`, which changes nothing
 --
 -- Names without a shard, which no script of a cluster touches but those that are given them as KEYS[1]:
 --
@@ -39,6 +39,7 @@ local LANDED_GRACE_S = 10
 local HOOK_KEEP_S = 4 * 86400 -- longer than the three days of attempts
 local DOUBT_S = 10 -- a clock that is this far ahead of the last sweep may have been set
 local TRIM = 4 -- places that a new job looks at in its tenant's list
+local WHOLE = 1048576 -- bytes of results and failures that one call tells those who watch; the rest hear the status, and read the record
 local SLACK = 1 / 16 -- of the retention: what is kept may be kept so much longer, where that saves a command
 local TERMINAL = { succeeded = true, failed = true, canceled = true, expired = true, withdrawn = true }
 
@@ -265,6 +266,18 @@ local function ending(job, what, document)
   return table.concat(parts, ',') .. '}'
 end
 
+-- What a call tells collects in the connections of those who listen, and one that holds too much is cut.
+local told = 0
+local function tell_end(job, status, what, document)
+  if told >= WHOLE then
+    tell(job.id, status)
+    return
+  end
+  local more = ending(job, what, document)
+  told = told + #more
+  tell(job.id, status .. ' ' .. more)
+end
+
 -- Ends a live job; with a result or a failure (`what`), as JSON.
 local function finish(job, status, what, document)
   unlist(job)
@@ -278,7 +291,7 @@ local function finish(job, status, what, document)
   if job.webhook then
     owe(job.id, status, job.webhook)
   end
-  tell(job.id, status .. ' ' .. ending(job, what, document))
+  tell_end(job, status, what, document)
 end
 
 local function leads(job)

@@ -18,7 +18,7 @@ from contracts.errors import RecordUnreadable, StoreUnavailable
 from contracts.jobs import Job, JobEnd, JobFailure, JobResult, JobStatus, NewJob, Priority
 from contracts.ports import End, Finished, Found, JobStore, Submission, SubmitAnswer, Submitted, TooManyAhead
 from tests.cache.conftest import World, watching
-from tests.cache.made import FAILURE, KEY, keys, led, new, result, taken
+from tests.cache.made import FAILURE, KEY, claimed, keys, led, new, result, taken
 
 pytestmark = pytest.mark.anyio
 
@@ -258,6 +258,40 @@ async def test_an_end_tells_all_that_it_changes(world: World, how: str) -> None:
     if job.status is not JobStatus.CANCELED and how != "followed":
         assert end.attempt == 1
     assert submitted.ended(end) == job
+
+
+@pytest.mark.parametrize("world", ["redis"], indirect=True)
+@pytest.mark.parametrize("how", ["succeeded", "failed"])
+async def test_a_crowd_that_ends_at_once_hears_of_it(world: World, how: str) -> None:
+    """What one call tells collects in the connection of who listens, and Redis cuts one that holds too much."""
+    jobs, crowd = world.stores.jobs, [new() for _ in range(150)]
+    client = connect(world.settings.redis_url, 2.0)
+    limits: dict[str, str] = await client.config_get("client-output-buffer-limit")
+    await client.config_set("client-output-buffer-limit", "pubsub 2mb 0 0")
+    try:
+        for job in crowd:
+            await jobs.submit(job)
+        lease = await claimed(jobs, crowd[0].id)
+        last = crowd[-1]
+        words = "w" * 20_000
+        if how == "succeeded":
+            outcome: JobResult | JobFailure = result().model_copy(update={"warnings": (words,)})
+        else:
+            outcome = FAILURE.model_copy(update={"message": words})
+            for _ in range(2):
+                answer = await jobs.fail(lease, outcome)
+                lease = await claimed(jobs, answer.promoted[0].job_id)
+        async with watching(world.stores.events, last.id) as changes, asyncio.timeout(10):
+            await jobs.end_many([End(lease, outcome)])
+            async for change in changes:
+                if change == how:
+                    break
+            else:
+                raise AssertionError("the connection was cut")
+        assert (await jobs.get("public", last.id)).status == how
+    finally:
+        await client.config_set("client-output-buffer-limit", limits["client-output-buffer-limit"])
+        await client.aclose()
 
 
 async def test_leases_are_renewed_and_messages_confirmed_together(world: World) -> None:
