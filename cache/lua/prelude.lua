@@ -278,8 +278,11 @@ local function tell_end(job, status, what, document)
   tell(job.id, status .. ' ' .. more)
 end
 
+local DONE = {} -- the jobs that this call has ended
+
 -- Ends a live job; with a result or a failure (`what`), as JSON.
 local function finish(job, status, what, document)
+  DONE[job.id] = true
   unlist(job)
   local more = what and { what, document } or {}
   if what == 'result' and job.started_at then

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cache.audit import audit
 from cache.connection import connect
 from cache.jobs import RedisJobStore
 from cache.key_names import Layout, fair_prefix
@@ -187,6 +188,21 @@ async def test_jobs_end_each_under_its_own_lease(world: World) -> None:
     assert [message.job_id for message in ended[1].promoted] == [heir.id]
     found = await jobs.statuses([each.job_id for each in (done, failed, late, lost)])
     assert found == [JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.QUEUED]
+
+
+async def test_a_job_that_its_leader_ended_does_not_end_again(world: World) -> None:
+    """A follower that a worker has in hand, by an old message, ends in the call that ends its leader."""
+    jobs, leader, follower = world.stores.jobs, new(), new()
+    mine = await led(jobs, leader)
+    await jobs.submit(follower)
+    theirs = await claimed(jobs, follower.id)
+    answers = await jobs.end_many([End(mine, result()), End(theirs, FAILURE)])
+    assert answers == [Finished(applied=True), Finished(applied=False)]
+    ended = await jobs.get("public", follower.id)
+    assert (ended.status, ended.result, ended.failure) == (JobStatus.SUCCEEDED, result(), None)
+    client = connect(world.settings.redis_url, 2.0)
+    assert (await audit(client, 2.0)).differences == []
+    await client.aclose()
 
 
 async def test_an_end_fills_the_cache_and_tells_only_of_what_it_replaces(world: World) -> None:
