@@ -8,7 +8,8 @@ leaves in every namespace: versions before this document had 16.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
@@ -124,6 +125,14 @@ class LayoutGuard:
             await self.check()
         except LayoutMismatch as error:
             raise StoreUnavailable(str(error)) from None
+
+    @asynccontextmanager
+    async def reaching(self, what: str = "job store") -> AsyncIterator[None]:
+        """As `cache.connection.reaching`, for what no script does; and raises as `require`."""
+        if not self.passed:
+            await self.require()
+        async with reaching(what, self._timeout_s):
+            yield
 
     def changed(self) -> StoreUnavailable:
         """The layout is another one than it was: from now on nothing passes."""

@@ -205,6 +205,31 @@ async def test_a_process_that_met_the_store_later_records_nothing(
     assert list(await contents(client)) == ["counts"]
 
 
+async def test_a_process_that_met_the_store_later_finds_nothing_out(
+    client: Redis, opened: Callable[[int], Stores]
+) -> None:
+    """What it does not find may be there: it says nothing of it."""
+    job = new()
+    await opened(16).jobs.submit(job)
+    stores = opened(2)
+    jobs = stores.jobs
+    for ask in (
+        lambda: jobs.get("public", job.id),
+        lambda: jobs.list("public", 10),
+        lambda: jobs.statuses([job.id]),
+        lambda: jobs.owner(job.id),
+        lambda: jobs.waiting("m", [job.id]),
+        lambda: jobs.ahead("m", "interactive:public"),
+        lambda: jobs.leaders([job.key]),
+        lambda: jobs.take("m", "w", 1),
+        lambda: jobs.confirm_many([job.id]),
+        lambda: jobs.forget_landed([job.key]),
+        lambda: stores.webhooks.due(),
+    ):
+        with pytest.raises(StoreUnavailable, match="DARKROOM_STORE_SHARDS is 2"):
+            await ask()
+
+
 async def test_who_keeps_house_sees_a_layout_that_changes_and_writes_one_that_is_gone(
     client: Redis, opened: Callable[[int], Stores]
 ) -> None:
