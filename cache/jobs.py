@@ -90,6 +90,7 @@ class RedisJobStore:
         self._clock = clock
         self._guard = guard
         self._scripts = Scripts(client, guard, settings.job_retention_s, timeout_s, "job store")
+        self._keeps_house = False
         self._marks: dict[str, str] = {}
         """The mark that our last sweep of each shard left, by the store's clock."""
         self.layout = layout = Layout(settings.shards)
@@ -273,7 +274,10 @@ class RedisJobStore:
         elected = await self._scripts.run("elect", HOUSE, name, lease_s, *layout)
         if elected < 0:
             raise self._guard.changed()
-        return bool(elected)
+        if elected and not self._keeps_house:
+            await self._guard.again()
+        self._keeps_house = bool(elected)
+        return self._keeps_house
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         return await self._order.waiting(model, job_ids)

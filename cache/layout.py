@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 from redis.asyncio import Redis
@@ -28,6 +28,7 @@ LAYOUT_KEY: Final = f"{HOUSE}layout"
 MIGRATION_KEY: Final = f"{HOUSE}migration"
 """Is there while `darkroom migrate` moves jobs, and stays where it broke off."""
 SETTING: Final = "DARKROOM_STORE_SHARDS"
+_COUNTS: Final[tuple[Literal[0, 1, 2, 4, 8, 16], ...]] = (0, 1, 2, 4, 8, 16)
 _MIGRATE: Final = "stop all processes and run `darkroom migrate`"
 
 
@@ -52,16 +53,21 @@ async def stored_layout(client: Redis, timeout_s: float) -> StoreLayout | None:
         told: Any = await client.get(LAYOUT_KEY)
     if told is not None:
         return _read(told)
+    used = await used_shards(client, timeout_s)
+    return StoreLayout(shards=used) if used else None
+
+
+async def used_shards(client: Redis, timeout_s: float) -> Literal[0, 1, 2, 4, 8, 16]:
+    """How many namespaces there must be for all that were ever used, whatever the document says. Versions before it write to 16 without
+    a look at it. Raises `StoreUnavailable`."""
     async with reaching("job store", timeout_s), client.pipeline(transaction=False) as pipeline:
         for shard in SHARDS:
             # Every sweep leaves a mark, every job is counted.
             pipeline.exists(f"{shard_prefix(shard)}mark")
             pipeline.exists(f"{shard_prefix(shard)}counts")
         found = await pipeline.execute()
-    used = [number // 2 for number, there in enumerate(found) if there]
-    if not used:
-        return None
-    return StoreLayout(shards=next(count for count in (1, 2, 4, 8, 16) if used[-1] < count))
+    last = max((number // 2 for number, there in enumerate(found) if there), default=-1)
+    return next(count for count in _COUNTS if last < count)
 
 
 def _read(told: str) -> StoreLayout:
@@ -117,6 +123,10 @@ class LayoutGuard:
             raise LayoutMismatch(f"A migration of the job store has not ended: {_MIGRATE} again.")
         if stored is not None and stored.shards != self._shards:
             raise LayoutMismatch(self._words(stored.shards))
+        if await used_shards(self._client, self._timeout_s) > self._shards:
+            raise LayoutMismatch(
+                f"An older version has written to the job store since it was migrated: {_MIGRATE} again."
+            )
         self.passed = True
 
     async def require(self) -> None:
@@ -125,6 +135,11 @@ class LayoutGuard:
             await self.check()
         except LayoutMismatch as error:
             raise StoreUnavailable(str(error)) from None
+
+    async def again(self) -> None:
+        """As `require`, where it has passed before, and another version may have been at work since."""
+        self.passed = False
+        await self.require()
 
     @asynccontextmanager
     async def reaching(self, what: str = "job store") -> AsyncIterator[None]:

@@ -308,6 +308,41 @@ async def test_there_and_back_is_as_it_was(client: Redis, opened: Callable[[int]
     assert await contents(client) == was
 
 
+async def test_what_an_older_version_wrote_since_is_found_and_moved(
+    url: str, client: Redis, opened: Callable[[int], Stores]
+) -> None:
+    """It knows sixteen shards, and no document. Here it takes up a key that has a computation, too."""
+    shared = "7" * 64
+    first, late = new(shared), new(shared)
+    jobs = opened(1).jobs
+    assert await jobs.elect("me", 5.0)
+    for job in (first, late):
+        await jobs.submit(job)
+    await client.delete(LAYOUT_KEY)
+    old = opened(BEFORE).jobs
+    await client.set(LAYOUT_KEY, StoreLayout(shards=BEFORE).to_json())
+    theirs = [new(key) for key in (shared, shared, *keys(16))]
+    for job in theirs:
+        await old.submit(job)
+    await client.set(LAYOUT_KEY, StoreLayout(shards=1).to_json())
+
+    with pytest.raises(LayoutMismatch, match="An older version has written"):
+        await require_layout(settings_of(url, 1))
+    with pytest.raises(StoreUnavailable, match="An older version has written"):
+        await opened(1).jobs.submit(new())
+    assert not await jobs.elect("another", 5.0)
+    with pytest.raises(StoreUnavailable, match="An older version has written"):
+        await jobs.elect("me", 5.0)
+    await migrated(client, 1)
+    assert await migrating.begun(client, 1, TIMEOUT_S) is None
+    await require_layout(settings_of(url, 1))
+    for job in await taken(jobs, 100):
+        await jobs.succeed(job.lease, result())
+    every = [job.id for job in (first, late, *theirs)]
+    assert await jobs.statuses(every) == [JobStatus.SUCCEEDED] * len(every)
+    assert (await audit(client, TIMEOUT_S)).differences == []
+
+
 class Stopped(Exception):
     pass
 
