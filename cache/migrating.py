@@ -165,7 +165,7 @@ async def _move_whole(client: Redis, keys: Sequence[tuple[str, str, str]], timeo
         for (_, target, kind), value, left_ms, present, present_ms in zip(
             keys, found[::2], found[1::2], there[::2], there[1::2], strict=True
         ):
-            if not value:
+            if not value or left_ms in (-2, 0):
                 continue  # its time ended just now
             if kind == "hash":
                 if "leader" in present and "result" not in present:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from cache import migrating
 from cache.audit import audit
@@ -391,6 +392,24 @@ async def test_one_that_breaks_off_anywhere_is_taken_up(
     assert stops > 20
     await migrated(client, 16)
     assert await contents(client) == was
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_what_ends_as_it_is_moved_is_not_kept_for_ever(
+    client: Redis, opened: Callable[[int], Stores], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is over between the reading of a key and that of what is left to it."""
+    await lived_in(opened(16))
+
+    def late(self: Any, key: str) -> Any:
+        return self.eval("redis.call('PEXPIRE', KEYS[1], 0); return redis.call('PTTL', KEYS[1])", 1, key)
+
+    monkeypatch.setattr(Pipeline, "pttl", late)
+    await migrated(client, 1)
+    found = await contents(client)
+    whole = [name for name in found if name.partition("}:")[2].partition(":")[0] in ("job", "flight", "hook")]
+    assert {name.partition("}:")[0] for name in whole} <= {f"{PREFIX}{{s0"}
+    assert [name for name in whole if not found[name][1]] == []
 
 
 @pytest.mark.parametrize("url", ["redis"], indirect=True)
