@@ -42,7 +42,7 @@ class Order:
             pipeline.zmscore(f"{clock}finish", ["", flow])
             pipeline.zscore(f"{clock}clock", "now")
             (now, finish), before = await pipeline.execute()
-        tag = max(before or 0.0 if now is None else now, finish or 0.0)
+        tag = max(now or 0.0, before or 0.0, finish or 0.0)
         return (await self._before(model, [(tag, LAST_ID)]))[0]
 
     async def _before(self, model: str, places: Sequence[tuple[float, str]]) -> Sequence[int]:

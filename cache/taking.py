@@ -54,6 +54,7 @@ class Taking:
         """`exhausted` is the failure, as JSON, of a job that has no attempts left."""
         self._client = client
         self._guard = guard
+        self._keep_ms = int(settings.job_retention_s * 1000)
         self._layout = layout
         self._scripts = scripts
         self._together = together
@@ -109,11 +110,18 @@ class Taking:
         if taken.jobs:
             # Without it newcomers are a little too early, no more.
             with suppress(StoreUnavailable):
-                async with self._guard.reaching():
-                    await self._client.zadd(
-                        f"{fair_prefix(by['model'])}finish", {"": taken.jobs[-1].tag}, gt=True
-                    )
+                await self._advance(by["model"], taken.jobs[-1].tag)
         return taken
+
+    async def _advance(self, model: str, tag: float) -> None:
+        """The virtual time is that of the last job taken."""
+        fair = fair_prefix(model)
+        async with self._guard.reaching(), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.zadd(f"{fair}finish", {"": tag}, gt=True)
+            # Where version 0.2.0 reads it, which may run beside this one.
+            pipeline.zadd(f"{fair}clock", {"now": tag}, gt=True)
+            pipeline.pexpire(f"{fair}clock", self._keep_ms)
+            await pipeline.execute()
 
 
 def _taken(answers: Sequence[Any]) -> TakenNow:

@@ -194,11 +194,14 @@ local function record_succeeded(doc, deadline, result)
 end
 
 -- The turn of the flow's next job (`scheduler/fairness.py`, of which this is the twin): its start tag, and what `take_turn` needs.
-local function next_turn(model, flow)
+-- `beside`: workers of version 0.2.0 may run, which keep the virtual time in a key of its own; without it that key only helps out.
+local function next_turn(model, flow, beside)
   local fair = ROOT .. '{fair:' .. model .. '}:'
   local known = redis.call('ZMSCORE', fair .. 'finish', '', flow, '@')
-  -- Versions before this one kept the virtual time in a key of its own.
-  local now = tonumber(known[1] or redis.call('ZSCORE', fair .. 'clock', 'now') or 0)
+  local now = tonumber(known[1] or 0)
+  if beside or not known[1] then
+    now = math.max(now, tonumber(redis.call('ZSCORE', fair .. 'clock', 'now') or 0))
+  end
   return { key = fair .. 'finish', now = now, tag = math.max(now, tonumber(known[2] or 0)), new = not known[2],
     kept_at = tonumber(known[3] or 0) }
 end
