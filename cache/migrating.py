@@ -168,12 +168,13 @@ async def _move_whole(client: Redis, keys: Sequence[tuple[str, str, str]], timeo
             if not value or left_ms in (-2, 0):
                 continue  # its time ended just now
             if kind == "hash":
-                if "leader" in present and "result" not in present:
+                if present.get("leader") not in (None, value.get("leader")) and "result" not in present:
                     continue
                 pipeline.delete(target)
                 pipeline.hset(target, mapping=value)
             else:
-                value = [each for each in value if each not in present]
+                known = set(present)
+                value = [each for each in value if each not in known]
             for begin in range(0, len(value) if kind == "list" else 0, MEMBERS):
                 pipeline.rpush(target, *value[begin : begin + MEMBERS])
             if left_ms > 0 and (kind == "hash" or left_ms > present_ms):

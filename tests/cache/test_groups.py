@@ -285,7 +285,7 @@ async def test_a_crowd_that_ends_at_once_hears_of_it(world: World, how: str) -> 
     """What one call tells collects in the connection of who listens, and Redis cuts one that holds too much."""
     jobs, crowd = world.stores.jobs, [new() for _ in range(150)]
     client = connect(world.settings.redis_url, 2.0)
-    limits: dict[str, str] = await client.config_get("client-output-buffer-limit")
+    limits: dict[Any, Any] = await client.config_get("client-output-buffer-limit")
     await client.config_set("client-output-buffer-limit", "pubsub 2mb 0 0")
     try:
         for job in crowd:

@@ -337,8 +337,8 @@ async def test_what_an_older_version_wrote_since_is_found_and_moved(
     await migrated(client, 1)
     assert await migrating.begun(client, 1, TIMEOUT_S) is None
     await require_layout(settings_of(url, 1))
-    for job in await taken(jobs, 100):
-        await jobs.succeed(job.lease, result())
+    for mine in await taken(jobs, 100):
+        await jobs.succeed(mine.lease, result())
     every = [job.id for job in (first, late, *theirs)]
     assert await jobs.statuses(every) == [JobStatus.SUCCEEDED] * len(every)
     assert (await audit(client, TIMEOUT_S)).differences == []
