@@ -4,14 +4,14 @@ become ours."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.client import PubSub
-from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.cluster import ClusterNode, ClusterPipeline
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
@@ -103,12 +103,27 @@ class _GatedCluster(RedisCluster):
 
     async def execute_command(self, *given: Any, **options: Any) -> Any:
         async with self._gate:
-            try:
+            with _closed_under_it():
                 return await super().execute_command(*given, **options)
-            except (AttributeError, TypeError) as error:
-                # redis-py 8.1: a caller that is canceled while it reads the cluster's layout closes connections that
-                # others are using, which then have no writer; and see `_Ours`.
-                raise RedisConnectionError("The connection was closed under the call.") from error
+
+    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:
+        return _Pipeline(self, transaction)  # type: ignore[abstract]
+
+
+class _Pipeline(ClusterPipeline):
+    async def execute(self, raise_on_error: bool = True, allow_redirections: bool = True) -> list[Any]:
+        with _closed_under_it():
+            return await super().execute(raise_on_error, allow_redirections)
+
+
+@contextmanager
+def _closed_under_it() -> Iterator[None]:
+    """redis-py 8.1: whoever is canceled while it reads the cluster's layout, or tries a pipeline again after a node has gone, closes
+    connections that others are using, which then have no writer; and see `_Ours`."""
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        raise RedisConnectionError("The connection was closed under the call.") from error
 
 
 def connect(url: str, timeout_s: float, max_connections: int = MAX_CONNECTIONS) -> Redis:

@@ -12,7 +12,7 @@ from cache.records import messages_of, paired
 from cache.results import RedisResultCache
 from cache.scripts import Scripts, as_json
 from contracts import tasks
-from contracts.errors import StoreFull, StoreUnavailable, UnavailableError
+from contracts.errors import StoreFull, StoreUnavailable
 from contracts.jobs import JobResult, JobStatus
 from contracts.ports import End, EndAnswer, Finished
 from telemetry import metrics
@@ -50,7 +50,7 @@ class Ending:
             documents = [self._document(ends[place]) for place in places]
             try:
                 found = await self._scripts.run("end", prefix, as_json(documents))
-            except UnavailableError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of these jobs alone
                 found = [error] * len(places)
             for place, answer in zip(places, found, strict=True):
                 answers[place] = self._read(answer)
@@ -87,7 +87,7 @@ class Ending:
 
     def _read(self, answer: Any) -> EndAnswer:
         match answer:
-            case UnavailableError():
+            case Exception():
                 return answer
             case [1, promoted]:
                 return Finished(True, messages_of(map(paired, promoted)))

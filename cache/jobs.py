@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from cache.connection import reaching
 from cache.ending import Ending
 from cache.hits import HitRecorder
 from cache.key_names import HOUSE, Layout
@@ -91,10 +90,11 @@ class RedisJobStore:
         self._clock = clock
         self._guard = guard
         self._scripts = Scripts(client, guard, settings.job_retention_s, timeout_s, "job store")
+        self._keeps_house = False
         self._marks: dict[str, str] = {}
         """The mark that our last sweep of each shard left, by the store's clock."""
         self.layout = layout = Layout(settings.shards)
-        self._order = Order(client, layout, timeout_s)
+        self._order = Order(client, layout, guard)
         # Within a script's reach: the fair clocks where no cluster keeps them elsewhere, the cache where it is on the same server.
         one = layout.number == 1 and not is_cluster(settings.redis_url)
         cached = one and settings.cache_redis_url in (None, settings.redis_url)
@@ -103,7 +103,7 @@ class RedisJobStore:
         )
         self._ending = Ending(self._scripts, layout, results, together=cached)
         exhausted = EXHAUSTED.model_dump_json()
-        self._taking = Taking(client, settings, layout, self._scripts, exhausted, together=one)
+        self._taking = Taking(client, settings, layout, self._scripts, guard, exhausted, together=one)
         self._hits = HitRecorder(
             lambda shard, arguments: self._run("hit", shard, *arguments),
             lambda record: job_of(paired(record)),
@@ -145,7 +145,7 @@ class RedisJobStore:
         by_prefix: dict[str, list[str]] = defaultdict(list)
         for job_id in job_ids:
             by_prefix[self.layout.job_prefix(job_id)].append(job_id)
-        async with self._reaching():
+        async with self._guard.reaching():
             for prefix, mine in by_prefix.items():
                 await self._client.zrem(f"{prefix}outbox", *mine)
 
@@ -160,17 +160,16 @@ class RedisJobStore:
         return job_of(record)
 
     async def owner(self, job_id: str) -> str | None:
-        async with self._reaching():
+        async with self._guard.reaching():
             tenant: Any = await self._client.hget(self.layout.job_key(job_id), "tenant")
         return None if tenant is None else str(tenant)
 
     async def statuses(self, job_ids: Sequence[str]) -> Sequence[JobStatus | None]:
-        async with self._reaching():
+        async with self._guard.reaching():
             return await read_statuses(self._client, [self.layout.job_key(job_id) for job_id in job_ids])
 
     async def list(self, tenant: str, limit: int, before: str | None = None) -> Sequence[Job]:
-        timeout_s = self._settings.redis_timeout_s
-        return await newest_jobs(self._client, timeout_s, self.layout, tenant, limit, before)
+        return await newest_jobs(self._client, self._guard, self.layout, tenant, limit, before)
 
     async def take(self, model: str, worker_id: str, limit: int) -> Taken:
         taken = await self._taking.take(model, worker_id, limit)
@@ -269,7 +268,7 @@ class RedisJobStore:
         return float(step_s)
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
-        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+        async with self._guard.reaching(), self._client.pipeline(transaction=False) as pipeline:
             for key in keys:
                 pipeline.hdel(self.layout.flight_key(key), "result")
             await pipeline.execute()
@@ -279,13 +278,16 @@ class RedisJobStore:
         elected = await self._scripts.run("elect", HOUSE, name, lease_s, *layout)
         if elected < 0:
             raise self._guard.changed()
-        return bool(elected)
+        if elected and not self._keeps_house:
+            await self._guard.again()
+        self._keeps_house = bool(elected)
+        return self._keeps_house
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         return await self._order.waiting(model, job_ids)
 
     async def leaders(self, keys: Sequence[str]) -> Sequence[str | None]:
-        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+        async with self._guard.reaching(), self._client.pipeline(transaction=False) as pipeline:
             for key in keys:
                 pipeline.hget(self.layout.flight_key(key), "leader")
             leaders: list[str | None] = await pipeline.execute()
@@ -296,9 +298,6 @@ class RedisJobStore:
 
     async def _run(self, name: str, shard: str, *arguments: str | float) -> Any:
         return await self._scripts.run(name, self.layout.prefix(shard), *arguments)
-
-    def _reaching(self) -> Any:
-        return reaching("job store", self._settings.redis_timeout_s)
 
 
 def _finished(applied: int, promoted: Sequence[Sequence[str]]) -> Finished:

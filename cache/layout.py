@@ -8,8 +8,9 @@ leaves in every namespace: versions before this document had 16.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Annotated, Any, Final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 from redis.asyncio import Redis
@@ -17,7 +18,7 @@ from redis.asyncio import Redis
 from cache.connection import connect, disconnect, reaching
 from cache.key_names import HOUSE, shard_prefix
 from contracts.documents import Document
-from contracts.errors import SettingsError, StoreUnavailable
+from contracts.errors import SettingsError, StoreFull, StoreUnavailable
 from contracts.ids import SHARDS, ShardCount
 from contracts.settings import BackendSettings
 
@@ -27,6 +28,7 @@ LAYOUT_KEY: Final = f"{HOUSE}layout"
 MIGRATION_KEY: Final = f"{HOUSE}migration"
 """Is there while `darkroom migrate` moves jobs, and stays where it broke off."""
 SETTING: Final = "DARKROOM_STORE_SHARDS"
+_COUNTS: Final[tuple[Literal[0, 1, 2, 4, 8, 16], ...]] = (0, 1, 2, 4, 8, 16)
 _MIGRATE: Final = "stop all processes and run `darkroom migrate`"
 
 
@@ -51,16 +53,21 @@ async def stored_layout(client: Redis, timeout_s: float) -> StoreLayout | None:
         told: Any = await client.get(LAYOUT_KEY)
     if told is not None:
         return _read(told)
+    used = await used_shards(client, timeout_s)
+    return StoreLayout(shards=used) if used else None
+
+
+async def used_shards(client: Redis, timeout_s: float) -> Literal[0, 1, 2, 4, 8, 16]:
+    """How many namespaces there must be for all that were ever used, whatever the document says. Versions before it write to 16 without
+    a look at it. Raises `StoreUnavailable`."""
     async with reaching("job store", timeout_s), client.pipeline(transaction=False) as pipeline:
         for shard in SHARDS:
             # Every sweep leaves a mark, every job is counted.
             pipeline.exists(f"{shard_prefix(shard)}mark")
             pipeline.exists(f"{shard_prefix(shard)}counts")
         found = await pipeline.execute()
-    used = [number // 2 for number, there in enumerate(found) if there]
-    if not used:
-        return None
-    return StoreLayout(shards=next(count for count in (1, 2, 4, 8, 16) if used[-1] < count))
+    last = max((number // 2 for number, there in enumerate(found) if there), default=-1)
+    return next(count for count in _COUNTS if last < count)
 
 
 def _read(told: str) -> StoreLayout:
@@ -100,11 +107,14 @@ class LayoutGuard:
         self.document = StoreLayout(shards=shards).to_json()
 
     async def check(self) -> None:
-        """Raises `LayoutMismatch`, `StoreUnavailable`. Writes the layout of an empty store."""
+        """Raises `LayoutMismatch`, `StoreUnavailable`. Writes the layout of an empty store, where there is room for it."""
         stored = await stored_layout(self._client, self._timeout_s)
         if stored is None or stored.shards <= self._shards:
-            async with reaching("job store", self._timeout_s):
-                await self._client.set(LAYOUT_KEY, self.document, nx=True)
+            # Redis at its `maxmemory` refuses even what would change nothing. What was accepted must end all the same, and the
+            # keeper of the house writes the document, whatever the room.
+            with suppress(StoreFull):
+                async with reaching("job store", self._timeout_s):
+                    await self._client.set(LAYOUT_KEY, self.document, nx=True)
             # Another process may have been first, with another setting.
             stored = await stored_layout(self._client, self._timeout_s)
         async with reaching("job store", self._timeout_s):
@@ -113,6 +123,10 @@ class LayoutGuard:
             raise LayoutMismatch(f"A migration of the job store has not ended: {_MIGRATE} again.")
         if stored is not None and stored.shards != self._shards:
             raise LayoutMismatch(self._words(stored.shards))
+        if await used_shards(self._client, self._timeout_s) > self._shards:
+            raise LayoutMismatch(
+                f"An older version has written to the job store since it was migrated: {_MIGRATE} again."
+            )
         self.passed = True
 
     async def require(self) -> None:
@@ -121,6 +135,19 @@ class LayoutGuard:
             await self.check()
         except LayoutMismatch as error:
             raise StoreUnavailable(str(error)) from None
+
+    async def again(self) -> None:
+        """As `require`, where it has passed before, and another version may have been at work since."""
+        self.passed = False
+        await self.require()
+
+    @asynccontextmanager
+    async def reaching(self, what: str = "job store") -> AsyncIterator[None]:
+        """As `cache.connection.reaching`, for what no script does; and raises as `require`."""
+        if not self.passed:
+            await self.require()
+        async with reaching(what, self._timeout_s):
+            yield
 
     def changed(self) -> StoreUnavailable:
         """The layout is another one than it was: from now on nothing passes."""

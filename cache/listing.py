@@ -7,8 +7,8 @@ from functools import partial
 
 from redis.asyncio import Redis
 
-from cache.connection import reaching
 from cache.key_names import Layout
+from cache.layout import LayoutGuard
 from cache.records import job_of, read_all
 from contracts import ids
 from contracts.jobs import Job
@@ -18,13 +18,13 @@ Place = tuple[float, str]
 
 
 async def newest_jobs(
-    client: Redis, timeout_s: float, layout: Layout, tenant: str, limit: int, before: str | None
+    client: Redis, guard: LayoutGuard, layout: Layout, tenant: str, limit: int, before: str | None
 ) -> Sequence[Job]:
     """At most `limit` jobs, older than the job id `before`; fewer only where there are no more. Raises `StoreUnavailable`.
 
     Records end by themselves, and leave their places. Those that are met are trimmed, so each is met once.
     """
-    async with reaching("job store", timeout_s):
+    async with guard.reaching():
         found: list[Job] = []
         last = None if before is None else await _place(client, layout, tenant, before)
         while len(found) < limit:

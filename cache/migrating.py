@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from cache.connection import pages, reaching
 from cache.key_names import PREFIX, Layout, shard_prefix
-from cache.layout import LAYOUT_KEY, MIGRATION_KEY, SETTING, StoreLayout, stored_layout
+from cache.layout import LAYOUT_KEY, MIGRATION_KEY, SETTING, StoreLayout, stored_layout, used_shards
 from contracts.documents import Document
 from contracts.ids import SHARDS, ShardCount
 
@@ -62,7 +62,8 @@ async def begun(client: Redis, shards: int, timeout_s: float) -> Migration | Non
             )
         return migration
     stored = await stored_layout(client, timeout_s)
-    if stored is None or stored.shards == shards:
+    used = await used_shards(client, timeout_s)
+    if stored is None or (stored.shards == shards and used <= shards):
         return None
     layout, sums, marks = Layout(shards), defaultdict[str, dict[str, int]](dict), list[str]()
     async with reaching("job store", timeout_s), client.pipeline(transaction=False) as pipeline:
@@ -76,7 +77,7 @@ async def begun(client: Redis, shards: int, timeout_s: float) -> Migration | Non
             total[name] = total.get(name, 0) + int(number)
         marks += [mark] if mark else []
     latest = max(marks, key=float, default=None)
-    migration = Migration(before=stored.shards, shards=shards, counts=dict(sums), mark=latest)
+    migration = Migration(before=max(stored.shards, used), shards=shards, counts=dict(sums), mark=latest)
     async with reaching("job store", timeout_s):
         await client.set(MIGRATION_KEY, migration.model_dump_json(), nx=True)
     return migration
@@ -156,15 +157,27 @@ async def _move_whole(client: Redis, keys: Sequence[tuple[str, str, str]], timeo
             pipeline.hgetall(source) if kind == "hash" else pipeline.lrange(source, 0, -1)
             pipeline.pttl(source)
         found = await pipeline.execute()
-        for (_, target, kind), value, left_ms in zip(keys, found[::2], found[1::2], strict=True):
-            if not value:
+        # Two versions that took turns may each have a computation of one key: all who follow either follow the one that was there.
+        for _, target, kind in keys:
+            pipeline.hgetall(target) if kind == "hash" else pipeline.lrange(target, 0, -1)
+            pipeline.pttl(target)
+        there = await pipeline.execute()
+        for (_, target, kind), value, left_ms, present, present_ms in zip(
+            keys, found[::2], found[1::2], there[::2], there[1::2], strict=True
+        ):
+            if not value or left_ms in (-2, 0):
                 continue  # its time ended just now
-            pipeline.delete(target)
             if kind == "hash":
+                if present.get("leader") not in (None, value.get("leader")) and "result" not in present:
+                    continue
+                pipeline.delete(target)
                 pipeline.hset(target, mapping=value)
+            else:
+                known = set(present)
+                value = [each for each in value if each not in known]
             for begin in range(0, len(value) if kind == "list" else 0, MEMBERS):
                 pipeline.rpush(target, *value[begin : begin + MEMBERS])
-            if left_ms > 0:
+            if left_ms > 0 and (kind == "hash" or left_ms > present_ms):
                 pipeline.pexpire(target, left_ms)
         await pipeline.execute()
         for source, _, _ in keys:

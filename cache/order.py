@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import Redis
 
-from cache.connection import reaching
 from cache.key_names import Layout, fair_prefix
+from cache.layout import LayoutGuard
 
 LAST_ID: Final = "~"
 
@@ -16,15 +16,15 @@ LAST_ID: Final = "~"
 class Order:
     """Reads of the queues. Every coroutine raises `StoreUnavailable`."""
 
-    def __init__(self, client: Redis, layout: Layout, timeout_s: float) -> None:
+    def __init__(self, client: Redis, layout: Layout, guard: LayoutGuard) -> None:
         self._client = client
         self._layout = layout
-        self._timeout_s = timeout_s
+        self._guard = guard
 
     async def waiting(self, model: str, job_ids: Sequence[str]) -> tuple[int, Sequence[int | None]]:
         """How many jobs wait, and for each id how many are ahead of it; None: it does not wait."""
         layout = self._layout
-        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+        async with self._guard.reaching(), self._client.pipeline(transaction=False) as pipeline:
             for prefix in layout.prefixes:
                 pipeline.zcard(f"{prefix}waiting:{model}")
             for job_id in job_ids:
@@ -38,11 +38,11 @@ class Order:
     async def ahead(self, model: str, flow: str) -> int:
         """How many waiting jobs would be ahead of the next one of `flow`."""
         clock = fair_prefix(model)
-        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+        async with self._guard.reaching(), self._client.pipeline(transaction=False) as pipeline:
             pipeline.zmscore(f"{clock}finish", ["", flow])
             pipeline.zscore(f"{clock}clock", "now")
             (now, finish), before = await pipeline.execute()
-        tag = max(before or 0.0 if now is None else now, finish or 0.0)
+        tag = max(now or 0.0, before or 0.0, finish or 0.0)
         return (await self._before(model, [(tag, LAST_ID)]))[0]
 
     async def _before(self, model: str, places: Sequence[tuple[float, str]]) -> Sequence[int]:
@@ -50,7 +50,7 @@ class Order:
         if not places:
             return []
         prefixes = self._layout.prefixes
-        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+        async with self._guard.reaching(), self._client.pipeline(transaction=False) as pipeline:
             for tag, _ in places:
                 for prefix in prefixes:
                     queue = f"{prefix}waiting:{model}"
@@ -61,6 +61,3 @@ class Order:
             sum(next(answers) + sum(other < job_id for other in next(answers)) for _ in prefixes)
             for _, job_id in places
         ]
-
-    def _reaching(self) -> Any:
-        return reaching("job store", self._timeout_s)

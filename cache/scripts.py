@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable, Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
 from cache.connection import is_full, reaching
 from cache.layout import LayoutGuard
 from contracts.errors import StoreFull, StoreUnavailable
+
+T = TypeVar("T")
 
 
 class Scripts:
@@ -50,6 +54,17 @@ def lua_source(name: str) -> str:
     """A transition's script behind what all share. Scripts travel by their hash, and in full once after a restart."""
     folder = files("cache") / "lua"
     return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+async def each_apart(calls: Iterable[Awaitable[T]]) -> list[T | Exception]:
+    """What became of each call, in their order; all of them have ended then. An exception of one is its own outcome, and spoils none of
+    the others."""
+    outcomes = list[T | Exception]()
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+            raise outcome
+        outcomes.append(outcome)
+    return outcomes
 
 
 def as_json(document: Any) -> str:

@@ -20,7 +20,7 @@ from cache.key_names import Layout, fair_prefix
 from cache.order import Order
 from cache.records import job_of, paired, static_parts
 from cache.results import RedisResultCache
-from cache.scripts import Scripts, as_json
+from cache.scripts import Scripts, as_json, each_apart
 from contracts.errors import StoreUnavailable, UnavailableError
 from contracts.jobs import CacheStatus, Job, JobResult, JobStatus, NewJob
 from contracts.ports import Found, Submission, SubmitAnswer, Submitted, TooManyAhead
@@ -61,9 +61,9 @@ class Submitting:
     async def submit(self, asked: Sequence[Submission]) -> list[SubmitAnswer]:
         """An answer for each, in their order."""
         if not self._cached and any(each.address is not None for each in asked):
-            return list(await asyncio.gather(*map(self._looked_up, asked)))
+            return list(await each_apart(map(self._looked_up, asked)))
         if not self._clocks:
-            return list(await asyncio.gather(*map(self._apart, asked)))
+            return list(await each_apart(map(self._fairly, asked)))
         answers = await self._run([(each, None) for each in asked])
         # One that cannot be read is a miss: it was written by another version, or is damaged.
         again = [place for place, answer in enumerate(answers) if answer is None]
@@ -84,7 +84,7 @@ class Submitting:
             documents = [_document(*asked[place]) for place in places]
             try:
                 found = await self._scripts.run("submit", prefix, as_json(documents))
-            except UnavailableError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of these jobs alone
                 found = [error] * len(places)
             for place, answer in zip(places, found, strict=True):
                 answers[place] = self._read(asked[place][0].new, answer)
@@ -99,7 +99,7 @@ class Submitting:
         return answers
 
     def _read(self, new: NewJob, answer: Any) -> SubmitAnswer | None:
-        if isinstance(answer, UnavailableError):
+        if isinstance(answer, Exception):
             return answer
         try:
             match answer:
@@ -139,14 +139,8 @@ class Submitting:
         (answer,) = await self.submit([replace(asked, address=None)])
         return answer
 
-    async def _apart(self, asked: Submission) -> SubmitAnswer:
-        """One job, with trips of its own for its fair tag and its count ahead."""
-        try:
-            return await self._fairly(asked)
-        except UnavailableError as error:
-            return error
-
     async def _fairly(self, asked: Submission) -> SubmitAnswer:
+        """One job, with trips of its own for its fair tag and its count ahead."""
         new = asked.new
         never = replace(asked, most_ahead=NEVER)
         if self._may_join(new.key):

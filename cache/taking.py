@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from cache.connection import reaching
 from cache.key_names import Layout, fair_prefix
+from cache.layout import LayoutGuard
 from cache.records import lease_of, message_of, messages_of, paired, read
 from cache.scripts import Scripts, as_json
 from contracts.documents import SCHEMA
@@ -46,13 +46,15 @@ class Taking:
         settings: BackendSettings,
         layout: Layout,
         scripts: Scripts,
+        guard: LayoutGuard,
         exhausted: str,
         *,
         together: bool,
     ) -> None:
         """`exhausted` is the failure, as JSON, of a job that has no attempts left."""
         self._client = client
-        self._timeout_s = settings.redis_timeout_s
+        self._guard = guard
+        self._keep_ms = int(settings.job_retention_s * 1000)
         self._layout = layout
         self._scripts = scripts
         self._together = together
@@ -82,7 +84,7 @@ class Taking:
 
     async def _first(self, model: str, limit: int) -> Sequence[str]:
         """The ids of the jobs that wait, in their order."""
-        async with self._reaching(), self._client.pipeline(transaction=False) as pipeline:
+        async with self._guard.reaching(), self._client.pipeline(transaction=False) as pipeline:
             for prefix in self._layout.prefixes:
                 pipeline.zrange(f"{prefix}waiting:{model}", 0, limit - 1, withscores=True)
             pages = await pipeline.execute()
@@ -108,14 +110,18 @@ class Taking:
         if taken.jobs:
             # Without it newcomers are a little too early, no more.
             with suppress(StoreUnavailable):
-                async with self._reaching():
-                    await self._client.zadd(
-                        f"{fair_prefix(by['model'])}finish", {"": taken.jobs[-1].tag}, gt=True
-                    )
+                await self._advance(by["model"], taken.jobs[-1].tag)
         return taken
 
-    def _reaching(self) -> Any:
-        return reaching("job store", self._timeout_s)
+    async def _advance(self, model: str, tag: float) -> None:
+        """The virtual time is that of the last job taken."""
+        fair = fair_prefix(model)
+        async with self._guard.reaching(), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.zadd(f"{fair}finish", {"": tag}, gt=True)
+            # Where version 0.2.0 reads it, which may run beside this one.
+            pipeline.zadd(f"{fair}clock", {"now": tag}, gt=True)
+            pipeline.pexpire(f"{fair}clock", self._keep_ms)
+            await pipeline.execute()
 
 
 def _taken(answers: Sequence[Any]) -> TakenNow:

@@ -12,7 +12,6 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
-from cache.connection import reaching
 from cache.jobs import absent
 from cache.key_names import PREFIX, Layout
 from cache.layout import LayoutGuard
@@ -55,6 +54,7 @@ class RedisWebhookStore:
         self._client = client
         self._settings = settings
         self._clock = clock
+        self._guard = guard
         self._layout = Layout(settings.shards)
         self._scripts = Scripts(
             client, guard, settings.job_retention_s, settings.redis_timeout_s, "webhook store"
@@ -150,7 +150,7 @@ class RedisWebhookStore:
         return await self._scripts.run(name, key, *arguments)
 
     def _reaching(self) -> Any:
-        return reaching("webhook store", self._settings.redis_timeout_s)
+        return self._guard.reaching("webhook store")
 
 
 def secrets_key(tenant: str) -> str:

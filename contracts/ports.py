@@ -127,7 +127,7 @@ class JobStore(Protocol):
 
     async def submit_many(self, asked: Sequence[Submission]) -> Sequence[SubmitAnswer]:
         """Record jobs, in one call where they lie in one shard; each is answered for itself, in their order. An error is that job's
-        alone (`StoreFull`, `StoreUnavailable`, `RecordUnreadable`), and is answered, not raised."""
+        alone (`StoreFull`, `StoreUnavailable`, `RecordUnreadable`, or one that nobody foresaw), and is answered, not raised."""
         ...
 
     async def confirm(self, job_id: str) -> None:

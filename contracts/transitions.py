@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.errors import UnavailableError
 from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob
 
 
@@ -46,7 +45,7 @@ class TooManyAhead:
     ahead: int | None
 
 
-SubmitAnswer = Submitted | Found | TooManyAhead | UnavailableError
+SubmitAnswer = Submitted | Found | TooManyAhead | Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +111,4 @@ class Finished:
     promoted: tuple[JobMessage, ...] = ()
 
 
-EndAnswer = Finished | UnavailableError
+EndAnswer = Finished | Exception

@@ -18,6 +18,7 @@ if not job then
   job = load(id)
   local leader = redis.call('HGET', P .. 'flight:' .. doc.key, 'leader')
   if not (leader and live(leader)) then
+    redis.call('HDEL', P .. 'flight:' .. doc.key, 'result') -- of one that ended before
     lead(job, 0)
   end
 end

@@ -51,6 +51,9 @@ local function succeed(job, result, cached)
 end
 
 local function close(job, doc)
+  if DONE[job.id] then
+    return { 0 } -- with its leader, a moment ago
+  end
   if doc.status == 'succeeded' then
     succeed(job, doc.result, doc.cached)
     return { 1, {} }

@@ -19,7 +19,7 @@
 --   hooks            zset   owed webhooks by the time at which they are due
 --   hooks            channel `<id>`, when one has become due
 --   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change; behind a status that is the
---                            last a JSON document of what has changed; and `<id> preview <index> <name>`, which changes nothing
+--                            last, as a rule, a JSON document of what has changed; and `<id> preview <index> <name>`, which changes nothing
 --
 -- Names without a shard, which no script of a cluster touches but those that are given them as KEYS[1]:
 --
@@ -39,6 +39,7 @@ local LANDED_GRACE_S = 10
 local HOOK_KEEP_S = 4 * 86400 -- longer than the three days of attempts
 local DOUBT_S = 10 -- a clock that is this far ahead of the last sweep may have been set
 local TRIM = 4 -- places that a new job looks at in its tenant's list
+local WHOLE = 1048576 -- bytes of results and failures that one call tells those who watch; the rest hear the status, and read the record
 local SLACK = 1 / 16 -- of the retention: what is kept may be kept so much longer, where that saves a command
 local TERMINAL = { succeeded = true, failed = true, canceled = true, expired = true, withdrawn = true }
 
@@ -193,11 +194,14 @@ local function record_succeeded(doc, deadline, result)
 end
 
 -- The turn of the flow's next job (`scheduler/fairness.py`, of which this is the twin): its start tag, and what `take_turn` needs.
-local function next_turn(model, flow)
+-- `beside`: workers of version 0.2.0 may run, which keep the virtual time in a key of its own; without it that key only helps out.
+local function next_turn(model, flow, beside)
   local fair = ROOT .. '{fair:' .. model .. '}:'
   local known = redis.call('ZMSCORE', fair .. 'finish', '', flow, '@')
-  -- Versions before this one kept the virtual time in a key of its own.
-  local now = tonumber(known[1] or redis.call('ZSCORE', fair .. 'clock', 'now') or 0)
+  local now = tonumber(known[1] or 0)
+  if beside or not known[1] then
+    now = math.max(now, tonumber(redis.call('ZSCORE', fair .. 'clock', 'now') or 0))
+  end
   return { key = fair .. 'finish', now = now, tag = math.max(now, tonumber(known[2] or 0)), new = not known[2],
     kept_at = tonumber(known[3] or 0) }
 end
@@ -265,8 +269,23 @@ local function ending(job, what, document)
   return table.concat(parts, ',') .. '}'
 end
 
+-- What a call tells collects in the connections of those who listen, and one that holds too much is cut.
+local told = 0
+local function tell_end(job, status, what, document)
+  if told >= WHOLE then
+    tell(job.id, status)
+    return
+  end
+  local more = ending(job, what, document)
+  told = told + #more
+  tell(job.id, status .. ' ' .. more)
+end
+
+local DONE = {} -- the jobs that this call has ended
+
 -- Ends a live job; with a result or a failure (`what`), as JSON.
 local function finish(job, status, what, document)
+  DONE[job.id] = true
   unlist(job)
   local more = what and { what, document } or {}
   if what == 'result' and job.started_at then
@@ -278,7 +297,7 @@ local function finish(job, status, what, document)
   if job.webhook then
     owe(job.id, status, job.webhook)
   end
-  tell(job.id, status .. ' ' .. ending(job, what, document))
+  tell_end(job, status, what, document)
 end
 
 local function leads(job)

@@ -7,6 +7,8 @@ import random
 import pytest
 
 from benchmarks.plan.fair_clock import FairClock
+from cache.connection import connect
+from cache.key_names import fair_prefix
 from contracts.jobs import Priority
 from scheduler.fairness import flow_of, weight_of
 from tests.cache.conftest import World
@@ -44,3 +46,21 @@ async def test_the_store_and_the_simulation_give_the_same_tags(world: World, see
             await serve(chance.randint(1, 3))
     await serve(JOBS)
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("world", ["cluster"], indirect=True)
+async def test_a_version_beside_this_one_has_the_same_clock(world: World) -> None:
+    """0.2.0 keeps the virtual time in a key of its own."""
+    jobs, theirs = world.stores.jobs, f"{fair_prefix('m')}clock"
+    client = connect(world.settings.redis_url, 2.0)
+    for key in keys(2):
+        await jobs.submit(new(key).model_copy(update={"cost": 5.0}))
+    assert [job.tag for job in await taken(jobs, 2)] == [0.0, 5.0]
+    assert await client.zscore(theirs, "now") == 5.0
+    assert await client.pttl(theirs) > 0
+    # Their workers have taken a later one.
+    await client.zadd(theirs, {"now": 40.0}, gt=True)
+    (key,) = keys(1)
+    assert (await jobs.submit(new(key, "another"))).job.tag == 40.0
+    assert await jobs.ahead("m", flow_of("a third", Priority.INTERACTIVE)) == 1
+    await client.aclose()

@@ -12,6 +12,7 @@ import redis
 
 from cache.connection import connect, reaching
 from cache.jobs import RedisJobStore
+from cache.layout import LAYOUT_KEY, require_layout
 from cache.models import PREFIX
 from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
@@ -119,6 +120,38 @@ async def test_a_message_is_claimed_and_jobs_expire_by_the_sweep(
     jobs.skew_s = 6.0
     await jobs.sweep(shard_of(late.id), 100)
     assert await status(jobs, late.id) is JobStatus.EXPIRED
+
+
+async def test_a_process_that_starts_ends_what_is_accepted(
+    stores: Stores, full: Callable[[], None], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    late = new("9" * 64, ttl_s=5.0)
+    waiting = [new(digit * 64) for digit in "12"]
+    for job in (*waiting, late):
+        await stores.jobs.submit(job)
+    full()
+    settings = BackendSettings(redis_url=redis_server.url, blob_dir=tmp_path, lease_s=5.0)
+    await require_layout(settings)
+    for shards in (1, None):
+        started = open_stores(settings.model_copy(update={"store_shards": shards}))
+        jobs = started.jobs
+        assert isinstance(jobs, RedisJobStore)
+        (mine,) = await taken(jobs, 1)
+        assert await jobs.renew([mine.lease]) == []
+        assert (await jobs.succeed(mine.lease, result())).applied
+        assert await jobs.elect("this one", 3.0)
+        await started.close()
+        with redis.Redis(port=redis_server.port) as client:
+            client.delete(LAYOUT_KEY)  # a store that was emptied, or is of before
+    started = open_stores(settings)
+    jobs = started.jobs
+    assert isinstance(jobs, RedisJobStore)
+    jobs.skew_s = 6.0
+    await jobs.sweep(shard_of(late.id), 100)
+    assert await status(jobs, late.id) is JobStatus.EXPIRED
+    with pytest.raises(StoreFull):
+        await jobs.submit(new("3" * 64))
+    await started.close()
 
 
 async def test_a_webhook_that_is_owed_is_sent(stores: Stores, full: Callable[[], None]) -> None:

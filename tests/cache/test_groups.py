@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cache.audit import audit
 from cache.connection import connect
 from cache.jobs import RedisJobStore
-from cache.key_names import fair_prefix
+from cache.key_names import Layout, fair_prefix
+from cache.layout import LayoutGuard
+from cache.order import Order
 from cache.results import CHANNEL, RedisResultCache
 from cache.stores import open_stores
 from cli.services.redis import RedisServer
@@ -19,7 +24,7 @@ from contracts.jobs import Job, JobEnd, JobFailure, JobResult, JobStatus, NewJob
 from contracts.ports import End, Finished, Found, JobStore, Submission, SubmitAnswer, Submitted, TooManyAhead
 from contracts.settings import BackendSettings
 from tests.cache.conftest import World, watching
-from tests.cache.made import FAILURE, KEY, keys, led, new, result, taken
+from tests.cache.made import FAILURE, KEY, claimed, keys, led, new, result, taken
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +133,38 @@ async def test_one_that_breaks_fails_alone(world: World) -> None:
     await client.aclose()
 
 
+@pytest.mark.parametrize("world", ["cluster"], indirect=True)
+async def test_one_that_nobody_foresaw_fails_alone(world: World) -> None:
+    """A weight of zero, which the API gives nobody."""
+    jobs, odd = world.stores.jobs, new("a" * 64).model_copy(update={"weight": 0.0})
+    submissions = [Submission(job) for job in (new("b" * 64), odd, new("c" * 64))]
+    for asked in (submissions, [replace(each, address=address(each.new)) for each in submissions]):
+        answers = await jobs.submit_many(asked)
+        assert isinstance(answers[1], ZeroDivisionError)
+        assert [isinstance(each, Submitted) for each in answers] == [True, False, True]
+
+
+@pytest.mark.parametrize("world", ["cluster"], indirect=True)
+async def test_connections_that_are_closed_under_a_group_are_a_store_that_is_away(world: World) -> None:
+    """As redis-py does to all others where one call meets a node that is gone."""
+    outcomes: set[type] = set()
+    for turns in range(25):
+        client: Any = connect(world.settings.redis_url, 2.0)
+        await client.initialize()
+        guard = LayoutGuard(client, 16, 2.0)
+        guard.passed = True
+        orders = Order(client, Layout(16), guard)
+        calls = asyncio.gather(*(orders.waiting("m", []) for _ in range(4)), return_exceptions=True)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for node in client.get_nodes():
+            for connection in list(node._connections):
+                await connection.disconnect(nowait=True)
+        outcomes |= set(map(type, await calls))
+        await client.aclose()
+    assert outcomes == {tuple, StoreUnavailable}
+
+
 @pytest.mark.parametrize("world", ["redis"], indirect=True)
 async def test_a_cached_result_that_cannot_be_read_is_a_miss(world: World) -> None:
     jobs, job = world.stores.jobs, new()
@@ -202,6 +239,21 @@ async def test_no_end_waits_for_a_cache_that_is_elsewhere(
     await stores.close()
 
 
+async def test_a_job_that_its_leader_ended_does_not_end_again(world: World) -> None:
+    """A follower that a worker has in hand, by an old message, ends in the call that ends its leader."""
+    jobs, leader, follower = world.stores.jobs, new(), new()
+    mine = await led(jobs, leader)
+    await jobs.submit(follower)
+    theirs = await claimed(jobs, follower.id)
+    answers = await jobs.end_many([End(mine, result()), End(theirs, FAILURE)])
+    assert answers == [Finished(applied=True), Finished(applied=False)]
+    ended = await jobs.get("public", follower.id)
+    assert (ended.status, ended.result, ended.failure) == (JobStatus.SUCCEEDED, result(), None)
+    client = connect(world.settings.redis_url, 2.0)
+    assert (await audit(client, 2.0)).differences == []
+    await client.aclose()
+
+
 async def test_an_end_fills_the_cache_and_tells_only_of_what_it_replaces(world: World) -> None:
     jobs, results = world.stores.jobs, world.stores.results
     client = connect(world.settings.cache_redis_url or world.settings.redis_url, 2.0)
@@ -272,6 +324,40 @@ async def test_an_end_tells_all_that_it_changes(world: World, how: str) -> None:
     if job.status is not JobStatus.CANCELED and how != "followed":
         assert end.attempt == 1
     assert submitted.ended(end) == job
+
+
+@pytest.mark.parametrize("world", ["redis"], indirect=True)
+@pytest.mark.parametrize("how", ["succeeded", "failed"])
+async def test_a_crowd_that_ends_at_once_hears_of_it(world: World, how: str) -> None:
+    """What one call tells collects in the connection of who listens, and Redis cuts one that holds too much."""
+    jobs, crowd = world.stores.jobs, [new() for _ in range(150)]
+    client = connect(world.settings.redis_url, 2.0)
+    limits: dict[Any, Any] = await client.config_get("client-output-buffer-limit")
+    await client.config_set("client-output-buffer-limit", "pubsub 2mb 0 0")
+    try:
+        for job in crowd:
+            await jobs.submit(job)
+        lease = await claimed(jobs, crowd[0].id)
+        last = crowd[-1]
+        words = "w" * 20_000
+        if how == "succeeded":
+            outcome: JobResult | JobFailure = result().model_copy(update={"warnings": (words,)})
+        else:
+            outcome = FAILURE.model_copy(update={"message": words})
+            for _ in range(2):
+                answer = await jobs.fail(lease, outcome)
+                lease = await claimed(jobs, answer.promoted[0].job_id)
+        async with watching(world.stores.events, last.id) as changes, asyncio.timeout(10):
+            await jobs.end_many([End(lease, outcome)])
+            async for change in changes:
+                if change == how:
+                    break
+            else:
+                raise AssertionError("the connection was cut")
+        assert (await jobs.get("public", last.id)).status == how
+    finally:
+        await client.config_set("client-output-buffer-limit", limits["client-output-buffer-limit"])
+        await client.aclose()
 
 
 async def test_leases_are_renewed_and_messages_confirmed_together(world: World) -> None:

@@ -559,3 +559,14 @@ async def test_many_hits_at_once_are_each_recorded(world: World) -> None:
     assert {each.job.status for each in found} == {JobStatus.SUCCEEDED}
     again = await jobs.submit(made[0], result("1" * 64 + ".png"))
     assert again.job == found[0].job, "the record that is there already"
+
+
+async def test_a_message_without_a_record_computes_its_key_anew(world: World) -> None:
+    """The result that landed a moment ago is not that of the computation which begins."""
+    jobs, before, lost = world.stores.jobs, new(), new()
+    await jobs.succeed(await led(jobs, before), result())
+    times = {"created_at": time.time(), "deadline": time.time() + 60.0}
+    record = (await jobs.get("public", before.id)).model_copy(update={"id": lost.id, **times})
+    assert isinstance(await jobs.claim(record.message(), "w1"), Granted)
+    late = await jobs.submit(new())
+    assert (late.job.status, late.lead) == (JobStatus.QUEUED, False)

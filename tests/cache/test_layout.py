@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from cache import migrating
 from cache.audit import audit
@@ -205,6 +206,31 @@ async def test_a_process_that_met_the_store_later_records_nothing(
     assert list(await contents(client)) == ["counts"]
 
 
+async def test_a_process_that_met_the_store_later_finds_nothing_out(
+    client: Redis, opened: Callable[[int], Stores]
+) -> None:
+    """What it does not find may be there: it says nothing of it."""
+    job = new()
+    await opened(16).jobs.submit(job)
+    stores = opened(2)
+    jobs = stores.jobs
+    for ask in (
+        lambda: jobs.get("public", job.id),
+        lambda: jobs.list("public", 10),
+        lambda: jobs.statuses([job.id]),
+        lambda: jobs.owner(job.id),
+        lambda: jobs.waiting("m", [job.id]),
+        lambda: jobs.ahead("m", "interactive:public"),
+        lambda: jobs.leaders([job.key]),
+        lambda: jobs.take("m", "w", 1),
+        lambda: jobs.confirm_many([job.id]),
+        lambda: jobs.forget_landed([job.key]),
+        lambda: stores.webhooks.due(),
+    ):
+        with pytest.raises(StoreUnavailable, match="DARKROOM_STORE_SHARDS is 2"):
+            await ask()
+
+
 async def test_who_keeps_house_sees_a_layout_that_changes_and_writes_one_that_is_gone(
     client: Redis, opened: Callable[[int], Stores]
 ) -> None:
@@ -283,6 +309,41 @@ async def test_there_and_back_is_as_it_was(client: Redis, opened: Callable[[int]
     assert await contents(client) == was
 
 
+async def test_what_an_older_version_wrote_since_is_found_and_moved(
+    url: str, client: Redis, opened: Callable[[int], Stores]
+) -> None:
+    """It knows sixteen shards, and no document. Here it takes up a key that has a computation, too."""
+    shared = "7" * 64
+    first, late = new(shared), new(shared)
+    jobs = opened(1).jobs
+    assert await jobs.elect("me", 5.0)
+    for job in (first, late):
+        await jobs.submit(job)
+    await client.delete(LAYOUT_KEY)
+    old = opened(BEFORE).jobs
+    await client.set(LAYOUT_KEY, StoreLayout(shards=BEFORE).to_json())
+    theirs = [new(key) for key in (shared, shared, *keys(16))]
+    for job in theirs:
+        await old.submit(job)
+    await client.set(LAYOUT_KEY, StoreLayout(shards=1).to_json())
+
+    with pytest.raises(LayoutMismatch, match="An older version has written"):
+        await require_layout(settings_of(url, 1))
+    with pytest.raises(StoreUnavailable, match="An older version has written"):
+        await opened(1).jobs.submit(new())
+    assert not await jobs.elect("another", 5.0)
+    with pytest.raises(StoreUnavailable, match="An older version has written"):
+        await jobs.elect("me", 5.0)
+    await migrated(client, 1)
+    assert await migrating.begun(client, 1, TIMEOUT_S) is None
+    await require_layout(settings_of(url, 1))
+    for mine in await taken(jobs, 100):
+        await jobs.succeed(mine.lease, result())
+    every = [job.id for job in (first, late, *theirs)]
+    assert await jobs.statuses(every) == [JobStatus.SUCCEEDED] * len(every)
+    assert (await audit(client, TIMEOUT_S)).differences == []
+
+
 class Stopped(Exception):
     pass
 
@@ -331,6 +392,24 @@ async def test_one_that_breaks_off_anywhere_is_taken_up(
     assert stops > 20
     await migrated(client, 16)
     assert await contents(client) == was
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_what_ends_as_it_is_moved_is_not_kept_for_ever(
+    client: Redis, opened: Callable[[int], Stores], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is over between the reading of a key and that of what is left to it."""
+    await lived_in(opened(16))
+
+    def late(self: Any, key: str) -> Any:
+        return self.eval("redis.call('PEXPIRE', KEYS[1], 0); return redis.call('PTTL', KEYS[1])", 1, key)
+
+    monkeypatch.setattr(Pipeline, "pttl", late)
+    await migrated(client, 1)
+    found = await contents(client)
+    whole = [name for name in found if name.partition("}:")[2].partition(":")[0] in ("job", "flight", "hook")]
+    assert {name.partition("}:")[0] for name in whole} <= {f"{PREFIX}{{s0"}
+    assert [name for name in whole if not found[name][1]] == []
 
 
 @pytest.mark.parametrize("url", ["redis"], indirect=True)
