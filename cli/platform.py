@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -150,7 +151,8 @@ def _bring_to_layout(settings: BackendSettings) -> None:
     """Moves the jobs of our own Redis, which nobody else uses, to where this version looks for them. Raises `SettingsError`,
     `ServiceError`."""
     try:
-        asyncio.run(migrated(settings, force=True))
+        with ThreadPoolExecutor(1) as thread:  # its caller's may run an event loop
+            thread.submit(asyncio.run, migrated(settings, force=True)).result()
     except (MigrationRefused, StoreUnavailable) as error:
         raise ServiceError(str(error)) from None
 
