@@ -23,6 +23,7 @@ from cli.services.redis import RedisServer
 from contracts.errors import StoreUnavailable
 from contracts.ids import SHARDS
 from contracts.jobs import JobStatus, Webhook
+from contracts.ports import Granted
 from contracts.settings import BackendSettings
 from contracts.tenancy import Charge, Limits
 from tests.cache.made import FAILURE, keys, led, new, result, taken
@@ -113,7 +114,8 @@ async def lived_in(stores: Stores) -> dict[str, Any]:
         done = new(key, "acme").model_copy(update={"webhook": hooked})
         await jobs.submit(done)
         claim = await jobs.claim((await jobs.get("acme", done.id)).message(), "w1")
-        await jobs.succeed(claim.lease, result())  # type: ignore[union-attr]
+        assert isinstance(claim, Granted)
+        await jobs.succeed(claim.lease, result())
     failed, canceled, expired = (new(key) for key in keys(3, "5e9"))
     await jobs.fail(await led(jobs, failed), FAILURE)
     await jobs.submit(canceled)

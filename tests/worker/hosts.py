@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 
 from contracts.engine import Pass
-from contracts.models import ModelSpec
 from scheduler.recovery import Failure
 from worker.engine.host import EngineHost
 from worker.engine.wire import Answer, Done, Failed, Unrun
 
 
-class HostHere(EngineHost):
-    """`run_here` of a subclass is the engine: it is called when the answer to a pass is asked for."""
+class HostHere(EngineHost, ABC):
+    """`run_here` of a subclass is the engine: it is called when the answer to a pass is asked for. One that is started
+    has a `start` of its own."""
 
     sent: deque[tuple[Pass, bool]]
     well: bool
@@ -21,11 +22,8 @@ class HostHere(EngineHost):
     def start_here(self) -> None:
         self.sent, self.well, self.up = deque(), True, True
 
-    def run_here(self, batch: Pass) -> Done | Failed:
-        raise NotImplementedError
-
-    def start(self) -> ModelSpec:
-        raise NotImplementedError
+    @abstractmethod
+    def run_here(self, batch: Pass) -> Done | Failed: ...
 
     @property
     def alive(self) -> bool:
