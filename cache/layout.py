@@ -8,6 +8,7 @@ leaves in every namespace: versions before this document had 16.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Final, Literal
@@ -104,6 +105,7 @@ class LayoutGuard:
         self._shards = shards
         self._timeout_s = timeout_s
         self.passed = False
+        self._asking: asyncio.Task[None] | None = None
         self.document = StoreLayout(shards=shards).to_json()
 
     async def check(self) -> None:
@@ -130,9 +132,14 @@ class LayoutGuard:
         self.passed = True
 
     async def require(self) -> None:
-        """As `check`, for a process that is under way: its answer to every request is then `StoreUnavailable`, with the reason."""
+        """As `check`, for a process that is under way: its answer to every request is then `StoreUnavailable`, with the reason. Callers
+        that come meanwhile share one check.
+
+        With redis-py 8.1, many of them at once on a busy machine made the client of a cluster close connections that others used."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self.check())
         try:
-            await self.check()
+            await asyncio.shield(self._asking)
         except LayoutMismatch as error:
             raise StoreUnavailable(str(error)) from None
 

@@ -430,3 +430,31 @@ async def test_a_guard_asks_once(client: Redis) -> None:
     await guard.check()
     assert guard.passed
     assert await client.exists(f"{HOUSE}keeper") == 0
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_a_crowd_shares_one_look_at_the_layout(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard, looks = LayoutGuard(client, 1, TIMEOUT_S), list[int]()
+    check = guard.check
+
+    async def counted() -> None:
+        looks.append(1)
+        await check()
+
+    monkeypatch.setattr(guard, "check", counted)
+    async with asyncio.TaskGroup() as group:
+        left = group.create_task(guard.require())
+        group.create_task(cancelled_soon(left))
+        for _ in range(50):
+            group.create_task(guard.require())
+    assert guard.passed, "also when the first that asked has left"
+    assert len(looks) == 1
+    await client.set(LAYOUT_KEY, StoreLayout(shards=4).to_json())
+    refused = await asyncio.gather(*(guard.again() for _ in range(5)), return_exceptions=True)
+    assert [type(each) for each in refused] == [StoreUnavailable] * 5
+    assert not guard.passed
+
+
+async def cancelled_soon(task: asyncio.Task[None]) -> None:
+    await asyncio.sleep(0)
+    task.cancel()

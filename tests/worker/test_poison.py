@@ -161,10 +161,10 @@ async def test_a_job_that_breaks_the_worker_fails_alone(
     room: Room, monkeypatch: pytest.MonkeyPatch, part: Any
 ) -> None:
     wide = WIDE if part in (in_policy, in_cost) else 64
+    part(room, monkeypatch)  # first: the taker looks for jobs also where no message tells of one
     bad = await room.submit("bad", num_inference_steps=3, seed=POISON, width=wide)
-    good = [await room.submit(f"good {n}", num_inference_steps=3, seed=100 + n) for n in range(5)]
     room_poisoned[:] = [bad.job_id]
-    part(room, monkeypatch)
+    good = [await room.submit(f"good {n}", num_inference_steps=3, seed=100 + n) for n in range(5)]
     assert await ended(room, [bad, *good]) == [Verdict.ACK] * 6
     failed = await room.job(bad)
     assert failed.status is JobStatus.FAILED
