@@ -23,7 +23,8 @@ IDLE_S: Final = 8.0
 PICTURES: Final = 20
 ALONE: Final = 1
 TRIES: Final = 4
-LEADER_S: Final = 0.6
+LEADER_S: Final = 3.0
+"""How long a leader is drawn: long enough that a busy machine joins it in time."""
 SETTLED_S: Final = 0.03
 DRAINED_S: Final = 0.1
 LONGEST: Final = 44
