@@ -2,7 +2,7 @@
 
 A new store, a new family of keys or a new queue gets a row here, and says in it how long it stays, whether a backup has it, how other
 versions read it, how it is erased with its tenant, and what bounds it. `tests/integration/test_kept.py` runs the platform, looks at all that
-is in Redis, in the pictures' store and on the broker, and fails for what has no row. docs/operations.md shows the rows, as `table` draws them.
+is in Redis, in the blob store and on the broker, and fails for what has no row. docs/operations.md shows the rows, as `table` draws them.
 """
 
 from __future__ import annotations
