@@ -2,7 +2,7 @@
 
 A new store, a new family of keys or a new queue gets a row here, and says in it how long it stays, whether a backup has it, how other
 versions read it, how it is erased with its tenant, and what bounds it. `tests/integration/test_kept.py` runs the platform, looks at all that
-is in Redis, in the pictures' store and on the broker, and fails for what has no row. docs/operations.md shows the rows, as `table` draws them.
+is in Redis, in the blob store and on the broker, and fails for what has no row. docs/operations.md shows the rows, as `table` draws them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class Place(StrEnum):
 
     STATE = "state Redis"
     CACHE = "cache Redis"
-    PICTURES = "pictures"
+    PICTURES = "blob store"
     BROKER = "broker"
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One row. `patterns` are those of SCAN: names of keys, of files under the folder or in the bucket, of queues. `store` is its field
-    in `cache.stores.Stores`; `broker` for queues. The others are words for people."""
+    """One row. `patterns` are those of SCAN: names of keys, of files under the folder or in the bucket, of queues. `store` is the field
+    in `cache.stores.Stores`; `broker` for queues. The other fields are text for people."""
 
     what: str
     place: Place
@@ -51,7 +51,7 @@ _NOBODYS: Final = "names no tenant"
 _BY_JOBS: Final = "the jobs"
 
 KEEPS_NOTHING: Final = frozenset({"events"})
-"""Stores that only publish: what nobody hears is gone."""
+"""Stores that only publish, and keep nothing."""
 
 KEPT: Final = (
     Kept(
@@ -59,18 +59,18 @@ KEPT: Final = (
         Place.STATE,
         "jobs",
         ("darkroom:{s*}:job:*",),
-        "`job_retention_s` after the end, with a webhook at least four days",
+        "`job_retention_s` after the end; at least four days with a webhook",
         _ALL,
-        "documents; a status that is not known counts as running",
-        "yes. A mark stays, id and deadline, until its message cannot run any more",
+        "documents; an unknown status counts as running",
+        "yes. A mark with id and deadline stays until the job's message can no longer run",
         "`tenant_store_bytes`, `store_full_share`",
     ),
     Kept(
-        "computations, and who waits for them",
+        "computations, and the jobs that wait for them",
         Place.STATE,
         "jobs",
         ("darkroom:{s*}:flight:*", "darkroom:{s*}:followers:*"),
-        "10 s after a picture; else the end of the last who waits",
+        "10 s after an image; otherwise until the last waiting job ends",
         _ALL,
         _FIXED,
         _WITH_JOB,
@@ -86,7 +86,7 @@ KEPT: Final = (
             "darkroom:{s*}:deadlines",
             "darkroom:{s*}:waiting:*",
         ),
-        "the job's end",
+        "the job ends",
         "yes; every waiting job is published again",
         _FIXED,
         "the job is canceled first",
@@ -97,25 +97,25 @@ KEPT: Final = (
         Place.STATE,
         "jobs",
         ("darkroom:{s*}:tenant:*",),
-        "as long as the last of them may be kept",
+        "the longest retention among these jobs ends",
         _ALL,
         _FIXED,
         "yes",
         _BY_JOBS,
     ),
     Kept(
-        "counts of all jobs, the time of the last sweep, and in how many shards they lie",
+        "counts of all jobs, the time of the last sweep, and the number of shards",
         Place.STATE,
         "jobs",
         ("darkroom:{s*}:counts", "darkroom:{s*}:mark", "darkroom:{house}:layout"),
-        "for good",
+        "kept forever",
         _ALL,
         _FIXED,
         _NOBODYS,
-        "one each for a shard",
+        "one of each per shard",
     ),
     Kept(
-        "webhooks owed, and their attempts",
+        "webhooks still to be delivered, and their attempts",
         Place.STATE,
         "webhooks",
         ("darkroom:{s*}:hook:*", "darkroom:{s*}:hooklog:*", "darkroom:{s*}:hooks"),
@@ -126,18 +126,18 @@ KEPT: Final = (
         "the jobs; attempts: `webhook_retry_s`",
     ),
     Kept(
-        "secrets that sign webhooks",
+        "webhook signing secrets",
         Place.STATE,
         "webhooks",
         ("darkroom:webhook-secrets:*",),
-        "for good; a replaced one until its overlap ends",
+        "kept forever; a replaced secret until its overlap ends",
         _ALL,
         _DOCUMENT,
         "yes",
-        "two for a tenant",
+        "two per tenant",
     ),
     Kept(
-        "receivers that have said 410",
+        "webhook receivers that answered 410",
         Place.STATE,
         "webhooks",
         ("darkroom:webhook-gone:*",),
@@ -148,7 +148,7 @@ KEPT: Final = (
         _BY_JOBS,
     ),
     Kept(
-        "who keeps house",
+        "the sweeper's lease",
         Place.STATE,
         "jobs",
         ("darkroom:{house}:keeper",),
@@ -159,7 +159,7 @@ KEPT: Final = (
         "one",
     ),
     Kept(
-        "turns in a model's queue",
+        "fair-queueing state of a model",
         Place.STATE,
         "jobs",
         ("darkroom:{fair:*}:clock", "darkroom:{fair:*}:finish"),
@@ -167,21 +167,21 @@ KEPT: Final = (
         _ALL,
         _FIXED,
         "yes",
-        "two for a tenant and model",
+        "two per tenant and model",
     ),
     Kept(
         "API keys and their revocations",
         Place.STATE,
         "keys",
         ("darkroom:{keys}:records", "darkroom:{keys}:revoked"),
-        "for good, revoked or not",
-        "yes; one revoked since is open again",
-        "documents; one that needs a newer version opens nothing",
+        "kept forever, revoked or not",
+        "yes; a key that was revoked after the backup is valid again",
+        "documents; a key that needs a newer version is not accepted",
         "yes",
-        "administrators alone make them",
+        "only administrators create them",
     ),
     Kept(
-        "accounts of API keys",
+        "quota accounts of API keys",
         Place.STATE,
         "quotas",
         (
@@ -191,7 +191,7 @@ KEPT: Final = (
             "darkroom:{quota:*}:images:*",
             "darkroom:{quota:*}:once:*",
         ),
-        "the bucket is full again; `job_ttl_s` and a minute; two days; a day",
+        "rate: the bucket is full again; jobs: `job_ttl_s` + a minute; images: two days; `once`: a day",
         _ALL,
         _FIXED,
         "yes",
@@ -205,19 +205,19 @@ KEPT: Final = (
         "a day",
         _ALL,
         _DOCUMENT,
-        "yes. One written by 0.1 whose job has lapsed names no tenant, and ends after its day",
+        "yes. A key written by 0.1 whose job record has expired names no tenant; it expires after its day",
         "`tenant_store_bytes`",
     ),
     Kept(
-        "what a tenant's jobs take",
+        "bytes that a tenant's jobs take",
         Place.STATE,
         "room",
         ("darkroom:kept:*",),
-        "as long as what it counts",
+        "the jobs that it counts expire",
         _ALL,
         _FIXED,
         "yes",
-        "some thirty numbers for a tenant",
+        "about thirty numbers per tenant",
     ),
     Kept(
         "usage by day and tenant",
@@ -226,16 +226,16 @@ KEPT: Final = (
         ("darkroom:{usage}:*",),
         "35 days",
         _ALL,
-        "a measure that is not known is passed over",
+        "an unknown measure is skipped",
         "yes",
-        "six numbers for a tenant and day",
+        "six numbers per tenant and day",
     ),
     Kept(
-        "models, and what their speed was",
+        "models, and their measured speed",
         Place.STATE,
         "models",
         ("darkroom:{models}:specs", "darkroom:{models}:cost"),
-        "for good",
+        "kept forever",
         _ALL,
         _DOCUMENT,
         _NOBODYS,
@@ -253,14 +253,14 @@ KEPT: Final = (
         "the operator's workers",
     ),
     Kept(
-        "a restore, an erasure or a migration under way",
+        "a running restore, erasure or migration",
         Place.STATE,
         "jobs",
         ("darkroom:restoring", "darkroom:erasing:*", "darkroom:{house}:migration"),
-        "it has come to its end",
+        "it ends",
         _ALL,
         _FIXED,
-        "with its end",
+        "when it ends",
         "the operator's commands",
     ),
     Kept(
@@ -269,9 +269,9 @@ KEPT: Final = (
         "results",
         ("darkroom:result:*",),
         "`result_ttl_s`, or until evicted",
-        "where it is one server with the state",
-        "a document; one that cannot be read is a miss",
-        "yes; of a shared cache those that no other tenant's job has",
+        "only if the cache and the state share one server",
+        "a document; an unreadable one is a miss",
+        "yes; in a shared cache, only those that no other tenant's job has",
         "`maxmemory` and eviction of its Redis",
     ),
     Kept(
@@ -279,87 +279,87 @@ KEPT: Final = (
         Place.CACHE,
         "results",
         ("darkroom:results:counts",),
-        "for good, or until evicted",
-        "where it is one server with the state",
+        "kept forever, or until evicted",
+        "only if the cache and the state share one server",
         _FIXED,
         _NOBODYS,
         "one",
     ),
     Kept(
-        "drawn pictures, previews too",
+        "generated images and previews",
         Place.PICTURES,
         "blobs",
         ("??/[0-9a-f]*.*", "??/.*.part"),
-        "`blob_retention_s` after they were last drawn",
-        "yes; those in a bucket are its owner's",
+        "`blob_retention_s` after they were last generated",
+        "yes; a bucket is backed up by its owner",
         "files",
-        "those that a record or result of the tenant names, and none of another's",
+        "those that a record or result of the tenant names, and that no other tenant's record or result names",
         "`blob_max_bytes`",
     ),
     Kept(
-        "pictures that jobs start from",
+        "init images",
         Place.PICTURES,
         "blobs",
         ("inputs/??/[0-9a-f]*.*", "inputs/??/.*.part"),
         "`blob_retention_s` after they were last sent",
-        "yes; those in a bucket are its owner's",
+        "yes; a bucket is backed up by its owner",
         "files",
-        "likewise",
+        "as generated images",
         "`blob_max_bytes`",
     ),
     Kept(
-        "messages of jobs",
+        "job messages",
         Place.BROKER,
         "broker",
         ("darkroom.jobs.*",),
-        "a worker has ended the job; that of a canceled one until a worker comes to it",
-        "no; made again from the records",
+        "a worker has ended the job; for a canceled job, a worker has received the message",
+        "no; published again from the records",
         _DOCUMENT,
-        "the job's mark keeps them from running; a worker throws them away",
+        "the job's mark keeps them from running; a worker discards them",
         "`queue_max_length`",
     ),
     Kept(
-        "webhooks that are due",
+        "webhooks due now",
         Place.BROKER,
         "broker",
         ("darkroom.webhooks",),
         "the attempt is made",
-        "no; made again from what is owed",
+        "no; published again from the webhooks still to be delivered",
         _DOCUMENT,
-        "hold the job's id alone",
+        "they hold only the job's id",
         "10,000, or `queue_max_length`",
     ),
     Kept(
-        "messages that the broker gave up on",
+        "dead letters: messages that the broker gave up on",
         Place.BROKER,
         "broker",
         ("darkroom.dead",),
-        "the job is failed, seconds later",
+        "the sweeper has failed the job, within seconds",
         "no",
-        "left to who can read them",
-        "as messages of jobs",
+        "left to a version that can read them",
+        "as job messages",
         _BY_JOBS,
     ),
     Kept(
-        "messages that are no job",
+        "messages that are not jobs",
         Place.BROKER,
         "broker",
         ("darkroom.refused",),
-        "somebody has looked: delete them by hand",
+        "an operator has looked at them and deleted them by hand",
         "no",
         "never read",
-        "by hand: nobody can tell whose they are",
-        "10,000; the oldest go",
+        "by hand: their tenant is unknown",
+        "10,000; the oldest are dropped",
     ),
     Kept(
-        "bookkeeping of Redis as the broker",
+        "kombu's own keys, with Redis as the broker",
         Place.BROKER,
         "broker",
         ("_kombu.binding.*", "unacked", "unacked_index", "unacked_mutex"),
-        "as the messages",
+        "as long as the messages",
         "no",
         "kombu's",
-        "as messages of jobs",
+        "as job messages",
         "the messages",
     ),
 )
