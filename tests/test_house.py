@@ -105,13 +105,20 @@ def _named_in(path: Path) -> set[str]:
 
 
 def test_documents_name_files_that_are_there() -> None:
-    for document in (ROOT / "README.md", ROOT / "docs" / "structure.md"):
+    for document in (ROOT / "README.md", ROOT / "docs" / "README.md", ROOT / "docs" / "structure.md"):
         text = document.read_text()
         links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", text)
         names = re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w/.-]+)`", text)
         missing = [link for link in links if not (document.parent / link).exists()]
         missing += [name for name in names if not (ROOT / name).exists()]
         assert missing == [], document.name
+
+
+def test_the_index_of_the_docs_has_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    links = set(re.findall(r"^\| \[[^\]]+\]\(([\w.-]+)/?\)", index.read_text(), re.MULTILINE))
+    pages = {path.name for path in index.parent.glob("*.md")} - {index.name}
+    assert links == pages | {path.name for path in index.parent.iterdir() if path.is_dir()}
 
 
 def test_every_error_code_is_documented() -> None:
