@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from benchmarks import report
+from benchmarks.arms.ratios import Ratio, ratio
 from benchmarks.peer_apps import environments, loads, servers
 from benchmarks.peer_apps.environments import NotInstalled
 from benchmarks.peer_apps.loads import Latencies, Server, Unanswered
@@ -32,7 +33,9 @@ from cli.services.process import ServiceError
 
 CLIENTS: Final = 32
 SHARES: Final = (0.5, 0.8)
-"""Loads of the open loop, as shares of what the platform does at saturation."""
+"""Loads of the open loop, as shares of what the slowest of `PACERS` does at saturation."""
+PACERS: Final = (PLATFORM, "mosec", "litserve")
+"""Servers that draw about as fast. A load that is 0.8 of the fastest could be more than the slowest can do."""
 HIGH: Final = SHARES[-1]
 AGAIN: Final = f"{PLATFORM}_again"
 SLO_BATCHES: Final = 2.5
@@ -80,7 +83,7 @@ class Comparison:
         self._starts = 0
 
     def prepare(self) -> None:
-        """Environments, the platform's capacity, and the picture that all must draw."""
+        """Environments, the picture that all must draw, and the capacity of the slowest of `PACERS`."""
         for name in list(self.names):
             try:
                 environments.python_of(name)
@@ -90,6 +93,10 @@ class Comparison:
             self._reference = picture(server)
             loads.saturate(server, CLIENTS, self._seconds / 4)
             self.capacity = loads.saturate(server, CLIENTS, self._seconds).rate
+        for name in [each for each in self.names if each in PACERS]:
+            sample = self._sample(name, self.windows_ms[name], self._seconds, (), 0)
+            if sample is not None:
+                self.capacity = min(self.capacity, sample.rate)
 
     def choose_windows(self) -> None:
         """For each peer the window with the lowest p99 among those within 3 % of its best throughput."""
@@ -178,24 +185,35 @@ def figures_of(comparison: Comparison) -> dict[str, float]:
     samples, slo_s = comparison.samples, slo(comparison.capacity)
     figures: dict[str, float] = {"slo_ms": 1000 * slo_s, "capacity": comparison.capacity}
 
-    def ratios(name: str) -> tuple[float, float]:
-        """The platform's throughput and p99 over those of `name`."""
+    def ratios(name: str) -> tuple[Ratio, Ratio]:
+        """The platform's throughput and p99 over those of `name`, round by round."""
         rounds = list(zip(samples[PLATFORM], samples[AGAIN], samples[name], strict=True))
         return (
-            statistics.median((one.rate + two.rate) / 2 / peer.rate for one, two, peer in rounds),
-            statistics.median((one.p99_ms + two.p99_ms) / 2 / peer.p99_ms for one, two, peer in rounds),
+            ratio([(one.rate + two.rate) / 2 for one, two, _ in rounds], [peer.rate for *_, peer in rounds]),
+            ratio(
+                [(one.p99_ms + two.p99_ms) / 2 for one, two, _ in rounds],
+                [peer.p99_ms for *_, peer in rounds],
+            ),
         )
 
     over = {name: ratios(name) for name in comparison.names}
     if over:
-        figures["throughput_over_best_peer"] = min(throughput for throughput, _ in over.values())
-        figures["p99_over_best_peer"] = max(p99 for _, p99 in over.values())
+        _put(figures, "throughput_over_best_peer", min((each for each, _ in over.values()), key=_median))
+        _put(figures, "p99_over_best_peer", max((each for _, each in over.values()), key=_median))
     pairs = list(zip(samples[PLATFORM], samples[AGAIN], strict=True))
-    figures["control_throughput_ratio"] = statistics.median(one.rate / two.rate for one, two in pairs)
-    figures["control_p99_ratio"] = statistics.median(one.p99_ms / two.p99_ms for one, two in pairs)
+    _put(
+        figures,
+        "control_throughput_ratio",
+        ratio(*zip(*((one.rate, two.rate) for one, two in pairs), strict=True)),
+    )
+    _put(
+        figures,
+        "control_p99_ratio",
+        ratio(*zip(*((one.p99_ms, two.p99_ms) for one, two in pairs), strict=True)),
+    )
     for name, (throughput, p99) in over.items():
-        figures[f"throughput_over_{name}"] = throughput
-        figures[f"p99_over_{name}"] = p99
+        _put(figures, f"throughput_over_{name}", throughput)
+        _put(figures, f"p99_over_{name}", p99)
         figures[f"window_ms_{name}"] = comparison.windows_ms[name]
     for name, rounds in samples.items():
         figures[f"throughput_{name}"] = statistics.median(each.rate for each in rounds)
@@ -211,6 +229,15 @@ def figures_of(comparison: Comparison) -> dict[str, float]:
             figures[f"p99_ms_{load}"] = statistics.median(each.quantile_ms(0.99) for each in offered)
             figures[f"goodput_{load}"] = statistics.median(each.within(slo_s) for each in offered)
     return figures
+
+
+def _median(found: Ratio) -> float:
+    return found.median
+
+
+def _put(figures: dict[str, float], name: str, found: Ratio) -> None:
+    """The median and its interval (`benchmarks.arms.ratios`)."""
+    figures |= {name: found.median, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def slo(capacity: float) -> float:
@@ -266,11 +293,15 @@ def plot_of(comparison: Comparison) -> Any:
 def main() -> None:
     parser = report.parser(__doc__)
     parser.add_argument("--peers", help="names, with commas between; by default all, with --quick two")
+    parser.add_argument(
+        "--rounds", type=int, help="rounds in which every server has its turn (4; 1 with --quick)"
+    )
     args = parser.parse_args()
     chosen = args.peers.split(",") if args.peers else list(QUICK_PEERS if args.quick else PEERS)
     if unknown := set(chosen) - set(PEERS):
         parser.error(f"unknown peers: {', '.join(sorted(unknown))}; known are {', '.join(PEERS)}")
     rounds, seconds = (1, 3.0) if args.quick else (4, 15.0)
+    rounds = args.rounds or rounds
     with tempfile.TemporaryDirectory() as name:
         comparison = Comparison(chosen, seconds, Path(name))
         comparison.prepare()
