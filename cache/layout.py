@@ -105,7 +105,11 @@ class LayoutGuard:
         self._shards = shards
         self._timeout_s = timeout_s
         self.passed = False
-        self._asking: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._begun = 0
+        """Checks that `require` has begun."""
+        self._refusal: StoreUnavailable | None = None
+        """Why the last of them did not pass."""
         self.document = StoreLayout(shards=shards).to_json()
 
     async def check(self) -> None:
@@ -132,16 +136,26 @@ class LayoutGuard:
         self.passed = True
 
     async def require(self) -> None:
-        """As `check`, for a process that is under way: its answer to every request is then `StoreUnavailable`, with the reason. Callers
-        that come meanwhile share one check.
+        """As `check`, for a process that is under way: its answer to every request is then `StoreUnavailable`, with the reason.
 
-        With redis-py 8.1, many of them at once on a busy machine made the client of a cluster close connections that others used."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self.check())
-        try:
-            await asyncio.shield(self._asking)
-        except LayoutMismatch as error:
-            raise StoreUnavailable(str(error)) from None
+        One caller checks at a time. Those that wait share its outcome. With redis-py 8.1, many checks at once on a busy machine made
+        the client of a cluster close connections that others used.
+        """
+        begun = self._begun
+        async with self._one_at_a_time:
+            if self.passed:
+                return
+            if self._begun > begun and self._refusal is not None:
+                raise type(self._refusal)(self._refusal.message) from self._refusal
+            self._begun, self._refusal = self._begun + 1, None
+            try:
+                await self.check()
+            except LayoutMismatch as error:
+                self._refusal = StoreUnavailable(str(error))
+                raise self._refusal from None
+            except StoreUnavailable as error:
+                self._refusal = error
+                raise
 
     async def again(self) -> None:
         """As `require`, where it has passed before, and another version may have been at work since."""

@@ -448,11 +448,15 @@ async def test_a_crowd_shares_one_look_at_the_layout(client: Redis, monkeypatch:
         for _ in range(50):
             group.create_task(guard.require())
     assert guard.passed, "also when the first that asked has left"
-    assert len(looks) == 1
+    assert len(looks) == 2, "one look of its own for whoever waited, and no more"
     await client.set(LAYOUT_KEY, StoreLayout(shards=4).to_json())
+    looks.clear()
     refused = await asyncio.gather(*(guard.again() for _ in range(5)), return_exceptions=True)
     assert [type(each) for each in refused] == [StoreUnavailable] * 5
     assert not guard.passed
+    assert len(looks) == 2, (
+        "the first look had begun when the others came; they share the second one's refusal"
+    )
 
 
 async def cancelled_soon(task: asyncio.Task[None]) -> None:
