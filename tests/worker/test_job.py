@@ -29,6 +29,7 @@ from contracts.settings import WorkerSettings
 from tests.cache.conftest import watching
 from tests.publishers import RecordingPublisher
 from tests.stores import opened_stores
+from tests.worker.receipts import receipt_of
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import NO_ROOM, Encoder
@@ -69,7 +70,7 @@ class Room:
 
     async def run(self, *messages: JobMessage) -> list[Verdict]:
         async with asyncio.timeout(60):
-            return await asyncio.gather(*(self.taker.attend(message) for message in messages))
+            return await asyncio.gather(*(self.taker.attend(receipt_of(message)) for message in messages))
 
     async def job(self, message: JobMessage) -> Job:
         return await self.stores.jobs.get("public", message.job_id)
@@ -228,7 +229,7 @@ async def test_what_was_asked_of_another_revision_is_drawn_and_not_cached(room: 
 
 async def test_a_job_whose_engine_is_gone_for_good_is_given_back_at_once(room: Room) -> None:
     message = await room.submit("slow=1 a")
-    delivery = asyncio.create_task(room.taker.attend(message))
+    delivery = asyncio.create_task(room.taker.attend(receipt_of(message)))
     async with asyncio.timeout(10):
         while not room.batcher.backlog_steps():
             await asyncio.sleep(0.01)
