@@ -11,10 +11,10 @@ from celery import Celery, signals
 from broker.topology import TASK_NAME, job_queue, only_ours, transport_options
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from worker.deliveries import Verdict
 from worker.pool import FuturePool
 from worker.receipt import Receipt
 from worker.runtime import Runtime
-from worker.taker import Verdict
 
 HEARTBEAT_S: Final = 10
 """A connection whose other end is silently gone is noticed within two of them."""

@@ -18,8 +18,8 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import Reject
 
 from telemetry.logs import get_logger
+from worker.deliveries import Verdict
 from worker.receipt import Receipt
-from worker.taker import Verdict
 
 Answer = Callable[[Verdict | Exception], object]
 

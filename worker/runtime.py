@@ -15,10 +15,10 @@ from contracts.clock import Clock, SystemClock
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
+from worker.deliveries import Verdict
 from worker.naming import worker_id
 from worker.receipt import Receipt
 from worker.service import Service, serving
-from worker.taker import Verdict
 
 T = TypeVar("T")
 
@@ -57,7 +57,11 @@ class Runtime:
     def run(self, receipt: Receipt) -> Future[Verdict] | Verdict:
         """Holds a delivery, from any thread; done when it may be answered, which may be now."""
         taker = self._of().taker
-        return Verdict.ACK if taker.has_ended(receipt.job_id) else self._call(taker.attend(receipt))
+        if taker.has_ended(receipt.job_id):
+            return Verdict.ACK
+        answer: Future[Verdict] = Future()
+        self._loop.call_soon_threadsafe(taker.hold, receipt, answer)
+        return answer
 
     def unready(self) -> str | None:
         """Why no jobs should come here now: for a readiness probe, from any thread."""

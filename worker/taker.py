@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
-from enum import StrEnum
+from concurrent import futures
 from functools import partial
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from contracts.ports import Busy, Ended, Publisher, TakenJob
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
-from worker.deliveries import Deliveries
+from worker.deliveries import Deliveries, Verdict
 from worker.job import JobRunner
 from worker.patience import Patience
 from worker.receipt import Receipt
@@ -41,13 +41,6 @@ NEWEST: Final = 0.1
 """Weight of the newest job in the means over jobs."""
 
 log = get_logger(__name__)
-
-
-class Verdict(StrEnum):
-    """What becomes of a delivery."""
-
-    ACK = "ack"
-    REQUEUE = "requeue"
 
 
 class Taker:
@@ -109,15 +102,21 @@ class Taker:
         store, and may end them before the broker has handed it their messages."""
         return self._deliveries.has_ended(job_id)
 
-    async def attend(self, receipt: Receipt) -> Verdict:
+    def hold(self, receipt: Receipt, answer: futures.Future[Verdict]) -> None:
+        """Holds a delivery as `attend` does, whose answer becomes `answer`'s. As a rule its job ends here, and soon: no task waits for
+        that."""
+        self._deliveries.hold(receipt, answer, FIRST_LOOK_S, self.attend)
+        self._wake.set()
+
+    async def attend(self, receipt: Receipt, look_s: float = FIRST_LOOK_S) -> Verdict:
         """Holds a delivery until its job has ended, here or elsewhere, or the worker drains. Its message is read only where the job has
-        to be asked after. Raises `Reject` for what turns out to be no job."""
+        to be asked after, for the first time after `look_s`. Raises `Reject` for what turns out to be no job."""
         job_id = receipt.job_id
         if self.has_ended(job_id):
             return Verdict.ACK  # since it came
         with self._deliveries.held(job_id) as ended:
             self._wake.set()
-            look_s, broken, message = FIRST_LOOK_S, 0, None
+            broken, message = 0, None
             while not self._patience.draining:
                 if await self._settled(ended, look_s):
                     return Verdict.ACK

@@ -32,13 +32,14 @@ from tests.stores import opened_stores
 from tests.worker.receipts import receipt_of
 from worker.batcher import Batcher
 from worker.bounds import Bounds
+from worker.deliveries import Verdict
 from worker.encode import NO_ROOM, Encoder
 from worker.endings import Endings
 from worker.engine.host import EngineHost
 from worker.job import JobRunner
 from worker.leases import Leases
 from worker.patience import Patience
-from worker.taker import Taker, Verdict
+from worker.taker import Taker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

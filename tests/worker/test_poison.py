@@ -23,12 +23,13 @@ from tests.worker.test_job import Room
 from tests.worker.test_job import room as room
 from worker import device
 from worker import hand as hand_module
+from worker.deliveries import Verdict
 from worker.encode import Output
 from worker.engine.host import EngineHost
 from worker.engine.wire import Answer
 from worker.images import Flight, Image, Outcome
 from worker.progress import ProgressReporter
-from worker.taker import Taker, Verdict
+from worker.taker import Taker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

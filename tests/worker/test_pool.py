@@ -44,8 +44,8 @@ def main(broker_url: str, model: str, held: int, breaks: bool = False, more: int
 
     from worker.app import consume, create_app
     from worker.consumer import JobConsumer
+    from worker.deliveries import Verdict
     from worker.receipt import Receipt
-    from worker.taker import Verdict
 
     settings = WorkerSettings(engine="fake", broker_url=broker_url, max_batch=DELIVERIES // 2)
     futures: list[tuple[str, Future[Any]]] = []

@@ -29,7 +29,7 @@ from tests.worker.hosts import HostHere
 from tests.worker.receipts import receipt_of, receipt_with
 from worker.batcher import Batcher
 from worker.bounds import Bounds
-from worker.deliveries import LATELY, Deliveries
+from worker.deliveries import Verdict
 from worker.encode import Encoder
 from worker.endings import Endings
 from worker.engine.fake import FakeEngine
@@ -39,7 +39,7 @@ from worker.job import JobRunner
 from worker.leases import Leases
 from worker.patience import Patience
 from worker.receipt import Receipt
-from worker.taker import Taker, Verdict
+from worker.taker import Taker
 
 pytestmark = pytest.mark.anyio
 
@@ -293,14 +293,6 @@ async def test_the_delivery_of_a_job_that_has_ended_here_is_acked_as_it_comes_an
     room.runner.drain()
     room.host.kill()
     await asyncio.gather(*working)
-
-
-async def test_the_jobs_that_ended_are_remembered_within_bounds(room: Room) -> None:
-    deliveries = Deliveries()
-    for number in range(LATELY + 1):
-        deliveries.ended(str(number))
-    assert not deliveries.has_ended("0")
-    assert all(deliveries.has_ended(str(number)) for number in range(1, LATELY + 1))
 
 
 async def test_a_delivery_that_is_no_job_is_refused_once_its_job_is_asked_after(room: Room) -> None:
