@@ -1,8 +1,8 @@
 """Which jobs a worker runs, and when a delivery may be acked.
 
 The broker keeps the promise, the store keeps the order. A delivery says only that its job must end: it stays in our hands,
-unacked, until it has, whoever ran it, and its message is read only where nobody here runs its job. What the worker runs is taken from the store, across all that waits for the model,
-in fair order; so nobody stands behind another tenant's backlog, however the broker's queue is filled.
+unacked, until it has, whoever ran it, and its message is read only where nobody here runs its job. What the worker runs is taken
+from the store, across all that waits for the model, in fair order; so nobody stands behind another tenant's backlog, however the broker's queue is filled.
 """
 
 from __future__ import annotations
