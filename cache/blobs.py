@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +29,7 @@ PRUNE_LIMIT: Final = 10_000
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 INPUTS: Final = "inputs/"
 """How the name of an input begins, and the folder of all of them."""
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NAME: Final = re.compile(rf"(?:{INPUTS})?[0-9a-f]{{64}}\.(?:png|webp|jpeg)\Z")
 
 
@@ -161,30 +161,44 @@ class DirectoryBlobStore:
 
     def _put(self, data: bytes, extension: str, *, is_input: bool) -> str:
         name = blob_name(data, extension, is_input=is_input)
-        path = self._path(name)
+        # No Path, as in `_is_there`.
+        place = f"{self._folder}/{_place(name)}"
         try:
-            if path.exists():
-                os.utime(path)  # its age begins anew: it has just been asked for
-                return name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Whole or not at all: written beside its place, on disk, then renamed.
-            handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
             try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(partial, 0o644)
-                os.replace(partial, path)
-            except BaseException:
-                Path(partial).unlink(missing_ok=True)
-                raise
+                os.utime(place)  # its age begins anew: it has just been asked for
+            except FileNotFoundError:
+                _write_whole(place, data)
         except OSError as error:
             raise _unavailable(error) from error
         return name
 
     def _path(self, name: str) -> Path:
         return self._root / _place(name)
+
+
+def _write_whole(place: str, data: bytes) -> None:
+    """Whole or not at all: written beside its place, on disk, then renamed. Raises `OSError`."""
+    folder = os.path.dirname(place)
+    partial = f"{folder}/.{os.urandom(8).hex()}.part"
+    try:
+        handle = os.open(partial, _NEW_FILE, 0o600)
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        handle = os.open(partial, _NEW_FILE, 0o600)
+    try:
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(handle, left) :]
+            os.fchmod(handle, 0o644)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(partial, place)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
+        raise
 
 
 def _place(name: str) -> str:

@@ -7,24 +7,17 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from celery import Celery, signals
-from celery.exceptions import Reject
-from pydantic import ValidationError
 
 from broker.topology import TASK_NAME, job_queue, only_ours, transport_options
-from contracts.jobs import Envelope, JobMessage
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
-from telemetry import metrics
-from telemetry.logs import get_logger
+from worker.deliveries import Verdict
 from worker.pool import FuturePool
+from worker.receipt import Receipt
 from worker.runtime import Runtime
-from worker.taker import Verdict
 
 HEARTBEAT_S: Final = 10
 """A connection whose other end is silently gone is noticed within two of them."""
-
-
-log = get_logger(__name__)
 
 
 def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> Celery:
@@ -53,34 +46,13 @@ def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> C
         broker_transport_options=transport_options(settings.broker_url),
     )
 
-    def generate(message: Any) -> Future[Verdict]:
-        """One job: see `FuturePool`. Returns at once."""
-        job = job_of_message(message)
-        return runtime.run(job) if isinstance(job, JobMessage) else runtime.hold(job)
+    def generate(receipt: Receipt) -> Future[Verdict] | Verdict:
+        """One delivery: see `strategy`. Returns at once."""
+        return runtime.run(receipt)
 
-    app.task(generate, name=TASK_NAME)
+    app.task(generate, name=TASK_NAME, Strategy="worker.pool:strategy")
     only_ours(app)
     return app
-
-
-def job_of_message(message: Any) -> JobMessage | Envelope:
-    """The job of a message; its envelope alone where only a newer version may run it. Raises `Reject` for what is no job."""
-    try:
-        job = JobMessage.model_validate(message)
-        if job.readable:
-            return job
-    except ValidationError as error:
-        try:
-            envelope = Envelope.model_validate(message)
-        except ValidationError:
-            envelope = None
-        if envelope is None or envelope.readable:
-            # Kept aside for people to look at.
-            log.error("message_refused", faults=error.error_count())
-            metrics.MESSAGES_REFUSED.inc()
-            raise Reject("not a job message", requeue=False) from None
-        return envelope
-    return Envelope(job_id=job.job_id, min_schema=job.min_schema)
 
 
 def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> int:

@@ -81,13 +81,13 @@ class Batcher:
     def brought_in(self, seconds: float) -> None:
         """A journey to the store for more images has taken that long."""
         with self._changed:
-            self._device.lead.took(seconds)
+            self._device.flights.lead.took(seconds)
 
     def ripe_in_s(self) -> float:
         """Seconds until it is time to bring the images of the next pass: shortly before it is handed over, so that those who come
         meanwhile may still be among them; 0.0 while nobody knows when that is."""
         with self._changed:
-            return self._device.ripe_in_s()
+            return self._device.flights.ripe_in_s()
 
     def backlog_steps(self) -> int:
         """Denoising steps that what is in hand still needs."""

@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
 from contracts.clock import Clock
 from contracts.errors import WorkerFault
-from scheduler import handover
-from scheduler.ahead import Lead
 from scheduler.recovery import Failure
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.engine.host import EngineHost, EngineUnloadable
 from worker.engine.wire import Answer, Done, Failed, Unrun
+from worker.flights import Flights
 from worker.hand import Chosen, Hand
 from worker.images import Flight, Image, Outcome, TooLate, fault_of
 from worker.reports import log_broken, report_pass, traced
@@ -30,8 +28,6 @@ from worker.reports import log_broken, report_pass, traced
 RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
 PATIENCE: Final = 3
 """Times in a row that the policy may raise without anybody to blame for it."""
-IN_FLIGHT: Final = 2
-"""Passes that the engine has at most: one runs, the next is at hand."""
 
 log = get_logger(__name__)
 
@@ -46,17 +42,14 @@ class Device:
         self._room_changed = room_changed
         self.changed = threading.Condition()
         self.hand = hand
-        self.lead = Lead()
         self.coming = 0
         """Images that are on their way to the hand."""
         self.draining = False
         self.moved_at = clock.monotonic()
         """When a pass last ended, or the first of the images in hand came."""
-        self.flights: deque[Flight] = deque()
+        self.flights = Flights(hand, clock)
         self._armed = False
         """Whether the thread would hand over a pass if it were full."""
-        self._steady = True
-        """Whether the last pass went well: behind one that did not, nothing is handed over before it is settled what is next."""
         self._thread: threading.Thread | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
@@ -78,14 +71,6 @@ class Device:
             self._armed = False
             self._host.wake()
 
-    def ripe_in_s(self) -> float:
-        """See `Batcher.ripe_in_s`. Under `changed`."""
-        if not self.flights:
-            return 0.0
-        last = self.flights[-1]
-        lead_s = self.lead.seconds(last.seconds) + self._moment_s(last)
-        return max(0.0, self._ends_at() - lead_s - self._clock.monotonic())
-
     def _work(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
         """The device's thread. What becomes of images is told to the event loop, to which their futures belong."""
         reason: Exception | None = RuntimeError("The device's thread crashed.")
@@ -106,12 +91,12 @@ class Device:
         """The pass that the engine runs. If it has none it is handed the next one, which is waited for; None when the batcher drains."""
         with self.changed:
             if self.flights:
-                return self.flights[0]
+                return self.flights.first
             while (chosen := self._choose(loop, self._clock.monotonic())) is None:
                 if self.draining and not self.hand.images:
                     return None
                 self.changed.wait()
-            flight = self._take(chosen)
+            flight = self.flights.take(chosen)
         self._launch(flight, loop)
         return flight
 
@@ -129,15 +114,15 @@ class Device:
                 if isinstance(answer, Failed):
                     span.fail(answer.failure.value)
             with self.changed:
-                self._landed(flight, answer)
+                self.flights.landed(flight, answer)
                 outcomes = self._digest(flight, answer, span.traceparent)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
             log_broken("batch_broken", error, len(flight.images))
             metrics.BATCHES.labels(flight.batch.key.model, "broken").inc()
             unheard = flight.unsaid is not None or (owed and self._throw_away())
             with self.changed:
-                self._landed(flight, None)
-                self._steady = False
+                self.flights.landed(flight, None)
+                self.flights.steady = False
                 for later in self.flights:
                     later.void.update(flight.images)
                 if unheard:
@@ -188,37 +173,14 @@ class Device:
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         with self.changed:
-            chosen = self._choose(loop, max(self._clock.monotonic(), self._ends_at()))
+            chosen = self._choose(loop, self.flights.next_begins_at())
             if chosen is None:
                 return
-            flight = self._take(chosen)
+            flight = self.flights.take(chosen)
         self._launch(flight, loop)
 
     def _due_in_s(self) -> float | None:
-        """When the next pass is to be handed over; None: not before the hand has changed, or the pass that runs has ended."""
-        running = self.flights[0]
-        if len(self.flights) == IN_FLIGHT or not self._steady or not running.seconds or not self._host.alive:
-            return None
-        moment_s = self._moment_s(running)
-        return handover.due_in_s(
-            self._clock.monotonic(),
-            self._ends_at(),
-            full=self.hand.full(),
-            coming=self.coming > 0,
-            lead_s=self.lead.seconds(running.seconds) + moment_s,
-            moment_s=moment_s,
-        )
-
-    def _ends_at(self) -> float:
-        """When all that the engine was handed should have ended. A pass that takes longer than it should ends now."""
-        first, *later = self.flights
-        ends_at = first.begins_at + first.seconds
-        if not later:
-            return ends_at
-        return max(ends_at, self._clock.monotonic()) + sum(flight.seconds for flight in later)
-
-    def _moment_s(self, flight: Flight) -> float:
-        return handover.last_moment_s(self.hand.cost.deviation_s(flight.batch.key))
+        return self.flights.due_in_s(coming=self.coming > 0) if self._host.alive else None
 
     def _choose(self, loop: asyncio.AbstractEventLoop, begins_at: float) -> Chosen | None:
         """The next pass, if there is anything to run. Those who are too late, or for whom the policy breaks, are told so."""
@@ -245,12 +207,6 @@ class Device:
                 loop.call_soon_threadsafe(self._tell_all, chosen.late, [TooLate()] * len(chosen.late))
             return chosen if chosen.images else None
 
-    def _take(self, chosen: Chosen) -> Flight:
-        flight = self.hand.take(chosen.images, chosen.seconds)
-        flight.begins_at = self._clock.monotonic()
-        self.flights.append(flight)
-        return flight
-
     def _launch(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
         """Hands a pass to the engine; outside of the lock, for pictures to start from take their time."""
         try:
@@ -258,17 +214,6 @@ class Device:
         except Exception as error:  # noqa: BLE001 - it is held against the images of the pass
             flight.unsaid = error
         loop.call_soon_threadsafe(self._room_changed.set)
-
-    def _landed(self, flight: Flight, answer: Answer | None) -> None:
-        """The engine has answered: the pass behind it, if there is one, has begun."""
-        if flight not in self.flights:
-            return
-        self.flights.remove(flight)
-        self._steady = isinstance(answer, Done)
-        for image in flight.images:
-            image.ahead -= 1
-        for later in self.flights:
-            later.begins_at = self._clock.monotonic()
 
     def _digest(self, flight: Flight, answer: Answer, traceparent: str | None) -> list[Outcome | None]:
         """What became of each image of a pass; None: it runs again. Those that have ended leave the hand."""
@@ -311,7 +256,7 @@ class Device:
                     raise EngineUnloadable(str(error)) from error
             else:
                 log.info("engine_restarted")
-                self._steady = True
+                self.flights.steady = True
                 return
 
     def _end(self, ended: asyncio.Future[None], reason: Exception | None) -> None:

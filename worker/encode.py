@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -107,18 +107,32 @@ class Encoder:
         self._cores = threading.Semaphore(AT_A_TIME)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
 
-    async def encode(
+    def encode(
         self, pixels: Pixels, output: Output, unwanted: Callable[[], bool] = lambda: False
-    ) -> Encoded:
+    ) -> asyncio.Future[Encoded]:
         """The picture as a file. It has no `name` where it could not be stored: the file is there, and whoever asked may try again.
-        Nor is it stored where by then it is `unwanted`, which a thread asks, or nobody waits for it any more."""
-        left = threading.Event()
-        work = partial(self._encode, pixels, output, lambda: left.is_set() or unwanted())
+        Nor is it stored where by then it is `unwanted`, which a thread asks, or its future is canceled: nobody waits for it any more."""
+        loop = asyncio.get_running_loop()
+        encoded: asyncio.Future[Encoded] = loop.create_future()
+        self._pool.submit(self._work, pixels, output, unwanted, encoded, loop)
+        return encoded
+
+    def _work(
+        self,
+        pixels: Pixels,
+        output: Output,
+        unwanted: Callable[[], bool],
+        encoded: asyncio.Future[Encoded],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """On a thread of the pool. Not `run_in_executor`: three futures for each picture would cost as much as its PNG."""
+        told: Encoded | BaseException
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except asyncio.CancelledError:
-            left.set()
-            raise
+            told = self._encode(pixels, output, lambda: encoded.cancelled() or unwanted())
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it hears of it
+            told = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(_tell, encoded, told)
 
     def _encode(self, pixels: Pixels, output: Output, unwanted: Callable[[], bool]) -> Encoded:
         with self._cores:
@@ -133,6 +147,15 @@ class Encoder:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)
+
+
+def _tell(encoded: asyncio.Future[Encoded], told: Encoded | BaseException) -> None:
+    if encoded.done():
+        return  # it was canceled
+    if isinstance(told, Encoded):
+        encoded.set_result(told)
+    else:
+        encoded.set_exception(told)
 
 
 def _jpeg(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) -> bytes:

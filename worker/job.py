@@ -39,6 +39,7 @@ from worker.encode import Encoder
 from worker.endings import Endings
 from worker.images import Drawn, TooLate, Turn
 from worker.leases import Leases
+from worker.outcomes import outcomes_of
 from worker.patience import GIVE_UP_S, Hold, Patience, unstored
 from worker.pictures import Pictures
 from worker.previews import Showing
@@ -162,7 +163,7 @@ class JobRunner:
                 images.append(self._batcher.add(key, task, turn, heard))
             brought()
             with tracing.span("draw") as span:
-                outcomes = await asyncio.gather(*images, return_exceptions=True)
+                outcomes = await outcomes_of(images)
                 drawn = [each for each in outcomes if isinstance(each, Drawn)]
                 for last in dict.fromkeys(each.traceparent for each in drawn):
                     span.link(last)

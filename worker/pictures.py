@@ -14,6 +14,7 @@ from contracts.models import ModelSpec
 from telemetry import metrics, tracing
 from worker.encode import Encoded, Encoder, Output, rgb
 from worker.images import Drawn
+from worker.outcomes import outcomes_of
 from worker.patience import Hold, Patience
 
 
@@ -42,24 +43,27 @@ class Pictures:
         spec = self._spec
         pixels = [each.image for each in drawn if isinstance(each.image, Pixels)]
         with tracing.span("encode"):
-            files = await asyncio.gather(
-                *(
+            encoded = await outcomes_of(
+                [
                     self._encoder.encode(
                         each,
                         Output.of(message.request, index, spec.sampler, spec.schedule_type),
                         hold.void.is_set,
                     )
                     for index, each in enumerate(pixels)
-                )
+                ]
             )
-        names = []
-        for file in files:
+        names, files = [], []
+        for file in encoded:
+            if isinstance(file, BaseException):
+                raise file
             if file.name is None and hold.void.is_set():
                 return None
             name = file.name or await self._store(file, hold)
             if name is None:
                 return None
             names.append(name)
+            files.append(file)
         warned = [each.warnings for each in pixels] + [file.warnings for file in files]
         return JobResult(
             images=tuple(

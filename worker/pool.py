@@ -1,33 +1,34 @@
-"""Celery's pool for tasks that answer with a future: deliveries are held, many at a time, and no thread waits for any of them.
+"""Deliveries are held, many at a time, and no thread waits for any of them.
 
-Celery's own pools keep a thread or a process for each task that is under way. Here the task only hands its message to the worker's event loop. When
-the future is done, Celery's request is told so on the thread that ended it, as by Celery's pool of threads; the ack itself is sent by the
-consumer, on its own thread, which is woken for it.
+Celery makes a request object of each message, and runs it in a pool that keeps a thread or a process for it. Our task only holds the message
+until its job has ended, so the consumer does less (`strategy`): it hands a receipt to the task, which answers with a future. The ack is
+sent by the consumer, on its own thread, which is woken for it.
 """
 
 from __future__ import annotations
 
-import os
+import logging
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
 from celery.exceptions import Reject
 
 from telemetry.logs import get_logger
-from worker.taker import Verdict
+from worker.deliveries import Verdict
+from worker.receipt import Receipt
+
+Answer = Callable[[Verdict | Exception], object]
 
 log = get_logger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class FuturePool(BasePool):  # type: ignore[misc]
-    """A task of it answers a future of what becomes of its message. What the future or the task raises makes the message a dead letter,
-    but for Celery's `Reject`, which says itself."""
+    """Counts the deliveries that are held, and keeps the consumer from ending before they are answered."""
 
     body_can_be_buffer = True
     signal_safe = False
@@ -38,39 +39,20 @@ class FuturePool(BasePool):  # type: ignore[misc]
         self._held = 0
         self._changed = threading.Condition()
 
-    def on_apply(
-        self,
-        target: Any,
-        args: Any = (),
-        kwargs: Any = None,
-        callback: Any = None,
-        accept_callback: Any = None,
-        **_: Any,
-    ) -> None:
-        """On the consumer's thread, for each message. `target` would be Celery's tracer around the task, for tasks that end when they
-        return; of its arguments the first is the task's name, and the third is the request."""
-        begun = time.monotonic()
-        name, _id, request = args[:3]
-        accept_callback(os.getpid(), begun)
+    def hold(self, future: Future[Verdict], answer: Answer) -> None:
+        """Until the future is done; then `answer` is told, on the thread that ended it."""
         with self._changed:
             self._held += 1
-        future: Future[Verdict]
-        try:
-            future = self.app.tasks[name].run(*request["args"], **request["kwargs"])
-        except Exception as error:  # noqa: BLE001 - it is the answer
-            future = Future()
-            future.set_exception(error)
-        future.add_done_callback(partial(self._ended, callback, begun))
+        future.add_done_callback(partial(self._ended, answer))
 
     def on_stop(self) -> None:
         """Returns when nothing is held any more: the worker's event loop has been told to drain."""
         with self._changed:
             self._changed.wait_for(lambda: not self._held)
 
-    def _ended(self, callback: Callable[[Any], object], begun: float, future: Future[Verdict]) -> None:
-        """On whichever thread has ended it."""
+    def _ended(self, answer: Answer, future: Future[Verdict]) -> None:
         try:
-            callback(_outcome(future, time.monotonic() - begun))
+            answer(_outcome(future))
         except Exception as error:  # noqa: BLE001 - the others are answered all the same
             # It stays unanswered, and comes back when the connection ends.
             log.error("delivery_unanswered", error=type(error).__name__)
@@ -80,16 +62,41 @@ class FuturePool(BasePool):  # type: ignore[misc]
                 self._changed.notify()
 
 
-def _outcome(future: Future[Verdict], seconds: float) -> tuple[bool, Any, float]:
-    """As Celery's tracer answers: whether it failed, how, and how long it took."""
-    try:
+def strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., None]:
+    """What Celery's consumer does with each message of a task (`Task.Strategy`). The task is given its receipt, and answers a verdict, or a
+    future of one. What is raised makes the message a dead letter, but for Celery's `Reject`, which says itself."""
+    pool: FuturePool = consumer.pool
+    errors = consumer.connection_errors
+
+    def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> None:
+        """On the consumer's thread. `ack` and `reject` may be called from any."""
+
+        def answer(verdict: Verdict | Exception) -> None:
+            if verdict is Verdict.ACK:
+                ack(_logger, errors)
+            else:
+                requeue = verdict is Verdict.REQUEUE or (isinstance(verdict, Reject) and verdict.requeue)
+                reject(_logger, errors, requeue)
+
         try:
-            verdict = future.result()
-        except CancelledError:
-            raise Reject("the worker ends", requeue=True) from None
-        if verdict is not Verdict.ACK:
-            raise Reject("given back", requeue=True)
-    except Exception:  # noqa: BLE001 - it is the answer
-        # Celery wants the traceback too, which only what has been raised has.
-        return True, ExceptionInfo(), seconds
-    return False, None, seconds
+            held = task.run(Receipt(message))
+        except Exception as error:  # noqa: BLE001 - it is the answer
+            answer(error)
+            return
+        if isinstance(held, Future):
+            pool.hold(held, answer)
+        else:
+            answer(held)
+
+    return handle
+
+
+def _outcome(future: Future[Verdict]) -> Verdict | Exception:
+    try:
+        return future.result()
+    except CancelledError:
+        return Verdict.REQUEUE  # the worker ends
+    except Exception as error:  # noqa: BLE001 - it is the answer
+        if not isinstance(error, Reject):
+            log.error("delivery_failed", error=type(error).__name__)
+        return error

@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from contracts.clock import Clock, SystemClock
-from contracts.jobs import Envelope, JobMessage
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
+from worker.deliveries import Verdict
 from worker.naming import worker_id
+from worker.receipt import Receipt
 from worker.service import Service, serving
-from worker.taker import Verdict
 
 T = TypeVar("T")
 
@@ -54,13 +54,14 @@ class Runtime:
         self._ready = True
         return spec
 
-    def run(self, message: JobMessage) -> Future[Verdict]:
-        """Holds a delivery, from any thread; done when it may be answered."""
-        return self._call(self._of().taker.attend(message))
-
-    def hold(self, envelope: Envelope) -> Future[Verdict]:
-        """Holds the delivery of a job that only a newer worker can run, from any thread."""
-        return self._call(self._of().taker.hold(envelope.job_id))
+    def run(self, receipt: Receipt) -> Future[Verdict] | Verdict:
+        """Holds a delivery, from any thread; done when it may be answered, which may be now."""
+        taker = self._of().taker
+        if taker.has_ended(receipt.job_id):
+            return Verdict.ACK
+        answer: Future[Verdict] = Future()
+        self._loop.call_soon_threadsafe(taker.hold, receipt, answer)
+        return answer
 
     def unready(self) -> str | None:
         """Why no jobs should come here now: for a readiness probe, from any thread."""

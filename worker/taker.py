@@ -1,8 +1,8 @@
 """Which jobs a worker runs, and when a delivery may be acked.
 
 The broker keeps the promise, the store keeps the order. A delivery says only that its job must end: it stays in our hands,
-unacked, until it has, whoever ran it. What the worker runs is taken from the store, across all that waits for the model,
-in fair order; so nobody stands behind another tenant's backlog, however the broker's queue is filled.
+unacked, until it has, whoever ran it, and its message is read only where nobody here runs its job. What the worker runs is taken
+from the store, across all that waits for the model, in fair order; so nobody stands behind another tenant's backlog, however the broker's queue is filled.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
-from enum import StrEnum
+from concurrent import futures
 from functools import partial
 from typing import Any, Final
 
@@ -18,13 +18,15 @@ from broker.relay import publish_all
 from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.errors import WorkerFault
-from contracts.jobs import JobFailure, JobMessage
+from contracts.jobs import Envelope, JobFailure, JobMessage
 from contracts.ports import Busy, Ended, Publisher, TakenJob
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
+from worker.deliveries import Deliveries, Verdict
 from worker.job import JobRunner
 from worker.patience import Patience
+from worker.receipt import Receipt
 
 FIRST_LOOK_S: Final = 0.25
 """A delivery whose job has not been run here for so long may be of one that another worker has ended."""
@@ -39,13 +41,6 @@ NEWEST: Final = 0.1
 """Weight of the newest job in the means over jobs."""
 
 log = get_logger(__name__)
-
-
-class Verdict(StrEnum):
-    """What becomes of a delivery."""
-
-    ACK = "ack"
-    REQUEUE = "requeue"
 
 
 class Taker:
@@ -75,13 +70,13 @@ class Taker:
         self._batcher = batcher
         self._patience = patience
         self._clock = clock
-        self._deliveries = deliveries
+        self._deliveries = Deliveries()
+        self._most_deliveries = deliveries
         self._wake = wake
         self._begin = begin
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._coming: dict[str, int] = {}
         """Images of jobs that are taken, and that the batcher has not been brought yet: their places are no longer free."""
-        self._ended: dict[str, asyncio.Future[bool]] = {}
         self._asked_s = 0.0
         """When the store was last asked for jobs."""
         self._more = False
@@ -102,19 +97,37 @@ class Taker:
                 log.error("take_broken", error=type(error).__name__)
                 await self._patience.pause(LOOK_AGAIN_S)
 
-    async def attend(self, message: JobMessage) -> Verdict:
-        """Holds a delivery until its job has ended, here or elsewhere, or the worker drains."""
-        job_id = message.job_id
-        ended = self._ended.setdefault(job_id, asyncio.get_running_loop().create_future())
+    def has_ended(self, job_id: str) -> bool:
+        """Whether the job was lately seen to end here, from any thread: its delivery is acked as it comes. A worker takes jobs from the
+        store, and may end them before the broker has handed it their messages."""
+        return self._deliveries.has_ended(job_id)
+
+    def hold(self, receipt: Receipt, answer: futures.Future[Verdict]) -> None:
+        """Holds a delivery as `attend` does, whose answer becomes `answer`'s. As a rule its job ends here, and soon: no task waits for
+        that."""
+        self._deliveries.hold(receipt, answer, FIRST_LOOK_S, self.attend)
         self._wake.set()
-        try:
-            look_s, broken = FIRST_LOOK_S, 0
+
+    async def attend(self, receipt: Receipt, look_s: float = FIRST_LOOK_S) -> Verdict:
+        """Holds a delivery until its job has ended, here or elsewhere, or the worker drains. Its message is read only where the job has
+        to be asked after, for the first time after `look_s`. Raises `Reject` for what turns out to be no job."""
+        job_id = receipt.job_id
+        if self.has_ended(job_id):
+            return Verdict.ACK  # since it came
+        with self._deliveries.held(job_id) as ended:
+            self._wake.set()
+            broken, message = 0, None
             while not self._patience.draining:
                 if await self._settled(ended, look_s):
                     return Verdict.ACK
                 look_s = LOOK_AGAIN_S
+                if not self._elsewhere(job_id):
+                    continue
+                message = message or receipt.read()
+                if not isinstance(message, JobMessage):
+                    return await self._hold(message)
                 try:
-                    if self._elsewhere(job_id) and await self._look(message):
+                    if await self._look(message):
                         return Verdict.ACK
                 except Exception as error:
                     broken += 1
@@ -124,13 +137,11 @@ class Taker:
             if job_id in self._running:
                 return Verdict.ACK if await self._running[job_id] else Verdict.REQUEUE
             return Verdict.REQUEUE
-        finally:
-            if self._ended.get(job_id) is ended:
-                del self._ended[job_id]
 
-    async def hold(self, job_id: str) -> Verdict:
+    async def _hold(self, envelope: Envelope) -> Verdict:
         """Holds the delivery of a job that only a newer worker can run until that has ended it, or this one drains. One whose
         record is lost goes back to the broker, for only a newer worker can write it anew."""
+        job_id = envelope.job_id
         metrics.RECORDS_UNREADABLE.labels("message").inc()
         log.warning("job_left_to_newer", job_id=job_id)
         while not self._patience.draining:
@@ -160,14 +171,14 @@ class Taker:
         if early_s > 0:
             await self._woken(early_s)
         elif not await self._take():
-            await self._woken(FIRST_LOOK_S if self._ended else self._idle_s)
+            await self._woken(FIRST_LOOK_S if self._deliveries.job_ids else self._idle_s)
             self._idle_s = min(IDLE_S[1], 2 * self._idle_s)
 
     async def _take(self) -> bool:
         """As many jobs as there is room for. Answers whether there may be more room, and more jobs, right now."""
         # What is drawn leaves the batcher, not our memory: the pictures may find no place to go.
         kept = len(self._running) * self._images_per_job
-        room = min(self._batcher.room(), IN_HAND * self._deliveries - kept)
+        room = min(self._batcher.room(), IN_HAND * self._most_deliveries - kept)
         if room <= 0 or not self._wanted():
             return False
         limit = max(1, round(room / self._images_per_job))
@@ -194,8 +205,9 @@ class Taker:
     def _wanted(self) -> bool:
         """Whether something may wait in the store: a delivery whose job is not run here, others' ones, or more than the broker
         leaves in our hands."""
-        known = 0 < len(self._ended) < self._deliveries
-        return not known or any(job_id not in self._running for job_id in self._ended)
+        held = self._deliveries.job_ids
+        known = 0 < len(held) < self._most_deliveries
+        return not known or any(job_id not in self._running for job_id in held)
 
     def _elsewhere(self, job_id: str) -> bool:
         """Whether to ask after the job: not while it runs here, nor when the stores may be closed by now."""
@@ -252,9 +264,8 @@ class Taker:
         except Exception as error:  # noqa: BLE001 - whatever it is, the job must not hang on it
             await self._spend(job, error)
             return False
-        waits = self._ended.get(job.message.job_id)
-        if done and waits is not None and not waits.done():
-            waits.set_result(True)
+        if done:
+            self._deliveries.ended(job.message.job_id)
         return done
 
     async def _spend(self, job: TakenJob, error: Exception) -> None:

@@ -16,9 +16,9 @@ from contracts.jobs import MAX_TEXT_CHARS, JobStatus, Lora
 from contracts.settings import WorkerSettings
 from tests.worker.test_job import Room
 from tests.worker.test_job import room as room
+from worker.deliveries import Verdict
 from worker.engine.container import machine_memory
 from worker.engine.outgrown import limit_of
-from worker.taker import Verdict
 
 PICTURE = "0" * 64 + ".png"
 MIB = 1 << 20

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -270,14 +271,13 @@ async def test_an_encoder_writes_each_picture_as_asked(anyio_backend: str) -> No
 async def test_a_picture_is_encoded_named_and_written_in_one_hop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
 ) -> None:
-    hops, loop = [], asyncio.get_running_loop()
-    run_in_executor = loop.run_in_executor
+    hops, submit = [], ThreadPoolExecutor.submit
 
     def counted(*given: Any) -> Any:
         hops.append(given)
-        return run_in_executor(*given)
+        return submit(*given)
 
-    monkeypatch.setattr(loop, "run_in_executor", counted)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", counted)
     store = DirectoryBlobStore(tmp_path, SystemClock())
     encoder = Encoder(store.write)
     file = await encoder.encode(picture(), Output())
@@ -321,7 +321,7 @@ async def test_a_picture_that_nobody_wants_any_more_is_not_written(
 
     monkeypatch.setattr("worker.encode.encode", gated)
     encoder, void = Encoder(write), asyncio.Event()
-    encoding = asyncio.create_task(encoder.encode(picture(), Output(), void.is_set))
+    encoding = encoder.encode(picture(), Output(), void.is_set)
     assert await asyncio.to_thread(begun.wait, 30)
     if how == "void":
         void.set()
@@ -333,3 +333,19 @@ async def test_a_picture_that_nobody_wants_any_more_is_not_written(
         gate.set()
     await asyncio.to_thread(encoder._pool.shutdown)
     assert written == []
+
+
+@pytest.mark.anyio
+async def test_whoever_waits_for_a_picture_hears_why_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    def breaks(pixels: Pixels, output: Output) -> Encoded:
+        raise RuntimeError("of our own code")
+
+    encoder = Encoder()
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.encode.encode", breaks)
+        with pytest.raises(RuntimeError, match="of our own code"):
+            await encoder.encode(picture(), Output())
+    assert (await encoder.encode(picture(), Output())).data
+    encoder.close()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from contracts.engine import BatchKey, ImageTask
 from contracts.ports import Granted
 from contracts.settings import WorkerSettings
 from tests.cache.made import new
+from tests.worker.receipts import receipt_of
 from worker.batcher import Batcher
+from worker.deliveries import Verdict
 from worker.engine.host import EngineHost
 from worker.engine.outgrown import OUTGROWN
 from worker.images import Turn
 from worker.runtime import Runtime
-from worker.taker import Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,14 +101,17 @@ def test_a_worker_whose_service_ends_with_an_error_fails_and_gives_back(
         submitted = runtime._call(jobs.submit(job)).result(30)
         message = submitted.job.message()
         assert isinstance(runtime._call(jobs.claim(message, "another")).result(30), Granted)
-        held = runtime.run(message)
+        held = runtime.run(receipt_of(message))
+        assert isinstance(held, Future)
         # As a task of the service: it takes the others along.
         runtime._loop.call_soon_threadsafe(lambda: runtime._of().taker._begin(breaks()))
         assert told.wait(30)
         assert runtime.failed
         assert "failed for good" in str(runtime.unready())
         assert held.result(30) is Verdict.REQUEUE
-        assert runtime.run(message).result(30) is Verdict.REQUEUE, "one that comes before the consumer ends"
+        late = runtime.run(receipt_of(message))
+        assert isinstance(late, Future)
+        assert late.result(30) is Verdict.REQUEUE, "one that comes before the consumer ends"
     finally:
         runtime.stop()
         signal.signal(signal.SIGTERM, before)

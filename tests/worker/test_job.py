@@ -29,15 +29,17 @@ from contracts.settings import WorkerSettings
 from tests.cache.conftest import watching
 from tests.publishers import RecordingPublisher
 from tests.stores import opened_stores
+from tests.worker.receipts import receipt_of
 from worker.batcher import Batcher
 from worker.bounds import Bounds
+from worker.deliveries import Verdict
 from worker.encode import NO_ROOM, Encoder
 from worker.endings import Endings
 from worker.engine.host import EngineHost
 from worker.job import JobRunner
 from worker.leases import Leases
 from worker.patience import Patience
-from worker.taker import Taker, Verdict
+from worker.taker import Taker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -69,7 +71,7 @@ class Room:
 
     async def run(self, *messages: JobMessage) -> list[Verdict]:
         async with asyncio.timeout(60):
-            return await asyncio.gather(*(self.taker.attend(message) for message in messages))
+            return await asyncio.gather(*(self.taker.attend(receipt_of(message)) for message in messages))
 
     async def job(self, message: JobMessage) -> Job:
         return await self.stores.jobs.get("public", message.job_id)
@@ -228,7 +230,7 @@ async def test_what_was_asked_of_another_revision_is_drawn_and_not_cached(room: 
 
 async def test_a_job_whose_engine_is_gone_for_good_is_given_back_at_once(room: Room) -> None:
     message = await room.submit("slow=1 a")
-    delivery = asyncio.create_task(room.taker.attend(message))
+    delivery = asyncio.create_task(room.taker.attend(receipt_of(message)))
     async with asyncio.timeout(10):
         while not room.batcher.backlog_steps():
             await asyncio.sleep(0.01)

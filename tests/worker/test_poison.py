@@ -18,16 +18,18 @@ from contracts.jobs import JobMessage, JobStatus
 from contracts.ports import Claim, Taken, TakenJob
 from scheduler import policy
 from scheduler.cost import CostModel
+from tests.worker.receipts import receipt_of
 from tests.worker.test_job import Room
 from tests.worker.test_job import room as room
 from worker import device
 from worker import hand as hand_module
+from worker.deliveries import Verdict
 from worker.encode import Output
 from worker.engine.host import EngineHost
 from worker.engine.wire import Answer
 from worker.images import Flight, Image, Outcome
 from worker.progress import ProgressReporter
-from worker.taker import Taker, Verdict
+from worker.taker import Taker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -153,7 +155,7 @@ room_poisoned: list[str] = []
 
 async def ended(room: Room, messages: Sequence[JobMessage]) -> list[Verdict]:
     async with asyncio.timeout(60):
-        return list(await asyncio.gather(*(room.taker.attend(message) for message in messages)))
+        return list(await asyncio.gather(*(room.taker.attend(receipt_of(message)) for message in messages)))
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__[3:])
@@ -213,7 +215,7 @@ async def test_a_delivery_that_cannot_be_looked_after_is_a_dead_letter_in_the_en
     monkeypatch.setattr(jobs, "claim", breaks)
     async with asyncio.timeout(60):
         verdicts = await asyncio.gather(
-            *(room.taker.attend(message) for message in (bad, good)), return_exceptions=True
+            *(room.taker.attend(receipt_of(message)) for message in (bad, good)), return_exceptions=True
         )
     # Celery hands to the dead letters what raises.
     assert isinstance(verdicts[0], Broken)

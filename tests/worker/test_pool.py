@@ -44,11 +44,13 @@ def main(broker_url: str, model: str, held: int, breaks: bool = False, more: int
 
     from worker.app import consume, create_app
     from worker.consumer import JobConsumer
-    from worker.taker import Verdict
+    from worker.deliveries import Verdict
+    from worker.receipt import Receipt
 
     settings = WorkerSettings(engine="fake", broker_url=broker_url, max_batch=DELIVERIES // 2)
     futures: list[tuple[str, Future[Any]]] = []
     threads: set[int] = set()
+    ended: list[str] = []
 
     def answer() -> None:
         print(json.dumps({"threads": threading.active_count()}), flush=True)
@@ -71,8 +73,13 @@ def main(broker_url: str, model: str, held: int, breaks: bool = False, more: int
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def run(message: JobMessage) -> Future[Any]:
+    def run(receipt: Receipt) -> Future[Any] | Verdict:
         threads.add(threading.get_ident())
+        message = receipt.read()
+        assert isinstance(message, JobMessage)
+        if message.tenant == "ended":
+            ended.append(message.job_id)
+            return Verdict.ACK
         future: Future[Any] = Future()
         futures.append((message.tenant, future))
         if len(futures) == held:
@@ -87,14 +94,17 @@ def main(broker_url: str, model: str, held: int, breaks: bool = False, more: int
         def _refuse(self, message: Any, reason: str) -> None:
             raise RuntimeError("of the consumer")
 
-    runtime = SimpleNamespace(run=run, hold=run, announce=lambda: None, drain=drain)
+    runtime = SimpleNamespace(run=run, announce=lambda: None, drain=drain)
     app = create_app(settings, runtime, SimpleNamespace(name=model))  # type: ignore[arg-type]
     if breaks:
         app.conf.worker_consumer = Breaking
     code = 0
     with suppress(SystemExit):
         code = consume(app, settings, runtime)  # type: ignore[arg-type]
-    print(json.dumps({"callers": len(threads), "held": len(futures), "code": code}), flush=True)
+    print(
+        json.dumps({"callers": len(threads), "held": len(futures), "ended": len(ended), "code": code}),
+        flush=True,
+    )
 
 
 @pytest.fixture(params=["rabbitmq", "redis"])
@@ -174,6 +184,15 @@ def test_a_delivery_is_answered_as_its_future_says(rabbit_server: RabbitServer) 
     assert told["callers"] == 1
     assert left(url, queue_of(url, model)) == ["requeue"] * 4
     assert left(url, dead_letter_queue()) == ["raise"] * 4 + ["reject"] * 4
+
+
+def test_deliveries_that_are_answered_at_once_make_room_for_more(url: str) -> None:
+    """More of them than the broker gives at a time come before the one that is held."""
+    model = f"ended-{time.time_ns()}"
+    publish(url, model, ["ended"] * (DELIVERIES + 1) + ["ack"])
+    told = held_by_a_consumer(url, model, 1)
+    assert (told["held"], told["ended"], told["unanswered"]) == (1, DELIVERIES + 1, 0)
+    assert left(url, queue_of(url, model)) == []
 
 
 def test_what_is_given_back_comes_again_while_the_consumer_lives(url: str) -> None:

@@ -26,9 +26,10 @@ from scheduler.cost import CostModel
 from tests.publishers import RecordingPublisher
 from tests.stores import opened_stores
 from tests.worker.hosts import HostHere
-from worker.app import job_of_message
+from tests.worker.receipts import receipt_of, receipt_with
 from worker.batcher import Batcher
 from worker.bounds import Bounds
+from worker.deliveries import Verdict
 from worker.encode import Encoder
 from worker.endings import Endings
 from worker.engine.fake import FakeEngine
@@ -37,7 +38,8 @@ from worker.images import Turn
 from worker.job import JobRunner
 from worker.leases import Leases
 from worker.patience import Patience
-from worker.taker import Taker, Verdict
+from worker.receipt import Receipt
+from worker.taker import Taker
 
 pytestmark = pytest.mark.anyio
 
@@ -219,10 +221,10 @@ async def test_a_newcomer_is_taken_when_all_that_the_broker_gave_runs(room: Room
         for number in range(2 * LIMIT):
             await room.submit("greedy", f"greedy {number}")
         for job in (await room.stores.jobs.take("fake", "w", 2 * LIMIT)).jobs:
-            held.append(asyncio.create_task(room.taker.attend(job.message)))
+            held.append(asyncio.create_task(room.taker.attend(receipt_of(job.message))))
             room.taker._running[job.message.job_id] = asyncio.create_task(asyncio.sleep(0, result=True))
         await asyncio.sleep(0)
-        assert len(room.taker._ended) == 2 * LIMIT
+        assert len(room.taker._deliveries.job_ids) == 2 * LIMIT
         await room.submit("modest", "modest")
         assert room.taker._wanted(), "the broker keeps its message back"
         for each in held[1:]:
@@ -255,7 +257,7 @@ async def test_an_image_on_its_last_step_from_a_picture_does_not_lead_the_next_p
 async def test_a_delivery_for_a_newer_worker_is_held_until_that_has_ended_the_job(room: Room) -> None:
     await room.submit("a", "a")
     (taken,) = (await room.stores.jobs.take("fake", "newer", 1)).jobs
-    holding = asyncio.create_task(room.taker.hold(taken.message.job_id))
+    holding = asyncio.create_task(room.taker.attend(for_a_newer(taken.message.job_id)))
     await asyncio.sleep(0)
     assert not holding.done()
     failure = JobFailure(code="engine_fault", message="it broke")
@@ -263,8 +265,41 @@ async def test_a_delivery_for_a_newer_worker_is_held_until_that_has_ended_the_jo
     async with asyncio.timeout(SOON_S):
         assert await holding is Verdict.ACK
     async with asyncio.timeout(SOON_S):
-        lost = await room.taker.hold(new_job_id(0.0, "0"))
+        lost = await room.taker.attend(for_a_newer(new_job_id(0.0, "0")))
     assert lost is Verdict.REQUEUE, "only a newer worker can write its record anew"
+
+
+def for_a_newer(job_id: str) -> Receipt:
+    return receipt_with(job_id, {"job_id": job_id, "min_schema": SCHEMA + 1})
+
+
+async def test_the_delivery_of_a_job_that_has_ended_here_is_acked_as_it_comes_and_not_read(
+    room: Room,
+) -> None:
+    """Deliveries lag behind the store where a worker is fast: each would else be held until it is looked at, and the broker's queue grow."""
+    async with asyncio.timeout(SOON_S):
+        working = [asyncio.create_task(each) for each in (room.taker.run(), room.batcher.run())]
+        await room.submit("a", "a")
+        await room.host.passes.get()
+        (job_id,) = room.taker._running
+        unreadable = receipt_with(job_id, "no job")
+        assert not room.taker.has_ended(job_id)
+        held = asyncio.create_task(room.taker.attend(unreadable))
+        room.host.gate.release()
+        assert await held is Verdict.ACK, "it runs here: nobody had to read its message"
+        assert room.taker.has_ended(job_id)
+        room.stores.jobs.claim = None  # type: ignore[assignment, method-assign]
+        assert await room.taker.attend(unreadable) is Verdict.ACK, "nor ask the store"
+    room.runner.drain()
+    room.host.kill()
+    await asyncio.gather(*working)
+
+
+async def test_a_delivery_that_is_no_job_is_refused_once_its_job_is_asked_after(room: Room) -> None:
+    async with asyncio.timeout(SOON_S):
+        with pytest.raises(Reject) as met:
+            await room.taker.attend(receipt_with("nobody knows it", {"job_id": 7}))
+    assert not met.value.requeue
 
 
 @pytest.mark.parametrize(
@@ -276,6 +311,7 @@ async def test_a_delivery_for_a_newer_worker_is_held_until_that_has_ended_the_jo
         ({"min_schema": SCHEMA + 1, "request": 7}, Envelope),
         ({"request": 7}, None),
         ({"min_schema": SCHEMA + 1, "job_id": None}, None),
+        ({"job_id": "another"}, None),
     ],
 )
 async def test_a_message_says_who_may_act_on_it(
@@ -283,10 +319,17 @@ async def test_a_message_says_who_may_act_on_it(
 ) -> None:
     await room.submit("a", "a")
     (taken,) = (await room.stores.jobs.take("fake", "w", 1)).jobs
-    message = {**taken.message.model_dump(mode="json"), **change}
+    receipt = receipt_with(taken.message.job_id, {**taken.message.model_dump(mode="json"), **change})
     if found is None:
         with pytest.raises(Reject) as met:
-            job_of_message(message)
+            receipt.read()
         assert not met.value.requeue
     else:
-        assert type(job_of_message(message)) is found
+        assert type(receipt.read()) is found
+
+
+async def test_a_delivery_whose_headers_name_no_job_is_refused_at_once() -> None:
+    for nothing in (None, 7, ""):
+        with pytest.raises(Reject) as met:
+            receipt_with(nothing, {})
+        assert not met.value.requeue

@@ -1,0 +1,101 @@
+"""The passes that the engine was handed and has not answered: when they should end, and so when the next one is due.
+
+No thread, no waiting: `worker.device` has both, and guards what is here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from contracts.clock import Clock
+from scheduler import handover
+from scheduler.ahead import Lead
+from worker.engine.wire import Answer, Done
+from worker.hand import Chosen, Hand
+from worker.images import Flight
+
+IN_FLIGHT: Final = 2
+"""Passes that the engine has at most: one runs, the next is at hand."""
+
+
+class Flights:
+    """Oldest first: the engine runs the first of them. Not for several threads at a time."""
+
+    def __init__(self, hand: Hand, clock: Clock) -> None:
+        self._hand = hand
+        self._clock = clock
+        self._flights: deque[Flight] = deque()
+        self.lead = Lead()
+        self.steady = True
+        """Whether the last pass went well: behind one that did not, nothing is handed over before it is settled what is next."""
+
+    def __bool__(self) -> bool:
+        return bool(self._flights)
+
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(self._flights)
+
+    @property
+    def first(self) -> Flight:
+        """The pass that runs. Raises `IndexError` where there is none."""
+        return self._flights[0]
+
+    def take(self, chosen: Chosen) -> Flight:
+        """The pass that the engine is handed now."""
+        flight = self._hand.take(chosen.images, chosen.seconds)
+        flight.begins_at = self._clock.monotonic()
+        self._flights.append(flight)
+        return flight
+
+    def landed(self, flight: Flight, answer: Answer | None) -> None:
+        """The engine has answered, or never will (None): the pass behind it, if there is one, has begun."""
+        if flight not in self._flights:
+            return
+        self._flights.remove(flight)
+        self.steady = isinstance(answer, Done)
+        for image in flight.images:
+            image.ahead -= 1
+        for later in self._flights:
+            later.begins_at = self._clock.monotonic()
+
+    def next_begins_at(self) -> float:
+        """When a pass that is handed over now begins, on the clock."""
+        now = self._clock.monotonic()
+        return max(now, self._end_at()) if self._flights else now
+
+    def ripe_in_s(self) -> float:
+        """See `Batcher.ripe_in_s`."""
+        if not self._flights:
+            return 0.0
+        last = self._flights[-1]
+        lead_s = self.lead.seconds(last.seconds) + self._moment_s(last)
+        return max(0.0, self._end_at() - lead_s - self._clock.monotonic())
+
+    def due_in_s(self, *, coming: bool) -> float | None:
+        """When the next pass is to be handed over; None: not before the hand has changed, or the pass that runs has ended. `coming`: more
+        images are on their way to the hand."""
+        running = self.first
+        if len(self._flights) == IN_FLIGHT or not self.steady or not running.seconds:
+            return None
+        moment_s = self._moment_s(running)
+        return handover.due_in_s(
+            self._clock.monotonic(),
+            self._end_at(),
+            full=self._hand.full(),
+            coming=coming,
+            lead_s=self.lead.seconds(running.seconds) + moment_s,
+            moment_s=moment_s,
+        )
+
+    def _end_at(self) -> float:
+        """When all of them should have ended. A pass that takes longer than it should ends now."""
+        first, *later = self._flights
+        ends_at = first.begins_at + first.seconds
+        if not later:
+            return ends_at
+        return max(ends_at, self._clock.monotonic()) + sum(flight.seconds for flight in later)
+
+    def _moment_s(self, flight: Flight) -> float:
+        return handover.last_moment_s(self._hand.cost.deviation_s(flight.batch.key))
