@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 from broker.relay import publish_all
-from contracts.errors import DeadLettered, UnavailableError
+from contracts.errors import UnavailableError
+from contracts.failures import DeadLettered
 from contracts.jobs import JobFailure, JobMessage
 from contracts.ports import Busy, DeadLetter, DeadLetters, Ended, Granted, JobStore, Publisher
 from telemetry import metrics

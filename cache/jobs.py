@@ -25,14 +25,8 @@ from cache.submitting import NEVER, Submitting
 from cache.taking import Taking
 from contracts import ids
 from contracts.clock import Clock
-from contracts.errors import (
-    AttemptsExhausted,
-    JobGone,
-    JobNotFound,
-    QueueFull,
-    StoreUnavailable,
-    WorkerFault,
-)
+from contracts.errors import JobGone, JobNotFound, QueueFull, StoreUnavailable
+from contracts.failures import AttemptsExhausted, WorkerFault
 from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob, Preview
 from contracts.ports import (
     Busy,

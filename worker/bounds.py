@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.errors import OutOfBounds
+from contracts.failures import OutOfBounds
 from contracts.jobs import MAX_TEXT_CHARS, GenerationRequest, JobFailure
 from contracts.models import ModelSpec
 from scheduler.bounds import request_faults

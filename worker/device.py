@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from contracts.clock import Clock
-from contracts.errors import WorkerFault
+from contracts.failures import WorkerFault
 from scheduler import handover
 from scheduler.ahead import Lead
 from scheduler.recovery import Failure

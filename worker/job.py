@@ -11,17 +11,11 @@ from typing import Final
 from broker.relay import publish_all
 from cache.keys import result_address, tenant_scope
 from cache.stores import Stores
-from contracts import errors
+from contracts import failures
 from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Progress
-from contracts.errors import (
-    BlobStoreUnavailable,
-    GenerationError,
-    ImageNotFound,
-    InitImageLost,
-    OutOfBounds,
-    WorkerFault,
-)
+from contracts.errors import BlobStoreUnavailable, ImageNotFound
+from contracts.failures import GenerationError, InitImageLost, OutOfBounds, WorkerFault
 from contracts.jobs import (
     GenerationRequest,
     JobFailure,
@@ -271,6 +265,6 @@ def _nothing(_: Progress) -> None:
 
 _RETRYABLE = {
     each.code
-    for each in vars(errors).values()
+    for each in vars(failures).values()
     if isinstance(each, type) and issubclass(each, GenerationError) and each.retryable
 }

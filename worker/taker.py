@@ -17,7 +17,7 @@ from typing import Any, Final
 from broker.relay import publish_all
 from cache.stores import Stores
 from contracts.clock import Clock
-from contracts.errors import WorkerFault
+from contracts.failures import WorkerFault
 from contracts.jobs import JobFailure, JobMessage
 from contracts.ports import Busy, Ended, Publisher, TakenJob
 from telemetry import metrics

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 
 from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Preview, Progress
-from contracts.errors import OutOfMemory
+from contracts.failures import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
