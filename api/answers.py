@@ -7,7 +7,8 @@ from collections import OrderedDict
 from typing import Final
 
 from api.present import job_view
-from contracts.jobs import GenerationRequest, Job, JobResult
+from contracts.jobs import Job, JobResult
+from contracts.requests import GenerationRequest
 
 MAX_BODIES: Final = 4096
 MAX_CHARS: Final = 8192

@@ -22,7 +22,7 @@ from api.errors import faults_of
 from api.normalise import invalid
 from api.schemas import EXPECTED, JobRequest
 from contracts.errors import MalformedBody, PayloadTooLarge, UnsupportedMediaType
-from contracts.jobs import MAX_SEED, OutputFormat
+from contracts.requests import MAX_SEED, OutputFormat
 
 M = TypeVar("M", bound=BaseModel)
 

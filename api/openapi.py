@@ -14,8 +14,8 @@ from api.init_image import longest_text
 from api.normalise import MIN_TIMEOUT_S, max_images
 from contracts.errors import DarkroomError, InvalidRequest
 from contracts.failures import GenerationError
-from contracts.jobs import MAX_PREVIEWS, MAX_SEED
 from contracts.models import ModelSpec, ServedModel
+from contracts.requests import MAX_PREVIEWS, MAX_SEED
 from contracts.settings import ApiSettings
 from contracts.webhooks import EVENTS
 from scheduler.bounds import MAX_LORA_SCALE

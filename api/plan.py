@@ -12,8 +12,8 @@ from api.init_image import InitImage
 from api.normalise import normalise
 from api.schemas import JobRequest
 from cache.keys import request_key, result_address, tenant_scope
-from contracts.jobs import MAX_SEED, GenerationRequest
 from contracts.models import ServedModel
+from contracts.requests import MAX_SEED, GenerationRequest
 from contracts.settings import ApiSettings
 from scheduler.fairness import cost_of
 

@@ -17,7 +17,8 @@ from cache.idempotency import KEPT_S
 from cache.packed_request import PACK_FROM_CHARS, pack
 from contracts.clock import Clock
 from contracts.errors import QuotaExceeded, StoreFull, StoreUnavailable
-from contracts.jobs import CacheStatus, GenerationRequest, Job, NewJob
+from contracts.jobs import CacheStatus, Job, NewJob
+from contracts.requests import GenerationRequest
 from contracts.room import Lapses, Memory, RoomStore
 from contracts.settings import ApiSettings
 from telemetry import metrics

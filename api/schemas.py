@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.jobs import CacheMode, CacheStatus, JobStatus, OutputFormat, Priority
+from contracts.jobs import CacheStatus, JobStatus, Priority
+from contracts.requests import CacheMode, OutputFormat
 from contracts.webhooks import EVENTS
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from contracts.jobs import steps_taken
 from contracts.models import ModelSpec
+from contracts.requests import steps_taken
 
 
 @dataclass(frozen=True, slots=True)

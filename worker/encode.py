@@ -24,7 +24,7 @@ from PIL import Image
 from contracts.engine import Pixels
 from contracts.errors import BlobStoreUnavailable
 from contracts.failures import OutOfBounds
-from contracts.jobs import DEFAULT_QUALITY, GenerationRequest
+from contracts.requests import DEFAULT_QUALITY, GenerationRequest
 from telemetry import metrics
 from worker.exif import exif
 from worker.metadata import KEYWORD, parameters

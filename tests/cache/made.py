@@ -7,17 +7,9 @@ import time
 from collections.abc import Iterable
 
 from contracts.ids import new_job_id
-from contracts.jobs import (
-    GenerationRequest,
-    ImageRef,
-    JobFailure,
-    JobResult,
-    JobStatus,
-    Lease,
-    NewJob,
-    Timings,
-)
+from contracts.jobs import ImageRef, JobFailure, JobResult, JobStatus, Lease, NewJob, Timings
 from contracts.ports import Granted, JobStore, TakenJob
+from contracts.requests import GenerationRequest
 
 KEY = "a" * 64
 FAILURE = JobFailure(code="engine_fault", message="it broke")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from contracts import errors, failures
 from contracts.errors import DarkroomError, SettingsError
 from contracts.ids import created_at, is_job_id, new_job_id, shard_of
-from contracts.jobs import MAX_SEED, GenerationRequest
+from contracts.requests import MAX_SEED, GenerationRequest
 from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, WorkerSettings
 
 

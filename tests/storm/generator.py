@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from contracts.jobs import MAX_PREVIEWS, MAX_SEED, steps_taken
+from contracts.requests import MAX_PREVIEWS, MAX_SEED, steps_taken
 from contracts.settings import ApiSettings
 from tests.storm.pictures import KINDS, picture
 

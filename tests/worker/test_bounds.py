@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from contracts.jobs import MAX_TEXT_CHARS, JobStatus, Lora
+from contracts.jobs import JobStatus
+from contracts.requests import MAX_TEXT_CHARS, Lora
 from contracts.settings import WorkerSettings
 from tests.worker.test_job import Room
 from tests.worker.test_job import room as room

@@ -24,7 +24,8 @@ from cli.services.redis import RedisServer
 from contracts.clock import SystemClock
 from contracts.errors import StoreUnavailable
 from contracts.ids import new_job_id
-from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob, Preview, Progress
+from contracts.jobs import Job, JobMessage, JobStatus, NewJob, Preview, Progress
+from contracts.requests import GenerationRequest
 from contracts.settings import WorkerSettings
 from tests.cache.conftest import watching
 from tests.publishers import RecordingPublisher
