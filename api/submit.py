@@ -34,9 +34,10 @@ from contracts.clock import Clock
 from contracts.errors import DarkroomError, StoreUnavailable
 from contracts.ids import new_job_id
 from contracts.jobs import CacheStatus, Job, JobResult, NewJob, Origin
-from contracts.ports import Found, Publisher, Submission, Submitted
+from contracts.ports import Publisher
 from contracts.settings import ApiSettings
 from contracts.tenancy import Charge
+from contracts.transitions import Found, Submission, Submitted
 from scheduler.fairness import flow_of, weight_of
 from telemetry import metrics, tracing
 from telemetry.logs import bound_field, get_logger

@@ -14,7 +14,7 @@ from cache.scripts import Scripts, as_json
 from contracts import tasks
 from contracts.errors import StoreFull, StoreUnavailable
 from contracts.jobs import JobResult, JobStatus
-from contracts.ports import End, EndAnswer, Finished
+from contracts.transitions import End, EndAnswer, Finished
 from telemetry import metrics
 from telemetry.logs import get_logger
 

@@ -28,7 +28,8 @@ from contracts.clock import Clock
 from contracts.errors import JobGone, JobNotFound, QueueFull, StoreUnavailable
 from contracts.failures import AttemptsExhausted, WorkerFault
 from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob, Preview
-from contracts.ports import (
+from contracts.settings import BackendSettings
+from contracts.transitions import (
     Busy,
     Claim,
     End,
@@ -42,7 +43,6 @@ from contracts.ports import (
     Taken,
     TooManyAhead,
 )
-from contracts.settings import BackendSettings
 from contracts.urls import is_cluster
 
 STALE_S: Final = 5.0

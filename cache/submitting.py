@@ -23,7 +23,7 @@ from cache.results import RedisResultCache
 from cache.scripts import Scripts, as_json, each_apart
 from contracts.errors import StoreUnavailable, UnavailableError
 from contracts.jobs import CacheStatus, Job, JobResult, JobStatus, NewJob
-from contracts.ports import Found, Submission, SubmitAnswer, Submitted, TooManyAhead
+from contracts.transitions import Found, Submission, SubmitAnswer, Submitted, TooManyAhead
 from scheduler.fairness import flow_of
 from telemetry import metrics
 

@@ -19,8 +19,8 @@ from contracts.documents import SCHEMA
 from contracts.errors import RecordUnreadable, StoreUnavailable
 from contracts.ids import shard_of
 from contracts.jobs import JobMessage, Lease
-from contracts.ports import TakenJob
 from contracts.settings import BackendSettings
+from contracts.transitions import TakenJob
 
 MAX_PASSED_OVER: Final = 1000
 """Waiting jobs that need a newer version, and that one look goes past."""

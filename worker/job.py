@@ -17,8 +17,9 @@ from contracts.engine import BatchKey, ImageFault, ImageTask, Progress
 from contracts.errors import BlobStoreUnavailable, ImageNotFound
 from contracts.failures import GenerationError, InitImageLost, OutOfBounds, WorkerFault
 from contracts.jobs import JobFailure, JobMessage, JobStatus, Lease
-from contracts.ports import End, Finished, Granted, Publisher, TakenJob
+from contracts.ports import Publisher
 from contracts.requests import GenerationRequest
+from contracts.transitions import End, Finished, Granted, TakenJob
 from scheduler.previews import preview_steps
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger

@@ -19,7 +19,8 @@ from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.failures import WorkerFault
 from contracts.jobs import JobFailure, JobMessage
-from contracts.ports import Busy, Ended, Publisher, TakenJob
+from contracts.ports import Publisher
+from contracts.transitions import Busy, Ended, TakenJob
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher

@@ -14,9 +14,9 @@ from cache.keys import result_address, tenant_scope
 from cache.stores import Stores
 from contracts.ids import shard_of
 from contracts.jobs import JobResult, NewJob, Preview, Webhook
-from contracts.ports import Granted
 from contracts.settings import BackendSettings
 from contracts.tenancy import ApiKey, Charge, Limits, Reservation, Scope
+from contracts.transitions import Granted
 from contracts.webhooks import EVENTS, Attempt, DeliveryStatus
 from tests.cache.made import FAILURE, new, result
 

@@ -20,9 +20,10 @@ from cache.results import CHANNEL, RedisResultCache
 from cache.stores import open_stores
 from cli.services.redis import RedisServer
 from contracts.errors import RecordUnreadable, StoreUnavailable
+from contracts.job_store import JobStore
 from contracts.jobs import Job, JobEnd, JobFailure, JobResult, JobStatus, NewJob, Priority
-from contracts.ports import End, Finished, Found, JobStore, Submission, SubmitAnswer, Submitted, TooManyAhead
 from contracts.settings import BackendSettings
+from contracts.transitions import End, Finished, Found, Submission, SubmitAnswer, Submitted, TooManyAhead
 from tests.cache.conftest import World, watching
 from tests.cache.made import FAILURE, KEY, claimed, keys, led, new, result, taken
 

@@ -102,7 +102,7 @@ async def test_a_job_larger_than_this_workers_batch_is_drawn_in_passes(room: Roo
 
 
 def _taken(message: Any, claim: Any) -> Any:
-    from contracts.ports import TakenJob
+    from contracts.transitions import TakenJob
 
     return TakenJob(message, claim.lease)
 

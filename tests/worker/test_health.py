@@ -14,8 +14,8 @@ import pytest
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.engine import BatchKey, ImageTask
-from contracts.ports import Granted
 from contracts.settings import WorkerSettings
+from contracts.transitions import Granted
 from tests.cache.made import new
 from worker.batcher import Batcher
 from worker.engine.host import EngineHost
