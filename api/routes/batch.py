@@ -14,7 +14,7 @@ from api import errors
 from api.auth import Caller
 from api.body import as_model, checked, with_accepted
 from api.present import job_views
-from api.routes.jobs import IdempotencyKey
+from api.routes.job_docs import IdempotencyKey
 from api.schemas import EXPECTED, ErrorBody, JobRequest, JobView, Wire
 from api.services import Services, Wired, failures
 from api.submit import Accepted
