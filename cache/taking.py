@@ -68,7 +68,7 @@ class Taking:
             "max_attempts": settings.max_attempts,
             "exhausted": EXHAUSTED.model_dump_json(),
         }
-        """What `grant` of `lua/prelude.lua` must know of any worker."""
+        """What `grant` of `lua/moves.lua` must know of any worker."""
 
     async def take(self, model: str, worker_id: str, limit: int) -> TakenNow:
         """Up to `limit` jobs of the model for the worker. Raises `StoreUnavailable`."""

@@ -1,4 +1,4 @@
--- Records jobs that are born succeeded, many at once. ARGV: a JSON list of kinds, {what jobs have in common (`record` in prelude.lua),
+-- Records jobs that are born succeeded, many at once. ARGV: a JSON list of kinds, {what jobs have in common (`record` in record.lua),
 -- ttl_s, result}; a JSON list of jobs, {id, number of its kind (from 0), origin}. Answers for each job {created_at, deadline}, or the
 -- record where there is one already.
 
