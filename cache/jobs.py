@@ -83,11 +83,7 @@ class RedisJobStore:
         self._ending = Ending(self._scripts, layout, results, together=cached)
         self._taking = Taking(client, settings, layout, self._scripts, guard, together=one)
         self._housekeeping = Housekeeping(self._scripts, layout, guard, clock, settings.lease_s)
-        self._hits = HitRecorder(
-            lambda shard, arguments: self._run("hit", shard, *arguments),
-            lambda record: job_of(paired(record)),
-            layout,
-        )
+        self._hits = HitRecorder(self._scripts, layout)
 
     @property
     def shards(self) -> Sequence[str]:

@@ -55,6 +55,12 @@ local function regardless()
   redis.call('DEL', P .. 'nothing')
 end
 
+-- What `call` answers, or {'failed', error}: one of many that breaks spoils none of the others.
+local function apart(call, ...)
+  local done, answer = pcall(call, ...)
+  return done and answer or { 'failed', type(answer) == 'table' and answer.err or tostring(answer) }
+end
+
 local function seconds(time)
   return string.format('%.6f', time)
 end

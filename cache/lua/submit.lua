@@ -53,7 +53,6 @@ end
 local answers = {}
 for i, doc in ipairs(cjson.decode(ARGV[3])) do
   -- What one of them breaks at is its own affair.
-  local done, answer = pcall(submit, doc)
-  answers[i] = done and answer or { 'failed', type(answer) == 'table' and answer.err or tostring(answer) }
+  answers[i] = apart(submit, doc)
 end
 return answers
