@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
+from api.job_request import EXPECTED
 from api.normalise import invalid
-from api.schemas import EXPECTED
 from contracts.errors import (
     DarkroomError,
     GenerationFailed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from api.schemas import JobRequest
+from api.job_request import JobRequest
 from cache.keys import derived_seed, normalise_text
 from contracts.errors import InvalidRequest
 from contracts.models import ModelSpec

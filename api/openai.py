@@ -14,8 +14,9 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.errors import LEFT_OUT
+from api.job_request import JobRequest
 from api.normalise import invalid
-from api.schemas import JobRequest, Wire
+from api.schemas import Wire
 from contracts.errors import DarkroomError, InvalidRequest, RequestError
 from contracts.jobs import ImageRef
 from contracts.requests import MAX_PREVIEWS, OutputFormat

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from api.init_image import InitImage
+from api.job_request import JobRequest
 from api.normalise import normalise
-from api.schemas import JobRequest
 from cache.keys import request_key, result_address, tenant_scope
 from contracts.models import ServedModel
 from contracts.requests import MAX_SEED, GenerationRequest

@@ -6,12 +6,12 @@ import asyncio
 
 from api.catalogue import Catalogue
 from api.init_image import read
+from api.job_request import JobRequest
 from api.keyring import Principal
 from api.normalise import checked_model_name
 from api.pictures.decoders import Decoders
 from api.plan import Plan, Plans, planned, random_seed
 from api.quotas import Quotas
-from api.schemas import JobRequest
 from api.wait import unless_gone
 from contracts.models import ServedModel
 from contracts.settings import ApiSettings

@@ -8,7 +8,7 @@ from fastapi import Header
 
 from api.auth import TENANT_HEADER
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
-from api.schemas import JobRequest
+from api.job_request import JobRequest
 from contracts.jobs import CacheStatus
 
 Prefer = Annotated[

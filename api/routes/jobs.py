@@ -12,13 +12,14 @@ from api.body import job_request
 from api.direct import DirectRoute, header
 from api.end_listener import EndListener
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
+from api.job_request import JobRequest
 from api.keyring import Principal
 from api.normalise import invalid
 from api.openapi import JOB_ID_PATTERN
 from api.present import job_views, poll_again_s
 from api.query import check_query
 from api.routes.job_docs import AGAIN, APPLIED, BODY, CACHE, LOCATION, TENANT, Prefer
-from api.schemas import JobList, JobRequest, JobView
+from api.schemas import JobList, JobView
 from api.services import Services, Wired, failures
 from api.wait import preferred_wait_s, watched
 from contracts.errors import JobNotFound, StoreUnavailable
