@@ -1,4 +1,5 @@
-"""What a client may send: the body of `POST /v1/jobs`. Shapes only; bounds live in `api.normalise`."""
+"""What a client may send: the body of `POST /v1/jobs`. Shapes; bounds that a model or a setting decides live in
+`api.normalise`."""
 
 from __future__ import annotations
 
@@ -32,6 +33,11 @@ class LoraRequest(BaseModel):
     scale: float | None = Field(
         default=None, description="How strongly it acts, 0 to 2; by default 1. At 0 it does nothing."
     )
+
+
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 
 
 class JobRequest(BaseModel):
@@ -99,6 +105,11 @@ class JobRequest(BaseModel):
     previews: int | None = Field(
         default=None, description="0 to 3: how often the job's events show its first picture in the making."
     )
+    metadata: Metadata | None = Field(
+        default=None,
+        description="Pairs of your own, kept with the job and told with it. They decide nothing about the pictures.",
+        examples=[{"order": "17"}],
+    )
 
 
 EXPECTED: Final = {
@@ -124,6 +135,7 @@ EXPECTED: Final = {
     "init_image": "a string",
     "strength": "a finite number",
     "previews": "an integer",
+    "metadata": "an object of at most 16 pairs, of keys of 1 to 64 characters and texts of at most 512",
     "lora": "an object with a name",
     "lora.name": "a string",
     "lora.scale": "a finite number",

@@ -69,7 +69,7 @@ class Plans:
         self._known: OrderedDict[tuple[str, JobRequest], Plan] = OrderedDict()
 
     def of(self, tenant: str, body: JobRequest, served: ServedModel) -> Plan:
-        """The plan of `body`, which names no webhook: that decides nothing, and its list could not be looked up. Raises
+        """The plan of `body`, which names no webhook and no metadata: they decide nothing, and could not be looked up. Raises
         `InvalidRequest`."""
         known = self._known.get((tenant, body))
         if known is not None and known.served is served:

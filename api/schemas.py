@@ -43,6 +43,7 @@ class RequestView(Wire):
         description="The picture that it started from, as it was read: its SHA-256. No route serves it.",
     )
     strength: float | None = None
+    metadata: dict[str, str] = Field(default={}, description="As it was sent.")
 
 
 class ImageView(Wire):
@@ -118,6 +119,7 @@ class JobView(Wire):
                         "embed_metadata": False,
                         "cache": "use",
                         "model_revision": "5f1c3a",
+                        "metadata": {"order": "17"},
                     },
                     "denoising_steps": 1,
                     "images": [

@@ -32,7 +32,7 @@ def _none_asked(value: object) -> bool:
 
 
 def _nothing_said(value: object) -> bool:
-    return value == ()
+    return not value
 
 
 def steps_taken(steps: int, strength: float | None) -> int:
@@ -83,6 +83,8 @@ class GenerationRequest(Versioned):
     """How often, at most, the first picture is shown while it is made. Changes nothing about the result."""
     warnings: tuple[str, ...] = Field(default=(), exclude_if=_nothing_said)
     """What its owner should know of how it was read. Changes nothing about the result."""
+    metadata: dict[str, str] = Field(default_factory=dict, exclude_if=_nothing_said)
+    """What its owner keeps with the job. Changes nothing about the result, and is no part of any key."""
     denoising_steps: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=_absent)
     """Denoising steps of one image, where the model's solver takes another number than the request names."""
 

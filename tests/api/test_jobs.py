@@ -45,6 +45,7 @@ async def test_a_job_is_accepted_published_and_readable(door: Door) -> None:
         "lora": None,
         "init_image": None,
         "strength": None,
+        "metadata": {},
     }
     (message,) = door.publisher.published
     assert message.job_id == job["id"]

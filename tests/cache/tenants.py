@@ -71,7 +71,12 @@ async def lived_in(stores: Stores, settings: BackendSettings, tenant: str, *, sh
     def job(name: str, digit: str, **more: Any) -> NewJob:
         plain = new(f"{digit}{next(_numbers):063x}", tenant)
         request = plain.request.model_copy(
-            update={"prompt": prompt, "init_image": pictures["input"], "strength": 0.5}
+            update={
+                "prompt": prompt,
+                "init_image": pictures["input"],
+                "strength": 0.5,
+                "metadata": {"customer": prompt},
+            }
         )
         made[name] = plain.model_copy(update={"request": request, **more})
         return made[name]

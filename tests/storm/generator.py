@@ -162,6 +162,8 @@ def _body(rng: random.Random, model: Model) -> tuple[Body, str]:
         body["cache"] = rng.choice(("use", "refresh", "off"))
     if _maybe(rng):
         body["previews"] = rng.randint(0, MAX_PREVIEWS)
+    if _maybe(rng, 0.3):
+        body["metadata"] = {f"word {number}": _prompt(rng)[:512] for number in range(rng.randint(0, 16))}
     if model["loras"] and _maybe(rng, 0.3):
         body["lora"] = {"name": rng.choice(model["loras"]), "scale": rng.uniform(0, 2)}
     kind = ""

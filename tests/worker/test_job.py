@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import io
 import os
 import time
@@ -64,7 +65,7 @@ class Room:
             guidance_scale=0.0,
             seed=1,
         ).model_copy(update=changes)
-        key = f"{abs(hash(request)):064x}"
+        key = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         new = NewJob(id=new_job_id(1.0, key[0]), tenant="public", key=key, request=request, ttl_s=ttl_s)
         return (await self.stores.jobs.submit(new)).job.message()
 
