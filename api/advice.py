@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from contracts.jobs import GenerationRequest
+from contracts.requests import GenerationRequest
 
 NOBODY: Final = "No worker serves this model now: the job waits for one to start, and expires if none does."
 HEADER: Final = "X-Warnings"

@@ -7,7 +7,8 @@ from collections import OrderedDict
 from typing import Final
 
 from api.present import job_view
-from contracts.jobs import GenerationRequest, Job, JobResult
+from contracts.jobs import Job, JobResult
+from contracts.requests import GenerationRequest
 
 MAX_BODIES: Final = 4096
 MAX_CHARS: Final = 8192
@@ -28,7 +29,7 @@ class HitBodies:
         """The JSON of `job`, a hit. Hot requests and results are the same objects each time: they are known by identity, and
         held, so that no other object can take theirs."""
         result = job.result
-        if result is None:
+        if result is None or job.request.metadata:  # its own: the next hit has another
             return job_view(job, None, None).model_dump_json()
         known = self._parts.get((id(job.request), id(result)))
         if known is None:

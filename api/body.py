@@ -19,10 +19,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from api.direct import header
 from api.errors import faults_of
+from api.job_request import EXPECTED, JobRequest
 from api.normalise import invalid
-from api.schemas import EXPECTED, JobRequest
 from contracts.errors import MalformedBody, PayloadTooLarge, UnsupportedMediaType
-from contracts.jobs import MAX_SEED, OutputFormat
+from contracts.requests import MAX_SEED, OutputFormat
 
 M = TypeVar("M", bound=BaseModel)
 

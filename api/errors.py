@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
+from api.job_request import EXPECTED
 from api.normalise import invalid
-from api.schemas import EXPECTED
 from contracts.errors import (
     DarkroomError,
     GenerationFailed,
@@ -151,8 +151,8 @@ def faults_of(errors: list[dict[str, Any]], expected: Mapping[str, str] = EXPECT
 
 
 def _name(location: Sequence[Any]) -> str:
-    # What follows the name of a field is a place in it, or which of its types was tried; only objects have fields.
-    inner = location[1:2] if location and location[0] in ("webhook", "lora") else ()
+    # What follows the name of a field is a place in it, or which of its types was tried; only objects have fields or keys.
+    inner = location[1:2] if location and location[0] in ("webhook", "lora", "metadata") else ()
     return ".".join(str(part) for part in (*location[:1], *inner))
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from api.job_request import JobRequest
 from api.keyring import Principal
-from api.schemas import JobRequest
 from api.wait import Audience
 from cache.stores import Stores
 from contracts.errors import IdempotencyKeyReuse, StoreUnavailable

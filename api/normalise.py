@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from api.schemas import JobRequest
+from api.job_request import JobRequest
 from cache.keys import derived_seed, normalise_text
 from contracts.errors import InvalidRequest
-from contracts.jobs import (
+from contracts.models import ModelSpec
+from contracts.requests import (
     DEFAULT_QUALITY,
     MAX_JPEG_TEXT_BYTES,
     MAX_PREVIEWS,
@@ -17,7 +18,6 @@ from contracts.jobs import (
     Lora,
     steps_taken,
 )
-from contracts.models import ModelSpec
 from contracts.settings import ApiSettings
 from scheduler.bounds import (
     Fault,

@@ -14,10 +14,12 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.errors import LEFT_OUT
+from api.job_request import JobRequest
 from api.normalise import invalid
-from api.schemas import JobRequest, Wire
+from api.schemas import Wire
 from contracts.errors import DarkroomError, InvalidRequest, RequestError
-from contracts.jobs import MAX_PREVIEWS, ImageRef, OutputFormat
+from contracts.jobs import ImageRef
+from contracts.requests import MAX_PREVIEWS, OutputFormat
 
 MAX_RETRY_AFTER_S: Final = 120.0
 """The longest `Retry-After` that OpenAI's client waits for. Above it the client does not retry at all."""

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from api.init_image import longest_text
 from api.normalise import MIN_TIMEOUT_S, max_images
-from contracts import errors
-from contracts.errors import DarkroomError
-from contracts.jobs import MAX_PREVIEWS, MAX_SEED
+from contracts.errors import DarkroomError, InvalidRequest
+from contracts.failures import GenerationError
 from contracts.models import ModelSpec, ServedModel
+from contracts.requests import MAX_PREVIEWS, MAX_SEED
 from contracts.settings import ApiSettings
 from contracts.webhooks import EVENTS
 from scheduler.bounds import MAX_LORA_SCALE
@@ -128,7 +128,7 @@ def _explain(answer: Schema, status: int) -> None:
 
 def _tree(kind: type[DarkroomError]) -> Iterator[type[DarkroomError]]:
     for each in kind.__subclasses__():
-        if not issubclass(each, errors.GenerationError):
+        if not issubclass(each, GenerationError):
             yield each
             yield from _tree(each)
 
@@ -139,7 +139,7 @@ def _example(kind: type[DarkroomError]) -> Schema:
         "code": kind.code,
         "message": f"{first}.",
         "type": kind.type,
-        "param": "width" if kind is errors.InvalidRequest else None,
+        "param": "width" if kind is InvalidRequest else None,
         "request_id": "req_4f1c0e0d8a2b4b6f9a3c5d7e",
         "details": None,
     }

@@ -15,8 +15,10 @@ from broker.relay import publish_all
 from cache.connection import QUEUE_S
 from contracts.errors import DarkroomError, StoreFull, StoreUnavailable, UnavailableError
 from contracts.grouping import Grouped
+from contracts.job_store import JobStore
 from contracts.jobs import Job, JobMessage, JobResult, NewJob
-from contracts.ports import Found, JobStore, Publisher, Submission, SubmitAnswer, Submitted, TooManyAhead
+from contracts.ports import Publisher
+from contracts.transitions import Found, Submission, SubmitAnswer, Submitted, TooManyAhead
 from telemetry import metrics, tracing
 from telemetry.logs import get_logger
 

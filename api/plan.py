@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from api.init_image import InitImage
+from api.job_request import JobRequest
 from api.normalise import normalise
-from api.schemas import JobRequest
 from cache.keys import request_key, result_address, tenant_scope
-from contracts.jobs import MAX_SEED, GenerationRequest
 from contracts.models import ServedModel
+from contracts.requests import MAX_SEED, GenerationRequest
 from contracts.settings import ApiSettings
 from scheduler.fairness import cost_of
 
@@ -69,7 +69,7 @@ class Plans:
         self._known: OrderedDict[tuple[str, JobRequest], Plan] = OrderedDict()
 
     def of(self, tenant: str, body: JobRequest, served: ServedModel) -> Plan:
-        """The plan of `body`, which names no webhook: that decides nothing, and its list could not be looked up. Raises
+        """The plan of `body`, which names no webhook and no metadata: they decide nothing, and could not be looked up. Raises
         `InvalidRequest`."""
         known = self._known.get((tenant, body))
         if known is not None and known.served is served:

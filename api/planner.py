@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from api.catalogue import Catalogue
 from api.init_image import read
+from api.job_request import JobRequest
 from api.keyring import Principal
 from api.normalise import checked_model_name
 from api.pictures.decoders import Decoders
 from api.plan import Plan, Plans, planned, random_seed
 from api.quotas import Quotas
-from api.schemas import JobRequest
 from api.wait import unless_gone
 from contracts.models import ServedModel
 from contracts.settings import ApiSettings
@@ -32,11 +33,18 @@ class Planner:
         `UnavailableError`, and `ClientDisconnect` where `gone` is done before the picture is decoded."""
         name = None if body.model is None else checked_model_name(body.model)
         served = await self._catalogue.resolve(name)
-        if body.webhook is not None:
-            body = body.model_copy(update={"webhook": None})
+        metadata = body.metadata
+        if body.webhook is not None or metadata is not None:
+            body = body.model_copy(update={"webhook": None, "metadata": None})
         if body.init_image is None:
-            return self._plans.of(caller.tenant, body, served)
-        return await unless_gone(gone, self._with_picture(caller, body, body.init_image, served))
+            plan = self._plans.of(caller.tenant, body, served)
+        else:
+            plan = await unless_gone(gone, self._with_picture(caller, body, body.init_image, served))
+        return (
+            replace(plan, request=plan.request.model_copy(update={"metadata": metadata}))
+            if metadata
+            else plan
+        )
 
     async def close(self) -> None:
         await self._decoders.close()

@@ -22,9 +22,9 @@ from api.schemas import (
     UrlsView,
 )
 from contracts.errors import StoreUnavailable
+from contracts.job_store import JobStore
 from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.models import ServedModel
-from contracts.ports import JobStore
 from contracts.settings import ApiSettings
 from scheduler.admission import capacity_of, eta_s
 

@@ -14,8 +14,8 @@ from typing import Final
 
 from api.keyring import Principal
 from contracts.errors import DarkroomError, QuotaExceeded, StoreUnavailable, UnavailableError
+from contracts.job_store import JobStore
 from contracts.jobs import JobStatus
-from contracts.ports import JobStore
 from contracts.tenancy import Account, ApiKey, Charge, Limits, QuotaLedger
 from telemetry import metrics
 

@@ -17,7 +17,8 @@ from cache.idempotency import KEPT_S
 from cache.packed_request import PACK_FROM_CHARS, pack
 from contracts.clock import Clock
 from contracts.errors import QuotaExceeded, StoreFull, StoreUnavailable
-from contracts.jobs import CacheStatus, GenerationRequest, Job, NewJob
+from contracts.jobs import CacheStatus, Job, NewJob
+from contracts.requests import GenerationRequest
 from contracts.room import Lapses, Memory, RoomStore
 from contracts.settings import ApiSettings
 from telemetry import metrics
@@ -36,6 +37,8 @@ RECORD: Final = {CacheStatus.HIT: 1150, CacheStatus.JOINED: 1150, CacheStatus.MI
 """A record without its request and its pictures; of a computed job with its entry in the cache of results."""
 REQUEST: Final = 340
 """A request without its texts."""
+PAIR: Final = 6
+"""What JSON puts around a pair of its metadata."""
 PICTURE: Final = 330
 IDEMPOTENCY_KEY: Final = 570
 RESERVATION: Final = 1100
@@ -92,8 +95,8 @@ class Room:
 
     def reserved(self, new: NewJob, sign: Literal[1, -1]) -> None:
         """An idempotency key now holds the whole of a job; with -1 its id alone again. One that is refused keeps it for a day."""
-        texts = len(new.request.prompt.encode()) + len(new.request.negative_prompt.encode())
-        self._count(new.tenant, self._clock.now() + KEPT_S, sign * (RESERVATION + texts))
+        size = RESERVATION + _text_bytes(new.request)
+        self._count(new.tenant, self._clock.now() + KEPT_S, sign * size)
 
     def _count(self, tenant: str, until: float, size: int) -> None:
         lapse = math.ceil(math.ceil(until / self._part_s) * self._part_s)
@@ -167,8 +170,13 @@ def kept_bytes(job: Job) -> int:
 
 
 def _request_bytes(request: GenerationRequest) -> int:
-    texts = len(request.prompt.encode()) + len(request.negative_prompt.encode())
-    return REQUEST + texts if REQUEST + texts < PACK_FROM_CHARS else len(pack(request))
+    size = REQUEST + _text_bytes(request)
+    return size if size < PACK_FROM_CHARS else len(pack(request))
+
+
+def _text_bytes(request: GenerationRequest) -> int:
+    pairs = sum(PAIR + len(key.encode()) + len(value.encode()) for key, value in request.metadata.items())
+    return len(request.prompt.encode()) + len(request.negative_prompt.encode()) + pairs
 
 
 def _hours(seconds: float) -> str:

@@ -1,134 +1,13 @@
-"""The wire models: what a client may send and what it gets back. Shapes only; bounds live in `api.normalise`."""
+"""The wire models of what a client gets back. What it may send is in `api.job_request` and beside the routes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.jobs import CacheMode, CacheStatus, JobStatus, OutputFormat, Priority
-from contracts.webhooks import EVENTS
-
-
-class WebhookRequest(BaseModel):
-    """Where the end of the job is told, signed by Standard Webhooks, for three days until a 2xx answers."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    url: str = Field(
-        description="Reachable from the internet, over https.", examples=["https://example.com/hook"]
-    )
-    events: Annotated[tuple[str, ...], Field(strict=False)] | None = Field(
-        default=None, description=f"Of {', '.join(EVENTS)}; by default all.", examples=[list(EVENTS)]
-    )
-
-
-class LoraRequest(BaseModel):
-    """A low-rank adapter of the model; `GET /v1/models` names those that each model has."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-    name: str = Field(description="One of the model's `loras`.", examples=["pixel"])
-    scale: float | None = Field(
-        default=None, description="How strongly it acts, 0 to 2; by default 1. At 0 it does nothing."
-    )
-
-
-class JobRequest(BaseModel):
-    """The body of `POST /v1/jobs`. Types are strict, unknown fields refused; null means "not given"."""
-
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        frozen=True,
-        json_schema_extra={"examples": [{"prompt": "a red apple", "seed": 7}]},
-    )
-
-    prompt: str = Field(description="What the picture should show. (x:1.5) and <lora:x:1> are plain letters.")
-    model: str | None = Field(default=None, description="One of `GET /v1/models`; by default the platform's.")
-    negative_prompt: str | None = Field(default=None, description="Not to show. Read if guidance_scale > 1.")
-    width: int | None = Field(default=None, description="Pixels, within the model's limits.")
-    height: int | None = Field(default=None, description="Pixels, within the model's limits.")
-    num_inference_steps: int | None = Field(default=None, description="Denoising steps.")
-    guidance_scale: float | None = Field(default=None, description="Classifier-free guidance; 0 to 1: off.")
-    seed: int | Literal["random"] | None = Field(
-        default=None,
-        description="0 to 2^53 - 1. By default derived from the request, so that equal requests get equal "
-        'pictures; "random" asks for a new one.',
-    )
-    num_images: int | None = Field(default=None, description="Pictures to draw, from consecutive seeds.")
-    priority: Literal["interactive", "batch"] | None = Field(
-        default=None,
-        description="batch: nobody waits for it; it yields to interactive jobs, and keeps a ninth of the device.",
-    )
-    timeout_seconds: float | None = Field(
-        default=None,
-        description="The job expires, and costs nothing, if it has not ended by then. By default and at most the platform's limit.",
-    )
-    output_format: OutputFormat | None = Field(
-        default=None, description="Of the files; by default what `Accept` names, else the platform's own."
-    )
-    output_quality: int | None = Field(
-        default=None, description="1 to 100, of jpeg and webp; by default 90. PNG does not read it."
-    )
-    lossless: bool | None = Field(default=None, description="WebP without loss.")
-    embed_metadata: bool | None = Field(
-        default=None,
-        description="Write the parameters, the prompt among them, into the file: as the PNG text `parameters`, or as Exif "
-        "in jpeg and webp. By default a file holds nothing but its picture.",
-    )
-    cache: CacheMode | None = Field(
-        default=None,
-        description="use (by default): answer from the cache where it can; refresh: compute anew, and put the result into the "
-        "cache; off: neither read nor write it, and share nothing.",
-    )
-    webhook: WebhookRequest | None = Field(default=None, description="Where the end of the job is told.")
-    lora: LoraRequest | None = Field(
-        default=None, description="An adapter of the model that acts on its weights."
-    )
-    init_image: str | None = Field(
-        default=None,
-        description="A picture to start from: PNG, JPEG or WebP in base64, alone or as a data URL. Turned upright, in sRGB by its "
-        "colour profile, on white, scaled to cover the size that is drawn, and cut at its centre.",
-    )
-    strength: float | None = Field(
-        default=None,
-        description="How far from `init_image`, above 0 to 1: the share of the steps that are taken. By default 0.8.",
-    )
-    previews: int | None = Field(
-        default=None, description="0 to 3: how often the job's events show its first picture in the making."
-    )
-
-
-EXPECTED: Final = {
-    "prompt": "a string",
-    "model": "a string",
-    "negative_prompt": "a string",
-    "width": "an integer",
-    "height": "an integer",
-    "num_inference_steps": "an integer",
-    "guidance_scale": "a finite number",
-    "seed": 'an integer or "random"',
-    "num_images": "an integer",
-    "priority": '"interactive" or "batch"',
-    "timeout_seconds": "a finite number",
-    "output_format": "png, jpeg or webp",
-    "output_quality": "an integer",
-    "lossless": "true or false",
-    "embed_metadata": "true or false",
-    "cache": "use, refresh or off",
-    "webhook": "an object with a url",
-    "webhook.url": "a string",
-    "webhook.events": "a list of names of events",
-    "init_image": "a string",
-    "strength": "a finite number",
-    "previews": "an integer",
-    "lora": "an object with a name",
-    "lora.name": "a string",
-    "lora.scale": "a finite number",
-}
-"""What each field of `JobRequest` must be, in the words of an error message."""
+from contracts.jobs import CacheStatus, JobStatus, Priority
+from contracts.requests import CacheMode, OutputFormat
 
 
 class Wire(BaseModel):
@@ -164,6 +43,7 @@ class RequestView(Wire):
         description="The picture that it started from, as it was read: its SHA-256. No route serves it.",
     )
     strength: float | None = None
+    metadata: dict[str, str] = Field(default={}, description="As it was sent.")
 
 
 class ImageView(Wire):
@@ -239,6 +119,7 @@ class JobView(Wire):
                         "embed_metadata": False,
                         "cache": "use",
                         "model_revision": "5f1c3a",
+                        "metadata": {"order": "17"},
                     },
                     "denoising_steps": 1,
                     "images": [

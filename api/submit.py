@@ -18,6 +18,7 @@ from api.catalogue import Catalogue
 from api.end_listener import EndListener
 from api.idempotency import Copies, Slot, mark_replayed
 from api.idempotency import slot as slot_of
+from api.job_request import JobRequest
 from api.keyring import Principal
 from api.lookup import checked, looked_up, remembered
 from api.outbox import Outbox
@@ -25,7 +26,6 @@ from api.plan import Plan
 from api.planner import Planner
 from api.quotas import Quotas, nothing_left
 from api.room import Room
-from api.schemas import JobRequest
 from api.usage import Usage
 from api.webhook import checked_webhook
 from cache.keys import private_key, result_address, tenant_scope
@@ -34,9 +34,10 @@ from contracts.clock import Clock
 from contracts.errors import DarkroomError, StoreUnavailable
 from contracts.ids import new_job_id
 from contracts.jobs import CacheStatus, Job, JobResult, NewJob, Origin
-from contracts.ports import Found, Publisher, Submission, Submitted
+from contracts.ports import Publisher
 from contracts.settings import ApiSettings
 from contracts.tenancy import Charge
+from contracts.transitions import Found, Submission, Submitted
 from scheduler.fairness import flow_of, weight_of
 from telemetry import metrics, tracing
 from telemetry.logs import bound_field, get_logger

@@ -13,8 +13,9 @@ from starlette.types import Receive
 from api.end_listener import EndListener
 from api.held import Shares
 from api.watch import JoinedReads
+from contracts.job_store import JobStore
 from contracts.jobs import Job
-from contracts.ports import JobEvents, JobStore
+from contracts.ports import JobEvents
 from telemetry import metrics
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from api.catalogue import Catalogue
 from api.present import job_views
 from api.schemas import JobView
 from cache.stores import Stores
+from contracts.job_store import JobStore
 from contracts.jobs import Change, Job, JobEnd, JobStatus, Preview
-from contracts.ports import JobStore
 from contracts.tasks import end
 
 LOOK_AGAIN_S: Final = 5.0

@@ -12,8 +12,8 @@ from typing import Final
 
 import httpx
 
+from api.job_request import WebhookRequest
 from api.normalise import invalid
-from api.schemas import WebhookRequest
 from contracts.addresses import Network, forbidden, literal, parse_networks
 from contracts.jobs import Webhook
 from contracts.webhooks import EVENTS

@@ -30,7 +30,7 @@ from benchmarks import gpu_correctness, make_checkpoint, report
 from benchmarks.apart import apart
 from benchmarks.engine import call, checkpoint, draw, tasks
 from contracts.engine import BatchKey
-from contracts.errors import OutOfMemory
+from contracts.failures import OutOfMemory
 from contracts.settings import WorkerSettings
 from worker.engine.device import Device, pick
 from worker.engine.diffusers import DiffusersEngine

@@ -14,7 +14,7 @@ import torch
 from benchmarks import report
 from benchmarks.apart import apart
 from contracts.engine import BatchKey, ImageTask, Pass, Pixels
-from contracts.errors import OutOfMemory
+from contracts.failures import OutOfMemory
 from contracts.settings import WorkerSettings
 from worker.engine.device import Device
 from worker.engine.diffusers import DiffusersEngine

@@ -6,9 +6,12 @@ from __future__ import annotations
 from typing import Final
 
 from broker.relay import publish_all
-from contracts.errors import DeadLettered, UnavailableError
+from contracts.errors import UnavailableError
+from contracts.failures import DeadLettered
+from contracts.job_store import JobStore
 from contracts.jobs import JobFailure, JobMessage
-from contracts.ports import Busy, DeadLetter, DeadLetters, Ended, Granted, JobStore, Publisher
+from contracts.ports import DeadLetter, DeadLetters, Publisher
+from contracts.transitions import Busy, Ended, Granted
 from telemetry import metrics
 from telemetry.logs import get_logger
 

@@ -7,8 +7,9 @@ import asyncio
 from collections.abc import Iterable
 
 from contracts.errors import UnavailableError
+from contracts.job_store import JobStore
 from contracts.jobs import JobMessage
-from contracts.ports import JobStore, Publisher
+from contracts.ports import Publisher
 from telemetry import metrics
 from telemetry.logs import get_logger
 

@@ -9,9 +9,11 @@ from typing import Final
 
 from broker.dead_letters import bury
 from broker.relay import publish_all
+from contracts.blobs import BlobStore
 from contracts.clock import Clock
 from contracts.errors import UnavailableError
-from contracts.ports import BlobStore, DeadLetters, JobStore, Publisher
+from contracts.job_store import JobStore
+from contracts.ports import DeadLetters, Publisher
 from contracts.settings import BackendSettings
 from contracts.tasks import end
 from telemetry import metrics

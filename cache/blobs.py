@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
+from contracts.blobs import Deletion
 from contracts.clock import Clock
 from contracts.errors import BlobStoreFull, BlobStoreUnavailable, ImageNotFound
-from contracts.ports import Deletion
 from telemetry import metrics
 
 Where = TypeVar("Where")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
+from cache.groups import run_many
 from cache.key_names import Layout
 from cache.records import messages_of, paired
 from cache.results import RedisResultCache
-from cache.scripts import Scripts, as_json
+from cache.scripts import Scripts
 from contracts import tasks
 from contracts.errors import StoreFull, StoreUnavailable
 from contracts.jobs import JobResult, JobStatus
-from contracts.ports import End, EndAnswer, Finished
+from contracts.transitions import End, EndAnswer, Finished
 from telemetry import metrics
 from telemetry.logs import get_logger
 
-MAX_GROUP: Final = 64
-"""Jobs in one call: the server does nothing else meanwhile."""
 MAX_KEEPING: Final = 256
 """Results on their way to a cache that is elsewhere; one more is left out."""
 CLOSE_S: Final = 1.0
@@ -41,27 +39,8 @@ class Ending:
 
     async def end(self, ends: Sequence[End]) -> list[EndAnswer]:
         """An answer for each, in their order."""
-        by_prefix: dict[str, list[int]] = defaultdict(list)
-        for place, each in enumerate(ends):
-            by_prefix[self._layout.job_prefix(each.lease.job_id)].append(place)
-        answers: list[EndAnswer] = [Finished(applied=False)] * len(ends)
-
-        async def one(prefix: str, places: Sequence[int]) -> None:
-            documents = [self._document(ends[place]) for place in places]
-            try:
-                found = await self._scripts.run("end", prefix, as_json(documents))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of these jobs alone
-                found = [error] * len(places)
-            for place, answer in zip(places, found, strict=True):
-                answers[place] = self._read(answer)
-
-        await asyncio.gather(
-            *(
-                one(prefix, places[begin : begin + MAX_GROUP])
-                for prefix, places in by_prefix.items()
-                for begin in range(0, len(places), MAX_GROUP)
-            )
-        )
+        documents = [self._document(each) for each in ends]
+        answers = [self._read(each) for each in await run_many(self._scripts, self._layout, "end", documents)]
         if not self._together:
             for each, answer in zip(ends, answers, strict=True):
                 self._keep_later(each, answer)

@@ -23,9 +23,9 @@ from cache.scripts import lua_source
 from cache.stores import Stores
 from cache.tenant_data import WHAT, Found, TenantData
 from cache.usage import usage_key
+from contracts.blobs import Deletion
 from contracts.clock import Clock
 from contracts.errors import JobGone, JobNotFound, RecordUnreadable, StoreFull
-from contracts.ports import Deletion
 
 PROGRESS_PREFIX: Final = f"{PREFIX}erasing:"
 """A hash by tenant, while its erasure is under way: when it was begun, and what has been erased."""

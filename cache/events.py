@@ -18,8 +18,9 @@ from redis.asyncio.client import PubSub
 
 from cache.key_names import PREFIX, Layout
 from cache.listen import listen, messages, subscribe
-from contracts.jobs import MAX_PREVIEWS, Change, JobEnd, JobStatus, Preview, Progress
+from contracts.jobs import Change, JobEnd, JobStatus, Preview, Progress
 from contracts.ports import Tell
+from contracts.requests import MAX_PREVIEWS
 from contracts.tasks import end
 
 _STATUSES: Final = frozenset(JobStatus)

@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from cache.ending import Ending
 from cache.hits import HitRecorder
-from cache.key_names import HOUSE, Layout
-from cache.layout import SCHEMA as LAYOUT_SCHEMA
+from cache.housekeeping import Housekeeping
+from cache.key_names import Layout
 from cache.layout import LayoutGuard
 from cache.listing import newest_jobs
 from cache.order import Order
@@ -22,19 +22,13 @@ from cache.results import RedisResultCache
 from cache.scripts import Scripts, as_json
 from cache.statuses import read_statuses
 from cache.submitting import NEVER, Submitting
-from cache.taking import Taking
+from cache.taking import DAMAGED, Taking
 from contracts import ids
 from contracts.clock import Clock
-from contracts.errors import (
-    AttemptsExhausted,
-    JobGone,
-    JobNotFound,
-    QueueFull,
-    StoreUnavailable,
-    WorkerFault,
-)
+from contracts.errors import JobGone, JobNotFound, QueueFull, StoreUnavailable
 from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob, Preview
-from contracts.ports import (
+from contracts.settings import BackendSettings
+from contracts.transitions import (
     Busy,
     Claim,
     End,
@@ -48,22 +42,10 @@ from contracts.ports import (
     Taken,
     TooManyAhead,
 )
-from contracts.settings import BackendSettings
 from contracts.urls import is_cluster
 
-STALE_S: Final = 5.0
-"""A leader whose message has not been confirmed for this long is published again."""
-PROMPT_S: Final = 1.0
-"""A call that took longer says nothing of the store's clock: the store may have carried it out late."""
 MAX_TOLD: Final = 256
 """Followers of one flight that are told of its steps; of its end all are told."""
-
-EXHAUSTED: Final = JobFailure(
-    code=AttemptsExhausted.code,
-    message="Every attempt to compute this job ended with the worker lost.",
-    retryable=True,
-)
-DAMAGED: Final = JobFailure(code=WorkerFault.code, message="The record of this job cannot be read.")
 
 
 def absent(job_id: str, now_s: float, retention_s: float) -> JobNotFound | JobGone:
@@ -90,9 +72,6 @@ class RedisJobStore:
         self._clock = clock
         self._guard = guard
         self._scripts = Scripts(client, guard, settings.job_retention_s, timeout_s, "job store")
-        self._keeps_house = False
-        self._marks: dict[str, str] = {}
-        """The mark that our last sweep of each shard left, by the store's clock."""
         self.layout = layout = Layout(settings.shards)
         self._order = Order(client, layout, guard)
         # Within a script's reach: the fair clocks where no cluster keeps them elsewhere, the cache where it is on the same server.
@@ -102,13 +81,9 @@ class RedisJobStore:
             client, self._scripts, layout, self._order, results, timeout_s, clocks=one, cached=cached
         )
         self._ending = Ending(self._scripts, layout, results, together=cached)
-        exhausted = EXHAUSTED.model_dump_json()
-        self._taking = Taking(client, settings, layout, self._scripts, guard, exhausted, together=one)
-        self._hits = HitRecorder(
-            lambda shard, arguments: self._run("hit", shard, *arguments),
-            lambda record: job_of(paired(record)),
-            layout,
-        )
+        self._taking = Taking(client, settings, layout, self._scripts, guard, together=one)
+        self._housekeeping = Housekeeping(self._scripts, layout, guard, clock, settings.lease_s)
+        self._hits = HitRecorder(self._scripts, layout)
 
     @property
     def shards(self) -> Sequence[str]:
@@ -252,20 +227,10 @@ class RedisJobStore:
         return job_of(fields), _finished(applied, promoted)
 
     async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
-        stale, promoted = await self._run("sweep", shard, limit, STALE_S, self._settings.lease_s)
-        return messages_of(map(paired, stale)), messages_of(map(paired, promoted))
+        return await self._housekeeping.sweep(shard, limit)
 
     async def steady(self, shard: str, elapsed_s: float | None) -> float:
-        shard = self.layout.name(shard)
-        begun, mark = self._clock.monotonic(), self._marks.pop(shard, "")
-        arguments = ("" if elapsed_s is None else elapsed_s, mark, self._settings.lease_s)
-        step_s, now = await self._run("steady", shard, *arguments, "")
-        if float(step_s):
-            if self._clock.monotonic() - begun >= PROMPT_S:
-                return 0.0
-            step_s, now = await self._run("steady", shard, *arguments, now)
-        self._marks[shard] = now
-        return float(step_s)
+        return await self._housekeeping.steady(shard, elapsed_s)
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
         async with self._guard.reaching(), self._client.pipeline(transaction=False) as pipeline:
@@ -274,14 +239,7 @@ class RedisJobStore:
             await pipeline.execute()
 
     async def elect(self, name: str, lease_s: float) -> bool:
-        layout = (self._guard.document, self.layout.number, LAYOUT_SCHEMA)
-        elected = await self._scripts.run("elect", HOUSE, name, lease_s, *layout)
-        if elected < 0:
-            raise self._guard.changed()
-        if elected and not self._keeps_house:
-            await self._guard.again()
-        self._keeps_house = bool(elected)
-        return self._keeps_house
+        return await self._housekeeping.elect(name, lease_s)
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
         return await self._order.waiting(model, job_ids)

@@ -9,8 +9,8 @@ import unicodedata
 from typing import Final
 
 from cache.blobs import INPUTS
-from contracts.jobs import MAX_SEED, GenerationRequest
 from contracts.models import ModelSpec
+from contracts.requests import MAX_SEED, GenerationRequest
 
 ANY: Final = "*"
 SCHEMA_VERSION: Final = 2

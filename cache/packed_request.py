@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import Field
 
 from contracts.documents import Versioned
-from contracts.jobs import GenerationRequest
+from contracts.requests import GenerationRequest
 
 PACK_FROM_CHARS: Final = 1024
 """Shorter ones would gain little."""

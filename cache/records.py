@@ -88,7 +88,7 @@ def message_of(record: Record) -> JobMessage:
 
 
 def static_parts(job_id: str, job: NewJob | JobMessage) -> dict[str, Any]:
-    """What of a job's record never changes, as a document for a script (`record` in `lua/prelude.lua`)."""
+    """What of a job's record never changes, as a document for a script (`record` in `lua/record.lua`)."""
     return {"id": job_id, **shared_parts(job), "origin": job.origin.model_dump_json(exclude_none=True)}
 
 

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from cache.blobs import blob_name, blob_store_error, doomed, is_blob_name
+from contracts.blobs import Deletion
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound, SettingsError
-from contracts.ports import Deletion
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
@@ -16,6 +16,9 @@ from cache.layout import LayoutGuard
 from contracts.errors import StoreFull, StoreUnavailable
 
 T = TypeVar("T")
+
+SHARED: Final = ("prelude", "record", "turn", "moves")
+"""What is put before each script, in this order."""
 
 
 class Scripts:
@@ -53,7 +56,7 @@ class Scripts:
 def lua_source(name: str) -> str:
     """A transition's script behind what all share. Scripts travel by their hash, and in full once after a restart."""
     folder = files("cache") / "lua"
-    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    return "\n".join((folder / f"{each}.lua").read_text() for each in (*SHARED, name))
 
 
 async def each_apart(calls: Iterable[Awaitable[T]]) -> list[T | Exception]:

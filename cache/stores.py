@@ -22,12 +22,15 @@ from cache.room import RedisRoomStore
 from cache.s3 import S3BlobStore
 from cache.usage import RedisUsageStore
 from cache.webhooks import RedisWebhookStore
+from contracts.blobs import BlobStore
 from contracts.clock import SystemClock
-from contracts.ports import BlobStore, JobEvents, JobStore, ModelDirectory, ResultCache, WebhookStore
+from contracts.job_store import JobStore
+from contracts.ports import JobEvents, ModelDirectory, ResultCache
 from contracts.room import RoomStore
 from contracts.settings import BackendSettings
 from contracts.tenancy import IdempotencyStore, KeyStore, QuotaLedger
 from contracts.usage import UsageStore
+from contracts.webhooks import WebhookStore
 
 
 @dataclass(frozen=True, slots=True)

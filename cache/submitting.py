@@ -6,8 +6,7 @@ cache of its own) what the script cannot reach is asked for before it.
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -16,21 +15,20 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from cache.connection import reaching
+from cache.groups import run_many
 from cache.key_names import Layout, fair_prefix
 from cache.order import Order
 from cache.records import job_of, paired, static_parts
 from cache.results import RedisResultCache
-from cache.scripts import Scripts, as_json, each_apart
+from cache.scripts import Scripts, each_apart
 from contracts.errors import StoreUnavailable, UnavailableError
 from contracts.jobs import CacheStatus, Job, JobResult, JobStatus, NewJob
-from contracts.ports import Found, Submission, SubmitAnswer, Submitted, TooManyAhead
+from contracts.transitions import Found, Submission, SubmitAnswer, Submitted, TooManyAhead
 from scheduler.fairness import flow_of
 from telemetry import metrics
 
 SEEN_KEYS: Final = 4096
 NEVER: Final = -1
-MAX_GROUP: Final = 64
-"""Jobs in one call: the server does nothing else meanwhile."""
 
 
 class Submitting:
@@ -75,28 +73,9 @@ class Submitting:
 
     async def _run(self, asked: Sequence[tuple[Submission, str | None]]) -> list[SubmitAnswer | None]:
         """As `submit`, each with a fair tag or None; the answer None is for a cached result that cannot be read."""
-        by_prefix: dict[str, list[int]] = defaultdict(list)
-        for place, (each, _) in enumerate(asked):
-            by_prefix[self._layout.job_prefix(each.new.id)].append(place)
-        answers: list[SubmitAnswer | None] = [None] * len(asked)
-
-        async def one(prefix: str, places: Sequence[int]) -> None:
-            documents = [_document(*asked[place]) for place in places]
-            try:
-                found = await self._scripts.run("submit", prefix, as_json(documents))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of these jobs alone
-                found = [error] * len(places)
-            for place, answer in zip(places, found, strict=True):
-                answers[place] = self._read(asked[place][0].new, answer)
-
-        await asyncio.gather(
-            *(
-                one(prefix, places[begin : begin + MAX_GROUP])
-                for prefix, places in by_prefix.items()
-                for begin in range(0, len(places), MAX_GROUP)
-            )
-        )
-        return answers
+        documents = [_document(*each) for each in asked]
+        answers = await run_many(self._scripts, self._layout, "submit", documents)
+        return [self._read(each.new, answer) for (each, _), answer in zip(asked, answers, strict=True)]
 
     def _read(self, new: NewJob, answer: Any) -> SubmitAnswer | None:
         if isinstance(answer, Exception):
@@ -189,39 +168,35 @@ def _document(asked: Submission, tag: str | None) -> dict[str, Any]:
 
 
 def _queued(new: NewJob, created_at: str, deadline: str, cache: CacheStatus, tag: str = "0") -> Job:
-    return Job(
-        id=new.id,
-        tenant=new.tenant,
-        key=new.key,
-        request=new.request,
-        status=JobStatus.QUEUED,
-        cache=cache,
-        created_at=float(created_at),
-        deadline=float(deadline),
-        priority=new.priority,
-        tag=float(tag),
-        origin=new.origin,
-        webhook=new.webhook,
-    )
+    return _job(new, created_at, deadline, status=JobStatus.QUEUED, cache=cache, tag=float(tag))
 
 
 def born(new: NewJob, result: JobResult, created_at: str, deadline: str) -> Job:
     """A job that was recorded with its result."""
     created = float(created_at)
+    return _job(
+        new,
+        created_at,
+        deadline,
+        status=JobStatus.SUCCEEDED,
+        cache=CacheStatus.HIT,
+        started_at=created,
+        finished_at=created,
+        result=result,
+        sequence=1,
+    )
+
+
+def _job(new: NewJob, created_at: str, deadline: str, **state: Any) -> Job:
     return Job(
         id=new.id,
         tenant=new.tenant,
         key=new.key,
         request=new.request,
-        status=JobStatus.SUCCEEDED,
-        cache=CacheStatus.HIT,
-        created_at=created,
+        created_at=float(created_at),
         deadline=float(deadline),
-        started_at=created,
-        finished_at=created,
-        result=result,
         priority=new.priority,
-        sequence=1,
         origin=new.origin,
         webhook=new.webhook,
+        **state,
     )

@@ -17,13 +17,20 @@ from cache.records import lease_of, message_of, messages_of, paired, read
 from cache.scripts import Scripts, as_json
 from contracts.documents import SCHEMA
 from contracts.errors import RecordUnreadable, StoreUnavailable
+from contracts.failures import AttemptsExhausted, WorkerFault
 from contracts.ids import shard_of
-from contracts.jobs import JobMessage, Lease
-from contracts.ports import TakenJob
+from contracts.jobs import JobFailure, JobMessage, Lease
 from contracts.settings import BackendSettings
+from contracts.transitions import TakenJob
 
 MAX_PASSED_OVER: Final = 1000
 """Waiting jobs that need a newer version, and that one look goes past."""
+EXHAUSTED: Final = JobFailure(
+    code=AttemptsExhausted.code,
+    message="Every attempt to compute this job ended with the worker lost.",
+    retryable=True,
+)
+DAMAGED: Final = JobFailure(code=WorkerFault.code, message="The record of this job cannot be read.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +54,9 @@ class Taking:
         layout: Layout,
         scripts: Scripts,
         guard: LayoutGuard,
-        exhausted: str,
         *,
         together: bool,
     ) -> None:
-        """`exhausted` is the failure, as JSON, of a job that has no attempts left."""
         self._client = client
         self._guard = guard
         self._keep_ms = int(settings.job_retention_s * 1000)
@@ -61,9 +66,9 @@ class Taking:
         self.rules = {
             "lease_s": settings.lease_s,
             "max_attempts": settings.max_attempts,
-            "exhausted": exhausted,
+            "exhausted": EXHAUSTED.model_dump_json(),
         }
-        """What `grant` of `lua/prelude.lua` must know of any worker."""
+        """What `grant` of `lua/moves.lua` must know of any worker."""
 
     async def take(self, model: str, worker_id: str, limit: int) -> TakenNow:
         """Up to `limit` jobs of the model for the worker. Raises `StoreUnavailable`."""

@@ -1,4 +1,4 @@
-"""The outbox of webhooks in Redis, and what signs them. The duty itself is born in `lua/prelude.lua`, with the job's end."""
+"""The outbox of webhooks in Redis, and what signs them. The duty itself is born in `lua/record.lua`, with the job's end."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from cache.blobs import INPUTS
 from cache.tenant_data import Found, TenantData
 from cli import archive
 from cli.receipt import Receipt, signed, stamp
+from contracts.blobs import BlobStore
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
-from contracts.ports import BlobStore
 
 
 async def write(out: BinaryIO, data: TenantData, found: Found, blobs: BlobStore, clock: Clock) -> Receipt:

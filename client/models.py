@@ -31,6 +31,7 @@ class JobFields(TypedDict, total=False):
     init_image: str | None
     strength: float | None
     previews: int | None
+    metadata: Mapping[str, str] | None
 
 
 class Answer(BaseModel):

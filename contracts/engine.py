@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from contracts.jobs import steps_taken
 from contracts.models import ModelSpec
+from contracts.requests import steps_taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ImageFault:
-    """Why one image of a batch failed; `code` is that of a `contracts.errors.GenerationError`."""
+    """Why one image of a batch failed; `code` is that of a `contracts.failures.GenerationError`."""
 
     code: str
     message: str
@@ -124,7 +124,7 @@ class ImageEngine(Protocol):
     def advance(self, batch: Pass) -> list[Advanced]:
         """Run one pass. Answers one entry per sample, in the order of `batch.samples`.
 
-        Raises `contracts.errors.OutOfMemory` when the pass does not fit; any other exception means that the pass as a
+        Raises `contracts.failures.OutOfMemory` when the pass does not fit; any other exception means that the pass as a
         whole failed and may be bisected. After an exception the engine has forgotten every sample of the pass: those that
         are to run again join anew.
         """

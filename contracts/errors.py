@@ -36,16 +36,7 @@
     │   └── JobExpired          not done in time, while its answer was waited for
     ├── InternalError           500
     ├── GenerationFailed        502  the engine failed at it, while its answer was waited for
-    └── GenerationError         the job's own failure, kept in its record
-        ├── EngineFault         the model raised for this item
-        ├── InvalidOutput       NaN or black picture
-        ├── OutOfMemory
-        ├── EngineCrashed       the engine process died or hung under this item
-        ├── OutOfBounds         beyond what the worker's model can be asked for
-        ├── WorkerFault         the worker's own code raised for this job, at each attempt
-        ├── AttemptsExhausted
-        ├── InitImageLost       the picture to start from was deleted before its turn
-        └── DeadLettered        the broker gave its message up
+    └── GenerationError         a job's own failure, kept in its record: `contracts.failures`
 
 `code` is stable and meant for programs; `status` is the HTTP status; one handler in `api` maps them.
 """
@@ -254,59 +245,6 @@ class GenerationFailed(DarkroomError):
     code = "generation_failed"
     status = 502
     type = "generation_error"
-
-
-class GenerationError(DarkroomError):
-    code = "generation_failed"
-    type = "generation_error"
-
-
-class EngineFault(GenerationError):
-    code = "engine_fault"
-
-
-class InvalidOutput(GenerationError):
-    code = "invalid_output"
-
-
-class OutOfMemory(GenerationError):
-    code = "out_of_memory"
-
-
-class WorkerFault(GenerationError):
-    code = "worker_fault"
-
-    @classmethod
-    def of(cls, error: BaseException) -> WorkerFault:
-        """Of what our own code has raised. Its own words may repeat a prompt: the type must do."""
-        if isinstance(error, WorkerFault):
-            return error
-        return cls(f"The worker's own code raised {type(error).__name__} for this job.")
-
-
-class OutOfBounds(GenerationError):
-    """The message asks for what the API would have refused: it was checked against another model, or not at all."""
-
-    code = "out_of_bounds"
-
-
-class EngineCrashed(GenerationError):
-    code = "engine_crashed"
-    retryable = True
-
-
-class AttemptsExhausted(GenerationError):
-    code = "attempts_exhausted"
-
-
-class InitImageLost(GenerationError):
-    code = "init_image_lost"
-    retryable = True
-
-
-class DeadLettered(GenerationError):
-    code = "dead_lettered"
-    retryable = True
 
 
 class QueueMisdeclared(Exception):

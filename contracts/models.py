@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from contracts.documents import Document, Frozen, Versioned
-from contracts.jobs import steps_taken
+from contracts.requests import steps_taken
 
 Positive = Annotated[int, Field(ge=1)]
 

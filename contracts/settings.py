@@ -19,7 +19,7 @@ from contracts.addresses import parse_networks
 from contracts.documents import Frozen
 from contracts.errors import SettingsError
 from contracts.ids import ShardCount
-from contracts.jobs import MAX_TEXT_CHARS
+from contracts.requests import MAX_TEXT_CHARS
 from contracts.tenancy import TOKEN_PATTERN
 from contracts.urls import BrokerUrl, RedisUrl, WebUrl, is_cluster
 

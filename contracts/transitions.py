@@ -1,4 +1,4 @@
-"""What the job store is asked for, and what it answers: a job's way from submit to end, as `contracts.ports.JobStore` moves it."""
+"""What the job store is asked for, and what it answers: a job's way from submit to end, as `contracts.job_store.JobStore` moves it."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from contracts.jobs import GenerationRequest
 from contracts.models import ModelSpec
+from contracts.requests import GenerationRequest
 
 Fault = tuple[str, str]
 """The field at fault and a sentence that names it and its limit."""

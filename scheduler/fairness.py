@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from contracts.jobs import GenerationRequest, Priority
+from contracts.jobs import Priority
 from contracts.models import ModelSpec
+from contracts.requests import GenerationRequest
 from scheduler.previews import preview_steps
 
 CLASS_WEIGHT: Final = {Priority.INTERACTIVE: 8.0, Priority.BATCH: 1.0}

@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import contracts.failures  # noqa: F401  its errors are of the tree
 from contracts.errors import DarkroomError
 
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,7 @@ import httpx
 
 from contracts.clock import Clock
 from contracts.errors import RecordUnreadable
-from contracts.ports import WebhookStore
-from contracts.webhooks import Attempt, Call, DeliveryStatus, Duty, webhook_id
+from contracts.webhooks import Attempt, Call, DeliveryStatus, Duty, WebhookStore, webhook_id
 from telemetry import metrics
 from telemetry.logs import get_logger
 from webhooks import sign

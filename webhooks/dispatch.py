@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from contracts.errors import UnavailableError
-from contracts.ports import WebhookStore
 from contracts.tasks import end
-from contracts.webhooks import Call
+from contracts.webhooks import Call, WebhookStore
 from telemetry import metrics
 from telemetry.logs import get_logger
 

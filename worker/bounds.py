@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.errors import OutOfBounds
-from contracts.jobs import MAX_TEXT_CHARS, GenerationRequest, JobFailure
+from contracts.failures import OutOfBounds
+from contracts.jobs import JobFailure
 from contracts.models import ModelSpec
+from contracts.requests import MAX_TEXT_CHARS, GenerationRequest
 from scheduler.bounds import request_faults
 
 

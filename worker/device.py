@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from contracts.clock import Clock
-from contracts.errors import WorkerFault
+from contracts.failures import WorkerFault
 from scheduler.recovery import Failure
 from telemetry import metrics
 from telemetry.logs import get_logger

@@ -22,8 +22,9 @@ import numpy as np
 from PIL import Image
 
 from contracts.engine import Pixels
-from contracts.errors import BlobStoreUnavailable, OutOfBounds
-from contracts.jobs import DEFAULT_QUALITY, GenerationRequest
+from contracts.errors import BlobStoreUnavailable
+from contracts.failures import OutOfBounds
+from contracts.requests import DEFAULT_QUALITY, GenerationRequest
 from telemetry import metrics
 from worker.exif import exif
 from worker.metadata import KEYWORD, parameters

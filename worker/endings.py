@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from contracts.ports import End, EndAnswer, Finished
+from contracts.transitions import End, EndAnswer, Finished
 
 EndMany = Callable[[Sequence[End]], Awaitable[Sequence[EndAnswer]]]
 """Ends jobs, each under its own fence and answered for itself, in their order. An error is that job's alone."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contracts.engine import BatchKey, ImageFault, Pass, Progress
-from contracts.errors import WorkerFault
+from contracts.failures import WorkerFault
 from scheduler import handover
 from scheduler.ahead import Held, places
 from scheduler.cost import CostModel

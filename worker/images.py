@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
-from contracts.errors import EngineCrashed, EngineFault, OutOfMemory, WorkerFault
+from contracts.failures import EngineCrashed, EngineFault, OutOfMemory, WorkerFault
 from scheduler.policy import ANYONE, Sample
 from scheduler.recovery import Failure
 from worker.engine.wire import Failed

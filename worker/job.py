@@ -11,25 +11,15 @@ from typing import Final
 from broker.relay import publish_all
 from cache.keys import result_address, tenant_scope
 from cache.stores import Stores
-from contracts import errors
+from contracts import failures
 from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Progress
-from contracts.errors import (
-    BlobStoreUnavailable,
-    GenerationError,
-    ImageNotFound,
-    InitImageLost,
-    OutOfBounds,
-    WorkerFault,
-)
-from contracts.jobs import (
-    GenerationRequest,
-    JobFailure,
-    JobMessage,
-    JobStatus,
-    Lease,
-)
-from contracts.ports import End, Finished, Granted, Publisher, TakenJob
+from contracts.errors import BlobStoreUnavailable, ImageNotFound
+from contracts.failures import GenerationError, InitImageLost, OutOfBounds, WorkerFault
+from contracts.jobs import JobFailure, JobMessage, JobStatus, Lease
+from contracts.ports import Publisher
+from contracts.requests import GenerationRequest
+from contracts.transitions import End, Finished, Granted, TakenJob
 from scheduler.previews import preview_steps
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
@@ -272,6 +262,6 @@ def _nothing(_: Progress) -> None:
 
 _RETRYABLE = {
     each.code
-    for each in vars(errors).values()
+    for each in vars(failures).values()
     if isinstance(each, type) and issubclass(each, GenerationError) and each.retryable
 }

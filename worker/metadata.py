@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from contracts.jobs import GenerationRequest
+from contracts.requests import GenerationRequest
 
 KEYWORD: Final = "parameters"
 

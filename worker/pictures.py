@@ -9,8 +9,9 @@ from functools import partial
 
 from cache.stores import Stores
 from contracts.engine import Pixels
-from contracts.jobs import GenerationRequest, ImageRef, JobMessage, JobResult, Lease, Timings
+from contracts.jobs import ImageRef, JobMessage, JobResult, Lease, Timings
 from contracts.models import ModelSpec
+from contracts.requests import GenerationRequest
 from telemetry import metrics, tracing
 from worker.encode import Encoded, Encoder, Output, rgb
 from worker.images import Drawn

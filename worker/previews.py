@@ -9,7 +9,8 @@ from typing import Final
 from cache.stores import Stores
 from contracts import engine
 from contracts.errors import StoreUnavailable
-from contracts.jobs import GenerationRequest, Lease, Preview
+from contracts.jobs import Lease, Preview
+from contracts.requests import GenerationRequest
 from contracts.tasks import end
 from telemetry import metrics
 from telemetry.logs import get_logger

@@ -17,9 +17,10 @@ from typing import Any, Final
 from broker.relay import publish_all
 from cache.stores import Stores
 from contracts.clock import Clock
-from contracts.errors import WorkerFault
+from contracts.failures import WorkerFault
 from contracts.jobs import Envelope, JobFailure, JobMessage
-from contracts.ports import Busy, Ended, Publisher, TakenJob
+from contracts.ports import Publisher
+from contracts.transitions import Busy, Ended, TakenJob
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher

@@ -13,9 +13,10 @@ from starlette.responses import Response
 from api import errors
 from api.auth import Caller
 from api.body import as_model, checked, with_accepted
+from api.job_request import EXPECTED, JobRequest
 from api.present import job_views
-from api.routes.jobs import IdempotencyKey
-from api.schemas import EXPECTED, ErrorBody, JobRequest, JobView, Wire
+from api.routes.job_docs import IdempotencyKey
+from api.schemas import ErrorBody, JobView, Wire
 from api.services import Services, Wired, failures
 from api.submit import Accepted
 from api.wait import watched

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from api.auth import TENANT_HEADER, Reader, caller_of, look_into, owner_of
+from api.auth import Reader, caller_of, look_into, owner_of
 from api.body import job_request
 from api.direct import DirectRoute, header
 from api.end_listener import EndListener
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
+from api.job_request import JobRequest
 from api.keyring import Principal
 from api.normalise import invalid
 from api.openapi import JOB_ID_PATTERN
 from api.present import job_views, poll_again_s
 from api.query import check_query
-from api.schemas import JobList, JobRequest, JobView
+from api.routes.job_docs import AGAIN, APPLIED, BODY, CACHE, LOCATION, TENANT, Prefer
+from api.schemas import JobList, JobView
 from api.services import Services, Wired, failures
 from api.wait import preferred_wait_s, watched
 from contracts.errors import JobNotFound, StoreUnavailable
@@ -26,85 +28,6 @@ from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.tenancy import TENANT_PATTERN, is_tenant
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-Prefer = Annotated[
-    list[str] | None,
-    Header(
-        description="`wait=N`: hold the answer up to N seconds for the job to end (RFC 7240).",
-        examples=["wait=30"],
-    ),
-]
-
-IDEMPOTENCY_KEY: Final = (
-    "For a day, the same key with the same body is the same job, and with another body an error."
-)
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=MAX_KEY_CHARS,
-        description=IDEMPOTENCY_KEY,
-        examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
-    ),
-]
-
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": JobRequest.model_json_schema()}},
-    },
-    "security": [{"bearer": []}, {"header": []}],
-    "parameters": [
-        {
-            "name": "Prefer",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": "`wait=N`: hold the answer up to N seconds for the job to end (RFC 7240).",
-            "example": "wait=30",
-        },
-        {
-            "name": "Accept",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": "The format of the pictures, where the body names none.",
-            "example": "image/webp",
-        },
-        {
-            "name": "idempotency-key",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
-            "description": IDEMPOTENCY_KEY,
-        },
-    ],
-}
-_APPLIED = {
-    "Preference-Applied": {"description": "The wait that was honoured.", "schema": {"type": "string"}}
-}
-_AGAIN = {"Retry-After": {"description": "When to ask again, in seconds.", "schema": {"type": "integer"}}}
-_CACHE = {
-    "X-Cache": {
-        "description": "How the cache took the job.",
-        "schema": {"type": "string", "enum": [each.value for each in CacheStatus]},
-    }
-}
-_TENANT = {
-    TENANT_HEADER: {
-        "description": "Whose job it is, where an administrator asks for another tenant's.",
-        "schema": {"type": "string"},
-    }
-}
-_LOCATION = {
-    "Location": {"description": "The job.", "schema": {"type": "string"}},
-    "X-Cache-Key": {"description": "The key of its result in the cache.", "schema": {"type": "string"}},
-    REPLAYED: {
-        "description": "`true`: this Idempotency-Key came before, and the job is that of then.",
-        "schema": {"type": "string"},
-    },
-}
 
 
 async def submit(request: Request) -> Response:
@@ -196,7 +119,7 @@ async def list_jobs(
     summary="Read a job",
     response_class=Response,
     responses={
-        200: {"model": JobView, "headers": {**_CACHE, **_AGAIN, **_APPLIED, **_TENANT}},
+        200: {"model": JobView, "headers": {**CACHE, **AGAIN, **APPLIED, **TENANT}},
         **failures(401, 403, 404, 410, 422, 429, 503),
     },
 )
@@ -219,7 +142,7 @@ async def read(
     "/{job_id}/cancel",
     summary="Cancel a job",
     response_class=Response,
-    responses={200: {"model": JobView, "headers": _TENANT}, **failures(401, 403, 404, 410, 422, 503)},
+    responses={200: {"model": JobView, "headers": TENANT}, **failures(401, 403, 404, 410, 422, 503)},
 )
 async def cancel(request: Request, services: Wired, reader: Reader, job_id: str) -> Response:
     """End a job before its batch runs. One that has ended stays as it is; asking twice does no harm. With a key of the scope
@@ -292,18 +215,18 @@ direct = DirectRoute(
     tags=["jobs"],
     summary="Submit a job",
     status_code=202,
-    openapi_extra=_BODY,
+    openapi_extra=BODY,
     response_class=Response,
     responses={
         200: {
             "model": JobView,
             "description": "Ended already.",
-            "headers": {**_LOCATION, **_CACHE, **_APPLIED},
+            "headers": {**LOCATION, **CACHE, **APPLIED},
         },
         202: {
             "model": JobView,
             "description": "Accepted.",
-            "headers": {**_LOCATION, **_CACHE, **_AGAIN, **_APPLIED},
+            "headers": {**LOCATION, **CACHE, **AGAIN, **APPLIED},
         },
         **failures(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
     },

@@ -1,5 +1,5 @@
--- Takes the job of a message for one attempt. ARGV: a JSON document of who takes it (`grant` in prelude.lua) with `leave_waiting`, to
--- leave a job that waits to `take`; the job's, with created_at and deadline (`record` in prelude.lua). Answers as `grant` does.
+-- Takes the job of a message for one attempt. ARGV: a JSON document of who takes it (`grant` in moves.lua) with `leave_waiting`, to
+-- leave a job that waits to `take`; the job's, with created_at and deadline (`record` in record.lua). Answers as `grant` does.
 
 local by, doc = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
 local id = doc.id

@@ -65,8 +65,7 @@ end
 local answers = {}
 for i, doc in ipairs(docs) do
   if jobs[i] then
-    local done, answer = pcall(close, jobs[i], doc)
-    answers[i] = done and answer or { 'failed', type(answer) == 'table' and answer.err or tostring(answer) }
+    answers[i] = apart(close, jobs[i], doc)
   else
     answers[i] = { 0 }
   end

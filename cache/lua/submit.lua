@@ -1,5 +1,5 @@
 -- Records jobs, each by itself: one that leads its key, follows the live leader, or is born succeeded from a flight that has just landed.
--- ARGV: a JSON list of documents: a job's static parts (`record` in prelude.lua), ttl_s; `tag`, its fair tag, or `flow` and `share`
+-- ARGV: a JSON list of documents: a job's static parts (`record` in record.lua), ttl_s; `tag`, its fair tag, or `flow` and `share`
 -- (cost over weight) to give it one; `address`, where the result cache on this server may have it; `most_ahead`, how many jobs may be
 -- ahead of one that leads (-1: it may not lead). The last two may be absent.
 -- Answers for each {'led', created_at, deadline, tag, jobs ahead, -1: not counted}, {'joined', created_at, deadline}, {'landed', created_at, deadline, result},
@@ -53,7 +53,6 @@ end
 local answers = {}
 for i, doc in ipairs(cjson.decode(ARGV[3])) do
   -- What one of them breaks at is its own affair.
-  local done, answer = pcall(submit, doc)
-  answers[i] = done and answer or { 'failed', type(answer) == 'table' and answer.err or tostring(answer) }
+  answers[i] = apart(submit, doc)
 end
 return answers

@@ -1,4 +1,4 @@
--- Takes jobs of a model that wait, the smallest fair tags first. ARGV: a JSON document of who takes (`grant` in prelude.lua), with the
+-- Takes jobs of a model that wait, the smallest fair tags first. ARGV: a JSON document of who takes (`grant` in moves.lua), with the
 -- model, the `limit`, the `schema` that the worker knows, how many jobs that need a newer one it goes past (`most_newer`); and `ids`
 -- where these, and not the first of this shard, are to be taken.
 -- Answers {taken, promoted, newer}; each taken is {record as it was, attempt, started_at, claimed_at, deadline, tag}, and what is newer

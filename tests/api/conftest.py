@@ -17,8 +17,8 @@ from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
 from contracts.jobs import ImageRef, Job, JobMessage, JobResult, Timings
 from contracts.models import WorkerInfo
-from contracts.ports import End, Finished, Granted
 from contracts.settings import ApiSettings
+from contracts.transitions import End, Finished, Granted
 from tests.cache.test_others import spec
 from tests.publishers import RecordingPublisher
 from tests.stores import StoreClock, backend, empty

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api.advice import NOBODY, advice, header
-from contracts.jobs import GenerationRequest
+from contracts.requests import GenerationRequest
 from tests.api.conftest import Door
 
 pytestmark = pytest.mark.anyio

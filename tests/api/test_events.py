@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from contracts.errors import StoreUnavailable
 from contracts.jobs import ImageRef, JobFailure, JobResult, Lease, Preview, Timings
-from contracts.ports import Granted
+from contracts.transitions import Granted
 from tests.api.conftest import Door, Opener
 
 pytestmark = pytest.mark.anyio

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from api.init_image import longest_text, read
+from api.job_request import JobRequest
 from api.normalise import normalise
 from api.pictures.header import header_of
 from api.pictures.prepare import prepare
-from api.schemas import JobRequest
 from cache.blobs import blob_name
 from contracts.errors import InvalidRequest
 from contracts.models import WorkerInfo

@@ -11,7 +11,7 @@ from contracts.errors import BrokerUnavailable, QueueFull, StoreUnavailable
 from contracts.ids import is_job_id, new_job_id
 from contracts.jobs import JobFailure, JobStatus
 from contracts.models import WorkerInfo
-from contracts.ports import Granted
+from contracts.transitions import Granted
 from tests.api.conftest import Door, Opener
 from tests.cache.test_others import spec
 
@@ -45,6 +45,7 @@ async def test_a_job_is_accepted_published_and_readable(door: Door) -> None:
         "lora": None,
         "init_image": None,
         "strength": None,
+        "metadata": {},
     }
     (message,) = door.publisher.published
     assert message.job_id == job["id"]

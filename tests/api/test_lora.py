@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from contracts.jobs import GenerationRequest, JobMessage, Lora
+from contracts.jobs import JobMessage
 from contracts.models import LoraSpec, ModelSpec, WorkerInfo
+from contracts.requests import GenerationRequest, Lora
 from tests.api.conftest import Door, Opener
 from tests.cache.test_others import spec
 

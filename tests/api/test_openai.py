@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from contracts.jobs import ImageRef, JobFailure, JobResult, Preview, Timings
-from contracts.ports import Granted
+from contracts.transitions import Granted
 from tests.api.conftest import PICTURE, Door, Opener
 
 pytestmark = pytest.mark.anyio

@@ -15,8 +15,8 @@ from api.outbox import MAX_GROUP, Outbox
 from cache.stores import open_stores
 from cli.services.redis import RedisServer
 from contracts.errors import QueueFull, StoreFull, StoreUnavailable
-from contracts.ports import Submission, Submitted
 from contracts.settings import BackendSettings
+from contracts.transitions import Submission, Submitted
 from tests.api.conftest import Door, Opener
 from tests.cache.made import new
 from tests.publishers import RecordingPublisher

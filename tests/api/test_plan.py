@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from api.init_image import InitImage
+from api.job_request import JobRequest
 from api.plan import MAX_PLAN_CHARS, MAX_PLANS, Plan, Plans, planned
-from api.schemas import JobRequest
 from contracts.errors import InvalidRequest
 from contracts.models import ServedModel
 from contracts.settings import ApiSettings

@@ -30,9 +30,9 @@ from contracts.clock import SystemClock
 from contracts.ids import SHARDS, new_job_id, shard_of
 from contracts.jobs import Job, JobFailure, JobResult, JobStatus, Lease, NewJob
 from contracts.models import WorkerInfo
-from contracts.ports import Finished, Granted
 from contracts.settings import ApiSettings
 from contracts.tenancy import Reservation
+from contracts.transitions import Finished, Granted
 from tests.cache.made import result
 from tests.cache.test_others import spec
 

@@ -21,9 +21,10 @@ from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.errors import BrokerUnavailable, StoreUnavailable
+from contracts.job_store import JobStore
 from contracts.jobs import JobMessage, JobStatus
-from contracts.ports import Claim, JobStore
 from contracts.settings import BackendSettings
+from contracts.transitions import Claim
 from tests.cache.made import keys, new, status
 from tests.publishers import RecordingPublisher
 

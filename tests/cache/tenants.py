@@ -14,9 +14,9 @@ from cache.keys import result_address, tenant_scope
 from cache.stores import Stores
 from contracts.ids import shard_of
 from contracts.jobs import JobResult, NewJob, Preview, Webhook
-from contracts.ports import Granted
 from contracts.settings import BackendSettings
 from contracts.tenancy import ApiKey, Charge, Limits, Reservation, Scope
+from contracts.transitions import Granted
 from contracts.webhooks import EVENTS, Attempt, DeliveryStatus
 from tests.cache.made import FAILURE, new, result
 
@@ -71,7 +71,12 @@ async def lived_in(stores: Stores, settings: BackendSettings, tenant: str, *, sh
     def job(name: str, digit: str, **more: Any) -> NewJob:
         plain = new(f"{digit}{next(_numbers):063x}", tenant)
         request = plain.request.model_copy(
-            update={"prompt": prompt, "init_image": pictures["input"], "strength": 0.5}
+            update={
+                "prompt": prompt,
+                "init_image": pictures["input"],
+                "strength": 0.5,
+                "metadata": {"customer": prompt},
+            }
         )
         made[name] = plain.model_copy(update={"request": request, **more})
         return made[name]

@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from cache.blobs import DirectoryBlobStore
 from cache.s3 import S3BlobStore
 from cache.stores import open_blobs
+from contracts.blobs import BlobStore, Deletion
 from contracts.clock import ManualClock
 from contracts.errors import (
     BlobStoreFull,
@@ -23,7 +24,6 @@ from contracts.errors import (
     SettingsError,
     StoreUnavailable,
 )
-from contracts.ports import BlobStore, Deletion
 from contracts.settings import BackendSettings
 
 pytestmark = pytest.mark.anyio

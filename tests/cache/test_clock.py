@@ -16,8 +16,8 @@ from contracts.clock import SystemClock
 from contracts.ids import shard_of
 from contracts.jobs import Job, JobStatus
 from contracts.models import WorkerInfo
-from contracts.ports import Busy, Ended, Granted
 from contracts.tenancy import Charge, Limits
+from contracts.transitions import Busy, Ended, Granted
 from contracts.webhooks import Attempt, Call, DeliveryStatus
 from tests.cache.conftest import World
 from tests.cache.made import claimed, led, new, result, status

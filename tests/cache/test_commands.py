@@ -13,8 +13,8 @@ from cache.connection import connect, disconnect
 from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
 from contracts.jobs import JobMessage, NewJob
-from contracts.ports import Busy, End, Finished, Found, Submission, Submitted
 from contracts.settings import BackendSettings
+from contracts.transitions import Busy, End, Finished, Found, Submission, Submitted
 from tests.cache.made import keys, new, result, taken
 
 MOST_COMMANDS: Final = 43

@@ -25,9 +25,9 @@ from cli.services.redis import RedisServer
 from contracts.clock import SystemClock
 from contracts.errors import BlobStoreUnavailable
 from contracts.jobs import JobStatus
-from contracts.ports import Ended, Granted
 from contracts.settings import BackendSettings
 from contracts.tenancy import Reservation
+from contracts.transitions import Ended, Granted
 from tests.cache.made import new, result
 from tests.cache.tenants import Used, drawn, everything, lived_in, named
 

@@ -15,7 +15,7 @@ from contracts.jobs import (
     CacheStatus,
     JobStatus,
 )
-from contracts.ports import Busy, Ended, Granted
+from contracts.transitions import Busy, Ended, Granted
 from tests.cache.conftest import World
 from tests.cache.made import FAILURE, KEY, claimed, led, new, result, status
 

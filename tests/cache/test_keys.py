@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from cache.keys import derived_seed, normalise_text, request_key, tenant_scope
-from contracts.jobs import MAX_SEED, GenerationRequest, Lora
 from contracts.models import LoraSpec
+from contracts.requests import MAX_SEED, GenerationRequest, Lora
 from tests.cache.test_others import spec
 
 REQUEST = GenerationRequest(

@@ -23,9 +23,9 @@ from cli.services.redis import RedisServer
 from contracts.errors import StoreUnavailable
 from contracts.ids import SHARDS
 from contracts.jobs import JobStatus, Webhook
-from contracts.ports import Granted
 from contracts.settings import BackendSettings
 from contracts.tenancy import Charge, Limits
+from contracts.transitions import Granted
 from tests.cache.made import FAILURE, keys, led, new, result, taken
 from tests.cache.servers import ClusterServers
 

@@ -16,10 +16,11 @@ from api.room import IDEMPOTENCY_KEY, kept_bytes
 from cache.stores import Stores, open_stores
 from cli.services.redis import RedisServer
 from contracts.ids import new_job_id
-from contracts.jobs import GenerationRequest, ImageRef, Job, JobResult, NewJob, Origin, Timings, Webhook
-from contracts.ports import Granted
+from contracts.jobs import ImageRef, Job, JobResult, NewJob, Origin, Timings, Webhook
+from contracts.requests import GenerationRequest
 from contracts.settings import BackendSettings
 from contracts.tenancy import Reservation
+from contracts.transitions import Granted
 from contracts.webhooks import EVENTS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]

@@ -19,8 +19,8 @@ from contracts.clock import SystemClock
 from contracts.errors import ImageNotFound, StoreUnavailable
 from contracts.jobs import CacheStatus, Change, JobEnd, JobStatus, Progress
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
-from contracts.ports import Granted
 from contracts.settings import BackendSettings
+from contracts.transitions import Granted
 from tests.cache.conftest import World, watching
 from tests.cache.made import KEY, led, new, result
 

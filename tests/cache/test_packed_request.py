@@ -11,7 +11,7 @@ from cache.jobs import RedisJobStore
 from cache.packed_request import MAX_BYTES, PACK_FROM_CHARS, pack, unpack
 from contracts.documents import SCHEMA
 from contracts.errors import RecordUnreadable
-from contracts.jobs import GenerationRequest
+from contracts.requests import GenerationRequest
 from tests.cache.conftest import World
 from tests.cache.made import new, result, taken
 

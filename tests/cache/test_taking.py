@@ -13,7 +13,7 @@ from contracts.jobs import (
     JobStatus,
     Priority,
 )
-from contracts.ports import Busy, Ended, Granted
+from contracts.transitions import Busy, Ended, Granted
 from tests.cache.conftest import World
 from tests.cache.made import KEY, keys, led, new, result, status, submitted, taken
 

@@ -11,7 +11,7 @@ from cache.key_names import Layout
 from contracts.errors import JobGone, JobNotFound
 from contracts.ids import new_job_id, shard_of
 from contracts.jobs import JobStatus, NewJob, Webhook
-from contracts.ports import Ended
+from contracts.transitions import Ended
 from contracts.webhooks import EVENTS, Attempt, Call, DeliveryStatus
 from tests.cache.conftest import World
 from tests.cache.made import FAILURE, led, new, result

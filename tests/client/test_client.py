@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import client as package
-from api.schemas import JobRequest
+from api.job_request import JobRequest
 from cli.services import process
 from cli.services.redis import RedisServer
 from client import AsyncClient, Client, ConnectionFailed, JobFailed, JobFields, NotFound, StillRunning

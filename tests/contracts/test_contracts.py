@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts import errors
+from contracts import errors, failures
 from contracts.errors import DarkroomError, SettingsError
 from contracts.ids import created_at, is_job_id, new_job_id, shard_of
-from contracts.jobs import MAX_SEED, GenerationRequest
+from contracts.requests import MAX_SEED, GenerationRequest
 from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, WorkerSettings
 
 
@@ -60,7 +60,9 @@ def test_a_bad_setting_is_named(name: str, value: str) -> None:
 
 def test_every_error_has_a_code_of_its_own_and_a_status() -> None:
     tree = [
-        each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, DarkroomError)
+        each
+        for each in (vars(errors) | vars(failures)).values()
+        if isinstance(each, type) and issubclass(each, DarkroomError)
     ]
     leaves = [each for each in tree if not each.__subclasses__()]
     codes = [each.code for each in leaves if each not in (errors.InternalError, errors.InvalidRequest)]

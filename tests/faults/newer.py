@@ -19,8 +19,9 @@ def newer(_: str) -> None:
     from cache import scripts, taking
     from cache.jobs import RedisJobStore
     from contracts import documents
-    from contracts.jobs import GenerationRequest, JobMessage, JobResult, Origin
+    from contracts.jobs import JobMessage, JobResult, Origin
     from contracts.models import ModelSpec, WorkerInfo
+    from contracts.requests import GenerationRequest
 
     for module in (documents, taking):
         vars(module)["SCHEMA"] = NEXT

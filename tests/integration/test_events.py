@@ -18,8 +18,8 @@ from cache.stores import Stores, open_stores
 from cli.services import process
 from contracts.jobs import Lease
 from contracts.models import WorkerInfo
-from contracts.ports import Granted
 from contracts.settings import BackendSettings
+from contracts.transitions import Granted
 from tests.cache.made import result
 from tests.cache.test_others import spec
 from tests.integration.conftest import Deploy, Stack

@@ -13,8 +13,8 @@ import pytest
 
 from cache.stores import open_stores
 from contracts.models import WorkerInfo
-from contracts.ports import Granted
 from contracts.settings import BackendSettings
+from contracts.transitions import Granted
 from tests.cache.test_others import spec
 from tests.integration.conftest import Deploy
 from tests.integration.test_connections import many_open_files

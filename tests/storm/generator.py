@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from contracts.jobs import MAX_PREVIEWS, MAX_SEED, steps_taken
+from contracts.requests import MAX_PREVIEWS, MAX_SEED, steps_taken
 from contracts.settings import ApiSettings
 from tests.storm.pictures import KINDS, picture
 
@@ -162,6 +162,8 @@ def _body(rng: random.Random, model: Model) -> tuple[Body, str]:
         body["cache"] = rng.choice(("use", "refresh", "off"))
     if _maybe(rng):
         body["previews"] = rng.randint(0, MAX_PREVIEWS)
+    if _maybe(rng, 0.3):
+        body["metadata"] = {f"word {number}": _prompt(rng)[:512] for number in range(rng.randint(0, 16))}
     if model["loras"] and _maybe(rng, 0.3):
         body["lora"] = {"name": rng.choice(model["loras"]), "scale": rng.uniform(0, 2)}
     kind = ""

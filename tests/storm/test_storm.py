@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from api.body import as_model
+from api.job_request import EXPECTED, JobRequest
 from api.normalise import normalise
 from api.openai import EXPECTED as OPENAI_EXPECTED
 from api.openai import ImagesRequest, to_job
 from api.pictures.prepare import FORMATS
-from api.schemas import EXPECTED, JobRequest
 from contracts.errors import DarkroomError, ModelNotFound
 from contracts.models import ModelSpec
 from contracts.settings import ApiSettings

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from contracts.jobs import MAX_TEXT_CHARS, JobStatus, Lora
+from contracts.jobs import JobStatus
+from contracts.requests import MAX_TEXT_CHARS, Lora
 from contracts.settings import WorkerSettings
 from tests.worker.test_job import Room
 from tests.worker.test_job import room as room
@@ -101,7 +102,7 @@ async def test_a_job_larger_than_this_workers_batch_is_drawn_in_passes(room: Roo
 
 
 def _taken(message: Any, claim: Any) -> Any:
-    from contracts.ports import TakenJob
+    from contracts.transitions import TakenJob
 
     return TakenJob(message, claim.lease)
 

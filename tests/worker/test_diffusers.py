@@ -20,7 +20,7 @@ from diffusers import (
 )
 
 from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
-from contracts.errors import OutOfMemory
+from contracts.failures import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from worker.engine import attention

@@ -26,7 +26,7 @@ from sd_parsers.data import Generators
 from cache.blobs import DirectoryBlobStore, blob_name
 from contracts.clock import SystemClock
 from contracts.engine import Pixels
-from contracts.jobs import MAX_JPEG_TEXT_BYTES, GenerationRequest
+from contracts.requests import MAX_JPEG_TEXT_BYTES, GenerationRequest
 from worker.encode import NO_ROOM, Encoded, Encoder, Output, encode
 from worker.exif import exif
 from worker.png import png

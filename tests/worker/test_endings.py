@@ -9,7 +9,7 @@ import pytest
 
 from contracts.errors import StoreFull, StoreUnavailable
 from contracts.jobs import JobFailure, Lease
-from contracts.ports import End, EndAnswer, Finished
+from contracts.transitions import End, EndAnswer, Finished
 from worker.endings import Endings
 
 pytestmark = pytest.mark.anyio

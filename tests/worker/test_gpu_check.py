@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.apart import apart
 from benchmarks.gpu_check import Row, ended, engine_rows, rows_of
-from contracts.errors import OutOfMemory
+from contracts.failures import OutOfMemory
 from contracts.settings import WorkerSettings
 from worker.engine.device import Device
 

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from contracts.engine import BatchKey, ImageTask, Pass, Pixels
-from contracts.errors import WorkerFault
+from contracts.failures import WorkerFault
 from contracts.settings import WorkerSettings
 from scheduler.cost import CostModel
 from scheduler.recovery import Failure

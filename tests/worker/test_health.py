@@ -15,8 +15,8 @@ import pytest
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.engine import BatchKey, ImageTask
-from contracts.ports import Granted
 from contracts.settings import WorkerSettings
+from contracts.transitions import Granted
 from tests.cache.made import new
 from tests.worker.receipts import receipt_of
 from worker.batcher import Batcher

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import io
 import os
 import time
@@ -24,7 +25,8 @@ from cli.services.redis import RedisServer
 from contracts.clock import SystemClock
 from contracts.errors import StoreUnavailable
 from contracts.ids import new_job_id
-from contracts.jobs import GenerationRequest, Job, JobMessage, JobStatus, NewJob, Preview, Progress
+from contracts.jobs import Job, JobMessage, JobStatus, NewJob, Preview, Progress
+from contracts.requests import GenerationRequest
 from contracts.settings import WorkerSettings
 from tests.cache.conftest import watching
 from tests.publishers import RecordingPublisher
@@ -65,7 +67,7 @@ class Room:
             guidance_scale=0.0,
             seed=1,
         ).model_copy(update=changes)
-        key = f"{abs(hash(request)):064x}"
+        key = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         new = NewJob(id=new_job_id(1.0, key[0]), tenant="public", key=key, request=request, ttl_s=ttl_s)
         return (await self.stores.jobs.submit(new)).job.message()
 

@@ -15,7 +15,7 @@ import pytest
 
 from contracts.engine import ImageTask, Pass
 from contracts.jobs import JobMessage, JobStatus
-from contracts.ports import Claim, Taken, TakenJob
+from contracts.transitions import Claim, Taken, TakenJob
 from scheduler import policy
 from scheduler.cost import CostModel
 from tests.worker.receipts import receipt_of

@@ -12,8 +12,8 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 
-from contracts.jobs import steps_taken
 from contracts.models import AS_NAMED, StepCounts
+from contracts.requests import steps_taken
 from tests.worker.schedulers import ALL, BASE, NAMES, NOT_HERE, made, mend, of_diffusers
 from worker.engine.errors import CannotLoad
 from worker.engine.schedule import EulerSampler, Sampler, sampler_of, set_steps, step_count, step_counts

@@ -19,8 +19,9 @@ from contracts.clock import ManualClock
 from contracts.documents import SCHEMA
 from contracts.engine import BatchKey, ImageTask, Pass
 from contracts.ids import new_job_id
-from contracts.jobs import Envelope, GenerationRequest, JobFailure, JobMessage, NewJob
+from contracts.jobs import Envelope, JobFailure, JobMessage, NewJob
 from contracts.models import ModelSpec
+from contracts.requests import GenerationRequest
 from contracts.settings import WorkerSettings
 from scheduler.cost import CostModel
 from tests.publishers import RecordingPublisher

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from contracts.engine import ImageEngine, Pass
-from contracts.errors import OutOfMemory
+from contracts.failures import OutOfMemory
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs

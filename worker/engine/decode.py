@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 
 from contracts.engine import ImageFault, Pixels
-from contracts.errors import InvalidOutput
+from contracts.failures import InvalidOutput
 from worker.engine.rows import Recorded, Recorder, by_rows
 from worker.engine.samples import Sample, dtype_of
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 
 from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Preview, Progress
-from contracts.errors import OutOfMemory
+from contracts.failures import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
@@ -21,11 +21,11 @@ from worker.engine.device import keep_memory, pick
 from worker.engine.errors import CannotLoad
 from worker.engine.loading import Loaded, Loader
 from worker.engine.memory import Plan
-from worker.engine.quantising import Quantiser, calibration_digest
+from worker.engine.quantising import Quantiser
 from worker.engine.rows import CudaRecorder
 from worker.engine.samples import Denoiser, Sample
-from worker.engine.schedule import sampler_of, step_counts
-from worker.engine.solver_names import names_of
+from worker.engine.schedule import sampler_of
+from worker.engine.specification import spec_of
 from worker.engine.text import PromptEncoder
 
 NO_MEMORY: Final = (
@@ -70,7 +70,7 @@ class DiffusersEngine:
         sampler = sampler_of(pipeline.scheduler)
         self._denoiser = Denoiser(pipeline, sampler, self._encoder, fixed, recorder)
         self._decoder = Decoder(pipeline, fixed, recorder)
-        spec = self._spec(loaded)
+        spec = spec_of(loaded, settings, self._name, self._device.name, self._dtype, self._kernel.name)
         attention.fuse_projections(pipeline.unet)
         if settings.quantise != "none":
             with self._eager():
@@ -250,54 +250,6 @@ class DiffusersEngine:
             "weights_bytes": loaded.plan.weights_bytes,
             "image_bytes": loaded.plan.denoise_bytes,
         }
-
-    def _eight_bit(self) -> list[str]:
-        """The way to eight bits and the prompts that it was calibrated on."""
-        settings = self._settings
-        if settings.quantise == "none":
-            return []
-        path = settings.calibration_prompts
-        return [settings.quantise, *([] if path is None else [calibration_digest(path)])]
-
-    def _spec(self, loaded: Loaded) -> ModelSpec:
-        pipeline = self._pipeline
-        sampler, schedule_type = names_of(type(pipeline.scheduler).__name__, pipeline.scheduler.config)
-        factor: int = pipeline.vae_scale_factor
-        config = pipeline.unet.config
-        multiple = factor * 2 ** (len(config.block_out_channels) - 1)
-        side = config.sample_size * factor
-        largest = side * 3 // 2
-        dtype = str(self._dtype).removeprefix("torch.")
-        profile = loaded.profile
-        counts = step_counts(pipeline.scheduler, profile.max_steps)
-        possible = [n for n in range(1, profile.max_steps + 1) if counts.of(n)]
-        return ModelSpec(
-            name=self._name,
-            revision=loaded.revision,
-            # What changes pixels beyond rounding is part of every cache key.
-            dtype="-".join([dtype, *self._eight_bit()]),
-            default_width=side,
-            default_height=side,
-            size_multiple=multiple,
-            min_size=max(multiple, side // 2),
-            max_size=largest,
-            max_pixels=largest * largest,
-            # The nearest that the solver can take.
-            default_steps=min(possible, key=lambda n: (abs(n - profile.steps), n)),
-            max_steps=possible[-1],
-            step_counts=counts,
-            default_guidance_scale=profile.guidance_scale,
-            max_guidance_scale=profile.max_guidance_scale,
-            max_prompt_tokens=pipeline.tokenizer.model_max_length,
-            max_batch=loaded.max_batch,
-            description=profile.description,
-            device=self._device.name,
-            attention=self._kernel.name,
-            loras=loaded.adapters.specs,
-            init_images=profile.init_images,
-            sampler=sampler,
-            schedule_type=schedule_type,
-        )
 
 
 def _preview(sample: Sample, picture: Pixels | ImageFault) -> Preview | None:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Preview, Progress
-from contracts.errors import InvalidOutput, OutOfMemory
+from contracts.failures import InvalidOutput, OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 

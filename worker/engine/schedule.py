@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from diffusers import EulerDiscreteScheduler
 
-from contracts.jobs import steps_taken
 from contracts.models import AS_NAMED, StepCounts
+from contracts.requests import steps_taken
 from worker.engine.errors import CannotLoad
 
 SCHEDULES_KEPT: Final = 128

@@ -1,0 +1,73 @@
+-- How a job is recorded: in its record, its tenant's list and the books; and what its end will owe a webhook. Shared by all scripts.
+
+-- A tenant's list stays as long as the record of any job in it that must end by `deadline`.
+local function keep_list(tenant, deadline)
+  local key = P .. 'tenant:' .. tenant
+  if redis.call('PTTL', key) < (deadline + RETENTION - NOW) * 1000 then
+    expire_at(key, deadline + RETENTION * (1 + SLACK))
+  end
+end
+
+-- Puts a new job, created at `created`, into its tenant's list and the books.
+local function enlist(id, tenant, created, deadline)
+  local mine = P .. 'tenant:' .. tenant
+  -- The oldest places of what is no longer kept. A live job is kept however old it is, and a job that owes a webhook for days.
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', mine, '-inf', seconds(NOW - RETENTION), 'LIMIT', 0, TRIM)) do
+    if redis.call('EXISTS', job_key(old)) == 0 then
+      redis.call('ZREM', mine, old)
+    end
+  end
+  redis.call('ZADD', mine, seconds(created), id)
+  keep_list(tenant, deadline)
+  count('recorded')
+end
+
+-- Writes the record of a job from its document, with more fields in `...`; `deadline` is when it must have ended.
+local function record(doc, created, deadline, tag, ...)
+  local more = { ... }
+  if doc.webhook then
+    more[#more + 1] = 'webhook'
+    more[#more + 1] = doc.webhook
+  end
+  redis.call('HSET', job_key(doc.id), 'id', doc.id, 'tenant', doc.tenant, 'key', doc.key, 'model', doc.model, 'request', doc.request,
+    'created_at', seconds(created), 'deadline', seconds(deadline), 'attempt', 0, 'priority', doc.priority, 'tag', tag,
+    'origin', doc.origin, unpack(more))
+end
+
+-- Records a job that is queued.
+local function record_queued(doc, created, deadline, tag, cache)
+  record(doc, created, deadline, tag, 'status', 'queued', 'cache', cache)
+  expire_at(job_key(doc.id), deadline + RETENTION)
+  enlist(doc.id, doc.tenant, created, deadline)
+  redis.call('ZADD', P .. 'deadlines', seconds(deadline), doc.id)
+end
+
+-- The duty to tell of a job's end is born with it. Its record stays as long as the duty may.
+local function owe(id, status, webhook)
+  local event = 'job.' .. status
+  for _, wanted in ipairs(cjson.decode(webhook).events) do
+    if wanted == event then
+      local hook_key = P .. 'hook:' .. id
+      redis.call('HSET', hook_key, 'event', event, 'status', 'pending', 'attempt', 0, 'owed_at', seconds(NOW),
+        'next_at', seconds(NOW))
+      local keep_s = math.max(RETENTION, HOOK_KEEP_S)
+      expire_at(hook_key, NOW + keep_s)
+      expire_at(job_key(id), NOW + keep_s)
+      redis.call('ZADD', P .. 'hooks', seconds(NOW), id)
+      redis.call('PUBLISH', P .. 'hooks', id)
+    end
+  end
+end
+
+-- Records a job that is born succeeded, with `result`.
+local function record_succeeded(doc, deadline, result)
+  record(doc, NOW, deadline, '0', 'status', 'succeeded', 'cache', 'hit', 'result', result, 'started_at', seconds(NOW),
+    'finished_at', seconds(NOW), 'sequence', 1)
+  redis.call('PEXPIRE', job_key(doc.id), math.ceil(RETENTION * 1000))
+  enlist(doc.id, doc.tenant, NOW, deadline)
+  count('succeeded')
+  if doc.webhook then
+    owe(doc.id, 'succeeded', doc.webhook)
+  end
+  tell(doc.id, 'succeeded')
+end
