@@ -48,9 +48,12 @@ class Events:
 
     @asynccontextmanager
     async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:
-        with self.watchers.add(job_id, tell):
-            self.held.release()
+        self.watchers.add(job_id, tell)
+        self.held.release()
+        try:
             yield
+        finally:
+            self.watchers.remove(job_id, tell)
 
     def canceled(self, worker_id: str) -> AsyncGenerator[str]:
         raise AssertionError("only a worker asks for this")
