@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
@@ -16,6 +16,8 @@ from cache.layout import LayoutGuard
 from contracts.errors import StoreFull, StoreUnavailable
 
 T = TypeVar("T")
+
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class Scripts:
@@ -69,4 +71,4 @@ async def each_apart(calls: Iterable[Awaitable[T]]) -> list[T | Exception]:
 
 def as_json(document: Any) -> str:
     """A document for a script."""
-    return json.dumps(document, separators=(",", ":"))
+    return _COMPACT.encode(document)
