@@ -20,7 +20,7 @@ from broker.publisher import open_publisher
 from broker.topology import check_topology
 from cache.layout import require_layout
 from cache.stores import Stores, open_stores
-from contracts import exit_codes
+from contracts import exit_codes, garbage
 from contracts.clock import SystemClock
 from contracts.errors import QueueMisdeclared, SettingsError, StoreUnavailable
 from contracts.listening import BACKLOG, listen
@@ -102,6 +102,7 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
     if settings.max_connections_per_address is not None:
         guard = ConnectionGuard(port, settings.max_connections_per_address)
         guards.append(asyncio.create_task(guard.run(), name="connection guard"))
+    garbage.settle()
     try:
         await server.serve()
     finally:

@@ -10,6 +10,7 @@ from typing import Final
 from fastapi import Depends, FastAPI
 
 from api import errors
+from api.application import Application
 from api.browsers import BrowserGuard
 from api.catalogue import Catalogue
 from api.early_answers import EarlyAnswers
@@ -78,7 +79,7 @@ def create_app(
         usage=usage,
         clock=clock,
     )
-    app = FastAPI(
+    app = Application(
         title="Darkroom",
         version="1",
         summary="Text to image over REST: submit a prompt, wait for its picture.",

@@ -26,12 +26,14 @@ _bearer = HTTPBearer(auto_error=False, description="An API key, `dk_...`.", sche
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same.", scheme_name="header")
 
 
-PROXY_HEADERS: Final = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x-forwarded-host", b"via")
+PROXY_HEADERS: Final = frozenset(
+    (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x-forwarded-host", b"via")
+)
 """What a proxy adds to a request that it passes on (RFC 7239, RFC 9110 section 7.6.3, and custom)."""
 
 
 def _proxied(request: Request) -> bool:
-    return any(header(request.scope, name) is not None for name in PROXY_HEADERS)
+    return any(name in PROXY_HEADERS for name, _ in request.scope["headers"])
 
 
 def _address(request: Request) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +16,7 @@ class EndListener:
 
     def __init__(self, events: JobEvents) -> None:
         self._events = events
-        self._hearing = AsyncExitStack()
+        self._hearing: list[AbstractAsyncContextManager[None]] = []
         self._job_id: str | None = None
         self._closed = self._deaf = False
         self._end: JobEnd | None = None
@@ -31,17 +31,18 @@ class EndListener:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        await self._hearing.aclose()
+        for hearing in self._hearing:
+            await hearing.__aexit__(None, None, None)
 
     async def listen(self, job_id: str) -> None:
         """Hear of `job_id` from now on. Raises `StoreUnavailable`."""
-        hearing = AsyncExitStack()
-        await hearing.enter_async_context(self._events.hear(job_id, self._tell))
+        hearing = self._events.hear(job_id, self._tell)
+        await hearing.__aenter__()
         if self._closed:
             # The client has left meanwhile; its job goes on.
-            await hearing.aclose()
+            await hearing.__aexit__(None, None, None)
             return
-        self._hearing.push_async_exit(hearing)
+        self._hearing.append(hearing)
         self._job_id = job_id
 
     def note(self, job: Job) -> None:

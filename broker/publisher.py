@@ -20,8 +20,10 @@ from telemetry.logs import get_logger
 T = TypeVar("T")
 
 LANES: Final = 2
-"""Groups on their way at once, each on a connection and a thread of its own. A message that comes alone while one is on its way
-need not wait for it."""
+"""Groups on their way at once, each on a connection and a thread of its own."""
+PATIENCE_S: Final = 0.05
+"""How long messages wait for the group before them, and so grow into one, before they go beside it. A group costs us and the broker
+more than a message does; one that hangs must not hold up the others."""
 MAX_GROUP: Final = 64
 """RabbitMQ lets in what has come of a group by the time its queue is full: a queue may get longer than it should by so many."""
 NACK_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.4)
@@ -38,7 +40,9 @@ class KombuPublisher:
         self._pool = ThreadPoolExecutor(LANES + 1, thread_name_prefix="publish")
         self._idle: list[Link] = []
         """The one that was used last comes last, and is taken first."""
-        self._groups: Grouped[Outgoing, Nacked | None] = Grouped(self._carry, limit=MAX_GROUP, at_once=LANES)
+        self._groups: Grouped[Outgoing, Nacked | None] = Grouped(
+            self._carry, limit=MAX_GROUP, at_once=LANES, patience_s=PATIENCE_S
+        )
 
     async def publish(self, message: JobMessage) -> None:
         begun = time.perf_counter()

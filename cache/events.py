@@ -7,10 +7,9 @@ round trip of its own to subscribe, and thousands of them share one connection.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from redis.asyncio import Redis
@@ -32,16 +31,15 @@ class Watchers:
     def __init__(self) -> None:
         self._hearers: defaultdict[str, set[Tell]] = defaultdict(set)
 
-    @contextmanager
-    def add(self, job_id: str, tell: Tell) -> Iterator[None]:
-        """`tell` hears the changes of the job from now on, and of `end`."""
+    def add(self, job_id: str, tell: Tell) -> None:
+        """`tell` hears the changes of the job from now on, and of `end`, until it is removed."""
         self._hearers[job_id].add(tell)
-        try:
-            yield
-        finally:
-            self._hearers[job_id].discard(tell)
-            if not self._hearers[job_id]:
-                del self._hearers[job_id]
+
+    def remove(self, job_id: str, tell: Tell) -> None:
+        """`tell` hears of the job no more."""
+        self._hearers[job_id].discard(tell)
+        if not self._hearers[job_id]:
+            del self._hearers[job_id]
 
     def any(self, job_id: str) -> bool:
         """Whether anybody hears of the job."""
@@ -70,11 +68,13 @@ class RedisJobEvents:
 
     @asynccontextmanager
     async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:
-        async with self._starting:
-            if self._listener is None or self._listener.done():
-                self._listener = asyncio.create_task(self._listen(await self._subscribe()), name="job events")
-        with self._watchers.add(job_id, tell):
+        if self._listener is None or self._listener.done():
+            await self._begin()
+        self._watchers.add(job_id, tell)
+        try:
             yield
+        finally:
+            self._watchers.remove(job_id, tell)
 
     def canceled(self, worker_id: str) -> AsyncGenerator[str]:
         return messages(self._client, [f"{PREFIX}canceled:{worker_id}"], "cancellations", self._timeout_s)
@@ -82,6 +82,11 @@ class RedisJobEvents:
     async def close(self) -> None:
         if self._listener is not None:
             await end(self._listener)
+
+    async def _begin(self) -> None:
+        async with self._starting:
+            if self._listener is None or self._listener.done():
+                self._listener = asyncio.create_task(self._listen(await self._subscribe()), name="job events")
 
     async def _subscribe(self) -> PubSub:
         channels = [f"{prefix}events" for prefix in self._layout.prefixes]
@@ -109,8 +114,8 @@ def parse_change(words: str) -> Change | None:
     status, _, document = words.partition(" ")
     if document and status in _STATUSES:
         try:
-            return JobEnd(status=JobStatus(status), **json.loads(document))
-        except (ValueError, TypeError):
+            return JobEnd.model_validate_json(f'{{"status":"{status}",{document[1:]}')
+        except ValueError:
             return JobStatus(status)  # the record tells the rest
     match words.split(" "):
         case ["progress", step, steps] if step.isdecimal() and steps.isdecimal() and int(steps):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 from cache.blobs import INPUTS
@@ -20,7 +21,12 @@ _SPECIAL_TOKENS = re.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
 # Unicode's White_Space, which the tokenizer's `\s` means. Python's adds U+001C..U+001F, which are tokens there.
 _WHITESPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
 
+
+@lru_cache(maxsize=64)
 def normalise_text(text: str) -> str:
     """A text with the same tokens as `text`, the same for most texts that CLIP's tokenizer does not tell apart.
 
@@ -171,5 +177,4 @@ def _mark(text: str | None) -> str:
 
 
 def _digest(subject: dict[str, object]) -> bytes:
-    canonical = json.dumps(subject, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode("ascii")).digest()
+    return hashlib.sha256(_CANONICAL.encode(subject).encode("ascii")).digest()

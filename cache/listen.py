@@ -46,6 +46,8 @@ async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
                 continue
             if message["type"] == "message":
                 hear(message["data"])
+                if not _heard_all(pubsub, hear):
+                    return
             elif message["type"] == "subscribe":
                 return
     except (RedisError, OSError):
@@ -53,6 +55,20 @@ async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
     finally:
         with suppress(RedisError, OSError):
             await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+
+def _heard_all(pubsub: PubSub, hear: Callable[[str], None]) -> bool:
+    """Hands on what has come along with a message that was read. False: the connection is another. A script says several things at once,
+    and each that redis-py reads by itself costs a timer, a lock and six calls."""
+    reader = getattr(getattr(pubsub.connection, "_parser", None), "_reader", None)
+    if reader is None:
+        return True  # not hiredis
+    while isinstance(reply := reader.gets(), list):
+        if reply[0] == "message":
+            hear(reply[2])
+        elif reply[0] == "subscribe":
+            return False
+    return True
 
 
 async def messages(

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 SHARED: Final = ("prelude", "record", "turn", "moves")
 """What is put before each script, in this order."""
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class Scripts:
@@ -72,4 +73,4 @@ async def each_apart(calls: Iterable[Awaitable[T]]) -> list[T | Exception]:
 
 def as_json(document: Any) -> str:
     """A document for a script."""
-    return json.dumps(document, separators=(",", ":"))
+    return _COMPACT.encode(document)

@@ -9,6 +9,7 @@ import pytest
 from api.init_image import InitImage
 from api.job_request import JobRequest
 from api.plan import MAX_PLAN_CHARS, MAX_PLANS, Plan, Plans, planned
+from cache import keys
 from contracts.errors import InvalidRequest
 from contracts.models import ServedModel
 from contracts.settings import ApiSettings
@@ -72,3 +73,17 @@ def test_plans_are_bounded() -> None:
 def test_what_the_model_cannot_do_is_refused() -> None:
     with pytest.raises(InvalidRequest):
         plan(width=7)
+
+
+def test_a_text_is_normalised_once_for_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[str] = []
+    real = keys._normalise_piece
+
+    def normalise_piece(piece: str) -> str:
+        pieces.append(piece)
+        return real(piece)
+
+    monkeypatch.setattr(keys, "_normalise_piece", normalise_piece)
+    text = "a text that no other test asks for"
+    assert plan(prompt=text).request.prompt == text
+    assert pieces.count(text) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -346,3 +347,54 @@ async def test_a_redis_broker_that_is_away_says_so(anyio_backend: str, tmp_path:
 
 def test_the_memory_job_is_the_record(anyio_backend: str) -> None:
     assert set(JobMessage.model_fields) - {"min_schema", "job_id"} <= set(Job.model_fields)
+
+
+async def test_those_that_come_while_a_group_is_on_its_way_make_the_next(
+    anyio_backend: str, rabbit_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.publisher.PATIENCE_S", 60.0, raising=False)
+    groups: list[int] = []
+    let_go = threading.Event()
+    real = Link.publish
+
+    def publish(link: Link, group: Group, verdicts: dict[int, Verdict]) -> None:
+        groups.append(len(group))
+        let_go.wait(30)
+        real(link, group, verdicts)
+
+    monkeypatch.setattr(Link, "publish", publish)
+    sent = [message("behind") for _ in range(6)]
+    async with asyncio.timeout(60), publishing(rabbit_server.url) as publisher:
+        tasks = [asyncio.create_task(publisher.publish(sent[0]))]
+        while not groups:
+            await asyncio.sleep(0.001)
+        for each in sent[1:]:
+            tasks.append(asyncio.create_task(publisher.publish(each)))
+            await asyncio.sleep(0.01)
+        let_go.set()
+        await asyncio.gather(*tasks)
+    assert groups == [1, 5]
+    assert await ids_on(rabbit_server.url, "behind") == {each.job_id for each in sent}
+
+
+async def test_a_group_that_hangs_holds_up_no_other(
+    anyio_backend: str, rabbit_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung, let_go = threading.Event(), threading.Event()
+    real = Link.publish
+
+    def publish(link: Link, group: Group, verdicts: dict[int, Verdict]) -> None:
+        if not hung.is_set():
+            hung.set()
+            let_go.wait(30)
+        real(link, group, verdicts)
+
+    monkeypatch.setattr(Link, "publish", publish)
+    async with asyncio.timeout(60), publishing(rabbit_server.url, publish_timeout_s=30.0) as publisher:
+        first = asyncio.create_task(publisher.publish(message("hangs")))
+        while not hung.is_set():
+            await asyncio.sleep(0.001)
+        await publisher.publish(message("hangs"))
+        assert not first.done()
+        let_go.set()
+        await first

@@ -15,11 +15,13 @@ pytestmark = pytest.mark.anyio
 class Service:
     """Doubles numbers. It answers a group once it is let go."""
 
-    def __init__(self, limit: int = 100, at_once: int = 1) -> None:
+    def __init__(self, limit: int = 100, at_once: int = 1, patience_s: float = 0.0) -> None:
         self.groups: list[list[int]] = []
         self.open = asyncio.Event()
         self.open.set()
-        self.grouped: Grouped[int, int] = Grouped(self.run, limit=limit, at_once=at_once)
+        self.grouped: Grouped[int, int] = Grouped(
+            self.run, limit=limit, at_once=at_once, patience_s=patience_s
+        )
 
     async def run(self, numbers: Sequence[int]) -> Sequence[int | Exception]:
         self.groups.append(list(numbers))
@@ -144,3 +146,35 @@ async def test_too_few_outcomes_are_a_fault_that_all_of_the_group_hear_of(anyio_
     async with asyncio.timeout(5):
         outcomes = await asyncio.gather(*map(grouped.add, range(3)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [ValueError] * 3
+
+
+async def test_what_comes_while_a_group_is_on_its_way_goes_beside_it_once_that_takes_long(
+    anyio_backend: str,
+) -> None:
+    service = Service(at_once=2, patience_s=0.1)
+    service.open.clear()
+    begun = asyncio.get_running_loop().time()
+    tasks = [service.add(1)]
+    await until(lambda: service.groups)
+    tasks += [service.add(number) for number in (2, 3)]
+    await until(lambda: len(service.groups) == 2)
+    assert asyncio.get_running_loop().time() - begun >= 0.1
+    # No third goes beside these two, however long they take.
+    tasks.append(service.add(4))
+    await until(lambda: len(service.grouped._waiting) == 1)
+    service.open.set()
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8]
+    assert service.groups == [[1], [2, 3], [4]]
+
+
+async def test_what_comes_while_groups_are_quick_waits_for_the_next(anyio_backend: str) -> None:
+    service = Service(at_once=2, patience_s=60.0)
+    service.open.clear()
+    first = service.add(1)
+    await until(lambda: service.groups)
+    later = [service.add(number) for number in (2, 3)]
+    await until(lambda: len(service.grouped._waiting) == 2)
+    assert service.groups == [[1]]
+    service.open.set()
+    assert await asyncio.gather(first, *later) == [2, 4, 6]
+    assert service.groups == [[1], [2, 3]]

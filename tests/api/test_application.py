@@ -1,0 +1,50 @@
+"""The layers around a request: ours, and of the framework's those that do something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import Door
+
+pytestmark = pytest.mark.anyio
+
+
+def app_of(door: Door) -> Any:
+    return door.http._transport.app  # type: ignore[attr-defined]
+
+
+def layers(app: Any) -> list[str]:
+    app, names = app.build_middleware_stack(), []
+    while app is not None:
+        names.append(type(app).__name__)
+        app = getattr(app, "_app", None) or getattr(app, "app", None)
+        if names[-1] == "APIRouter":
+            break
+    return names
+
+
+async def test_a_request_passes_no_layer_that_does_nothing(door: Door) -> None:
+    names = layers(app_of(door))
+    assert names[0] == "RequestContext"
+    assert names[-3:] == ["ExceptionMiddleware", "AsyncExitStackMiddleware", "APIRouter"]
+    assert not {"ServerErrorMiddleware", "ExceptionTelemetryMiddleware", "AppBodyLimitMiddleware"} & set(
+        names
+    )
+
+
+async def test_what_nobody_foresaw_is_a_500_in_our_shape(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("a secret prompt")
+
+    jobs = app_of(door).state.services.jobs
+    monkeypatch.setattr(jobs, "submit", broken)
+    monkeypatch.setattr(jobs, "cancel", broken)
+    job_id = "job_" + "0" * 27
+    for path, body in (("/v1/jobs", {"prompt": "a red apple"}), (f"/v1/jobs/{job_id}/cancel", None)):
+        answer = await door.http.post(path, json=body)
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "internal_error"
+        assert "secret" not in answer.text
+        assert answer.headers["x-request-id"] == answer.json()["error"]["request_id"]
