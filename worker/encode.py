@@ -37,6 +37,8 @@ THREADS: Final = 8
 LARGEST_SEGMENT: Final = 65_533
 """Bytes of a JPEG's segment, its length of two not counted."""
 NO_ROOM: Final = "embed_metadata: the parameters are longer than a JPEG can hold, and were left out. PNG and WebP have room."
+TOGETHER_S: Final = 0.004
+"""A file waits no longer than this for others that are being encoded. Files that are ready together end their jobs in one call."""
 WEBP_METHOD: Final = 0
 """libwebp's least effort: a third of the time of its default, for a file hardly larger."""
 
@@ -107,6 +109,14 @@ class Encoder:
         self._write = write
         self._cores = threading.Semaphore(AT_A_TIME)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
+        self._lock = threading.Lock()
+        """Guards what is below."""
+        self._busy = 0
+        """Images that are waiting for a thread, or on one."""
+        self._ready: list[tuple[asyncio.Future[Encoded], Encoded | BaseException]] = []
+        """Files that the event loop has not been given yet."""
+        self._due = False
+        """Whether the event loop will ask for them as soon as it can."""
 
     def encode(
         self, pixels: Pixels, output: Output, unwanted: Callable[[], bool] = lambda: False
@@ -115,7 +125,14 @@ class Encoder:
         Nor is it stored where by then it is `unwanted`, which a thread asks, or its future is canceled: nobody waits for it any more."""
         loop = asyncio.get_running_loop()
         encoded: asyncio.Future[Encoded] = loop.create_future()
-        self._pool.submit(self._work, pixels, output, unwanted, encoded, loop)
+        with self._lock:
+            self._busy += 1
+        try:
+            self._pool.submit(self._work, pixels, output, unwanted, encoded, loop)
+        except RuntimeError:  # it is closed
+            with self._lock:
+                self._busy -= 1
+            raise
         return encoded
 
     def _work(
@@ -132,8 +149,23 @@ class Encoder:
             told = self._encode(pixels, output, lambda: encoded.cancelled() or unwanted())
         except BaseException as error:  # noqa: BLE001 - whoever waits for it hears of it
             told = error
+        with self._lock:
+            self._busy -= 1
+            self._ready.append((encoded, told))
+            last, first = not self._busy and not self._due, len(self._ready) == 1
+            self._due |= last
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(_tell, encoded, told)
+            if last:
+                loop.call_soon_threadsafe(self._deliver)
+            elif first:
+                loop.call_soon_threadsafe(loop.call_later, TOGETHER_S, self._deliver)
+
+    def _deliver(self) -> None:
+        """On the event loop: hands out the files that are ready."""
+        with self._lock:
+            ready, self._ready, self._due = self._ready, [], False
+        for encoded, told in ready:
+            _tell(encoded, told)
 
     def _encode(self, pixels: Pixels, output: Output, unwanted: Callable[[], bool]) -> Encoded:
         with self._cores:

@@ -349,3 +349,45 @@ async def test_whoever_waits_for_a_picture_hears_why_there_is_none(
             await encoder.encode(picture(), Output())
     assert (await encoder.encode(picture(), Output())).data
     encoder.close()
+
+
+@pytest.mark.anyio
+async def test_files_that_are_ready_together_are_delivered_together(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    monkeypatch.setattr("worker.encode.TOGETHER_S", 0.2)
+    turns, encoder = list[int](), Encoder()
+    deliver = encoder._deliver
+
+    def delivered() -> None:
+        turns.append(len(encoder._ready))
+        deliver()
+
+    monkeypatch.setattr(encoder, "_deliver", delivered)
+    alone = await encoder.encode(picture(), Output())
+    assert (alone.format, turns) == ("png", [1])
+    await asyncio.gather(*(encoder.encode(picture(), Output()) for _ in range(6)))
+    assert sum(turns) == 7
+    assert sum(size > 0 for size in turns) <= 3, "once, or twice where they take longer than the pause"
+    encoder.close()
+
+
+@pytest.mark.anyio
+async def test_a_file_that_takes_long_holds_up_no_other(anyio_backend: str) -> None:
+    gate, stuck = threading.Event(), threading.Event()
+
+    def write(data: bytes, kind: str) -> str:
+        if not stuck.is_set():
+            stuck.set()
+            gate.wait(20)
+        return "name"
+
+    encoder = Encoder(write)
+    slow = encoder.encode(picture(), Output())
+    await asyncio.to_thread(stuck.wait, 20)
+    async with asyncio.timeout(10):
+        await encoder.encode(picture(), Output())
+    assert not slow.done()
+    gate.set()
+    assert (await slow).name == "name"
+    encoder.close()
