@@ -75,6 +75,8 @@ async def test_a_wrong_value_is_named_with_its_limit(
     assert response.status_code in (404, 422)
     assert error["param"] == param
     assert says in error["message"]
+    if response.status_code == 422:
+        assert error["details"]["faults"][0] == {"param": param, "message": error["message"]}
     assert door.publisher.published == []
     assert await door.stores.jobs.list("public", 5) == []
 

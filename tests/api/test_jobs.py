@@ -170,6 +170,7 @@ async def test_a_joined_job_has_the_place_of_the_one_that_it_joined(door: Door) 
         door.clock.advance(0.01)
     joined = await door.submit(seed=1)
     assert (joined["cache"], joined["queue_position"]) == ("joined", 1)
+    assert joined["eta_seconds"] is not None
     claimed = door.publisher.published[1]
     assert isinstance(await door.stores.jobs.claim(claimed, "w"), Granted)
     now = (await door.http.get(joined["urls"]["self"])).json()
@@ -191,7 +192,8 @@ async def test_the_list_pages(door: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "field"), [({"limit": 0}, "limit"), ({"limit": "x"}, "limit"), ({"after": "x"}, "after")]
+    ("params", "field"),
+    [({"limit": 0}, "limit"), ({"limit": 101}, "limit"), ({"limit": "x"}, "limit"), ({"after": "x"}, "after")],
 )
 async def test_a_bad_page_is_refused(door: Door, params: dict[str, Any], field: str) -> None:
     response = await door.http.get("/v1/jobs", params=params)
