@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
@@ -16,15 +15,15 @@ ONE_PLATFORM = "tests/integration/wire_contract"
 """The files of this folder share a platform."""
 
 
-class PlatformScheduling(LoadFileScheduling):
+class PlatformScheduling(LoadFileScheduling):  # type: ignore[misc]
     """As `--dist loadfile`. The files that share a platform go to one process, one after the other: it is started once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return ONE_PLATFORM if nodeid.startswith(f"{ONE_PLATFORM}/") else super()._split_scope(nodeid)
+        return ONE_PLATFORM if nodeid.startswith(f"{ONE_PLATFORM}/") else str(super()._split_scope(nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> PlatformScheduling | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> PlatformScheduling | None:
     return PlatformScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 

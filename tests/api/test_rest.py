@@ -64,7 +64,9 @@ async def test_ranges(door: Door, url: str, given: str, status: int, expected: b
         assert response.content == expected
     if status == 206 and expected is not None:
         first = PICTURE.index(expected)
-        assert response.headers["content-range"] == f"bytes {first}-{first + len(expected) - 1}/{len(PICTURE)}"
+        assert (
+            response.headers["content-range"] == f"bytes {first}-{first + len(expected) - 1}/{len(PICTURE)}"
+        )
 
 
 async def test_a_range_of_another_copy_is_the_whole(door: Door, url: str) -> None:
