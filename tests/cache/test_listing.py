@@ -75,7 +75,7 @@ async def test_a_page_is_full_where_records_have_ended_between(world: World) -> 
         else:
             gone.append(job.id)
             await jobs.succeed(lease, result())
-        world.set_clock(0.01)
+        world.advance(0.01)
     world.set_clock(world.settings.job_retention_s + 1)
     kept.reverse()
     assert await jobs.statuses(gone) == [None] * len(gone)

@@ -136,35 +136,40 @@ def test_services_that_are_away_are_one_line(darkroom: Command, path: Path, tmp_
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[tuple[RabbitServer, str]]:
-    """A RabbitMQ of its own, with its management API, and where that is."""
-    server = RabbitServer(tmp_path / "rabbitmq")
+def rabbitmq_api(tmp_path: Path) -> Iterator[str]:
+    """A RabbitMQ of its own, and its management API."""
+    port = process.free_port()
+    listener = f"management.tcp.port = {port}\nmanagement.tcp.ip = 127.0.0.1\n"
+    server = RabbitServer(tmp_path / "rabbitmq", listener)
     server.start()
     try:
-        port = process.free_port()
-        listener = f'[{{port, {port}}}, {{ip, "127.0.0.1"}}]'
-        server.control("eval", f"application:set_env(rabbitmq_management, listener, {listener}).")
         plugins = find_script("rabbitmq-plugins")
         assert plugins is not None
         command = [plugins, "enable", "rabbitmq_management"]
         subprocess.run(command, env=server._environ, check=True, capture_output=True)
-        yield server, f"http://guest:guest@127.0.0.1:{port}"
+        yield f"http://guest:guest@127.0.0.1:{port}"
     finally:
         server.stop()
 
 
 def test_rabbitmqs_definitions(
-    darkroom: Command, broker: tuple[RabbitServer, str], url: str, path: Path, tmp_path: Path
+    darkroom: Command, rabbitmq_api: str, url: str, path: Path, tmp_path: Path
 ) -> None:
-    server, api = broker
+    api = rabbitmq_api
+    user = ("darkroom", "secret")
     on(url, tmp_path, lived_in)
-    server.control("add_vhost", "images")
-    server.control("add_user", "darkroom", "secret")
-    server.control("set_policy", "-p", "images", "all", "^darkroom", '{"max-length": 7}')
+    with httpx.Client(base_url=f"{api}/api") as made:
+        made.put("/vhosts/images").raise_for_status()
+        made.put("/users/darkroom", json={"password": user[1], "tags": "management"}).raise_for_status()
+        policy = {"pattern": "^darkroom", "definition": {"max-length": 7}}
+        made.put("/policies/images/all", json=policy).raise_for_status()
+        assert made.get("/whoami", auth=user).status_code == 200
     assert darkroom("backup", path, "--rabbitmq-api", api).exit_code == 0
     lose(url, tmp_path)
-    server.control("delete_vhost", "images")
-    server.control("delete_user", "darkroom")
+    with httpx.Client(base_url=f"{api}/api") as lost:
+        lost.delete("/vhosts/images").raise_for_status()
+        lost.delete("/users/darkroom").raise_for_status()
+        assert lost.get("/whoami", auth=user).status_code == 401
     without = darkroom("restore", path)
     assert (without.exit_code, "--rabbitmq-api" in without.output) == (0, True), without.output
     lose(url, tmp_path)
@@ -172,7 +177,7 @@ def test_rabbitmqs_definitions(
     assert done.exit_code == 0, done.output
     told = httpx.get(f"{api}/api/policies/images/all").json()
     assert json.dumps(told["definition"]) == '{"max-length": 7}'
-    server.control("authenticate_user", "darkroom", "secret")
+    assert httpx.get(f"{api}/api/whoami", auth=user).json()["name"] == "darkroom"
     lose(url, tmp_path)
     refused = darkroom("restore", path, "--rabbitmq-api", api.replace(":guest@", ":wrong@"))
     assert (refused.exit_code, len(refused.output.splitlines())) == (1, 2), refused.output
