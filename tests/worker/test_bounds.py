@@ -14,8 +14,7 @@ from PIL import Image
 
 from contracts.jobs import MAX_TEXT_CHARS, JobStatus, Lora
 from contracts.settings import WorkerSettings
-from tests.worker.test_job import Room
-from tests.worker.test_job import room as room
+from tests.worker.conftest import Room
 from worker.engine.container import machine_memory
 from worker.engine.outgrown import limit_of
 from worker.taker import Verdict

@@ -18,8 +18,7 @@ from contracts.jobs import JobMessage, JobStatus
 from contracts.ports import Claim, Taken, TakenJob
 from scheduler import policy
 from scheduler.cost import CostModel
-from tests.worker.test_job import Room
-from tests.worker.test_job import room as room
+from tests.worker.conftest import Room
 from worker import device
 from worker import hand as hand_module
 from worker.encode import Output
