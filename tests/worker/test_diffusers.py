@@ -171,7 +171,7 @@ def test_a_prompt_is_encoded_once(engine: DiffusersEngine) -> None:
     assert (prompts.encoded - before[0], prompts.skipped - before[1]) == (1, 3)
     assert psnr(picture(again[0]), picture(first)) > EQUAL_DB
     assert picture(again[1]).tolist() != picture(first).tolist()
-    draw(engine, KEY, [ImageTask(f"number {n}", "", 1) for n in range(prompts.capacity)])
+    prompts.encode([f"number {n}" for n in range(prompts.capacity)])
     assert len(prompts) == prompts.capacity
     draw(engine, KEY, [APPLE])
     assert prompts.encoded - before[0] == prompts.capacity + 2, "the oldest went"
