@@ -1,7 +1,8 @@
 """One platform for all tests of this folder.
 
-Two API processes stand beside the first one: `cut_off` reaches no broker, `forgetful` keeps the records of ended jobs for a
-second. Three workers serve `turbo` (one step), `base` (many) and `fake` (fails when told to).
+There are three API processes. `cut_off` reaches no broker. `forgetful` keeps the records of ended
+jobs for a second. Three workers serve `turbo` (one step), `base` (many steps) and `fake` (fails when
+told to).
 """
 
 from __future__ import annotations
