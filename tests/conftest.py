@@ -6,9 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
+
+ONE_PLATFORM = "tests/integration/wire_contract"
+"""The files of this folder share a platform."""
+
+
+class PlatformScheduling(LoadFileScheduling):  # type: ignore[misc]
+    """As `--dist loadfile`. The files that share a platform go to one process, one after the other: it is started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return ONE_PLATFORM if nodeid.startswith(f"{ONE_PLATFORM}/") else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> PlatformScheduling | None:
+    return PlatformScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

@@ -72,9 +72,14 @@ def skew(stores: Stores, seconds: float) -> None:
 def lapse(url: str, seconds: float) -> None:
     """Let that much pass of every time to live on a server or cluster, as if its own clock had been moved."""
     with _client(url) as client:
-        for name in list(client.scan_iter("darkroom:*", count=1000)):
-            if (left_ms := client.pttl(name)) > 0:
-                client.pexpire(name, left_ms - round(seconds * 1000))
+        names = list(client.scan_iter("darkroom:*", count=1000))
+        asked, moved = client.pipeline(transaction=False), client.pipeline(transaction=False)
+        for name in names:
+            asked.pttl(name)
+        for name, left_ms in zip(names, asked.execute(), strict=True):
+            if left_ms > 0:
+                moved.pexpire(name, left_ms - round(seconds * 1000))
+        moved.execute()
 
 
 def _client(url: str) -> Any:

@@ -34,7 +34,7 @@ async def test_a_copy_that_is_good_is_not_sent_again(door: Door, url: str) -> No
     etag = (await door.http.get(url)).headers["etag"]
     for given in (etag, f"W/{etag}", f'"other", {etag}', "*"):
         response = await door.http.get(url, headers={"If-None-Match": given})
-        assert (response.status_code, response.content) == (304, b"")
+        assert (response.status_code, response.content, response.headers["etag"]) == (304, b"", etag)
     assert (await door.http.get(url, headers={"If-None-Match": '"other"'})).status_code == 200
 
 
@@ -60,7 +60,13 @@ async def test_ranges(door: Door, url: str, given: str, status: int, expected: b
         assert response.json()["error"]["code"] == "range_not_satisfiable"
         assert response.headers["content-range"] == f"bytes */{len(PICTURE)}"
     else:
+        assert response.headers["accept-ranges"] == "bytes"
         assert response.content == expected
+    if status == 206 and expected is not None:
+        first = PICTURE.index(expected)
+        assert (
+            response.headers["content-range"] == f"bytes {first}-{first + len(expected) - 1}/{len(PICTURE)}"
+        )
 
 
 async def test_a_range_of_another_copy_is_the_whole(door: Door, url: str) -> None:
@@ -121,26 +127,26 @@ async def test_metrics_name_routes_not_ids(door: Door, url: str) -> None:
 
 async def test_the_openapi_document_describes_every_route(door: Door) -> None:
     document = (await door.http.get("/openapi.json")).json()
-    assert set(document["paths"]) == {
-        "/v1/jobs",
-        "/v1/jobs:batch",
-        "/v1/jobs/{job_id}",
-        "/v1/jobs/{job_id}/cancel",
-        "/v1/jobs/{job_id}/events",
-        "/v1/jobs/{job_id}/webhook",
-        "/v1/webhooks/secret",
-        "/v1/webhooks/secret/rotate",
-        "/v1/images/{name}",
-        "/v1/images/generations",
-        "/v1/models",
-        "/v1/models/{model}",
-        "/v1/cache",
-        "/v1/admin/usage",
-        "/v1/keys",
-        "/v1/keys/{key_id}",
-        "/healthz",
-        "/readyz",
-        "/metrics",
+    assert {path: set(operations) for path, operations in document["paths"].items()} == {
+        "/v1/jobs": {"get", "post"},
+        "/v1/jobs:batch": {"post"},
+        "/v1/jobs/{job_id}": {"get"},
+        "/v1/jobs/{job_id}/cancel": {"post"},
+        "/v1/jobs/{job_id}/events": {"get"},
+        "/v1/jobs/{job_id}/webhook": {"get"},
+        "/v1/webhooks/secret": {"get"},
+        "/v1/webhooks/secret/rotate": {"post"},
+        "/v1/images/{name}": {"get"},
+        "/v1/images/generations": {"post"},
+        "/v1/models": {"get"},
+        "/v1/models/{model}": {"get"},
+        "/v1/cache": {"get", "delete"},
+        "/v1/admin/usage": {"get"},
+        "/v1/keys": {"get", "post"},
+        "/v1/keys/{key_id}": {"delete"},
+        "/healthz": {"get"},
+        "/readyz": {"get"},
+        "/metrics": {"get"},
     }
     for path in document["paths"].values():
         for operation in path.values():

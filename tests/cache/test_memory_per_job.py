@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import statistics
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
@@ -176,15 +177,14 @@ async def test_a_job_takes_what_the_table_says(stores: Stores, memory_server: Re
         for _ in range(50):  # lists and scripts that are there once
             await make(stores)
         before = used(client)
-        for _ in range(JOBS):
-            made = await make(stores)
+        made = [await make(stores) for _ in range(JOBS)]
         kilobytes = (used(client) - before) / JOBS / 1000
         column = column_of(client.info("server"))
     print(f"{kind}: {kilobytes:.2f} kB")
     assert kilobytes == pytest.approx(documented(column)[kind], rel=TOLERANCE)
     if kind == "a job that waits":
         return  # it is counted as what it will be
-    counted = kept_bytes(made) + IDEMPOTENCY_KEY * ("Idempotency" in kind)
+    counted = statistics.mean(map(kept_bytes, made)) + IDEMPOTENCY_KEY * ("Idempotency" in kind)
     print(f"counted as {counted / 1000:.2f} kB")
     # The bound reckons with Redis 7.
     assert counted / 1000 == pytest.approx(documented()[kind], rel=TOLERANCE)

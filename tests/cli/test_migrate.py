@@ -1,5 +1,5 @@
-"""`darkroom migrate` against a real server, and what every process says where it is needed. `tests/cache/test_layout.py` holds what
-it moves."""
+"""`darkroom migrate` against a real server, and what every process says where it is needed. `tests/cache/test_migrating.py` holds
+what it moves."""
 
 from __future__ import annotations
 

@@ -28,10 +28,23 @@ def test_ids_sort_by_time(now_s: float, later_s: float) -> None:
     assert new_job_id(now_s, "f") < new_job_id(now_s + later_s, "0")
 
 
-@given(st.text(max_size=40))
-def test_what_is_no_id_is_not_taken_for_one(text: str) -> None:
-    assert is_job_id(text) is False or text.startswith("job_")
-    assert not is_job_id(new_job_id(1.0, "a") + "\n")
+@given(st.integers(0, 30), st.characters(exclude_characters="_0123456789abcdefghijklmnopqrstuvwxyz"))
+def test_what_is_no_id_is_not_taken_for_one(at: int, strange: str) -> None:
+    """One character of another alphabet, one that is missing, or one too many, wherever it stands."""
+    job_id = new_job_id(1.0, "a")
+    assert len(job_id) == 31
+    before, after = job_id[:at], job_id[at + 1 :]
+    assert not is_job_id(before + strange + after)
+    assert not is_job_id(before + after)
+    assert not is_job_id(before + job_id[at] * 2 + after)
+    assert not is_job_id(job_id + "\n")
+
+
+@pytest.mark.parametrize("letter", "ilou")
+def test_an_id_has_no_letter_that_looks_like_a_digit(letter: str) -> None:
+    for at in range(4, 30):
+        job_id = new_job_id(1.0, "a")
+        assert not is_job_id(job_id[:at] + letter + job_id[at + 1 :])
 
 
 def test_settings_come_from_the_environment_and_go_back_into_it() -> None:

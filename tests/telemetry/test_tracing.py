@@ -7,15 +7,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from cli.services.rabbitmq import RabbitServer
+from cli.services.redis import RedisServer
 from contracts.settings import BackendSettings
 from telemetry import tracing
-from tests.integration.conftest import ROOT, Deploy, deploy
+from tests.integration.conftest import ROOT, Stack, deployed
 from tests.telemetry.collector import Collector, Seen
-
-__all__ = ["deploy"]
 
 SERVER, PRODUCER, CONSUMER = 2, 4, 5
 
@@ -35,14 +36,27 @@ def traced(collector: Collector) -> Iterator[Collector]:
     tracing.shutdown()
 
 
+@pytest.fixture
+def stack(tmp_path: Path, rabbit_server: RabbitServer, collector: Collector) -> Iterator[Stack]:
+    """API and worker that send to the collector. The broker is that of the whole run, so the model has a queue of its own."""
+    redis = RedisServer(tmp_path / "redis")
+    redis.start()
+    settings = {"ENGINE": "fake", "MODEL": "traced", "OTLP_ENDPOINT": collector.url}
+    try:
+        environ = {f"DARKROOM_{name}": value for name, value in settings.items()}
+        with deployed(tmp_path, redis, rabbit_server, 1, **environ) as running:
+            yield running
+    finally:
+        redis.stop()
+
+
 def named(spans: list[Seen], name: str) -> Seen:
     (found,) = [each for each in spans if each.name == name]
     return found
 
 
 @pytest.mark.slow
-def test_one_trace_from_http_to_picture(deploy: Deploy, collector: Collector) -> None:
-    stack = deploy(DARKROOM_OTLP_ENDPOINT=collector.url)
+def test_one_trace_from_http_to_picture(stack: Stack, collector: Collector) -> None:
     given = f"00-{0xABCDEF:032x}-{0x1234:016x}-01"
     response = stack.http.post(
         "/v1/jobs",
@@ -52,7 +66,7 @@ def test_one_trace_from_http_to_picture(deploy: Deploy, collector: Collector) ->
     job = stack.ended(response.json())
     assert job["status"] == "succeeded"
     spans = collector.wait_for(
-        lambda seen: {"finish", "batch fake", "POST /v1/jobs"} <= {each.name for each in seen}
+        lambda seen: {"finish", "batch traced", "POST /v1/jobs"} <= {each.name for each in seen}
     )
     ours = [each for each in spans if each.trace_id == f"{0xABCDEF:032x}"]
     by_id = {each.span_id: each for each in ours}
@@ -61,18 +75,18 @@ def test_one_trace_from_http_to_picture(deploy: Deploy, collector: Collector) ->
         above = by_id.get(span.parent_id)
         return [*(path(above) if above else []), span.name]
 
-    queue = "darkroom.jobs.fake"
-    top = ["POST /v1/jobs", "process fake"]
+    queue = "darkroom.jobs.traced"
+    top = ["POST /v1/jobs", "process traced"]
     assert path(named(ours, "finish")) == [*top, "finish"]
     assert path(named(ours, "draw")) == [*top, "draw"]
     assert path(named(ours, "record job")) == ["POST /v1/jobs", "record job"]
     assert path(named(ours, f"send {queue}")) == ["POST /v1/jobs", f"send {queue}"]
-    kinds = [named(ours, name).kind for name in ("POST /v1/jobs", f"send {queue}", "process fake")]
+    kinds = [named(ours, name).kind for name in ("POST /v1/jobs", f"send {queue}", "process traced")]
     assert kinds == [SERVER, PRODUCER, CONSUMER]
     assert named(ours, "POST /v1/jobs").attributes["http.response.status_code"] == "202"
 
-    batch = named(spans, "batch fake")
-    process = named(ours, "process fake")
+    batch = named(spans, "batch traced")
+    process = named(ours, "process traced")
     assert batch.trace_id != process.trace_id, "a batch belongs to many jobs"
     assert batch.links == ((process.trace_id, process.span_id),)
     assert named(ours, "draw").links == ((batch.trace_id, batch.span_id),)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contracts.settings import WebhookSettings
 from contracts.webhooks import DeliveryStatus
-from webhooks.schedule import HORIZON_S, Pacer, Verdict, after, retry_after_s
+from webhooks.schedule import HORIZON_S, JITTER, Pacer, Verdict, after, retry_after_s
 
 DELAYS_S = WebhookSettings().retry_delays_s
 
@@ -33,6 +33,11 @@ def test_anything_else_is_tried_again(code: int | None) -> None:
 def test_410_disables_and_a_refused_address_fails_at_once() -> None:
     assert verdict(status_code=410) == Verdict(DeliveryStatus.DISABLED)
     assert verdict(status_code=None, refused=True) == Verdict(DeliveryStatus.FAILED)
+
+
+def test_the_delays_fill_three_days_and_have_jitter() -> None:
+    assert 0.95 * HORIZON_S <= sum(DELAYS_S) <= HORIZON_S == 3 * 86_400
+    assert JITTER > 0
 
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=20, max_size=20))

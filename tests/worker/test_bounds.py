@@ -15,8 +15,7 @@ from PIL import Image
 from contracts.jobs import JobStatus
 from contracts.requests import MAX_TEXT_CHARS, Lora
 from contracts.settings import WorkerSettings
-from tests.worker.test_job import Room
-from tests.worker.test_job import room as room
+from tests.worker.conftest import Room
 from worker.deliveries import Verdict
 from worker.engine.container import machine_memory
 from worker.engine.outgrown import limit_of

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
-    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
 )
 
-from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Advanced, BatchKey, ImageTask, Pass, Pixels, Progress
 from contracts.failures import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
-from worker.engine import attention
-from worker.engine.decode import to_pixels
+from tests.worker.drawing import APPLE, EQUAL_DB, GUIDED, KEY, MODELS, draw, of_pipeline, picture, psnr
+from tests.worker.drawing import engine as engine
+from tests.worker.drawing import loaded as loaded
+from tests.worker.drawing import plain as plain
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.errors import CannotLoad
-from worker.engine.profiles import DIFFUSION, TURBO, XL, profile_of
-from worker.engine.samples import Denoiser, dtype_of
+from worker.engine.samples import Denoiser
 from worker.engine.schedule import CopySampler, EulerSampler, sampler_of
 
 # Of diffusers about itself; nothing of ours can avoid them.
@@ -37,67 +31,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
-
-MODELS = Path(__file__).parents[2] / "models"
-KEY = BatchKey("emoji-turbo", 64, 64, guided=False)
-GUIDED = BatchKey("emoji-turbo", 64, 64, guided=True)
-APPLE = ImageTask("a red apple on a blue background", "", 7)
-EQUAL_DB = 55.0
-"""Pictures count as equal from here on: an error of less than one level of 255 in root mean square."""
-
-
-@pytest.fixture(scope="module")
-def loaded() -> tuple[DiffusersEngine, ModelSpec]:
-    settings = WorkerSettings(model=str(MODELS / "emoji-turbo"), device="cpu", max_batch=4)
-    engine = DiffusersEngine(settings, "emoji-turbo")
-    return engine, engine.load()
-
-
-@pytest.fixture
-def engine(loaded: tuple[DiffusersEngine, ModelSpec]) -> DiffusersEngine:
-    return loaded[0]
-
-
-@pytest.fixture(scope="module")
-def plain() -> Any:
-    """The library's own pipeline, nothing of ours."""
-    pipeline = DiffusionPipeline.from_pretrained(MODELS / "emoji-turbo", dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def draw(engine: DiffusersEngine, key: BatchKey, tasks: Sequence[ImageTask]) -> list[Pixels | ImageFault]:
-    """All tasks from their first step to their last, together."""
-    ended: dict[int, Pixels | ImageFault] = {}
-    joining = dict(enumerate(tasks))
-    while open_ := [number for number in range(len(tasks)) if number not in ended]:
-        answers = engine.advance(Pass(key, tuple(open_), joining))
-        joining = {}
-        ended.update((n, a) for n, a in zip(open_, answers, strict=True) if not isinstance(a, Progress))
-    return [ended[number] for number in range(len(tasks))]
-
-
-def picture(answer: Advanced) -> np.ndarray[Any, np.dtype[np.float64]]:
-    assert isinstance(answer, Pixels)
-    return np.frombuffer(answer.rgb, np.uint8).reshape(answer.height, answer.width, 3).astype(np.float64)
-
-
-def psnr(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
-    return float(10 * np.log10(255**2 / max(((one - other) ** 2).mean(), 1e-9)))
-
-
-def of_pipeline(pipeline: Any, task: ImageTask, key: BatchKey) -> np.ndarray[Any, Any]:
-    (image,) = pipeline(
-        task.prompt,
-        negative_prompt=task.negative_prompt,
-        width=key.width,
-        height=key.height,
-        num_inference_steps=task.num_inference_steps,
-        guidance_scale=task.guidance_scale,
-        generator=torch.Generator("cpu").manual_seed(task.seed),
-        output_type="np",
-    ).images
-    return np.asarray(image * 255, np.float64)
 
 
 def test_the_specification_is_read_off_the_model(loaded: tuple[DiffusersEngine, ModelSpec]) -> None:
@@ -238,7 +171,7 @@ def test_a_prompt_is_encoded_once(engine: DiffusersEngine) -> None:
     assert (prompts.encoded - before[0], prompts.skipped - before[1]) == (1, 3)
     assert psnr(picture(again[0]), picture(first)) > EQUAL_DB
     assert picture(again[1]).tolist() != picture(first).tolist()
-    draw(engine, KEY, [ImageTask(f"number {n}", "", 1) for n in range(prompts.capacity)])
+    prompts.encode([f"number {n}" for n in range(prompts.capacity)])
     assert len(prompts) == prompts.capacity
     draw(engine, KEY, [APPLE])
     assert prompts.encoded - before[0] == prompts.capacity + 2, "the oldest went"
@@ -259,85 +192,6 @@ def test_pictures_and_warnings(engine: DiffusersEngine) -> None:
     assert isinstance(wide, Pixels)
     assert (wide.width, wide.height) == (96, 64)
     assert wide.warnings[0].startswith("negative_prompt has")
-
-
-@pytest.mark.parametrize(
-    ("value", "says"),
-    [(float("nan"), "no numbers"), (float("inf"), "no numbers"), (-1.0, "black"), (-0.99, "black")],
-)
-def test_what_is_no_picture_is_a_fault_of_its_image_alone(value: float, says: str) -> None:
-    spotted = torch.zeros(3, 64, 64)
-    spotted[1, 5, 5] = value
-    whole = torch.full((3, 64, 64), value)
-    images = torch.stack([torch.rand(3, 64, 64), whole if says == "black" else spotted])
-    good, bad = to_pixels(images, [("note",), ()], finite=torch.tensor([True, True]))
-    assert isinstance(good, Pixels)
-    assert good.warnings == ("note",)
-    assert isinstance(bad, ImageFault)
-    assert bad.code == "invalid_output"
-    assert says in bad.message
-
-
-@pytest.fixture
-def half() -> DiffusersEngine:
-    settings = WorkerSettings(model=str(MODELS / "emoji-turbo"), device="cpu", precision="bfloat16")
-    engine = DiffusersEngine(settings, "emoji-turbo")
-    engine.load()
-    return engine
-
-
-def test_a_picture_that_half_precision_spoils_is_drawn_again_in_single(
-    half: DiffusersEngine, engine: DiffusersEngine
-) -> None:
-    """As a layer that overflows: its output is infinite unless it runs in float32."""
-    unet = half._pipeline.unet
-    processors = dict(unet.attn_processors)
-    runs: list[torch.dtype] = []
-
-    def spoil(_: Any, __: Any, output: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        runs.append(output[0].dtype)
-        return (output[0] * float("inf"),) if output[0].dtype is torch.bfloat16 else output
-
-    handle = unet.register_forward_hook(spoil)
-    try:
-        (again,) = draw(half, KEY, [APPLE])
-    finally:
-        handle.remove()
-    assert runs == [torch.bfloat16, torch.float32]
-    (single,) = draw(engine, KEY, [APPLE])
-    assert psnr(picture(again), picture(single)) > 30, "the weights have been through bfloat16"
-    assert {each.dtype for each in unet.parameters()} == {torch.bfloat16}
-    assert unet.attn_processors == processors
-    (after,) = draw(half, KEY, [APPLE])
-    assert isinstance(after, Pixels)
-
-
-def test_single_precision_is_not_asked_of_a_kernel_that_has_none(
-    half: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As PyTorch's flash kernel on CUDA, which raises for float32: golden pictures are drawn in it."""
-
-    class HalfOnly(attention.Kernel):
-        def __call__(self) -> AbstractContextManager[Any]:
-            assert dtype_of(half._pipeline.unet) is torch.bfloat16
-            return super().__call__()
-
-    monkeypatch.setattr(half, "_kernel", HalfOnly("flash", half._pipeline.unet.device))
-    assert isinstance(half._again(KEY, APPLE), Pixels)
-    with half._in_float32():
-        (drawn,) = draw(half, KEY, [APPLE])
-    assert isinstance(drawn, Pixels)
-    assert isinstance(half._kernel, HalfOnly)
-
-
-def test_a_picture_that_is_none_in_single_precision_either_is_a_fault(half: DiffusersEngine) -> None:
-    handle = half._pipeline.unet.register_forward_hook(lambda *a: (a[2][0] * float("nan"),))
-    try:
-        bad, *_ = draw(half, KEY, [APPLE])
-    finally:
-        handle.remove()
-    assert isinstance(bad, ImageFault)
-    assert bad.code == "invalid_output"
 
 
 @pytest.mark.parametrize(
@@ -364,59 +218,6 @@ def test_out_of_memory_is_told_apart_and_its_samples_forgotten(
         with pytest.raises(ZeroDivisionError):
             engine.advance(Pass(KEY, (2,)))
     assert engine._samples == {}
-
-
-def test_profiles_by_name() -> None:
-    assert profile_of("sd-turbo") == profile_of("sdxl-turbo") == TURBO
-    assert profile_of("stable-diffusion-xl-base-1.0") == XL
-    assert profile_of("stable-diffusion-v1-5") == DIFFUSION
-
-
-def test_a_models_folder_says_what_the_model_can_do_whatever_it_is_called(tmp_path: Path) -> None:
-    turbo = profile_of("a", MODELS / "emoji-turbo")
-    assert (turbo.steps, turbo.max_steps, turbo.distilled, turbo.init_images) == (1, 1, True, False)
-    base = profile_of("some-turbo", MODELS / "emoji-base")
-    assert (base.steps, base.max_steps, base.guidance_scale, base.init_images) == (25, 100, 1.5, True)
-    (tmp_path / "darkroom.json").write_text('{"max_num_inference_steps": 4}')
-    assert profile_of("sd-turbo", tmp_path) == replace(TURBO, max_steps=4), "the rest is what the name says"
-    assert profile_of("sd-turbo", tmp_path, max_steps=6).max_steps == 6, "the operator knows better"
-    assert profile_of("sd-v1-5", max_steps=10).steps == 10
-
-
-def test_a_model_that_is_named_from_another_folder_says_what_it_can_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`models/emoji-turbo` is found beside our packages, and so is what it says of itself."""
-    monkeypatch.chdir(tmp_path)
-    spec = DiffusersEngine(WorkerSettings(model="models/emoji-turbo", device="cpu"), "emoji-turbo").load()
-    assert (spec.max_steps, spec.init_images) == (1, False)
-    assert spec.description
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("{", "Invalid JSON"),
-        ("[]", "object"),
-        ('{"max_num_inference_steps": 0}', "max_num_inference_steps: "),
-        ('{"max_steps": 4}', "max_steps: "),
-        ('{"default_num_inference_steps": 9}', "above its maximum"),
-        ('{"default_guidance_scale": 5}', "above its maximum"),
-    ],
-)
-def test_a_folder_that_says_nonsense_is_refused_by_name(tmp_path: Path, text: str, reason: str) -> None:
-    (tmp_path / "darkroom.json").write_text(text)
-    with pytest.raises(CannotLoad, match=f"darkroom.json: .*{reason}"):
-        profile_of("sd-turbo", tmp_path)
-
-
-def test_emoji_turbo_announces_one_step_and_no_pictures_to_start_from() -> None:
-    settings = WorkerSettings(model=str(MODELS / "emoji-turbo"), device="cpu")
-    spec = DiffusersEngine(settings, "any-name").load()
-    assert (spec.default_steps, spec.max_steps, spec.init_images) == (1, 1, False)
-    more = settings.model_copy(update={"max_num_inference_steps": 4})
-    spec = DiffusersEngine(more, "any-name").load()
-    assert (spec.default_steps, spec.max_steps, spec.init_images) == (1, 4, True)
 
 
 def test_a_guided_image_is_planned_as_two_rows() -> None:

@@ -18,9 +18,8 @@ from contracts.jobs import JobMessage, JobStatus
 from contracts.transitions import Claim, Taken, TakenJob
 from scheduler import policy
 from scheduler.cost import CostModel
+from tests.worker.conftest import Room
 from tests.worker.receipts import receipt_of
-from tests.worker.test_job import Room
-from tests.worker.test_job import room as room
 from worker import device
 from worker import hand as hand_module
 from worker.deliveries import Verdict

@@ -1,0 +1,104 @@
+"""A worker without its consumer: real batcher, real engine process (the fake one), real stores."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache.keys import result_address, tenant_scope
+from cache.stores import Stores
+from cli.services.redis import RedisServer
+from contracts.clock import SystemClock
+from contracts.ids import new_job_id
+from contracts.jobs import Job, JobMessage, NewJob
+from contracts.requests import GenerationRequest
+from contracts.settings import WorkerSettings
+from tests.publishers import RecordingPublisher
+from tests.stores import opened_stores
+from tests.worker.receipts import receipt_of
+from worker.batcher import Batcher
+from worker.bounds import Bounds
+from worker.deliveries import Verdict
+from worker.encode import Encoder
+from worker.endings import Endings
+from worker.engine.host import EngineHost
+from worker.job import JobRunner
+from worker.leases import Leases
+from worker.patience import Patience
+from worker.taker import Taker
+
+
+@dataclass(frozen=True)
+class Room:
+    """A worker without its consumer."""
+
+    stores: Stores
+    publisher: RecordingPublisher
+    batcher: Batcher
+    host: EngineHost
+    runner: JobRunner
+    taker: Taker
+
+    async def submit(self, prompt: str, ttl_s: float = 60.0, **changes: Any) -> JobMessage:
+        request = GenerationRequest(
+            model="fake",
+            prompt=prompt,
+            width=64,
+            height=64,
+            num_inference_steps=1,
+            guidance_scale=0.0,
+            seed=1,
+        ).model_copy(update=changes)
+        key = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+        new = NewJob(id=new_job_id(1.0, key[0]), tenant="public", key=key, request=request, ttl_s=ttl_s)
+        return (await self.stores.jobs.submit(new)).job.message()
+
+    async def run(self, *messages: JobMessage) -> list[Verdict]:
+        async with asyncio.timeout(60):
+            return await asyncio.gather(*(self.taker.attend(receipt_of(message)) for message in messages))
+
+    async def job(self, message: JobMessage) -> Job:
+        return await self.stores.jobs.get("public", message.job_id)
+
+    async def failure(self, message: JobMessage) -> str:
+        failure = (await self.job(message)).failure
+        return "" if failure is None else failure.code
+
+
+def address(message: JobMessage) -> str:
+    return result_address(message.key, message.request, tenant_scope(message.tenant, shared=False))
+
+
+@pytest.fixture
+async def room(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Room]:
+    settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0)
+    publisher = RecordingPublisher()
+    host = EngineHost(settings)
+    spec, wake = await asyncio.to_thread(host.start), asyncio.Event()
+    batcher, encoder = Batcher(host, settings.max_batch, SystemClock(), room_changed=wake), Encoder()
+    bounds = Bounds(spec, settings.max_images_per_job)
+    async with opened_stores(redis_server, tmp_path / "stores") as stores:
+        leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
+        endings, begin = Endings(stores.jobs.end_many), asyncio.create_task
+        patience = Patience(SystemClock())
+        runner = JobRunner(
+            "w", stores, publisher, batcher, encoder, leases, endings, patience, SystemClock(), bounds
+        )
+        taker = Taker(
+            "w", "fake", stores, publisher, runner, batcher, patience, SystemClock(), 16, wake, begin
+        )
+        work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
+        tasks = [asyncio.create_task(each) for each in work]
+        yield Room(stores, publisher, batcher, host, runner, taker)
+        runner.drain()
+        await batcher.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    encoder.close()
