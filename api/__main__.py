@@ -18,8 +18,6 @@ from api.services import Services
 from broker.dead_letter_queue import open_dead_letters
 from broker.publisher import open_publisher
 from broker.topology import check_topology
-from cache.layout import require_layout
-from cache.stores import Stores, open_stores
 from contracts import exit_codes, garbage
 from contracts.clock import SystemClock
 from contracts.errors import QueueMisdeclared, SettingsError, StoreUnavailable
@@ -27,6 +25,8 @@ from contracts.listening import BACKLOG, listen
 from contracts.settings import ApiSettings, is_loopback
 from contracts.tasks import end as end_tasks
 from contracts.tenancy import KeyStore
+from store.layout import require_layout
+from store.stores import Stores, open_stores
 from telemetry import logs, metrics, tracing
 
 LEAVE_S: Final = 0.5

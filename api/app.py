@@ -14,11 +14,12 @@ from api.application import Application
 from api.browsers import BrowserGuard
 from api.catalogue import Catalogue
 from api.early_answers import EarlyAnswers
-from api.held import ReadRate, Shares
 from api.init_image import longest_text
 from api.keyring import KeyRing
+from api.long_poll import Waiters
 from api.middleware import BodyLimit, RequestContext
 from api.query import known_query
+from api.read_limits import ReadRate, Shares
 from api.routes import (
     batch,
     cache,
@@ -38,13 +39,12 @@ from api.services import Services
 from api.stream import Streams
 from api.submit import JobService
 from api.usage import Usage
-from api.wait import Waiters
 from broker.sweeper import Sweeper
-from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.ports import DeadLetters, Publisher
 from contracts.settings import ApiSettings
 from contracts.tasks import end
+from store.stores import Stores
 from telemetry import series
 from telemetry.logs import get_logger
 

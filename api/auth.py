@@ -13,7 +13,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from api import audit
-from api.direct import header
+from api.fast_route import header
 from api.keyring import Principal
 from api.services import Services, Wired
 from contracts.errors import RequestError, Unauthenticated

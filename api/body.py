@@ -17,8 +17,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from api.direct import header
 from api.errors import faults_of
+from api.fast_route import header
 from api.job_request import EXPECTED, JobRequest
 from api.normalise import invalid
 from contracts.errors import MalformedBody, PayloadTooLarge, UnsupportedMediaType

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import errors
-from api.direct import header
+from api.fast_route import header
 from contracts.errors import HostNotAllowed, OriginNotAllowed, RequestError
 from contracts.settings import ApiSettings
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.direct import header
+from api.fast_route import header
 
 MAX_DISCARDED_BYTES: Final = 16 * 1024 * 1024
 """The most of a body that is read, what its route has read included; beyond it the connection is closed."""

@@ -15,11 +15,11 @@ from typing import Final, Generic, TypeVar
 
 from api.job_request import JobRequest
 from api.keyring import Principal
-from api.wait import Audience
-from cache.stores import Stores
+from api.long_poll import Audience
 from contracts.errors import IdempotencyKeyReuse, StoreUnavailable
 from contracts.jobs import Job, NewJob
 from contracts.tenancy import IdempotencyStore, Reservation
+from store.stores import Stores
 from telemetry import metrics
 
 T = TypeVar("T")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cache.stores import Stores
 from contracts.errors import StoreUnavailable
 from contracts.jobs import JobResult
+from store.stores import Stores
 from telemetry import metrics, tracing
 
 

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import audit, errors
-from api.direct import header
+from api.fast_route import header
 from contracts.clock import Clock
 from contracts.errors import PayloadTooLarge
 from telemetry import logs, metrics, tracing

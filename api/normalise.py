@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from api.job_request import JobRequest
-from cache.keys import derived_seed, normalise_text
+from cache.cache_key import derived_seed, normalise_text
 from contracts.errors import InvalidRequest
 from contracts.models import ModelSpec
 from contracts.requests import (

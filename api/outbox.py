@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from api.background import Background
-from api.clearing import Clearing
+from api.outbox_cleaner import OutboxCleaner
 from api.quotas import NothingLeft
+from backends.redis_client import QUEUE_S
 from broker.relay import publish_all
-from cache.connection import QUEUE_S
 from contracts.errors import DarkroomError, StoreFull, StoreUnavailable, UnavailableError
 from contracts.grouping import Grouped
 from contracts.job_store import JobStore
@@ -50,7 +50,7 @@ class Outbox:
         self._background = background
         # The call that is on its way when a job comes, its own, and the wait for a connection.
         self._record_s = 2 * redis_timeout_s + QUEUE_S
-        self._clearing = Clearing(jobs, background)
+        self._clearing = OutboxCleaner(jobs, background)
         self._records: Grouped[Submission, Submitted | Found | TooManyAhead] = Grouped(
             self._submit, limit=MAX_GROUP
         )

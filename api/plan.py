@@ -11,7 +11,7 @@ from typing import Final
 from api.init_image import InitImage
 from api.job_request import JobRequest
 from api.normalise import normalise
-from cache.keys import request_key, result_address, tenant_scope
+from cache.cache_key import request_key, result_address, tenant_scope
 from contracts.models import ServedModel
 from contracts.requests import MAX_SEED, GenerationRequest
 from contracts.settings import ApiSettings

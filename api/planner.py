@@ -9,11 +9,11 @@ from api.catalogue import Catalogue
 from api.init_image import read
 from api.job_request import JobRequest
 from api.keyring import Principal
+from api.long_poll import unless_gone
 from api.normalise import checked_model_name
 from api.pictures.decoders import Decoders
 from api.plan import Plan, Plans, planned, random_seed
 from api.quotas import Quotas
-from api.wait import unless_gone
 from contracts.models import ServedModel
 from contracts.settings import ApiSettings
 

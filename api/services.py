@@ -7,20 +7,20 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
-from api.answers import HitBodies
 from api.catalogue import Catalogue
-from api.held import ReadRate
+from api.hit_responses import HitResponseCache
 from api.keyring import KeyRing
+from api.long_poll import Waiters
+from api.read_limits import ReadRate
 from api.reference import WrittenDocuments
 from api.schemas import ErrorView
 from api.stream import Streams
 from api.submit import JobService
 from api.usage import Usage
-from api.wait import Waiters
-from cache.stores import Stores
 from contracts.clock import Clock
 from contracts.ports import Publisher
 from contracts.settings import ApiSettings
+from store.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Services:
     read_rate: ReadRate
     usage: Usage
     clock: Clock
-    hit_bodies: HitBodies = field(default_factory=HitBodies)
+    hit_bodies: HitResponseCache = field(default_factory=HitResponseCache)
     documents: WrittenDocuments = field(default_factory=WrittenDocuments)
 
     @property

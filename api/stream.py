@@ -23,17 +23,17 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.catalogue import Catalogue
-from api.held import BUSY_S, Shares, too_many
 from api.keyring import Principal
-from api.present import image_url
+from api.long_poll import disconnected
+from api.read_limits import BUSY_S, Shares, too_many
 from api.schemas import JobView, OutputEvent, StatusEvent, Wire
-from api.wait import disconnected
+from api.views import image_url
 from api.watch import SharedReadings
-from cache.stores import Stores
 from contracts.errors import DarkroomError, TooManyStreams
 from contracts.jobs import Job, JobStatus, Preview
 from contracts.settings import ApiSettings
 from contracts.tasks import end
+from store.stores import Stores
 from telemetry import metrics
 
 RETRY_MS: Final = 2000

@@ -25,11 +25,10 @@ from api.outbox import Outbox
 from api.plan import Plan
 from api.planner import Planner
 from api.quotas import Quotas, nothing_left
-from api.room import Room
+from api.store_quota import Room
 from api.usage import Usage
-from api.webhook import checked_webhook
-from cache.keys import private_key, result_address, tenant_scope
-from cache.stores import Stores
+from api.webhook_validation import checked_webhook
+from cache.cache_key import private_key, result_address, tenant_scope
 from contracts.clock import Clock
 from contracts.errors import DarkroomError, StoreUnavailable
 from contracts.ids import new_job_id
@@ -39,6 +38,7 @@ from contracts.settings import ApiSettings
 from contracts.tenancy import Charge
 from contracts.transitions import Found, Submission, Submitted
 from scheduler.fairness import flow_of, weight_of
+from store.stores import Stores
 from telemetry import metrics, tracing
 from telemetry.logs import bound_field, get_logger
 

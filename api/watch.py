@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from api.catalogue import Catalogue
-from api.present import job_views
 from api.schemas import JobView
-from cache.stores import Stores
+from api.views import job_views
 from contracts.job_store import JobStore
 from contracts.jobs import Change, Job, JobEnd, JobStatus, Preview
 from contracts.tasks import end
+from store.stores import Stores
 
 LOOK_AGAIN_S: Final = 5.0
 """A change can be lost with the connection that would have told it: the record is read again this often."""
@@ -35,7 +35,7 @@ class Reading(NamedTuple):
     previews: Sequence[Preview]
 
 
-class JoinedReads:
+class SharedReads:
     """Reads that begin after they were asked for. All who ask before one begins share it."""
 
     def __init__(self, jobs: JobStore) -> None:

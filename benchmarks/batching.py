@@ -37,7 +37,7 @@ from cli.services.rabbitmq import RabbitServer
 from contracts.engine import BatchKey, ImageTask, Pass
 from contracts.settings import WorkerSettings
 from worker.engine.host import EngineHost
-from worker.engine.wire import Done
+from worker.engine.messages import Done
 
 SIZES = (1, 8)
 CLIENTS = 32

@@ -27,9 +27,9 @@ from redis import Redis
 from benchmarks import report
 from benchmarks.latency import resident_mb
 from benchmarks.load.embedded import platform
-from cache.stores import open_stores
 from cli.platform import Platform
 from contracts.settings import BackendSettings
+from store.stores import open_stores
 
 MODEL: Final = "slow"
 PROMPT: Final = "slow=5"

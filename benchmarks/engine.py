@@ -33,7 +33,7 @@ from benchmarks import make_checkpoint, report
 from contracts.engine import BatchKey, ImageTask, Pass, Pixels
 from contracts.settings import WorkerSettings
 from worker.engine import checkpoint as checkpoints
-from worker.engine import precision, quality
+from worker.engine import quality, quantised_layers
 from worker.engine.diffusers import DiffusersEngine
 from worker.engine.quality import psnr_db
 
@@ -205,7 +205,7 @@ class Embedded:
                 samples[f"{name}_clip_similarity"] = clip.similarity(own, drawn)
             if name == "int8":
                 whole = plain_pipeline(MODELS / "emoji-turbo").unet
-                sizes = [precision.size_bytes(each) for each in (whole, engine.pipeline.unet)]
+                sizes = [quantised_layers.size_bytes(each) for each in (whole, engine.pipeline.unet)]
                 samples["int8_shrink"] = [sizes[0] / sizes[1]]
         return samples
 
@@ -295,7 +295,7 @@ def eight_bits(
         changes = {"quantise": "int8", "quality_prompts": prompts}
         engine = opened(settings.model_copy(update=changes), "sd-turbo")
     size = 4 * checkpoints.read(folder).parameters["unet"]
-    told("full_int8_shrink", samples, [size / precision.size_bytes(engine.pipeline.unet)])
+    told("full_int8_shrink", samples, [size / quantised_layers.size_bytes(engine.pipeline.unet)])
     eighth = draw(engine, key, wanted)
     told("full_int8_psnr_db", samples, [psnr_db(*pair) for pair in zip(whole, eighth, strict=True)])
     return samples

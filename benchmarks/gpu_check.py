@@ -34,7 +34,7 @@ from contracts.failures import OutOfMemory
 from contracts.settings import WorkerSettings
 from worker.engine.device import Device, pick
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 WAYS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
@@ -111,7 +111,7 @@ def engine_rows(
         # A device may lack the arithmetic, which is told before anything is loaded.
         engine = DiffusersEngine(settings, "sd-turbo" if "turbo" in name and "emoji" not in name else name)
         spec = engine.load()
-    except (CannotLoad, OutOfMemory) as error:
+    except (ModelLoadError, OutOfMemory) as error:
         row = Row(way, 0, reason=f"cannot run: {error}")
         print(row, flush=True)
         return [row]

@@ -29,7 +29,7 @@ from contracts.settings import WorkerSettings
 from scheduler.cost import CostModel
 from scheduler.policy import Device, Dispatch, Sample, decide
 from worker.engine.host import EngineHost
-from worker.engine.wire import Done
+from worker.engine.messages import Done
 
 LIMIT: Final = 8
 IN_HAND: Final = 2 * LIMIT

@@ -48,7 +48,7 @@ def _acking() -> None:
 
 
 def _fencing() -> None:
-    from cache import scripts
+    from store import scripts
 
     real, fence = (
         scripts.lua_source,

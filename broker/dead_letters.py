@@ -27,7 +27,7 @@ FAILURE: Final = JobFailure(
 log = get_logger(__name__)
 
 
-async def bury(jobs: JobStore, publisher: Publisher, letters: DeadLetters) -> None:
+async def fail_dead_letters(jobs: JobStore, publisher: Publisher, letters: DeadLetters) -> None:
     """Brings the jobs of the next letters to an end. One that a worker still runs is looked at again later, and so is one that
     meets an error. The store may be away, or it may be this job's record that cannot be read: the others come first in the next
     round.

@@ -7,7 +7,7 @@ import asyncio
 import secrets
 from typing import Final
 
-from broker.dead_letters import bury
+from broker.dead_letters import fail_dead_letters
 from broker.relay import publish_all
 from contracts.blobs import BlobStore
 from contracts.clock import Clock
@@ -58,7 +58,7 @@ class Sweeper:
 
     async def tick(self) -> bool:
         """One sweep of everything. Answers whether it was this one's to do. Raises `StoreUnavailable`, `BrokerUnavailable`."""
-        if not await self._jobs.elect(self._name, LEASE_S):
+        if not await self._jobs.take_sweeper_lease(self._name, LEASE_S):
             self._swept.clear()
             if self._letters is not None:
                 await self._letters.release()
@@ -73,7 +73,7 @@ class Sweeper:
             metrics.REPAIRED.labels("clock_step").inc()
             log.warning("clock_stepped", seconds=round(step_s, 3))
         if self._letters is not None and self._is_due("dead letters", DEAD_EVERY_S):
-            await bury(self._jobs, self._publisher, self._letters)
+            await fail_dead_letters(self._jobs, self._publisher, self._letters)
         if self._is_due("blobs", BLOBS_EVERY_S) and (self._pruning is None or self._pruning.done()):
             self._pruning = asyncio.create_task(self._prune(), name="prune")
         return True

@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from cache.connection import pages, reaching
+from backends.redis_client import pages, store_errors
 from contracts.jobs import CacheStatus, JobResult
 from contracts.ports import CacheStats
 
@@ -31,7 +31,7 @@ class RedisResultCache:
         self._counted: Counter[str] = Counter()
 
     async def get(self, address: str) -> JobResult | None:
-        async with reaching("result cache", self._timeout_s):
+        async with store_errors("result cache", self._timeout_s):
             stored = await self._client.get(PREFIX + address)
         if stored is None:
             return None
@@ -43,7 +43,7 @@ class RedisResultCache:
 
     async def put(self, address: str, result: JobResult) -> None:
         text = result.model_dump_json()
-        async with reaching("result cache", self._timeout_s):
+        async with store_errors("result cache", self._timeout_s):
             before = await self._client.set(PREFIX + address, text, px=self.ttl_ms, get=True)
             if before not in (None, text):
                 # It takes the place of one that others may remember.
@@ -56,7 +56,7 @@ class RedisResultCache:
         return lambda _: None
 
     async def delete(self, address: str) -> bool:
-        async with reaching("result cache", self._timeout_s):
+        async with store_errors("result cache", self._timeout_s):
             deleted = await self._client.delete(PREFIX + address)
             await self._client.publish(CHANNEL, address)
         return bool(deleted)
@@ -64,10 +64,10 @@ class RedisResultCache:
     async def purge(self, pattern: str) -> Sequence[str]:
         found: list[str] = []
         async for names in self._pages(pattern):
-            async with reaching("result cache", self._timeout_s):
+            async with store_errors("result cache", self._timeout_s):
                 await self._client.unlink(*names)
             found += [name.rpartition(".")[2] for name in names]
-        async with reaching("result cache", self._timeout_s):
+        async with store_errors("result cache", self._timeout_s):
             # After the last of them: whoever reads what was there before is told after it.
             await self._client.publish(CHANNEL, pattern)
         return found
@@ -82,7 +82,7 @@ class RedisResultCache:
             return
         try:
             async with (
-                reaching("result cache", self._timeout_s),
+                store_errors("result cache", self._timeout_s),
                 self._client.pipeline(transaction=False) as pipeline,
             ):
                 for outcome, number in counted.items():
@@ -97,7 +97,7 @@ class RedisResultCache:
         entries = 0
         async for names in self._pages("*"):
             entries += len(names)
-        async with reaching("result cache", self._timeout_s):
+        async with store_errors("result cache", self._timeout_s):
             counts = await self._client.hgetall(COUNTS)
             memory = await self._client.info("memory")
             stats = await self._client.info("stats")

@@ -19,10 +19,10 @@ from typing import IO, BinaryIO, Final
 
 from pydantic import BaseModel, ValidationError
 
-from cache.blobs import is_blob_name
-from cache.packed import RdbError
-from cache.rdb import Entry
-from cache.snapshot import from_line
+from backends.blobs import is_blob_name
+from store.packed import RdbError
+from store.rdb import Entry
+from store.snapshot import from_line
 
 FORMAT: Final = 1
 """Counted up when an older `darkroom restore` could not make sense of the archive."""

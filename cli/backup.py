@@ -14,10 +14,8 @@ from typing import Annotated, Final
 import typer
 from rich.progress import Progress
 
-from cache.blobs import DirectoryBlobStore
-from cache.connection import connect, disconnect
-from cache.rdb import RdbFile
-from cache.snapshot import connections, database_of, download, ours, to_line
+from backends.blobs import DirectoryBlobStore
+from backends.redis_client import connect, disconnect
 from cli import archive, rabbitmq, record
 from cli.archive import Manifest
 from cli.operations import Folder, settings_of
@@ -26,6 +24,8 @@ from cli.report import bar, contents, one_line_errors, say
 from cli.target import PIPE, target_of, written
 from contracts.clock import SystemClock
 from contracts.settings import BackendSettings, without_secrets
+from store.rdb import RdbFile
+from store.snapshot import connections, database_of, download, ours, to_line
 
 NAMES: Final = "darkroom-????????T??????Z.tar"
 GZIP_LEVEL: Final = 5

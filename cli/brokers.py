@@ -16,10 +16,10 @@ from broker.topology import (
     publisher_connection,
     queue_name,
 )
-from cache.probe import refusal, tls_error
 from cli.findings import Finding, fault, ok, warn
 from contracts.errors import QueueMisdeclared
 from contracts.settings import BackendSettings
+from store.probe import refusal, tls_error
 
 OLDEST_RABBIT: Final = (3, 10)
 """At-least-once dead lettering, https://www.rabbitmq.com/docs/quorum-queues."""

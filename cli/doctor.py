@@ -13,20 +13,20 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from cache.audit import counts
-from cache.blobs import INPUTS
-from cache.connection import connect, disconnect, reaching
-from cache.layout import SETTING, LayoutMismatch, stored_layout
-from cache.listen import subscribe
-from cache.models import RedisModelDirectory
-from cache.probe import NAME, Refusal, refusal, tls_error
-from cache.room import memory_in
-from cache.stores import open_blobs
+from backends.blobs import INPUTS
+from backends.pubsub import subscribe
+from backends.redis_client import connect, disconnect, store_errors
 from cli.brokers import TLS_MEND, broker
 from cli.findings import Finding, fault, ok, warn
 from cli.products import product
 from contracts.errors import BlobStoreFull, ImageNotFound, SettingsError, StoreUnavailable
 from contracts.settings import BackendSettings
+from store.audit import counts
+from store.layout import SETTING, LayoutMismatch, stored_layout
+from store.memory_use import memory_in
+from store.model_directory import RedisModelDirectory
+from store.probe import NAME, Refusal, refusal, tls_error
+from store.stores import open_blobs
 
 CLOCK_SLACK_S: Final = 2.0
 FILLING: Final = 0.8
@@ -108,7 +108,7 @@ def versions() -> Iterator[Finding]:
 
 
 async def _info(client: Redis, timeout_s: float) -> dict[str, Any]:
-    async with reaching("Redis", timeout_s):
+    async with store_errors("Redis", timeout_s):
         told: dict[str, Any] = await client.info()
     # A cluster answers by node: the first stands for all.
     return (
@@ -124,14 +124,14 @@ async def state_redis(client: Redis, settings: BackendSettings) -> AsyncIterator
     info = await _info(client, timeout_s)
     for finding in judge_state(info):
         yield finding
-    async with reaching("Redis", timeout_s):
+    async with store_errors("Redis", timeout_s):
         # What no reader needs: to write, to speak on a channel, to hear it. Nothing is written, for the key is not there.
         await client.set(NAME, "", xx=True)
         await client.publish(NAME, "")
     await (await subscribe(client, [NAME], "Redis", timeout_s)).aclose()  # type: ignore[no-untyped-call]
     yield ok("the state Redis can be written to, and its channels be heard")
     before = time.time()
-    async with reaching("Redis", timeout_s):
+    async with store_errors("Redis", timeout_s):
         seconds, micros = await client.eval("return redis.call('TIME')", 1, "darkroom:{s0}:")
     off = float(seconds) + float(micros) / 1e6 - (before + time.time()) / 2
     if abs(off) > CLOCK_SLACK_S:
@@ -142,9 +142,9 @@ async def state_redis(client: Redis, settings: BackendSettings) -> AsyncIterator
     else:
         yield ok(f"clocks agree within {abs(off) * 1000:.0f} ms")
     yield await layout(client, settings)
-    books = await counts(client, timeout_s)
-    if books.balanced:
-        yield ok(f"{books.recorded} jobs recorded, {books.live} live, the rest ended")
+    balance = await counts(client, timeout_s)
+    if balance.balanced:
+        yield ok(f"{balance.recorded} jobs recorded, {balance.live} live, the rest ended")
     else:
         yield fault("the books of the jobs do not balance", "run `darkroom audit`")
 

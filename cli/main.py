@@ -17,7 +17,7 @@ from cli.children import Unusable
 from cli.devices import WorkerGroup, environments
 from cli.generate import generate, make
 from cli.migrate import migrate
-from cli.operations import books, doctor
+from cli.operations import audit_jobs, doctor
 from cli.output import Out, Output
 from cli.platform import Platform, started
 from cli.restore import restore
@@ -45,7 +45,7 @@ app = typer.Typer(
     cls=TextOnly, help="Darkroom: a platform that serves diffusion models.", no_args_is_help=True
 )
 app.command()(doctor)
-app.command("audit")(books)
+app.command("audit")(audit_jobs)
 app.command()(backup)
 app.command()(restore)
 app.command()(migrate)

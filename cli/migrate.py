@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from cache.audit import Audit, counts
-from cache.connection import connect, disconnect
-from cache.layout import SETTING
-from cache.migrating import Migration, MigrationRefused, begun, end, move, survey
-from cache.restoring import in_use
+from backends.redis_client import connect, disconnect
 from cli import record
 from cli.operations import Folder, settings_of
 from cli.report import REFUSED, bar, fail, one_line_errors, say
 from contracts.settings import BackendSettings
+from store.audit import Audit, counts
+from store.layout import SETTING
+from store.migrating import Migration, MigrationRefused, begun, end, move, survey
+from store.restoring import in_use
 
 Told = Callable[[int, int], None]
 """Hears how many keys were looked at just now, and how many there are."""
@@ -46,11 +46,11 @@ def migrate(
         if done is None:
             say(f"There is nothing to move: {SETTING} is {settings.shards}, as it was.")
             return
-        migration, books = done
-        if not books.balanced:
+        migration, balance = done
+        if not balance.balanced:
             fail("The counts of jobs do not balance: run `darkroom audit --full`.", REFUSED)
         say(
-            f"{books.recorded} jobs recorded, {books.live} of them live: moved from {migration.before} to"
+            f"{balance.recorded} jobs recorded, {balance.live} of them live: moved from {migration.before} to"
             f" {migration.shards} shards. Start the platform now."
         )
 

@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
-from cache.audit import Audit, audit, counts
-from cache.connection import connect, disconnect
+from backends.redis_client import connect, disconnect
 from cli import record
 from cli.doctor import examine
 from cli.findings import Grade
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import BackendSettings
+from store.audit import Audit, audit, counts
 
 _MARKS = {Grade.OK: "ok     ", Grade.WARNING: "warning", Grade.FAULT: "FAULT  "}
 
@@ -37,7 +37,7 @@ def doctor(folder: Folder = record.FOLDER) -> None:
     raise typer.Exit(1 if asyncio.run(_doctor(settings)) else 0)
 
 
-def books(
+def audit_jobs(
     full: Annotated[
         bool, typer.Option("--full", help="Read every job record, not the counters alone.")
     ] = False,

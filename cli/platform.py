@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from cache.migrating import MigrationRefused
 from cli import record
 from cli.children import Child, Tell
 from cli.migrate import migrated
@@ -25,6 +24,7 @@ from contracts.errors import SettingsError, StoreUnavailable
 from contracts.listening import is_free, listen
 from contracts.model_source import local_folder
 from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, WorkerSettings
+from store.migrating import MigrationRefused
 
 READY_S: Final = 720.0
 """A worker may take its `load_timeout_s` (600 by default) for its model, and before that come the imports."""

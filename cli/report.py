@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from cache.migrating import MigrationRefused
-from cache.packed import RdbError
-from cache.snapshot import SnapshotRefused
 from cli.archive import ArchiveRefused, Manifest
 from contracts.errors import SettingsError, StoreUnavailable
+from store.migrating import MigrationRefused
+from store.packed import RdbError
+from store.snapshot import SnapshotRefused
 
 REFUSED: Final = 1
 """Exit code: the archive, or what it should go to, does not allow it."""

@@ -14,20 +14,20 @@ import typer
 from redis.asyncio import Redis
 from rich.progress import Progress
 
-from cache.audit import Audit, counts
-from cache.blobs import INPUTS, DirectoryBlobStore
-from cache.connection import connect, disconnect
-from cache.layout import SETTING, StoreLayout, stored_layout
-from cache.packed import RdbError
-from cache.rdb import Entry
-from cache.restoring import fill, holds_state, in_use, memory_limit, wipe
-from cache.s3 import S3BlobStore
-from cache.stores import open_blobs
+from backends.blobs import INPUTS, DirectoryBlobStore
+from backends.redis_client import connect, disconnect
+from backends.s3 import S3BlobStore
 from cli import archive, rabbitmq, record
 from cli.archive import ArchiveRefused, Manifest
 from cli.operations import Folder, settings_of
 from cli.report import REFUSED, bar, contents, fail, mebibytes, one_line_errors, say
 from contracts.settings import BackendSettings, without_secrets
+from store.audit import Audit, counts
+from store.layout import SETTING, StoreLayout, stored_layout
+from store.packed import RdbError
+from store.rdb import Entry
+from store.restoring import fill, holds_state, in_use, memory_limit, wipe
+from store.stores import open_blobs
 
 
 def restore(
@@ -71,13 +71,13 @@ def restore(
             say("The archive holds no definitions of RabbitMQ.")
         elif has_definitions:
             say("RabbitMQ's definitions were not restored: give --rabbitmq-api.")
-        written, books, layout = asyncio.run(_fill(settings, path, manifest, progress))
+        written, balance, layout = asyncio.run(_fill(settings, path, manifest, progress))
         say(f"{written} keys are restored; {manifest.keys - written} had lapsed.")
         for line in changes(manifest.settings, without_secrets(settings)):
             say(line)
-        if not books.balanced:
+        if not balance.balanced:
             fail("The counts of jobs do not balance: run `darkroom audit --full`.", REFUSED)
-        say(f"{books.recorded} jobs recorded, {books.live} of them live.")
+        say(f"{balance.recorded} jobs recorded, {balance.live} of them live.")
         if layout is not None and layout.shards != settings.shards:
             say(
                 f"They lie in {layout.shards} shards, and {SETTING} is {settings.shards}: run `darkroom migrate`, or set it to"

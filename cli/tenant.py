@@ -10,12 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cache.connection import connect, disconnect
-from cache.erasing import Erased, TenantBusy, erase
-from cache.key_names import Layout
-from cache.layout import LayoutGuard
-from cache.stores import Stores, open_stores
-from cache.tenant_data import Found, Servers, TenantData
+from backends.redis_client import connect, disconnect
 from cli import record, tenant_archive
 from cli.operations import Folder, settings_of
 from cli.options import writable
@@ -25,6 +20,11 @@ from cli.target import PIPE, target_of, written
 from contracts.clock import SystemClock
 from contracts.settings import BackendSettings
 from contracts.tenancy import RESERVED_TENANTS, is_tenant
+from store.erasing import Erased, TenantBusy, erase
+from store.key_names import Layout
+from store.layout import LayoutGuard
+from store.stores import Stores, open_stores
+from store.tenant_data import Found, Servers, TenantData
 
 app = typer.Typer(help="A tenant's data: export, erase.", no_args_is_help=True)
 

@@ -11,14 +11,14 @@ import json
 from collections import Counter
 from typing import Any, BinaryIO
 
-from cache import tenant_export
-from cache.blobs import INPUTS
-from cache.tenant_data import Found, TenantData
+from backends.blobs import INPUTS
 from cli import archive
 from cli.receipt import Receipt, signed, stamp
 from contracts.blobs import BlobStore
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
+from store import tenant_export
+from store.tenant_data import Found, TenantData
 
 
 async def write(out: BinaryIO, data: TenantData, found: Found, blobs: BlobStore, clock: Clock) -> Receipt:

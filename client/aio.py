@@ -12,7 +12,7 @@ import httpx
 from client import protocol
 from client.errors import ApiError, ClientError, ConnectionFailed, JobFailed, StillRunning
 from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
-from client.protocol import WAIT_S, EventReader, Patience
+from client.protocol import WAIT_S, EventReader, Retrier
 
 
 class AsyncClient:
@@ -95,7 +95,7 @@ class AsyncClient:
         """What becomes of the job, as it happens, to its end. A stream that breaks is resumed where it broke."""
         if job.urls.events is None:
             raise ClientError("This server tells no events.")
-        reader, patience = EventReader(), Patience(self._retries)
+        reader, patience = EventReader(), Retrier(self._retries)
         while True:
             headers = {"Accept": "text/event-stream"}
             if reader.last_id is not None:
@@ -109,7 +109,7 @@ class AsyncClient:
                         protocol.refuse(response)
                     async for line in response.aiter_lines():
                         for event in reader.feed(line):
-                            patience = Patience(self._retries)
+                            patience = Retrier(self._retries)
                             yield event
                             if protocol.final(event):
                                 return
@@ -164,7 +164,7 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, method: str, path: str, **rest: Any) -> httpx.Response:
-        patience = Patience(self._retries)
+        patience = Retrier(self._retries)
         while True:
             try:
                 response = await self._http.request(method, path, **rest)

@@ -74,7 +74,7 @@ def parsed(shape: type[Shape], response: httpx.Response) -> Shape:
 
 
 @dataclass(slots=True)
-class Patience:
+class Retrier:
     """When to try again: after what the server asks for, else twice as long each time, and not for ever."""
 
     retries: int = RETRIES

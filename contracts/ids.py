@@ -2,7 +2,7 @@
 
 An id is `job_` + 10 base32 digits of the Unix time in milliseconds + 16 random base32 digits + 1 hex
 digit, the first of the cache key (the ULID layout, https://github.com/ulid/spec, with one digit added). The digit lets a
-reader find a record in a Redis Cluster from the id alone, whatever the number of shards (`cache.key_names.Layout`); the time lets
+reader find a record in a Redis Cluster from the id alone, whatever the number of shards (`store.key_names.Layout`); the time lets
 it tell an expired id from an unknown one.
 """
 

@@ -135,7 +135,7 @@ class JobStore(Protocol):
         as before. Answers by how many seconds the clock was set; 0: not at all."""
         ...
 
-    async def elect(self, name: str, lease_s: float) -> bool:
+    async def take_sweeper_lease(self, name: str, lease_s: float) -> bool:
         """Whether the process `name` is the one that keeps house, for `lease_s` seconds from now: it was already, or
         nobody is."""
         ...

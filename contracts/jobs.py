@@ -144,7 +144,7 @@ class Webhook(Document):
 
 
 class NewJob(Document):
-    """A request at the door: what the store needs to record it. `key` is the 64 hex digits of `cache.keys`."""
+    """A request at the door: what the store needs to record it. `key` is the 64 hex digits of `cache.cache_key`."""
 
     id: str
     tenant: str

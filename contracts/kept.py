@@ -27,7 +27,7 @@ class Place(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Kept:
     """One row. `patterns` are those of SCAN: names of keys, of files under the folder or in the bucket, of queues. `store` is the field
-    in `cache.stores.Stores`; `broker` for queues. The other fields are text for people."""
+    in `store.stores.Stores`; `broker` for queues. The other fields are text for people."""
 
     what: str
     place: Place

@@ -61,7 +61,7 @@ class JobEvents(Protocol):
 
 
 class ResultCache(Protocol):
-    """Results by address (`cache.keys.result_address`), with a time to live. May forget at any time."""
+    """Results by address (`cache.cache_key.result_address`), with a time to live. May forget at any time."""
 
     async def get(self, address: str) -> JobResult | None: ...
 
@@ -79,7 +79,7 @@ class ResultCache(Protocol):
     async def delete(self, address: str) -> bool: ...
 
     async def purge(self, pattern: str) -> Sequence[str]:
-        """Forget all results of a pattern (`cache.keys.result_pattern`), here and in the first level of every process;
+        """Forget all results of a pattern (`cache.cache_key.result_pattern`), here and in the first level of every process;
         answers their keys. What is being computed meanwhile comes after."""
         ...
 

@@ -20,7 +20,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A job to be recorded. `address` is where the result cache may have its result (`cache.keys.result_address`); None: it is not
+    """A job to be recorded. `address` is where the result cache may have its result (`cache.cache_key.result_address`); None: it is not
     looked up. `most_ahead` is how many jobs may be ahead of it where it has to be computed (`scheduler.admission`); None: any number,
     -1: it may not be computed."""
 

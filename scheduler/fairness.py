@@ -5,7 +5,7 @@ virtual time if the flow had nothing waiting. The job with the smallest tag goes
 each job, so a tenant with ten thousand jobs has ten thousand tags ahead of it, while the next job of anybody else
 gets the present one. Unlike deficit round robin this needs no list of flows to walk, and any sorted set can hold it.
 
-The job store keeps the virtual time and the tags (`cache/lua/ticket.lua`). This module names the flows, and says what each weighs and
+The job store keeps the virtual time and the tags (`store/lua/ticket.lua`). This module names the flows, and says what each weighs and
 costs.
 """
 

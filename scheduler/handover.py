@@ -1,7 +1,7 @@
 """When the next pass is handed to an engine that is still busy, so that its device does not wait for the worker between two passes.
 
 What is handed over is settled: a newcomer goes to the pass after it, and an image that is canceled then takes one more step. So it happens
-late. A pass that is full is settled anyway, for the worker brings no more images than fill it (`scheduler.ahead`): it goes as soon as
+late. A pass that is full is settled anyway, for the worker brings no more images than fill it (`scheduler.prefetch`): it goes as soon as
 the images of the next pass are wanted. One with room left goes in the last moment.
 
 Nothing in it may depend on the outcome of the pass that runs: it holds images that have not begun, and samples that go on, whatever becomes

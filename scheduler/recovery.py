@@ -55,11 +55,11 @@ def after_failure(
             return [Again(new_group()) for _ in range(size)]
 
 
-def culprits(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
+def bisect_failures(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
     """Those of `items` for whom `fails` holds, found by bisection; where it holds for a company and for none of its halves, all of
     that company. None where it does not hold for all of them together."""
     if not items or not fails(items):
         return []
     half = len(items) // 2
-    found = culprits(items[:half], fails) + culprits(items[half:], fails) if half else []
+    found = bisect_failures(items[:half], fails) + bisect_failures(items[half:], fails) if half else []
     return found or list(items)

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 import redis
 from redis.cluster import ClusterNode, RedisCluster
 
-from cache.jobs import RedisJobStore
-from cache.quotas import RedisQuotaLedger
-from cache.stores import Stores, open_stores
-from cache.webhooks import RedisWebhookStore
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.settings import BackendSettings
+from store.jobs import RedisJobStore
+from store.quotas import RedisQuotaLedger
+from store.stores import Stores, open_stores
+from store.webhooks import RedisWebhookStore
 
 PATIENCE_S: Final = 20.0
 """With a store whose caller has a thousand things to do first, on a busy machine."""

@@ -7,8 +7,6 @@ import sys
 import threading
 from importlib.metadata import version
 
-from cache.layout import require_layout
-from cache.stores import Stores, open_stores
 from contracts import exit_codes
 from contracts.addresses import parse_networks
 from contracts.clock import SystemClock
@@ -16,6 +14,8 @@ from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import WebhookSettings
 from contracts.tasks import end
 from contracts.webhooks import Call
+from store.layout import require_layout
+from store.stores import Stores, open_stores
 from telemetry import logs, metrics, series, tracing
 from telemetry.server import OperationServer
 from webhooks.app import Enqueuer, consume, create_app

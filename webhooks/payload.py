@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from api.present import job_view
+from api.views import job_view
 from contracts.jobs import Job
 from contracts.webhooks import event_of
 

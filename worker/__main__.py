@@ -7,15 +7,15 @@ import sys
 from importlib.metadata import version
 
 from broker.topology import check_topology
-from cache.layout import require_layout
 from contracts import exit_codes
 from contracts.errors import QueueMisdeclared, SettingsError
 from contracts.model_source import local_folder
 from contracts.settings import WorkerSettings
+from store.layout import require_layout
 from telemetry import logs, metrics, tracing
 from telemetry.server import OperationServer
 from worker.app import consume, create_app
-from worker.engine.host import EngineUnloadable
+from worker.engine.host import EngineLoadError
 from worker.naming import model_name
 from worker.runtime import Runtime
 
@@ -57,7 +57,7 @@ def _serve(settings: WorkerSettings, runtime: Runtime) -> int:
         sys.stderr.write(f"darkroom worker: {error}\n")
         runtime.stop()
         return exit_codes.UNUSABLE
-    except EngineUnloadable as error:
+    except EngineLoadError as error:
         log.error("model_unloadable", model=model_name(settings), reason=str(error), may_pass=error.may_pass)
         # The engine's libraries may have written many lines: the last one is for whoever started us.
         sys.stderr.write(f"darkroom worker: {' '.join(str(error).split())}\n")

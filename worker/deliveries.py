@@ -52,16 +52,16 @@ class Deliveries:
         receipt: Receipt,
         answer: futures.Future[Verdict],
         patience_s: float,
-        attend: Callable[[Receipt, float], Awaitable[Verdict]],
+        hold_delivery: Callable[[Receipt, float], Awaitable[Verdict]],
     ) -> None:
-        """Acks the delivery when its job ends here. One of which that is not so within `patience_s` is left to `attend`, which is to look
+        """Acks the delivery when its job ends here. One of which that is not so within `patience_s` is left to `hold_delivery`, which is to look
         after it at once."""
         if self.has_ended(receipt.job_id):
             answer.set_result(Verdict.ACK)
             return
 
         def doubt() -> None:
-            task = asyncio.create_task(_leave(receipt, answer, attend))
+            task = asyncio.create_task(_leave(receipt, answer, hold_delivery))
             self._doubted.add(task)
             task.add_done_callback(self._doubted.discard)
 
@@ -96,10 +96,10 @@ class Deliveries:
 async def _leave(
     receipt: Receipt,
     answer: futures.Future[Verdict],
-    attend: Callable[[Receipt, float], Awaitable[Verdict]],
+    hold_delivery: Callable[[Receipt, float], Awaitable[Verdict]],
 ) -> None:
     try:
-        verdict = await attend(receipt, 0.0)
+        verdict = await hold_delivery(receipt, 0.0)
     except asyncio.CancelledError:
         answer.cancel()
         raise

@@ -18,10 +18,10 @@ from contracts.failures import WorkerFault
 from scheduler.recovery import Failure
 from telemetry import metrics
 from telemetry.logs import get_logger
-from worker.engine.host import EngineHost, EngineUnloadable
-from worker.engine.wire import Answer, Done, Failed, Unrun
+from worker.active_images import ActiveImages, Chosen
+from worker.engine.host import EngineHost, EngineLoadError
+from worker.engine.messages import Answer, Done, Failed, Unrun
 from worker.flights import Flights
-from worker.hand import Chosen, Hand
 from worker.images import Flight, Image, Outcome, TooLate, fault_of
 from worker.reports import log_broken, report_pass, traced
 
@@ -35,25 +35,27 @@ log = get_logger(__name__)
 class Device:
     """`start` it on an event loop, which hears what becomes of images. `changed` guards all that is public, for other threads."""
 
-    def __init__(self, host: EngineHost, hand: Hand, clock: Clock, room_changed: asyncio.Event) -> None:
+    def __init__(
+        self, host: EngineHost, active: ActiveImages, clock: Clock, room_changed: asyncio.Event
+    ) -> None:
         """`room_changed` is set when there may be room for more images."""
         self._host = host
         self._clock = clock
         self._room_changed = room_changed
         self.changed = threading.Condition()
-        self.hand = hand
+        self.active = active
         self.coming = 0
         """Images that are on their way to the hand."""
         self.draining = False
         self.moved_at = clock.monotonic()
         """When a pass last ended, or the first of the images in hand came."""
-        self.flights = Flights(hand, clock)
+        self.flights = Flights(active, clock)
         self._armed = False
         """Whether the thread would hand over a pass if it were full."""
         self._thread: threading.Thread | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
-        """Pass after pass until it drains; then `ended` is done, or raises `EngineUnloadable` when a crashed engine does not come back."""
+        """Pass after pass until it drains; then `ended` is done, or raises `EngineLoadError` when a crashed engine does not come back."""
         self._thread = threading.Thread(target=self._work, args=(loop, ended), name="device", daemon=True)
         self._thread.start()
 
@@ -67,7 +69,7 @@ class Device:
         """The hand has changed: the thread looks at it again, if it waits for that. Under `changed`."""
         if not self.flights:
             self.changed.notify()
-        elif self._armed and (self.hand.full() or not self.coming):
+        elif self._armed and (self.active.full() or not self.coming):
             self._armed = False
             self._host.wake()
 
@@ -78,11 +80,11 @@ class Device:
             while (flight := self._first(loop)) is not None:
                 outcomes = self._finish(flight, loop)
                 self.moved_at = self._clock.monotonic()
-                loop.call_soon_threadsafe(self._tell_all, flight.images, outcomes)
+                loop.call_soon_threadsafe(self._notify_all, flight.images, outcomes)
                 if not (self._host.alive or self.flights or self.draining):
                     self._restart(flight.batch.key.model)
             reason = None
-        except EngineUnloadable as error:
+        except EngineLoadError as error:
             reason = error
         finally:
             loop.call_soon_threadsafe(self._end, ended, reason)
@@ -93,7 +95,7 @@ class Device:
             if self.flights:
                 return self.flights.first
             while (chosen := self._choose(loop, self._clock.monotonic())) is None:
-                if self.draining and not self.hand.images:
+                if self.draining and not self.active.images:
                     return None
                 self.changed.wait()
             flight = self.flights.take(chosen)
@@ -115,7 +117,7 @@ class Device:
                     span.fail(answer.failure.value)
             with self.changed:
                 self.flights.landed(flight, answer)
-                outcomes = self._digest(flight, answer, span.traceparent)
+                outcomes = self._apply_result(flight, answer, span.traceparent)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
             log_broken("batch_broken", error, len(flight.images))
             metrics.BATCHES.labels(flight.batch.key.model, "broken").inc()
@@ -126,10 +128,10 @@ class Device:
                 for later in self.flights:
                     later.void.update(flight.images)
                 if unheard:
-                    self.hand.keep_leaving(flight)
-                outcomes = self.hand.after_failure(flight, Failure.FAULT, WorkerFault.of(error))
+                    self.active.keep_leaving(flight)
+                outcomes = self.active.after_failure(flight, Failure.FAULT, WorkerFault.of(error))
                 if not self._host.alive:
-                    self.hand.forgotten()
+                    self.active.forgotten()
         else:
             self._report(flight, answer)
         return outcomes
@@ -163,7 +165,7 @@ class Device:
                     self._hand_over(loop)
                     continue
             except Exception as error:  # noqa: BLE001 - the pass that runs has no part in it
-                log_broken("hand_over_broken", error, len(self.hand.images))
+                log_broken("hand_over_broken", error, len(self.active.images))
                 tried = True
                 continue
             if self._host.wait(due_s):
@@ -184,27 +186,27 @@ class Device:
 
     def _choose(self, loop: asyncio.AbstractEventLoop, begins_at: float) -> Chosen | None:
         """The next pass, if there is anything to run. Those who are too late, or for whom the policy breaks, are told so."""
-        hand, raised = self.hand, 0
+        active, raised = self.active, 0
         while True:
             # Some may have been withdrawn meanwhile.
-            hand.drop([image for image in hand.images if image.drawn.done()])
+            active.drop([image for image in active.images if image.drawn.done()])
             if self.draining:
-                for image in hand.images:
+                for image in active.images:
                     if not image.begun:
                         loop.call_soon_threadsafe(image.drawn.cancel)
-                hand.images = [image for image in hand.images if image.begun]
+                active.images = [image for image in active.images if image.begun]
             try:
-                chosen = hand.choose(begins_at)
+                chosen = active.choose(begins_at)
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
                 raised += 1
-                blamed = hand.blame(begins_at) or (list(hand.images) if raised >= PATIENCE else [])
+                blamed = active.blame(begins_at) or (list(active.images) if raised >= PATIENCE else [])
                 log_broken("policy_broken", error, len(blamed))
-                hand.drop(blamed)
-                loop.call_soon_threadsafe(self._tell_all, blamed, [WorkerFault.of(error) for _ in blamed])
+                active.drop(blamed)
+                loop.call_soon_threadsafe(self._notify_all, blamed, [WorkerFault.of(error) for _ in blamed])
                 continue
             if chosen.late:
-                hand.drop(chosen.late)
-                loop.call_soon_threadsafe(self._tell_all, chosen.late, [TooLate()] * len(chosen.late))
+                active.drop(chosen.late)
+                loop.call_soon_threadsafe(self._notify_all, chosen.late, [TooLate()] * len(chosen.late))
             return chosen if chosen.images else None
 
     def _launch(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
@@ -215,25 +217,25 @@ class Device:
             flight.unsaid = error
         loop.call_soon_threadsafe(self._room_changed.set)
 
-    def _digest(self, flight: Flight, answer: Answer, traceparent: str | None) -> list[Outcome | None]:
+    def _apply_result(self, flight: Flight, answer: Answer, traceparent: str | None) -> list[Outcome | None]:
         """What became of each image of a pass; None: it runs again. Those that have ended leave the hand."""
-        hand, key, size = self.hand, flight.batch.key, len(flight.images)
+        active, key, size = self.active, flight.batch.key, len(flight.images)
         if isinstance(answer, Done):
-            hand.limits.fitted(key, size)
-            hand.cost.ran(key, size, answer.seconds, answer.memory_bytes)
-            return hand.advance(flight, answer, traceparent)
+            active.limits.fitted(key, size)
+            active.cost.ran(key, size, answer.seconds, answer.memory_bytes)
+            return active.advance(flight, answer, traceparent)
         if isinstance(answer, Unrun):
-            hand.unrun(flight)
+            active.unrun(flight)
             outcomes: list[Outcome | None] = [None] * size
         else:
             if answer.failure is Failure.OUT_OF_MEMORY:
-                hand.limits.out_of_memory(key, size)
-            outcomes = hand.after_failure(flight, answer.failure, fault_of(answer))
+                active.limits.out_of_memory(key, size)
+            outcomes = active.after_failure(flight, answer.failure, fault_of(answer))
         if not self._host.alive:
-            hand.forgotten()
+            active.forgotten()
         return outcomes
 
-    def _tell_all(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
+    def _notify_all(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
         """On the event loop: hand out what the pass made of its images. One that cannot be told has no part in what the others hear."""
         for image, outcome in zip(images, outcomes, strict=True):
             try:
@@ -250,10 +252,10 @@ class Device:
             time.sleep(delay_s)
             try:
                 self._host.start()
-            except (EngineUnloadable, OSError) as error:
+            except (EngineLoadError, OSError) as error:
                 log.error("engine_restart_failed", reason=str(error))
                 if number == len(RESTART_DELAYS_S):
-                    raise EngineUnloadable(str(error)) from error
+                    raise EngineLoadError(str(error)) from error
             else:
                 log.info("engine_restarted")
                 self.flights.steady = True
@@ -261,7 +263,7 @@ class Device:
 
     def _end(self, ended: asyncio.Future[None], reason: Exception | None) -> None:
         """On the event loop, behind all that was told: nothing that is still in hand will be drawn."""
-        for image in self.hand.images:
+        for image in self.active.images:
             image.drawn.cancel()
         if ended.done():
             return

@@ -11,9 +11,9 @@ from typing import Final
 
 from contracts.clock import Clock
 from scheduler import handover
-from scheduler.ahead import Lead
-from worker.engine.wire import Answer, Done
-from worker.hand import Chosen, Hand
+from scheduler.prefetch import FetchLatency
+from worker.active_images import ActiveImages, Chosen
+from worker.engine.messages import Answer, Done
 from worker.images import Flight
 
 IN_FLIGHT: Final = 2
@@ -23,11 +23,11 @@ IN_FLIGHT: Final = 2
 class Flights:
     """Oldest first: the engine runs the first of them. Not for several threads at a time."""
 
-    def __init__(self, hand: Hand, clock: Clock) -> None:
-        self._hand = hand
+    def __init__(self, active: ActiveImages, clock: Clock) -> None:
+        self._active = active
         self._clock = clock
         self._flights: deque[Flight] = deque()
-        self.lead = Lead()
+        self.lead = FetchLatency()
         self.steady = True
         """Whether the last pass went well: behind one that did not, nothing is handed over before it is settled what is next."""
 
@@ -44,7 +44,7 @@ class Flights:
 
     def take(self, chosen: Chosen) -> Flight:
         """The pass that the engine is handed now."""
-        flight = self._hand.take(chosen.images, chosen.seconds)
+        flight = self._active.take(chosen.images, chosen.seconds)
         flight.begins_at = self._clock.monotonic()
         self._flights.append(flight)
         return flight
@@ -83,7 +83,7 @@ class Flights:
         return handover.due_in_s(
             self._clock.monotonic(),
             self._end_at(),
-            full=self._hand.full(),
+            full=self._active.full(),
             coming=coming,
             lead_s=self.lead.seconds(running.seconds) + moment_s,
             moment_s=moment_s,
@@ -98,4 +98,4 @@ class Flights:
         return max(ends_at, self._clock.monotonic()) + sum(flight.seconds for flight in later)
 
     def _moment_s(self, flight: Flight) -> float:
-        return handover.last_moment_s(self._hand.cost.deviation_s(flight.batch.key))
+        return handover.last_moment_s(self._active.cost.deviation_s(flight.batch.key))

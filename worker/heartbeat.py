@@ -11,7 +11,7 @@ from contracts.ports import ModelDirectory
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
-from worker.taker import Taker
+from worker.job_fetcher import JobFetcher
 
 MAX_BROKEN: Final = 3
 """Announcements in a row that our own code breaks; after them the worker ends."""
@@ -28,14 +28,14 @@ class Heartbeat:
         spec: ModelSpec,
         info: WorkerInfo,
         batcher: Batcher,
-        taker: Taker,
+        fetcher: JobFetcher,
         every_s: float,
     ) -> None:
         self._models = models
         self._spec = spec
         self._info = info
         self._batcher = batcher
-        self._taker = taker
+        self._fetcher = fetcher
         self._every_s = every_s
         self._begun = asyncio.Event()
 
@@ -79,7 +79,7 @@ class Heartbeat:
             update={
                 "steps_per_s": self._batcher.steps_per_s(),
                 "backlog_steps": self._batcher.backlog_steps(),
-                "steps_per_job": self._taker.steps_per_job,
+                "steps_per_job": self._fetcher.steps_per_job,
             }
         )
         await self._models.announce(self._spec, now)

@@ -11,7 +11,7 @@ from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Prog
 from contracts.failures import EngineCrashed, EngineFault, OutOfMemory, WorkerFault
 from scheduler.policy import ANYONE, Sample
 from scheduler.recovery import Failure
-from worker.engine.wire import Failed
+from worker.engine.messages import Failed
 
 
 class TooLate(Exception):
@@ -19,7 +19,7 @@ class TooLate(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ImageResult:
     """What became of one image: its passes took `batch_ms` in all, and the largest held `batch_size` images."""
 
     image: Pixels | ImageFault
@@ -30,7 +30,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ScheduleKey:
     """An image's claim to the device: its fair tag, and its deadline on the monotonic clock."""
 
     tag: float
@@ -44,8 +44,8 @@ class Image:
     id: int
     key: BatchKey
     task: ImageTask
-    turn: Turn
-    drawn: asyncio.Future[Drawn]
+    turn: ScheduleKey
+    drawn: asyncio.Future[ImageResult]
     on_step: Callable[[Progress], object]
     group: int = ANYONE
     crashes: int = 0
@@ -92,7 +92,7 @@ class Image:
         """On the event loop: hand it what a pass made of it; None: it runs again."""
         if self.drawn.done() or outcome is None:
             return
-        if isinstance(outcome, Drawn):
+        if isinstance(outcome, ImageResult):
             self.drawn.set_result(outcome)
         elif isinstance(outcome, Progress):
             self.on_step(outcome)
@@ -113,7 +113,7 @@ def fault_of(failed: Failed) -> ImageFault:
     return ImageFault(code, words.format(failed.reason))
 
 
-Outcome = Progress | Drawn | TooLate | WorkerFault
+Outcome = Progress | ImageResult | TooLate | WorkerFault
 """What the event loop is told of an image."""
 
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from broker.relay import publish_all
-from cache.keys import result_address, tenant_scope
-from cache.stores import Stores
+from cache.cache_key import result_address, tenant_scope
 from contracts import failures
 from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Progress
@@ -21,19 +20,20 @@ from contracts.ports import Publisher
 from contracts.requests import GenerationRequest
 from contracts.transitions import End, Finished, Granted, TakenJob
 from scheduler.previews import preview_steps
+from store.stores import Stores
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import Encoder
-from worker.endings import Endings
-from worker.images import Drawn, TooLate, Turn
+from worker.end_batcher import EndBatcher
+from worker.images import ImageResult, ScheduleKey, TooLate
 from worker.leases import Leases
 from worker.outcomes import outcomes_of
-from worker.patience import GIVE_UP_S, Hold, Patience, unstored
 from worker.pictures import Pictures
-from worker.previews import Showing
+from worker.previews import PreviewPublisher
 from worker.progress import ProgressReporter
+from worker.retrier import GIVE_UP_S, Hold, Retrier, unstored
 
 LOST: Final = "The picture to start from was deleted before the job had its turn."
 
@@ -51,8 +51,8 @@ class JobRunner:
         batcher: Batcher,
         encoder: Encoder,
         leases: Leases,
-        endings: Endings,
-        patience: Patience,
+        endings: EndBatcher,
+        retrier: Retrier,
         clock: Clock,
         bounds: Bounds,
         *,
@@ -69,12 +69,12 @@ class JobRunner:
         self.bounds = bounds
         """Of the model that is drawn with."""
         self._share_cache = share_cache
-        self._patience = patience
-        self._pictures = Pictures(stores, encoder, patience, bounds.spec)
+        self._retrier = retrier
+        self._pictures = Pictures(stores, encoder, retrier, bounds.spec)
 
     def drain(self) -> None:
         """Give back what has not been begun; wait for nobody any more."""
-        self._patience.drain()
+        self._retrier.drain()
         self._batcher.drain()
 
     async def run(self, taken: TakenJob, brought: Callable[[], object] = lambda: None) -> bool:
@@ -112,10 +112,10 @@ class JobRunner:
         )
         # The store's clock stamped both: what is left of the deadline holds whatever ours says.
         left_s = lease.deadline - lease.claimed_at
-        turn = Turn(taken.tag, self._clock.monotonic() + left_s)
+        turn = ScheduleKey(taken.tag, self._clock.monotonic() + left_s)
         hold = Hold(turn.deadline - GIVE_UP_S)
         progress = ProgressReporter(self._stores.jobs, lease)
-        showing = Showing(self._stores, self._encoder, lease, request)
+        showing = PreviewPublisher(self._stores, self._encoder, lease, request)
 
         def on_step(step: Progress) -> None:
             progress.tell(step)
@@ -135,7 +135,7 @@ class JobRunner:
         if start is None and request.init_image is not None:
             return await self._gave_up(lease)
         steps = self.bounds.steps(request)
-        images: list[asyncio.Future[Drawn]] = []
+        images: list[asyncio.Future[ImageResult]] = []
 
         def withdraw() -> None:
             hold.void.set()
@@ -154,7 +154,7 @@ class JobRunner:
             brought()
             with tracing.span("draw") as span:
                 outcomes = await outcomes_of(images)
-                drawn = [each for each in outcomes if isinstance(each, Drawn)]
+                drawn = [each for each in outcomes if isinstance(each, ImageResult)]
                 for last in dict.fromkeys(each.traceparent for each in drawn):
                     span.link(last)
             await progress.end()
@@ -178,7 +178,7 @@ class JobRunner:
     async def _gave_up(self, lease: Lease) -> bool:
         """The images were withdrawn: the worker drains or its engine is gone; or the lease is void, for the job has ended, is
         another worker's, or its record is lost, and then there is nothing to give back."""
-        await self._patience.insist(lambda: self._stores.jobs.release(lease))
+        await self._retrier.retry_until_drained(lambda: self._stores.jobs.release(lease))
         return False
 
     async def _fail(self, message: JobMessage, lease: Lease, failure: JobFailure) -> bool:
@@ -196,16 +196,22 @@ class JobRunner:
     async def _finish(self, message: JobMessage, end: End) -> Finished | None:
         """The terminal transition. One that is refused is tried once more under a claim of its own: a store that has lost
         its memory rebuilds the record from the message, and what has been drawn still counts."""
-        finished = await self._patience.insist(lambda: self._endings.end(end))
+        finished = await self._retrier.retry_until_drained(lambda: self._endings.end(end))
         if finished is None or finished.applied:
             return finished
-        claim = await self._patience.insist(lambda: self._stores.jobs.claim(message, self._worker_id))
+        claim = await self._retrier.retry_until_drained(
+            lambda: self._stores.jobs.claim(message, self._worker_id)
+        )
         if not isinstance(claim, Granted):
             return finished
         log.info("record_rebuilt", job_id=message.job_id)
-        return await self._patience.insist(lambda: self._endings.end(replace(end, lease=claim.lease)))
+        return await self._retrier.retry_until_drained(
+            lambda: self._endings.end(replace(end, lease=claim.lease))
+        )
 
-    async def _succeed(self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn], hold: Hold) -> bool:
+    async def _succeed(
+        self, message: JobMessage, lease: Lease, drawn: Sequence[ImageResult], hold: Hold
+    ) -> bool:
         """Raises `BlobStoreUnavailable` where the pictures find no place in time."""
         result = await self._pictures.result(message, lease, drawn, hold)
         if result is None:

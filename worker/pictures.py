@@ -7,25 +7,25 @@ import itertools
 from collections.abc import Sequence
 from functools import partial
 
-from cache.stores import Stores
 from contracts.engine import Pixels
 from contracts.jobs import ImageRef, JobMessage, JobResult, Lease, Timings
 from contracts.models import ModelSpec
 from contracts.requests import GenerationRequest
+from store.stores import Stores
 from telemetry import metrics, tracing
 from worker.encode import Encoded, Encoder, Output, rgb
-from worker.images import Drawn
+from worker.images import ImageResult
 from worker.outcomes import outcomes_of
-from worker.patience import Hold, Patience
+from worker.retrier import Hold, Retrier
 
 
 class Pictures:
     """Reads and writes them, and insists as `patience` says."""
 
-    def __init__(self, stores: Stores, encoder: Encoder, patience: Patience, spec: ModelSpec) -> None:
+    def __init__(self, stores: Stores, encoder: Encoder, retrier: Retrier, spec: ModelSpec) -> None:
         self._stores = stores
         self._encoder = encoder
-        self._patience = patience
+        self._retrier = retrier
         self._spec = spec
 
     async def start(self, request: GenerationRequest, hold: Hold) -> bytes | None:
@@ -33,11 +33,13 @@ class Pictures:
         lease is void. Raises `ImageNotFound`, `BlobStoreUnavailable`, `OutOfBounds`."""
         if request.init_image is None:
             return None
-        file = await self._patience.insist(partial(self._stores.blobs.get, request.init_image), hold)
+        file = await self._retrier.retry_until_drained(
+            partial(self._stores.blobs.get, request.init_image), hold
+        )
         return None if file is None else await asyncio.to_thread(rgb, file, request.width, request.height)
 
     async def result(
-        self, message: JobMessage, lease: Lease, drawn: Sequence[Drawn], hold: Hold
+        self, message: JobMessage, lease: Lease, drawn: Sequence[ImageResult], hold: Hold
     ) -> JobResult | None:
         """Encodes and stores what was drawn. None: the worker drains before the store is back, or the lease of `hold` is void. Raises
         `BlobStoreUnavailable` where the pictures find no place in time."""
@@ -82,7 +84,9 @@ class Pictures:
 
     async def _store(self, file: Encoded, hold: Hold) -> str | None:
         with tracing.span("store image"), metrics.STORE_SECONDS.time():
-            return await self._patience.insist(partial(self._stores.blobs.put, file.data, file.format), hold)
+            return await self._retrier.retry_until_drained(
+                partial(self._stores.blobs.put, file.data, file.format), hold
+            )
 
 
 def _ref(name: str, pixels: Pixels, file: Encoded, request: GenerationRequest, index: int) -> ImageRef:

@@ -6,12 +6,12 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from cache.stores import Stores
 from contracts import engine
 from contracts.errors import StoreUnavailable
 from contracts.jobs import Lease, Preview
 from contracts.requests import GenerationRequest
 from contracts.tasks import end
+from store.stores import Stores
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.encode import Encoder, Output
@@ -22,7 +22,7 @@ LAST_S: Final = 0.5
 log = get_logger(__name__)
 
 
-class Showing:
+class PreviewPublisher:
     """Shows the previews of one job, in order. One that cannot be stored or told is left out: the job goes on without it."""
 
     def __init__(self, stores: Stores, encoder: Encoder, lease: Lease, request: GenerationRequest) -> None:

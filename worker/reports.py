@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from telemetry import metrics, tracing
 from telemetry.logs import get_logger
-from worker.engine.wire import Answer, DeviceMemory, Done, Failed, Unrun
+from worker.engine.messages import Answer, DeviceMemory, Done, Failed, Unrun
 from worker.images import Flight
 
 log = get_logger(__name__)

@@ -48,7 +48,7 @@ class Runtime:
         self._draining = False
 
     def start(self) -> ModelSpec:
-        """Load the model. Raises `EngineUnloadable`."""
+        """Load the model. Raises `EngineLoadError`."""
         self._thread.start()
         spec = self._call(self._start()).result()
         self._ready = True
@@ -56,11 +56,11 @@ class Runtime:
 
     def run(self, receipt: Receipt) -> Future[Verdict] | Verdict:
         """Holds a delivery, from any thread; done when it may be answered, which may be now."""
-        taker = self._of().taker
-        if taker.has_ended(receipt.job_id):
+        fetcher = self._of().fetcher
+        if fetcher.has_ended(receipt.job_id):
             return Verdict.ACK
         answer: Future[Verdict] = Future()
-        self._loop.call_soon_threadsafe(taker.hold, receipt, answer)
+        self._loop.call_soon_threadsafe(fetcher.hold, receipt, answer)
         return answer
 
     def unready(self) -> str | None:

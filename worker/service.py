@@ -8,27 +8,27 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from backends.blobs import DirectoryBlobStore
 from broker.publisher import open_publisher
-from cache.blobs import DirectoryBlobStore
-from cache.stores import Stores, open_stores
 from contracts.clock import Clock
 from contracts.errors import StoreUnavailable
 from contracts.models import ModelSpec, WorkerInfo
 from contracts.settings import WorkerSettings
 from contracts.tasks import end
 from scheduler.cost import CostModel
+from store.stores import Stores, open_stores
 from telemetry import metrics, series
 from telemetry.logs import get_logger
 from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.encode import Encoder
-from worker.endings import Endings
-from worker.engine.host import EngineDied, EngineHost, EngineUnloadable
+from worker.end_batcher import EndBatcher
+from worker.engine.host import EngineDied, EngineHost, EngineLoadError
 from worker.heartbeat import Heartbeat
 from worker.job import JobRunner
+from worker.job_fetcher import JobFetcher
 from worker.leases import Leases
-from worker.patience import Patience
-from worker.taker import Taker
+from worker.retrier import Retrier
 
 GIVE_BACK_S: Final = 5.0
 LOAD_AGAIN_S: Final = (1.0, 5.0)
@@ -45,7 +45,7 @@ class Service:
     spec: ModelSpec
     batcher: Batcher
     runner: JobRunner
-    taker: Taker
+    fetcher: JobFetcher
     heartbeat: Heartbeat
 
 
@@ -53,7 +53,7 @@ class Service:
 async def serving(
     settings: WorkerSettings, worker_id: str, clock: Clock, on_failure: Callable[[], object]
 ) -> AsyncIterator[Service]:
-    """A worker while inside. Raises `EngineUnloadable` where the model cannot be loaded. `on_failure` hears of a part that is beyond repair, as a
+    """A worker while inside. Raises `EngineLoadError` where the model cannot be loaded. `on_failure` hears of a part that is beyond repair, as a
     rule the engine; the others go on, so that the jobs in hand are given back."""
     stores, publisher = open_stores(settings), open_publisher(settings)
     encoder, host = _encoder(stores), EngineHost(settings)
@@ -63,7 +63,7 @@ async def serving(
         series.begin_worker(spec.name, settings.max_attempts)
         async with asyncio.TaskGroup() as group:
             room = asyncio.Event()
-            patience = Patience(clock)
+            retrier = Retrier(clock)
             leases = Leases(stores.jobs, settings.heartbeat_s)
             # The model may leave less room than was asked for.
             batcher = Batcher(host, min(settings.max_batch, spec.max_batch), clock, cost, room)
@@ -74,29 +74,29 @@ async def serving(
                 batcher,
                 encoder,
                 leases,
-                Endings(stores.jobs.end_many),
-                patience,
+                EndBatcher(stores.jobs.end_many),
+                retrier,
                 clock,
                 Bounds(spec, settings.max_images_per_job),
                 share_cache=settings.share_cache_between_tenants,
             )
-            taker = Taker(
+            fetcher = JobFetcher(
                 worker_id,
                 spec.name,
                 stores,
                 publisher,
                 runner,
                 batcher,
-                patience,
+                retrier,
                 clock,
                 settings.deliveries,
                 room,
                 group.create_task,
             )
             info = WorkerInfo(id=worker_id, model=spec.name, started_at=clock.now())
-            heartbeat = Heartbeat(stores.models, spec, info, batcher, taker, settings.heartbeat_s)
+            heartbeat = Heartbeat(stores.models, spec, info, batcher, fetcher, settings.heartbeat_s)
             parts = {
-                "taker": taker.run(),  # fetches jobs, and finishes them
+                "taker": fetcher.run(),  # fetches jobs, and finishes them
                 "batcher": batcher.run(),  # schedules their images, and runs them
                 "leases": leases.run(),
                 "cancellations": leases.hear(stores.events, worker_id),
@@ -108,14 +108,14 @@ async def serving(
             ]
             log.info("worker_ready", worker=worker_id, model=spec.name, revision=spec.revision)
             metrics.ENGINE_INFO.labels(spec.name, spec.device, spec.dtype, spec.attention).set(1)
-            yield Service(stores, spec, batcher, runner, taker, heartbeat)
+            yield Service(stores, spec, batcher, runner, fetcher, heartbeat)
             # What has been begun is finished, the rest is given back, while the leases are still renewed.
             runner.drain()
             with suppress(TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):
-                    await taker.finish()
+                    await fetcher.finish()
             await batcher.stop()
-            await end(*tasks, *taker.left())
+            await end(*tasks, *fetcher.left())
         await heartbeat.end()
     finally:
         await asyncio.to_thread(host.kill)
@@ -130,14 +130,14 @@ async def _part(
     try:
         await part
     except Exception as error:  # noqa: BLE001 - whatever it is, the other parts give back what is in hand
-        reason = str(error) if isinstance(error, EngineUnloadable) else type(error).__name__
+        reason = str(error) if isinstance(error, EngineLoadError) else type(error).__name__
         log.error("worker_part_failed", part=name, reason=reason)
         runner.drain()
         on_failure()
 
 
 async def _load(host: EngineHost) -> ModelSpec:
-    """Starts the engine; another one where its process was ended before it could say what is wrong. Raises `EngineUnloadable`."""
+    """Starts the engine; another one where its process was ended before it could say what is wrong. Raises `EngineLoadError`."""
     for delay_s in LOAD_AGAIN_S:
         try:
             return await asyncio.to_thread(host.start)

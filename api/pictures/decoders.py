@@ -16,7 +16,7 @@ from api.init_image import InitImage, SourcePicture, fault
 from api.pictures.header import MIB
 from api.pictures.process import DecoderDied, DecoderProcess
 from api.pictures.turns import Ticket, Turns
-from cache.blobs import blob_name
+from backends.blobs import blob_name
 from contracts.errors import TooManyInitImages
 from contracts.settings import ApiSettings
 from telemetry.logs import get_logger

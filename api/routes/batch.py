@@ -14,12 +14,12 @@ from api import errors
 from api.auth import Caller
 from api.body import as_model, checked, with_accepted
 from api.job_request import EXPECTED, JobRequest
-from api.present import job_views
+from api.long_poll import watched
 from api.routes.job_docs import IdempotencyKey
 from api.schemas import ErrorBody, JobView, Wire
 from api.services import Services, Wired, failures
 from api.submit import Accepted
-from api.wait import watched
+from api.views import job_views
 from contracts.errors import DarkroomError, InternalError
 
 router = APIRouter(tags=["jobs"])

@@ -12,7 +12,7 @@ from api.auth import Admin
 from api.normalise import invalid
 from api.schemas import Wire
 from api.services import Wired, failures
-from cache.keys import result_pattern, tenant_scope
+from cache.cache_key import result_pattern, tenant_scope
 from scheduler.bounds import Fault
 
 router = APIRouter(prefix="/v1/cache", tags=["operation"])

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from api import numbers
+from api import scrape_gauges
 from api.schemas import Health, Ready
 from api.services import Wired, failures
 from contracts.errors import UnavailableError
@@ -46,7 +46,7 @@ async def readyz(services: Wired) -> Ready:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **failures()},
 )
 async def scrape(services: Wired) -> Response:
-    await numbers.refresh(services.stores, services.catalogue, services.jobs.room.memory)
+    await scrape_gauges.refresh(services.stores, services.catalogue, services.jobs.room.memory)
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
 from api.services import Wired, failures
-from cache.blobs import is_public_name
+from backends.blobs import is_public_name
 from contracts.errors import ImageNotFound, RangeNotSatisfiable
 
 router = APIRouter(prefix="/v1/images", tags=["images"])

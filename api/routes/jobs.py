@@ -9,19 +9,19 @@ from starlette.responses import Response
 
 from api.auth import Reader, caller_of, look_into, owner_of
 from api.body import job_request
-from api.direct import DirectRoute, header
 from api.end_listener import EndListener
+from api.fast_route import FastRoute, header
 from api.idempotency import MAX_KEY_CHARS, REPLAYED
 from api.job_request import JobRequest
 from api.keyring import Principal
+from api.long_poll import preferred_wait_s, watched
 from api.normalise import invalid
 from api.openapi import JOB_ID_PATTERN
-from api.present import job_views, poll_again_s
 from api.query import check_query
 from api.routes.job_docs import AGAIN, APPLIED, BODY, CACHE, LOCATION, TENANT, Prefer
 from api.schemas import JobList, JobView
 from api.services import Services, Wired, failures
-from api.wait import preferred_wait_s, watched
+from api.views import job_views, poll_again_s
 from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.ids import is_job_id
 from contracts.jobs import CacheStatus, Job, JobStatus
@@ -208,7 +208,7 @@ def known(job_id: str) -> str:
     return job_id
 
 
-direct = DirectRoute(
+direct = FastRoute(
     router.prefix,
     submit,
     methods=["POST"],

@@ -7,9 +7,9 @@ from starlette.responses import Response
 
 from api.auth import Caller
 from api.normalise import checked_model_name
-from api.present import model_view
 from api.schemas import ModelList, ModelView
 from api.services import Wired, failures
+from api.views import model_view
 from contracts.errors import InvalidRequest, ModelNotFound
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

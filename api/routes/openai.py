@@ -15,7 +15,6 @@ from api import advice, errors
 from api.auth import Caller
 from api.body import checked
 from api.end_listener import EndListener
-from api.held import too_many
 from api.job_request import JobRequest
 from api.keyring import Principal
 from api.openai import (
@@ -32,6 +31,7 @@ from api.openai import (
     to_job,
     within_patience,
 )
+from api.read_limits import too_many
 from api.services import Services, Wired, failures
 from api.stream import BEAT, Put, sse
 from contracts.errors import (

@@ -1,6 +1,6 @@
-"""The fair clock of the simulation: start-time fair queueing without a store, as `cache/lua/ticket.lua` does it in Redis.
+"""The fair clock of the simulation: start-time fair queueing without a store, as `store/lua/ticket.lua` does it in Redis.
 
-`tests/cache/test_fair_clock.py` holds the store to it.
+`tests/store/test_fair_clock.py` holds the store to it.
 """
 
 from __future__ import annotations

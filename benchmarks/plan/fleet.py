@@ -22,12 +22,12 @@ from benchmarks.plan.state import Config, Outcome, Tick, Worker
 from contracts.engine import BatchKey
 from contracts.jobs import Priority
 from scheduler import policy
-from scheduler.ahead import BATCHES_IN_HAND, LEAD_S, LEAD_SHARE
 from scheduler.fairness import flow_of, weight_of
 from scheduler.policy import Dispatch, Sample, decide
+from scheduler.prefetch import BATCHES_IN_HAND, LEAD_S, LEAD_SHARE
 
 IDLE_S: Final = 1.0
-"""As `worker.taker.IDLE_S`: how often an idle worker looks."""
+"""As `worker.job_fetcher.IDLE_S`: how often an idle worker looks."""
 END, RIPE, LOOK, READY, FAIL, TICK, AGAIN = range(7)
 KEY: Final = BatchKey("simulated", 512, 512, False)
 

@@ -12,15 +12,15 @@ import httpx
 import pytest
 
 from api.app import create_app
-from cache.keys import result_address, tenant_scope
-from cache.stores import Stores, open_stores
+from cache.cache_key import result_address, tenant_scope
 from cli.services.redis import RedisServer
 from contracts.jobs import ImageRef, Job, JobMessage, JobResult, Timings
 from contracts.models import WorkerInfo
 from contracts.settings import ApiSettings
 from contracts.transitions import End, Finished, Granted
-from tests.cache.test_others import spec
+from store.stores import Stores, open_stores
 from tests.publishers import RecordingPublisher
+from tests.store.test_others import spec
 from tests.stores import StoreClock, backend, empty
 
 ADMIN_KEY = "dk_" + "A" * 43

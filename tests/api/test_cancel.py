@@ -15,7 +15,7 @@ from contracts.jobs import JobStatus
 from contracts.transitions import Finished
 from tests.api.two_applications import Site
 from tests.api.two_applications import site as site
-from tests.cache.made import result
+from tests.store.made import result
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -6,7 +6,7 @@ import pytest
 
 from contracts.models import WorkerInfo
 from tests.api.conftest import Door, Opener
-from tests.cache.test_others import spec
+from tests.store.test_others import spec
 
 pytestmark = pytest.mark.anyio
 

@@ -19,17 +19,17 @@ from starlette.requests import ClientDisconnect
 from api.idempotency import Copies, Slot
 from api.init_image import SourcePicture
 from api.keyring import Principal
+from api.long_poll import Audience, unless_gone
 from api.pictures.__main__ import SLACK_BYTES
 from api.pictures.decoders import PROCESSES, ROOM_BYTES, Decoders
 from api.pictures.header import MIB, Header, header_of
 from api.pictures.process import DecoderProcess
-from api.wait import Audience, unless_gone
 from contracts.errors import InvalidRequest, TooManyInitImages
 from contracts.models import WorkerInfo
 from contracts.settings import ApiSettings
 from tests.api.conftest import Opener
 from tests.api.files import chunk, decoded, encoded, file_of, noise, png
-from tests.cache.test_others import spec
+from tests.store.test_others import spec
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.direct import DirectRoute, header
+from api.fast_route import FastRoute, header
 from api.routes import jobs
 from tests.api.conftest import ADMIN_KEY, Door, Opener
 
@@ -64,7 +64,7 @@ async def test_it_is_registered_once_and_described_whole(door: Door) -> None:
     transport: Any = door.http._transport
     routes = [route for route in transport.app.routes if getattr(route, "path", "") == "/v1/jobs"]
     assert routes == [jobs.direct]
-    assert isinstance(jobs.direct, DirectRoute)
+    assert isinstance(jobs.direct, FastRoute)
     included = [(getattr(each, "path", ""), getattr(each, "methods", ())) for each in jobs.router.routes]
     assert not any(path == "/v1/jobs" and "POST" in methods for path, methods in included)
     described = (await door.http.get("/openapi.json")).json()["paths"]["/v1/jobs"]["post"]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from api.end_listener import EndListener
-from cache.events import parse_change
 from contracts.errors import StoreUnavailable
 from contracts.jobs import Change, Job, JobEnd, JobStatus
 from contracts.ports import Tell
+from store.events import parse_change
 from tests.api.conftest import Door
 
 pytestmark = pytest.mark.anyio

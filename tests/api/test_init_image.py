@@ -18,13 +18,13 @@ from api.job_request import JobRequest
 from api.normalise import normalise
 from api.pictures.header import header_of
 from api.pictures.prepare import prepare
-from cache.blobs import blob_name
+from backends.blobs import blob_name
 from contracts.errors import InvalidRequest
 from contracts.models import WorkerInfo
 from contracts.settings import ApiSettings
 from tests.api.conftest import Door, Opener
 from tests.api.files import chunk, decoded, encoded, file_of, text_of
-from tests.cache.test_others import spec
+from tests.store.test_others import spec
 
 pytestmark = pytest.mark.anyio
 LIMITS: dict[str, Any] = {"max_bytes": 100_000, "max_pixels": 1_000_000}

@@ -10,7 +10,7 @@ from contracts.jobs import JobMessage
 from contracts.models import LoraSpec, ModelSpec, WorkerInfo
 from contracts.requests import GenerationRequest, Lora
 from tests.api.conftest import Door, Opener
-from tests.cache.test_others import spec
+from tests.store.test_others import spec
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from api.room import kept_bytes
-from cache.packed_request import unpack
+from api.store_quota import kept_bytes
 from contracts.requests import GenerationRequest
+from store.packed_request import unpack
 from tests.api.conftest import Door
 from tests.api.test_bad_input import check_shape
 from webhooks.payload import payload

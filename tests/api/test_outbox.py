@@ -12,14 +12,14 @@ import pytest
 
 from api.background import Background
 from api.outbox import MAX_GROUP, Outbox
-from cache.stores import open_stores
 from cli.services.redis import RedisServer
 from contracts.errors import QueueFull, StoreFull, StoreUnavailable
 from contracts.settings import BackendSettings
 from contracts.transitions import Submission, Submitted
+from store.stores import open_stores
 from tests.api.conftest import Door, Opener
-from tests.cache.made import new
 from tests.publishers import RecordingPublisher
+from tests.store.made import new
 
 pytestmark = pytest.mark.anyio
 

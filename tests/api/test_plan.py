@@ -9,11 +9,11 @@ import pytest
 from api.init_image import InitImage
 from api.job_request import JobRequest
 from api.plan import MAX_PLAN_CHARS, MAX_PLANS, Plan, Plans, planned
-from cache import keys
+from cache import cache_key
 from contracts.errors import InvalidRequest
 from contracts.models import ServedModel
 from contracts.settings import ApiSettings
-from tests.cache.test_others import spec
+from tests.store.test_others import spec
 
 SETTINGS = ApiSettings.model_validate({})
 SERVED = ServedModel(spec=spec("m"), workers=(), awaited=True)
@@ -77,13 +77,13 @@ def test_what_the_model_cannot_do_is_refused() -> None:
 
 def test_a_text_is_normalised_once_for_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces: list[str] = []
-    real = keys._normalise_piece
+    real = cache_key._normalise_piece
 
     def normalise_piece(piece: str) -> str:
         pieces.append(piece)
         return real(piece)
 
-    monkeypatch.setattr(keys, "_normalise_piece", normalise_piece)
+    monkeypatch.setattr(cache_key, "_normalise_piece", normalise_piece)
     text = "a text that no other test asks for"
     assert plan(prompt=text).request.prompt == text
     assert pieces.count(text) == 1

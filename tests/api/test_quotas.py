@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from cache.connection import connect
-from cache.key_names import Layout
+from backends.redis_client import connect
 from contracts.ids import shard_of
 from contracts.jobs import JobFailure, JobStatus
+from store.key_names import Layout
 from tests.api.two_applications import Site, tally
 from tests.api.two_applications import site as site
 

@@ -10,7 +10,7 @@ from api.openapi import complete
 from contracts.models import LoraSpec
 from tests.api.conftest import Opener
 from tests.api.test_lora import announce
-from tests.cache.test_others import spec
+from tests.store.test_others import spec
 
 pytestmark = pytest.mark.anyio
 

@@ -22,7 +22,7 @@ from tests.api.files import (
     png,
     text_of,
 )
-from tests.cache.test_others import spec
+from tests.store.test_others import spec
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from contracts.models import ModelSpec, StepCounts, WorkerInfo
 from tests.api.conftest import Door, Opener
 from tests.api.files import encoded
 from tests.api.test_init_image import red
-from tests.cache.test_others import spec
+from tests.store.test_others import spec
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from contracts.models import WorkerInfo
 from tests.api.conftest import Door, Opener
 from tests.api.files import encoded
 from tests.api.test_limits import key
-from tests.cache.test_others import spec
+from tests.store.test_others import spec
 
 pytestmark = pytest.mark.anyio
 PICTURE = {

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from api.held import Shares
-from api.wait import Waiters
-from cache.events import Watchers
+from api.long_poll import Waiters
+from api.read_limits import Shares
 from contracts.jobs import Job, JobStatus
 from contracts.ports import Tell
+from store.events import Watchers
 from tests.api.conftest import Door
 
 pytestmark = pytest.mark.anyio
@@ -149,7 +149,7 @@ async def test_a_held_request_costs_one_task_beside_its_own(
 ) -> None:
     async with asyncio.timeout(PATIENCE_S):
         # The fixture's job still leaves the outbox, in a task that ends in a moment.
-        while any("Clearing" in str(task.get_coro()) for task in asyncio.all_tasks()):
+        while any("OutboxCleaner" in str(task.get_coro()) for task in asyncio.all_tasks()):
             await asyncio.sleep(0.01)
     before = len(asyncio.all_tasks())
     waiting = [await held(waiters, events, job) for _ in range(50)]

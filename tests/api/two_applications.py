@@ -18,7 +18,6 @@ from redis.asyncio import Redis
 from api.app import create_app
 from broker.publisher import open_publisher
 from broker.topology import queue_name
-from cache.stores import Stores, open_stores
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.clock import SystemClock
@@ -26,8 +25,9 @@ from contracts.jobs import Job, JobResult, Lease
 from contracts.models import WorkerInfo
 from contracts.settings import ApiSettings
 from contracts.transitions import Granted
-from tests.cache.made import result
-from tests.cache.test_others import spec
+from store.stores import Stores, open_stores
+from tests.store.made import result
+from tests.store.test_others import spec
 
 ADMIN = "dk_" + "A" * 43
 MODEL = "tenancy"

@@ -11,12 +11,10 @@ from typing import Any, cast
 import pytest
 from kombu import Connection
 
+from backends.redis_client import connect
 from broker.dead_letter_queue import HELD, RENEW_AFTER_RETURNS, RENEW_AFTER_S, KombuDeadLetters, must_renew
-from broker.dead_letters import LIMIT, bury
+from broker.dead_letters import LIMIT, fail_dead_letters
 from broker.topology import DEAD_LETTER_QUEUE, dead_letter_queue, refused_queue, task_message
-from cache.connection import connect
-from cache.jobs import RedisJobStore
-from cache.stores import Stores, open_stores
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
@@ -25,8 +23,10 @@ from contracts.job_store import JobStore
 from contracts.jobs import JobMessage, JobStatus
 from contracts.settings import BackendSettings
 from contracts.transitions import Claim
-from tests.cache.made import keys, new, status
+from store.jobs import RedisJobStore
+from store.stores import Stores, open_stores
 from tests.publishers import RecordingPublisher
+from tests.store.made import keys, new, status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -114,7 +114,7 @@ async def test_a_letter_is_looked_at_as_often_as_it_takes(
             (letter,) = await box.take(LIMIT)
             assert letter.message == message
             await box.settle([(letter, False)])
-        await bury(stores.jobs, RecordingPublisher(), box)
+        await fail_dead_letters(stores.jobs, RecordingPublisher(), box)
         assert await status(stores.jobs, message.job_id) is JobStatus.RUNNING
     await eventually(lambda: waiting(channel), 1)
 
@@ -145,7 +145,7 @@ async def test_busy_letters_do_not_stop_the_others(
     send(channel, task_message(dead)[0])
     async with letters(settings) as box:
         for _ in range(3):
-            await bury(stores.jobs, RecordingPublisher(), box)
+            await fail_dead_letters(stores.jobs, RecordingPublisher(), box)
     assert await status(stores.jobs, dead.job_id) is JobStatus.FAILED
     await eventually(lambda: waiting(channel), LIMIT + 10)
 
@@ -164,7 +164,7 @@ async def test_a_job_that_cannot_be_read_does_not_stop_the_others(
     async with letters(settings) as box:
         for _ in range(LOOKS):
             with pytest.raises(StoreUnavailable):
-                await bury(stores.jobs, RecordingPublisher(), box)
+                await fail_dead_letters(stores.jobs, RecordingPublisher(), box)
         assert await status(stores.jobs, good.job_id) is JobStatus.FAILED
     await eventually(lambda: waiting(channel), 1)
 
@@ -188,7 +188,7 @@ async def test_what_is_no_job_is_kept_byte_for_byte_and_stops_nothing(
     send(channel, task_message(message)[0])
     await eventually(lambda: waiting(channel), 2)
     async with letters(settings) as box:
-        await bury(stores.jobs, RecordingPublisher(), box)
+        await fail_dead_letters(stores.jobs, RecordingPublisher(), box)
         assert await status(stores.jobs, message.job_id) is JobStatus.FAILED
     await eventually(lambda: waiting(channel, refused_queue().name), 1)
     assert waiting(channel) == 0
@@ -233,12 +233,12 @@ async def test_a_broker_that_takes_no_publish_loses_no_letter(
         try:
             for _ in range(LOOKS):
                 with pytest.raises(BrokerUnavailable):
-                    await bury(stores.jobs, RecordingPublisher(), box)
+                    await fail_dead_letters(stores.jobs, RecordingPublisher(), box)
         finally:
             rabbit_server.control("set_vm_memory_high_watermark", "0.4")
         assert await status(stores.jobs, dead.job_id) is JobStatus.FAILED
     async with letters(settings) as box:
-        await bury(stores.jobs, RecordingPublisher(), box)
+        await fail_dead_letters(stores.jobs, RecordingPublisher(), box)
     await eventually(lambda: waiting(channel, refused_queue().name), 1)
     assert waiting(channel) == 0
 
@@ -251,7 +251,7 @@ async def test_a_broker_that_takes_back_what_is_held_loses_no_letter(
     send(channel, task_message(message)[0])
     with timeouts(rabbit_server, consumer_ms=1_000, tick_ms=200):
         async with letters(settings) as box:
-            await bury(stores.jobs, RecordingPublisher(), box)
+            await fail_dead_letters(stores.jobs, RecordingPublisher(), box)
             with suppress(
                 TimeoutError
             ):  # 3.10 lets a consumer's time run out alone, and nobody consumes here
@@ -260,10 +260,10 @@ async def test_a_broker_that_takes_back_what_is_held_loses_no_letter(
             async with asyncio.timeout(30):
                 while await status(stores.jobs, message.job_id) is JobStatus.RUNNING:
                     with suppress(BrokerUnavailable):
-                        await bury(stores.jobs, RecordingPublisher(), box)
+                        await fail_dead_letters(stores.jobs, RecordingPublisher(), box)
             for _ in range(3):
                 with suppress(BrokerUnavailable):
-                    await bury(stores.jobs, RecordingPublisher(), box)
+                    await fail_dead_letters(stores.jobs, RecordingPublisher(), box)
         assert await status(stores.jobs, message.job_id) is JobStatus.FAILED
     await eventually(lambda: waiting(channel), 0)
 
@@ -289,7 +289,7 @@ async def test_who_no_longer_keeps_house_gives_the_letters_back(
     message = await running(stores.jobs, keys(1)[0])
     send(channel, task_message(message)[0])
     async with letters(settings) as first, letters(settings) as second:
-        await bury(stores.jobs, RecordingPublisher(), first)
+        await fail_dead_letters(stores.jobs, RecordingPublisher(), first)
         assert await second.take(LIMIT) == []
         await first.release()
         await eventually(lambda: waiting(channel), 1)
@@ -308,7 +308,7 @@ async def test_a_store_that_is_away_leaves_the_letters_where_they_are(
     async with letters(settings) as box:
         for _ in range(LOOKS):
             with pytest.raises(StoreUnavailable):
-                await bury(Away(), RecordingPublisher(), box)  # type: ignore[arg-type]
+                await fail_dead_letters(Away(), RecordingPublisher(), box)  # type: ignore[arg-type]
     await eventually(lambda: waiting(channel), 1)
 
 

@@ -25,7 +25,7 @@ from cli.services.redis import RedisServer
 from contracts.errors import BrokerUnavailable, QueueFull
 from contracts.jobs import Job, JobMessage
 from contracts.settings import BackendSettings
-from tests.cache.made import new
+from tests.store.made import new
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

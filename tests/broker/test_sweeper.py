@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from backends.blobs import DirectoryBlobStore
 from broker.relay import publish_all
 from broker.sweeper import LEASE_S, Sweeper
-from cache.blobs import DirectoryBlobStore
-from cache.stores import Stores
 from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.errors import BrokerUnavailable
 from contracts.jobs import JobStatus
 from contracts.ports import DeadLetter
 from contracts.settings import BackendSettings
-from tests.cache.made import new
+from store.stores import Stores
 from tests.publishers import RecordingPublisher
+from tests.store.made import new
 from tests.stores import StoreClock, opened_stores
 
 pytestmark = pytest.mark.anyio

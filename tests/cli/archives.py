@@ -12,13 +12,13 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from cache.stores import Stores, open_stores
 from cli.main import app
 from cli.services.redis import RedisServer
 from contracts.jobs import Webhook
 from contracts.settings import BackendSettings
 from contracts.tenancy import ApiKey, Scope
-from tests.cache.made import led, new, result
+from store.stores import Stores, open_stores
+from tests.store.made import led, new, result
 
 Command = Callable[..., Result]
 PICTURE = b"\x89PNG a red apple"

@@ -15,14 +15,14 @@ import httpx
 import pytest
 import redis
 
-from cache.audit import audit
-from cache.blobs import blob_name
-from cache.connection import connect, disconnect
-from cache.stores import Stores
+from backends.blobs import blob_name
+from backends.redis_client import connect, disconnect
 from cli.services import process
 from cli.services.rabbitmq import RabbitServer, find_script
 from cli.services.redis import RedisServer
 from contracts.jobs import JobStatus
+from store.audit import audit
+from store.stores import Stores
 from tests.cli.archives import INPUT, PICTURE, Command, lived_in, lose, on, untouched
 from tests.cli.archives import darkroom as darkroom
 from tests.cli.archives import path as path

@@ -14,12 +14,12 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from cache.stores import open_stores
 from cli.main import app
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.errors import StoreUnavailable
 from contracts.settings import BackendSettings
+from store.stores import open_stores
 
 pytestmark = pytest.mark.slow
 Doctor = Callable[..., Result]
@@ -177,7 +177,7 @@ def test_no_room_for_pictures(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("cache.blobs.os.fsync", full)
+    monkeypatch.setattr("backends.blobs.os.fsync", full)
     said = faults(doctor())
     assert "a larger disk" in said
     assert "writable" not in said

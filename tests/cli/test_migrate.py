@@ -1,4 +1,4 @@
-"""`darkroom migrate` against a real server, and what every process says where it is needed. `tests/cache/test_migrating.py` holds
+"""`darkroom migrate` against a real server, and what every process says where it is needed. `tests/store/test_migrating.py` holds
 what it moves."""
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from cache.layout import LAYOUT_KEY
-from cache.stores import open_stores
 from cli.main import app
 from cli.platform import started
 from cli.services.redis import RedisServer
@@ -23,7 +21,9 @@ from contracts import exit_codes
 from contracts.jobs import JobStatus
 from contracts.models import WorkerInfo
 from contracts.settings import BackendSettings, WorkerSettings
-from tests.cache.made import keys, led, new, result
+from store.layout import LAYOUT_KEY
+from store.stores import open_stores
+from tests.store.made import keys, led, new, result
 from worker.engine.fake import FakeEngine
 
 pytestmark = pytest.mark.slow

@@ -12,15 +12,15 @@ import redis
 from kombu import Connection
 from typer.testing import CliRunner, Result
 
-from cache.audit import Places, fault_of
-from cache.stores import open_stores
 from cli.doctor import judge_state
 from cli.findings import Grade
 from cli.main import app
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.settings import BackendSettings
-from tests.cache.made import led, new, result
+from store.audit import Places, fault_of
+from store.stores import open_stores
+from tests.store.made import led, new, result
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., Result]

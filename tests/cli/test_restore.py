@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import redis
 
-from cache.stores import Stores
 from cli import archive
 from cli.services.redis import RedisServer
 from contracts.jobs import JobStatus
 from contracts.models import WorkerInfo
 from contracts.settings import WorkerSettings
-from tests.cache.made import new
+from store.stores import Stores
 from tests.cli.archives import Command, lived_in, lose, on, untouched
 from tests.cli.archives import darkroom as darkroom
 from tests.cli.archives import path as path
 from tests.cli.archives import server as server
 from tests.cli.archives import url as url
+from tests.store.made import new
 from worker.engine.fake import FakeEngine
 
 pytestmark = pytest.mark.slow
@@ -46,9 +46,9 @@ def test_jobs_past_their_deadline_expire_once(
         assert await stores.jobs.statuses(live) == [JobStatus.EXPIRED] * 3
 
     on(url, tmp_path, later)
-    books = darkroom("audit", "--full")
-    assert books.exit_code == 0, books.output
-    assert "4 recorded = 1 succeeded, 3 expired + 0 live" in books.output
+    balance = darkroom("audit", "--full")
+    assert balance.exit_code == 0, balance.output
+    assert "4 recorded = 1 succeeded, 3 expired + 0 live" in balance.output
 
 
 def test_what_is_no_whole_archive_writes_nothing(
@@ -160,7 +160,7 @@ def test_a_redis_that_holds_state_is_left_alone(
     both = on(url, tmp_path, lambda stores: stores.jobs.statuses([later.id, ids["waiting"]]))
     assert both == [None, JobStatus.QUEUED]
     # A platform that runs would work on what is half there.
-    assert on(url, tmp_path, lambda stores: stores.jobs.elect("a sweeper", 60.0))
+    assert on(url, tmp_path, lambda stores: stores.jobs.take_sweeper_lease("a sweeper", 60.0))
     running = darkroom("restore", path, "--force")
     assert (running.exit_code, "runs on this Redis" in running.output) == (1, True)
 

@@ -19,17 +19,17 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from cache.audit import audit
-from cache.connection import connect, disconnect
-from cache.erasing import SETTLE_S
-from cache.stores import Stores, open_stores
+from backends.redis_client import connect, disconnect
 from cli.main import app
 from cli.receipt import is_whole
 from cli.services.redis import RedisServer
 from contracts.jobs import JobStatus
 from contracts.settings import BackendSettings
-from tests.cache.made import new, result
-from tests.cache.tenants import Used, everything, lived_in
+from store.audit import audit
+from store.erasing import SETTLE_S
+from store.stores import Stores, open_stores
+from tests.store.made import new, result
+from tests.store.tenants import Used, everything, lived_in
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

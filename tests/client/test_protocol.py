@@ -7,7 +7,7 @@ import pytest
 
 from client import errors, protocol
 from client.models import Event, Job
-from client.protocol import Bearer, EventReader, Patience
+from client.protocol import Bearer, EventReader, Retrier
 
 
 def answer(status: int, headers: dict[str, str] | None = None, **json: object) -> httpx.Response:
@@ -16,20 +16,20 @@ def answer(status: int, headers: dict[str, str] | None = None, **json: object) -
 
 @pytest.mark.parametrize("status", [200, 202, 400, 401, 404, 422, 500])
 def test_what_is_final_is_not_tried_again(status: int) -> None:
-    assert Patience().after(answer(status)) is None
+    assert Retrier().after(answer(status)) is None
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_what_passes_is_tried_again_as_late_as_the_server_asks(status: int) -> None:
-    assert Patience().after(answer(status, {"Retry-After": "7"})) == 7.0
-    patience = Patience(4)
+    assert Retrier().after(answer(status, {"Retry-After": "7"})) == 7.0
+    patience = Retrier(4)
     waits = [wait for _ in range(9) if (wait := patience.after(answer(status))) is not None]
     assert len(waits) == 4
     assert waits == sorted(waits), "longer each time"
 
 
 def test_no_wait_is_endless_and_a_date_is_no_number() -> None:
-    assert Patience().after(answer(503, {"Retry-After": "9999999"})) == protocol.MAX_BACKOFF_S
+    assert Retrier().after(answer(503, {"Retry-After": "9999999"})) == protocol.MAX_BACKOFF_S
     assert protocol.retry_after_s(answer(503, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"})) is None
 
 

@@ -16,12 +16,12 @@ MORE: Final = {"hue": {"degrees": 0.5}}
 
 
 def newer(_: str) -> None:
-    from cache import scripts, taking
-    from cache.jobs import RedisJobStore
     from contracts import documents
     from contracts.jobs import JobMessage, JobResult, Origin
     from contracts.models import ModelSpec, WorkerInfo
     from contracts.requests import GenerationRequest
+    from store import scripts, taking
+    from store.jobs import RedisJobStore
 
     for module in (documents, taking):
         vars(module)["SCHEMA"] = NEXT

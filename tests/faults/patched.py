@@ -49,7 +49,7 @@ def _around(
 
 def _in_lua(words: str, others: str) -> None:
     """Replace `words` in every script of the job store."""
-    from cache import scripts
+    from store import scripts
 
     real = scripts.lua_source
 
@@ -149,19 +149,19 @@ def die_before_answer(passage: str) -> None:
 
 def die_before_clearing(passage: str) -> None:
     """The client has been told, and the job stands in the outbox as if it had not been published."""
-    from cache.jobs import RedisJobStore
+    from store.jobs import RedisJobStore
 
     _around(RedisJobStore, "confirm_many", _kill_at(passage), None)
 
 
 def die_before_finish(passage: str) -> None:
-    from cache.jobs import RedisJobStore
+    from store.jobs import RedisJobStore
 
     _around(RedisJobStore, "end_many", _kill_at(passage), None)
 
 
 def die_before_ack(passage: str) -> None:
-    from cache.jobs import RedisJobStore
+    from store.jobs import RedisJobStore
 
     _around(RedisJobStore, "end_many", None, _kill_at(passage))
 

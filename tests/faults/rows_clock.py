@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from cache.connection import connect
-from cache.quotas import RedisQuotaLedger
+from backends.redis_client import connect
 from cli.services.process import ServiceError
 from cli.services.redis import RedisServer
 from contracts.tenancy import Account, Charge, Limits
+from store.quotas import RedisQuotaLedger
 from tests.faults.checker import SWEEP_S
 from tests.faults.round import Round, Row
 from tests.faults.site import SETTINGS, Site

@@ -12,11 +12,11 @@ from typing import Final
 from kombu import Connection
 
 from broker.topology import DEAD_LETTER_QUEUE, dead_letter_queue, task_message
-from cache.key_names import Layout
-from cache.stores import open_stores
 from contracts.ids import new_job_id, shard_of
 from contracts.jobs import JobMessage
 from contracts.settings import BackendSettings
+from store.key_names import Layout
+from store.stores import open_stores
 from tests.faults.round import Round, Row
 
 LOOKS: Final = 60

@@ -13,9 +13,9 @@ from typing import Final
 
 import httpx
 
-from cache.rdb import Entry
 from cli import archive
 from contracts.tenancy import new_token
+from store.rdb import Entry
 from tests.faults.history import TERMINAL
 from tests.faults.load import client
 from tests.faults.round import Round, Row

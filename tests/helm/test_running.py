@@ -21,7 +21,7 @@ from tests.helm.pods import PodError
 from tests.helm.prometheus import Prometheus
 from tests.helm.run_rendered import LocalCluster, RolloutError, local_cluster, services
 from tests.helm.tools import ROOT
-from worker.fetch import digest
+from worker.download import digest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -198,7 +198,7 @@ def test_a_downloaded_model_is_waited_for_and_pinned() -> None:
     first = rendered("v1")
     job = first.one("Job")["spec"]["template"]["spec"]["containers"][0]
     init = pod(first)["initContainers"][0]
-    assert job["command"] == init["command"] == ["python", "-m", "worker.fetch", "models/emoji-turbo"]
+    assert job["command"] == init["command"] == ["python", "-m", "worker.download", "models/emoji-turbo"]
     assert set(init["args"]) - set(job["args"]) == {"--wait=3600"}
     assert {"--into=/models/emoji-turbo/v1", "--revision=v1", f"--sha256={'0' * 64}"} == set(job["args"])
     assert environment(pod(first))["DARKROOM_MODEL"] == "/models/emoji-turbo/v1"

@@ -14,15 +14,15 @@ from typing import Any
 import httpx
 import pytest
 
-from cache.stores import Stores, open_stores
 from cli.services import process
 from contracts.jobs import Lease
 from contracts.models import WorkerInfo
 from contracts.settings import BackendSettings
 from contracts.transitions import Granted
-from tests.cache.made import result
-from tests.cache.test_others import spec
+from store.stores import Stores, open_stores
 from tests.integration.conftest import Deploy, Stack
+from tests.store.made import result
+from tests.store.test_others import spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 

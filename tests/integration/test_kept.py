@@ -22,14 +22,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from broker import topology
-from cache.key_names import PREFIX
-from cache.stores import Stores
 from cli.main import app
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.kept import KEEPS_NOTHING, KEPT, Kept, Place, row_of, table
 from contracts.settings import BackendSettings
 from contracts.tenancy import new_token
+from store.key_names import PREFIX
+from store.stores import Stores
 from tests.integration.conftest import ROOT, Stack, deployed
 from tests.webhooks.conftest import receiving
 

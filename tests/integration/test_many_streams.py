@@ -11,13 +11,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
-from cache.stores import open_stores
 from contracts.models import WorkerInfo
 from contracts.settings import BackendSettings
 from contracts.transitions import Granted
-from tests.cache.test_others import spec
+from store.stores import open_stores
 from tests.integration.conftest import Deploy
 from tests.integration.test_connections import many_open_files
+from tests.store.test_others import spec
 
 __all__ = ["many_open_files"]
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cache.stores import open_stores
 from cli.services import process
 from cli.services.haproxy import find_haproxy
 from contracts.models import WorkerInfo
 from contracts.settings import BackendSettings
-from tests.cache.test_others import spec
+from store.stores import open_stores
 from tests.integration.conftest import ROOT, Deploy, Stack
 from tests.integration.test_connections import (
     BODY,
@@ -33,6 +32,7 @@ from tests.integration.test_connections import (
     slowest,
     until,
 )
+from tests.store.test_others import spec
 
 __all__ = ["many_open_files"]
 

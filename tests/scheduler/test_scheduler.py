@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from contracts.engine import BatchKey
 from scheduler.limits import PROBE_AFTER, BatchLimits
-from scheduler.recovery import Again, Failure, GiveUp, after_failure, culprits
+from scheduler.recovery import Again, Failure, GiveUp, after_failure, bisect_failures
 
 
 def key(width: int = 64) -> BatchKey:
@@ -95,11 +95,11 @@ def test_out_of_memory_blames_the_batch_not_the_images() -> None:
 @given(st.integers(1, 40), st.data())
 def test_those_for_whom_something_fails_are_found(size: int, data: st.DataObject) -> None:
     bad = data.draw(st.sets(st.integers(0, size - 1)))
-    assert culprits(range(size), lambda items: bool(bad & set(items))) == sorted(bad)
+    assert bisect_failures(range(size), lambda items: bool(bad & set(items))) == sorted(bad)
 
 
 def test_a_company_that_fails_only_together_is_blamed_together() -> None:
-    assert culprits([1, 2, 3, 4], lambda items: {1, 4} <= set(items)) == [1, 2, 3, 4]
-    assert culprits([1, 2, 3, 4], lambda items: {3, 4} <= set(items)) == [3, 4]
-    assert culprits([1, 2], lambda _: False) == []
-    assert culprits([], lambda _: True) == []
+    assert bisect_failures([1, 2, 3, 4], lambda items: {1, 4} <= set(items)) == [1, 2, 3, 4]
+    assert bisect_failures([1, 2, 3, 4], lambda items: {3, 4} <= set(items)) == [3, 4]
+    assert bisect_failures([1, 2], lambda _: False) == []
+    assert bisect_failures([], lambda _: True) == []

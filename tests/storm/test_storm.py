@@ -23,8 +23,8 @@ from api.pictures.prepare import FORMATS
 from contracts.errors import DarkroomError, ModelNotFound
 from contracts.models import ModelSpec
 from contracts.settings import ApiSettings
-from tests.cache.test_others import spec
 from tests.faults.history import Counts
+from tests.store.test_others import spec
 from tests.storm import png
 from tests.storm.generator import MODES, Asked, Model, asked
 from tests.storm.outcome import Outcome, Tally, violations

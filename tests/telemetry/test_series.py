@@ -20,7 +20,7 @@ ROOT: Final = Path(__file__).parents[2]
 ALERTS: Final = ROOT / "helm" / "darkroom" / "files" / "alerts.yaml"
 OWNERS: Final = {
     "api": ("api", "broker", "cache"),
-    "worker": ("worker", "cache/ending.py"),
+    "worker": ("worker", "store/ending.py"),
     "webhooks": ("webhooks",),
 }
 """Rooms and modules by the process that they run in; what is shared is begun by both."""
@@ -118,7 +118,7 @@ def test_the_code_counts_under_no_other_names() -> None:
 
 
 def test_names_that_are_decided_elsewhere_are_all_listed() -> None:
-    from api import room
+    from api import store_quota
     from contracts.errors import BrokerUnavailable, QueueFull
     from contracts.tenancy import Limits
     from contracts.webhooks import DeliveryStatus
@@ -128,5 +128,5 @@ def test_names_that_are_decided_elsewhere_are_all_listed() -> None:
     assert {BrokerUnavailable.code, QueueFull.code} <= set(series.PUBLISH_OUTCOMES)
     ended = {status.value for status in DeliveryStatus if status is not DeliveryStatus.PENDING}
     assert ended | {"retry"} <= set(series.WEBHOOK_OUTCOMES)
-    assert set(series.LIMITS) <= {*Limits.model_fields, room.LIMIT}
+    assert set(series.LIMITS) <= {*Limits.model_fields, store_quota.LIMIT}
     assert metrics.REPAIRED._labelnames == ("step",)

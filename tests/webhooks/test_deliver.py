@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from standardwebhooks.webhooks import Webhook as Verifier
 
-from cache.stores import Stores
 from cli.services.redis import RedisServer
 from contracts.addresses import parse_networks
 from contracts.jobs import NewJob, Webhook
 from contracts.settings import WebhookSettings
 from contracts.webhooks import EVENTS, Call, Delivery, DeliveryStatus, webhook_id
-from tests.cache.made import FAILURE, led, new, result
+from store.stores import Stores
+from tests.store.made import FAILURE, led, new, result
 from tests.stores import StoreClock, opened_stores
 from tests.webhooks.conftest import Receiver
 from webhooks.caller import Caller

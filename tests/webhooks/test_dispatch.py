@@ -7,11 +7,11 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.stores import open_stores
 from cli.services.redis import RedisServer
 from contracts.settings import BackendSettings
 from contracts.tasks import end
 from contracts.webhooks import Call
+from store.stores import open_stores
 from webhooks.dispatch import Dispatcher
 
 

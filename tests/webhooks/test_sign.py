@@ -8,7 +8,7 @@ import time
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from cache.webhooks import new_secret
+from store.webhooks import new_secret
 from webhooks.sign import headers
 
 BODY = json.dumps({"type": "job.succeeded", "data": {"prompt": "ein Äpfelchen ☂"}}).encode()

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from cache.keys import result_address, tenant_scope
-from cache.stores import Stores
+from cache.cache_key import result_address, tenant_scope
 from cli.services.redis import RedisServer
 from contracts.clock import SystemClock
 from contracts.ids import new_job_id
 from contracts.jobs import Job, JobMessage, NewJob
 from contracts.requests import GenerationRequest
 from contracts.settings import WorkerSettings
+from store.stores import Stores
 from tests.publishers import RecordingPublisher
 from tests.stores import opened_stores
 from tests.worker.receipts import receipt_of
@@ -26,12 +26,12 @@ from worker.batcher import Batcher
 from worker.bounds import Bounds
 from worker.deliveries import Verdict
 from worker.encode import Encoder
-from worker.endings import Endings
+from worker.end_batcher import EndBatcher
 from worker.engine.host import EngineHost
 from worker.job import JobRunner
+from worker.job_fetcher import JobFetcher
 from worker.leases import Leases
-from worker.patience import Patience
-from worker.taker import Taker
+from worker.retrier import Retrier
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Room:
     batcher: Batcher
     host: EngineHost
     runner: JobRunner
-    taker: Taker
+    fetcher: JobFetcher
 
     async def submit(self, prompt: str, ttl_s: float = 60.0, **changes: Any) -> JobMessage:
         request = GenerationRequest(
@@ -61,7 +61,9 @@ class Room:
 
     async def run(self, *messages: JobMessage) -> list[Verdict]:
         async with asyncio.timeout(60):
-            return await asyncio.gather(*(self.taker.attend(receipt_of(message)) for message in messages))
+            return await asyncio.gather(
+                *(self.fetcher.hold_delivery(receipt_of(message)) for message in messages)
+            )
 
     async def job(self, message: JobMessage) -> Job:
         return await self.stores.jobs.get("public", message.job_id)
@@ -85,17 +87,17 @@ async def room(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) ->
     bounds = Bounds(spec, settings.max_images_per_job)
     async with opened_stores(redis_server, tmp_path / "stores") as stores:
         leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
-        endings, begin = Endings(stores.jobs.end_many), asyncio.create_task
-        patience = Patience(SystemClock())
+        endings, begin = EndBatcher(stores.jobs.end_many), asyncio.create_task
+        retrier = Retrier(SystemClock())
         runner = JobRunner(
-            "w", stores, publisher, batcher, encoder, leases, endings, patience, SystemClock(), bounds
+            "w", stores, publisher, batcher, encoder, leases, endings, retrier, SystemClock(), bounds
         )
-        taker = Taker(
-            "w", "fake", stores, publisher, runner, batcher, patience, SystemClock(), 16, wake, begin
+        fetcher = JobFetcher(
+            "w", "fake", stores, publisher, runner, batcher, retrier, SystemClock(), 16, wake, begin
         )
-        work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), taker.run())
+        work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), fetcher.run())
         tasks = [asyncio.create_task(each) for each in work]
-        yield Room(stores, publisher, batcher, host, runner, taker)
+        yield Room(stores, publisher, batcher, host, runner, fetcher)
         runner.drain()
         await batcher.stop()
         for task in tasks:

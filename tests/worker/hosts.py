@@ -8,7 +8,7 @@ from collections import deque
 from contracts.engine import Pass
 from scheduler.recovery import Failure
 from worker.engine.host import EngineHost
-from worker.engine.wire import Answer, Done, Failed, Unrun
+from worker.engine.messages import Answer, Done, Failed, Unrun
 
 
 class HostHere(EngineHost, ABC):

@@ -20,7 +20,7 @@ from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from worker.engine.adapters import _texts_adapt
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 pytestmark = [
     pytest.mark.slow,
@@ -269,12 +269,12 @@ def damaged(folder: Path, tmp_path: Path, kind: str) -> str:
 def test_what_is_no_adapter_of_the_model_stops_the_worker(
     folder: Path, tmp_path: Path, kind: str, word: str
 ) -> None:
-    with pytest.raises(CannotLoad, match=word) as error:
+    with pytest.raises(ModelLoadError, match=word) as error:
         DiffusersEngine(settings(damaged(folder, tmp_path, kind)), "emoji-turbo").load()
     assert "x" in str(error.value) or "broken" in str(error.value)
 
 
 @pytest.mark.parametrize("more", [{"compile": True}, {"quantise": "int8"}, {"graphs": "auto"}])
 def test_adapters_do_not_go_with_layers_that_are_rebuilt(folder: Path, more: dict[str, Any]) -> None:
-    with pytest.raises(CannotLoad, match=f"DARKROOM_{next(iter(more)).upper()}"):
+    with pytest.raises(ModelLoadError, match=f"DARKROOM_{next(iter(more)).upper()}"):
         DiffusersEngine(settings(f"a={folder / 'a'}", **more), "emoji-turbo").load()

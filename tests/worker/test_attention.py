@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from worker.engine import attention
 from worker.engine.attention import Kernel, Processor, candidates, install
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 pytestmark = [
     pytest.mark.slow,
@@ -76,7 +76,7 @@ def test_the_processor_computes_what_the_library_s_does(unet: Any, fused: bool) 
 
 @pytest.mark.parametrize("wish", ["xformers", "sage"])
 def test_a_wish_that_cannot_be_met_stops_with_the_reason(unet: Any, wish: str) -> None:
-    with pytest.raises(CannotLoad, match=f"DARKROOM_ATTENTION={wish} cannot run on cpu .*for CUDA only"):
+    with pytest.raises(ModelLoadError, match=f"DARKROOM_ATTENTION={wish} cannot run on cpu .*for CUDA only"):
         install(unet, wish)
 
 
@@ -94,7 +94,7 @@ def test_a_kernel_that_refuses_gives_way_to_the_next(unet: Any, monkeypatch: pyt
 
     monkeypatch.setattr(Kernel, "try_out", refuse)
     assert install(unet, "auto").name == "sdpa"
-    with pytest.raises(CannotLoad, match=r"flash: No available kernel\.$"):
+    with pytest.raises(ModelLoadError, match=r"flash: No available kernel\.$"):
         install(unet, "flash")
 
 

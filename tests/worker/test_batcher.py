@@ -17,14 +17,14 @@ from contracts.clock import ManualClock
 from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
-from scheduler.ahead import BATCHES_IN_HAND
 from scheduler.cost import DOUBTED_AFTER, CostModel
+from scheduler.prefetch import BATCHES_IN_HAND
 from scheduler.recovery import Failure
 from tests.worker.hosts import HostHere
 from worker.batcher import Batcher
 from worker.engine.fake import FakeEngine
-from worker.engine.wire import Done, Failed
-from worker.images import Drawn, TooLate, Turn
+from worker.engine.messages import Done, Failed
+from worker.images import ImageResult, ScheduleKey, TooLate
 
 LIMIT = 4
 KEYS = [BatchKey("m", width, 64, guided=False) for width in (64, 96)]
@@ -134,7 +134,7 @@ async def drawn_by(host: ScriptedHost, jobs: list[Job]) -> list[object]:
     room = asyncio.Event()
     batcher = Batcher(host, LIMIT, host.clock, room_changed=room)
     running = asyncio.create_task(batcher.run())
-    futures: list[asyncio.Future[Drawn]] = []
+    futures: list[asyncio.Future[ImageResult]] = []
     async with asyncio.timeout(30):
         for job in jobs:
             while not batcher.room():
@@ -142,9 +142,9 @@ async def drawn_by(host: ScriptedHost, jobs: list[Job]) -> list[object]:
                 if not batcher.room():
                     await room.wait()
             task = ImageTask(job.kind, "", len(futures), job.steps)
-            futures.append(batcher.add(job.key, task, Turn(job.tag, math.inf)))
+            futures.append(batcher.add(job.key, task, ScheduleKey(job.tag, math.inf)))
             # One that has ended is dropped by the device's thread, a moment later.
-            held = [image for image in list(batcher._hand.images) if not image.drawn.done()]
+            held = [image for image in list(batcher._active.images) if not image.drawn.done()]
             assert len(held) <= BATCHES_IN_HAND * LIMIT
             if job.kind == "canceled":
                 futures[-1].cancel()
@@ -167,7 +167,7 @@ def test_every_image_ends_once_and_as_it_should(jobs: list[Job], oom_from: int, 
         if job.kind == "canceled":
             assert isinstance(outcome, asyncio.CancelledError)
             continue
-        assert isinstance(outcome, Drawn), (job, outcome)
+        assert isinstance(outcome, ImageResult), (job, outcome)
         assert outcome.batch_size <= LIMIT
         if job.kind == "good":
             assert isinstance(outcome.image, Pixels), "a neighbour's fault is not its own"
@@ -192,7 +192,7 @@ def test_what_cannot_be_drawn_in_time_is_told_and_not_begun(count: int, steps: i
         running = asyncio.create_task(batcher.run())
         deadline = clock.monotonic() + 1.9 * steps
         task = ImageTask("good", "", 1, steps)
-        futures = [batcher.add(KEYS[0], task, Turn(0.0, deadline)) for _ in range(count)]
+        futures = [batcher.add(KEYS[0], task, ScheduleKey(0.0, deadline)) for _ in range(count)]
         async with asyncio.timeout(10):
             outcomes = await asyncio.gather(*futures, return_exceptions=True)
         await batcher.stop()
@@ -216,7 +216,7 @@ def test_deadlines_shorter_than_a_slow_first_pass_are_met_after_a_while() -> Non
         outcomes: list[object] = []
         for number in range(DOUBTED_AFTER + 5):
             task = ImageTask("good", "", number, 1)
-            drawn = batcher.add(KEYS[0], task, Turn(0.0, clock.monotonic() + 5.0))
+            drawn = batcher.add(KEYS[0], task, ScheduleKey(0.0, clock.monotonic() + 5.0))
             async with asyncio.timeout(10):
                 outcomes += await asyncio.gather(drawn, return_exceptions=True)
         await batcher.stop()
@@ -242,9 +242,13 @@ def test_a_draining_batcher_finishes_what_it_has_begun_and_gives_back_the_rest()
         host.start()
         batcher = Batcher(host, LIMIT, clock)
         running = asyncio.create_task(batcher.run())
-        first = [batcher.add(KEYS[0], ImageTask("good", "", n, 3), Turn(0.0, math.inf)) for n in range(2)]
+        first = [
+            batcher.add(KEYS[0], ImageTask("good", "", n, 3), ScheduleKey(0.0, math.inf)) for n in range(2)
+        ]
         await asyncio.to_thread(begun.wait, 10)
-        rest = [batcher.add(KEYS[1], ImageTask("good", "", n, 3), Turn(0.0, math.inf)) for n in range(3)]
+        rest = [
+            batcher.add(KEYS[1], ImageTask("good", "", n, 3), ScheduleKey(0.0, math.inf)) for n in range(3)
+        ]
         batcher.drain()
         gate.set()
         async with asyncio.timeout(10):
@@ -254,7 +258,7 @@ def test_a_draining_batcher_finishes_what_it_has_begun_and_gives_back_the_rest()
 
     outcomes, host = asyncio.run(drained())
     # The first pass may have begun with one of the two; what had begun took all of its three steps.
-    ended = [isinstance(outcome, Drawn) for outcome in outcomes]
+    ended = [isinstance(outcome, ImageResult) for outcome in outcomes]
     assert ended[0]
     assert not any(ended[2:])
     assert host.passes == 3

@@ -18,7 +18,7 @@ from contracts.settings import WorkerSettings
 from tests.worker.conftest import Room
 from worker.deliveries import Verdict
 from worker.engine.container import machine_memory
-from worker.engine.outgrown import limit_of
+from worker.engine.memory_watchdog import limit_of
 
 PICTURE = "0" * 64 + ".png"
 MIB = 1 << 20
@@ -62,7 +62,7 @@ async def test_a_message_beyond_the_model_fails_at_once(
     assert job.failure is not None
     assert (job.failure.code, job.failure.retryable, job.attempt) == ("out_of_bounds", False, 1)
     assert job.failure.message.startswith(param)
-    assert room.taker.steps_per_job < 2, "it counts for nobody's forecast"
+    assert room.fetcher.steps_per_job < 2, "it counts for nobody's forecast"
 
 
 @pytest.mark.anyio
@@ -94,7 +94,7 @@ async def test_a_picture_of_another_size_is_not_decoded(room: Room) -> None:
 @pytest.mark.slow
 async def test_a_job_larger_than_this_workers_batch_is_drawn_in_passes(room: Room) -> None:
     """Workers of one model may have room for batches of different sizes."""
-    room.batcher._hand._max_batch = 2
+    room.batcher._active._max_batch = 2
     job = await room.submit("a", num_images=4)
     assert await room.run(job) == [Verdict.ACK]
     assert (await room.job(job)).status is JobStatus.SUCCEEDED

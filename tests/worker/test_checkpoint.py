@@ -16,7 +16,7 @@ from contracts.settings import WorkerSettings
 from worker.engine import checkpoint
 from worker.engine.device import Device
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 pytestmark = [
     pytest.mark.slow,
@@ -97,7 +97,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_spoilt_folder_is_refused_with_the_reason(folder: Path, name: str) -> None:
     spoil, says = SPOILT[name]
     spoil(folder)
-    with pytest.raises(CannotLoad, match=says):
+    with pytest.raises(ModelLoadError, match=says):
         DiffusersEngine(WorkerSettings(model=str(folder), device="cpu"), "emoji-turbo").load()
 
 
@@ -119,7 +119,7 @@ def test_half_precision_files_are_taken_where_they_are(folder: Path) -> None:
 def test_too_little_memory_is_told_before_the_weights_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "free_bytes", lambda _: 30 << 20)
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *_, **__: pytest.fail("it was read"))
-    with pytest.raises(CannotLoad, match=r"its weights take 41 MiB, .* and 30 MiB are free"):
+    with pytest.raises(ModelLoadError, match=r"its weights take 41 MiB, .* and 30 MiB are free"):
         DiffusersEngine(WorkerSettings(model=str(MODEL), device="cpu"), "emoji-turbo").load()
 
 
@@ -144,7 +144,7 @@ def test_a_model_that_is_nowhere(model: str, says: str, monkeypatch: pytest.Monk
         raise OSError("We couldn't connect to the hub.\nmore")
 
     monkeypatch.setattr(DiffusionPipeline, "download", offline)
-    with pytest.raises(CannotLoad, match=says):
+    with pytest.raises(ModelLoadError, match=says):
         DiffusersEngine(WorkerSettings(model=model, device="cpu"), "x").load()
 
 
@@ -157,12 +157,12 @@ def test_another_decoder(tmp_path: Path) -> None:
     )
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderTiny"}')
     empty = settings.model_copy(update={"vae": str(tmp_path)})
-    with pytest.raises(CannotLoad, match=r"DARKROOM_VAE=.* cannot be loaded"):
+    with pytest.raises(ModelLoadError, match=r"DARKROOM_VAE=.* cannot be loaded"):
         DiffusersEngine(empty, "emoji-turbo").load()
 
 
 def test_int8_weights_that_spoil_the_pictures_are_refused(folder: Path) -> None:
     settings = WorkerSettings(model=str(folder), device="cpu", quantise="int8")
     assert DiffusersEngine(settings, "emoji-turbo").load().dtype == "float32-int8"
-    with pytest.raises(CannotLoad, match="below DARKROOM_QUALITY_FLOOR_DB=99"):
+    with pytest.raises(ModelLoadError, match="below DARKROOM_QUALITY_FLOOR_DB=99"):
         DiffusersEngine(settings.model_copy(update={"quality_floor_db": 99.0}), "emoji-turbo").load()

@@ -43,7 +43,7 @@ async def test_a_delivery_is_acked_when_its_job_ends_here(anyio_backend: str) ->
 async def test_a_delivery_whose_job_does_not_end_here_is_looked_after(how: str, anyio_backend: str) -> None:
     looked: list[tuple[str, float]] = []
 
-    async def attend(receipt: Receipt, look_s: float) -> Verdict:
+    async def hold_delivery(receipt: Receipt, look_s: float) -> Verdict:
         looked.append((receipt.job_id, look_s))
         if how == "error":
             raise ValueError
@@ -52,7 +52,7 @@ async def test_a_delivery_whose_job_does_not_end_here_is_looked_after(how: str, 
         return Verdict.REQUEUE
 
     deliveries, answer = Deliveries(), Future[Verdict]()
-    deliveries.hold(receipt_with(JOB, None), answer, 0.01, attend)
+    deliveries.hold(receipt_with(JOB, None), answer, 0.01, hold_delivery)
     if how == "verdict":
         assert await verdict_of(answer) is Verdict.REQUEUE
     else:
@@ -64,13 +64,13 @@ async def test_a_delivery_whose_job_does_not_end_here_is_looked_after(how: str, 
 async def test_a_job_that_ends_while_its_delivery_is_looked_after_acks_it(anyio_backend: str) -> None:
     looking, go_on = asyncio.Event(), asyncio.Event()
 
-    async def attend(receipt: Receipt, look_s: float) -> Verdict:
+    async def hold_delivery(receipt: Receipt, look_s: float) -> Verdict:
         looking.set()
         await go_on.wait()
         return Verdict.REQUEUE
 
     deliveries, answer = Deliveries(), Future[Verdict]()
-    deliveries.hold(receipt_with(JOB, None), answer, 0.0, attend)
+    deliveries.hold(receipt_with(JOB, None), answer, 0.0, hold_delivery)
     async with asyncio.timeout(SOON_S):
         await looking.wait()
     deliveries.ended(JOB)

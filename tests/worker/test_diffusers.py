@@ -90,8 +90,8 @@ def test_the_euler_solver_is_the_library_s(plain: Any) -> None:
         torch.manual_seed(1)
         latents = torch.randn(2, 4, 8, 8)
         mine, copies = [ours.begin(4), ours.begin(7)], [theirs.begin(4), theirs.begin(7)]
-        assert [each.noise_scale for each in mine] == [each.noise_scale for each in copies]
-        one = other = latents * torch.tensor([each.noise_scale for each in mine]).view(-1, 1, 1, 1)
+        assert [each.init_noise_sigma for each in mine] == [each.init_noise_sigma for each in copies]
+        one = other = latents * torch.tensor([each.init_noise_sigma for each in mine]).view(-1, 1, 1, 1)
         for _ in range(4):
             (read, times), (read_too, times_too) = ours.inputs(mine, one), theirs.inputs(copies, other)
             torch.testing.assert_close(read, read_too, rtol=1e-4, atol=1e-4)

@@ -23,7 +23,7 @@ from PIL import Image
 from sd_parsers import ParserManager
 from sd_parsers.data import Generators
 
-from cache.blobs import DirectoryBlobStore, blob_name
+from backends.blobs import DirectoryBlobStore, blob_name
 from contracts.clock import SystemClock
 from contracts.engine import Pixels
 from contracts.requests import MAX_JPEG_TEXT_BYTES, GenerationRequest

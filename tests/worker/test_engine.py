@@ -15,8 +15,8 @@ import pytest
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
-from worker.engine.host import EngineHost, EngineUnloadable
-from worker.engine.wire import Done, Failed
+from worker.engine.host import EngineHost, EngineLoadError
+from worker.engine.messages import Done, Failed
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def test_a_process_that_dies_or_hangs_is_replaced(host: EngineHost, prompt: str,
 
 def test_a_model_that_cannot_be_loaded_is_an_error_with_its_reason() -> None:
     host = EngineHost(WorkerSettings(engine="diffusers", model="models/recipe", device="cpu"))
-    with pytest.raises(EngineUnloadable, match=r"model_index\.json"):
+    with pytest.raises(EngineLoadError, match=r"model_index\.json"):
         host.start()
     assert host.pid is None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from cache.blobs import DirectoryBlobStore
+from backends.blobs import DirectoryBlobStore
 from contracts.clock import SystemClock
 from contracts.errors import StoreUnavailable
 from contracts.jobs import JobStatus
@@ -37,7 +37,7 @@ class FullDisk:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             sync(descriptor)
 
-        monkeypatch.setattr("cache.blobs.os.fsync", fsync)
+        monkeypatch.setattr("backends.blobs.os.fsync", fsync)
         monkeypatch.setattr(room.stores.blobs, "put", store.put)
 
     @property
@@ -90,7 +90,7 @@ async def test_a_job_that_has_ended_takes_no_room(
     await room.stores.jobs.cancel("public", message.job_id)
     assert await delivery == [Verdict.ACK]
     async with asyncio.timeout(20):
-        while room.taker._running:
+        while room.fetcher._running:
             await asyncio.sleep(0.01)
     disk.full = False
     later = await room.submit("b")
@@ -115,9 +115,9 @@ async def test_pictures_that_find_no_place_bound_what_is_taken(
     messages = [await room.submit("a", seed=seed) for seed in range(100)]
     kept = 4 * 16
     async with asyncio.timeout(30):
-        while len(room.taker._running) < kept - 4:
+        while len(room.fetcher._running) < kept - 4:
             await asyncio.sleep(0.01)
         await asyncio.sleep(1.0)
-    assert len(room.taker._running) <= kept
+    assert len(room.fetcher._running) <= kept
     full.clear()
     assert set(await room.run(*messages)) == {Verdict.ACK}

@@ -20,8 +20,8 @@ from scheduler.cost import CostModel
 from scheduler.recovery import Failure
 from worker.batcher import Batcher
 from worker.engine.host import EngineHost
-from worker.engine.wire import Answer, Done, Failed, Unrun
-from worker.images import Drawn, Turn
+from worker.engine.messages import Answer, Done, Failed, Unrun
+from worker.images import ImageResult, ScheduleKey
 
 pytestmark = pytest.mark.slow
 
@@ -149,11 +149,13 @@ class Site:
     host: Watched
     batcher: Batcher
     drawn: Path
-    tasks: list[asyncio.Future[Drawn]] = field(default_factory=list)
+    tasks: list[asyncio.Future[ImageResult]] = field(default_factory=list)
 
-    def add(self, prompt: str, key: BatchKey = KEY, steps: int = 1) -> asyncio.Future[Drawn]:
+    def add(self, prompt: str, key: BatchKey = KEY, steps: int = 1) -> asyncio.Future[ImageResult]:
         task = ImageTask(prompt, "", len(self.tasks), steps)
-        self.tasks.append(self.batcher.add(key, task, Turn(float(len(self.tasks)), time.monotonic() + 999)))
+        self.tasks.append(
+            self.batcher.add(key, task, ScheduleKey(float(len(self.tasks)), time.monotonic() + 999))
+        )
         return self.tasks[-1]
 
     async def handed_over(self) -> None:
@@ -213,7 +215,7 @@ async def test_samples_that_go_on_are_handed_over_and_the_last_step_is_the_last(
 async def test_an_engine_killed_with_a_pass_handed_over_costs_its_images_nothing(site: Site) -> None:
     running = [site.add("slow=0.3 a") for _ in range(LIMIT)]
     waiting = [site.add("slow=0.3 b") for _ in range(LIMIT)]
-    held = {image.id: image for image in site.batcher._hand.images}
+    held = {image.id: image for image in site.batcher._active.images}
     await site.handed_over()
     ran, behind = site.host.passes[-2:]
     kill_engine(site.host)
@@ -264,7 +266,7 @@ async def test_what_was_handed_over_is_finished_by_a_batcher_that_drains(site: S
     site.batcher.drain()
     async with asyncio.timeout(TIMEOUT_S):
         drawn = await asyncio.gather(*first, *second, *third, return_exceptions=True)
-    assert [isinstance(each, Drawn) for each in drawn] == [True] * 2 * LIMIT + [False] * LIMIT
+    assert [isinstance(each, ImageResult) for each in drawn] == [True] * 2 * LIMIT + [False] * LIMIT
 
 
 @pytest.mark.anyio

@@ -25,12 +25,12 @@ from tests.worker.test_hand_over import KEY, TIMEOUT_S, WIDE, Site, Watched, bat
 from tests.worker.test_hand_over import host as host
 from tests.worker.test_hand_over import site as site
 from worker import device
+from worker.active_images import ActiveImages
 from worker.engine import __main__ as served
 from worker.engine.fake import FakeEngine, _noise
 from worker.engine.host import EngineHost
-from worker.engine.wire import Answer, Answered, Done, Failed, Order, Ready, Unrun
-from worker.hand import Hand
-from worker.images import Drawn
+from worker.engine.messages import Answer, Answered, Done, Failed, Order, Ready, Unrun
+from worker.images import ImageResult
 from worker.reports import report_pass
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,7 @@ async def test_what_raises_while_a_pass_runs_gives_nobody_the_picture_of_another
     site: Site, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     raised = list[int]()
-    owner: Any = {"traced": device, "full": Hand, "wait": EngineHost}[part]
+    owner: Any = {"traced": device, "full": ActiveImages, "wait": EngineHost}[part]
     monkeypatch.setattr(owner, part, breaks_once(getattr(owner, part), raised))
     images = [site.add("slow=0.03 a", steps=steps) for steps in (1, 2, 1, 1, 2, 1, 1, 1)]
     async with asyncio.timeout(TIMEOUT_S):
@@ -71,7 +71,7 @@ async def test_what_raises_while_a_pass_runs_gives_nobody_the_picture_of_another
     for seed, each in enumerate([*drawn, late]):
         if isinstance(each, WorkerFault):
             continue
-        assert isinstance(each, Drawn)
+        assert isinstance(each, ImageResult)
         assert isinstance(each.image, Pixels)
         assert each.image.rgb == _noise(KEY, seed).rgb, "its own picture"
     assert not site.host._sent

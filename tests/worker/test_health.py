@@ -17,13 +17,13 @@ from contracts.clock import ManualClock
 from contracts.engine import BatchKey, ImageTask
 from contracts.settings import WorkerSettings
 from contracts.transitions import Granted
-from tests.cache.made import new
+from tests.store.made import new
 from tests.worker.receipts import receipt_of
 from worker.batcher import Batcher
 from worker.deliveries import Verdict
 from worker.engine.host import EngineHost
-from worker.engine.outgrown import OUTGROWN
-from worker.images import Turn
+from worker.engine.memory_watchdog import OUTGROWN
+from worker.images import ScheduleKey
 from worker.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,9 @@ async def test_a_batcher_stalls_only_while_images_wait(anyio_backend: str) -> No
     batcher = Batcher(EngineHost(settings), settings.max_batch, clock)
     clock.advance(1000)
     assert batcher.stalled_s() == 0.0
-    drawn = batcher.add(BatchKey("m", 64, 64, False), ImageTask("a", "", 1), Turn(0.0, clock.now() + 9999))
+    drawn = batcher.add(
+        BatchKey("m", 64, 64, False), ImageTask("a", "", 1), ScheduleKey(0.0, clock.now() + 9999)
+    )
     assert batcher.stalled_s() == 0.0
     clock.advance(50)
     assert batcher.stalled_s() == 50.0
@@ -46,7 +48,7 @@ async def test_a_batcher_stalls_only_while_images_wait(anyio_backend: str) -> No
 @pytest.mark.slow
 def test_an_engine_that_outgrows_its_memory_ends_itself() -> None:
     program = (
-        "import time; from worker.engine.outgrown import watch; watch(300 * 2**20, 0.05);"
+        "import time; from worker.engine.memory_watchdog import watch; watch(300 * 2**20, 0.05);"
         "time.sleep(0.5); print('within', flush=True); hoard = bytearray(b'x') * (400 * 2**20); time.sleep(20)"
     )
     done = subprocess.run(
@@ -104,7 +106,7 @@ def test_a_worker_whose_service_ends_with_an_error_fails_and_gives_back(
         held = runtime.run(receipt_of(message))
         assert isinstance(held, Future)
         # As a task of the service: it takes the others along.
-        runtime._loop.call_soon_threadsafe(lambda: runtime._of().taker._begin(breaks()))
+        runtime._loop.call_soon_threadsafe(lambda: runtime._of().fetcher._begin(breaks()))
         assert told.wait(30)
         assert runtime.failed
         assert "failed for good" in str(runtime.unready())

@@ -13,7 +13,7 @@ from PIL import Image
 
 from contracts.ids import new_job_id
 from contracts.jobs import JobStatus, NewJob, Progress
-from tests.cache.conftest import watching
+from tests.store.conftest import watching
 from tests.worker.conftest import Room, address
 from worker.deliveries import Verdict
 from worker.encode import NO_ROOM

@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 async def test_a_job_whose_engine_is_gone_for_good_is_given_back_at_once(room: Room) -> None:
     message = await room.submit("slow=1 a")
-    delivery = asyncio.create_task(room.taker.attend(receipt_of(message)))
+    delivery = asyncio.create_task(room.fetcher.hold_delivery(receipt_of(message)))
     async with asyncio.timeout(10):
         while not room.batcher.backlog_steps():
             await asyncio.sleep(0.01)
-        for image in list(room.batcher._hand.images):
+        for image in list(room.batcher._active.images):
             image.drawn.cancel()
         while (await room.job(message)).attempt < 2:
             await asyncio.sleep(0.01)  # long before its lease of ten seconds would lapse

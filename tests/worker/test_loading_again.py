@@ -16,7 +16,7 @@ from cli.services.redis import RedisServer
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from worker import service
-from worker.engine.host import EngineDied, EngineHost, EngineUnloadable
+from worker.engine.host import EngineDied, EngineHost, EngineLoadError
 from worker.runtime import Runtime
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def test_a_process_that_was_killed_is_no_model_that_cannot_be_loaded() -> None:
 def test_a_model_that_takes_too_long_is_told_so() -> None:
     host = EngineHost(WorkerSettings(engine="fake", model="fake", load_timeout_s=0.01))
     before = failures("timeout")
-    with pytest.raises(EngineUnloadable, match=r"within 0\.01 s\.") as raised:
+    with pytest.raises(EngineLoadError, match=r"within 0\.01 s\.") as raised:
         host.start()
     assert not isinstance(raised.value, EngineDied)
     assert failures("timeout") == before + 1

@@ -15,8 +15,8 @@ from contracts.settings import WorkerSettings
 from worker.batcher import Batcher
 from worker.encode import Encoder, Output
 from worker.engine.host import EngineHost
-from worker.engine.wire import Answer, Done
-from worker.images import Turn
+from worker.engine.messages import Answer, Done
+from worker.images import ScheduleKey
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -63,7 +63,7 @@ async def test_the_next_batch_is_drawn_while_this_one_is_encoded() -> None:
 
     async def one(number: int) -> None:
         task = ImageTask("slow=0.2", "", number)
-        drawn = await batcher.add(KEY, task, Turn(0.0, time.monotonic() + 60))
+        drawn = await batcher.add(KEY, task, ScheduleKey(0.0, time.monotonic() + 60))
         (of_pass,) = [at for at, image in host.made if image is drawn.image]
         assert isinstance(drawn.image, Pixels)
         begun = time.perf_counter()

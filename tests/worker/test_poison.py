@@ -20,15 +20,15 @@ from scheduler import policy
 from scheduler.cost import CostModel
 from tests.worker.conftest import Room
 from tests.worker.receipts import receipt_of
+from worker import active_images as hand_module
 from worker import device
-from worker import hand as hand_module
 from worker.deliveries import Verdict
 from worker.encode import Output
 from worker.engine.host import EngineHost
-from worker.engine.wire import Answer
+from worker.engine.messages import Answer
 from worker.images import Flight, Image, Outcome
+from worker.job_fetcher import JobFetcher
 from worker.progress import ProgressReporter
-from worker.taker import Taker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -64,7 +64,7 @@ def in_cost(room: Room, patch: pytest.MonkeyPatch) -> None:
 
 
 def in_digest(room: Room, patch: pytest.MonkeyPatch) -> None:
-    real = device.Device._digest
+    real = device.Device._apply_result
 
     def digest(mine: Any, flight: Flight, *given: Any) -> Any:
         if any(image.task.seed == POISON for image in flight.images):
@@ -138,14 +138,14 @@ def in_encoder(room: Room, patch: pytest.MonkeyPatch) -> None:
 
 
 def in_start(room: Room, patch: pytest.MonkeyPatch) -> None:
-    real = Taker._start
+    real = JobFetcher._start
 
-    def start(taker: Taker, job: TakenJob) -> None:
+    def start(fetcher: JobFetcher, job: TakenJob) -> None:
         if job.message.request.seed == POISON:
             raise Broken
-        real(taker, job)
+        real(fetcher, job)
 
-    patch.setattr(Taker, "_start", start)
+    patch.setattr(JobFetcher, "_start", start)
 
 
 PARTS = (in_policy, in_cost, in_digest, in_host, in_tell, in_progress, in_task, in_encoder, in_start)
@@ -154,7 +154,9 @@ room_poisoned: list[str] = []
 
 async def ended(room: Room, messages: Sequence[JobMessage]) -> list[Verdict]:
     async with asyncio.timeout(60):
-        return list(await asyncio.gather(*(room.taker.attend(receipt_of(message)) for message in messages)))
+        return list(
+            await asyncio.gather(*(room.fetcher.hold_delivery(receipt_of(message)) for message in messages))
+        )
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__[3:])
@@ -214,7 +216,8 @@ async def test_a_delivery_that_cannot_be_looked_after_is_a_dead_letter_in_the_en
     monkeypatch.setattr(jobs, "claim", breaks)
     async with asyncio.timeout(60):
         verdicts = await asyncio.gather(
-            *(room.taker.attend(receipt_of(message)) for message in (bad, good)), return_exceptions=True
+            *(room.fetcher.hold_delivery(receipt_of(message)) for message in (bad, good)),
+            return_exceptions=True,
         )
     # Celery hands to the dead letters what raises.
     assert isinstance(verdicts[0], Broken)

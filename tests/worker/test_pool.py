@@ -21,7 +21,7 @@ from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.jobs import JobMessage
 from contracts.settings import BackendSettings, WorkerSettings
-from tests.cache.made import new
+from tests.store.made import new
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 from contracts.settings import WorkerSettings
 from tests.worker.drawing import MODELS
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 from worker.engine.profiles import DIFFUSION, TURBO, XL, profile_of
 
 # Of diffusers about itself; nothing of ours can avoid them.
@@ -61,7 +61,7 @@ def test_a_model_that_is_named_from_another_folder_says_what_it_can_do(
 )
 def test_a_folder_that_says_nonsense_is_refused_by_name(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "darkroom.json").write_text(text)
-    with pytest.raises(CannotLoad, match=f"darkroom.json: .*{reason}"):
+    with pytest.raises(ModelLoadError, match=f"darkroom.json: .*{reason}"):
         profile_of("sd-turbo", tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.errors import StoreUnavailable
 from contracts.jobs import JobStatus, Preview, Progress
-from tests.cache.conftest import watching
+from tests.store.conftest import watching
 from tests.worker.conftest import Room
 from worker.deliveries import Verdict
 

@@ -13,14 +13,14 @@ from torch import nn
 from contracts.engine import Pixels
 from contracts.settings import WorkerSettings
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.errors import CannotLoad
-from worker.engine.precision import (
+from worker.engine.errors import ModelLoadError
+from worker.engine.quantised_layers import (
     Fp8Linear,
     Int8Conv2d,
     Int8DynamicLinear,
     Int8Linear,
-    eight_bit,
     quantise,
+    quantise_layer,
     restore,
 )
 from worker.engine.quantising import Quantiser
@@ -78,7 +78,7 @@ def test_fp8_by_fp8(dtype: torch.dtype) -> None:
 def test_each_way_takes_the_layers_that_it_has_arithmetic_for() -> None:
     even, odd, conv = nn.Linear(64, 64), nn.Linear(68, 70), nn.Conv2d(32, 32, 3)
     kinds = {
-        way: [type(eight_bit(layer, way, 1.0)) for layer in (even, odd, conv)]
+        way: [type(quantise_layer(layer, way, 1.0)) for layer in (even, odd, conv)]
         for way in ("int8", "int8-dynamic", "fp8")
     }
     assert kinds == {
@@ -86,7 +86,7 @@ def test_each_way_takes_the_layers_that_it_has_arithmetic_for() -> None:
         "int8-dynamic": [Int8DynamicLinear, Int8Linear, Int8Conv2d],
         "fp8": [Fp8Linear, type(None), type(None)],
     }
-    assert eight_bit(even, "fp8") is None, "not calibrated"
+    assert quantise_layer(even, "fp8") is None, "not calibrated"
 
 
 def test_what_was_replaced_can_be_put_back() -> None:
@@ -125,7 +125,7 @@ def quantiser(painter: Painter, **settings: object) -> Quantiser:
 
 
 def test_calibration_keeps_the_layer_that_suffers_and_no_more(tmp_path: Path) -> None:
-    with pytest.raises(CannotLoad, match=r"below DARKROOM_QUALITY_FLOOR_DB=35 .*CALIBRATION_PROMPTS"):
+    with pytest.raises(ModelLoadError, match=r"below DARKROOM_QUALITY_FLOOR_DB=35 .*CALIBRATION_PROMPTS"):
         quantiser(Painter()).run()
     path = tmp_path / "prompts.txt"
     path.write_text("a\nab\nabc\n")
@@ -140,9 +140,9 @@ def test_calibration_keeps_the_layer_that_suffers_and_no_more(tmp_path: Path) ->
 def test_what_no_choice_can_help_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("a\n")
-    with pytest.raises(CannotLoad, match=r"below DARKROOM_QUALITY_FLOOR_DB=99"):
+    with pytest.raises(ModelLoadError, match=r"below DARKROOM_QUALITY_FLOOR_DB=99"):
         quantiser(Painter(), calibration_prompts=path, quality_floor_db=99.0).run()
-    with pytest.raises(CannotLoad, match=r"DARKROOM_CALIBRATION_PROMPTS=.*FileNotFoundError"):
+    with pytest.raises(ModelLoadError, match=r"DARKROOM_CALIBRATION_PROMPTS=.*FileNotFoundError"):
         quantiser(Painter(), calibration_prompts=tmp_path / "none")
 
 
@@ -170,5 +170,5 @@ def test_the_engine_quantises_what_it_runs(tmp_path: Path) -> None:
         name for name, each in engine.pipeline.unet.named_modules() if isinstance(each, Int8DynamicLinear)
     }
     assert any(name.endswith("to_qkv") for name in names)
-    with pytest.raises(CannotLoad, match="DARKROOM_QUANTISE=fp8"):
+    with pytest.raises(ModelLoadError, match="DARKROOM_QUANTISE=fp8"):
         DiffusersEngine(settings.model_copy(update={"quantise": "fp8"}), "emoji-turbo")

@@ -15,7 +15,7 @@ from diffusers import EulerDiscreteScheduler
 from contracts.models import AS_NAMED, StepCounts
 from contracts.requests import steps_taken
 from tests.worker.schedulers import ALL, BASE, NAMES, NOT_HERE, made, mend, of_diffusers
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 from worker.engine.schedule import EulerSampler, Sampler, sampler_of, set_steps, step_count, step_counts
 
 pytestmark = [
@@ -35,13 +35,13 @@ SAMPLE = (*range(1, 9), 25, 49, 50, 51, 61, 100)
 
 def walked(sampler: Sampler, steps: int, strength: float | None) -> list[float]:
     """The timesteps that the model would be evaluated at, as the denoiser walks them."""
-    course = sampler.begin(steps, strength)
+    solver_state = sampler.begin(steps, strength)
     latents, times = torch.zeros(1, 4, 2, 2), list[float]()
     generator = torch.Generator().manual_seed(0)
-    while course.step < course.steps:
-        given, time = sampler.inputs([course], latents)
+    while solver_state.step < solver_state.steps:
+        given, time = sampler.inputs([solver_state], latents)
         times.append(float(time[0]))
-        latents = sampler.step([course], given, latents, [generator])
+        latents = sampler.step([solver_state], given, latents, [generator])
     assert torch.isfinite(latents).all()
     return times
 
@@ -154,7 +154,7 @@ def test_image_to_image_leaves_out_whole_steps() -> None:
 
 
 def test_a_solver_that_makes_no_schedule_is_refused_at_the_start() -> None:
-    with pytest.raises(CannotLoad, match="PNDMScheduler, makes no schedule of 1 to 3 steps"):
+    with pytest.raises(ModelLoadError, match="PNDMScheduler, makes no schedule of 1 to 3 steps"):
         step_counts(made("PNDMScheduler", "leading"), 3)
 
 

@@ -26,13 +26,13 @@ from contracts.settings import WorkerSettings
 from scheduler import policy
 from tests.worker.hosts import HostHere
 from tests.worker.schedulers import DISTILLED, NAMES, made, mend
-from worker import hand
+from worker import active_images
 from worker.batcher import Batcher
 from worker.engine.diffusers import DiffusersEngine
+from worker.engine.messages import Done, Failed
 from worker.engine.samples import Denoiser
 from worker.engine.schedule import sampler_of, step_counts
-from worker.engine.wire import Done, Failed
-from worker.images import Drawn, Turn
+from worker.images import ImageResult, ScheduleKey
 
 pytestmark = [
     pytest.mark.slow,
@@ -114,13 +114,13 @@ def psnr(pixels: Pixels, other: np.ndarray[Any, Any]) -> float:
 
 async def drawn(
     engine: DiffusersEngine, spec: ModelSpec, tasks: Sequence[ImageTask]
-) -> tuple[list[Drawn], list[list[Progress]]]:
+) -> tuple[list[ImageResult], list[list[Progress]]]:
     """Each task's outcome, and the steps that were told of it, all through one batcher."""
     batcher = Batcher(Here(engine), len(tasks), SystemClock())
     running = asyncio.create_task(batcher.run())
     told: list[list[Progress]] = [[] for _ in tasks]
     futures = [
-        batcher.add(KEY, task, Turn(0.0, math.inf), heard.append)
+        batcher.add(KEY, task, ScheduleKey(0.0, math.inf), heard.append)
         for task, heard in zip(tasks, told, strict=True)
     ]
     async with asyncio.timeout(120):
@@ -161,7 +161,7 @@ def test_engine_batcher_policy_and_pipeline_agree(
         assert all(sample.steps_left >= 1 for sample in queue)
         return real(now, queue, device)
 
-    monkeypatch.setattr(hand, "decide", decide)
+    monkeypatch.setattr(active_images, "decide", decide)
     outcomes, told = asyncio.run(drawn(engine, spec, tasks))
     theirs = made(name, flavour, plain.scheduler.config)
     mend(theirs, monkeypatch)

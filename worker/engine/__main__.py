@@ -24,10 +24,10 @@ from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs
 from worker.engine.container import machine_memory
-from worker.engine.errors import CannotLoad, CannotLoadNow
-from worker.engine.occupancy import device_memory
-from worker.engine.outgrown import limit_of, watch
-from worker.engine.wire import BEGUN, Answer, Answered, Done, Failed, Order, Ready, Unloadable, Unrun
+from worker.engine.device_memory import device_memory
+from worker.engine.errors import ModelLoadError, ModelLoadRetryable
+from worker.engine.memory_watchdog import limit_of, watch
+from worker.engine.messages import BEGUN, Answer, Answered, Done, Failed, LoadRefused, Order, Ready, Unrun
 from worker.naming import model_name
 
 DEVICE_LOST = 3
@@ -116,15 +116,15 @@ def _send(connection: Connection[Any, Any], answers: SimpleQueue[memoryview | No
         os._exit(1)
 
 
-def unloadable(error: Exception) -> Unloadable:
+def unloadable(error: Exception) -> LoadRefused:
     """What the operator is told. Our own errors speak for themselves. Memory, disks and networks may be better next time."""
-    if isinstance(error, CannotLoad):
-        return Unloadable(str(error), isinstance(error, CannotLoadNow))
+    if isinstance(error, ModelLoadError):
+        return LoadRefused(str(error), isinstance(error, ModelLoadRetryable))
     missing = isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError)
     # torch.OutOfMemoryError by its name: torch is not imported here.
     full = isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError"
     may_pass = full or (isinstance(error, OSError) and not missing)
-    return Unloadable(f"{type(error).__name__}: {error}", may_pass)
+    return LoadRefused(f"{type(error).__name__}: {error}", may_pass)
 
 
 def run(engine: ImageEngine, batch: Pass) -> Done | Failed:

@@ -22,7 +22,7 @@ from contracts.models import LoraSpec
 from contracts.settings import LoraSource, WorkerSettings
 from telemetry.logs import get_logger
 from worker.engine import checkpoint, hub
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 STANDARD: Final = "pytorch_lora_weights.safetensors"
 """What diffusers calls the file in a folder."""
@@ -82,7 +82,7 @@ class Adapters:
 def load(pipeline: Any, settings: WorkerSettings) -> Adapters:
     """The adapters of the settings, loaded into `pipeline`; none acts. Call before its layers are replaced.
 
-    Raises `CannotLoad` that names the adapter and what is wrong with it.
+    Raises `ModelLoadError` that names the adapter and what is wrong with it.
     """
     sources = settings.lora_sources
     if sources:
@@ -103,13 +103,13 @@ def _check_fits(settings: WorkerSettings) -> None:
     )
     for clash, wish in wishes:
         if wish:
-            raise CannotLoad(
+            raise ModelLoadError(
                 f"DARKROOM_LORAS does not go with DARKROOM_{clash.upper()}={getattr(settings, clash)}: an adapter acts beside "
                 "layers that are neither compiled nor quantised nor recorded. Serve the adapters from workers without it, under another "
                 "DARKROOM_MODEL_NAME."
             )
     if importlib.util.find_spec("peft") is None:
-        raise CannotLoad("DARKROOM_LORAS needs PEFT: pip install 'darkroom[worker]'.")
+        raise ModelLoadError("DARKROOM_LORAS needs PEFT: pip install 'darkroom[worker]'.")
 
 
 def _load(pipeline: Any, source: LoraSource, inner: str) -> Adapter:
@@ -127,7 +127,7 @@ def _load(pipeline: Any, source: LoraSource, inner: str) -> Adapter:
             pipeline.load_lora_weights(str(path.parent), adapter_name=inner, **where)
     except (ValueError, KeyError, RuntimeError, OSError, TypeError, AttributeError, IndexError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
-        raise CannotLoad(
+        raise ModelLoadError(
             f"DARKROOM_LORAS: {source.name} ({path}) does not fit the model: {reason}"
         ) from error
     finally:
@@ -135,7 +135,7 @@ def _load(pipeline: Any, source: LoraSource, inner: str) -> Adapter:
     placed = {name: _placed(model, inner) for name, model in _models(pipeline).items()}
     matrices = sum(each.ndim >= 2 for each in wanted.values())
     if not matrices or sum(placed.values()) != matrices:
-        raise CannotLoad(
+        raise ModelLoadError(
             f"DARKROOM_LORAS: {source.name} ({path}) does not fit the model: {sum(placed.values())} of its {matrices} "
             "matrices have a place in it. Was it made for another?"
         )
@@ -176,13 +176,13 @@ def _file(source: LoraSource) -> tuple[Path, str]:
     place = Path(source.source)
     if not place.exists():
         if source.source.startswith((".", "/")) or source.source.count("/") != 1:
-            raise CannotLoad(
+            raise ModelLoadError(
                 f"DARKROOM_LORAS: {source.name}: {place} is no file or folder here, and no hub id (owner/name)."
             )
         place = _download(source)
     path = _chosen(place, source.name) if place.is_dir() else place
     if path.suffix != ".safetensors":
-        raise CannotLoad(
+        raise ModelLoadError(
             f"DARKROOM_LORAS: {source.name}: {path} is no safetensors file; others can run code when they are loaded."
         )
     return path, checkpoint.file_digest(path)
@@ -190,7 +190,7 @@ def _file(source: LoraSource) -> tuple[Path, str]:
 
 def _download(source: LoraSource) -> Path:
     if source.revision is None:
-        raise CannotLoad(
+        raise ModelLoadError(
             f"DARKROOM_LORAS: {source.name}: {source.source} is no folder here; a hub id needs a commit: "
             f"{source.name}={source.source}@<40 hex digits>."
         )
@@ -214,10 +214,10 @@ def _chosen(folder: Path, name: str) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise CannotLoad(
+        raise ModelLoadError(
             f"DARKROOM_LORAS: {name}: {folder} holds no safetensors file; pickles are not loaded."
         )
-    raise CannotLoad(
+    raise ModelLoadError(
         f"DARKROOM_LORAS: {name}: {folder} holds {len(found)} safetensors files; name the one that is meant."
     )
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from telemetry.logs import get_logger
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Queries, keys and values, (B, heads, tokens, head width), to (B, heads, tokens, head width)."""
@@ -41,7 +41,7 @@ def candidates(wish: str, device: str, installed: Iterable[str]) -> list[str]:
 
 
 def install(unet: Any, wish: str) -> Kernel:
-    """Put the wished kernel into `unet`, tried at each of its head widths. Raises `CannotLoad` with the reason."""
+    """Put the wished kernel into `unet`, tried at each of its head widths. Raises `ModelLoadError` with the reason."""
     device, dtype = unet.device, unet.dtype
     installed = [name for name, package in _PACKAGES.items() if importlib.util.find_spec(package)]
     refusals: list[str] = []
@@ -57,7 +57,9 @@ def install(unet: Any, wish: str) -> Kernel:
         unet.set_attn_processor(Processor(kernel.attend))
         log.info("attention", kernel=name, wish=wish, device=str(device), refused=refusals)
         return kernel
-    raise CannotLoad(f"DARKROOM_ATTENTION={wish} cannot run on {device} with {dtype}: {'; '.join(refusals)}")
+    raise ModelLoadError(
+        f"DARKROOM_ATTENTION={wish} cannot run on {device} with {dtype}: {'; '.join(refusals)}"
+    )
 
 
 def head_widths(unet: Any) -> list[int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 PIPELINES: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 """Families that fit the engine: a UNet that predicts noise for latents, CLIP texts, and a VAE."""
@@ -49,11 +49,13 @@ class Checkpoint:
 
 
 def read(folder: Path) -> Checkpoint:
-    """Look at every file that will be loaded. Raises `CannotLoad` that names the file and what is wrong with it."""
+    """Look at every file that will be loaded. Raises `ModelLoadError` that names the file and what is wrong with it."""
     index = _index(folder)
     kind = index.get("_class_name")
     if kind not in PIPELINES:
-        raise CannotLoad(f"{folder}: a {kind} does not fit the engine, which runs {' and '.join(PIPELINES)}.")
+        raise ModelLoadError(
+            f"{folder}: a {kind} does not fit the engine, which runs {' and '.join(PIPELINES)}."
+        )
     variant = "fp16" if any(folder.glob("unet/*.fp16.safetensors")) else None
     parameters: dict[str, int] = {}
     matrices: dict[str, int] = {}
@@ -62,9 +64,9 @@ def read(folder: Path) -> Checkpoint:
         if name.startswith("_") or not isinstance(named, list) or named[0] is None or name in _UNUSED:
             continue
         if named[0] not in LIBRARIES:
-            raise CannotLoad(f"{folder}: {name} wants code of its own ({named[0]}), which is not run.")
+            raise ModelLoadError(f"{folder}: {name} wants code of its own ({named[0]}), which is not run.")
         if not (folder / name).is_dir():
-            raise CannotLoad(f"{folder / name} is missing; model_index.json names it.")
+            raise ModelLoadError(f"{folder / name} is missing; model_index.json names it.")
         if name in _WITHOUT_WEIGHTS:
             continue
         count = inner = 0
@@ -78,39 +80,39 @@ def read(folder: Path) -> Checkpoint:
         parameters[name], matrices[name] = count, inner
     missing = [name for name in _NEEDED if not (index.get(name) or [None])[0]]
     if missing:
-        raise CannotLoad(f"{folder / 'model_index.json'} names no {missing[0]}.")
+        raise ModelLoadError(f"{folder / 'model_index.json'} names no {missing[0]}.")
     return Checkpoint(folder, variant, parameters, stored, matrices)
 
 
 def header(path: Path) -> dict[str, dict[str, Any]]:
     """The tensors that a safetensors file says it holds, checked against its size.
 
-    The format: https://huggingface.co/docs/safetensors. Raises `CannotLoad`.
+    The format: https://huggingface.co/docs/safetensors. Raises `ModelLoadError`.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else _LARGEST_HEADER
         if length >= min(_LARGEST_HEADER, size):
-            raise CannotLoad(f"{path} is no safetensors file, or was cut short.")
+            raise ModelLoadError(f"{path} is no safetensors file, or was cut short.")
         try:
             tensors: dict[str, Any] = json.loads(file.read(length))
         except ValueError:
-            raise CannotLoad(f"{path} is no safetensors file: its header cannot be read.") from None
+            raise ModelLoadError(f"{path} is no safetensors file: its header cannot be read.") from None
     tensors.pop("__metadata__", None)
     end = max((each["data_offsets"][1] for each in tensors.values()), default=0)
     if 8 + length + end != size:
-        raise CannotLoad(f"{path} was cut short: it has {size} bytes of {8 + length + end}.")
+        raise ModelLoadError(f"{path} was cut short: it has {size} bytes of {8 + length + end}.")
     strange = {each["dtype"] for each in tensors.values()} - set(_BYTES)
     if strange:
-        raise CannotLoad(
+        raise ModelLoadError(
             f"{path} holds numbers of type {min(strange)}; the engine reads {', '.join(_BYTES)}."
         )
     return tensors
 
 
 def config(folder: Path) -> dict[str, Any]:
-    """A component's `config.json`. Raises `CannotLoad`."""
+    """A component's `config.json`. Raises `ModelLoadError`."""
     return _json(folder / "config.json")
 
 
@@ -134,7 +136,7 @@ def file_digest(path: Path) -> str:
 def _index(folder: Path) -> dict[str, Any]:
     path = folder / "model_index.json"
     if not path.is_file():
-        raise CannotLoad(f"{folder} is no model in diffusers format: it has no model_index.json.")
+        raise ModelLoadError(f"{folder} is no model in diffusers format: it has no model_index.json.")
     return _json(path)
 
 
@@ -142,34 +144,34 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         read = json.loads(path.read_text())
     except OSError:
-        raise CannotLoad(f"{path} is missing.") from None
+        raise ModelLoadError(f"{path} is missing.") from None
     except ValueError:
-        raise CannotLoad(f"{path} is no JSON.") from None
+        raise ModelLoadError(f"{path} is no JSON.") from None
     if not isinstance(read, dict):
-        raise CannotLoad(f"{path} is no JSON object.")
+        raise ModelLoadError(f"{path} is no JSON object.")
     return read
 
 
 def _weights(folder: Path, variant: str | None) -> Iterator[Path]:
     """The files of a component's weights: one, or the shards that its index names."""
     if not (folder / "config.json").is_file():
-        raise CannotLoad(f"{folder / 'config.json'} is missing.")
+        raise ModelLoadError(f"{folder / 'config.json'} is missing.")
     found = sorted(folder.glob("*.safetensors"))
     chosen = [path for path in found if variant and f".{variant}." in path.name]
     chosen = chosen or [path for path in found if path.name.count(".") == 1]
     if not chosen:
         pickled = [path for path in sorted(folder.iterdir()) if path.suffix in _PICKLES]
         if pickled:
-            raise CannotLoad(
+            raise ModelLoadError(
                 f"{pickled[0]} is a pickle, which can run code when it is loaded: only safetensors are. "
                 "Convert it with save_pretrained(..., safe_serialization=True)."
             )
-        raise CannotLoad(f"{folder} has no weights (*.safetensors).")
+        raise ModelLoadError(f"{folder} has no weights (*.safetensors).")
     for index in folder.glob("*.safetensors.index*.json"):
         shards = set(_json(index).get("weight_map", {}).values())
         absent = sorted(shard for shard in shards if not (folder / shard).is_file())
         if absent:
-            raise CannotLoad(f"{folder / absent[0]} is missing; {index.name} names it.")
+            raise ModelLoadError(f"{folder / absent[0]} is missing; {index.name} names it.")
     yield from chosen
 
 

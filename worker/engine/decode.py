@@ -10,7 +10,7 @@ import torch
 
 from contracts.engine import ImageFault, Pixels
 from contracts.failures import InvalidOutput
-from worker.engine.rows import Recorded, Recorder, by_rows
+from worker.engine.padded_batch import RecordedNetwork, Recorder, run_padded
 from worker.engine.samples import Sample, dtype_of
 
 BLACK: Final = 2
@@ -23,12 +23,14 @@ class Decoder:
     def __init__(self, pipeline: Any, fixed: int | None = None, recorder: Recorder | None = None) -> None:
         self._pipeline = pipeline
         self._fixed = fixed
-        self._recorded = None if recorder is None else Recorded(self._images, recorder)
+        self._recorded = None if recorder is None else RecordedNetwork(self._images, recorder)
 
     def decode(self, samples: Sequence[Sample]) -> list[Pixels | ImageFault]:
         """The pictures of finished samples."""
         latents = torch.cat([sample.latents for sample in samples])
-        images = by_rows(self._recorded or self._images, self._fixed, _unscaled(self._pipeline.vae, latents))
+        images = run_padded(
+            self._recorded or self._images, self._fixed, _unscaled(self._pipeline.vae, latents)
+        )
         # A decoder that squashes its input, as the tiny ones do, would make a picture of infinity.
         return to_pixels(images, [sample.warnings for sample in samples], finite=_finite(latents))
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import psutil
 import torch
 
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FP8_CAPABILITY: Final = (8, 9)
@@ -42,7 +42,7 @@ class Device:
         return _processor() if self.kind == "cpu" else self.kind
 
     def dtype(self, wish: str) -> torch.dtype:
-        """The arithmetic: `auto` is float16 on an accelerator and float32 on a CPU. Raises `CannotLoad`."""
+        """The arithmetic: `auto` is float16 on an accelerator and float32 on a CPU. Raises `ModelLoadError`."""
         if wish == "auto":
             return torch.float32 if self.kind == "cpu" else torch.float16
         if (
@@ -50,15 +50,17 @@ class Device:
             and self.kind == "cuda"
             and not torch.cuda.is_bf16_supported(including_emulation=False)
         ):
-            raise CannotLoad(f"DARKROOM_PRECISION=bfloat16: {self.name} cannot compute in it; float16 can.")
+            raise ModelLoadError(
+                f"DARKROOM_PRECISION=bfloat16: {self.name} cannot compute in it; float16 can."
+            )
         return DTYPES[wish]
 
     def can_quantise(self, way: str) -> None:
-        """Raises `CannotLoad` where the device lacks the arithmetic: `fp8` needs NVIDIA's Ada, Hopper or later."""
+        """Raises `ModelLoadError` where the device lacks the arithmetic: `fp8` needs NVIDIA's Ada, Hopper or later."""
         if way != "fp8":
             return
         if self.kind != "cuda" or torch.cuda.get_device_capability(self.torch_name) < FP8_CAPABILITY:
-            raise CannotLoad(
+            raise ModelLoadError(
                 f"DARKROOM_QUANTISE=fp8: {self.name} does not multiply 8-bit floating point numbers; NVIDIA's Ada, Hopper and later do. "
                 "int8 runs anywhere."
             )
@@ -86,7 +88,7 @@ class Device:
 
 
 def pick(wish: str) -> Device:
-    """The device of the setting. Raises `CannotLoad` where torch does not see it."""
+    """The device of the setting. Raises `ModelLoadError` where torch does not see it."""
     seen: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
         "xpu": torch.xpu.is_available,
@@ -97,9 +99,11 @@ def pick(wish: str) -> Device:
         return Device(next(kind for kind, is_there in seen.items() if is_there()))
     kind, _, index = wish.partition(":")
     if not seen[kind]():
-        raise CannotLoad(f"DARKROOM_DEVICE={wish}: this PyTorch ({torch.__version__}) sees no such device.")
+        raise ModelLoadError(
+            f"DARKROOM_DEVICE={wish}: this PyTorch ({torch.__version__}) sees no such device."
+        )
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
-        raise CannotLoad(
+        raise ModelLoadError(
             f"DARKROOM_DEVICE={wish}: there are {torch.cuda.device_count()} devices, counted from 0."
         )
     return Device(wish)

@@ -18,11 +18,11 @@ from worker.engine import attention
 from worker.engine.adapters import Adapters
 from worker.engine.decode import Decoder
 from worker.engine.device import keep_memory, pick
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 from worker.engine.loading import Loaded, Loader
-from worker.engine.memory import Plan
+from worker.engine.memory_plan import Plan
+from worker.engine.padded_batch import CudaRecorder
 from worker.engine.quantising import Quantiser
-from worker.engine.rows import CudaRecorder
 from worker.engine.samples import Denoiser, Sample
 from worker.engine.schedule import sampler_of
 from worker.engine.specification import spec_of
@@ -51,7 +51,7 @@ class DiffusersEngine:
         self._device.can_quantise(settings.quantise)
 
     def load(self) -> ModelSpec:
-        """Raises `worker.engine.errors.CannotLoad`, which says what is wrong and what to do."""
+        """Raises `worker.engine.errors.ModelLoadError`, which says what is wrong and what to do."""
         settings = self._settings
         torch.set_num_threads(settings.torch_threads)
         keep_memory()
@@ -62,7 +62,7 @@ class DiffusersEngine:
         self._kernel = attention.install(pipeline.unet, settings.attention)
         fixed = settings.fixed_batch
         if fixed is not None and loaded.plan.largest_batch(fixed) < fixed:
-            raise CannotLoad(
+            raise ModelLoadError(
                 f"DARKROOM_FIXED_BATCH={fixed}: only {loaded.plan.largest_batch(fixed)} fit in memory."
             )
         self._encoder = PromptEncoder(pipeline, settings.prompt_cache, fixed)
@@ -140,7 +140,7 @@ class DiffusersEngine:
         self._step(batch.key, samples)
         finished = [sample for sample in samples if sample.finished]
         shown = [
-            replace(sample, latents=sample.estimate) for sample in samples if sample.estimate is not None
+            replace(sample, latents=sample.predict_x0) for sample in samples if sample.predict_x0 is not None
         ]
         decoded = self._decoder.decode([*finished, *shown]) if finished or shown else []
         pictures, previews = iter(decoded[: len(finished)]), iter(decoded[len(finished) :])
@@ -148,8 +148,8 @@ class DiffusersEngine:
         for number, sample in zip(batch.samples, samples, strict=True):
             if not sample.finished:
                 self._samples[number] = sample
-                preview = None if sample.estimate is None else _preview(sample, next(previews))
-                answers.append(Progress(sample.course.step, sample.course.steps, preview))
+                preview = None if sample.predict_x0 is None else _preview(sample, next(previews))
+                answers.append(Progress(sample.solver_state.step, sample.solver_state.steps, preview))
                 continue
             picture = next(pictures)
             if isinstance(picture, ImageFault) and self._dtype is not torch.float32:
@@ -162,11 +162,11 @@ class DiffusersEngine:
         self._encoder.variant = self._adapters.text_variant()
 
     def _try_adapters(self, spec: ModelSpec) -> None:
-        """A picture by each. Raises `CannotLoad` for one that makes none."""
+        """A picture by each. Raises `ModelLoadError` for one that makes none."""
         for lora in spec.loras:
             (drawn,) = self._draw(spec, ["warm up"], steps=spec.min_steps, lora=lora.name)
             if isinstance(drawn, ImageFault):
-                raise CannotLoad(f"DARKROOM_LORAS: {lora.name} makes no picture: {drawn.message}")
+                raise ModelLoadError(f"DARKROOM_LORAS: {lora.name} makes no picture: {drawn.message}")
 
     def _again(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         """The image alone from its start in single precision: half precision has a tenth of a percent of its range."""
@@ -223,7 +223,7 @@ class DiffusersEngine:
             return self._decoder.decode(samples)
 
     def _quantise(self, spec: ModelSpec) -> None:
-        """Unet and text encoders to eight bits, unless the pictures suffer. Raises `CannotLoad` when they do."""
+        """Unet and text encoders to eight bits, unless the pictures suffer. Raises `ModelLoadError` when they do."""
         names = ("unet", "text_encoder", "text_encoder_2")
         models = {name: getattr(self._pipeline, name, None) for name in names}
 

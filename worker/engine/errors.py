@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 
-class CannotLoad(Exception):
+class ModelLoadError(Exception):
     """The model, or the way that it is to run, does not fit this machine or this program. The worker stops."""
 
 
-class CannotLoadNow(CannotLoad):
+class ModelLoadRetryable(ModelLoadError):
     """It may pass: the hub or the network is away, or another program has the memory. Starting the worker again is of use."""

@@ -12,8 +12,8 @@ from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import metrics
+from worker.engine.messages import Answer, Answered, Failed, LoadRefused, Order, Ready, Unrun
 from worker.engine.process import EngineProcess, end_of
-from worker.engine.wire import Answer, Answered, Failed, Order, Ready, Unloadable, Unrun
 from worker.naming import model_name
 
 
@@ -25,7 +25,7 @@ class LoadFailure(StrEnum):
     TIMEOUT = "timeout"
 
 
-class EngineUnloadable(Exception):
+class EngineLoadError(Exception):
     """The engine cannot load its model: there is no use in going on. `may_pass`: a later start may succeed."""
 
     def __init__(self, reason: str, *, may_pass: bool = False) -> None:
@@ -33,7 +33,7 @@ class EngineUnloadable(Exception):
         self.may_pass = may_pass
 
 
-class EngineDied(EngineUnloadable):
+class EngineDied(EngineLoadError):
     """The engine's process ended before it had loaded its model, and said nothing: the next one may do better."""
 
     def __init__(self, reason: str) -> None:
@@ -73,7 +73,7 @@ class EngineHost:
         return self.pid is not None
 
     def start(self) -> ModelSpec:
-        """A fresh process, its model loaded. Raises `EngineUnloadable`, or `EngineDied`, which is one."""
+        """A fresh process, its model loaded. Raises `EngineLoadError`, or `EngineDied`, which is one."""
         for cause in LoadFailure:
             # Known from the start, or a rate would miss the first.
             self._failed_to_load(cause, 0)
@@ -84,17 +84,17 @@ class EngineHost:
         answer = engine.answer() if engine.ready(self._settings.load_timeout_s) else None
         if isinstance(answer, Ready):
             return answer.spec
-        if isinstance(answer, Unloadable):
+        if isinstance(answer, LoadRefused):
             self.kill()
             self._failed_to_load(LoadFailure.UNLOADABLE)
-            raise EngineUnloadable(answer.reason, may_pass=answer.may_pass)
+            raise EngineLoadError(answer.reason, may_pass=answer.may_pass)
         status = engine.status()
         self.kill()
         if status is not None:
             self._failed_to_load(LoadFailure.DIED)
             raise EngineDied(f"The engine {end_of(status)} while it loaded its model.")
         self._failed_to_load(LoadFailure.TIMEOUT)
-        raise EngineUnloadable(
+        raise EngineLoadError(
             f"The engine did not load its model within {self._settings.load_timeout_s:g} s.", may_pass=True
         )
 

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from contracts.settings import WorkerSettings
-from worker.engine.errors import CannotLoad, CannotLoadNow
+from worker.engine.errors import ModelLoadError, ModelLoadRetryable
 
 FAILURES: Final = (OSError, ValueError, httpx.HTTPError)
 """What a download may raise."""
@@ -27,7 +27,7 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 def fetch(settings: WorkerSettings, *, halves: bool) -> Path:
     """The folder of the model in the hub's cache, named by its commit; `halves`: its float16 weights, where there are some.
 
-    Raises `CannotLoad`; `CannotLoadNow` where hub or network are at fault.
+    Raises `ModelLoadError`; `ModelLoadRetryable` where hub or network are at fault.
     """
     wanted = {
         "pretrained_model_name": settings.model,
@@ -44,9 +44,9 @@ def fetch(settings: WorkerSettings, *, halves: bool) -> Path:
         raise refusal(f"DARKROOM_MODEL={settings.model} cannot be fetched", error) from error
 
 
-def refusal(what: str, error: BaseException) -> CannotLoad:
-    """What to raise for a failed download, with `what` failed before the reason: `CannotLoadNow` where it may pass."""
-    kind = CannotLoadNow if may_pass(error) else CannotLoad
+def refusal(what: str, error: BaseException) -> ModelLoadError:
+    """What to raise for a failed download, with `what` failed before the reason: `ModelLoadRetryable` where it may pass."""
+    kind = ModelLoadRetryable if may_pass(error) else ModelLoadError
     return kind(f"{what}: {_reason(error)}")
 
 

@@ -15,12 +15,12 @@ from transformers.utils import logging as transformers_logging
 from contracts.errors import SettingsError
 from contracts.model_source import local_folder
 from contracts.settings import WorkerSettings
-from worker.engine import adapters, checkpoint, hub, memory
+from worker.engine import adapters, checkpoint, hub, memory_plan
 from worker.engine.adapters import Adapters
 from worker.engine.checkpoint import Checkpoint
 from worker.engine.device import Device
-from worker.engine.errors import CannotLoad
-from worker.engine.memory import Plan
+from worker.engine.errors import ModelLoadError
+from worker.engine.memory_plan import Plan
 from worker.engine.norms import replace_group_norms
 from worker.engine.profiles import Profile, profile_of
 from worker.engine.upsample import fold
@@ -43,7 +43,7 @@ class Loaded:
 
 
 class Loader:
-    """Loads the model of the settings. `load` raises `CannotLoad`."""
+    """Loads the model of the settings. `load` raises `ModelLoadError`."""
 
     def __init__(self, settings: WorkerSettings, device: Device, dtype: torch.dtype, name: str) -> None:
         self._settings = settings
@@ -72,7 +72,7 @@ class Loader:
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             # What the files' names and sizes do not tell: weights that do not fit their configuration.
-            raise CannotLoad(f"{folder}: {error}") from error
+            raise ModelLoadError(f"{folder}: {error}") from error
         pipeline.set_progress_bar_config(disable=True)
         if profile.distilled:
             pipeline.scheduler = EulerDiscreteScheduler.from_config(
@@ -112,7 +112,7 @@ class Loader:
         try:
             local = local_folder(self._settings.model)
         except SettingsError as error:
-            raise CannotLoad(str(error)) from error
+            raise ModelLoadError(str(error)) from error
         if local is not None:
             return local, checkpoint.digest(local)
         # The hub's own cache names the folder by the commit.
@@ -147,7 +147,7 @@ class Loader:
         torch.nn.Module.to(decoder, self._vae_dtype(decoder.config, is_xl=is_xl))
         factor = 2 ** (len(decoder.config.block_out_channels) - 1)
         side = unet.config.sample_size * factor
-        denoise, decode = memory.per_image(unet, decoder, side, factor, CLIP_TOKENS)
+        denoise, decode = memory_plan.per_image(unet, decoder, side, factor, CLIP_TOKENS)
         if profile.guidance_scale > 1:
             # A guided image is two rows of the UNet's.
             denoise *= 2
@@ -164,7 +164,7 @@ def _class_of(config: dict[str, Any], folder: Path) -> Any:
     name = str(config.get("_class_name", ""))
     kind = getattr(diffusers, name, None)
     if kind is None or not name.startswith("Autoencoder"):
-        raise CannotLoad(
+        raise ModelLoadError(
             f"{folder} holds no decoder that this diffusers knows: {name or 'it names no class'}."
         )
     return kind
@@ -174,4 +174,6 @@ def _from_config(kind: Any, config: dict[str, Any]) -> Any:
     try:
         return kind.from_config(config)
     except (TypeError, ValueError, KeyError) as error:
-        raise CannotLoad(f"The model's configuration does not describe a {kind.__name__}: {error}") from error
+        raise ModelLoadError(
+            f"The model's configuration does not describe a {kind.__name__}: {error}"
+        ) from error

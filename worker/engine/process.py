@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Final
 
 from contracts.settings import WorkerSettings
-from worker.engine.outgrown import OUTGROWN
-from worker.engine.wire import BEGUN
+from worker.engine.memory_watchdog import OUTGROWN
+from worker.engine.messages import BEGUN
 
 END_S: Final = 5.0
 DYING_S: Final = 0.5

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, ValidationError
 
 from contracts.documents import Frozen
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 FILE: Final = "darkroom.json"
 
@@ -59,7 +59,7 @@ def profile_of(name: str, folder: Path | None = None, max_steps: int | None = No
     """The profile of the model called `name`: SD-Turbo's for a turbo model, SDXL's, else Stable Diffusion's.
 
     The `darkroom.json` of `folder` comes before the name, and the operator's `max_steps` before both. Raises
-    `CannotLoad` for a file that does not fit.
+    `ModelLoadError` for a file that does not fit.
     """
     profile = _by_name(name)
     if folder is not None and (folder / FILE).is_file():
@@ -81,7 +81,7 @@ def _announced(path: Path, otherwise: Profile) -> Profile:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise CannotLoad(f"{path}: {where}{': ' if where else ''}{first['msg']}.") from None
+        raise ModelLoadError(f"{path}: {where}{': ' if where else ''}{first['msg']}.") from None
     given: dict[str, Any] = {
         "steps": said.default_num_inference_steps,
         "max_steps": said.max_num_inference_steps,
@@ -91,5 +91,5 @@ def _announced(path: Path, otherwise: Profile) -> Profile:
     }
     profile = replace(otherwise, **{name: value for name, value in given.items() if value is not None})
     if profile.steps > profile.max_steps or profile.guidance_scale > profile.max_guidance_scale:
-        raise CannotLoad(f"{path}: a default is above its maximum.")
+        raise ModelLoadError(f"{path}: a default is above its maximum.")
     return profile

@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor, CLIPModel
 
 from contracts.engine import ImageFault, Pixels
 from worker.engine import hub
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 GOLDEN: Final = (
     "a red apple on a blue background",
@@ -49,15 +49,15 @@ class Floor:
 
 
 def prompts(path: Path | None, setting: str) -> list[str]:
-    """The prompts of the file, one a line; without a file four of ours. Raises `CannotLoad` that names the `setting`."""
+    """The prompts of the file, one a line; without a file four of ours. Raises `ModelLoadError` that names the `setting`."""
     if path is None:
         return list(GOLDEN)
     try:
         found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise CannotLoad(f"{setting}={path}: {type(error).__name__}") from None
+        raise ModelLoadError(f"{setting}={path}: {type(error).__name__}") from None
     if not found:
-        raise CannotLoad(f"{setting}={path} holds no prompt.")
+        raise ModelLoadError(f"{setting}={path} holds no prompt.")
     return found
 
 
@@ -69,7 +69,7 @@ def psnr_db(one: Pixels, other: Pixels) -> float:
 
 
 class Clip:
-    """A CLIP that looks at pictures (Radford et al. 2021). `source`: a folder or a hub id. Raises `CannotLoad`."""
+    """A CLIP that looks at pictures (Radford et al. 2021). `source`: a folder or a hub id. Raises `ModelLoadError`."""
 
     def __init__(self, source: str) -> None:
         try:
@@ -102,14 +102,14 @@ class Clip:
 def measure(
     before: Sequence[Pixels | ImageFault], after: Sequence[Pixels | ImageFault], clip: Clip | None = None
 ) -> Quality:
-    """Pictures against their originals. Raises `CannotLoad` when one is no picture."""
+    """Pictures against their originals. Raises `ModelLoadError` when one is no picture."""
     pairs = [
         (one, other)
         for one, other in zip(before, after, strict=True)
         if isinstance(one, Pixels) and isinstance(other, Pixels)
     ]
     if len(pairs) < len(before):
-        raise CannotLoad("A golden prompt made no picture: see the engine's log.")
+        raise ModelLoadError("A golden prompt made no picture: see the engine's log.")
     mean = sum(psnr_db(*pair) for pair in pairs) / len(pairs)
     if clip is None:
         return Quality(mean)
@@ -118,9 +118,9 @@ def measure(
 
 
 def gate(quality: Quality, floor: Floor) -> None:
-    """Raises `CannotLoad` below the floor."""
+    """Raises `ModelLoadError` below the floor."""
     if not floor.holds(quality):
-        raise CannotLoad(
+        raise ModelLoadError(
             f"The quantised model's pictures are {quality} from its own in float32, below "
             f"DARKROOM_QUALITY_FLOOR_DB={floor.psnr_db:g} or DARKROOM_QUALITY_FLOOR_CLIP={floor.clip:g}. A file of prompts in "
             "DARKROOM_CALIBRATION_PROMPTS lets the layers that suffer most stay as they are."

@@ -22,7 +22,7 @@ from torch import nn
 from contracts.engine import ImageFault, Pixels
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
-from worker.engine import precision, quality
+from worker.engine import quality, quantised_layers
 from worker.engine.quality import Clip, Floor, Quality
 
 Draw = Callable[[str], Pixels | ImageFault]
@@ -69,7 +69,7 @@ class Quantiser:
         self._clip = None if settings.quality_clip is None else Clip(settings.quality_clip)
 
     def run(self) -> Quantised:
-        """Raises `CannotLoad` when the pictures suffer."""
+        """Raises `ModelLoadError` when the pictures suffer."""
         with self._in_float32():
             golden = self._pictures(self._golden)
             wanted = self._pictures(self._prompts) if self._calibrated else golden
@@ -83,28 +83,28 @@ class Quantiser:
             with _compared(self._models, self._way, largest, noise):
                 self._pictures(self._prompts)
             noisiest = sorted(noise, key=lambda name: noise[name].sqnr_db)
-        size = precision.size_bytes(self._models)
+        size = quantised_layers.size_bytes(self._models)
         kept = self._choose(largest, noisiest, wanted)
         reached = quality.measure(golden, self._pictures(self._golden), self._clip)
         quality.gate(reached, self._floor)
-        return Quantised(reached, kept, size / precision.size_bytes(self._models))
+        return Quantised(reached, kept, size / quantised_layers.size_bytes(self._models))
 
     def _choose(
         self, largest: dict[str, float], noisiest: list[str], wanted: Sequence[Pixels | ImageFault]
     ) -> tuple[str, ...]:
         """Quantises; answers what stayed as it was. Without calibration that is nothing."""
         if not self._calibrated:
-            precision.quantise(self._models, self._way, largest)
+            quantised_layers.quantise(self._models, self._way, largest)
             return ()
         for share in SHARES:
             kept = tuple(noisiest[: math.ceil(share * len(noisiest))])
-            replaced = precision.quantise(self._models, self._way, largest, kept)
+            replaced = quantised_layers.quantise(self._models, self._way, largest, kept)
             reached = quality.measure(wanted, self._pictures(self._prompts), self._clip)
             log.info("calibrated", kept=len(kept), layers=len(noisiest), quality=str(reached))
             if self._floor.holds(reached):
                 break
             if share != SHARES[-1]:
-                precision.restore(self._models, replaced)
+                quantised_layers.restore(self._models, replaced)
         return kept
 
     def _pictures(self, prompts: Sequence[str]) -> list[Pixels | ImageFault]:
@@ -127,19 +127,21 @@ class Noise:
 
 
 def calibration_digest(path: Path) -> str:
-    """8 hex digits of calibration prompts: others may choose other layers, and so other pixels. Raises `CannotLoad`."""
+    """8 hex digits of calibration prompts: others may choose other layers, and so other pixels. Raises `ModelLoadError`."""
     prompts = quality.prompts(path, "DARKROOM_CALIBRATION_PROMPTS")
     return hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]
 
 
 @contextmanager
 def _hooked(
-    models: nn.Module, hear: Callable[[str, precision.Layer, torch.Tensor, torch.Tensor], None]
+    models: nn.Module, hear: Callable[[str, quantised_layers.Layer, torch.Tensor, torch.Tensor], None]
 ) -> Iterator[None]:
     def hook(name: str) -> Callable[..., None]:
         return lambda layer, inputs, output: hear(name, layer, inputs[0], output)
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in precision.layers(models).items()]
+    handles = [
+        layer.register_forward_hook(hook(name)) for name, layer in quantised_layers.layers(models).items()
+    ]
     try:
         yield
     finally:
@@ -161,8 +163,8 @@ def _compared(
 ) -> AbstractContextManager[None]:
     """Around a pass: fills in what eight bits would add to the outputs of each layer on the inputs that it gets."""
 
-    def hear(name: str, layer: precision.Layer, given: torch.Tensor, made: torch.Tensor) -> None:
-        other = precision.eight_bit(layer, way, largest.get(name))
+    def hear(name: str, layer: quantised_layers.Layer, given: torch.Tensor, made: torch.Tensor) -> None:
+        other = quantised_layers.quantise_layer(layer, way, largest.get(name))
         if other is None:
             return
         heard = noise.setdefault(name, Noise())

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from contracts.engine import BatchKey, ImageTask
-from worker.engine.rows import Recorded, Recorder, by_rows
-from worker.engine.schedule import Course, Sampler
-from worker.engine.start import encode
+from worker.engine.init_image import encode
+from worker.engine.padded_batch import RecordedNetwork, Recorder, run_padded
+from worker.engine.schedule import Sampler, SolverState
 from worker.engine.text import Encoded, PromptEncoder
 
 
@@ -23,22 +23,22 @@ class Sample:
     task: ImageTask
     generator: torch.Generator
     latents: torch.Tensor
-    course: Course
+    solver_state: SolverState
     text: Encoded
     negative: Encoded | None
     warnings: tuple[str, ...]
     shown: int | None = None
     """After its last step it is to be shown: for the so-manieth time, as `estimate`, of the shape of `latents`."""
-    estimate: torch.Tensor | None = None
+    predict_x0: torch.Tensor | None = None
 
     @property
     def finished(self) -> bool:
-        return self.course.step >= self.course.steps
+        return self.solver_state.step >= self.solver_state.steps
 
     @property
     def step(self) -> int:
         """The step of its course that comes next, from 1."""
-        return self.course.step + 1
+        return self.solver_state.step + 1
 
 
 class Denoiser:
@@ -53,7 +53,7 @@ class Denoiser:
         recorder: Recorder | None = None,
     ) -> None:
         self._fixed = fixed
-        self._recorded = None if recorder is None else Recorded(self._predict, recorder)
+        self._recorded = None if recorder is None else RecordedNetwork(self._predict, recorder)
         self._pipeline = pipeline
         self._sampler = sampler
         self._encoder = encoder
@@ -73,10 +73,10 @@ class Denoiser:
 
     def step(self, key: BatchKey, samples: Sequence[Sample]) -> None:
         """One forward pass of the UNet, one step for each sample."""
-        courses = [sample.course for sample in samples]
+        solver_states = [sample.solver_state for sample in samples]
         latents = torch.cat([sample.latents for sample in samples])
-        given, timesteps = self._sampler.inputs(courses, latents)
-        inputs = given
+        scaled, timesteps = self._sampler.inputs(solver_states, latents)
+        inputs = scaled
         states = torch.cat([sample.text.states for sample in samples])
         if key.guided:
             inputs, timesteps = torch.cat([inputs, inputs]), torch.cat([timesteps, timesteps])
@@ -84,18 +84,20 @@ class Denoiser:
         added = self._added(key, samples) if self._xl else ()
         network = self._recorded or self._predict
         inputs = inputs.to(dtype_of(self._pipeline.unet))
-        prediction = by_rows(network, self._fixed, inputs, timesteps, states, *added).float()
+        prediction = run_padded(network, self._fixed, inputs, timesteps, states, *added).float()
         if key.guided:
-            without, withal = prediction.chunk(2)
+            uncond, cond = prediction.chunk(2)
             scales = torch.tensor([s.task.guidance_scale for s in samples], device=latents.device)
-            prediction = torch.lerp(without, withal, scales.view(-1, 1, 1, 1))
+            prediction = torch.lerp(uncond, cond, scales.view(-1, 1, 1, 1))
         for place, sample in enumerate(samples):
-            sample.shown = sample.estimate = None
+            sample.shown = sample.predict_x0 = None
             if sample.step in sample.task.previews:
                 sample.shown = sample.task.previews.index(sample.step)
                 only = slice(place, place + 1)
-                sample.estimate = self._sampler.estimate(sample.course, given[only], prediction[only])
-        moved = self._sampler.step(courses, prediction, latents, [s.generator for s in samples])
+                sample.predict_x0 = self._sampler.predict_x0(
+                    sample.solver_state, scaled[only], prediction[only]
+                )
+        moved = self._sampler.step(solver_states, prediction, latents, [s.generator for s in samples])
         for sample, part in zip(samples, moved.split(1), strict=True):
             sample.latents = part
 
@@ -120,12 +122,12 @@ class Denoiser:
         factor: int = pipeline.vae_scale_factor
         shape = (1, pipeline.unet.config.in_channels, key.height // factor, key.width // factor)
         strength = None if task.init_image is None else task.strength
-        course = self._sampler.begin(task.num_inference_steps, strength)
+        solver_state = self._sampler.begin(task.num_inference_steps, strength)
         # On the CPU and in single precision whatever the model has: a seed means the same noise on every machine.
         generator = torch.Generator("cpu").manual_seed(task.seed)
         image = None if task.init_image is None else encode(pipeline.vae, key, task.init_image, generator)
         noise = torch.randn(shape, generator=generator).to(self._device)
-        latents = self._sampler.start(course, noise, image)
+        latents = self._sampler.start(solver_state, noise, image)
         limit = self._encoder.limit
         read = {"prompt": text, "negative_prompt": negative}
         warnings = tuple(
@@ -133,7 +135,7 @@ class Denoiser:
             for name, each in read.items()
             if each is not None and each.tokens > limit
         )
-        return Sample(task, generator, latents, course, text, negative, warnings)
+        return Sample(task, generator, latents, solver_state, text, negative, warnings)
 
     def _added(self, key: BatchKey, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """SDXL's own conditions: pooled text, and the sizes (Podell et al. 2023, section 2.2), for an uncropped original."""

@@ -1,6 +1,6 @@
 """How samples walk down the noise levels: each by its own schedule and state, all in one pass.
 
-A sample's `Course` is what it was given when it joined. The Euler solver has no memory, so that a step of a whole batch, each
+A sample's `SolverState` is what it was given when it joined. The Euler solver has no memory, so that a step of a whole batch, each
 sample at its own place of its own schedule, is one multiplication and addition; every other solver of diffusers keeps its
 memory in a scheduler object, of which each sample gets a copy.
 """
@@ -19,7 +19,7 @@ from diffusers import EulerDiscreteScheduler
 
 from contracts.models import AS_NAMED, StepCounts
 from contracts.requests import steps_taken
-from worker.engine.errors import CannotLoad
+from worker.engine.errors import ModelLoadError
 
 SCHEDULES_KEPT: Final = 128
 """Step counts whose schedule is remembered."""
@@ -28,11 +28,11 @@ NUDGE: Final = 2.0**-40
 
 
 @dataclass(slots=True)
-class Course:
+class SolverState:
     """A sample's way: how far it has come, of how many steps. `state` belongs to the sampler that made it."""
 
     steps: int
-    noise_scale: float
+    init_noise_sigma: float
     """What unit noise is multiplied by to start."""
     state: Any
     step: int = 0
@@ -42,22 +42,26 @@ class Course:
 class Sampler(Protocol):
     """One solver for all samples of a model. Latents and predictions are (B, C, h, w), float32."""
 
-    def begin(self, steps: int, strength: float | None = None) -> Course:
+    def begin(self, steps: int, strength: float | None = None) -> SolverState:
         """The course of a sample for which `steps` are named, or of the share `strength` at their end. How many steps it has is
         the solver's to say. Raises `ValueError` where the solver cannot take `steps`."""
         ...
 
-    def start(self, course: Course, noise: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+    def start(
+        self, solver_state: SolverState, noise: torch.Tensor, image: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The latents before the first step: unit `noise` as strong as the course begins, over `image` if there is one."""
         ...
 
-    def inputs(self, courses: Sequence[Course], latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def inputs(
+        self, solver_states: Sequence[SolverState], latents: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the model reads: the latents scaled, and the timesteps (B,)."""
         ...
 
     def step(
         self,
-        courses: Sequence[Course],
+        solver_states: Sequence[SolverState],
         prediction: torch.Tensor,
         latents: torch.Tensor,
         generators: Sequence[torch.Generator],
@@ -65,7 +69,9 @@ class Sampler(Protocol):
         """The latents one step on; counts the step in each course."""
         ...
 
-    def estimate(self, course: Course, given: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor | None:
+    def predict_x0(
+        self, solver_state: SolverState, given: torch.Tensor, prediction: torch.Tensor
+    ) -> torch.Tensor | None:
         """The latents without noise, as the model sees them now: of one sample, before its step is taken. `given` is what
         the model read, (1, C, h, w). None where the solver does not tell."""
         ...
@@ -121,14 +127,14 @@ def step_count(scheduler: Any, steps: int) -> int:
 
 
 def step_counts(scheduler: Any, limit: int) -> StepCounts:
-    """What `scheduler` makes of every count from 1 to `limit`, or to the last one that it can take. Raises `CannotLoad` where it
+    """What `scheduler` makes of every count from 1 to `limit`, or to the last one that it can take. Raises `ModelLoadError` where it
     can take none."""
     taken = [step_count(scheduler, steps) for steps in range(1, limit + 1)]
     while taken and not taken[-1]:
         taken.pop()
     if not taken:
         name = type(scheduler).__name__
-        raise CannotLoad(f"The model's scheduler, {name}, makes no schedule of 1 to {limit} steps.")
+        raise ModelLoadError(f"The model's scheduler, {name}, makes no schedule of 1 to {limit} steps.")
     as_named = scheduler.order == 1 and taken == list(range(1, limit + 1))
     return AS_NAMED if as_named else StepCounts(taken=tuple(taken), order=scheduler.order)
 
@@ -154,46 +160,54 @@ class EulerSampler:
         self._scheduler = scheduler
         self._known: dict[int, tuple[float, tuple[tuple[float, ...], ...]]] = {}
 
-    def begin(self, steps: int, strength: float | None = None) -> Course:
+    def begin(self, steps: int, strength: float | None = None) -> SolverState:
         if steps not in self._known:
             if len(self._known) >= SCHEDULES_KEPT:
                 self._known.clear()
             self._known[steps] = self._schedule(steps)
-        noise_scale, rows = self._known[steps]
+        init_noise_sigma, rows = self._known[steps]
         if strength is not None:
             rows = rows[_skipped(self._scheduler, steps, strength) :]
             # c is 1 / sqrt(sigma^2 + 1)
-            noise_scale = (1 / rows[0][1] ** 2 - 1) ** 0.5
-        return Course(len(rows), noise_scale, rows)
+            init_noise_sigma = (1 / rows[0][1] ** 2 - 1) ** 0.5
+        return SolverState(len(rows), init_noise_sigma, rows)
 
-    def start(self, course: Course, noise: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
-        noise = noise * course.noise_scale
+    def start(
+        self, solver_state: SolverState, noise: torch.Tensor, image: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        noise = noise * solver_state.init_noise_sigma
         return noise if image is None else image + noise
 
-    def inputs(self, courses: Sequence[Course], latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = self._rows(courses, latents.device)
+    def inputs(
+        self, solver_states: Sequence[SolverState], latents: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self._rows(solver_states, latents.device)
         return latents * rows[1].view(-1, 1, 1, 1), rows[0]
 
     def step(
         self,
-        courses: Sequence[Course],
+        solver_states: Sequence[SolverState],
         prediction: torch.Tensor,
         latents: torch.Tensor,
         generators: Sequence[torch.Generator],
     ) -> torch.Tensor:
-        rows = self._rows(courses, latents.device)
-        for course in courses:
-            course.step += 1
+        rows = self._rows(solver_states, latents.device)
+        for solver_state in solver_states:
+            solver_state.step += 1
         return torch.addcmul(latents * rows[2].view(-1, 1, 1, 1), prediction, rows[3].view(-1, 1, 1, 1))
 
-    def estimate(self, course: Course, given: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor | None:
-        c: float = course.state[course.step][1]
+    def predict_x0(
+        self, solver_state: SolverState, given: torch.Tensor, prediction: torch.Tensor
+    ) -> torch.Tensor | None:
+        c: float = solver_state.state[solver_state.step][1]
         return denoised(self._scheduler.config.prediction_type, c, given, prediction)
 
     @staticmethod
-    def _rows(courses: Sequence[Course], device: torch.device) -> torch.Tensor:
+    def _rows(solver_states: Sequence[SolverState], device: torch.device) -> torch.Tensor:
         """(4, B): timestep, c, a, b."""
-        return torch.tensor([course.state[course.step] for course in courses], device=device).T
+        return torch.tensor(
+            [solver_state.state[solver_state.step] for solver_state in solver_states], device=device
+        ).T
 
     def _schedule(self, steps: int) -> tuple[float, tuple[tuple[float, ...], ...]]:
         scheduler = self._scheduler
@@ -227,53 +241,59 @@ class CopySampler:
         self._scheduler = scheduler
         self._takes = {"eta", "generator"} & set(inspect.signature(scheduler.step).parameters)
 
-    def begin(self, steps: int, strength: float | None = None) -> Course:
+    def begin(self, steps: int, strength: float | None = None) -> SolverState:
         own = copy.deepcopy(self._scheduler)
         set_steps(own, steps)
         skipped = _skipped(own, steps, strength)
         if strength is not None and hasattr(own, "set_begin_index"):
             own.set_begin_index(skipped)
         times = own.timesteps[skipped:]
-        return Course(len(times), float(own.init_noise_sigma), (own, times))
+        return SolverState(len(times), float(own.init_noise_sigma), (own, times))
 
-    def start(self, course: Course, noise: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+    def start(
+        self, solver_state: SolverState, noise: torch.Tensor, image: torch.Tensor | None = None
+    ) -> torch.Tensor:
         if image is None:
-            return noise * course.noise_scale
-        own, times = course.state
+            return noise * solver_state.init_noise_sigma
+        own, times = solver_state.state
         started: torch.Tensor = own.add_noise(image, noise, times[:1])
         return started
 
-    def inputs(self, courses: Sequence[Course], latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        times = [course.state[1][course.step] for course in courses]
+    def inputs(
+        self, solver_states: Sequence[SolverState], latents: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        times = [solver_state.state[1][solver_state.step] for solver_state in solver_states]
         scaled = [
-            course.state[0].scale_model_input(part, time)
-            for course, part, time in zip(courses, latents.split(1), times, strict=True)
+            solver_state.state[0].scale_model_input(part, time)
+            for solver_state, part, time in zip(solver_states, latents.split(1), times, strict=True)
         ]
         return torch.cat(scaled), torch.stack(times).to(latents.device)
 
     def step(
         self,
-        courses: Sequence[Course],
+        solver_states: Sequence[SolverState],
         prediction: torch.Tensor,
         latents: torch.Tensor,
         generators: Sequence[torch.Generator],
     ) -> torch.Tensor:
         moved = []
-        for course, output, part, generator in zip(
-            courses, prediction.split(1), latents.split(1), generators, strict=True
+        for solver_state, output, part, generator in zip(
+            solver_states, prediction.split(1), latents.split(1), generators, strict=True
         ):
             given = {"eta": 0.0, "generator": generator}
             extra = {name: given[name] for name in self._takes}
-            own, times = course.state
-            moved.append(own.step(output, times[course.step], part, **extra, return_dict=False)[0])
-            course.step += 1
+            own, times = solver_state.state
+            moved.append(own.step(output, times[solver_state.step], part, **extra, return_dict=False)[0])
+            solver_state.step += 1
         return torch.cat(moved)
 
-    def estimate(self, course: Course, given: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor | None:
-        scheduler, times = course.state
+    def predict_x0(
+        self, solver_state: SolverState, given: torch.Tensor, prediction: torch.Tensor
+    ) -> torch.Tensor | None:
+        scheduler, times = solver_state.state
         signal = getattr(scheduler, "alphas_cumprod", None)
         if signal is None:
             return None
         # Timesteps may lie between those that the model was trained at.
-        root = float(np.interp(float(times[course.step]), range(len(signal)), signal.tolist())) ** 0.5
+        root = float(np.interp(float(times[solver_state.step]), range(len(signal)), signal.tolist())) ** 0.5
         return denoised(getattr(scheduler.config, "prediction_type", None), root, given, prediction)

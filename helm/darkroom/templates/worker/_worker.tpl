@@ -22,7 +22,7 @@
 name: model
 image: {{ include "darkroom.image" (dict "root" .root "flavor" (printf "worker-%s" .model.flavor)) }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-command: [python, -m, worker.fetch, {{ .model.model | quote }}]
+command: [python, -m, worker.download, {{ .model.model | quote }}]
 args:
   - --into={{ include "darkroom.modelPath" . }}
   {{- with .model.revision }}

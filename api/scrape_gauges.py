@@ -1,0 +1,41 @@
+"""Numbers that no event tells: how long each model's queue is now, and what its workers make of it. Read at the scrape, so
+that they are never older than it, however quiet the door."""
+
+from __future__ import annotations
+
+from api.catalogue import Catalogue
+from contracts.errors import StoreUnavailable
+from contracts.memory_use import Memory
+from scheduler.admission import capacity_of, eta_s
+from store.stores import Stores
+from telemetry import metrics
+
+
+async def refresh(stores: Stores, catalogue: Catalogue, memory: Memory | None) -> None:
+    """Set the gauges of the stores, and of every model; `memory` is the state Redis's. What cannot be learned now is absent, or 0,
+    rather than old."""
+    metrics.STORE_MEMORY.set(0 if memory is None else memory.used_bytes)
+    metrics.STORE_MEMORY_LIMIT.set(0 if memory is None else memory.limit_bytes)
+    free_bytes, disk_bytes = await stores.blobs.space() or (0, 0)
+    metrics.BLOB_DISK_FREE.set(free_bytes)
+    metrics.BLOB_DISK.set(disk_bytes)
+    for gauge in (
+        metrics.JOBS_WAITING,
+        metrics.PREDICTED_WAIT,
+        metrics.LIVE_WORKERS,
+        metrics.MODEL_RATE,
+    ):
+        gauge.clear()
+    try:
+        metrics.WEBHOOKS_DUE.set(await stores.webhooks.due())
+        for served in await catalogue.models():
+            model, capacity = served.spec.name, capacity_of(served.workers)
+            waiting, _ = await stores.jobs.waiting(model)
+            metrics.LIVE_WORKERS.labels(model).set(len(served.workers))
+            metrics.MODEL_RATE.labels(model).set(capacity.steps_per_s)
+            metrics.JOBS_WAITING.labels(model).set(waiting)
+            predicted_s = eta_s(waiting, served.spec.step_counts.of(served.spec.default_steps), capacity)
+            if predicted_s is not None:
+                metrics.PREDICTED_WAIT.labels(model).set(predicted_s)
+    except StoreUnavailable:
+        metrics.REPAIRED.labels("numbers").inc()

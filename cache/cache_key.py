@@ -1,0 +1,180 @@
+"""The prompt-hash key: SHA-256 of the canonical JSON of everything that decides the pixels, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from functools import lru_cache
+from typing import Final
+
+from backends.blobs import INPUTS
+from contracts.models import ModelSpec
+from contracts.requests import MAX_SEED, GenerationRequest
+
+ANY: Final = "*"
+SCHEMA_VERSION: Final = 2
+"""Raised whenever this file would give an old request another meaning; old keys are then never met again."""
+
+_SPECIAL_TOKENS = re.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
+# Unicode's White_Space, which the tokenizer's `\s` means. Python's adds U+001C..U+001F, which are tokens there.
+_WHITESPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
+
+
+@lru_cache(maxsize=64)
+def normalise_text(text: str) -> str:
+    """A text with the same tokens as `text`, the same for most texts that CLIP's tokenizer does not tell apart.
+
+    NFC, runs of white space as one space, lower case; ends stripped. Equal results mean equal tokens, whatever
+    version of Unicode the tokenizer knows: what two versions may read in two ways stays as it is, and costs a hit
+    in the cache at most. The tokenizer cuts its special tokens out before it normalises, so what lies between them
+    is normalised piece by piece.
+    """
+    # split() with a group answers texts at even and special tokens at odd places.
+    pieces = _SPECIAL_TOKENS.split(text)
+    pieces[::2] = [_normalise_piece(piece) for piece in pieces[::2]]
+    return "".join(pieces).strip(" ")
+
+
+def _normalise_piece(piece: str) -> str:
+    if not _settled(piece):
+        return piece
+    spaced = _WHITESPACE.sub(" ", unicodedata.normalize("NFC", piece))
+    # Character by character, as the tokenizer does: str.lower() turns a final sigma by its neighbours.
+    lowered = "".join([character.lower() for character in spaced])
+    # The tokenizer composes before it lowers. Where lower case would compose further, or would make a special token,
+    # it is another text with other tokens, and the piece keeps its case.
+    same_tokens = (
+        _settled(lowered)
+        and unicodedata.is_normalized("NFC", lowered)
+        and not _SPECIAL_TOKENS.search(lowered)
+    )
+    return lowered if same_tokens else spaced
+
+
+def _settled(text: str) -> bool:
+    """Whether every version of Unicode since 4.1 gives `text` one NFC.
+
+    A character keeps its decomposition and its combining class for ever (unicode.org/policies/stability_policy.html),
+    but a version that does not know it yet neither decomposes nor reorders it. Characters of Unicode 3.2, which every
+    Python carries a list of, are known to all. So are, in effect, later symbols such as emoji: no version does anything
+    with them.
+    """
+    return text.isascii() or all(
+        unicodedata.ucd_3_2_0.category(character) != "Cn" or unicodedata.category(character) in ("So", "Sk")
+        for character in text
+    )
+
+
+def tenant_scope(tenant: str, shared: bool) -> str:
+    """Who may share a result: everyone where the operator shares the cache, else the tenant alone."""
+    return "shared" if shared else f"tenant:{tenant}"
+
+
+def request_key(request: GenerationRequest, spec: ModelSpec, scope: str) -> str:
+    """The key (64 hex digits) of `request` to the model `spec` within `scope`.
+
+    Equal keys mean equal pixels, up to floating-point tolerance, in files of the same kind.
+    """
+    return _digest({**_subject(request, spec, scope), "seed": request.seed, **_file(request)}).hex()
+
+
+def derived_seed(request: GenerationRequest, spec: ModelSpec, scope: str) -> int:
+    """The seed (0..MAX_SEED) of a request that names none: decided by all the rest of it, `request.seed` ignored."""
+    return int.from_bytes(_digest({**_subject(request, spec, scope), "seed": None})[:8], "big") % (
+        MAX_SEED + 1
+    )
+
+
+def _subject(request: GenerationRequest, spec: ModelSpec, scope: str) -> dict[str, object]:
+    # A guidance scale of 1 or less switches classifier-free guidance off: the negative prompt is never read.
+    guided = request.guidance_scale > 1
+    return {
+        "version": SCHEMA_VERSION,
+        "scope": scope,
+        "model": request.model,
+        "revision": spec.revision,
+        "dtype": spec.dtype,
+        "prompt": normalise_text(request.prompt),
+        "negative_prompt": normalise_text(request.negative_prompt) if guided else "",
+        "width": request.width,
+        "height": request.height,
+        "steps": request.num_inference_steps,
+        **_solver(request),
+        # Adding positive zero makes -0.0 equal to 0.0, and an int a float.
+        "guidance_scale": request.guidance_scale + 0.0,
+        "num_images": request.num_images,
+        **_lora(request, spec),
+        **_start(request),
+    }
+
+
+def _start(request: GenerationRequest) -> dict[str, object]:
+    """The picture to start from, by the hash of its contents; nothing without one."""
+    if request.init_image is None:
+        return {}
+    # Not by its folder: pictures to start from used to lie among the drawn ones, under the same hash.
+    return {"init_image": request.init_image.removeprefix(INPUTS), "strength": request.strength}
+
+
+def _solver(request: GenerationRequest) -> dict[str, object]:
+    """The steps of a solver that takes another number than is named; nothing of all others."""
+    return {} if request.denoising_steps is None else {"denoising_steps": request.denoising_steps}
+
+
+def _lora(request: GenerationRequest, spec: ModelSpec) -> dict[str, object]:
+    """The adapter, by its weights; nothing without one, so that the keys of such requests are what they always were."""
+    lora = request.lora
+    if lora is None:
+        return {}
+    revision = next((each.revision for each in spec.loras if each.name == lora.name), "")
+    return {"lora": [lora.name, revision, lora.scale + 0.0]}
+
+
+def _file(request: GenerationRequest) -> dict[str, object]:
+    """What decides the file around the pixels; nothing for a plain PNG. The seed is not derived from it: a picture stays
+    the same picture in another format."""
+    file: dict[str, object] = {}
+    if request.output_format != "png":
+        file["output"] = [request.output_format, request.output_quality, request.lossless]
+    if request.embed_metadata:
+        # The texts go into the file to the letter, read by the model or not.
+        file["embedded"] = [request.prompt, request.negative_prompt]
+    return file
+
+
+def private_key(key: str, job_id: str) -> str:
+    """A key that no other job has, for one that shares nothing; on the shard of the job's id."""
+    return key[0] + hashlib.sha256(f"{key}:{job_id}".encode("ascii")).hexdigest()[1:]
+
+
+def result_address(key: str, request: GenerationRequest, scope: str) -> str:
+    """Where the result cache keeps the result of `key`: the key, behind marks of what it may be purged by."""
+    return result_pattern(key=key, scope=scope, model=request.model, revision=request.model_revision)
+
+
+def result_pattern(
+    *, key: str | None = None, scope: str | None = None, model: str | None = None, revision: str | None = None
+) -> str:
+    """The addresses of all results of a scope, a model, a revision, or a key; `*` stands for any."""
+    # Hashed, because an address must not hold what a pattern gives a meaning to, nor a tenant's name.
+    return ".".join([*(_mark(each) for each in (scope, model, revision)), key or ANY])
+
+
+def covers(pattern: str, address: str) -> bool:
+    """Whether the address is among those of the pattern."""
+    parts = zip(pattern.split("."), address.split("."), strict=True)
+    return all(wanted in (ANY, found) for wanted, found in parts)
+
+
+def _mark(text: str | None) -> str:
+    return ANY if text is None else hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+
+
+def _digest(subject: dict[str, object]) -> bytes:
+    return hashlib.sha256(_CANONICAL.encode(subject).encode("ascii")).digest()

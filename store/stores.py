@@ -1,0 +1,114 @@
+"""All stores of a process behind one name, opened from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from backends.blobs import DirectoryBlobStore
+from backends.redis_client import connect, disconnect
+from backends.s3 import S3BlobStore
+from cache.local_results import LocalResultCache
+from cache.results import RedisResultCache
+from contracts.blobs import BlobStore
+from contracts.clock import SystemClock
+from contracts.job_store import JobStore
+from contracts.memory_use import MemoryUseStore
+from contracts.ports import JobEvents, ModelDirectory, ResultCache
+from contracts.settings import BackendSettings
+from contracts.tenancy import IdempotencyStore, KeyStore, QuotaLedger
+from contracts.usage import UsageStore
+from contracts.webhooks import WebhookStore
+from store.api_keys import RedisApiKeyStore
+from store.events import RedisJobEvents
+from store.idempotency import RedisIdempotencyStore
+from store.jobs import RedisJobStore
+from store.key_names import Layout
+from store.layout import LayoutGuard
+from store.memory_use import RedisMemoryUseStore
+from store.model_directory import RedisModelDirectory
+from store.probe import probe
+from store.quotas import RedisQuotaLedger
+from store.usage import RedisUsageStore
+from store.webhooks import RedisWebhookStore
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    jobs: JobStore
+    events: JobEvents
+    results: ResultCache
+    models: ModelDirectory
+    blobs: BlobStore
+    check: Callable[[], Awaitable[None]]
+    """Raises `StoreUnavailable` unless the job store answers now."""
+    close: Callable[[], Awaitable[None]]
+    keys: KeyStore
+    quotas: QuotaLedger
+    idempotency: IdempotencyStore
+    webhooks: WebhookStore
+    room: MemoryUseStore
+    usage: UsageStore
+
+
+def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
+    """Stores on the Redis servers and the directory of the settings. Nothing is sent before the first use.
+
+    With `hot_results` so many results are remembered in this process, each for `hot_ttl_s` seconds.
+    """
+    timeout_s = settings.redis_timeout_s
+    limit = settings.redis_max_connections
+    state = connect(settings.redis_url, timeout_s, limit)
+    cached = (
+        state if settings.cache_redis_url is None else connect(settings.cache_redis_url, timeout_s, limit)
+    )
+    blobs = open_blobs(settings)
+    guard = LayoutGuard(state, settings.shards, timeout_s)
+    events = RedisJobEvents(state, Layout(settings.shards), timeout_s)
+    below = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
+    results: ResultCache = below
+    hot = None
+    if hot_results:
+        results = hot = LocalResultCache(
+            below, cached, SystemClock(), limit=hot_results, ttl_s=hot_ttl_s, timeout_s=timeout_s
+        )
+
+    async def check() -> None:
+        await probe(state, "job store", timeout_s)
+
+    jobs = RedisJobStore(state, settings, SystemClock(), guard, below)
+
+    async def close() -> None:
+        await jobs.close()
+        await events.close()
+        if hot is not None:
+            await hot.close()
+        for client in {id(state): state, id(cached): cached}.values():
+            await disconnect(client)
+        if isinstance(blobs, S3BlobStore):
+            await blobs.close()
+
+    return Stores(
+        jobs=jobs,
+        events=events,
+        results=results,
+        models=RedisModelDirectory(state, settings.worker_ttl_s, settings.worker_grace_s, timeout_s),
+        blobs=blobs,
+        check=check,
+        close=close,
+        keys=RedisApiKeyStore(state, timeout_s),
+        quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
+        idempotency=RedisIdempotencyStore(state, timeout_s),
+        webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
+        room=RedisMemoryUseStore(state, SystemClock(), timeout_s),
+        usage=RedisUsageStore(state, timeout_s),
+    )
+
+
+def open_blobs(settings: BackendSettings) -> DirectoryBlobStore | S3BlobStore:
+    """The pictures' store of the settings. Raises `SettingsError`."""
+    if settings.blob_s3_bucket is None:
+        return DirectoryBlobStore(settings.blob_dir, SystemClock())
+    return S3BlobStore(
+        settings.blob_s3_bucket, settings.blob_s3_prefix, settings.blob_s3_endpoint, SystemClock()
+    )

@@ -1,0 +1,247 @@
+"""What is kept of one tenant, found by looking at every record: no index holds all of them for as long as they are kept.
+
+`contracts/kept.py` lists every family of keys, and says of each what belongs to a tenant. Documents are read as plain JSON: what a newer
+version has written is its tenant's, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from backends.blobs import INPUTS
+from backends.redis_client import pages, store_errors
+from cache import results
+from cache.cache_key import covers, result_pattern, tenant_scope
+from store import api_keys, idempotency, memory_use, usage
+from store.key_names import ANY, Layout, fair_prefix, shard_prefix
+from store.quotas import account_prefix
+from store.record_names import Record, inner, names_in, parsed, pictures_of, shared_address, start_of
+from store.states import ENDED
+from store.webhooks import gone_prefix, secrets_key
+
+WHAT: Final = "job store"
+PAGE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where the state is, in which layout, and where the cached results are; perhaps one client for both."""
+
+    state: Redis
+    cached: Redis
+    timeout_s: float
+    layout: Layout
+
+
+@dataclass(slots=True)
+class Found:
+    """What there is of a tenant: names, each with what a person may read of it. Keys of Redis where nothing else is said."""
+
+    jobs: set[str] = field(default_factory=set)
+    """Those that have ended."""
+    live: dict[str, set[str]] = field(default_factory=dict)
+    """Jobs that have not ended, by id, and the pictures that each names. Nothing else here counts them."""
+    addresses: set[str] = field(default_factory=set)
+    """Where results that tenants share may lie."""
+    pictures: set[str] = field(default_factory=set)
+    webhooks: set[str] = field(default_factory=set)
+    """Jobs that have owed one."""
+    lists: set[str] = field(default_factory=set)
+    results: dict[str, Any] = field(default_factory=dict)
+    """By address; of the tenant's own scope."""
+    reservations: dict[str, Any] = field(default_factory=dict)
+    api_keys: dict[str, Any] = field(default_factory=dict)
+    accounts: dict[str, str] = field(default_factory=dict)
+    """The id of the API key, by key of Redis."""
+    usage: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Counts by day."""
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Turns in the queue of a model, by key of Redis."""
+    singles: dict[str, set[str]] = field(default_factory=dict)
+    """Keys that are the tenant's as a whole, by kind."""
+
+    def counts(self) -> dict[str, int]:
+        """How many of each kind."""
+        inputs = sum(name.startswith(INPUTS) for name in self.pictures)
+        return {
+            "live_jobs": len(self.live),
+            "jobs": len(self.jobs),
+            "webhooks": len(self.webhooks),
+            "pictures": len(self.pictures) - inputs,
+            "source_pictures": inputs,
+            "cached_results": len(self.results),
+            "idempotency_keys": len(self.reservations),
+            "api_keys": len(self.api_keys),
+            "quota_accounts": len(set(self.accounts.values())),
+            "usage_days": len(self.usage),
+            "queue_shares": sum(map(len, self.shares.values())),
+            **{kind: len(keys) for kind, keys in self.singles.items()},
+        }
+
+    @property
+    def nothing(self) -> bool:
+        return not any(self.counts().values()) and not self.lists
+
+
+class TenantData:
+    """Finds what is kept of a tenant. Every call raises `StoreUnavailable`."""
+
+    def __init__(self, servers: Servers, tenant: str) -> None:
+        self.servers = servers
+        self.tenant = tenant
+        self.scope = result_pattern(scope=tenant_scope(tenant, shared=False))
+        """Of the results that the tenant shares with nobody."""
+
+    async def find(self) -> Found:
+        """Everything. Reads all records of all tenants, page by page, beside their traffic."""
+        found = Found()
+        async for page in self.jobs():
+            await self._note_jobs(found, page)
+        await self._note_results(found)
+        await self._note_reservations(found)
+        await self._note_keys(found)
+        await self._note_counts(found)
+        state = self.servers.state
+        found.lists = await self._names(state, f"{shard_prefix(ANY)}tenant:{self.tenant}")
+        found.singles = {
+            "room_account": await self._there(memory_use.KEPT_PREFIX + self.tenant),
+            "webhook_secrets": await self._there(secrets_key(self.tenant)),
+            "webhook_receivers": await self._names(state, f"{gone_prefix(self.tenant)}*"),
+        }
+        return found
+
+    async def jobs(self) -> AsyncIterator[list[Record]]:
+        """The tenant's records, page by page, each once."""
+        seen: set[str] = set()
+        async for page in self.records(lambda tenant: tenant == self.tenant):
+            # SCAN may answer a key twice.
+            fresh = {record["id"]: record for record in page if record["id"] not in seen}
+            seen |= set(fresh)
+            if fresh:
+                yield list(fresh.values())
+
+    async def records(self, wanted: Callable[[str | None], bool]) -> AsyncIterator[list[Record]]:
+        """The job records of the tenants that are wanted, page by page. Marks, which are no tenant's, are left out."""
+        state, timeout_s = self.servers.state, self.servers.timeout_s
+        async for names in pages(state, WHAT, timeout_s, f"{shard_prefix(ANY)}job:*", PAGE):
+            async with store_errors(WHAT, timeout_s), state.pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.hget(name, "tenant")
+                tenants = await pipeline.execute()
+                mine = [
+                    name for name, tenant in zip(names, tenants, strict=True) if tenant and wanted(tenant)
+                ]
+                for name in mine:
+                    pipeline.hgetall(name)
+                found = await pipeline.execute() if mine else []
+            yield [record for record in found if record.get("tenant") and record.get("id")]
+
+    async def cached(self) -> AsyncIterator[list[tuple[str, Any]]]:
+        """Address and result of everything in the cache, page by page."""
+        async for page in self._values(self.servers.cached, "result cache", f"{results.PREFIX}*"):
+            yield [(name.removeprefix(results.PREFIX), parsed(text)) for name, text in page]
+
+    async def reserved(self) -> AsyncIterator[list[tuple[str, Any]]]:
+        """Key and reservation of every idempotency key, page by page."""
+        async for page in self._values(self.servers.state, WHAT, f"{idempotency.PREFIX}*"):
+            yield [(name, parsed(text)) for name, text in page]
+
+    async def _note_jobs(self, found: Found, page: list[Record]) -> None:
+        for record in page:
+            if record.get("status") not in ENDED:
+                found.live[record["id"]] = pictures_of(record)
+                continue
+            found.jobs.add(record["id"])
+            found.pictures |= pictures_of(record)
+            found.addresses |= shared_address(record)
+        owing = [record["id"] for record in page if "webhook" in record]
+        state = self.servers.state
+        async with store_errors(WHAT, self.servers.timeout_s), state.pipeline(transaction=False) as pipeline:
+            for job_id in owing:
+                pipeline.exists(f"{self.servers.layout.job_prefix(job_id)}hook:{job_id}")
+            owed = await pipeline.execute() if owing else []
+        found.webhooks |= {job_id for job_id, there in zip(owing, owed, strict=True) if there}
+
+    async def _note_results(self, found: Found) -> None:
+        async for page in self.cached():
+            for address, result in page:
+                if _covered(self.scope, address):
+                    found.results[address] = result
+                    found.pictures |= names_in(result)
+
+    async def _note_reservations(self, found: Found) -> None:
+        async for page in self.reserved():
+            for name, reservation in page:
+                if self._is_mine(found, reservation):
+                    found.reservations[name] = reservation
+                    found.pictures |= start_of(inner(reservation, "new", "request"))
+
+    def _is_mine(self, found: Found, reservation: Any) -> bool:
+        whose = inner(reservation, "tenant") or inner(reservation, "new", "tenant")
+        # Those of before name the job alone.
+        job_id = inner(reservation, "job_id")
+        return whose == self.tenant or (whose is None and (job_id in found.jobs or job_id in found.live))
+
+    async def _note_keys(self, found: Found) -> None:
+        async with store_errors("key store", self.servers.timeout_s):
+            records: Any = await self.servers.state.hgetall(api_keys.RECORDS)
+            revoked: Any = await self.servers.state.hgetall(api_keys.REVOKED)
+        for key_id, text in records.items():
+            record = parsed(text)
+            if inner(record, "tenant") == self.tenant:
+                record["revoked_at"] = float(revoked[key_id]) if key_id in revoked else None
+                found.api_keys[key_id] = record
+        for name in await self._names(self.servers.state, f"{account_prefix(ANY)}*"):
+            key_id = name.removeprefix(account_prefix(ANY).partition(ANY)[0]).partition("}")[0]
+            if key_id in found.api_keys:
+                found.accounts[name] = key_id
+
+    async def _note_counts(self, found: Found) -> None:
+        state, timeout_s = self.servers.state, self.servers.timeout_s
+        for name in await self._names(state, usage.usage_key(ANY)):
+            async with store_errors("usage", timeout_s):
+                fields: Any = await state.hgetall(name)
+            # `<measure>:<tenant>`
+            mine = {key.partition(":")[0]: int(n) for key, n in fields.items() if _owner(key) == self.tenant}
+            if mine:
+                found.usage[name.rpartition(":")[2]] = mine
+        for name in await self._names(state, f"{fair_prefix(ANY)}finish"):
+            async with store_errors(WHAT, timeout_s):
+                flows: Any = await state.zrange(name, 0, -1, withscores=True)
+            # `<priority>:<tenant>`
+            ahead = {flow: float(tag) for flow, tag in flows if _owner(flow) == self.tenant}
+            if ahead:
+                found.shares[name] = ahead
+
+    async def _there(self, name: str) -> set[str]:
+        async with store_errors(WHAT, self.servers.timeout_s):
+            return {name} if await self.servers.state.exists(name) else set()
+
+    async def _names(self, client: Redis, pattern: str) -> set[str]:
+        found: set[str] = set()
+        async for names in pages(client, WHAT, self.servers.timeout_s, pattern, PAGE):
+            found |= set(names)
+        return found
+
+    async def _values(self, client: Redis, what: str, pattern: str) -> AsyncIterator[list[tuple[str, str]]]:
+        async for names in pages(client, what, self.servers.timeout_s, pattern, PAGE):
+            async with (
+                store_errors(what, self.servers.timeout_s),
+                client.pipeline(transaction=False) as pipeline,
+            ):
+                for name in names:
+                    pipeline.get(name)
+                values = await pipeline.execute()
+            yield [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+
+
+def _covered(pattern: str, address: str) -> bool:
+    return address.count(".") == pattern.count(".") and covers(pattern, address)
+
+
+def _owner(name: str) -> str:
+    return name.partition(":")[2]

@@ -1,0 +1,92 @@
+"""What is kept of a tenant as documents that a person can read. Secrets, and what could stand for one, are left out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from backends.redis_client import store_errors
+from store.key_names import ANY, fair_prefix
+from store.quotas import account_prefix
+from store.record_names import Record, parsed, request_in
+from store.tenant_data import WHAT, Found, TenantData
+from store.webhooks import gone_prefix
+
+NESTED: Final = ("result", "failure", "fault", "origin", "webhook")
+"""Fields of a record that hold JSON."""
+HIDDEN: Final = frozenset({"digest", "value"})
+"""Of an API key its hash; of what signs webhooks the secret itself."""
+
+
+async def jobs(data: TenantData) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Id and document of each job, with the webhook that it has owed. Raises `StoreUnavailable`."""
+    state = data.servers.state
+    async for page in data.jobs():
+        owing = [record["id"] for record in page if "webhook" in record]
+        async with store_errors(WHAT, data.servers.timeout_s), state.pipeline(transaction=False) as pipeline:
+            for job_id in owing:
+                prefix = data.servers.layout.job_prefix(job_id)
+                pipeline.hgetall(f"{prefix}hook:{job_id}")
+                pipeline.lrange(f"{prefix}hooklog:{job_id}", 0, -1)
+            told = await pipeline.execute() if owing else []
+        hooks = dict(zip(owing, zip(told[::2], told[1::2], strict=True), strict=True))
+        for record in page:
+            hook, log = hooks.get(record["id"], ({}, []))
+            yield record["id"], _document(record, hook, log)
+
+
+async def documents(data: TenantData, found: Found) -> dict[str, Any]:
+    """A document for each kind but jobs and pictures, and of these only kinds of which there is something. Raises
+    `StoreUnavailable`."""
+    accounts: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, key_id in found.accounts.items():
+        accounts[key_id][name.removeprefix(account_prefix(key_id))] = await _value(data, name)
+    before, _, after = f"{fair_prefix(ANY)}finish".partition(ANY)
+    (room,) = found.singles["room_account"] or (None,)
+    secrets: list[Any] = []
+    for name in found.singles["webhook_secrets"]:
+        secrets += parsed(await _value(data, name)) or []
+    all_documents = {
+        "api_keys": [_shown(key) for key in found.api_keys.values()],
+        "quota_accounts": dict(accounts),
+        "usage_days": found.usage,
+        "idempotency_keys": list(found.reservations.values()),
+        "cached_results": list(found.results.values()),
+        "queue_shares": {
+            name.removeprefix(before).removesuffix(after): flows for name, flows in found.shares.items()
+        },
+        "room_account": await _value(data, room) if room else None,
+        "webhook_secrets": [_shown(secret) for secret in secrets],
+        "webhook_receivers": [
+            {"url_sha256": name.removeprefix(gone_prefix(data.tenant))}
+            for name in sorted(found.singles["webhook_receivers"])
+        ],
+    }
+    return {kind: document for kind, document in all_documents.items() if document}
+
+
+def _document(record: Record, hook: dict[str, str], log: list[str]) -> dict[str, Any]:
+    document: dict[str, Any] = {**record, "request": request_in(record)}
+    document |= {name: parsed(record[name]) for name in NESTED if record.get(name)}
+    if hook:
+        document["webhook_delivery"] = {**hook, "attempts": [parsed(entry) for entry in log]}
+    return document
+
+
+def _shown(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in HIDDEN}
+
+
+async def _value(data: TenantData, name: str) -> Any:
+    """Of a string, a hash or a sorted set."""
+    state: Any = data.servers.state
+    async with store_errors(WHAT, data.servers.timeout_s):
+        match await state.type(name):
+            case "string":
+                return await state.get(name)
+            case "hash":
+                return await state.hgetall(name)
+            case "zset":
+                return dict(await state.zrange(name, 0, -1, withscores=True))
+    return None

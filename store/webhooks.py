@@ -1,0 +1,168 @@
+"""The outbox of webhooks in Redis, and what signs them. The duty itself is born in `lua/record.lua`, with the job's end."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+
+from backends.pubsub import messages
+from contracts import ids
+from contracts.clock import Clock
+from contracts.errors import JobNotFound
+from contracts.jobs import Job
+from contracts.settings import BackendSettings
+from contracts.webhooks import SECRET_PREFIX, Attempt, Call, Delivery, DeliveryStatus, Duty, Secret
+from store.jobs import absent
+from store.key_names import PREFIX, Layout
+from store.layout import LayoutGuard
+from store.records import job_of, paired
+from store.scripts import Scripts
+
+GONE_S: Final = 3 * 86_400.0
+"""A receiver that has said 410 is left alone this long: by then all that was owed to it has lapsed."""
+_SECRETS: Final = TypeAdapter(list[Secret])
+
+
+def new_secret() -> str:
+    """`whsec_` and 32 random bytes in base64."""
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode("ascii")
+
+
+def delivery_of(job: Job, hook: dict[str, str], log: Sequence[str]) -> Delivery:
+    """The delivery of a job's event, from what is stored."""
+    next_at = hook.get("next_at")
+    return Delivery(
+        webhook=job.webhook,
+        event=hook.get("event"),
+        status=DeliveryStatus(hook["status"]) if hook else None,
+        attempts=tuple(Attempt.model_validate_json(entry) for entry in log),
+        next_attempt_at=None if next_at is None else float(next_at),
+    )
+
+
+class RedisWebhookStore:
+    """The `WebhookStore` on one Redis server or cluster. `skew_s` shifts its clock; for tests only."""
+
+    def __init__(self, client: Redis, settings: BackendSettings, clock: Clock, guard: LayoutGuard) -> None:
+        self._client = client
+        self._settings = settings
+        self._clock = clock
+        self._guard = guard
+        self._layout = Layout(settings.shards)
+        self._scripts = Scripts(
+            client, guard, settings.job_retention_s, settings.redis_timeout_s, "webhook store"
+        )
+
+    @property
+    def skew_s(self) -> float:
+        return self._scripts.skew_s
+
+    @skew_s.setter
+    def skew_s(self, seconds: float) -> None:
+        self._scripts.skew_s = seconds
+
+    @property
+    def shards(self) -> Sequence[str]:
+        return self._layout.names
+
+    async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
+        calls = await self._run("hook_take", self._layout.prefix(shard), limit, lease_s)
+        return [Call(job_id=job_id, attempt=attempt) for job_id, attempt in calls]
+
+    async def begin(self, call: Call, lease_s: float) -> Duty | None:
+        answer = await self._on_shard("hook_begin", call, lease_s)
+        if not answer:
+            return None
+        job = job_of(paired(answer[1]))
+        if job.webhook is None:
+            raise AssertionError(job.id)
+        return Duty(call=call, job=job, webhook=job.webhook, owed_at=float(answer[0]))
+
+    async def settle(
+        self, call: Call, attempt: Attempt, status: DeliveryStatus, next_in_s: float | None
+    ) -> bool:
+        entry = attempt.model_dump_json(exclude_none=True)
+        return bool(await self._on_shard("hook_settle", call, entry, status.value, next_in_s or 0.0))
+
+    async def defer(self, call: Call, seconds: float) -> None:
+        await self._on_shard("hook_defer", call, seconds)
+
+    async def get(self, tenant: str, job_id: str) -> Delivery:
+        prefix = self._layout.job_prefix(job_id)
+        record = paired(await self._run("read", prefix, job_id, tenant))
+        if not record:
+            raise absent(job_id, self._clock.now() + self.skew_s, self._settings.job_retention_s)
+        if record["status"] == "withdrawn":
+            raise JobNotFound("There is no such job.")
+        async with self._reaching(), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.hgetall(f"{prefix}hook:{job_id}")
+            pipeline.lrange(f"{prefix}hooklog:{job_id}", 0, -1)
+            hook, log = await pipeline.execute()
+        return delivery_of(job_of(record), hook, log)
+
+    async def due(self) -> int:
+        async with self._reaching():
+            now_s, microseconds = await self._client.time()
+            now = now_s + microseconds / 1e6 + self.skew_s
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for prefix in self._layout.prefixes:
+                    pipeline.zcount(f"{prefix}hooks", "-inf", now)
+                return sum(await pipeline.execute())
+
+    async def wakes(self) -> AsyncIterator[str]:
+        channels = [f"{prefix}hooks" for prefix in self._layout.prefixes]
+        timeout_s = self._settings.redis_timeout_s
+        async with aclosing(messages(self._client, channels, "webhook store", timeout_s)) as heard:
+            async for job_id in heard:
+                yield self._layout.name(ids.shard_of(job_id))
+
+    async def disable(self, tenant: str, url: str) -> None:
+        async with self._reaching():
+            await self._client.set(_gone_key(tenant, url), "1", ex=int(GONE_S))
+
+    async def disabled(self, tenant: str, url: str) -> bool:
+        async with self._reaching():
+            return bool(await self._client.exists(_gone_key(tenant, url)))
+
+    async def secrets(self, tenant: str) -> Sequence[Secret]:
+        return await self._secrets(tenant, "0", 0.0)
+
+    async def rotate(self, tenant: str, overlap_s: float) -> Sequence[Secret]:
+        return await self._secrets(tenant, "1", overlap_s)
+
+    async def _secrets(self, tenant: str, rotate: str, overlap_s: float) -> Sequence[Secret]:
+        key = secrets_key(tenant)
+        return _SECRETS.validate_json(await self._run("hook_secrets", key, new_secret(), rotate, overlap_s))
+
+    async def _on_shard(self, name: str, call: Call, *arguments: str | float) -> Any:
+        return await self._run(
+            name, self._layout.job_prefix(call.job_id), call.job_id, call.attempt, *arguments
+        )
+
+    async def _run(self, name: str, key: str, *arguments: str | float) -> Any:
+        return await self._scripts.run(name, key, *arguments)
+
+    def _reaching(self) -> Any:
+        return self._guard.store_errors("webhook store")
+
+
+def secrets_key(tenant: str) -> str:
+    """What signs the tenant's webhooks."""
+    return f"{PREFIX}webhook-secrets:{tenant}"
+
+
+def gone_prefix(tenant: str) -> str:
+    """The prefix of the marks of the tenant's receivers that have said 410."""
+    return f"{PREFIX}webhook-gone:{tenant}:"
+
+
+def _gone_key(tenant: str, url: str) -> str:
+    # The address by its hash: it may hold a token of the client's.
+    return gone_prefix(tenant) + hashlib.sha256(url.encode()).hexdigest()

@@ -1,0 +1,190 @@
+"""The images in a worker's hand: which of them run next, and what becomes of those whose pass has ended.
+
+No thread, no waiting: `worker.batcher` has both, and guards what is here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contracts.engine import BatchKey, ImageFault, Pass, Progress
+from contracts.failures import WorkerFault
+from scheduler import handover
+from scheduler.cost import CostModel
+from scheduler.limits import BatchLimits
+from scheduler.policy import ANYONE, Device, Dispatch, WaitUntil, decide
+from scheduler.prefetch import QueuedImage, slots_to_fetch
+from scheduler.recovery import Failure, GiveUp, after_failure, bisect_failures
+from worker.engine.messages import Done
+from worker.images import Flight, Image, ImageResult, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The images of the next pass, none where there is nothing to run, and how many seconds it should take; and those for whom it is
+    too late."""
+
+    images: list[Image]
+    late: list[Image]
+    seconds: float
+
+
+class ActiveImages:
+    """Not for several threads at a time."""
+
+    def __init__(self, max_batch: int, cost: CostModel) -> None:
+        self.images: list[Image] = []
+        self.cost = cost
+        self.limits = BatchLimits(max_batch)
+        self._max_batch = max_batch
+        self._groups = itertools.count(ANYONE + 1)
+        self._leaving: list[int] = []
+        """Samples that the engine is to forget with the next pass."""
+
+    def room(self) -> int:
+        """How many more images to bring for the next pass."""
+        held, ending = list[QueuedImage](), 0
+        for image in self.images:
+            if image.drawn.done():
+                continue
+            if image.ending:
+                ending += 1
+            else:
+                held.append(QueuedImage(image.key, image.turn.tag, image.begun))
+        return slots_to_fetch(held, ending, self._max_batch)
+
+    def full(self) -> bool:
+        """Whether the pass behind those that the engine was handed would be full."""
+        waiting = [
+            handover.Candidate(image.key, image.group, image.turn.tag)
+            for image in self.images
+            if image.goes_on and not image.drawn.done()
+        ]
+        return handover.is_full(waiting, self.limits.limit)
+
+    def choose(self, begins_at: float) -> Chosen:
+        """For a pass that begins then. Raises what the policy raises."""
+        waiting = [image for image in self.images if image.goes_on]
+        decision = self._decide(begins_at, waiting)
+        late = [waiting[index] for index in decision.late]
+        for key in {image.key for image in late}:
+            self.cost.gave_up(key)
+        if isinstance(decision, WaitUntil):
+            return Chosen([], late, 0.0)
+        images = [waiting[index] for index in decision.batch]
+        return Chosen(images, late, self.seconds(images[0].key, len(images)))
+
+    def blame(self, begins_at: float) -> list[Image]:
+        """The policy has raised: those for whom it does."""
+
+        def breaks(images: Sequence[Image]) -> bool:
+            try:
+                self._decide(begins_at, images)
+            except Exception:  # noqa: BLE001 - whatever it is
+                return True
+            return False
+
+        return bisect_failures([image for image in self.images if image.goes_on], breaks)
+
+    def take(self, images: list[Image], seconds: float) -> Flight:
+        """The pass of these, which the engine is handed now."""
+        joining = {image.id: image.task for image in images if not image.begun}
+        for image in images:
+            image.begun = True
+            image.ahead += 1
+        leaving, self._leaving = tuple(self._leaving), []
+        batch = Pass(images[0].key, tuple(image.id for image in images), joining, leaving)
+        return Flight(batch, images, seconds)
+
+    def drop(self, images: Sequence[Image]) -> None:
+        """Out of hand, and out of the engine's memory with the next pass."""
+        self._leaving += [image.id for image in images if image.begun]
+        gone = set(images)
+        self.images = [image for image in self.images if image not in gone]
+
+    def seconds(self, key: BatchKey, images: int) -> float:
+        """What a pass should take; 0.0 while nobody knows."""
+        return self.cost.seconds(key, images) or 0.0
+
+    def advance(self, flight: Flight, done: Done, traceparent: str | None) -> list[Outcome | None]:
+        """What a pass that ran has made of its images. Those that have ended leave the hand."""
+        outcomes: list[Outcome | None] = []
+        size = len(flight.images)
+        for image, advanced in zip(flight.images, done.samples, strict=True):
+            if image in flight.void:
+                outcomes.append(None)
+                continue
+            image.batch_ms += done.seconds * 1000
+            image.batch_size = max(image.batch_size, size)
+            if isinstance(advanced, Progress):
+                image.steps_taken, image.steps = advanced.step, advanced.steps
+                outcomes.append(advanced)
+            else:
+                outcomes.append(ImageResult(advanced, image.batch_ms, image.batch_size, traceparent))
+        self.forget(flight.images, outcomes)
+        return outcomes
+
+    def unrun(self, flight: Flight) -> None:
+        """The pass did not run: those who would have joined have not begun, and who should have left is there still."""
+        for image in flight.images:
+            if image.id in flight.batch.joining and image not in flight.void:
+                image.start_over()
+        self.keep_leaving(flight)
+
+    def keep_leaving(self, flight: Flight) -> None:
+        """The engine has not heard of the pass: who should have left with it leaves with the next one."""
+        self._leaving = [*flight.batch.leaving, *self._leaving]
+
+    def forgotten(self) -> None:
+        """The engine is gone, and with it the memory of all."""
+        for image in self.images:
+            image.start_over()
+
+    def after_failure(
+        self, flight: Flight, failure: Failure, fault: ImageFault | WorkerFault
+    ) -> list[Outcome | None]:
+        """What becomes of the images of a pass that failed as a whole: they run again, or end with `fault`."""
+        images = flight.images
+        verdicts = after_failure(
+            failure,
+            [image.group for image in images],
+            [image.crashes for image in images],
+            lambda: next(self._groups),
+        )
+        outcomes: list[Outcome | None] = []
+        for image, verdict in zip(images, verdicts, strict=True):
+            if image in flight.void:
+                outcomes.append(None)
+            elif isinstance(verdict, GiveUp):
+                outcomes.append(
+                    fault
+                    if isinstance(fault, WorkerFault)
+                    else ImageResult(fault, image.batch_ms, len(images))
+                )
+            else:
+                image.group = verdict.group
+                image.crashes += failure is Failure.CRASH
+                outcomes.append(None)
+        # The engine has forgotten the samples of a pass that failed; not those of one that failed in our hands.
+        live = [image for image in images if image not in flight.void]
+        if isinstance(fault, WorkerFault):
+            self._leaving += [image.id for image in live]
+        for image in live:
+            image.start_over()
+        self.forget(images, outcomes)
+        return outcomes
+
+    def forget(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
+        """Those that have ended are out of hand."""
+        ended = {
+            image
+            for image, outcome in zip(images, outcomes, strict=True)
+            if outcome is not None and not isinstance(outcome, Progress)
+        }
+        self.images = [image for image in self.images if image not in ended]
+
+    def _decide(self, now: float, images: Sequence[Image]) -> Dispatch | WaitUntil:
+        device = Device(self.limits.limit, self.seconds)
+        return decide(now, [image.sample() for image in images], device)

@@ -1,0 +1,30 @@
+"""How much memory the device has, and how much of it is in use: told by the engine's process after each pass."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from worker.engine.container import machine_memory
+from worker.engine.messages import DeviceMemory
+
+STATM: Final = Path("/proc/self/statm")
+
+
+def device_memory() -> DeviceMemory | None:
+    """The GPU's as the driver sees it, if torch uses one; else this process's share of the machine's or container's memory.
+
+    None where the system does not tell.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        free, total = torch.cuda.mem_get_info()
+        return DeviceMemory("cuda", total - free, total)
+    limit = machine_memory()
+    try:
+        used = int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+    return None if limit is None else DeviceMemory("cpu", used, limit)

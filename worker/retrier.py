@@ -1,0 +1,92 @@
+"""How long a worker insists on a store that is away, and the failure that says why a job has no pictures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from contracts.clock import Clock
+from contracts.errors import BlobStoreFull, BlobStoreUnavailable, StoreUnavailable
+from contracts.jobs import JobFailure
+from telemetry import metrics
+from telemetry.logs import get_logger
+
+T = TypeVar("T")
+
+RETRY_S: Final = (0.1, 0.3, 1.0, 2.0)
+
+GIVE_UP_S: Final = 3.0
+"""So long before its deadline a job fails whose pictures cannot be stored or read: then its record tells why. Longer than the
+longest pause between two tries."""
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Hold:
+    """Insist until `until` by the monotonic clock, and while the job's lease is not void."""
+
+    until: float
+    void: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def unstored(what: str, error: BlobStoreUnavailable) -> JobFailure:
+    """The failure of a job whose pictures could not be `what`: stored, or read."""
+    reason = "has no room" if isinstance(error, BlobStoreFull) else "did not answer"
+    message = f"The pictures could not be {what} before the deadline: their store {reason}."
+    return JobFailure(code=error.code, message=message, retryable=error.retryable)
+
+
+class Retrier:
+    """Tries again what a store has not done, until the worker drains."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._draining = asyncio.Event()
+
+    @property
+    def draining(self) -> bool:
+        return self._draining.is_set()
+
+    def drain(self) -> None:
+        """Wait for nobody any more."""
+        self._draining.set()
+
+    async def retry_until_drained(
+        self, step: Callable[[], Awaitable[T]], hold: Hold | None = None
+    ) -> T | None:
+        """The step's answer, tried again while the store is away; None when the worker drains before it is back, or by
+        then the lease of `hold` is void. Raises `BlobStoreUnavailable` once the pictures' store was away for as long as `hold` allows."""
+        for delay_s in _growing(RETRY_S):
+            try:
+                return await step()
+            except BlobStoreUnavailable as error:
+                metrics.REPAIRED.labels("blob_store").inc()
+                log.warning("blob_store_away", code=error.code)
+                if hold is not None and self._clock.monotonic() + delay_s >= hold.until:
+                    raise
+            except StoreUnavailable as error:
+                metrics.REPAIRED.labels("store").inc()
+                log.warning("store_away", code=error.code)
+            if self._draining.is_set():
+                return None
+            await self.pause(delay_s)
+            if hold is not None and hold.void.is_set():
+                return None  # it has ended meanwhile, and takes no room from others
+        raise AssertionError
+
+    async def pause(self, seconds: float) -> None:
+        """That many seconds, or until the worker drains."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._draining.wait()
+        except TimeoutError:
+            return
+
+
+def _growing(delays_s: Sequence[float]) -> Iterator[float]:
+    yield from delays_s
+    while True:
+        yield delays_s[-1]
