@@ -10,7 +10,7 @@ local taken, promoted, newer = {}, {}, {}
 
 -- Quotes inside of a text are escaped: only the field itself matches.
 local function needed(request)
-  return tonumber(string.match(request or '', '"min_schema":(%d+)') or 1)
+  return tonumber(string.match(request or '', '"min_schema":%s*(%d+)') or 1)
 end
 
 local function take(id)

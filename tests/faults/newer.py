@@ -63,7 +63,7 @@ def _write_more(model: Any) -> None:
     dump = model.model_dump_json
 
     def dump_more(document: Any, **how: Any) -> str:
-        return json.dumps({**json.loads(dump(document, **how)), **MORE})
+        return json.dumps({**json.loads(dump(document, **how)), **MORE}, separators=(",", ":"))
 
     model.model_dump_json = dump_more
 

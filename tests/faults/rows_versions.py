@@ -40,12 +40,12 @@ def taken_back(one: Round) -> None:
     one.site.start("worker-1")
     one.site.ready(2)
     _both_answer(one)
+    _settle(one)
     left = (
         (one.site.folder / "worker-1" / "output.log").read_text(errors="replace").count("job_left_to_newer")
     )
     one.note("left_to_newer", left)
     one.find(left > 0, "no message of the next version ever came to a worker of this one")
-    _settle(one)
 
 
 def _settle(one: Round) -> None:
