@@ -35,6 +35,16 @@ ROWS: Final = {
     "CPU per image against Pillow's PNG: our PNG, JPEG": (
         "1/{encode.png_speedup:.0f}, 1/{encode.jpeg_speedup:.0f}"
     ),
+    "CPU per image beside the drawing, over that of version 0.1.0: engine that takes no time, embedded model": (
+        "{generations.cpu_over_before:.2f} (A/A {generations.cpu_over_before_control:.2f}), {generations.cpu_over_before_embedded:.2f} (A/A {generations.cpu_over_before_embedded_control:.2f})"
+    ),
+    "accepted submits per second of 200 clients over those of version 0.1.0": (
+        "{generations.submit_rate_over_before:.1f} (A/A {generations.submit_rate_over_before_control:.2f})"
+    ),
+    "Redis trips that a computed image waits for, Redis commands; in version 0.1.0": (
+        "{generations.awaited_trips:.0f}, {generations.redis_commands:.0f}; {generations.awaited_trips_before:.0f}, {generations.redis_commands_before:.0f}"
+    ),
+    "share of the drawing core's time between batches at saturation": ("{generations.device_idle:.3f}"),
     "throughput with confirms, quorum queues, late acks and fences over the same platform without them, engine that takes "
     "no time": (
         "{safety.safety_ratio:.2f} (spread {safety.safety_ratio_spread:.2f}; A/A {safety.control_ratio:.2f}, "
