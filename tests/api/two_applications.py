@@ -28,6 +28,7 @@ from contracts.transitions import Granted
 from store.stores import Stores, open_stores
 from tests.store.made import result
 from tests.store.test_others import spec
+from tests.stores import PATIENCE_S
 
 ADMIN = "dk_" + "A" * 43
 MODEL = "tenancy"
@@ -88,6 +89,7 @@ async def site(
     await redis.flushdb()
     settings = ApiSettings(
         redis_url=url,
+        redis_timeout_s=PATIENCE_S,
         broker_url=rabbit_server.url,
         blob_dir=tmp_path / "blobs",
         allow_anonymous=False,

@@ -18,13 +18,13 @@ from typing import Any
 from tests.faults.newer import newer
 
 
-def _kill_at(passage: str) -> Callable[[], None]:
+def _kill_at(passage: str) -> Callable[..., None]:
     left = int(passage or 1)
 
-    def pass_by() -> None:
+    def pass_by(jobs: int = 1) -> None:
         nonlocal left
-        left -= 1
-        if left == 0:
+        left -= jobs
+        if left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return pass_by
@@ -148,10 +148,17 @@ def die_before_answer(passage: str) -> None:
 
 
 def die_before_clearing(passage: str) -> None:
-    """The client has been told, and the job stands in the outbox as if it had not been published."""
+    """The client has been told, and the job stands in the outbox as if it had not been published. Jobs leave it together: each of them
+    counts."""
     from store.jobs import RedisJobStore
 
-    _around(RedisJobStore, "confirm_many", _kill_at(passage), None)
+    pass_by, real = _kill_at(passage), RedisJobStore.confirm_many
+
+    async def confirm_many(store: RedisJobStore, job_ids: Any) -> None:
+        pass_by(len(job_ids))
+        await real(store, job_ids)
+
+    RedisJobStore.confirm_many = confirm_many  # type: ignore[method-assign, assignment]
 
 
 def die_before_finish(passage: str) -> None:

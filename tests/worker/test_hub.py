@@ -24,12 +24,12 @@ PROGRAM = """
 import json, sys
 from contracts.settings import WorkerSettings
 from worker.engine import hub
-from worker.engine.errors import CannotLoad, CannotLoadNow
+from worker.engine.errors import ModelLoadError, ModelLoadRetryable
 for name in sys.argv[1:]:
     try:
         hub.fetch(WorkerSettings(model=name), halves=False)
-    except CannotLoad as error:
-        print(json.dumps([name, isinstance(error, CannotLoadNow), str(error)]))
+    except ModelLoadError as error:
+        print(json.dumps([name, isinstance(error, ModelLoadRetryable), str(error)]))
 """
 
 

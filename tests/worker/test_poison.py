@@ -71,7 +71,7 @@ def in_digest(room: Room, patch: pytest.MonkeyPatch) -> None:
             raise Broken
         return real(mine, flight, *given)
 
-    patch.setattr(device.Device, "_digest", digest)
+    patch.setattr(device.Device, "_apply_result", digest)
 
 
 def in_host(room: Room, patch: pytest.MonkeyPatch) -> None:
