@@ -57,6 +57,7 @@ def runs() -> list[Row]:
     return [Row("a way", 1, 2.0)]
 
 
+@pytest.mark.timeout(300)
 def test_a_way_that_breaks_or_takes_its_process_along_is_told_and_hides_no_other() -> None:
     (failed,), (died,) = ended("a way", apart(fails)), ended("a way", apart(dies))
     assert failed.broke
