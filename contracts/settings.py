@@ -1,6 +1,7 @@
-"""Settings: read once from the environment at a process's entry, then passed in.
+"""Settings: read once from the environment when a process starts, then passed as arguments.
 
-Each field `name` is the variable `DARKROOM_NAME`. A bad value stops the process with the variable's name.
+Each field `name` is the variable `DARKROOM_NAME`. A bad value stops the process with an error that names
+the variable.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _delays_text(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LoraSource:
-    """Where an adapter comes from: a folder or a safetensors file, or a hub id at a `revision`, a commit."""
+    """Where an adapter comes from: a folder, a safetensors file, or a hub id at a commit (`revision`)."""
 
     name: str
     source: str
@@ -112,20 +113,22 @@ Networks = Annotated[str, AfterValidator(_networks)]
 
 
 class Settings(Frozen):
+    """Base of the settings classes. Each class reads only its own variables."""
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Parse the variables that this class names; others are left to the classes that do.
+        """Parse the variables of this class, from `environ` or the process's environment. An empty value counts as unset.
 
-        Raises `SettingsError` naming each variable at fault. An empty value counts as unset.
+        Raises `SettingsError`, which names each wrong variable.
         """
         source = os.environ if environ is None else environ
-        given = {
+        values = {
             name: source[PREFIX + name.upper()]
             for name in cls.model_fields
             if source.get(PREFIX + name.upper())
         }
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(values)
         except ValidationError as error:
             faults = [
                 f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_url=False)
@@ -133,13 +136,13 @@ class Settings(Frozen):
             raise SettingsError("; ".join(faults)) from None
 
     def to_env(self) -> dict[str, str]:
-        """The variables that make `from_env` answer these settings: how a parent hands them to a child process."""
+        """The environment variables of these settings, for a child process that calls `from_env`."""
         values = self.model_dump(mode="json", exclude_none=True)
         return {PREFIX + name.upper(): str(value) for name, value in values.items()}
 
 
 class BackendSettings(Settings):
-    """What the API and the workers must agree on: where the services are, and the platform's time limits."""
+    """The settings that the API and the workers must share: addresses of services, and time limits."""
 
     broker_url: BrokerUrl = "amqp://guest:guest@127.0.0.1:5672//"
     """RabbitMQ (`amqp://`) in production, Redis (`redis://`) embedded."""
@@ -201,18 +204,20 @@ class BackendSettings(Settings):
 
     @property
     def shards(self) -> int:
-        """The number of namespaces of the job store."""
+        """The number of shards of the job store."""
         return self.store_shards or (16 if is_cluster(self.redis_url) else 1)
 
 
 def without_secrets(settings: Settings) -> dict[str, str]:
-    """The variables of these settings, to be kept or shown: no user and password in a URL, and nothing that is never printed."""
+    """The variables of these settings without secrets: no user or password in a URL, and no secret field."""
     hidden = {PREFIX + name.upper() for name, field in type(settings).model_fields.items() if not field.repr}
-    told = {name: value for name, value in settings.to_env().items() if name not in hidden}
-    return {name: re.sub(r"(?<=://)[^/@]*@", "", value) for name, value in told.items()}
+    shown = {name: value for name, value in settings.to_env().items() if name not in hidden}
+    return {name: re.sub(r"(?<=://)[^/@]*@", "", value) for name, value in shown.items()}
 
 
 class ApiSettings(BackendSettings):
+    """The settings of an API process."""
+
     host: str = "127.0.0.1"
     port: Port = 8000
     """0: a free one, which the log names. One that another process uses is refused."""
@@ -312,6 +317,8 @@ def is_loopback(host: str) -> bool:
 
 
 class WorkerSettings(BackendSettings):
+    """The settings of a worker and its engine process."""
+
     model: str = "models/emoji-turbo"
     """A folder in diffusers format, an embedded model (`models/NAME`, wherever the worker runs), or a hub id."""
     model_name: str | None = None
@@ -372,15 +379,18 @@ class WorkerSettings(BackendSettings):
 
     @property
     def deliveries(self) -> int:
-        """How many the broker leaves in a worker's hands: those of a batch that runs, and of one that gathers."""
+        """How many messages the broker delivers ahead: those of the running batch and of the next one."""
         return 2 * self.max_batch
 
     @property
     def lora_sources(self) -> tuple[LoraSource, ...]:
+        """The adapters of `loras`, parsed."""
         return _lora_sources(self.loras)
 
 
 class WebhookSettings(BackendSettings):
+    """The settings of a process that delivers webhooks."""
+
     webhook_timeout_s: Seconds = 15.0
     """One delivery in all: resolving, connecting, sending, and the receiver's answer."""
     webhook_concurrency: Count = 64
@@ -394,4 +404,5 @@ class WebhookSettings(BackendSettings):
 
     @property
     def retry_delays_s(self) -> tuple[float, ...]:
+        """The delays of `webhook_retry_s`, parsed, in seconds."""
         return _delays(self.webhook_retry_s)
