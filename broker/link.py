@@ -141,7 +141,10 @@ class Link:
         return {key: group[key] for key in answers.unroutable}
 
     def _publish_to_redis(self, group: Group, verdicts: dict[int, Verdict]) -> None:
-        """Publish to Redis. Its reply is the confirm. It has no queue limit, so the length is checked here."""
+        """Publish to Redis.
+
+        Its reply is the confirm. It has no queue limit, so the length is checked here.
+        """
         limit = self._settings.queue_max_length
         for key, message in group.items():
             if self._channel.client.llen(queue_name(message.model)) >= limit:

@@ -1,4 +1,7 @@
-"""Confirmed publishing off the event loop. Concurrent messages share a connection, a flush and one wait for confirms."""
+"""Confirmed publishing off the event loop.
+
+Concurrent messages share a connection, a flush and one wait for confirms.
+"""
 
 from __future__ import annotations
 
@@ -157,7 +160,7 @@ class KombuPublisher:
             raise
 
     def _publish_one_by_one(self, group: Group, verdicts: dict[int, Verdict]) -> None:
-        """Publish each remaining message alone: the broker rejects one of the group, but does not say which."""
+        """Publish each remaining message alone: the broker rejects one of them and does not say which."""
         left = _unanswered(group, verdicts)
         if len(left) < 2 or len(left) < len(group):
             return  # the rejected message is known; the others are published together

@@ -22,7 +22,10 @@ log = get_logger(__name__)
 async def publish_all(
     jobs: JobStore, publisher: Publisher, messages: Iterable[JobMessage], reason: str
 ) -> None:
-    """Publish and confirm each message. A failed one stays in the outbox, and a later sweep tries it again."""
+    """Publish and confirm each message.
+
+    A failed one stays in the outbox, and a later sweep tries it again.
+    """
     await asyncio.gather(*(_publish(jobs, publisher, message, reason) for message in messages))
 
 

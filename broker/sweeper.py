@@ -34,7 +34,10 @@ log = get_logger(__name__)
 
 
 class Sweeper:
-    """Sweeps every `interval_s` seconds while it holds the lease. Without `letters` it handles no dead letters."""
+    """Sweeps every `interval_s` seconds while it holds the lease.
+
+    Without `letters` it handles no dead letters.
+    """
 
     def __init__(
         self,

@@ -80,7 +80,10 @@ def job_queue(model: str, settings: BackendSettings) -> Queue:
 
 
 def webhook_queue(settings: BackendSettings) -> Queue:
-    """The queue of webhook calls: bounded, rejects publishes when full. Its messages are wake-ups and may be lost."""
+    """The queue of webhook calls: bounded, rejects publishes when full.
+
+    Its messages are wake-ups and may be lost.
+    """
     length = min(WEBHOOK_QUEUE_LENGTH, settings.queue_max_length)
     return Queue(
         WEBHOOK_QUEUE,
@@ -103,7 +106,10 @@ def dead_letter_queue() -> Queue:
 
 
 def refused_queue() -> Queue:
-    """The queue of messages that are no jobs, for an operator to look at. The oldest is dropped when it is full."""
+    """The queue of messages that are no jobs, for an operator to look at.
+
+    The oldest is dropped when it is full.
+    """
     return Queue(
         REFUSED_QUEUE,
         exchange="",

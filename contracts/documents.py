@@ -13,7 +13,10 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA: Final = 1
-"""The schema of this version. It rises by one with each field, or value of a field, that must not be ignored."""
+"""The schema of this version.
+
+It rises by one with each field, or value of a field, that must not be ignored.
+"""
 
 
 class Frozen(BaseModel):

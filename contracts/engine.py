@@ -96,7 +96,10 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A sample has taken `step` of its `steps` steps and is not finished. An invalid `preview` is left out."""
+    """A sample has taken `step` of its `steps` steps and is not finished.
+
+    An invalid `preview` is left out.
+    """
 
     step: int
     steps: int
@@ -119,7 +122,10 @@ class ImageEngine(Protocol):
     """A loaded model on a device. It lives in a child process, and one thread calls it."""
 
     def load(self) -> ModelSpec:
-        """Load the weights, warm up, and return the model's specification. Raises on a bad model: the worker stops."""
+        """Load the weights, warm up, and return the model's specification.
+
+        Raises on a bad model: the worker stops.
+        """
         ...
 
     def advance(self, batch: Pass) -> list[Advanced]:
@@ -132,7 +138,8 @@ class ImageEngine(Protocol):
         ...
 
     def peak_memory_bytes(self) -> int | None:
-        """Peak device memory of the last pass in bytes, weights included; None where the device does not report it."""
+        """Peak device memory of the last pass in bytes, weights included;
+        None where the device does not report it."""
         ...
 
     def free_memory(self) -> None:

@@ -317,7 +317,10 @@ class GenerationFailed(DarkroomError):
 
 
 class QueueMisdeclared(Exception):
-    """A queue exists on the broker with other arguments than this process declares. The process stops and names it."""
+    """A queue exists on the broker with other arguments than this process declares.
+
+    The process stops and names it.
+    """
 
 
 class SettingsError(Exception):

@@ -33,7 +33,8 @@ _PATTERN = re.compile(rf"job_[{_DIGITS}]{{26}}[0-9a-f]\Z")
 
 
 def new_job_id(now_s: float, shard: str) -> str:
-    """A new id for a job created at `now_s` (Unix seconds); `shard` is the first hex digit of its cache key."""
+    """A new id for a job created at `now_s` (Unix seconds); `shard` is the first hex digit of its
+    cache key."""
     milliseconds = int(now_s * 1000)
     entropy = secrets.randbits(80)
     stamp = "".join([_PAIRS[(milliseconds >> shift) & 1023] for shift in range(40, -1, -10)])

@@ -22,7 +22,10 @@ class JobStore(Protocol):
 
     @property
     def shards(self) -> Sequence[str]:
-        """One digit per shard. A job is in the shard of its id's last digit; each shard has several such digits."""
+        """One digit per shard.
+
+        A job is in the shard of its id's last digit. Any of its digits names a shard.
+        """
         ...
 
     async def submit(
@@ -148,7 +151,10 @@ class JobStore(Protocol):
         ...
 
     async def cancel(self, tenant: str, job_id: str) -> tuple[Job, Finished]:
-        """End a job `canceled`. A terminal job stays as it is. The key of a canceled leader passes to a follower."""
+        """End a job `canceled`.
+
+        A terminal job stays as it is. The key of a canceled leader passes to a follower.
+        """
         ...
 
     async def sweep(self, shard: str, limit: int) -> tuple[Sequence[JobMessage], Sequence[JobMessage]]:
@@ -178,11 +184,15 @@ class JobStore(Protocol):
         ...
 
     async def forget_landed(self, keys: Sequence[str]) -> None:
-        """Stop answering submits of these keys with the results of landed flights. The result cache still answers."""
+        """Stop answering submits of these keys with the results of landed flights.
+
+        The result cache still answers.
+        """
         ...
 
     async def waiting(self, model: str, job_ids: Sequence[str] = ()) -> tuple[int, Sequence[int | None]]:
-        """How many jobs wait for the model, and per id how many are ahead of it; None for an id that does not wait."""
+        """How many jobs wait for the model, and per id how many are ahead of it;
+        None for an id that does not wait."""
         ...
 
     async def leaders(self, keys: Sequence[str]) -> Sequence[str | None]:
@@ -190,5 +200,6 @@ class JobStore(Protocol):
         ...
 
     async def ahead(self, model: str, flow: str) -> int:
-        """How many waiting jobs of the model would be ahead of the next job of `flow` (`scheduler.fairness`)."""
+        """How many waiting jobs of the model would be ahead of the next job of `flow`
+        (`scheduler.fairness`)."""
         ...

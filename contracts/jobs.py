@@ -133,7 +133,10 @@ class JobEnd(Document):
 
 
 Change = JobStatus | Progress | Preview | JobEnd
-"""What a watcher of a job receives. Another version may send the end as a bare status: the record has the rest."""
+"""What a watcher of a job receives.
+
+Another version may send the end as a bare status: the record has the rest.
+"""
 
 
 class Origin(Document):
@@ -147,7 +150,10 @@ NOWHERE: Final = Origin()
 
 
 class Webhook(Document):
-    """Where to deliver the job's end. `url` is canonical. `events` are some of `contracts.webhooks.EVENTS`."""
+    """Where to deliver the job's end.
+
+    `url` is canonical. `events` are some of `contracts.webhooks.EVENTS`.
+    """
 
     url: str
     events: tuple[str, ...]
@@ -166,7 +172,8 @@ class NewJob(Document):
     cost: float = 1.0
     """The work that the job costs on the device (`scheduler.fairness.cost_of`)."""
     weight: float = 1.0
-    """The weight of the job's flow: its share of the device is in proportion (`scheduler.fairness.weight_of`)."""
+    """The weight of the job's flow: its share of the device is in proportion
+    (`scheduler.fairness.weight_of`)."""
     origin: Origin = NOWHERE
     webhook: Webhook | None = None
 
@@ -245,4 +252,7 @@ class Lease(Frozen):
     claimed_at: float
     """When this attempt started."""
     deadline: float
-    """When the job must have ended, by the clock of `claimed_at`. The message's deadline may predate a clock change."""
+    """When the job must have ended, by the clock of `claimed_at`.
+
+    The message's deadline may predate a clock change.
+    """

@@ -31,5 +31,8 @@ class MemoryUseStore(Protocol):
         ...
 
     async def add(self, more: Mapping[str, Lapses]) -> Mapping[str, Lapses]:
-        """Add bytes per tenant, and return the totals of those tenants. Expired entries may still be included."""
+        """Add bytes per tenant, and return the totals of those tenants.
+
+        Expired entries may still be included.
+        """
         ...

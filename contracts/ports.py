@@ -76,7 +76,10 @@ class JobEvents(Protocol):
 
 
 class ResultCache(Protocol):
-    """Results by address (`cache.cache_key.result_address`), with a time to live. May drop an entry at any time."""
+    """Results by address (`cache.cache_key.result_address`), with a time to live.
+
+    May drop an entry at any time.
+    """
 
     async def get(self, address: str) -> JobResult | None:
         """The result at `address`, from this process or the shared cache; None: a miss."""

@@ -10,7 +10,10 @@ from contracts.documents import Document, Versioned
 
 DEFAULT_QUALITY: Final = 90
 MAX_JPEG_TEXT_BYTES: Final = 60_000
-"""Bytes of the prompts in a JPEG, as UTF-16. A JPEG keeps metadata in one segment of 64 KiB; the parameters need the rest."""
+"""Bytes of the prompts in a JPEG, as UTF-16.
+
+A JPEG keeps metadata in one segment of 64 KiB; the parameters need the rest.
+"""
 MAX_TEXT_CHARS: Final = 65_536
 """The longest prompt that any setting allows. A worker refuses a message with a longer one."""
 MAX_SEED = 2**53 - 1
@@ -19,7 +22,10 @@ MAX_PREVIEWS: Final = 3
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 CacheMode = Literal["use", "refresh", "off"]
-"""`refresh` computes again and caches the result. `off` neither reads nor writes the cache and shares no computation."""
+"""`refresh` computes again and caches the result.
+
+`off` neither reads nor writes the cache and shares no computation.
+"""
 
 
 def _absent(value: object) -> bool:

@@ -60,18 +60,18 @@ _LORA: Final = re.compile(r"([A-Za-z0-9][\w.-]{0,63})=([^\s,@=]+)(?:@([0-9a-f]{4
 
 
 def _lora_sources(text: str) -> tuple[LoraSource, ...]:
-    found = []
+    sources = []
     for part in filter(None, map(str.strip, text.split(","))):
         match = _LORA.fullmatch(part)
         if match is None:
             raise ValueError(
                 f"{part} is not name=folder, name=file.safetensors or name=owner/name@commit, a commit of 40 hex digits"
             )
-        found.append(LoraSource(*match.groups()))
-    names = [each.name for each in found]
+        sources.append(LoraSource(*match.groups()))
+    names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError("every adapter needs a name of its own")
-    return tuple(found)
+    return tuple(sources)
 
 
 def _loras_text(text: str) -> str:
@@ -83,17 +83,17 @@ _ALIAS: Final = re.compile(r"([^\s,=]{1,200})=([^\s,=]{1,200})")
 
 
 def _aliases(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    aliases: dict[str, str] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         match = _ALIAS.fullmatch(part)
         if match is None:
             raise ValueError(f"{part} is not alias=model")
-        if match[1] in found:
+        if match[1] in aliases:
             raise ValueError(f"{match[1]} is named twice")
-        found[match[1]] = match[2]
-    if chained := sorted(found.keys() & set(found.values())):
+        aliases[match[1]] = match[2]
+    if chained := sorted(aliases.keys() & set(aliases.values())):
         raise ValueError(f"{chained[0]} is both an alias and what one stands for")
-    return found
+    return aliases
 
 
 def _aliases_text(text: str) -> str:

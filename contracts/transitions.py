@@ -1,4 +1,5 @@
-"""Arguments and answers of the job store: a job's transitions from submit to end (`contracts.job_store.JobStore`)."""
+"""Arguments and answers of the job store: a job's transitions from submit to end
+(`contracts.job_store.JobStore`)."""
 
 from __future__ import annotations
 
@@ -110,7 +111,10 @@ class TakenJob:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Answer to `take`, in fair order. `promoted` followers lead now and must be published, as after `Finished`."""
+    """Answer to `take`, in fair order.
+
+    `promoted` followers lead now and must be published, as after `Finished`.
+    """
 
     jobs: tuple[TakenJob, ...] = ()
     promoted: tuple[JobMessage, ...] = ()

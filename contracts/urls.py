@@ -17,7 +17,8 @@ REDIS_GROUPS: Final = ("redis+sentinel", "redis+cluster")
 """Schemes of URLs that name several hosts."""
 BROKERS: Final = ("amqp", "amqps", *REDIS)
 TLS_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
-"""Parameters of an `amqps://` URL: the CA file, our certificate and its key. redis-py has the same names for `rediss://`."""
+"""Parameters of an `amqps://` URL: the CA file, our certificate and its key. redis-py has the same
+names for `rediss://`."""
 _HOST: Final = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}", re.ASCII)
 
 

@@ -56,7 +56,10 @@ class Attempt(Document):
 
 
 class Call(Document):
-    """The message on the queue: make attempt number `attempt`, from 1, for the job. It may be lost; the outbox repeats it."""
+    """The message on the queue: make attempt number `attempt`, from 1, for the job.
+
+    It may be lost; the outbox repeats it.
+    """
 
     job_id: str
     attempt: Annotated[int, Field(ge=1)]
@@ -121,7 +124,10 @@ class WebhookStore(Protocol):
         ...
 
     async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
-        """Up to `limit` calls of the shard that are due now, oldest first. They are not due again for `lease_s` seconds."""
+        """Up to `limit` calls of the shard that are due now, oldest first.
+
+        They are not due again for `lease_s` seconds.
+        """
         ...
 
     async def begin(self, call: Call, lease_s: float) -> Duty | None:
@@ -153,11 +159,15 @@ class WebhookStore(Protocol):
         ...
 
     def wakes(self) -> AsyncIterator[str]:
-        """Shards in which a job with a webhook has just ended. Ends with its connection, and may miss some."""
+        """Shards in which a job with a webhook has just ended.
+
+        Ends with its connection, and may miss some.
+        """
         ...
 
     async def disable(self, tenant: str, url: str) -> None:
-        """Stop deliveries to a receiver that is gone: those of the tenant that begin within three days lapse."""
+        """Stop deliveries to a receiver that is gone: those of the tenant that begin within three days
+        lapse."""
         ...
 
     async def disabled(self, tenant: str, url: str) -> bool:
@@ -169,5 +179,8 @@ class WebhookStore(Protocol):
         ...
 
     async def rotate(self, tenant: str, overlap_s: float) -> Sequence[Secret]:
-        """Create a new secret. The previous one stays valid for `overlap_s` seconds; older ones end at once."""
+        """Create a new secret.
+
+        The previous one stays valid for `overlap_s` seconds; older ones end at once.
+        """
         ...

@@ -18,7 +18,10 @@ MANY: Final = 10**7
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The job can be promised. `eta_s` is the predicted time in seconds; None: no live worker reports its rate."""
+    """The job can be promised.
+
+    `eta_s` is the predicted time in seconds; None: no live worker reports its rate.
+    """
 
     eta_s: float | None
 

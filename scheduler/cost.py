@@ -15,7 +15,8 @@ TRUSTED_AFTER: Final = 5
 MAX_KEYS: Final = 256
 """How many keys are remembered, the latest ones. Clients choose the sizes, and there are thousands."""
 DOUBTED_AFTER: Final = 16
-"""After this many images of a key were given up in a row, without a pass between, the prediction is in doubt."""
+"""After this many images of a key were given up in a row, without a pass between,
+the prediction is in doubt."""
 CLIP: Final = 3.0
 """A batch that deviates more than this many typical deviations is clipped to that (Huber 1964)."""
 
@@ -103,7 +104,8 @@ class CostModel:
             _latest(self._memory, key.work).add(images, float(memory_bytes))
 
     def seconds(self, key: BatchKey, images: int) -> float | None:
-        """The predicted seconds of a pass of `images`; None without a pass of the key, or while it is in doubt."""
+        """The predicted seconds of a pass of `images`; None without a pass of the key,
+        or while it is in doubt."""
         fit = self._fits.get(key.work)
         return None if fit is None or fit.doubted else _at(fit, images)
 

@@ -37,7 +37,8 @@ def last_moment_s(deviation_s: float) -> float:
 
 
 def is_full(candidates: Sequence[Candidate], limit: Callable[[BatchKey], int]) -> bool:
-    """Whether the candidates fill the pass that the smallest tag leads; `limit` is the largest batch of a key."""
+    """Whether the candidates fill the pass that the smallest tag leads;
+    `limit` is the largest batch of a key."""
     if not candidates:
         return False
     lead = min(candidates, key=lambda candidate: candidate.tag)

@@ -149,7 +149,8 @@ def _plans(
 
 
 def _largest(now: float, queue: Sequence[Sample], members: list[int], device: Device) -> int:
-    """The most members, in order, whose shared pass is short enough for the deadline of each; at least one."""
+    """The most members, in order, whose shared pass is short enough for the deadline of each;
+    at least one."""
     key, size, least = queue[members[0]].key, 0, math.inf
     for i in members[: _limit(device, queue[members[0]])]:
         least = min(least, (queue[i].deadline - now) / queue[i].steps_left)

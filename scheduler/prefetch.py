@@ -15,9 +15,13 @@ from typing import Final
 from contracts.engine import BatchKey
 
 BATCHES_WAITING: Final = 2
-"""Limit of the fetched images that wait, in full batches. Many keys may be needed to fill a pass of one key."""
+"""Limit of the fetched images that wait, in full batches.
+
+Many keys may be needed to fill a pass of one key.
+"""
 BATCHES_IN_HAND: Final = 4
-"""Limit of all images that a worker holds, in full batches: waiting ones, and active ones that take turns on the device."""
+"""Limit of all images that a worker holds, in full batches: waiting ones,
+and active ones that take turns on the device."""
 
 LEAD_S: Final = 0.01
 """The shortest lead time, in seconds."""
@@ -71,7 +75,10 @@ class FetchLatency:
     deviation_s: float = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Record that a fetch took `seconds`. A single outlier moves the lead time little; many outliers do move it."""
+        """Record that a fetch took `seconds`.
+
+        A single outlier moves the lead time little; many outliers do move it.
+        """
         seconds = min(seconds, self.mean_s + OUTLIER * self.deviation_s + OUTLIER_S)
         error = seconds - self.mean_s
         self.mean_s += NEWEST * error

@@ -38,7 +38,10 @@ class _Logger(BoundLogger):
 
 
 def configure(settings: BackendSettings, **fields: Any) -> None:
-    """Send our own and all libraries' logs to standard error in one format. `fields` (service, worker) are on every line."""
+    """Send our own and all libraries' logs to standard error in one format.
+
+    `fields` (service, worker) are on every line.
+    """
 
     def mark(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         # Not a context variable: threads and servers start with new contexts.
@@ -81,7 +84,10 @@ def configure(settings: BackendSettings, **fields: Any) -> None:
 
 @contextmanager
 def bound(**fields: Any) -> Iterator[None]:
-    """Add `fields` to every line that is logged in this context, also by tasks started in it. None adds no field."""
+    """Add `fields` to every line that is logged in this context, also by tasks started in it.
+
+    None adds no field.
+    """
     tokens = structlog.contextvars.bind_contextvars(
         **{name: value for name, value in fields.items() if value is not None}
     )

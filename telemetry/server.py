@@ -1,4 +1,5 @@
-"""A small HTTP server for processes without one: `/metrics` for Prometheus, `/healthz` and `/readyz` for probes."""
+"""A small HTTP server for processes without one: `/metrics` for Prometheus,
+`/healthz` and `/readyz` for probes."""
 
 from __future__ import annotations
 

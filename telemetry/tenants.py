@@ -1,4 +1,7 @@
-"""Metrics by tenant, for the tenants with the most load. All others share one series, which bounds the labels."""
+"""Metrics by tenant, for the tenants with the most load.
+
+All others share one series, which bounds the labels.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ class TopTenants:
         self._ends_at = 0.0
 
     def label(self, tenant: str, load: float, now: float) -> tuple[str, frozenset[str]]:
-        """Add `load` to `tenant` at `now` (seconds). Returns its label, and the labels that were just removed."""
+        """Add `load` to `tenant` at `now` (seconds).
+
+        Returns its label, and the labels that were just removed.
+        """
         lost = self._end_window(now)
         if tenant in self._loads or len(self._loads) < 2 * MAX_KNOWN:
             self._loads[tenant] = self._loads.get(tenant, 0.0) + load
@@ -64,7 +70,8 @@ class TenantMetrics:
         self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
 
     def accepted(self, tenant: str, steps: int, now: float) -> None:
-        """Count a job accepted at `now` (monotonic seconds); `steps` are the denoising steps of all its images."""
+        """Count a job accepted at `now` (monotonic seconds); `steps` are the denoising steps of all
+        its images."""
         if self._limit:
             jobs, done, _ = self._counters_of(tenant, 1.0 + steps, now)
             jobs.inc()
