@@ -1,8 +1,9 @@
 """The queue of dead letters on RabbitMQ.
 
-A letter that cannot be settled yet is held unacknowledged, and looked at again. It is not given back: from RabbitMQ 4.0 on a
-quorum queue drops a message that was given back 20 times, and an existing queue cannot be declared again with another limit. A
-lost connection gives letters back all the same. One that came back often, or is held for long, is replaced by a fresh copy.
+A dead letter that cannot be settled yet stays unacknowledged, and is checked again. It is not requeued:
+since RabbitMQ 4.0 a quorum queue drops a message that was requeued 20 times, and an existing queue cannot
+be declared again with another limit. A lost connection also requeues held messages. A message that was
+requeued often, or is held for long, is therefore replaced by a fresh copy.
 """
 
 from __future__ import annotations
@@ -35,24 +36,24 @@ from contracts.settings import BackendSettings
 T = TypeVar("T")
 
 HELD: Final = 1000
-"""Letters held at most: what a full round of them takes is bounded, and so is the memory."""
+"""How many dead letters are held at most. This bounds the memory and the duration of a full round."""
 RENEW_AFTER_RETURNS: Final = 10
-"""Half of what RabbitMQ 4 allows where a queue names no limit."""
+"""Half of RabbitMQ 4's delivery limit for a queue without its own limit."""
 RENEW_AFTER_S: Final = 600.0
-"""A third of the time after which RabbitMQ takes back what was not acknowledged (`consumer_timeout`)."""
+"""In seconds: a third of RabbitMQ's `consumer_timeout`, after which it requeues unacknowledged messages."""
 
 NOWHERE: Final = "darkroom.nowhere"
-"""No queue has this name."""
+"""A routing key that no queue has."""
 
 
 def must_renew(returns: int, held_s: float) -> bool:
-    """Whether a letter is replaced by a fresh copy, before the broker drops it or takes it back."""
+    """Whether a dead letter needs a fresh copy now, before the broker drops or requeues it."""
     return returns >= RENEW_AFTER_RETURNS or held_s >= RENEW_AFTER_S
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A letter that is in hand: its message as it came, and when."""
+    """An unacknowledged dead letter: its message as received, and since when it is held."""
 
     letter: DeadLetter
     received: Any
@@ -68,36 +69,42 @@ class _Held:
 
 
 class KombuDeadLetters:
-    """The `DeadLetters` on RabbitMQ, on a thread of its own. Redis as broker has none: it drops what is refused, and the
-    sweeper finds the job by its lapsed lease.
+    """The `DeadLetters` port on RabbitMQ, in a separate thread.
 
-    Letters are read and acknowledged on one connection, and copies published on another: a broker that is short of disk or
-    memory stops reading from connections that publish.
+    Redis as broker has no dead letters: it drops refused messages, and the sweeper finds the job by its
+    lapsed lease.
+
+    Dead letters are read and acknowledged on one connection, and copies are published on another. A broker
+    short of disk or memory stops reading from connections that publish.
     """
 
     def __init__(self, settings: BackendSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="dead-letters")
-        self._reader = _Line(settings)
-        self._writer = _Line(settings)
+        self._reader = _LazyChannel(settings)
+        self._writer = _LazyChannel(settings)
         self._held: dict[int, _Held] = {}
-        """By tag; the one that was looked at longest ago comes first."""
+        """By delivery tag; the letter whose last check is oldest comes first."""
 
     async def take(self, limit: int) -> list[DeadLetter]:
+        """See `DeadLetters.take`. On Redis there are none."""
         if is_redis(self._settings.broker_url):
             return []
         return await self._in_thread(lambda: self._take(limit))
 
     async def settle(self, verdicts: list[tuple[DeadLetter, bool]]) -> None:
+        """See `DeadLetters.settle`."""
         if verdicts:
             await self._in_thread(lambda: self._settle(verdicts))
 
     async def release(self) -> None:
+        """See `DeadLetters.release`."""
         if self._held:
             await self._in_thread(self._drop)
 
     async def close(self) -> None:
+        """Close the connections and end the thread. The broker requeues what is held."""
         self._pool.submit(self._drop)
         await asyncio.to_thread(self._pool.shutdown)
 
@@ -113,11 +120,11 @@ class KombuDeadLetters:
         try:
             self._receive(limit)
         except self._reader.faults as error:
-            raise self._lost(error) from error
+            raise self._connection_lost(error) from error
         return [held.letter for held in list(self._held.values())[:limit]]
 
     def _receive(self, limit: int) -> None:
-        """Takes up to `limit` more in hand. Raises the transport's errors."""
+        """Receive and hold up to `limit` more messages. Raises the transport's errors."""
         channel = self._reader.channel()
         for _ in range(min(limit, HELD - len(self._held))):
             received = channel.basic_get(DEAD_LETTER_QUEUE, no_ack=False)
@@ -127,41 +134,44 @@ class KombuDeadLetters:
             self._held[letter.tag] = _Held(letter, received, self._clock.monotonic())
 
     def _settle(self, verdicts: list[tuple[DeadLetter, bool]]) -> None:
-        """What needs nothing but an acknowledgement comes first, so that no publish that fails holds it up."""
+        """Apply verdicts. Plain acknowledgements come first, so a failed publish does not delay them."""
         known = [(self._held.get(letter.tag), letter, done) for letter, done in verdicts]
-        # Tags begin anew on a new connection: a verdict on a letter that was given back meanwhile is void.
-        held = [(each, done) for each, letter, done in known if each is not None and each.letter is letter]
+        # Tags start again on a new connection: a verdict on a message that was requeued meanwhile is void.
+        valid = [(held, done) for held, letter, done in known if held is not None and held.letter is letter]
         writes: list[tuple[_Held, str]] = []
         now = self._clock.monotonic()
-        for each, done in held:
-            if done and each.letter.message is not None:
-                self._acknowledge(each)
+        for held, done in valid:
+            if done and held.letter.message is not None:
+                self._acknowledge(held)
             elif done:
-                writes.append((each, refused_queue().name))
-            elif must_renew(each.returns, now - each.since):
-                writes.append((each, DEAD_LETTER_QUEUE))
+                writes.append((held, refused_queue().name))
+            elif must_renew(held.returns, now - held.since):
+                writes.append((held, DEAD_LETTER_QUEUE))
             else:
-                self._held[each.letter.tag] = self._held.pop(each.letter.tag)
-        for each, queue in writes:
+                self._held[held.letter.tag] = self._held.pop(held.letter.tag)
+        for held, queue in writes:
             try:
                 self._probe()
-                self._publish(each, queue)
+                self._publish(held, queue)
             except self._writer.faults as error:
                 self._writer.drop()
                 raise _unreadable(error) from error
-            self._acknowledge(each)
+            self._acknowledge(held)
 
     def _acknowledge(self, held: _Held) -> None:
         try:
             self._reader.channel().basic_ack(held.letter.tag)
         except self._reader.faults as error:
-            raise self._lost(error) from error
+            raise self._connection_lost(error) from error
         del self._held[held.letter.tag]
 
     def _probe(self) -> None:
-        """Whether the broker takes publishes now, by two that it drops: one that is short of disk or memory takes the first on a
-        connection and reads no second. It carries out what was sent to it when it reads again: a copy that was tried ten times
-        would be there ten times. Raises the transport's errors."""
+        """Check that the broker accepts publishes now, with two messages that it drops.
+
+        A broker short of disk or memory reads the first publish on a connection, but no second one. It handles
+        what was sent once it reads again. Without this check, a copy that was tried ten times would exist ten
+        times. Raises the transport's errors.
+        """
         channel = self._writer.channel()
         confirm_s = self._settings.publish_timeout_s
         nothing = channel.prepare_message(b"", properties={"delivery_mode": 1})
@@ -169,8 +179,11 @@ class KombuDeadLetters:
             channel.basic_publish(nothing, exchange="", routing_key=NOWHERE, confirm_timeout=confirm_s)
 
     def _publish(self, held: _Held, queue: str) -> None:
-        """A copy of the letter, confirmed. Of its properties those that say how to read it: others have a meaning for the
-        broker (`CC`, `user_id`, `expiration`)."""
+        """Publish a copy of the message, confirmed.
+
+        It keeps only the properties that say how to read it. Others have a meaning for the broker (`CC`,
+        `user_id`, `expiration`).
+        """
         channel = self._writer.channel()
         properties = held.received.properties
         kept_aside = queue != DEAD_LETTER_QUEUE
@@ -189,19 +202,19 @@ class KombuDeadLetters:
             confirm_timeout=self._settings.publish_timeout_s,
         )
 
-    def _lost(self, error: BaseException) -> BrokerUnavailable:
+    def _connection_lost(self, error: BaseException) -> BrokerUnavailable:
         self._drop()
         return _unreadable(error)
 
     def _drop(self) -> None:
-        """Closes the connections. The broker gives back by itself what is held."""
+        """Close the connections. The broker requeues what is held."""
         self._held.clear()
         self._reader.drop()
         self._writer.drop()
 
 
-class _Line:
-    """A connection with one channel, opened at its first use."""
+class _LazyChannel:
+    """A connection with one channel, opened at its first use. `faults` are the error types that it raises."""
 
     def __init__(self, settings: BackendSettings) -> None:
         self._settings = settings
@@ -218,7 +231,7 @@ class _Line:
         if self._channel is None:
             self._connection.connect()
             channel = self._connection.channel()
-            # The body stays the bytes that it is, whatever encoding the message names.
+            # Keep the body as bytes, whatever encoding the message names.
             channel.auto_decode = False
             for queue in (dead_letter_queue(), refused_queue()):
                 queue(channel).declare()
@@ -236,7 +249,7 @@ class _Line:
 
 
 def open_dead_letters(settings: BackendSettings) -> KombuDeadLetters:
-    """The dead letters of the settings' broker; connects at the first use."""
+    """The dead letters of the settings' broker. Connects at the first use."""
     return KombuDeadLetters(settings, SystemClock())
 
 
@@ -245,11 +258,11 @@ def _unreadable(error: BaseException) -> BrokerUnavailable:
 
 
 def _letter(received: Any) -> DeadLetter:
-    # An empty body is no bytes.
+    # py-amqp does not return an empty body as bytes.
     body = received.body or b""
     tag = received.delivery_info["delivery_tag"]
     try:
-        # Never by the content type that the message names: it may name pickle.
+        # Ignores the content type that the message names: it may be pickle.
         document = json.loads(body)[0][0]
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         return DeadLetter(tag, body, None, type(error).__name__)

@@ -1,5 +1,8 @@
-"""What the broker has given up on: messages delivered too often, refused, or met by an unforeseen error. Each job among them
-is brought to `failed`; what is no job at all is kept aside for people to look at."""
+"""Handles dead letters: messages delivered too often, refused, or failed by an unexpected error.
+
+The job of each message is ended as `failed`. A message that is no job goes to the refused queue, for an
+operator to look at.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from telemetry import metrics
 from telemetry.logs import get_logger
 
 LIMIT: Final = 50
-"""Letters in one round."""
-BURIER: Final = "dead-letters"
+"""Dead letters per round."""
+WORKER_ID: Final = "dead-letters"
+"""The name under which the claims of dead letters are made."""
 FAILURE: Final = JobFailure(
     code=DeadLettered.code,
     message="The message of this job could not be handled, or was delivered too often.",
@@ -28,28 +32,29 @@ log = get_logger(__name__)
 
 
 async def fail_dead_letters(jobs: JobStore, publisher: Publisher, letters: DeadLetters) -> None:
-    """Brings the jobs of the next letters to an end. One that a worker still runs is looked at again later, and so is one that
-    meets an error. The store may be away, or it may be this job's record that cannot be read: the others come first in the next
-    round.
+    """End the jobs of the next dead letters.
 
-    Raises `BrokerUnavailable`, `StoreUnavailable`; then the letters stay where they are.
+    A job that a worker still runs is checked again later. So is a job that meets an error: the store may be
+    away, or only this job's record may be unreadable. The other dead letters come first in the next round.
+
+    Raises `BrokerUnavailable` and `StoreUnavailable`; the dead letters then stay where they are.
     """
-    looked_at: list[tuple[DeadLetter, bool]] = []
+    verdicts: list[tuple[DeadLetter, bool]] = []
     try:
         for letter in await letters.take(LIMIT):
             done = False
             try:
                 done = await _settle(jobs, publisher, letter)
             finally:
-                looked_at.append((letter, done))
+                verdicts.append((letter, done))
     finally:
-        await letters.settle(looked_at)
+        await letters.settle(verdicts)
 
 
 async def _settle(jobs: JobStore, publisher: Publisher, letter: DeadLetter) -> bool:
-    """Whether the letter is done with. Raises `UnavailableError`."""
+    """Returns whether the dead letter is done. Raises `UnavailableError`."""
     if letter.newer:
-        # A process of that version brings its job to an end.
+        # A process of that version ends the job.
         metrics.RECORDS_UNREADABLE.labels("dead letter").inc()
         return False
     if letter.message is None:
@@ -60,15 +65,15 @@ async def _settle(jobs: JobStore, publisher: Publisher, letter: DeadLetter) -> b
         return await _end(jobs, publisher, letter.message)
     except UnavailableError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this letter alone
+    except Exception as error:  # noqa: BLE001 - an unexpected error concerns this dead letter alone
         metrics.REPAIRED.labels("dead_letter").inc()
         log.error("dead_letter_stays", job_id=letter.message.job_id, error=type(error).__name__)
         return False
 
 
 async def _end(jobs: JobStore, publisher: Publisher, message: JobMessage) -> bool:
-    """Whether the job has ended."""
-    claim = await jobs.claim(message, BURIER)
+    """End the job. Returns whether it has ended."""
+    claim = await jobs.claim(message, WORKER_ID)
     match claim:
         case Busy():
             return False

@@ -1,5 +1,8 @@
-"""Publishing what a crash, a lost confirm or a promotion has left in the outbox (the transactional outbox of Richardson,
-"Microservices Patterns", chapter 3). `broker.sweeper` decides when."""
+"""Publishes messages that a crash, a lost confirm or a promotion has left in the outbox.
+
+The pattern is the transactional outbox (Richardson, "Microservices Patterns", chapter 3).
+`broker.sweeper` decides when.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ log = get_logger(__name__)
 async def publish_all(
     jobs: JobStore, publisher: Publisher, messages: Iterable[JobMessage], reason: str
 ) -> None:
-    """Publish and confirm each. What fails stays in the outbox and is tried again by a later tick."""
+    """Publish and confirm each message.
+
+    A failed one stays in the outbox, and a later sweep tries it again.
+    """
     await asyncio.gather(*(_publish(jobs, publisher, message, reason) for message in messages))
 
 

@@ -1,5 +1,8 @@
-"""The sweeper: moves on what is expired, stuck, left behind or given up. Every API process has one, and one of them at a time
-keeps house, under a lease in the job store; when that one dies another takes over within `LEASE_S` seconds."""
+"""The sweeper: expires jobs, republishes stuck ones, fails dead letters and prunes old images.
+
+Every API process has a sweeper. One of them is active at a time, under a lease in the job store. If its
+process dies, another one takes over within `LEASE_S` seconds.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ from telemetry import metrics
 from telemetry.logs import get_logger
 
 BATCH: Final = 100
-"""Jobs of one kind from one shard in one tick: a tick is bounded, however much there is to do."""
+"""Jobs of one kind per shard and tick, which bounds the work of a tick."""
 LEASE_S: Final = 3.0
 PROMPT_S: Final = 1.0
-"""A call that took longer tells nothing of the store's clock."""
+"""A call that took longer than this does not show the store's clock precisely enough."""
 DEAD_EVERY_S: Final = 2.0
 BLOBS_EVERY_S: Final = 600.0
 
@@ -31,7 +34,10 @@ log = get_logger(__name__)
 
 
 class Sweeper:
-    """Sweeps every `interval_s` seconds while it is the one that keeps house. Without `letters` it leaves those alone."""
+    """Sweeps every `interval_s` seconds while it holds the lease.
+
+    Without `letters` it handles no dead letters.
+    """
 
     def __init__(
         self,
@@ -53,11 +59,14 @@ class Sweeper:
         self._interval_s = interval_s
         self._due: dict[str, float] = {}
         self._swept: dict[str, float] = {}
-        """When each shard was last looked at, by our monotonic clock; without those of which we cannot tell."""
+        """When each shard was last swept, on our monotonic clock; only where that time is precise."""
         self._pruning: asyncio.Task[None] | None = None
 
     async def tick(self) -> bool:
-        """One sweep of everything. Answers whether it was this one's to do. Raises `StoreUnavailable`, `BrokerUnavailable`."""
+        """Sweep everything once. Returns whether this process holds the lease.
+
+        Raises `StoreUnavailable` and `BrokerUnavailable`.
+        """
         if not await self._jobs.take_sweeper_lease(self._name, LEASE_S):
             self._swept.clear()
             if self._letters is not None:
@@ -89,7 +98,7 @@ class Sweeper:
         return 0.0
 
     async def _prune(self) -> None:
-        """Deletes old pictures, so many at a time, until none is left. Beside the ticks: it looks at every picture."""
+        """Delete old images until none is left, beside the ticks: it visits every image."""
         try:
             while pruned := await self._blobs.prune(
                 self._settings.blob_retention_s, self._settings.blob_max_bytes
@@ -100,20 +109,20 @@ class Sweeper:
             log.warning("prune_failed", code=error.code)
 
     async def run(self) -> None:
-        """Ticks for ever; what is away is tried again at the next tick."""
+        """Tick for ever. After an error the next tick tries again."""
         while True:
             try:
                 await self.tick()
             except UnavailableError as error:
                 metrics.REPAIRED.labels("sweep").inc()
                 log.warning("sweep_failed", code=error.code)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the house must be kept
+            except Exception as error:  # noqa: BLE001 - an unexpected error must not stop the sweeper
                 metrics.REPAIRED.labels("sweep").inc()
                 log.error("sweep_crashed", error=type(error).__name__)
             await asyncio.sleep(self._interval_s)
 
     async def close(self) -> None:
-        """After `run` was canceled."""
+        """Stop pruning and close the dead letters. Call it after `run` was canceled."""
         if self._pruning is not None:
             await end(self._pruning)
         if self._letters is not None:

@@ -1,7 +1,7 @@
-"""What lies on the broker: one durable queue per model, where refused messages go, and the shape of a message.
+"""The queues on the broker, one per model, their arguments, and the format of a message.
 
-The names and arguments here are a contract between API and workers: whoever comes first declares the queue, and all
-others must declare it alike.
+Names and arguments are a contract between the API and the workers. The first process declares a queue,
+and all others must declare it with the same arguments.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Queue
 
-from broker import tls  # noqa: F401 - what amqps:// means
+from broker import tls  # noqa: F401 - registers the transport of amqps://
 from contracts.errors import QueueMisdeclared
 from contracts.jobs import JobMessage
 from contracts.settings import BackendSettings
@@ -21,37 +21,46 @@ from contracts.settings import BackendSettings
 TASK_NAME: Final = "darkroom.generate"
 WEBHOOK_QUEUE: Final = "darkroom.webhooks"
 WEBHOOK_QUEUE_LENGTH: Final = 10_000
-"""Calls that wait in the queue; the rest waits in the outbox, which is where the duty is in any case."""
+"""The most calls in the queue. Further calls wait in the outbox, which holds every delivery anyway."""
 DEAD_LETTER_QUEUE: Final = "darkroom.dead"
 REFUSED_QUEUE: Final = "darkroom.refused"
 REFUSED_MAX_LENGTH: Final = 10_000
 DELIVERY_LIMIT: Final = 50
-"""Deliveries of one message before it counts as poison. Far above the attempts of a job, which the job store counts: a
-crash also redelivers the innocent messages that the worker held."""
+"""How often one message is delivered before it counts as poison.
+
+It is far above the attempts of a job, which the job store counts. A crash also redelivers the innocent messages
+that the worker held.
+"""
 REDIS_OPTIONS: Final = {
-    # How long an unacknowledged message stays with a worker that may be dead. A living one's claim outlasts it.
+    # Seconds until an unacknowledged message of a worker is redelivered. A live worker's claim lasts longer.
     "visibility_timeout": 15.0,
-    # Look for such messages every two seconds, and each time for real.
+    # Look for such messages every two seconds, without skipping a check.
     "unacked_restore_interval": 2,
     "unacked_restore_throttle": 1,
 }
 
 
 def queue_name(model: str) -> str:
-    """The queue of a model's jobs."""
+    """The name of the queue of a model's jobs."""
     return f"darkroom.jobs.{model}"
 
 
 def only_ours(app: Any) -> None:
-    """Leaves a Celery application the tasks that are its own. Celery adds some that run whatever a message names
-    (`celery.map`, `celery.chord` ...): on our queues they are unknown tasks like any other."""
+    """Remove Celery's built-in tasks from an application.
+
+    Celery adds some that run whatever a message names (`celery.map`, `celery.chord` ...). On our queues they
+    must be unknown tasks.
+    """
     app.finalize()
     for name in [name for name in app.tasks if name.startswith("celery.")]:
         app.tasks.pop(name)
 
 
 def job_queue(model: str, settings: BackendSettings) -> Queue:
-    """The model's queue: replicated, bounded, refusing rather than dropping, its poison kept. Redis ignores all that."""
+    """The model's queue: replicated, bounded, rejects publishes when full, and dead-letters poison.
+
+    Redis ignores these arguments.
+    """
     name = queue_name(model)
     return Queue(
         name,
@@ -71,7 +80,10 @@ def job_queue(model: str, settings: BackendSettings) -> Queue:
 
 
 def webhook_queue(settings: BackendSettings) -> Queue:
-    """The queue of webhook calls: bounded, refusing rather than dropping. Its messages are wake-ups and may be lost."""
+    """The queue of webhook calls: bounded, rejects publishes when full.
+
+    Its messages are wake-ups and may be lost.
+    """
     length = min(WEBHOOK_QUEUE_LENGTH, settings.queue_max_length)
     return Queue(
         WEBHOOK_QUEUE,
@@ -83,6 +95,7 @@ def webhook_queue(settings: BackendSettings) -> Queue:
 
 
 def dead_letter_queue() -> Queue:
+    """The queue of messages that the broker gave up on."""
     return Queue(
         DEAD_LETTER_QUEUE,
         exchange="",
@@ -93,7 +106,10 @@ def dead_letter_queue() -> Queue:
 
 
 def refused_queue() -> Queue:
-    """Where what is no job is kept for people to look at; the oldest goes when it is full."""
+    """The queue of messages that are no jobs, for an operator to look at.
+
+    The oldest is dropped when it is full.
+    """
     return Queue(
         REFUSED_QUEUE,
         exchange="",
@@ -104,14 +120,17 @@ def refused_queue() -> Queue:
 
 
 def declare(channel: Any, model: str, settings: BackendSettings) -> None:
-    """Declares the model's queue and the dead letter queue. Raises the transport's errors."""
+    """Declare the model's queue and the dead letter queue. Raises the transport's errors."""
     for queue in (dead_letter_queue(), job_queue(model, settings)):
         queue(channel).declare()
 
 
 def check_topology(settings: BackendSettings, models: Iterable[str]) -> None:
-    """Declares the queues of `models`. Raises `QueueMisdeclared` where one exists with other arguments; a broker that is
-    away is no fault of the topology, and is left to those who need it."""
+    """Declare the queues of `models`.
+
+    Raises `QueueMisdeclared` if a queue exists with other arguments. A broker that is away is no fault of the
+    topology, so it raises nothing here.
+    """
     if is_redis(settings.broker_url):
         return
     connection = publisher_connection(settings)
@@ -129,23 +148,25 @@ def check_topology(settings: BackendSettings, models: Iterable[str]) -> None:
 
 
 def is_redis(url: str) -> bool:
-    """Whether the broker is Redis, which knows neither confirms nor queue limits."""
+    """Whether the broker is Redis, which has neither confirms nor queue limits."""
     return url.startswith(("redis://", "rediss://"))
 
 
 def transport_options(url: str) -> dict[str, Any]:
-    """Options of the consumers' transport."""
+    """The options of the consumers' transport."""
     return dict(REDIS_OPTIONS) if is_redis(url) else {}
 
 
 def publisher_connection(settings: BackendSettings, *, confirm: bool = True) -> Connection:
-    """A connection to publish on, not yet open, on which nothing waits longer than the publish timeout. With `confirm` each publish
-    waits for its own."""
+    """A publishing connection, not yet open. No operation on it waits longer than the publish timeout.
+
+    With `confirm`, each publish waits for its own confirm.
+    """
     limit_s = settings.publish_timeout_s
     if is_redis(settings.broker_url):
         options: dict[str, Any] = {"socket_timeout": limit_s, "socket_connect_timeout": limit_s}
     else:
-        # Confirms alone bound nothing: a dead peer is noticed by the socket's own timeouts.
+        # The confirm timeout alone is not enough: only the socket's timeouts notice a dead peer.
         options = {"confirm_publish": confirm, "read_timeout": limit_s, "write_timeout": limit_s}
     return Connection(settings.broker_url, connect_timeout=limit_s, heartbeat=0, transport_options=options)
 
@@ -154,9 +175,11 @@ _EMBED: Final = json.dumps({"callbacks": None, "errbacks": None, "chain": None, 
 
 
 def task_message(message: JobMessage) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
-    """Body, headers and properties of a job as a Celery task, message protocol 2
-    (https://docs.celeryq.dev/en/stable/internals/protocol.html). The task's id is the job's. Headers that
-    would name what Celery takes for granted are left out: each is packed and unpacked for every job."""
+    """Body, headers and properties of a job as a Celery task of message protocol 2.
+
+    See https://docs.celeryq.dev/en/stable/internals/protocol.html. The task id is the job id. Headers that
+    equal Celery's defaults are left out, since each is packed and unpacked for every job.
+    """
     task_id = message.job_id
     body = f"[[{message.model_dump_json()}], {{}}, {_EMBED}]"
     headers = {
@@ -167,7 +190,7 @@ def task_message(message: JobMessage) -> tuple[bytes, dict[str, Any], dict[str, 
         "argsrepr": f"({task_id})",
         "kwargsrepr": "{}",
         "ignore_result": True,
-        # Where brokers and their tools look for it; the worker takes it from the job.
+        # Brokers and their tools look for it here. The worker takes it from the job.
         **({"traceparent": message.origin.traceparent} if message.origin.traceparent else {}),
     }
     properties = {"correlation_id": task_id, "message_id": task_id}

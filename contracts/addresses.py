@@ -1,8 +1,10 @@
-"""Which network addresses the platform may call on a client's word. Pure; the table is that of IANA.
+"""Which network addresses the platform may call when a client asks for it. Pure.
 
-The special-purpose registries (https://www.iana.org/assignments/iana-ipv4-special-registry,
-https://www.iana.org/assignments/iana-ipv6-special-registry), with what clouds have put on public addresses. An IPv6
-address that carries an IPv4 one is judged by what it carries, or refused where the carrier itself is of no honest use.
+The tables are IANA's special-purpose registries
+(https://www.iana.org/assignments/iana-ipv4-special-registry,
+https://www.iana.org/assignments/iana-ipv6-special-registry), plus public addresses that clouds use
+for their own services. An IPv6 address that embeds an IPv4 address is judged by the IPv4 address.
+Tunnel prefixes without a legitimate use here (6to4, Teredo) are refused.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _FORBIDDEN_V4: Final = tuple(
     for network in (
         "0.0.0.0/8",  # this network
         "10.0.0.0/8",  # private
-        "100.64.0.0/10",  # carriers' NAT, and a cloud's metadata at 100.100.100.200
+        "100.64.0.0/10",  # carrier-grade NAT, and a cloud's metadata at 100.100.100.200
         "127.0.0.0/8",  # loopback
         "168.63.129.16/32",  # Azure's host
         "169.254.0.0/16",  # link-local, and most clouds' metadata
@@ -53,14 +55,18 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """Networks in CIDR notation, separated by commas. Raises `ValueError`, also for a network with host bits set."""
+    """The networks of a comma-separated list in CIDR notation.
+
+    Raises `ValueError` for anything else, also for a network with host bits set.
+    """
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 def forbidden(address: Address, allowed: Sequence[Network] = ()) -> bool:
-    """Whether a client may not make us call `address`: it is not on the public internet, nor in a network of `allowed`.
+    """Whether a client may not make the platform call `address`.
 
-    An operator who allows a network allows it in every notation: what the address carries is looked at first.
+    Forbidden is every address outside of the public internet, unless a network of `allowed` contains it.
+    An embedded IPv4 address is extracted first, so an allowed network is allowed in every notation.
     """
     inner = _carried(address)
     if any(inner.version == network.version and inner in network for network in allowed):
@@ -71,13 +77,13 @@ def forbidden(address: Address, allowed: Sequence[Network] = ()) -> bool:
 
 
 def inside(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether `address` lies in one of `networks`, in whatever notation."""
+    """Whether one of `networks` contains `address`, in any notation of the address."""
     inner = _carried(address)
     return any(inner.version == network.version and inner in network for network in networks)
 
 
 def literal(host: str) -> Address | None:
-    """The address that `host` is, if it is one in plain notation; None for names and for everything else."""
+    """The address that `host` spells in plain notation; None for a name and for anything else."""
     try:
         return ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
@@ -85,7 +91,7 @@ def literal(host: str) -> Address | None:
 
 
 def _carried(address: Address) -> Address:
-    """The IPv4 address that `address` means, where it is but another notation of one (mapped, NAT64); else itself."""
+    """The IPv4 address that `address` embeds (mapped or NAT64); without one, `address` itself."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

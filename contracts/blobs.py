@@ -1,4 +1,4 @@
-"""The port of the pictures' store."""
+"""The port of the blob store, which holds the images."""
 
 from __future__ import annotations
 
@@ -7,37 +7,43 @@ from typing import Protocol
 
 
 class Deletion(StrEnum):
-    """What became of a picture that was to be deleted."""
+    """The outcome of a request to delete an image."""
 
     DELETED = "deleted"
     ABSENT = "absent"
     YOUNG = "young"
-    """It has been put since, and stays."""
+    """The image was stored again meanwhile, and stays."""
 
 
 class BlobStore(Protocol):
-    """Content-addressed, immutable pictures."""
+    """Content-addressed, immutable images. Raises `BlobStoreUnavailable` where the store is away or full."""
 
     async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
-        """Store `data` whole or not at all; answers its name, `<sha256>.<extension>`, behind `inputs/` for a picture to start
-        from. Idempotent."""
+        """Store `data`, whole or not at all, and return its name. Idempotent.
+
+        The name is `<sha256>.<extension>`, with the prefix `inputs/` for an init image (`is_input`).
+        """
         ...
 
     async def get(self, name: str) -> bytes:
-        """The bytes. Raises `ImageNotFound`, also for anything that is not a well-formed name."""
+        """The bytes of an image. Raises `ImageNotFound`, also for a malformed name."""
         ...
 
-    async def exists(self, name: str) -> bool: ...
+    async def exists(self, name: str) -> bool:
+        """Whether the store has an image of this name."""
+        ...
 
     async def space(self) -> tuple[int, int] | None:
-        """Free and all bytes of the disk that the pictures lie on; None where that is none of ours, or cannot be told."""
+        """Free and total bytes of the disk that holds the images; None where there is no disk of ours."""
         ...
 
     async def delete(self, name: str, put_before: float) -> Deletion:
-        """Delete the picture, unless somebody has put it at or after `put_before` (Unix seconds)."""
+        """Delete the image, unless it was stored again at or after `put_before` (Unix seconds)."""
         ...
 
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
-        """Delete what was put more than `older_than_s` seconds ago, then the oldest until at most `max_bytes` are left.
-        Answers how many went; bounded work, so there may be more to do."""
+        """Delete images stored more than `older_than_s` seconds ago, then the oldest ones beyond `max_bytes`.
+
+        Returns how many were deleted. One call does bounded work: call it again until it returns 0.
+        """
         ...

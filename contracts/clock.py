@@ -1,4 +1,4 @@
-"""The one place that reads the machine's clocks; everything else is handed a `Clock`."""
+"""The only place that reads the machine's clocks. Everything else takes a `Clock` as an argument."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time as an argument: real in production, driven by hand in tests."""
+    """Time as an argument: the machine's clocks in production, a manual clock in tests."""
 
     def now(self) -> float:
-        """Seconds since the Unix epoch, for stamps that people and other machines read."""
+        """Seconds since the Unix epoch, for timestamps that people and other machines read."""
         ...
 
     def monotonic(self) -> float:
@@ -22,23 +22,28 @@ class SystemClock:
     """The machine's own clocks."""
 
     def now(self) -> float:
+        """The system time, in Unix seconds."""
         return time.time()
 
     def monotonic(self) -> float:
+        """The monotonic clock, in seconds."""
         return time.monotonic()
 
 
 class ManualClock:
-    """A clock that stands still until it is told to move. For tests and simulations."""
+    """A clock that moves only by `advance`. For tests and simulations."""
 
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._now = start
 
     def now(self) -> float:
+        """The current manual time, in Unix seconds."""
         return self._now
 
     def monotonic(self) -> float:
+        """The same manual time, in seconds."""
         return self._now
 
     def advance(self, seconds: float) -> None:
+        """Move the clock forward by `seconds`."""
         self._now += seconds

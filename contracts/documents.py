@@ -1,9 +1,9 @@
-"""Documents: what Redis stores and RabbitMQ carries, read by processes of this version, the last one and the next.
+"""Documents: what Redis stores and RabbitMQ carries. The previous and the next version read them too.
 
-Writing is strict, reading is lenient. A reader keeps the fields that it does not know and passes them on, so that a document
-loses nothing on its way through an older process. A writer that asks for more than the field it adds (`a reader that ignores
-this field would do the wrong thing`) says so in `min_schema`: a reader that knows less leaves the document to one that knows
-more, and counts nothing against it.
+Writing is strict, reading is lenient. A reader keeps fields that it does not know and passes them on,
+so a document loses nothing on its way through an older process. Some new fields must not be ignored:
+a reader that ignores them would do the wrong thing. A writer that uses such a field sets `min_schema`.
+A reader with a lower `SCHEMA` leaves the document to a newer process and counts no attempt.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA: Final = 1
-"""What this version knows. It rises by one with each field, or value of a field, that must not be ignored."""
+"""The schema of this version.
+
+It rises by one with each field, or value of a field, that must not be ignored.
+"""
 
 
 class Frozen(BaseModel):
-    """A value of this process alone: unknown fields are refused."""
+    """A value of this process only. It refuses unknown fields."""
 
-    # What does not validate may be a prompt: the error must not repeat it.
+    # An invalid value may be a prompt: the error must not repeat it.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Document(Frozen):
-    """A value that other versions write as well: unknown fields are kept."""
+    """A value that other versions write as well. It keeps unknown fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -34,12 +37,12 @@ def _is_first(schema: object) -> bool:
 
 
 class Versioned(Document):
-    """A document that may ask for more than an older reader knows. Without `min_schema` every version can act on it."""
+    """A document that may need a newer reader. Without `min_schema` every version can act on it."""
 
     min_schema: Annotated[int, Field(ge=1)] = Field(default=1, exclude_if=_is_first)
-    """The least `SCHEMA` that a reader must know to act on this document."""
+    """The lowest `SCHEMA` of a reader that may act on this document."""
 
     @property
     def readable(self) -> bool:
-        """Whether this version may act on it."""
+        """Whether this version may act on the document."""
         return self.min_schema <= SCHEMA

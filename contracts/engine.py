@@ -1,9 +1,10 @@
-"""What the batcher and the engine process say to each other. Plain data: it crosses a pipe.
+"""The messages between the batcher and the engine process. Plain data: it crosses a pipe.
 
-The engine holds *samples*: images in the making, each with its own latents, timestep and random generator. The batcher names,
-pass by pass, which of them take the next denoising step together (step-level batching, as Orca's iteration-level scheduling
-of Yu et al. 2022): images with 1, 4 and 25 steps share passes, join and leave between them. A one-step image joins and is
-finished in the same pass, so that one-step traffic costs one message each way and nothing more.
+The engine holds *samples*: images in the making, each with its latents, timestep and random generator.
+For every pass the batcher names the samples that take the next denoising step together. This is
+step-level batching, like the iteration-level scheduling of Orca (Yu et al. 2022). Images with 1, 4 and
+25 steps share passes, and join and leave between them. A one-step image joins and finishes in the same
+pass, so one-step traffic costs one message each way.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from contracts.requests import steps_taken
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """What must be equal for two images to share a forward pass: neither seed nor prompt, nor how many steps each takes.
+    """What must be equal for two images to share a forward pass. Seed, prompt and step count may differ.
 
-    `guided`: with classifier-free guidance, which doubles the work of a pass; the scale itself may differ.
-    `lora`: the adapter that acts on the weights, by `lora_scale`; empty: none.
+    `guided`: with classifier-free guidance, which doubles the work of a pass. The scale may differ.
+    `lora`: the adapter that acts on the weights, with strength `lora_scale`; empty: none.
     """
 
     model: str
@@ -33,13 +34,13 @@ class BatchKey:
 
     @property
     def work(self) -> BatchKey:
-        """The key of all passes that take the same time and memory: how strongly an adapter acts is all the same."""
+        """The key of all passes with the same duration and memory use: `lora_scale` does not matter."""
         return replace(self, lora_scale=0.0) if self.lora_scale else self
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One image to draw. `guidance_scale` is read only under a key that is guided."""
+    """One image to draw. The engine reads `guidance_scale` only under a guided key."""
 
     prompt: str
     negative_prompt: str
@@ -47,26 +48,26 @@ class ImageTask:
     num_inference_steps: int = 1
     guidance_scale: float = 0.0
     init_image: bytes | None = None
-    """The picture to start from, of the key's size, as `Pixels.rgb` holds one."""
+    """The init image, of the key's size, in the layout of `Pixels.rgb`."""
     strength: float | None = None
-    """With `init_image`: the share of the steps that are taken."""
+    """With `init_image`: the share of the steps that run, from 0 to 1."""
     previews: tuple[int, ...] = ()
-    """After which of its `steps` it is to be shown as it stands, in order; never after the last."""
+    """The steps after which a preview is made, in ascending order; never the last step."""
     denoising_steps: int | None = None
-    """The steps that the model's solver takes for it. None: as many as are named."""
+    """Steps that the model's solver takes for this image. None: as many as the request names."""
 
     @property
     def steps(self) -> int:
-        """Denoising steps that it takes."""
+        """Denoising steps that the image takes."""
         return self.denoising_steps or steps_taken(self.num_inference_steps, self.strength)
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One forward pass: a denoising step for each of `samples`, all under `key`.
+    """One forward pass: one denoising step for each of `samples`, all under `key`.
 
-    `joining` holds the tasks of those samples that take their first step now; the engine knows the others.
-    `leaving` names samples, of any key, that nobody wants any more: the engine forgets them first.
+    `joining` holds the tasks of the samples that take their first step in this pass. The engine knows the
+    others. `leaving` names samples, of any key, that are no longer wanted: the engine drops them first.
     """
 
     key: BatchKey
@@ -77,7 +78,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A finished image: `rgb` holds `height * width * 3` bytes, row by row, red first."""
+    """A finished image: `rgb` holds `height * width * 3` bytes, row by row, in the order red, green, blue."""
 
     width: int
     height: int
@@ -87,7 +88,7 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a sample would be if the model's present guess were right; `index` is its place in `ImageTask.previews`."""
+    """The model's current estimate of the finished image. `index` is its place in `ImageTask.previews`."""
 
     index: int
     pixels: Pixels
@@ -95,7 +96,10 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A sample that has taken `step` of its `steps` steps and needs more. A `preview` that is no picture is left out."""
+    """A sample has taken `step` of its `steps` steps and is not finished.
+
+    An invalid `preview` is left out.
+    """
 
     step: int
     steps: int
@@ -104,39 +108,44 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ImageFault:
-    """Why one image of a batch failed; `code` is that of a `contracts.failures.GenerationError`."""
+    """Why one image of a batch failed. `code` is the code of a `contracts.failures.GenerationError`."""
 
     code: str
     message: str
 
 
 Advanced = Progress | Pixels | ImageFault
-"""What a pass made of a sample. After `Pixels` or `ImageFault` the engine has forgotten it."""
+"""The result of a pass for one sample. After `Pixels` or `ImageFault` the engine has dropped the sample."""
 
 
 class ImageEngine(Protocol):
-    """A loaded model on a device. Lives in a child process; one thread calls it."""
+    """A loaded model on a device. It lives in a child process, and one thread calls it."""
 
     def load(self) -> ModelSpec:
-        """Load weights, warm up, and say what was loaded. Raises on a bad model: the worker stops."""
+        """Load the weights, warm up, and return the model's specification.
+
+        Raises on a bad model: the worker stops.
+        """
         ...
 
     def advance(self, batch: Pass) -> list[Advanced]:
-        """Run one pass. Answers one entry per sample, in the order of `batch.samples`.
+        """Run one pass. Returns one entry per sample, in the order of `batch.samples`.
 
-        Raises `contracts.failures.OutOfMemory` when the pass does not fit; any other exception means that the pass as a
-        whole failed and may be bisected. After an exception the engine has forgotten every sample of the pass: those that
-        are to run again join anew.
+        Raises `contracts.failures.OutOfMemory` when the pass does not fit into memory. Any other exception
+        means that the pass failed as a whole and may be bisected. After an exception the engine has dropped
+        every sample of the pass. Samples that run again must join again.
         """
         ...
 
     def peak_memory_bytes(self) -> int | None:
-        """The device memory that the last pass needed at its peak, weights included; None where the device does not tell."""
+        """Peak device memory of the last pass in bytes, weights included;
+        None where the device does not report it."""
         ...
 
     def free_memory(self) -> None:
-        """Give back what a failed pass has left in caches. Called after `advance` has raised.
+        """Free what a failed pass has left in caches. Called after `advance` has raised.
 
-        Raises anything if the device does not answer any more: then the process ends, for only another one gets it back.
+        Raises any exception if the device no longer responds. The process then ends, since only a new
+        process can use the device again.
         """
         ...

@@ -6,8 +6,8 @@
     │   ├── Unauthenticated     401  no API key
     │   │   └── InvalidApiKey   401  unknown, or revoked
     │   ├── PermissionDenied    403  the key lacks a scope
-    │   ├── HostNotAllowed      421  a name that a server without keys does not go by
-    │   ├── OriginNotAllowed    403  a page of another site, at a server without keys
+    │   ├── HostNotAllowed      421  a `Host` that a server without keys does not allow
+    │   ├── OriginNotAllowed    403  a page of another site called a server without keys
     │   ├── KeyNotFound         404  no API key of that id
     │   ├── QuotaExceeded       429  a limit of the key; `details.limit` names it
     │   ├── IdempotencyKeyReuse 422  the same Idempotency-Key with another body
@@ -17,28 +17,28 @@
     │   ├── ImageNotFound       404
     │   ├── RouteNotFound       404
     │   ├── MethodNotAllowed    405
-    │   ├── JobCanceled         409  while its answer was waited for
-    │   ├── JobGone             410  older than the store keeps
+    │   ├── JobCanceled         409  canceled while a request waited for it
+    │   ├── JobGone             410  older than the retention of job records
     │   ├── PayloadTooLarge     413
     │   ├── UnsupportedMediaType 415
-    │   └── RangeNotSatisfiable 416  no byte of the picture lies in the range
-    ├── UnavailableError        503  ours, and passing: `retry_after_s` says when to come again
+    │   └── RangeNotSatisfiable 416  the range holds no byte of the image
+    ├── UnavailableError        503  temporary: retry after `retry_after_s` seconds
     │   ├── BrokerUnavailable
-    │   ├── RecordUnreadable    written by a newer version; a process of that version can read it
+    │   ├── RecordUnreadable    written by a newer version of the platform
     │   ├── StoreUnavailable
     │   │   ├── StoreFull           Redis is at its `maxmemory`, or near it
-    │   │   └── BlobStoreUnavailable  the pictures' directory or bucket; also a job's failure
-    │   │       └── BlobStoreFull     it has no room
+    │   │   └── BlobStoreUnavailable  the images' directory or bucket; a job may fail with it too
+    │   │       └── BlobStoreFull     the directory or bucket is full
     │   ├── QueueFull
     │   ├── ModelUnavailable    no live worker serves the model
-    │   ├── TooManyStreams      of events; polling works as ever
-    │   ├── TooManyInitImages   wait to be decoded
-    │   └── JobExpired          not done in time, while its answer was waited for
+    │   ├── TooManyStreams      event streams; polling still works
+    │   ├── TooManyInitImages   init images that wait to be decoded
+    │   └── JobExpired          passed its deadline while a request waited for it
     ├── InternalError           500
-    ├── GenerationFailed        502  the engine failed at it, while its answer was waited for
-    └── GenerationError         a job's own failure, kept in its record: `contracts.failures`
+    ├── GenerationFailed        502  the engine failed while a request waited for the job
+    └── GenerationError         why a job failed, kept in its record: `contracts.failures`
 
-`code` is stable and meant for programs; `status` is the HTTP status; one handler in `api` maps them.
+`code` is stable and meant for programs. `status` is the HTTP status. One handler in `api` maps both to answers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ from typing import Any, ClassVar
 
 
 class DarkroomError(Exception):
-    """Base of the tree. `message` is for people; `param` names the field at fault, if one is."""
+    """Base of the tree.
+
+    `message` is for people, `code` for programs. `param` names the field at fault, if there is one.
+    `retry_after_s` is when a retry may succeed, in seconds.
+    """
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
@@ -70,17 +74,24 @@ class DarkroomError(Exception):
 
 
 class RequestError(DarkroomError):
+    """The caller's fault. Repeating the same request does not help."""
+
     code = "invalid_request"
     status = 400
     type = "invalid_request_error"
 
 
 class InvalidRequest(RequestError):
+    """A field of the request is wrong; `param` names it."""
+
     status = 422
 
 
 class Unauthenticated(RequestError):
-    """`code` tells no key from a wrong one, so that a client knows whether it forgot or mistyped."""
+    """The request carries no API key.
+
+    Its `code` differs from that of a wrong key, so a client knows whether it forgot or mistyped.
+    """
 
     code = "missing_api_key"
     status = 401
@@ -88,95 +99,133 @@ class Unauthenticated(RequestError):
 
 
 class InvalidApiKey(Unauthenticated):
+    """The API key is unknown or revoked."""
+
     code = "invalid_api_key"
 
 
 class PermissionDenied(RequestError):
+    """The API key lacks the scope that the route needs."""
+
     code = "insufficient_scope"
     status = 403
     type = "permission_error"
 
 
 class HostNotAllowed(RequestError):
+    """The `Host` header names no allowed host of a server that runs without API keys."""
+
     code = "host_not_allowed"
     status = 421
 
 
 class OriginNotAllowed(RequestError):
+    """A web page of another site called a server that runs without API keys."""
+
     code = "origin_not_allowed"
     status = 403
 
 
 class KeyNotFound(RequestError):
+    """No API key has this id."""
+
     code = "key_not_found"
     status = 404
 
 
 class QuotaExceeded(RequestError):
+    """The API key has reached one of its limits; `details.limit` names it."""
+
     code = "quota_exceeded"
     status = 429
     type = "rate_limit_error"
 
 
 class IdempotencyKeyReuse(InvalidRequest):
+    """The same `Idempotency-Key` came with another request body."""
+
     code = "idempotency_key_reuse"
 
 
 class MalformedBody(RequestError):
+    """The request body is not JSON."""
+
     code = "malformed_body"
 
 
 class ModelNotFound(RequestError):
+    """The platform knows no model of this name."""
+
     code = "model_not_found"
     status = 404
 
 
 class JobNotFound(RequestError):
+    """The job is unknown, or belongs to another tenant."""
+
     code = "job_not_found"
     status = 404
 
 
 class ImageNotFound(RequestError):
+    """The blob store has no image of this name."""
+
     code = "image_not_found"
     status = 404
 
 
 class RouteNotFound(RequestError):
+    """The API has no such path."""
+
     code = "not_found"
     status = 404
 
 
 class MethodNotAllowed(RequestError):
+    """The path exists, but not with this HTTP method."""
+
     code = "method_not_allowed"
     status = 405
 
 
 class JobCanceled(RequestError):
+    """The job was canceled while a request waited for its result."""
+
     code = "job_canceled"
     status = 409
 
 
 class JobGone(RequestError):
+    """The job is older than the retention of job records."""
+
     code = "job_gone"
     status = 410
 
 
 class PayloadTooLarge(RequestError):
+    """The request body is larger than allowed."""
+
     code = "payload_too_large"
     status = 413
 
 
 class UnsupportedMediaType(RequestError):
+    """The request body has a content type that the route does not accept."""
+
     code = "unsupported_media_type"
     status = 415
 
 
 class RangeNotSatisfiable(RequestError):
+    """The `Range` header names no byte of the image."""
+
     code = "range_not_satisfiable"
     status = 416
 
 
 class UnavailableError(DarkroomError):
+    """A temporary fault of the platform. Retry after `retry_after_s` seconds."""
+
     code = "unavailable"
     status = 503
     type = "unavailable_error"
@@ -187,15 +236,19 @@ class UnavailableError(DarkroomError):
 
 
 class BrokerUnavailable(UnavailableError):
+    """The broker is away or slow, or has no queue for the message."""
+
     code = "broker_unavailable"
 
 
 class StoreUnavailable(UnavailableError):
+    """Redis is away or slow."""
+
     code = "store_unavailable"
 
 
 class StoreFull(StoreUnavailable):
-    """Redis answers, and has no room for more. Nothing was recorded."""
+    """Redis answers but has no memory left. Nothing was recorded."""
 
     code = "store_full"
 
@@ -204,52 +257,71 @@ class StoreFull(StoreUnavailable):
 
 
 class RecordUnreadable(UnavailableError):
-    """Another version wrote it; a process of that version can answer."""
+    """A newer version wrote the record. A process of that version can read it."""
 
     code = "record_unreadable"
 
 
 class BlobStoreUnavailable(StoreUnavailable):
+    """The directory or bucket of the images cannot be read or written."""
+
     code = "blob_store_unavailable"
 
 
 class BlobStoreFull(BlobStoreUnavailable):
+    """The directory or bucket of the images has no room."""
+
     code = "blob_store_full"
 
 
 class QueueFull(UnavailableError):
+    """Too many jobs wait for the model."""
+
     code = "queue_full"
 
 
 class ModelUnavailable(UnavailableError):
+    """No live worker serves the model."""
+
     code = "model_unavailable"
 
 
 class TooManyStreams(UnavailableError):
+    """Too many event streams are open. Polling still works."""
+
     code = "too_many_streams"
 
 
 class TooManyInitImages(UnavailableError):
+    """Too many init images wait to be decoded."""
+
     code = "too_many_init_images"
 
 
 class JobExpired(UnavailableError):
+    """The job passed its deadline while a request waited for its result."""
+
     code = "job_expired"
 
 
 class InternalError(DarkroomError):
-    pass
+    """An unexpected error of the platform."""
 
 
 class GenerationFailed(DarkroomError):
+    """The job failed while a request waited for its result."""
+
     code = "generation_failed"
     status = 502
     type = "generation_error"
 
 
 class QueueMisdeclared(Exception):
-    """A queue exists on the broker with other arguments than this process declares; the process stops and says which."""
+    """A queue exists on the broker with other arguments than this process declares.
+
+    The process stops and names it.
+    """
 
 
 class SettingsError(Exception):
-    """A setting is missing or malformed; the process stops with the setting's name."""
+    """A setting is missing or malformed. The process stops and names the setting."""

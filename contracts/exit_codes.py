@@ -1,13 +1,15 @@
-"""How a process of the platform ends, for whoever started it: `darkroom up`, `darkroom worker`, systemd, Kubernetes."""
+"""Exit codes of the platform's processes, for `darkroom up`, `darkroom worker`, systemd and Kubernetes."""
 
 from __future__ import annotations
 
 from typing import Final
 
 ENDED: Final = 0
-"""As it was asked to."""
+"""The process ended as requested."""
 FAILED: Final = 1
-"""By a fault that may pass: start it again."""
+"""The process failed for a reason that may pass: start it again."""
 UNUSABLE: Final = 2
-"""It cannot run as it is set up: a bad setting, a port in use, a model that cannot be loaded. The last line of its standard error,
-`darkroom NAME: reason`, says why. Starting it again changes nothing."""
+"""The process cannot run with this setup: a bad setting, a port in use, a model that cannot be loaded.
+
+The last line of standard error, `darkroom NAME: reason`, says why. Starting it again changes nothing.
+"""

@@ -6,12 +6,19 @@ import gc
 from typing import Final
 
 YOUNG: Final = 10_000
-"""Objects that are made and kept before the collector looks at the youngest. Python's own 700 are those of a few requests: all of
-them are looked at, all live, and that takes a tenth of a request. What is dropped goes at once, for our code leaves few cycles."""
+"""Net allocations of container objects before Python collects the youngest generation.
+
+Python's default of 700 is reached within a few requests. The collector then visits objects that are all
+still alive, which costs a tenth of a request's time. Reference counting frees dropped objects at once,
+since our code leaves few cycles.
+"""
 
 
 def settle() -> None:
-    """Call it once all is loaded and wired, before the first request. What is there now stays: the collector looks at it no more."""
+    """Exempt everything that exists now from garbage collection, and collect less often.
+
+    Call it when the process has loaded and wired everything, before the first request.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])

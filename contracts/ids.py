@@ -1,9 +1,9 @@
-"""Job ids: sortable by time, and carrying the digit that decides where the job's keys live.
+"""Job ids: sortable by time, with a digit that locates the job's keys.
 
 An id is `job_` + 10 base32 digits of the Unix time in milliseconds + 16 random base32 digits + 1 hex
-digit, the first of the cache key (the ULID layout, https://github.com/ulid/spec, with one digit added). The digit lets a
-reader find a record in a Redis Cluster from the id alone, whatever the number of shards (`store.key_names.Layout`); the time lets
-it tell an expired id from an unknown one.
+digit, the first digit of the cache key. This is the ULID layout (https://github.com/ulid/spec) with one
+digit added. With the digit, a reader finds a record in a Redis Cluster from the id alone, for any number
+of shards (`store.key_names.Layout`). With the time, it can tell an expired id from an unknown one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 SHARDS: Final = "0123456789abcdef"
-"""The digits of ids, and the names of the shards where there are as many as there can be."""
+"""The possible last digits of an id. With 16 shards they are also the names of the shards."""
 
 
 def _divides_16(count: int) -> int:
@@ -25,7 +25,7 @@ def _divides_16(count: int) -> int:
 
 
 ShardCount = Annotated[int, Field(ge=1, le=16), AfterValidator(_divides_16)]
-"""In how many namespaces the job store keeps its records: each has as many digits as any other."""
+"""How many shards the job store has: 1, 2, 4, 8 or 16, so every shard has equally many digits."""
 
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
@@ -33,7 +33,8 @@ _PATTERN = re.compile(rf"job_[{_DIGITS}]{{26}}[0-9a-f]\Z")
 
 
 def new_job_id(now_s: float, shard: str) -> str:
-    """A fresh id for a job created at `now_s` (Unix seconds), with the digit `shard` of its key."""
+    """A new id for a job created at `now_s` (Unix seconds); `shard` is the first hex digit of its
+    cache key."""
     milliseconds = int(now_s * 1000)
     entropy = secrets.randbits(80)
     stamp = "".join([_PAIRS[(milliseconds >> shift) & 1023] for shift in range(40, -1, -10)])
@@ -47,12 +48,12 @@ def is_job_id(text: str) -> bool:
 
 
 def shard_of(job_id: str) -> str:
-    """The hex digit of a well-formed job id."""
+    """The shard digit of a well-formed job id."""
     return job_id[-1]
 
 
 def created_at(job_id: str) -> float:
-    """The Unix time in seconds that a well-formed job id carries."""
+    """The creation time in a well-formed job id, in Unix seconds."""
     milliseconds = 0
     for digit in job_id[4:14]:
         milliseconds = milliseconds * 32 + _DIGITS.index(digit)

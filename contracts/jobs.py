@@ -1,7 +1,7 @@
-"""The job: where it stands, how it ends, and the message that carries it to a worker. What was asked is in `contracts.requests`.
+"""The job: its status, how it ends, and the message that carries it to a worker.
 
-All types are frozen. Those that are stored or sent keep the fields of other versions (`contracts.documents`).
-Times are Unix seconds by the job store's clock; the store is the only one that stamps them.
+`contracts.requests` has the request itself. All types are frozen. Stored and sent types keep the fields
+of other versions (`contracts.documents`). Times are Unix seconds; only the job store's clock stamps them.
 
 The state machine (enforced by compare-and-set in the job store):
 
@@ -23,6 +23,8 @@ from contracts.requests import MAX_PREVIEWS, GenerationRequest
 
 
 class JobStatus(StrEnum):
+    """The state of a job, as in the diagram above."""
+
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -32,24 +34,27 @@ class JobStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
+        """Whether the job has ended."""
         return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
 class CacheStatus(StrEnum):
+    """How the result cache answered a job: from a result, by computing, or by joining a running job."""
+
     HIT = "hit"
     MISS = "miss"
     JOINED = "joined"
 
 
 class Priority(StrEnum):
-    """The class of a job: somebody waits for it, or nobody does."""
+    """The priority class of a job: interactive if somebody waits for it, else batch."""
 
     INTERACTIVE = "interactive"
     BATCH = "batch"
 
 
 class ImageRef(Document):
-    """One finished picture. `name` is content-addressed: `<sha256 of the bytes>.<extension>`."""
+    """One finished image. `name` is content-addressed: `<sha256 of the bytes>.<extension>`."""
 
     name: str
     width: int
@@ -60,7 +65,7 @@ class ImageRef(Document):
 
 
 class Timings(Document):
-    """Where the time of a computed job went, in milliseconds; `batch_size` counts images."""
+    """Where the time of a computed job went, in milliseconds. `batch_size` counts images."""
 
     queued_ms: float
     batch_ms: float
@@ -69,13 +74,15 @@ class Timings(Document):
 
 
 class JobResult(Document):
+    """The result of a succeeded job."""
+
     images: tuple[ImageRef, ...]
     timings: Timings
     warnings: tuple[str, ...] = ()
 
 
 class JobFailure(Document):
-    """A `GenerationError` at rest. `retryable`: the same request may succeed another time."""
+    """A stored `GenerationError`. `retryable`: the same request may succeed another time."""
 
     code: str
     message: str
@@ -83,29 +90,31 @@ class JobFailure(Document):
 
 
 class Progress(Frozen):
-    """How far a running job is: `step` of its `steps` denoising steps are done."""
+    """The progress of a running job: `step` of its `steps` denoising steps are done."""
 
     step: Annotated[int, Field(ge=0)]
     steps: Annotated[int, Field(ge=1)]
 
     @property
     def terminal(self) -> bool:
+        """Never: the job still runs."""
         return False
 
 
 class Preview(Frozen):
-    """The first picture of a running job as it stands: the `index`th that is shown, by its name in the blob store."""
+    """A preview of a running job's first image: number `index`, under its `name` in the blob store."""
 
     index: Annotated[int, Field(ge=0, lt=MAX_PREVIEWS)]
     name: str
 
     @property
     def terminal(self) -> bool:
+        """Never: the job still runs."""
         return False
 
 
 class JobEnd(Document):
-    """The end of a job, as a watcher hears it: all that it has changed in the record."""
+    """The end of a job as watchers receive it: every change of the record."""
 
     status: JobStatus
     finished_at: float
@@ -119,15 +128,19 @@ class JobEnd(Document):
 
     @property
     def terminal(self) -> bool:
+        """Always: the job has ended."""
         return True
 
 
 Change = JobStatus | Progress | Preview | JobEnd
-"""What a watcher of a job hears. An end that another version tells may be its status alone: the record has the rest."""
+"""What a watcher of a job receives.
+
+Another version may send the end as a bare status: the record has the rest.
+"""
 
 
 class Origin(Document):
-    """Where a job comes from, for logs and traces alone: the request that submitted it, and its span as a W3C `traceparent`."""
+    """Where a job comes from, for logs and traces: its request id, and its span as a W3C `traceparent`."""
 
     request_id: str | None = None
     traceparent: str | None = None
@@ -137,38 +150,42 @@ NOWHERE: Final = Origin()
 
 
 class Webhook(Document):
-    """Where the job's end is to be told. `url` is canonical; `events` are of `contracts.webhooks.EVENTS`."""
+    """Where to deliver the job's end.
+
+    `url` is canonical. `events` are some of `contracts.webhooks.EVENTS`.
+    """
 
     url: str
     events: tuple[str, ...]
 
 
 class NewJob(Document):
-    """A request at the door: what the store needs to record it. `key` is the 64 hex digits of `cache.cache_key`."""
+    """A job that the API asks the store to record. `key` is the 64 hex digits of `cache.cache_key`."""
 
     id: str
     tenant: str
     key: str
     request: GenerationRequest
     ttl_s: float
-    """How long the job may take in all before it ends `expired`."""
+    """The job's total time in seconds. After it, the job ends `expired`."""
     priority: Priority = Priority.INTERACTIVE
     cost: float = 1.0
-    """What it asks of the device (`scheduler.fairness.cost_of`)."""
+    """The work that the job costs on the device (`scheduler.fairness.cost_of`)."""
     weight: float = 1.0
-    """What its flow's share of the device is in proportion to (`scheduler.fairness.weight_of`)."""
+    """The weight of the job's flow: its share of the device is in proportion
+    (`scheduler.fairness.weight_of`)."""
     origin: Origin = NOWHERE
     webhook: Webhook | None = None
 
 
 class Envelope(Versioned):
-    """What a message of any version says: whose it is, and who may act on it."""
+    """What messages of every version have: the job's id and who may act on it."""
 
     job_id: str
 
 
 class JobMessage(Envelope):
-    """What the broker carries: the whole job, so that a worker needs nothing else to run it."""
+    """The message on the broker. It holds the whole job, so a worker can run it from the message alone."""
 
     tenant: str
     key: str
@@ -198,18 +215,19 @@ class Job(Frozen):
     failure: JobFailure | None = None
     priority: Priority = Priority.INTERACTIVE
     tag: float = 0.0
-    """Its place in the fair order of its model's queue (`scheduler.fairness`)."""
+    """The job's position in the fair order of its model's queue (`scheduler.fairness`)."""
     sequence: int = 0
-    """Counts the changes of status and progress; never steps back while the record lives."""
+    """Counts changes of status and progress. It never decreases while the record lives."""
     progress: Progress | None = None
     origin: Origin = NOWHERE
     webhook: Webhook | None = None
 
     def ended(self, end: JobEnd) -> Job:
-        """This job as its end has left it."""
+        """This job with the changes of `end` applied."""
         return self.model_copy(update={name: getattr(end, name) for name in JobEnd.model_fields})
 
     def message(self) -> JobMessage:
+        """The message that carries this job to a worker."""
         return JobMessage(
             min_schema=self.request.min_schema,
             job_id=self.id,
@@ -225,13 +243,16 @@ class Job(Frozen):
 
 
 class Lease(Frozen):
-    """A worker's right to finish a job. `attempt` is the fence: a later claim makes an earlier lease void."""
+    """A worker's right to finish a job. `attempt` is the fence: a later claim voids an earlier lease."""
 
     job_id: str
     attempt: int
     started_at: float
-    """When the first attempt began."""
+    """When the first attempt started."""
     claimed_at: float
-    """When this attempt began."""
+    """When this attempt started."""
     deadline: float
-    """By when the job must have ended, by the clock of `claimed_at`. A message may hold one of before the clock was set."""
+    """When the job must have ended, by the clock of `claimed_at`.
+
+    The message's deadline may predate a clock change.
+    """

@@ -1,8 +1,9 @@
-"""Everything that the platform keeps: one row for each store and family of keys. There is no other list.
+"""Everything that the platform stores: one row per store and family of keys. There is no other list.
 
-A new store, a new family of keys or a new queue gets a row here, and says in it how long it stays, whether a backup has it, how other
-versions read it, how it is erased with its tenant, and what bounds it. `tests/integration/test_kept.py` runs the platform, looks at all that
-is in Redis, in the blob store and on the broker, and fails for what has no row. docs/operations.md shows the rows, as `table` draws them.
+A new store, family of keys or queue gets a row here. The row says how long the data stays, whether a
+backup has it, how other versions read it, how it is erased with its tenant, and what bounds it.
+`tests/integration/test_kept.py` runs the platform, looks at everything in Redis, in the blob store and on
+the broker, and fails for data without a row. docs/operations.md shows the rows as `table` prints them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 
 
 class Place(StrEnum):
-    """Where it is."""
+    """Where the data is."""
 
     STATE = "state Redis"
     CACHE = "cache Redis"
@@ -26,8 +27,12 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One row. `patterns` are those of SCAN: names of keys, of files under the folder or in the bucket, of queues. `store` is the field
-    in `store.stores.Stores`; `broker` for queues. The other fields are text for people."""
+    """One row.
+
+    `patterns` are SCAN patterns for the names of keys, of files under the folder or in the bucket, or of
+    queues. `store` is the field of `store.stores.Stores`, or `broker` for queues. The other fields are text
+    for people.
+    """
 
     what: str
     place: Place
@@ -40,6 +45,7 @@ class Kept:
     bound: str
 
     def covers(self, name: str) -> bool:
+        """Whether `name`, of a key, file or queue, belongs to this row."""
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
 
 
@@ -51,7 +57,7 @@ _NOBODYS: Final = "names no tenant"
 _BY_JOBS: Final = "the jobs"
 
 KEEPS_NOTHING: Final = frozenset({"events"})
-"""Stores that only publish, and keep nothing."""
+"""Stores that only publish and keep nothing."""
 
 KEPT: Final = (
     Kept(
@@ -366,12 +372,12 @@ KEPT: Final = (
 
 
 def row_of(name: str, *places: Place) -> Kept | None:
-    """The row that a key, file or queue belongs to; None: it has none."""
+    """The row of a key, file or queue, among those of `places`; None: there is none."""
     return next((row for row in KEPT if row.place in places and row.covers(name)), None)
 
 
 def table() -> Iterator[str]:
-    """The rows as docs/operations.md shows them, line by line."""
+    """The rows as a Markdown table for docs/operations.md, line by line."""
     yield "| what | where, and under which names | until | in a backup | between versions | erased with its tenant | bounded by |"
     yield "|---|---|---|---|---|---|---|"
     for row in KEPT:

@@ -1,7 +1,8 @@
-"""The port that a process listens on: its own alone, or the setting that names it is refused.
+"""Listening on a port. A port in use is refused with an error that names the setting.
 
-A server that sets SO_REUSEPORT, as Granian does on Linux, listens on a port beside another one without an error, and the kernel
-shares the connections out between them (socket(7)). So the socket is made here, without that option unless it is asked for.
+A server that sets SO_REUSEPORT, as Granian does on Linux, can listen on a port that another server uses,
+without an error. The kernel then splits the connections between the two (socket(7)). So the socket is
+made here, without that option unless it is wanted.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ BACKLOG: Final = 1024
 def listen(
     host: str, port: int, setting: str, *, backlog: int = BACKLOG, shared: bool = False
 ) -> socket.socket:
-    """A socket that listens at `host` (a name, or an address of IPv4 or IPv6) on `port`; 0 is a free one.
+    """A socket that listens at `host` (a name, or an IPv4 or IPv6 address) on `port`; 0 picks a free port.
 
-    `shared`: other processes that also ask for it may listen beside this one. `::` takes IPv4 connections too, so it overlaps
-    with `0.0.0.0` and `127.0.0.1`. Raises `SettingsError`, which names `setting`, for a port that cannot be had.
+    `shared`: other processes that also set it may listen on the same port. `::` accepts IPv4 connections
+    too, so it overlaps with `0.0.0.0` and `127.0.0.1`. Raises `SettingsError`, which names `setting`, for a
+    port that is not available.
     """
     family, address = _resolved(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # A port whose last connections have just been closed is free.
+        # Allows a port whose last connections have just been closed (TIME_WAIT).
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -42,11 +44,12 @@ def listen(
 
 
 def check_free(host: str, port: int, setting: str) -> None:
-    """Raises `SettingsError` if `listen` would now."""
+    """Raise `SettingsError`, which names `setting`, unless `listen` would succeed now."""
     listen(host, port, setting).close()
 
 
 def is_free(host: str, port: int) -> bool:
+    """Whether `listen` would succeed now."""
     try:
         check_free(host, port, "")
     except SettingsError:
@@ -58,14 +61,14 @@ def _resolved(
     host: str, port: int
 ) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         raise SettingsError(
             f"DARKROOM_HOST: {host!r} is no address or name that this machine knows."
         ) from None
-    # `localhost` is both; where there is IPv4, that is what clients try.
-    found.sort(key=lambda each: each[0] != socket.AF_INET)
-    family, _, _, _, address = found[0]
+    # `localhost` is both IPv4 and IPv6. Clients try IPv4 where it exists.
+    addresses.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    family, _, _, _, address = addresses[0]
     return family, address  # type: ignore[return-value]
 
 

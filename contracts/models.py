@@ -1,6 +1,7 @@
-"""What the platform knows of a model it serves: the numbers that validation and cache keys need.
+"""What the platform knows of a model that it serves: the numbers for validation and cache keys.
 
-A worker announces the specification of what it has loaded; the API validates against it and needs no model files.
+A worker announces the specification of its loaded model. The API validates against it and needs no
+model files.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ Positive = Annotated[int, Field(ge=1)]
 class StepCounts(Document):
     """How many denoising steps a model's solver takes for each count that a request may name.
 
-    `taken[n - 1]` is the number for `num_inference_steps` of n, and 0 where the solver cannot take n. An empty `taken` means
-    that every n takes n. Image-to-image leaves out whole steps of `num_inference_steps`; each is `order` of the solver's, as in
-    `get_timesteps` of diffusers' image-to-image pipelines.
+    `taken[n - 1]` is the number of steps for `num_inference_steps` of n, and 0 where the solver cannot take
+    n. An empty `taken` means that every n takes n steps. Image-to-image skips whole steps of
+    `num_inference_steps`. Each of these is `order` solver steps, as in `get_timesteps` of diffusers'
+    image-to-image pipelines.
     """
 
     taken: tuple[Annotated[int, Field(ge=0)], ...] = ()
     order: Positive = 1
 
     def of(self, steps: int, strength: float | None = None) -> int:
-        """Denoising steps of one image. 0: the solver cannot take `steps`, or `strength` leaves none of them."""
+        """Denoising steps of one image. 0: the solver cannot take `steps`, or `strength` leaves no step."""
         if not self.taken:
             return steps_taken(steps, strength)
         whole = self.taken[steps - 1] if 1 <= steps <= len(self.taken) else 0
@@ -39,12 +41,12 @@ AS_NAMED = StepCounts()
 
 
 def _as_named(counts: StepCounts) -> bool:
-    # Not written where it says nothing: processes of a version that does not know the field then read on.
+    # The default is not written, so processes of a version without this field can read the document.
     return counts == AS_NAMED
 
 
 class LoraSpec(Document):
-    """A low-rank adapter that the worker has loaded; `revision` changes with its weights."""
+    """A low-rank adapter that the worker has loaded. `revision` changes with its weights."""
 
     name: str
     revision: str
@@ -53,9 +55,9 @@ class LoraSpec(Document):
 class ModelSpec(Versioned):
     """Limits and defaults of one loaded model.
 
-    `revision` changes whenever the weights do; `dtype` is the class of arithmetic (`float32`, `float16`): both
-    are part of every cache key. Sizes are pixels, multiples of `size_multiple` within `min_size..max_size` on each
-    side, and at most `max_pixels` in all. `max_batch` counts images.
+    `revision` changes whenever the weights do. `dtype` is the class of arithmetic (`float32`, `float16`).
+    Both are part of every cache key. Sizes are in pixels: each side is a multiple of `size_multiple` within
+    `min_size..max_size`, and width times height is at most `max_pixels`. `max_batch` counts images.
     """
 
     name: str
@@ -75,19 +77,19 @@ class ModelSpec(Versioned):
     max_batch: Positive
     description: str = ""
     device: str = "cpu"
-    """The kind of device that it was loaded on, as its maker names it."""
+    """The kind of device that the model is loaded on, by its maker's name."""
     attention: str = ""
-    """The kernel that computes attention; empty where there is none."""
+    """The kernel that computes attention; empty for a model without attention."""
     loras: tuple[LoraSpec, ...] = ()
     """The adapters that a request may name."""
     init_images: bool = False
-    """Whether a request may give a picture to start from."""
+    """Whether a request may give an init image."""
     sampler: str = ""
-    """The solver, by the name that readers of a picture's metadata know it by; empty where there is none."""
+    """The solver's name in image metadata, as other tools know it; empty where there is none."""
     schedule_type: str = ""
-    """How its steps are spread, likewise."""
+    """The schedule of the solver's steps, also by its name in image metadata."""
     step_counts: StepCounts = Field(default=AS_NAMED, exclude_if=_as_named)
-    """What the model's solver makes of each count up to `max_steps`."""
+    """The solver's steps for each count up to `max_steps`."""
 
     @property
     def refused_steps(self) -> tuple[int, ...]:
@@ -101,9 +103,12 @@ class ModelSpec(Versioned):
 
 
 class WorkerInfo(Document):
-    """A live worker, as its heartbeat tells it. `steps_per_s` is its rate under load, in denoising steps of one image; 0.0 until
-    it has run a pass. `backlog_steps` are those that what it has in hand still needs; a job that it took lately needed
-    `steps_per_job`."""
+    """A live worker, as its heartbeat reports it.
+
+    `steps_per_s` is its rate under load, in denoising steps of one image; 0.0 until it has run a pass.
+    `backlog_steps` is the work that its active jobs still need. `steps_per_job` is the mean of its latest
+    jobs.
+    """
 
     id: str
     model: str
@@ -114,8 +119,10 @@ class WorkerInfo(Document):
 
 
 class ServedModel(Frozen):
-    """A model that was announced, and the workers that serve it now. `awaited`: there is none, but there was so lately that
-    another is to be expected."""
+    """An announced model and the workers that serve it now.
+
+    `awaited`: no worker serves it now, but one did so recently that another is expected.
+    """
 
     spec: ModelSpec
     workers: tuple[WorkerInfo, ...] = ()
@@ -128,4 +135,4 @@ class Announced(Frozen):
     models: tuple[ServedModel, ...] = ()
     """By name."""
     unreadable: frozenset[str] = frozenset()
-    """Names of models whose announcement only a newer version can read."""
+    """Names of models whose announcement needs a newer reader."""

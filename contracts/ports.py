@@ -1,5 +1,7 @@
-"""The ports: what the rooms ask of cache, events and broker. `contracts.job_store` is that of the records, `contracts.blobs` of the
-pictures, `contracts.webhooks` of what is owed to receivers. Where a port has several implementations, one contract suite runs them all.
+"""The ports of result cache, events, model directory and broker.
+
+Other ports: `contracts.job_store` (job records), `contracts.blobs` (images), `contracts.webhooks`
+(deliveries). Where a port has several implementations, one contract suite runs them all.
 
 Every coroutine raises `contracts.errors.StoreUnavailable` or `BrokerUnavailable` when its service is away or slow.
 """
@@ -17,8 +19,11 @@ from contracts.models import Announced, ModelSpec, WorkerInfo
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """What the result cache has done since it was begun, and what it holds. `hits`, `misses` and `joined` count jobs. Memory and
-    evictions are those of its whole server. `hot` is the first level of this process."""
+    """Counters and contents of the result cache.
+
+    `hits`, `misses` and `joined` count jobs since the cache was created. Memory and evictions are those of
+    its whole server. `hot_entries` and `hot_hits` are of the local result cache (L1) of this process.
+    """
 
     hits: int
     misses: int
@@ -33,8 +38,11 @@ class CacheStats:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that the broker has given up on. `message` is None where `body` is no job, and `reason` says why; or where only
-    a `newer` version can read the job."""
+    """A message that the broker has given up on.
+
+    `message` is None where `body` is no job, and `reason` says why. It is also None where only a `newer`
+    version can read the job.
+    """
 
     tag: int
     body: bytes
@@ -44,73 +52,96 @@ class DeadLetter:
 
 
 Tell = Callable[[Change | None], object]
+"""A listener for changes of a job; None: no more changes will come."""
 
 
 class JobEvents(Protocol):
-    """Wakes those who wait for a job to change."""
+    """Notifies those who wait for a job to change."""
 
     def hear(self, job_id: str, tell: Tell) -> AbstractAsyncContextManager[None]:
-        """`tell` hears of every change, on this event loop, and must not raise. On entry that is in force, so a state read
-        after it cannot be missed. None: nothing more will be heard."""
+        """Call `tell` on this event loop for every change of the job; it must not raise.
+
+        The subscription is active once the context is entered, so a change after that is not missed.
+        `tell(None)` means that no more changes will come.
+        """
         ...
 
     def canceled(self, worker_id: str) -> AsyncGenerator[str]:
-        """Ids of jobs that were canceled in the hands of this worker. Ends with its connection; it may miss some, which
-        `contracts.job_store.JobStore.renew` tells later."""
+        """Ids of canceled jobs that this worker holds.
+
+        The generator ends with its connection and may miss some ids. `contracts.job_store.JobStore.renew`
+        reports those later.
+        """
         ...
 
 
 class ResultCache(Protocol):
-    """Results by address (`cache.cache_key.result_address`), with a time to live. May forget at any time."""
+    """Results by address (`cache.cache_key.result_address`), with a time to live.
 
-    async def get(self, address: str) -> JobResult | None: ...
+    May drop an entry at any time.
+    """
+
+    async def get(self, address: str) -> JobResult | None:
+        """The result at `address`, from this process or the shared cache; None: a miss."""
+        ...
 
     def peek(self, address: str) -> JobResult | None:
-        """What this process remembers by itself; it asks nobody."""
+        """The result in this process's own memory; makes no request."""
         ...
 
     def watch(self, address: str) -> Callable[[JobResult], None]:
-        """For a result that comes by another way (`Found`): call this before it is asked for, and what it answers with the result. This
-        process then remembers it, unless something was forgotten in between."""
+        """Prepare to remember a result that arrives by another way (`contracts.transitions.Found`).
+
+        Call this before the lookup, and call the returned function with the result. This process then
+        remembers the result, unless something was deleted in between.
+        """
         ...
 
-    async def put(self, address: str, result: JobResult) -> None: ...
+    async def put(self, address: str, result: JobResult) -> None:
+        """Store `result` at `address` for the time to live."""
+        ...
 
-    async def delete(self, address: str) -> bool: ...
+    async def delete(self, address: str) -> bool:
+        """Delete the result at `address` everywhere. Returns whether there was one."""
+        ...
 
     async def purge(self, pattern: str) -> Sequence[str]:
-        """Forget all results of a pattern (`cache.cache_key.result_pattern`), here and in the first level of every process;
-        answers their keys. What is being computed meanwhile comes after."""
+        """Delete all results that match `pattern` (`cache.cache_key.result_pattern`), in every process.
+
+        Returns their cache keys. Results of computations that are still running are stored afterwards.
+        """
         ...
 
     def count(self, outcome: CacheStatus) -> None:
-        """Note how the cache took a job."""
+        """Count how the cache answered a job."""
         ...
 
-    async def stats(self) -> CacheStats: ...
+    async def stats(self) -> CacheStats:
+        """Counters and contents of the cache now."""
+        ...
 
 
 class ModelDirectory(Protocol):
-    """Which models are served, by whom: workers announce, the API reads."""
+    """Which models are served, and by which workers. Workers announce them, the API reads them."""
 
     async def announce(self, spec: ModelSpec, worker: WorkerInfo) -> None:
-        """Say that `worker` is alive and serves `spec`; holds for the directory's time to live."""
+        """Announce that `worker` is alive and serves `spec`. Valid for the directory's time to live."""
         ...
 
     async def withdraw(self, worker: WorkerInfo) -> None:
-        """The worker leaves."""
+        """Remove a worker that stops."""
         ...
 
     async def models(self) -> Announced:
-        """Every model ever announced, with its live workers."""
+        """Every model that was ever announced, with its live workers."""
         ...
 
     async def remember_cost(self, model: str, device: str, told: str) -> None:
-        """Keep what a worker has learnt of the model's speed on that kind of device (`scheduler.cost`)."""
+        """Save what a worker has learnt of the model's speed on this kind of device (`scheduler.cost`)."""
         ...
 
     async def recall_cost(self, model: str, device: str) -> str | None:
-        """What was last remembered."""
+        """What `remember_cost` last saved; None: nothing."""
         ...
 
 
@@ -118,33 +149,43 @@ class Publisher(Protocol):
     """Puts job messages on the broker."""
 
     async def publish(self, message: JobMessage) -> None:
-        """Returns once the broker has confirmed that the message is on a durable queue.
+        """Return once the broker has confirmed that the message is on a durable queue.
 
-        Raises `BrokerUnavailable` (away, slow, or no such queue) or `QueueFull`; then the message may or may not have arrived.
+        Raises `BrokerUnavailable` (away, slow, or no such queue) or `QueueFull`. The message may then have
+        arrived or not.
         """
         ...
 
     async def check(self) -> None:
-        """Raises `BrokerUnavailable` unless the broker answers now."""
+        """Raise `BrokerUnavailable` unless the broker answers now."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
 
 
 class DeadLetters(Protocol):
-    """The messages that the broker has given up on. One user at a time."""
+    """The messages that the broker has given up on. For one user at a time."""
 
     async def take(self, limit: int) -> list[DeadLetter]:
-        """The next ones: what was looked at longest ago comes first, and what is not settled stays first. Raises
-        `BrokerUnavailable`."""
+        """The next messages, at most `limit`. Raises `BrokerUnavailable`.
+
+        The message whose last check is oldest comes first. A message without a verdict stays in place.
+        """
         ...
 
     async def settle(self, verdicts: list[tuple[DeadLetter, bool]]) -> None:
-        """True: done with; what is no job is kept aside. False: it stays, for another time. Raises `BrokerUnavailable`."""
+        """Apply verdicts. Raises `BrokerUnavailable`.
+
+        True: the message is done; one that is no job moves to the refused queue. False: it stays for a later round.
+        """
         ...
 
     async def release(self) -> None:
-        """Leaves the letters to another user: those that stay go back to the broker. Raises `BrokerUnavailable`."""
+        """Return all held messages to the broker, for another user. Raises `BrokerUnavailable`."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Release the messages and close all connections."""
+        ...

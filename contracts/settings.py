@@ -1,6 +1,6 @@
-"""Settings: read once from the environment at a process's entry, then passed in.
+"""Settings: read once from the environment when a process starts, then passed as arguments.
 
-Each field `name` is the variable `DARKROOM_NAME`. A bad value stops the process with the variable's name.
+Each field `name` is the variable `DARKROOM_NAME`. A bad value stops the process; the error names the variable.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _delays_text(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LoraSource:
-    """Where an adapter comes from: a folder or a safetensors file, or a hub id at a `revision`, a commit."""
+    """Where an adapter comes from: a folder, a safetensors file, or a hub id at a commit (`revision`)."""
 
     name: str
     source: str
@@ -60,18 +60,18 @@ _LORA: Final = re.compile(r"([A-Za-z0-9][\w.-]{0,63})=([^\s,@=]+)(?:@([0-9a-f]{4
 
 
 def _lora_sources(text: str) -> tuple[LoraSource, ...]:
-    found = []
+    sources = []
     for part in filter(None, map(str.strip, text.split(","))):
         match = _LORA.fullmatch(part)
         if match is None:
             raise ValueError(
                 f"{part} is not name=folder, name=file.safetensors or name=owner/name@commit, a commit of 40 hex digits"
             )
-        found.append(LoraSource(*match.groups()))
-    names = [each.name for each in found]
+        sources.append(LoraSource(*match.groups()))
+    names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError("every adapter needs a name of its own")
-    return tuple(found)
+    return tuple(sources)
 
 
 def _loras_text(text: str) -> str:
@@ -83,17 +83,17 @@ _ALIAS: Final = re.compile(r"([^\s,=]{1,200})=([^\s,=]{1,200})")
 
 
 def _aliases(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    aliases: dict[str, str] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         match = _ALIAS.fullmatch(part)
         if match is None:
             raise ValueError(f"{part} is not alias=model")
-        if match[1] in found:
+        if match[1] in aliases:
             raise ValueError(f"{match[1]} is named twice")
-        found[match[1]] = match[2]
-    if chained := sorted(found.keys() & set(found.values())):
+        aliases[match[1]] = match[2]
+    if chained := sorted(aliases.keys() & set(aliases.values())):
         raise ValueError(f"{chained[0]} is both an alias and what one stands for")
-    return found
+    return aliases
 
 
 def _aliases_text(text: str) -> str:
@@ -112,20 +112,19 @@ Networks = Annotated[str, AfterValidator(_networks)]
 
 
 class Settings(Frozen):
+    """Base of the settings classes. Each class reads only its own variables."""
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Parse the variables that this class names; others are left to the classes that do.
-
-        Raises `SettingsError` naming each variable at fault. An empty value counts as unset.
-        """
+        """Parse the variables of this class; empty ones count as unset. Raises `SettingsError`, which names each wrong one."""
         source = os.environ if environ is None else environ
-        given = {
+        values = {
             name: source[PREFIX + name.upper()]
             for name in cls.model_fields
             if source.get(PREFIX + name.upper())
         }
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(values)
         except ValidationError as error:
             faults = [
                 f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_url=False)
@@ -133,164 +132,160 @@ class Settings(Frozen):
             raise SettingsError("; ".join(faults)) from None
 
     def to_env(self) -> dict[str, str]:
-        """The variables that make `from_env` answer these settings: how a parent hands them to a child process."""
+        """The environment variables of these settings, for a child process that calls `from_env`."""
         values = self.model_dump(mode="json", exclude_none=True)
         return {PREFIX + name.upper(): str(value) for name, value in values.items()}
 
 
 class BackendSettings(Settings):
-    """What the API and the workers must agree on: where the services are, and the platform's time limits."""
+    """The settings that the API and the workers must share: addresses of services, and time limits."""
 
     broker_url: BrokerUrl = "amqp://guest:guest@127.0.0.1:5672//"
     """RabbitMQ (`amqp://`) in production, Redis (`redis://`) embedded."""
     redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
-    """Holds job records: no eviction, and persistence."""
+    """The state Redis: holds job records. It needs persistence and `noeviction`."""
     cache_redis_url: RedisUrl | None = None
-    """Holds results: may evict. By default the same server as `redis_url`."""
+    """The cache Redis: holds results, and may evict. By default the same server as `redis_url`."""
     redis_timeout_s: Seconds = 2.0
     publish_timeout_s: Seconds = 5.0
     blob_dir: Path = Path(".cache/blobs")
-
     blob_s3_bucket: str | None = None
-    """An S3 bucket for the pictures, in place of `blob_dir`; credentials and region come from the AWS SDK's own settings."""
+    """An S3 bucket for the images, instead of `blob_dir`. Credentials and region come from the AWS SDK's settings."""
     blob_s3_endpoint: WebUrl | None = None
-    """The server of the bucket, where it is not AWS."""
+    """The bucket's server, if it is not AWS."""
     blob_s3_prefix: str = "blobs/"
     blob_retention_s: Seconds = 259_200.0
-    """Pictures older than this are deleted. Keep it above `result_ttl_s` + `job_retention_s`: so long may one be named."""
+    """Older images are deleted. Keep it above `result_ttl_s` + `job_retention_s`, the longest time that one is referenced."""
     blob_max_bytes: Count | None = None
-    """The oldest pictures are deleted beyond this many bytes in all; by default only age counts."""
+    """Above this total size the oldest images are deleted; by default only age counts."""
 
     job_ttl_s: Seconds = 300.0
     """A job that has not ended this long after its submit ends `expired`."""
     job_retention_s: Seconds = 86_400.0
-    """Ended jobs can be read this long."""
+    """How long ended jobs can be read."""
     result_ttl_s: Seconds = 86_400.0
-    """A cached result is served this long."""
+    """How long a cached result is served."""
     lease_s: Seconds = 10.0
-    """A worker that has not renewed its lease for this long has lost its jobs."""
+    """A worker that has not renewed its leases for this long loses its jobs."""
     worker_ttl_s: Seconds = 10.0
     """A worker that has not announced itself for this long counts as gone."""
     worker_grace_s: Annotated[float, Field(ge=0)] = 60.0
-    """A model without a live worker takes jobs this long after its last one was heard of: a restart, a crash or a new version
-    brings another. Then they are refused, unless it scales from zero. 0: at once."""
+    """How long a model without a live worker still accepts jobs. Then they are refused, unless it scales from zero. 0: at once."""
     max_attempts: Count = 3
     queue_max_length: Count = 100_000
     max_images_per_job: Count = 4
-    """The most images of one job; the API also accepts no more than the model's `max_batch`. A worker fails a job that has more than both."""
+    """The most images of one job. The API also refuses more than the model's `max_batch`; a worker, more than both."""
     share_cache_between_tenants: bool = False
 
     redis_max_connections: Count = 64
-    """Of one process to one Redis server."""
+    """Per process and Redis server."""
     store_shards: ShardCount | None = None
-    """In how many namespaces the state Redis keeps its jobs: 1, 2, 4, 8 or 16, the same for all processes. By default 1, and 16 where
-    `redis_url` names a cluster, whose nodes share them. `darkroom migrate` changes it."""
+    """The number of shards of the job store: 1, 2, 4, 8 or 16, the same for all processes. By default 1, or 16 if `redis_url`
+    names a cluster, whose nodes share them. `darkroom migrate` changes it."""
     public_url: WebUrl | None = None
-    """Where clients reach the API, `https://darkroom.example`: makes links absolute, in webhooks and in OpenAI's answers. By default
-    the first have none, and the second are as each client reached us."""
+    """The API's URL for clients, `https://darkroom.example`: makes links in webhooks and OpenAI answers absolute. By default
+    webhooks have no links, and OpenAI answers use the URL of the request."""
     webhook_allow_networks: Networks = ""
-    """Private networks, as `10.1.0.0/16,127.0.0.1/32`, that webhooks may call, also over plain http. Without it they reach
-    public addresses over https alone."""
+    """Private networks that webhooks may call, also over http: `10.1.0.0/16,127.0.0.1/32`. Others: public addresses, https only."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     otlp_endpoint: WebUrl | None = None
-    """Where traces go, by OTLP over HTTP: `http://collector:4318`. By default there are none, and they cost nothing."""
+    """The collector for traces, by OTLP over HTTP: `http://collector:4318`. By default tracing is off and costs nothing."""
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the traces begun here that are kept; one begun by a caller is kept if the caller keeps it."""
+    """The share of our own traces that is kept. A trace that a caller started is kept if the caller keeps it."""
 
     @property
     def shards(self) -> int:
-        """The number of namespaces of the job store."""
+        """The number of shards of the job store."""
         return self.store_shards or (16 if is_cluster(self.redis_url) else 1)
 
 
 def without_secrets(settings: Settings) -> dict[str, str]:
-    """The variables of these settings, to be kept or shown: no user and password in a URL, and nothing that is never printed."""
+    """The variables of these settings without secrets: no user or password in a URL, and no secret field."""
     hidden = {PREFIX + name.upper() for name, field in type(settings).model_fields.items() if not field.repr}
-    told = {name: value for name, value in settings.to_env().items() if name not in hidden}
-    return {name: re.sub(r"(?<=://)[^/@]*@", "", value) for name, value in told.items()}
+    shown = {name: value for name, value in settings.to_env().items() if name not in hidden}
+    return {name: re.sub(r"(?<=://)[^/@]*@", "", value) for name, value in shown.items()}
 
 
 class ApiSettings(BackendSettings):
+    """The settings of an API process."""
+
     host: str = "127.0.0.1"
     port: Port = 8000
-    """0: a free one, which the log names. One that another process uses is refused."""
+    """0: a free port, which the log names. A port that another process uses is refused."""
     share_port: bool = False
-    """Several API processes of one platform on this machine listen on one port, each with this setting; the kernel shares the
-    connections out. By default a port is one process's alone, so that two platforms never answer for each other."""
+    """Let several API processes of one platform listen on one port; all need this setting, and the kernel splits the connections.
+    By default a port belongs to one process, so that two platforms never answer for each other."""
     max_body_bytes: Count = 65_536
     max_prompt_chars: Annotated[int, Field(ge=1, le=MAX_TEXT_CHARS)] = 2_000
     max_wait_s: Seconds = 60.0
-    """The longest `Prefer: wait` that is honoured; more is cut to this."""
+    """The longest `Prefer: wait`, in seconds; a longer one is cut to this."""
     metrics_tenants: Annotated[int, Field(ge=0)] = 10
-    """Metrics name so many tenants in each process, those that load it most; all others are `_other`. 0: there are none by tenant."""
+    """How many tenants, those with the most load, have their own metrics in each process; all others are `_other`. 0: none."""
     default_model: str | None = None
-    """Served where a request names no model; by default the first by name that a worker serves."""
+    """The model of requests that name none; by default the first served model by name."""
     model_aliases: ModelAliases = ""
-    """Other names that requests may use for models: `dall-e-3=sd-turbo,gpt-image-1=sd-turbo`. An alias goes before a model of
-    that name."""
+    """Other names for models: `dall-e-3=sd-turbo,gpt-image-1=sd-turbo`. An alias has precedence over a model of that name."""
     scale_from_zero: bool = False
-    """Take jobs for a model that no live worker serves: something will start one. By default they are refused."""
+    """Accept jobs for a model without a live worker, since something will start one. By default they are refused."""
     hot_results: Annotated[int, Field(ge=0)] = 10_000
-    """Results that each process remembers by itself, in front of the cache; 0: none."""
+    """Results in the local result cache (L1) of each process; 0: none."""
     hot_result_ttl_s: Seconds = 10.0
     default_output_format: Literal["png", "jpeg", "webp"] = "png"
-    """What a picture is where a request does not say."""
+    """The image format of requests that name none."""
     default_response_format: Literal["url", "b64_json"] = "b64_json"
-    """How OpenAI's route answers where a request does not say: with addresses, or with the pictures in base64."""
+    """The answer of OpenAI's route to requests that name no format: URLs, or the images in base64."""
     max_connections: Annotated[int, Field(ge=16, le=1_000_000)] = 4096
-    """Connections of clients that one process has open; more wait until one of them ends. Keep it above `max_event_streams` and
-    `max_waits` together: these hold theirs."""
+    """Open client connections per process; more wait until one closes. Keep it above `max_event_streams` + `max_waits`."""
     max_connections_per_address: Count | None = None
-    """Of these, at most so many to one address (of IPv6: one /64); the newest beyond are closed. By default there is no limit: behind
-    a proxy all come from one address, and the proxy has the limit."""
+    """Open connections per client address (per /64 for IPv6); further ones are closed. No limit by default: behind a proxy all
+    connections come from one address, and the proxy sets the limit."""
     max_header_bytes: Annotated[int, Field(ge=8192, le=1_048_576)] = 16_384
-    """The head of a request may be this long; a longer one is refused with 431. Also the buffer of a connection."""
+    """The longest request head; a longer one is refused with 431. Also the size of a connection's buffer."""
     header_timeout_s: Seconds = 10.0
-    """A connection that has sent no whole head of a request for this long is closed: a new one, a slow one, one that is kept
-    alive."""
+    """A connection that has sent no complete request head for this long is closed, whether new, slow or kept alive."""
     write_timeout_s: Seconds = 30.0
-    """A client that takes nothing of its answer for this long is cut off. On Linux."""
+    """A client that reads nothing of its answer for this long is disconnected. On Linux only."""
     max_event_streams: Count = 1024
-    """Open streams of job events in one process; more are refused with 503."""
+    """Open event streams per process; further ones are refused with 503."""
     max_event_streams_per_key: Count = 256
-    """Of these, at most so many to one key, or without keys to one address; more are refused with 429."""
+    """Open event streams per key, or per address without keys; further ones are refused with 429."""
     max_waits: Count = 1024
-    """Requests that one process holds for a job to end; more get the job as it stands."""
+    """Requests per process that wait for a job to end; further ones get the job as it is."""
     max_waits_per_key: Count = 512
-    """Of these, at most so many of one key, or without keys of one address."""
+    """Waiting requests per key, or per address without keys."""
     reads_per_minute: Annotated[float, Field(gt=0)] | None = None
-    """Jobs, lists and streams that one key may ask one process for in a minute, on average; more are refused with 429. Without keys
-    it counts by address. By default there is no limit."""
+    """Reads of jobs, lists and streams per minute, on average, per process and key (or address without keys). Further ones
+    are refused with 429. No limit by default."""
     event_heartbeat_s: Seconds = 15.0
-    """A stream that has been silent for this long sends a comment, so that no proxy takes it for dead."""
+    """A stream that is silent for this long sends a comment, so no proxy closes it as dead."""
     max_cost: Annotated[float, Field(gt=0)] = 256.0
-    """The most that one job may cost: its pixels times steps times pictures, in millions (megapixel-steps)."""
+    """The highest cost of one job: pixels times steps times images, in millions (megapixel-steps)."""
     store_full_share: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """No new job is recorded where the state Redis has used this share of its `maxmemory`: those that it has need room to end."""
+    """Above this share of the state Redis's `maxmemory` no new job is recorded: existing jobs need room to end."""
     tenant_store_bytes: Count | None = None
-    """What the kept jobs of one tenant may take of the state Redis; by default half of its `maxmemory`. More are refused with 429."""
+    """Memory of one tenant's jobs in the state Redis; by default half of its `maxmemory`. More is refused with 429."""
     max_batch_body_bytes: Count = 2_097_152
-    """The body of a batch of requests may be this long; all others `max_body_bytes`."""
+    """The longest body of a batch of requests; for all others it is `max_body_bytes`."""
     max_init_image_bytes: Count = 2_097_152
-    """The file of an `init_image` may be this long; a body that holds one so much longer."""
+    """The largest file of an `init_image`. A request body that holds one may be longer by this."""
     max_init_image_pixels: Count = 16_777_216
-    """An `init_image` with more is refused by its header, and never decoded."""
+    """An `init_image` with more pixels is refused by its header and never decoded."""
     init_image_memory_bytes: Count = 402_653_184
-    """Memory for the `init_image`s that are decoded at once, in all: each takes what its header says it needs, and waits until there is so
-    much. One that needs more than all of it is refused."""
+    """Memory for all `init_image`s that are decoded at once. Each one waits until the memory that its header announces is free.
+    One that needs more than all of it is refused."""
     init_image_timeout_s: Seconds = 5.0
-    """Decoding one `init_image` may take so long; then its process is killed, and the request is refused."""
+    """The longest time to decode one `init_image`. Then its process is killed, and the request is refused."""
     init_image_wait_s: Seconds = 10.0
-    """An `init_image` that has not begun to be decoded after so long is refused with 503."""
+    """An `init_image` whose decoding has not started after this time is refused with 503."""
     allow_anonymous: bool | None = None
-    """Whether requests without an API key are served. By default they are where only this machine can reach `host`."""
+    """Whether requests without an API key are served. By default only if `host` is reachable from this machine alone."""
     allowed_hosts: str = ""
-    """Names, separated by commas, that a server without keys answers to beside addresses, `localhost`, `host` and that of
-    `public_url`; `.example.org` stands for all names under it. Against web pages that make their own name point here."""
+    """Host names of a server without keys, separated by commas, besides addresses, `localhost`, `host` and the host of `public_url`.
+    `.example.org` allows all its subdomains. Protects against web pages that point their own name here (DNS rebinding)."""
     admin_key: str | None = Field(default=None, pattern=TOKEN_PATTERN, repr=False)
-    """A key of every scope that needs no store: the first one, with which others are created. `darkroom keys new` makes one."""
+    """A key with every scope that is not in the store, to create the other keys with. `darkroom keys new` makes one."""
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -312,21 +307,23 @@ def is_loopback(host: str) -> bool:
 
 
 class WorkerSettings(BackendSettings):
+    """The settings of a worker and its engine process."""
+
     model: str = "models/emoji-turbo"
     """A folder in diffusers format, an embedded model (`models/NAME`, wherever the worker runs), or a hub id."""
     model_name: str | None = None
-    """What clients call it; by default the last part of `model`."""
+    """The model's name for clients; by default the last part of `model`."""
     model_revision: str | None = None
-    """A hub revision to load."""
+    """The hub revision to load."""
     max_num_inference_steps: Count | None = None
-    """The most steps that requests may ask for; by default what the model says. With two or more it starts from pictures too."""
+    """The most steps of a request; by default the model's own. With two or more, requests may give init images too."""
     engine: Literal["diffusers", "fake"] = "diffusers"
     """`fake` paints coloured noise from the seed without a model: for timing and fault tests only."""
     engine_memory_bytes: Annotated[int, Field(ge=0)] | None = None
-    """An engine process whose resident memory grows beyond this ends itself, and is replaced. By default what the container or the
-    machine has, less a tenth of it, and less 384 MiB at the least. 0: no limit."""
+    """An engine process whose resident memory exceeds this ends and is replaced. By default the memory of the container or machine
+    minus a tenth, but minus at least 384 MiB. 0: no limit."""
     fake_log: Path | None = None
-    """Where the fake engine writes the seed of every picture that it has finished, one a line."""
+    """The file to which the fake engine writes the seed of every finished image, one per line."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     max_batch: Count = 8
     """Images in one forward pass."""
@@ -335,63 +332,67 @@ class WorkerSettings(BackendSettings):
     batch_timeout_s: Seconds = 120.0
     """A batch that runs longer counts as hung: its engine process is killed."""
     drain_timeout_s: Seconds = 30.0
-    """How long a stopping worker may finish what it has begun."""
+    """How long a stopping worker may take to finish its active jobs."""
     heartbeat_s: Seconds = 2.5
     metrics_port: Port = 0
-    """Where `/metrics`, `/healthz` and `/readyz` of the worker listen; 0: nowhere."""
+    """The port of the worker's `/metrics`, `/healthz` and `/readyz`; 0: none."""
     prompt_cache: Count = 256
-    """Texts whose embeddings the engine keeps, so that the same prompt with another seed is not encoded again."""
+    """How many text embeddings the engine caches, so the same prompt with another seed is not encoded again."""
     attention: Literal["auto", "flash", "xformers", "sdpa", "sage", "math"] = "auto"
-    """The kernel of the UNet's attention. What cannot run here stops the worker, with the reason."""
+    """The kernel of the UNet's attention. One that cannot run here stops the worker, with the reason."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """The arithmetic: by default float16 on an accelerator, float32 on a CPU."""
+    """The dtype of computations: by default float16 on an accelerator, float32 on a CPU."""
     quantise: Literal["none", "int8", "int8-dynamic", "fp8"] = "none"
-    """`int8`: weights of UNet and text encoders in eight bits, a quarter of float32's; computed in `precision`. `int8-dynamic` multiplies
-    integers too, `fp8` 8-bit floating point numbers, where the device has them."""
+    """`int8`: 8-bit weights of UNet and text encoders, a quarter of float32's size, computed in `precision`. `int8-dynamic` also
+    multiplies in int8, and `fp8` in 8-bit floating point, where the device supports it."""
     quality_floor_db: Annotated[float, Field(ge=0)] = 20.0
-    """A quantised model whose pictures differ more than this from its own in float32 (PSNR, golden prompts) is refused."""
+    """A quantised model is refused if the PSNR of its images for the golden prompts against float32 is below this."""
     quality_prompts: Path | None = None
-    """Golden prompts, one a line; by default four of ours."""
+    """The file of golden prompts, one per line; by default four built-in ones."""
     vae: str = "model"
-    """The decoder: the model's own, `tiny` (TAESD from the hub, of the model's family), or another's folder or hub id."""
+    """The decoder: the model's own, `tiny` (TAESD from the hub, for the model's family), or a folder or hub id."""
     compile: bool = False
-    """Compile the UNet's repeated blocks at the start. Minutes, once for each machine; needs a C++ compiler."""
+    """Compile the UNet's repeated blocks at the start. Takes minutes, once per machine; needs a C++ compiler."""
     quality_clip: str | None = None
-    """A CLIP, as folder or hub id, that compares the golden pictures too."""
+    """A CLIP model, as folder or hub id, that compares the images of the golden prompts too."""
     quality_floor_clip: Annotated[float, Field(ge=0, le=1)] = 0.9
-    """The cosine of a quantised picture's CLIP embedding to that of the model's own, below which it is refused."""
+    """The lowest cosine similarity of CLIP embeddings of quantised and original images; below it the model is refused."""
     calibration_prompts: Path | None = None
-    """Prompts, one a line, on which a quantised model is calibrated: layers that suffer most stay in float until the floors are reached."""
+    """Prompts, one per line, to calibrate a quantised model: the most sensitive layers stay in float until both floors hold."""
     fixed_batch: Count | None = None
-    """Every call of a network has exactly so many rows, filled up where there are fewer: a picture is equal to the bit in any company."""
+    """Every network call has exactly this many rows, padded or split: an image is bit-identical whatever it is batched with."""
     graphs: Literal["off", "auto"] = "off"
-    """`auto`: on CUDA, the launches of UNet and decoder are recorded once for each shape and replayed (CUDA graphs)."""
+    """`auto`: on CUDA, UNet and decoder are recorded once per shape and replayed (CUDA graphs)."""
     loras: LoraSources = ""
-    """The LoRA adapters that requests may name, as `pixel=loras/pixel,ink=owner/ink@<commit>`: folders, safetensors files, or hub
-    ids with a commit. Not with `compile`, `quantise` or `graphs`."""
+    """The LoRA adapters that requests may name, `pixel=loras/pixel,ink=owner/ink@<commit>`: folders, safetensors files, or hub ids
+    with a commit. Not with `compile`, `quantise` or `graphs`."""
 
     @property
     def deliveries(self) -> int:
-        """How many the broker leaves in a worker's hands: those of a batch that runs, and of one that gathers."""
+        """How many messages the broker delivers ahead: those of the running batch and of the next one."""
         return 2 * self.max_batch
 
     @property
     def lora_sources(self) -> tuple[LoraSource, ...]:
+        """The adapters of `loras`, parsed."""
         return _lora_sources(self.loras)
 
 
 class WebhookSettings(BackendSettings):
+    """The settings of a process that delivers webhooks."""
+
     webhook_timeout_s: Seconds = 15.0
-    """One delivery in all: resolving, connecting, sending, and the receiver's answer."""
+    """The timeout of one attempt: resolving, connecting, sending, and the receiver's answer."""
     webhook_concurrency: Count = 64
-    """Deliveries at once in one process."""
+    """How many deliveries run at once in one process."""
     webhook_per_receiver: Count = 8
-    """Of these, at most so many to one host, so that a slow one does not hold up the others."""
+    """How many of them may go to one host, so a slow host does not delay the others."""
     webhook_retry_s: RetryDelays = "5,30,300,1800,7200,18000,36000,50400,72000,72000"
-    """Seconds from one attempt to the next, each stretched or shrunk by up to a tenth at random. Some three days in all."""
+    """Seconds between attempts, each varied at random by up to a tenth. About three days in total."""
     metrics_port: Port = 0
-    """Where `/metrics`, `/healthz` and `/readyz` of the process listen; 0: nowhere."""
+    """The port of the process's `/metrics`, `/healthz` and `/readyz`; 0: none."""
 
     @property
     def retry_delays_s(self) -> tuple[float, ...]:
+        """The delays of `webhook_retry_s`, parsed, in seconds."""
         return _delays(self.webhook_retry_s)

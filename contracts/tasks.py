@@ -1,4 +1,4 @@
-"""The one way in which tasks are ended."""
+"""The only way in which the platform ends asyncio tasks."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ AGAIN_S: Final = 0.5
 
 
 async def end(*tasks: asyncio.Task[Any]) -> list[Any]:
-    """Cancels the tasks until all have ended, and answers what each returned or raised.
+    """Cancel the tasks until all have ended. Returns what each one returned or raised.
 
-    One cancellation is not always enough: before Python 3.12, `asyncio.wait_for` swallows one that arrives along with its
-    result, and redis-py waits in this way for what it sends. A loop would then run on for ever. Whoever waits here and is
-    canceled meanwhile is told so only once the tasks have ended.
+    One cancellation is not always enough. Before Python 3.12, `asyncio.wait_for` swallows a cancellation
+    that arrives together with its result, and redis-py uses it for what it sends. The task would then run
+    on for ever. If the caller is canceled meanwhile, `CancelledError` is raised once the tasks have ended.
     """
     canceled = None
-    while going := [task for task in tasks if not task.done()]:
-        for task in going:
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
             task.cancel()
         try:
-            await asyncio.wait(going, timeout=AGAIN_S)
+            await asyncio.wait(running, timeout=AGAIN_S)
         except asyncio.CancelledError as error:
             canceled = error
     if canceled is not None:

@@ -1,7 +1,8 @@
-"""Who calls and what they may use: API keys, the tenants they speak for, their limits; and the ports that keep account.
+"""Who calls and what they may use: API keys, tenants, limits, and the ports for accounts and idempotency.
 
-A key is `dk_` and 43 base62 digits: 256 bits. What is kept of it is its id, the first eight digits, by which it is found
-and recognised, and the SHA-256 of the whole. A slow hash would add nothing: there is no dictionary of such keys.
+A key is `dk_` and 43 base62 digits: 256 bits. The store keeps the key's id, which is its first eleven
+characters, and the SHA-256 of the whole key. A slow hash would add nothing: random keys have no
+dictionary.
 """
 
 from __future__ import annotations
@@ -25,21 +26,23 @@ TOKEN_PATTERN: Final = r"^dk_[0-9A-Za-z]{43}$"  # noqa: S105
 TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 ID_CHARS: Final = 11
 ANONYMOUS_TENANT: Final = "public"
-"""Everyone who comes without a key, where that is allowed."""
+"""The tenant of all callers without a key, where the settings allow them."""
 ADMIN_TENANT: Final = "admin"
-"""The tenant of the key of the settings."""
+"""The tenant of the admin key in the settings."""
 RESERVED_TENANTS: Final = frozenset({ANONYMOUS_TENANT, ADMIN_TENANT})
-"""The platform's own: no key in the store speaks for them, so none can be revoked."""
+"""The platform's own tenants. No key in the store belongs to them, so none can be revoked."""
 _DIGITS: Final = string.digits + string.ascii_letters
 _TENANT = re.compile(TENANT_PATTERN.replace("$", r"\Z"))
 _TOKEN = re.compile(TOKEN_PATTERN.replace("$", r"\Z"))
 
 
 class Scope(StrEnum):
+    """What a key may do."""
+
     GENERATE = "generate"
     """Submit jobs; read, list and cancel the tenant's own."""
     ADMIN = "admin"
-    """Keys, and whatever else concerns all tenants."""
+    """Manage API keys and everything else that concerns all tenants."""
 
 
 Priority = Literal["interactive", "batch"]
@@ -47,7 +50,7 @@ PRIORITIES: Final[tuple[Priority, ...]] = ("interactive", "batch")
 
 
 class Limits(Document):
-    """What one key may use; null: as much as it likes."""
+    """What one key may use; null: without limit."""
 
     requests_per_minute: float | None = Field(
         default=None,
@@ -83,20 +86,22 @@ class Limits(Document):
 
     @property
     def burst_size(self) -> int:
+        """Submits that may come at once."""
         return self.burst or max(1, int(self.requests_per_minute or 1))
 
     @property
     def holds(self) -> bool:
-        """Whether its live jobs must be known."""
+        """Whether a limit needs the key's live jobs."""
         return self.concurrent_jobs is not None or self.queued_jobs is not None
 
     @property
     def any(self) -> bool:
+        """Whether any limit on jobs, rate or images is set."""
         return self.holds or self.requests_per_minute is not None or self.images_per_day is not None
 
 
 class ApiKey(Versioned):
-    """A key at rest. Times are Unix seconds."""
+    """A stored API key. Times are Unix seconds."""
 
     id: str
     name: str
@@ -114,7 +119,7 @@ class ApiKey(Versioned):
 
 
 def new_token() -> str:
-    """A fresh key, to be shown once and never kept."""
+    """A new random key. It is shown once and never stored."""
     return "dk_" + "".join(secrets.choice(_DIGITS) for _ in range(43))
 
 
@@ -129,23 +134,24 @@ def is_tenant(text: str) -> bool:
 
 
 def id_of(token: str) -> str:
-    """The public part of a well-formed key."""
+    """The id of a well-formed key, which is its public part."""
     return token[:ID_CHARS]
 
 
 def digest_of(token: str) -> str:
+    """SHA-256 of a key, in hex."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 class KeyStore(Protocol):
-    """API keys. A revoked one stays, to say what it was, until its tenant is erased. Raises `StoreUnavailable`."""
+    """API keys. A revoked key stays on record until its tenant is erased. Raises `StoreUnavailable`."""
 
     async def create(self, key: ApiKey) -> bool:
-        """Keep a new key; false where its id is taken."""
+        """Store a new key; false if its id is taken."""
         ...
 
     async def find(self, key_id: str) -> ApiKey | None:
-        """The key of that id, revoked or not."""
+        """The key with this id, revoked or not."""
         ...
 
     async def list(self) -> Sequence[ApiKey]:
@@ -153,14 +159,17 @@ class KeyStore(Protocol):
         ...
 
     async def revoke(self, key_id: str, now: float) -> ApiKey:
-        """End a key at `now`, unless it has ended before. Raises `KeyNotFound`."""
+        """Revoke a key at `now` (Unix seconds), unless it is revoked already. Raises `KeyNotFound`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one job costs its key. `computed`: it will be live for a while, being no hit. `repeats`: the same job may be
-    charged again, by a copy of its request, and counts once."""
+    """What one job costs its key.
+
+    `computed`: the job is no cache hit, so it will be live for a while. `repeats`: the same job may be
+    charged again by a copy of its request, and counts once.
+    """
 
     job_id: str
     images: int
@@ -170,41 +179,51 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A key's account after a charge. `refused` names the limit that forbade it, a field of `Limits`; empty: charged."""
+    """A key's account after a charge.
+
+    `refused` names the limit that was exceeded, a field of `Limits`; empty: the job was charged. `live` and `queued`
+    count jobs.
+    """
 
     refused: str
     retry_after_s: float
     full_in_s: float
-    """Until the whole burst may be used again, in seconds."""
+    """Seconds until the whole burst is available again."""
     live: int
     queued: int
     images: int
-    """Of today."""
+    """Images charged today (UTC)."""
     day_ends_in_s: float
 
 
 class QuotaLedger(Protocol):
-    """Accounts of keys. It holds every live job of a key, and perhaps some that have ended since: `settle` it by the job
-    records before a refusal for `concurrent_jobs` or `queued_jobs` is believed. Raises `StoreUnavailable`."""
+    """Accounts of keys. Raises `StoreUnavailable`.
+
+    An account holds every live job of its key, and perhaps some that have ended since. Before a refusal for
+    `concurrent_jobs` or `queued_jobs`, `settle` the account by the job records.
+    """
 
     async def admit(
         self, key_id: str, limits: Limits, charge: Charge, *, charge_rate: bool = True
     ) -> Account:
-        """Charge all or, except for the rate, nothing. `charge_rate` false: the request was counted already."""
+        """Charge a job to all limits of its key, or to none but the rate.
+
+        `charge_rate` false: the request has been counted already.
+        """
         ...
 
     async def refund(self, key_id: str, limits: Limits, charge: Charge) -> None:
-        """The charged job was not recorded after all. Its rate stays charged: it was a request."""
+        """Undo a charge: the job was not recorded. The rate stays charged, since it counts requests."""
         ...
 
     async def held(self, key_id: str) -> Sequence[tuple[str, float]]:
-        """The jobs held, and how many seconds ago each was admitted."""
+        """The jobs in the account, and how many seconds ago each was admitted."""
         ...
 
     async def settle(
         self, key_id: str, ended: Sequence[str], running: Sequence[str], queued: Sequence[str]
     ) -> None:
-        """Let go of jobs that have ended, and note which of the others run."""
+        """Remove `ended` jobs from the account, and note which of the others are `running` or `queued`."""
         ...
 
 
@@ -213,17 +232,20 @@ def _absent(value: object) -> bool:
 
 
 class Reservation(Document):
-    """What an `Idempotency-Key` stands for: the one job, decided before it is recorded, so that whoever comes with the key
-    records the same one. `done`: it is accepted for good."""
+    """The job that an `Idempotency-Key` stands for.
+
+    The job is decided before it is recorded, so every request with the key records the same job. `done`:
+    the job is accepted for good.
+    """
 
     fingerprint: str
     """SHA-256 of the request's body."""
     new: NewJob | None = Field(default=None, exclude_if=_absent)
-    """The job to record. Gone once it is accepted: its record has the texts, and they are kept once."""
+    """The job to record. Removed once it is accepted, so its texts are kept only in the job record."""
     job_id: str | None = Field(default=None, exclude_if=_absent)
     """The job's id, in place of `new`."""
     tenant: str | None = Field(default=None, exclude_if=_absent)
-    """Whose it is, in place of `new`. Earlier versions did not write it."""
+    """The job's tenant, in place of `new`. Earlier versions did not write it."""
     done: bool = False
 
     @model_validator(mode="after")
@@ -234,24 +256,26 @@ class Reservation(Document):
 
     @property
     def id(self) -> str:
-        """Of the job."""
+        """The job's id."""
         return self.job_id or ("" if self.new is None else self.new.id)
 
     def settled(self) -> Reservation:
-        """The reservation of the job once that is accepted for good."""
+        """This reservation after its job is accepted for good."""
         tenant = self.tenant if self.new is None else self.new.tenant
         return self.model_copy(update={"new": None, "job_id": self.id, "tenant": tenant, "done": True})
 
 
 class IdempotencyStore(Protocol):
-    """Idempotency keys of tenants, each for a day. Raises `StoreUnavailable`."""
+    """Idempotency keys of tenants, each kept for a day. Raises `StoreUnavailable`."""
 
-    async def find(self, tenant: str, key: str) -> Reservation | None: ...
+    async def find(self, tenant: str, key: str) -> Reservation | None:
+        """The reservation of the tenant's key; None: there is none."""
+        ...
 
     async def reserve(self, tenant: str, key: str, reservation: Reservation) -> Reservation:
-        """The key's reservation: the given one, or the one that was quicker."""
+        """Reserve the key, unless it is reserved already. Returns the reservation that holds."""
         ...
 
     async def complete(self, tenant: str, key: str, reservation: Reservation) -> None:
-        """The reserved job is accepted."""
+        """Note that the reserved job is accepted."""
         ...

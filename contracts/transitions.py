@@ -1,4 +1,5 @@
-"""What the job store is asked for, and what it answers: a job's way from submit to end, as `contracts.job_store.JobStore` moves it."""
+"""Arguments and answers of the job store: a job's transitions from submit to end
+(`contracts.job_store.JobStore`)."""
 
 from __future__ import annotations
 
@@ -9,9 +10,12 @@ from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Le
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """Answer to a submit. `lead`: the job leads its key and its message must be published now.
-    Otherwise it either follows a leader (`job.cache` is `joined`) or was born terminal. `ahead` is how many jobs were ahead of one that
-    leads, where they were counted."""
+    """Answer to a submit.
+
+    `lead`: the job leads its key, and its message must be published now. Otherwise it follows a leader
+    (`job.cache` is `joined`) or is already terminal. `ahead` is how many jobs were ahead of a leader, where
+    they were counted.
+    """
 
     job: Job
     lead: bool
@@ -20,9 +24,12 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A job to be recorded. `address` is where the result cache may have its result (`cache.cache_key.result_address`); None: it is not
-    looked up. `most_ahead` is how many jobs may be ahead of it where it has to be computed (`scheduler.admission`); None: any number,
-    -1: it may not be computed."""
+    """A job to record.
+
+    `address` is where the result cache may have its result (`cache.cache_key.result_address`); None: no
+    lookup. `most_ahead` is how many jobs may be ahead of it if it must be computed (`scheduler.admission`);
+    None: any number, -1: it may not be computed.
+    """
 
     new: NewJob
     address: str | None = None
@@ -31,16 +38,21 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The result cache has the result, and nothing was recorded. Where its pictures are still there, submit the job with it; else delete
-    it from the cache, and submit without an address."""
+    """The result cache has the result. Nothing was recorded.
+
+    If the images still exist, submit the job with the result. Otherwise delete the result from the cache
+    and submit without an address.
+    """
 
     result: JobResult
 
 
 @dataclass(frozen=True, slots=True)
 class TooManyAhead:
-    """The job would have to be computed behind `ahead` others, more than it may; None: it may not be computed, and nobody has
-    counted. Nothing was recorded."""
+    """The job would have to be computed, with more jobs ahead than it allows. Nothing was recorded.
+
+    `ahead` is how many; None: the job may not be computed at all, and nothing was counted.
+    """
 
     ahead: int | None
 
@@ -50,8 +62,10 @@ SubmitAnswer = Submitted | Found | TooManyAhead | Exception
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end of a job in hand: its result, its failure, or, with None, `expired`. A result is put into the result cache at `address`,
-    where there is one."""
+    """The end of an active job: its result, its failure, or, with None, `expired`.
+
+    A result is stored in the result cache at `address`, if there is one.
+    """
 
     lease: Lease
     outcome: JobResult | JobFailure | None
@@ -60,7 +74,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The claim was won: run the job, then finish under this lease."""
+    """The claim succeeded: run the job, then end it under this lease."""
 
     lease: Lease
 
@@ -74,9 +88,10 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The job is terminal already (or ended by this very claim: `expired`, or out of attempts): ack the message.
+    """The job is terminal, or this claim ended it (`expired`, or out of attempts): ack the message.
 
-    `promoted` are followers that lead now and must be published, as after `finish`."""
+    `promoted` are followers that lead now. They must be published, as after `Finished`.
+    """
 
     status: JobStatus
     promoted: tuple[JobMessage, ...] = ()
@@ -87,7 +102,7 @@ Claim = Granted | Busy | Ended
 
 @dataclass(frozen=True, slots=True)
 class TakenJob:
-    """A job in hand: what to run, the right to finish it, and its fair tag."""
+    """A job claimed by `take`: its message, the lease to end it under, and its fair tag."""
 
     message: JobMessage
     lease: Lease
@@ -96,7 +111,10 @@ class TakenJob:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Answer to `take`, in fair order. `promoted` lead now and must be published, as after `finish`."""
+    """Answer to `take`, in fair order.
+
+    `promoted` followers lead now and must be published, as after `Finished`.
+    """
 
     jobs: tuple[TakenJob, ...] = ()
     promoted: tuple[JobMessage, ...] = ()
@@ -104,8 +122,11 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Answer to a transition. `applied` is false where the fence refused it (a later claim, or already terminal).
-    `promoted` lead their key now: publish them, then `confirm` them."""
+    """Answer to a transition.
+
+    `applied` is false where the fence refused it: a later claim exists, or the job is already terminal.
+    `promoted` followers lead their key now: publish them, then `confirm` them.
+    """
 
     applied: bool
     promoted: tuple[JobMessage, ...] = ()

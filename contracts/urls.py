@@ -1,5 +1,7 @@
-"""The forms of the addresses in settings: what is none stops a process at its entry. No message repeats an address, for it may hold a
-password."""
+"""Validation of the URLs in settings. A malformed one stops the process when it starts.
+
+No message repeats a URL, since it may hold a password.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from pydantic import AfterValidator
 
 REDIS: Final = ("redis", "rediss")
 REDIS_GROUPS: Final = ("redis+sentinel", "redis+cluster")
-"""Several hosts in one address."""
+"""Schemes of URLs that name several hosts."""
 BROKERS: Final = ("amqp", "amqps", *REDIS)
 TLS_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
-"""Parameters of an `amqps://` address: the authority, our certificate, its key. `rediss://` has redis-py's, of the same names."""
+"""Parameters of an `amqps://` URL: the CA file, our certificate and its key. redis-py has the same
+names for `rediss://`."""
 _HOST: Final = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}", re.ASCII)
 
 
@@ -27,7 +30,7 @@ def _checked(text: str, schemes: Sequence[str], *, database: bool) -> str:
         raise ValueError("its host or port is none") from None
     if parts.scheme not in schemes:
         raise ValueError(f"it must begin with {', '.join(f'{scheme}://' for scheme in schemes)}")
-    # The names of DNS have no empty part: looking one up would raise an error of another kind.
+    # DNS names have no empty part. Resolving such a name would raise an error of another type.
     if not host or port == 0 or host.startswith(".") or ".." in host or any(map(str.isspace, text)):
         raise ValueError(f"it must name a host, as {schemes[0]}://host does")
     if database and not re.fullmatch(r"/?\d*", parts.path):
@@ -36,7 +39,7 @@ def _checked(text: str, schemes: Sequence[str], *, database: bool) -> str:
 
 
 def redis_url(text: str) -> str:
-    """One Redis, a Sentinel group or a cluster. Raises `ValueError`."""
+    """Check the URL of one Redis, a Sentinel group or a cluster, and return it. Raises `ValueError`."""
     scheme, _, rest = text.partition("://")
     if scheme not in REDIS_GROUPS:
         return _checked(text, (*REDIS, *REDIS_GROUPS), database=True)
@@ -49,7 +52,10 @@ def redis_url(text: str) -> str:
 
 
 def broker_url(text: str) -> str:
-    """RabbitMQ or Redis; of RabbitMQ several nodes, separated by semicolons, as kombu reads them. Raises `ValueError`."""
+    """Check the URL of RabbitMQ or Redis, and return it. Raises `ValueError`.
+
+    Several RabbitMQ nodes are separated by semicolons, as kombu reads them.
+    """
     for part in text.split(";"):
         _checked(part, BROKERS, database=part.startswith("redis"))
         if part.startswith("amqp"):
@@ -63,7 +69,7 @@ def broker_url(text: str) -> str:
 
 
 def web_url(text: str) -> str:
-    """A server, perhaps with a path. Raises `ValueError`."""
+    """Check the URL of a web server, perhaps with a path, and return it. Raises `ValueError`."""
     if "?" in text or "#" in text:
         raise ValueError("it must have no query and no fragment")
     return _checked(text, ("https", "http"), database=False)
@@ -75,5 +81,5 @@ WebUrl = Annotated[str, AfterValidator(web_url)]
 
 
 def is_cluster(url: str) -> bool:
-    """Whether the URL names the nodes of a Redis Cluster, where no script reaches beyond one hash slot."""
+    """Whether the URL names a Redis Cluster, where a script can use only one hash slot."""
     return url.startswith("redis+cluster://")

@@ -1,7 +1,8 @@
-"""Webhooks: what a client asks for, what is owed, what was tried. The duty to deliver is born with the job's end.
+"""Webhooks: what a client subscribes to, what must be delivered, and what was tried.
 
-A job ends once, so it has one event, `job.<status>`, and one webhook id however often it is delivered.
-The form is that of Standard Webhooks (https://www.standardwebhooks.com).
+The transition that ends a job also creates its delivery. A job ends once, so it has one event,
+`job.<status>`, and one webhook id for all attempts. The format is Standard Webhooks
+(https://www.standardwebhooks.com).
 """
 
 from __future__ import annotations
@@ -35,16 +36,18 @@ __all__ = [
 
 
 class DeliveryStatus(StrEnum):
+    """The state of a delivery."""
+
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
-    """Not delivered in three days, or to an address that we do not call."""
+    """Not delivered within three days, or the address is one that we do not call."""
     DISABLED = "disabled"
-    """The receiver has said 410 Gone."""
+    """The receiver has answered 410 Gone."""
 
 
 class Attempt(Document):
-    """One call of a receiver. `status_code` is None where there was no answer; then `error` says why."""
+    """One call of a receiver. `status_code` is None if there was no answer; `error` then says why."""
 
     at: float
     duration_ms: float
@@ -53,15 +56,21 @@ class Attempt(Document):
 
 
 class Call(Document):
-    """What the queue carries: make attempt `attempt` (1 is the first) for the job. A wake-up, not the duty itself."""
+    """The message on the queue: make attempt number `attempt`, from 1, for the job.
+
+    It may be lost; the outbox repeats it.
+    """
 
     job_id: str
     attempt: Annotated[int, Field(ge=1)]
 
 
 class Delivery(Frozen):
-    """How far the delivery of a job's event has come. `webhook` is None where the job names none; `event` while the job
-    lives, or if it was not asked for."""
+    """The state of the delivery of a job's event.
+
+    `webhook` is None if the job names none. `event` is None while the job lives, or if the client did not
+    subscribe to the event.
+    """
 
     webhook: Webhook | None
     event: str | None = None
@@ -71,18 +80,20 @@ class Delivery(Frozen):
 
 
 class Duty(Frozen):
-    """An attempt that was granted: call the receiver, then `settle` under the same attempt number."""
+    """A granted attempt: call the receiver, then `settle` under the same attempt number."""
 
     call: Call
     job: Job
     webhook: Webhook
     owed_at: float
-    """When the job ended: three days from here the duty lapses."""
+    """When the job ended. The delivery lapses three days later."""
 
 
 class Secret(Document):
-    """What signs a tenant's webhooks: `whsec_` and 32 bytes in base64. With `expires_at` it has been replaced, and signs
-    beside its successor until then."""
+    """A secret that signs a tenant's webhooks: `whsec_` and 32 bytes in base64.
+
+    With `expires_at` it has been replaced, and signs beside its successor until then.
+    """
 
     value: str
     created_at: float
@@ -90,64 +101,86 @@ class Secret(Document):
 
 
 def event_of(status: JobStatus) -> str:
+    """The event of a job that ended with `status`."""
     return f"job.{status.value}"
 
 
 def webhook_id(job_id: str) -> str:
-    """The one id of the event of a well-formed job id."""
+    """The webhook id of a well-formed job id."""
     return f"msg_{job_id.removeprefix('job_')}"
 
 
 class WebhookStore(Protocol):
-    """The outbox of webhooks. The transition that ends a job puts its duty here, in the same step, so that none is lost
-    or owed twice. Each duty is due at a time; taking or beginning it moves that time on, so that it falls due again by
-    itself should the taker die."""
+    """The outbox of webhooks.
+
+    The transition that ends a job adds its delivery here in the same step, so no delivery is lost or added
+    twice. Each delivery is due at a time. `take` and `begin` move that time on. If their caller dies, the
+    delivery becomes due again by itself.
+    """
 
     @property
     def shards(self) -> Sequence[str]:
-        """Each shard of the store, by one digit of the ids whose jobs it keeps."""
+        """One digit per shard of the store, as `JobStore.shards`."""
         ...
 
     async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
-        """Up to `limit` calls of the shard that are due now, the oldest first; not due again for `lease_s`."""
+        """Up to `limit` calls of the shard that are due now, oldest first.
+
+        They are not due again for `lease_s` seconds.
+        """
         ...
 
     async def begin(self, call: Call, lease_s: float) -> Duty | None:
-        """Grants the attempt for `lease_s`. None: made already, in other hands, settled, or forgotten."""
+        """Grant the attempt for `lease_s` seconds.
+
+        None: the attempt was already made, another process holds it, the delivery has ended, or its record is gone.
+        """
         ...
 
     async def settle(
         self, call: Call, attempt: Attempt, status: DeliveryStatus, next_in_s: float | None
     ) -> bool:
-        """Logs the attempt. `pending` falls due again in `next_in_s`; anything else ends the duty. False: fenced off."""
+        """Log the attempt. Returns false if a later attempt has fenced it off.
+
+        With `pending` the delivery is due again in `next_in_s` seconds. Any other status ends the delivery.
+        """
         ...
 
     async def defer(self, call: Call, seconds: float) -> None:
-        """Gives a begun attempt back, uncounted, to fall due in `seconds`."""
+        """Return a begun attempt, uncounted. The delivery is due again in `seconds`."""
         ...
 
     async def get(self, tenant: str, job_id: str) -> Delivery:
-        """The delivery log. Raises as `JobStore.get`."""
+        """The delivery log of a job. Raises the same errors as `JobStore.get`."""
         ...
 
     async def due(self) -> int:
-        """How many duties are due now and not taken."""
+        """How many deliveries are due now and not taken."""
         ...
 
     def wakes(self) -> AsyncIterator[str]:
-        """Shards on which a job has just ended that owes a webhook. Ends with its connection; it may miss some."""
+        """Shards in which a job with a webhook has just ended.
+
+        Ends with its connection, and may miss some.
+        """
         ...
 
     async def disable(self, tenant: str, url: str) -> None:
-        """The receiver has gone: what the tenant owes it lapses, as far as it is begun within three days."""
+        """Stop deliveries to a receiver that is gone: those of the tenant that begin within three days
+        lapse."""
         ...
 
-    async def disabled(self, tenant: str, url: str) -> bool: ...
+    async def disabled(self, tenant: str, url: str) -> bool:
+        """Whether `disable` stopped deliveries to the tenant's receiver."""
+        ...
 
     async def secrets(self, tenant: str) -> Sequence[Secret]:
-        """The tenant's valid secrets, the current one first; made at the first call."""
+        """The tenant's valid secrets, the current one first. The first call creates one."""
         ...
 
     async def rotate(self, tenant: str, overlap_s: float) -> Sequence[Secret]:
-        """A new secret; the one before it stays valid for `overlap_s` seconds. Older ones end at once."""
+        """Create a new secret.
+
+        The previous one stays valid for `overlap_s` seconds; older ones end at once.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Whether a job can be promised: the wait that it faces against the time that it has."""
+"""Admission control: compares a job's predicted wait with the time that it has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from contracts.models import WorkerInfo
 
 HEADROOM: Final = 0.8
-"""Share of a job's time that its predicted wait may take: predictions err."""
+"""Share of a job's time that its predicted wait may take, since predictions err."""
 LONGEST_RETRY_S: Final = 60.0
 NONE_AHEAD: Final = -1
 MANY: Final = 10**7
@@ -18,14 +18,17 @@ MANY: Final = 10**7
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`eta_s` is None where no live worker tells its rate."""
+    """The job can be promised.
+
+    `eta_s` is the predicted time in seconds; None: no live worker reports its rate.
+    """
 
     eta_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Come again in `retry_after_s`: by then enough will have been done for the job to fit."""
+    """The predicted wait is too long. After `retry_after_s` seconds the job should fit."""
 
     wait_s: float
     retry_after_s: float
@@ -33,8 +36,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What serves a model now, as its workers tell it: `steps_per_s` denoising steps of one image a second in all, after the
-    `backlog_steps` that they have in hand; a job lately asked for `steps_per_job` of them."""
+    """The workers that serve a model now, added up.
+
+    Together they do `steps_per_s` denoising steps of one image per second. They still need `backlog_steps` for
+    their active jobs. A recent job needed `steps_per_job` on average.
+    """
 
     steps_per_s: float = 0.0
     backlog_steps: float = 0.0
@@ -53,7 +59,7 @@ def capacity_of(workers: Sequence[WorkerInfo]) -> Capacity:
 
 
 def eta_s(jobs_ahead: int, steps: float, capacity: Capacity) -> float | None:
-    """Seconds until a job of `steps` is done that has `jobs_ahead` before it; None where no worker tells its rate."""
+    """Seconds until a job of `steps` with `jobs_ahead` is done; None where no worker reports its rate."""
     if capacity.steps_per_s <= 0:
         return None
     ahead = capacity.backlog_steps + jobs_ahead * capacity.steps_per_job
@@ -61,9 +67,9 @@ def eta_s(jobs_ahead: int, steps: float, capacity: Capacity) -> float | None:
 
 
 def admit(jobs_ahead: int, steps: float, capacity: Capacity, ttl_s: float) -> Admitted | Refused:
-    """The verdict on a job of `steps` that has `ttl_s` seconds, behind `jobs_ahead` in the fair order.
+    """Decide on a job of `steps` that has `ttl_s` seconds, behind `jobs_ahead` in the fair order.
 
-    Where no worker tells its rate, the job is taken, waits, and at worst expires.
+    Where no worker reports its rate, the job is accepted. It waits, and at worst expires.
     """
     wait_s = eta_s(jobs_ahead, steps, capacity)
     budget_s = HEADROOM * ttl_s
@@ -73,8 +79,10 @@ def admit(jobs_ahead: int, steps: float, capacity: Capacity, ttl_s: float) -> Ad
 
 
 def most_ahead(steps: float, capacity: Capacity, ttl_s: float) -> int | None:
-    """The largest number of jobs ahead with which `admit` takes the job; None: any number, -1: none. So that whoever counts them can
-    decide by the count alone."""
+    """The largest number of jobs ahead with which `admit` accepts the job; None: any number, -1: none.
+
+    The caller that counts the jobs can then decide by the count alone.
+    """
 
     def fits(jobs_ahead: int) -> bool:
         return isinstance(admit(jobs_ahead, steps, capacity, ttl_s), Admitted)
@@ -85,7 +93,7 @@ def most_ahead(steps: float, capacity: Capacity, ttl_s: float) -> int | None:
         return None
     room = HEADROOM * ttl_s * capacity.steps_per_s - capacity.backlog_steps - steps
     most = min(MANY, max(0, int(room / capacity.steps_per_job)))
-    # `admit` has the last word: the formula may differ from it by a rounding.
+    # The formula may differ from `admit` by a rounding error. `admit` decides.
     while not fits(most):
         most -= 1
     while fits(most + 1):

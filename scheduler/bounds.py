@@ -1,7 +1,7 @@
-"""What a model can be asked for. Pure.
+"""The limits of a model on requests. Pure.
 
-The API checks what a client sent, and the worker checks what a message says, by the same rules. A message may come from an API
-that knew another revision of the model, or from no API at all.
+The API checks requests of clients, and the worker checks messages, by the same rules. A message may come
+from an API that knew another revision of the model, or from no API at all.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from contracts.models import ModelSpec
 from contracts.requests import GenerationRequest
 
 Fault = tuple[str, str]
-"""The field at fault and a sentence that names it and its limit."""
+"""The wrong field, and a sentence that names it and its limit."""
 
 MAX_LORA_SCALE: Final = 2
-"""Beyond this an adapter's change drowns the model."""
+"""Above this, an adapter's change drowns the model."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Tab, line feed and carriage return are white space to the tokenizer; the rest of Unicode's class Cc is a mistake.
+# Tab, line feed and carriage return are white space to the tokenizer. Other characters of Unicode's class Cc are a mistake.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def request_faults(
     request: GenerationRequest, spec: ModelSpec, *, max_images: int, max_text_chars: int
 ) -> Iterable[Fault]:
-    """What a model of `spec` cannot draw of a request. None: its images, in memory and time, are within what the model has announced.
+    """Everything in `request` that a model of `spec` cannot draw.
 
-    `max_images` bounds the images of a job, `max_text_chars` the characters of each text.
+    No faults: the images stay within the memory and time that the model has announced. `max_images`
+    limits the images of a job, `max_text_chars` the characters of each text.
     """
     if request.model != spec.name:
         yield "model", f"model must be {spec.name}."
@@ -53,18 +54,18 @@ def request_faults(
 
 
 def text_faults(name: str, text: str, limit: int) -> Iterable[Fault]:
-    """Of a text with at most `limit` characters."""
+    """The faults of a text that may have `limit` characters."""
     if len(text) > limit:
         yield name, f"{name} must be at most {limit} characters long, not {len(text)}."
     elif _SURROGATE.search(text):
         yield name, f"{name} must be valid Unicode: it holds half of a surrogate pair."
-    elif found := _CONTROL.search(text):
-        code = ord(found[0])
-        yield name, f"{name} must not hold control characters: U+{code:04X} at position {found.start()}."
+    elif match := _CONTROL.search(text):
+        code = ord(match[0])
+        yield name, f"{name} must not hold control characters: U+{code:04X} at position {match.start()}."
 
 
 def side_faults(name: str, value: int, spec: ModelSpec) -> Iterable[Fault]:
-    """Of the width or the height, in pixels."""
+    """The faults of the width or the height, in pixels."""
     if not spec.min_size <= value <= spec.max_size:
         yield name, f"{name} must be between {spec.min_size} and {spec.max_size} pixels."
     elif value % spec.size_multiple:
@@ -72,13 +73,13 @@ def side_faults(name: str, value: int, spec: ModelSpec) -> Iterable[Fault]:
 
 
 def pixel_faults(width: int, height: int, spec: ModelSpec) -> Iterable[Fault]:
-    """Of width and height together."""
+    """The faults of width times height."""
     if width * height > spec.max_pixels:
         yield "width", f"width times height must be at most {spec.max_pixels} pixels, not {width * height}."
 
 
 def step_faults(steps: int, spec: ModelSpec) -> Iterable[Fault]:
-    """Of `num_inference_steps`: too many, or a count that the model's solver cannot take."""
+    """The faults of `num_inference_steps`: out of range, or a count that the model's solver cannot take."""
     faults = list(range_faults("num_inference_steps", steps, 1, spec.max_steps))
     if not faults and not spec.step_counts.of(steps):
         refused = ", ".join(map(str, spec.refused_steps))
@@ -93,8 +94,8 @@ def step_faults(steps: int, spec: ModelSpec) -> Iterable[Fault]:
 
 
 def lora_faults(name: str, scale: float | None, spec: ModelSpec) -> Iterable[Fault]:
-    """Of an adapter and how strongly it acts."""
-    names = [each.name for each in spec.loras]
+    """The faults of an adapter's name and scale; the scale is not checked where it is None."""
+    names = [lora.name for lora in spec.loras]
     if not names:
         yield "lora", f"lora must be left out: {spec.name} has no adapters."
     elif name not in names:
@@ -104,7 +105,7 @@ def lora_faults(name: str, scale: float | None, spec: ModelSpec) -> Iterable[Fau
 
 
 def range_faults(name: str, value: float, low: float, high: float) -> Iterable[Fault]:
-    """Of a number from `low` to `high`."""
+    """The fault of a number that must be from `low` to `high`."""
     if not low <= value <= high:
         if low == high:
             yield name, f"{name} must be {low}."

@@ -1,11 +1,13 @@
-"""When the next pass is handed to an engine that is still busy, so that its device does not wait for the worker between two passes.
+"""When the next pass is sent to an engine that is still busy, so the device does not wait between passes.
 
-What is handed over is settled: a newcomer goes to the pass after it, and an image that is canceled then takes one more step. So it happens
-late. A pass that is full is settled anyway, for the worker brings no more images than fill it (`scheduler.prefetch`): it goes as soon as
-the images of the next pass are wanted. One with room left goes in the last moment.
+A pass that was sent is fixed. A newcomer joins the pass after it, and a canceled image takes one more
+step. So the worker sends it late. A full pass is fixed anyway, since the worker fetches no more images
+than fill it (`scheduler.prefetch`). It is sent as soon as the images of the next pass must be fetched. A
+pass with room left is sent at the last moment.
 
-Nothing in it may depend on the outcome of the pass that runs: it holds images that have not begun, and samples that go on, whatever becomes
-of the others. Where the pass that runs fails as a whole, the one behind it is not run but chosen anew.
+The next pass must not depend on the outcome of the running one. It holds images that have not begun,
+and samples that continue, whatever the results of the others are. If the running pass fails as a whole,
+the next pass is not run but chosen again.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from typing import Final
 from contracts.engine import BatchKey
 
 LAST_MOMENT_S: Final = 0.001
-"""What it takes to choose a pass and to say it to the engine."""
+"""Time to choose a pass and send it to the engine, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An image in hand that needs the pass after the one that runs."""
+    """An image on this worker that needs the pass after the running one."""
 
     key: BatchKey
     group: int
@@ -30,26 +32,28 @@ class Candidate:
 
 
 def last_moment_s(deviation_s: float) -> float:
-    """How long before its end by prediction a pass may end as a rule; `deviation_s` is the mean error of predictions."""
+    """The lead time of the last moment, in seconds; `deviation_s` is the mean error of predicted passes."""
     return LAST_MOMENT_S + deviation_s
 
 
 def is_full(candidates: Sequence[Candidate], limit: Callable[[BatchKey], int]) -> bool:
-    """Whether they fill the pass that the smallest tag leads; `limit` is how many images share a pass of a key."""
+    """Whether the candidates fill the pass that the smallest tag leads;
+    `limit` is the largest batch of a key."""
     if not candidates:
         return False
-    lead = min(candidates, key=lambda each: each.tag)
-    together = sum(each.key == lead.key and each.group == lead.group for each in candidates)
+    lead = min(candidates, key=lambda candidate: candidate.tag)
+    together = sum(image.key == lead.key and image.group == lead.group for image in candidates)
     return together >= limit(lead.key)
 
 
 def due_in_s(
     now: float, ends_at: float, *, full: bool, coming: bool, lead_s: float, moment_s: float
 ) -> float | None:
-    """Seconds until the next pass is handed over. None: not before there are more images in hand.
+    """Seconds until the next pass is sent. None: wait for more images.
 
-    The pass that runs should end at `ends_at`. `coming`: more images are on their way to the worker's hand. `lead_s`: so long before
-    the end the images of the next pass are wanted. `moment_s`: see `last_moment_s`.
+    `ends_at`: when the running pass should end, on the clock of `now`. `full`: the next pass is full.
+    `coming`: a fetch of more images is running. `lead_s`: how long before `ends_at` the next
+    images must be fetched. `moment_s`: see `last_moment_s`.
     """
     if full:
         return max(0.0, ends_at - lead_s - now)

@@ -1,15 +1,15 @@
-"""How large a batch may be: the configured limit, less what the device has shown that it cannot hold."""
+"""How large a batch may be: the configured limit, lowered where the device ran out of memory."""
 
 from __future__ import annotations
 
 from contracts.engine import BatchKey
 
 PROBE_AFTER = 64
-"""Full batches in a row after which a lowered limit is tried one higher: memory may have come free again."""
+"""After this many full batches in a row, a lowered limit is raised by one: memory may have become free."""
 
 
 class BatchLimits:
-    """Remembers, per batch key, the largest batch that fits. Pure state; not for several threads."""
+    """Remembers, per batch key, the largest batch that fits. Pure state; not thread-safe."""
 
     def __init__(self, max_batch: int) -> None:
         self._max_batch = max_batch
@@ -18,17 +18,20 @@ class BatchLimits:
         self._proven: dict[BatchKey, int] = {}
 
     def limit(self, key: BatchKey) -> int:
-        """Images that may run together under `key`."""
+        """How many images may run together under `key`."""
         return self._limits.get(key.work, self._max_batch)
 
     def out_of_memory(self, key: BatchKey, size: int) -> None:
-        """A batch of `size` did not fit: half of it may; if it was the one that was tried, the one before it does."""
+        """Lower the limit: a batch of `size` did not fit.
+
+        After a failed probe the limit before it holds again. Otherwise the limit is halved.
+        """
         proven = self._proven.pop(key.work, 0)
         self._limits[key.work] = proven if 0 < proven == size - 1 else max(1, min(self.limit(key), size) // 2)
         self._full[key.work] = 0
 
     def fitted(self, key: BatchKey, size: int) -> None:
-        """A batch of `size` ran."""
+        """Record that a batch of `size` ran."""
         limit = self.limit(key)
         if limit == self._max_batch or size < limit:
             return

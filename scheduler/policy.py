@@ -1,16 +1,16 @@
-"""What runs next: the batch for one forward pass, chosen from all that is in hand whenever the device is free.
+"""Chooses the batch for the next forward pass from all active images, whenever the device is free.
 
-Work-conserving, deadline-aware, and fair in that order of defence:
+The goals are, in this order: keep the device busy, meet deadlines, be fair.
 
-- Nothing is held back for a fuller batch: while the device is busy the next one fills by itself.
-- What can no longer make its deadline is not run, so that it drags nobody down with it (early drop, as in Nexus, Shen et
-  al., SOSP 2019).
-- The order is that of the fair tags (`scheduler.fairness`), unless a deadline is endangered: those go first, the earliest
-  first. Whoever leads the order decides the batch key, so that no key starves; those that share it go along. Where
-  deadlines are endangered, and only there, plans are played out against each other, and the one that serves most in
-  time wins: a fuller batch, of the same key or another, may then go before the most urgent one.
-- Half of the places belong to the order, the other half to those that have had the least of the device so far: a
-  one-step image overtakes the long ones beside it, and yet the oldest always move on.
+- The scheduler never waits for a fuller batch. While the device is busy, the next batch fills up.
+- An image that cannot meet its deadline is not run, so it does not delay others (early drop, as in
+  Nexus, Shen et al., SOSP 2019).
+- The order is by fair tag (`scheduler.fairness`). Images with endangered deadlines come first, earliest
+  deadline first. The first image in order determines the batch key, so no key starves. Images with the
+  same key join it. Only if deadlines are endangered, several plans are simulated. The plan that serves
+  most images in time wins. This may put a fuller batch, of any key, before the most urgent image.
+- Half of the places go by the order. The other half goes to the images with the fewest steps taken. So a
+  one-step image overtakes long ones of its key, while the oldest images still advance.
 """
 
 from __future__ import annotations
@@ -23,31 +23,37 @@ from typing import Final
 from contracts.engine import BatchKey
 
 ANYONE: Final = 0
+"""The group of images that may share a pass with any other image of their key."""
 LOOKAHEAD_BATCHES: Final = 4
-"""How far plans are played out to tell which one serves most images in time."""
+"""How many batches ahead plans are simulated."""
 OTHER_KEYS: Final = 4
-"""Batch keys that are considered at a time."""
+"""How many other batch keys are considered at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image that waits for its first denoising step, or for its next one. Samples share a pass when key and group are
-    equal; a group other than `ANYONE` is set apart after a failure, to find the culprit. `deadline` is on the clock of
-    `now`, in seconds."""
+    """An image that waits for its first or its next denoising step.
+
+    Samples share a pass when key and group are equal. A group other than `ANYONE` isolates images after a
+    failure, to find the culprit. `deadline` is in seconds, on the clock of `now`.
+    """
 
     key: BatchKey
     tag: float = 0.0
     deadline: float = math.inf
     steps_left: int = 1
-    """At least one is taken for granted: an image that waits is not finished."""
+    """Values below 1 count as 1, since a waiting image is not finished."""
     steps_taken: int = 0
     group: int = ANYONE
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What is known of the device: how many images may share a pass, and how many seconds a pass of n images takes
-    (0.0 while nobody knows)."""
+    """What is known of the device.
+
+    `limit`: how many images may share a pass of a key. `seconds`: how long a pass of n images takes; 0.0
+    while unknown.
+    """
 
     limit: Callable[[BatchKey], int]
     seconds: Callable[[BatchKey, int], float]
@@ -55,7 +61,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Run these now, in one pass. `late`: these can no longer make their deadlines, and expire unrun."""
+    """Run `batch` now, in one pass. The images of `late` cannot meet their deadlines and expire unrun."""
 
     batch: tuple[int, ...]
     late: tuple[int, ...] = ()
@@ -63,14 +69,14 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """There is nothing to run before `at` (infinity: until something comes)."""
+    """There is nothing to run before `at`; infinity: until an image arrives. `late` as in `Dispatch`."""
 
     at: float = math.inf
     late: tuple[int, ...] = ()
 
 
 def decide(now: float, queue: Sequence[Sample], device: Device) -> Dispatch | WaitUntil:
-    """The next pass, as indices into `queue`, which is in order of arrival. Pure."""
+    """Choose the next pass, as indices into `queue`, which is in order of arrival. Pure."""
     queue = [sample if sample.steps_left >= 1 else replace(sample, steps_left=1) for sample in queue]
     own = [sample.steps_left * device.seconds(sample.key, 1) for sample in queue]
     late = tuple(i for i, sample in enumerate(queue) if now + own[i] > sample.deadline)
@@ -81,7 +87,7 @@ def decide(now: float, queue: Sequence[Sample], device: Device) -> Dispatch | Wa
     plans = _plans(now, queue, order, device, everybody=endangered)
     if len(plans) > 1:
         horizon = order[: LOOKAHEAD_BATCHES * _limit(device, queue[order[0]])]
-        # Of equal ones the first, which is that of the order.
+        # `max` returns the first of equal plans, which is the plan of the fair order.
         members, size = max(plans, key=lambda plan: _served(now, queue, horizon, plan, device))
     else:
         members, size = plans[0]
@@ -89,7 +95,7 @@ def decide(now: float, queue: Sequence[Sample], device: Device) -> Dispatch | Wa
 
 
 _Plan = tuple[list[int], int]
-"""Those who may share the pass, in order, and how many of them it takes."""
+"""Images that may share the pass, in order, and how many of them it takes."""
 
 
 def _limit(device: Device, sample: Sample) -> int:
@@ -99,8 +105,10 @@ def _limit(device: Device, sample: Sample) -> int:
 def _order(
     now: float, queue: Sequence[Sample], alive: list[int], own: list[float], device: Device
 ) -> tuple[list[int], bool]:
-    """The endangered by deadline, then all others by tag; and whether there are any. Endangered is what may miss its
-    deadline if everything else in hand went before it."""
+    """Endangered images by deadline, then all others by tag; and whether any image is endangered.
+
+    An image is endangered if it could miss its deadline when all other active images ran before it.
+    """
     drain_s = 0.0
     for i in alive:
         limit = _limit(device, queue[i])
@@ -112,16 +120,16 @@ def _order(
         return safe, 0.0 if safe else sample.deadline, sample.tag, i
 
     places = sorted(place(i) for i in alive)
-    return [each[-1] for each in places], not places[0][0]
+    return [index for *_, index in places], not places[0][0]
 
 
 def _plans(
     now: float, queue: Sequence[Sample], order: list[int], device: Device, *, everybody: bool
 ) -> list[_Plan]:
-    """What may run next: the batch of the one who leads the order, and with `everybody` also what would spare deadlines.
+    """Candidates for the next pass: the batch of the first image in order, and with `everybody` also others.
 
-    An urgent head may only be met by a small batch, and so may a batch key that few share; small batches cost throughput,
-    and with it the deadlines of those behind.
+    The deadline of an urgent first image may allow only a small batch, and few images may share its key.
+    Small batches cost throughput, and so the deadlines of later images.
     """
     groups: dict[tuple[BatchKey, int], list[int]] = {}
     for i in order:
@@ -137,11 +145,12 @@ def _plans(
             plans.append((members[start:], fuller))
             break
     others = list(groups.values())[1:OTHER_KEYS]
-    return plans + [(each, _largest(now, queue, each, device)) for each in others]
+    return plans + [(group, _largest(now, queue, group, device)) for group in others]
 
 
 def _largest(now: float, queue: Sequence[Sample], members: list[int], device: Device) -> int:
-    """The most members that can share a pass which none of them finds too long for its deadline; at least one."""
+    """The most members, in order, whose shared pass is short enough for the deadline of each;
+    at least one."""
     key, size, least = queue[members[0]].key, 0, math.inf
     for i in members[: _limit(device, queue[members[0]])]:
         least = min(least, (queue[i].deadline - now) / queue[i].steps_left)
@@ -154,8 +163,10 @@ def _largest(now: float, queue: Sequence[Sample], members: list[int], device: De
 def _served(
     now: float, queue: Sequence[Sample], order: list[int], plan: _Plan, device: Device
 ) -> tuple[int, float]:
-    """How many end in time if the plan goes first and the rest of `order` greedily after it; and, so that of equal plans the
-    one is better that leaves more of the device to those who come, how early they have ended."""
+    """How many images end in time if `plan` runs first and the rest of `order` greedily after it.
+
+    The second value breaks ties: the negative time of the last end, so the plan that ends earlier wins.
+    """
     served, rest = 0, order
     members, size = plan
     while True:
@@ -177,7 +188,7 @@ def _served(
 
 
 def _fill(queue: Sequence[Sample], members: list[int], size: int) -> list[int]:
-    """`size` of the members: the first half in their order, the rest those with the fewest steps taken."""
+    """`size` of the members: the first half in order, then those with the fewest steps taken."""
     if len(members) <= size:
         return members
     half = (size + 1) // 2

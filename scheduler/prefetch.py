@@ -1,7 +1,8 @@
-"""What a worker brings for its next pass: how many images, and how long before the present pass ends.
+"""How many images a worker fetches for its next pass, and how long before the current pass ends.
 
-Both are a compromise. Images in hand can no longer yield to a newcomer, nor be run by another worker, so few of them and late;
-but a device must not wait for the store, nor run half a batch while the queue is full.
+Both are a compromise. A fetched image can no longer yield to a newcomer, and no other worker can run it.
+So a worker should fetch few images, and late. But the device must not wait for the store, nor run half
+a batch while the queue is full.
 """
 
 from __future__ import annotations
@@ -14,24 +15,29 @@ from typing import Final
 from contracts.engine import BatchKey
 
 BATCHES_WAITING: Final = 2
-"""Bound of what waits in hand, in full batches, where many keys must be gathered to fill a pass of one."""
+"""Limit of the fetched images that wait, in full batches.
+
+Many keys may be needed to fill a pass of one key.
+"""
 BATCHES_IN_HAND: Final = 4
-"""Bound of all that a worker holds, in full batches: what waits, and images in the making that share the device by turns."""
+"""Limit of all images that a worker holds, in full batches: waiting ones,
+and active ones that take turns on the device."""
 
 LEAD_S: Final = 0.01
+"""The shortest lead time, in seconds."""
 LEAD_SHARE: Final = 0.1
-"""A pass may end before its time by this share of it."""
+"""A pass may end earlier than predicted by this share of it."""
 NEWEST: Final = 0.1
-"""Weight of the newest journey to the store in the mean, and in the mean deviation."""
+"""Weight of the newest fetch in the mean latency and in its mean deviation."""
 DEVIATIONS: Final = 2.0
 OUTLIER: Final = 4.0
 OUTLIER_S: Final = 0.05
-"""A journey counts as no longer than the mean, so many deviations, and this."""
+"""A fetch counts at most as the mean + `OUTLIER` deviations + `OUTLIER_S` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedImage:
-    """An image in hand that will need the pass after the present one."""
+    """An image on this worker that will need the pass after the current one."""
 
     key: BatchKey
     tag: float
@@ -39,10 +45,11 @@ class QueuedImage:
 
 
 def slots_to_fetch(hand: Sequence[QueuedImage], ending: int, max_batch: int) -> int:
-    """How many more images to bring, so that the next pass is full; `ending` are those on their last step.
+    """How many more images to fetch, so that the next pass is full.
 
-    The key of the smallest tag in hand will lead that pass. With one key that is a batch less what waits. With several,
-    those that come are expected to be of that key as often as those that wait are.
+    `hand` are the images on this worker; `ending` counts those on their last step. The key of the smallest tag in
+    `hand` will lead the next pass. With one key, the answer is a batch minus the waiting images. With
+    several, the fetched images are expected to have that key as often as the waiting ones.
     """
     waiting = [image for image in hand if not image.begun]
     bound = min(BATCHES_WAITING * max_batch - len(waiting), BATCHES_IN_HAND * max_batch - len(hand) - ending)
@@ -58,20 +65,25 @@ def slots_to_fetch(hand: Sequence[QueuedImage], ending: int, max_batch: int) -> 
 
 @dataclass(slots=True)
 class FetchLatency:
-    """How long before a pass should end the images of the next are wanted: as long as a journey to the store takes, by mean
-    and mean deviation (Jacobson, SIGCOMM 1988), and a share of the pass."""
+    """Tracks how long a fetch from the store takes, and how early the next one must start.
+
+    The lead time is the mean latency plus a multiple of its mean deviation (Jacobson, SIGCOMM 1988), plus a
+    share of the pass.
+    """
 
     mean_s: float = 0.0
     deviation_s: float = 0.0
 
     def observe(self, seconds: float) -> None:
-        """A journey to the store has taken that long. One alone that is far off, as when it waited for something else, moves the lead
-        little; many move it all the same."""
+        """Record that a fetch took `seconds`.
+
+        A single outlier moves the lead time little; many outliers do move it.
+        """
         seconds = min(seconds, self.mean_s + OUTLIER * self.deviation_s + OUTLIER_S)
         error = seconds - self.mean_s
         self.mean_s += NEWEST * error
         self.deviation_s += NEWEST * (abs(error) - self.deviation_s)
 
     def seconds(self, pass_s: float) -> float:
-        """The lead for a pass that should take `pass_s`."""
+        """The lead time in seconds, for a pass that should take `pass_s`."""
         return max(LEAD_S, self.mean_s + DEVIATIONS * self.deviation_s) + LEAD_SHARE * pass_s

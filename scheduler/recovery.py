@@ -1,4 +1,4 @@
-"""What becomes of a batch that failed as a whole: one bad image must fail alone."""
+"""What happens to the images of a batch that failed as a whole: one bad image must fail alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ T = TypeVar("T")
 
 
 class Failure(StrEnum):
+    """How a batch failed as a whole."""
+
     FAULT = "fault"
-    """The model raised."""
+    """The model raised an exception."""
     CRASH = "crash"
     """The engine process died, or hung and was killed."""
     OUT_OF_MEMORY = "out_of_memory"
@@ -20,7 +22,7 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Run the image again, with those of the same group alone."""
+    """Run the image again, only together with images of the same group."""
 
     group: int
 
@@ -33,12 +35,14 @@ class GiveUp:
 def after_failure(
     failure: Failure, groups: Sequence[int], crashes: Sequence[int], new_group: Callable[[], int]
 ) -> list[Again | GiveUp]:
-    """The verdict on each image of the batch. `groups` are their present groups, `crashes` how many crashes each has
-    lived through before this one.
+    """Decide on each image of the failed batch.
 
-    A fault costs little, so the culprit is found by bisection. A crash costs a restart of the engine: every image of the
-    batch is then run alone, and the one under which it crashes again is given up. Out of memory is the batch's fault, not
-    the images': they run again under a lower limit (`scheduler.limits`), unless one alone does not fit.
+    `groups` are the images' current groups. `crashes` counts the earlier crashes of each image. `new_group`
+    returns an unused group.
+
+    A fault costs little, so the culprit is found by bisection. A crash costs a restart of the engine. Every
+    image of the batch is then run alone, and an image that crashes again is given up. Out of memory is no
+    fault of an image: all run again under a lower limit (`scheduler.limits`), unless one alone does not fit.
     """
     size = len(groups)
     match failure:
@@ -56,10 +60,13 @@ def after_failure(
 
 
 def bisect_failures(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
-    """Those of `items` for whom `fails` holds, found by bisection; where it holds for a company and for none of its halves, all of
-    that company. None where it does not hold for all of them together."""
+    """The `items` for which `fails` holds, found by bisection.
+
+    If it holds for a set of items but for neither half, the whole set is returned. Returns nothing if it
+    does not hold for all items together.
+    """
     if not items or not fails(items):
         return []
     half = len(items) // 2
-    found = bisect_failures(items[:half], fails) + bisect_failures(items[half:], fails) if half else []
-    return found or list(items)
+    failing = bisect_failures(items[:half], fails) + bisect_failures(items[half:], fails) if half else []
+    return failing or list(items)

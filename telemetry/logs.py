@@ -1,7 +1,7 @@
-"""Structured logs: one event name and its fields per line, JSON in production, aligned text at a terminal.
+"""Structured logs: one event name and its fields per line, as JSON, or as aligned text at a terminal.
 
-Prompts and keys are never logged; jobs are named by id. Lines written while a request or a job is worked on carry its
-`request_id`, `job_id` and, where traces are on, `trace_id`.
+Prompts and keys are never logged. Jobs are named by id. Lines logged during a request or a job carry its
+`request_id`, its `job_id` and, with tracing on, its `trace_id`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from contracts.settings import BackendSettings
 from telemetry import tracing
 
 QUIET = ("amqp", "celery", "kombu", "httpx", "httpcore", "urllib3", "diffusers", "transformers", "granian")
+"""Libraries whose lines below WARNING are dropped."""
 
 
 class _Logger(BoundLogger):
-    """Does nothing for a line that is not wanted, rather than make it first."""
+    """Checks the level first, so an unwanted line costs nothing."""
 
     def debug(self, event: str | None = None, *args: Any, **fields: Any) -> Any:
         if self._logger.isEnabledFor(logging.DEBUG):
@@ -37,10 +38,13 @@ class _Logger(BoundLogger):
 
 
 def configure(settings: BackendSettings, **fields: Any) -> None:
-    """Send our own and all libraries' logs to standard error in one form. `fields` (service, worker) mark each line."""
+    """Send our own and all libraries' logs to standard error in one format.
+
+    `fields` (service, worker) are on every line.
+    """
 
     def mark(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        # Not a context variable: threads and servers begin contexts of their own.
+        # Not a context variable: threads and servers start with new contexts.
         return {**fields, **event}
 
     shared: list[Processor] = [
@@ -80,7 +84,10 @@ def configure(settings: BackendSettings, **fields: Any) -> None:
 
 @contextmanager
 def bound(**fields: Any) -> Iterator[None]:
-    """Mark every line that is written inside, here and in the tasks begun here."""
+    """Add `fields` to every line that is logged in this context, also by tasks started in it.
+
+    None adds no field.
+    """
     tokens = structlog.contextvars.bind_contextvars(
         **{name: value for name, value in fields.items() if value is not None}
     )
@@ -91,7 +98,7 @@ def bound(**fields: Any) -> Iterator[None]:
 
 
 def bound_field(name: str) -> str | None:
-    """What lines are now marked with under `name`."""
+    """The current value of the field `name` that `bound` has set; None: it is not set."""
     value = structlog.contextvars.get_contextvars().get(name)
     return None if value is None else str(value)
 

@@ -1,7 +1,7 @@
-"""Every metric's name, once. Labels never carry prompts or ids, and tenants only of the few that `telemetry.tenants` picks.
+"""All metrics of the platform. Labels never hold prompts or ids; tenants only where `telemetry.tenants` picks them.
 
-Names follow https://prometheus.io/docs/practices/naming/: base units, the unit as suffix, `_total` for counters. What the chart's
-dashboards and alerts ask for must be here; `tests/helm` holds them to it.
+Names follow https://prometheus.io/docs/practices/naming/: base units, the unit as suffix, `_total` for
+counters. Every metric in the chart's dashboards and alerts must be defined here; `tests/helm` checks this.
 """
 
 from __future__ import annotations
@@ -12,155 +12,177 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
-BUILD = Gauge("darkroom_build_info", "1, labelled with what runs.", ["service", "version"])
+BUILD = Gauge(
+    "darkroom_build_info", "Always 1; the labels name the service and its version.", ["service", "version"]
+)
 
-# The door (api)
-HTTP_REQUESTS = Counter("darkroom_http_requests_total", "Requests answered.", ["method", "route", "status"])
+# API
+HTTP_REQUESTS = Counter(
+    "darkroom_http_requests_total", "HTTP requests answered.", ["method", "route", "status"]
+)
 HTTP_SECONDS = Histogram(
     "darkroom_http_request_seconds",
-    "From first byte to answer, waits included.",
+    "Time from the first byte of a request to its answer, including waits.",
     ["method", "route"],
     buckets=_LATENCY_S,
 )
 JOBS_SUBMITTED = Counter(
-    "darkroom_jobs_submitted_total", "Jobs accepted, by how the cache took them.", ["model", "cache"]
+    "darkroom_jobs_submitted_total",
+    "Jobs accepted, by cache status: hit, miss or joined.",
+    ["model", "cache"],
 )
 STEPS_SUBMITTED = Counter(
     "darkroom_steps_submitted_total",
-    "Denoising steps of all images of the jobs that were accepted to be computed.",
+    "Denoising steps of all images of accepted jobs that must be computed.",
     ["model"],
 )
 JOBS_REFUSED = Counter("darkroom_jobs_refused_total", "Jobs refused, by error code.", ["code"])
 QUOTA_REFUSED = Counter(
-    "darkroom_quota_refused_total", "Jobs refused for a limit of their API key, by limit.", ["limit"]
+    "darkroom_quota_refused_total", "Jobs refused by a limit of their API key, by limit.", ["limit"]
 )
 TENANT_JOBS = Counter(
-    "darkroom_tenant_jobs_total", "Jobs accepted, of the tenants that load the platform most.", ["tenant"]
+    "darkroom_tenant_jobs_total", "Jobs accepted, for the tenants with the most load.", ["tenant"]
 )
 TENANT_STEPS = Counter(
     "darkroom_tenant_steps_total",
-    "Denoising steps of all images of their jobs that were accepted to be computed.",
+    "Denoising steps of all images of accepted jobs that must be computed, for the tenants with the most load.",
     ["tenant"],
 )
-TENANT_REFUSED = Counter("darkroom_tenant_refused_total", "Their jobs that were refused.", ["tenant"])
-JOBS_WAITING = Gauge("darkroom_jobs_waiting", "Jobs that wait for a worker, as of the scrape.", ["model"])
+TENANT_REFUSED = Counter(
+    "darkroom_tenant_refused_total", "Jobs refused, for the tenants with the most load.", ["tenant"]
+)
+JOBS_WAITING = Gauge("darkroom_jobs_waiting", "Jobs that wait for a worker, at the scrape.", ["model"])
 PREDICTED_WAIT = Gauge(
     "darkroom_predicted_wait_seconds",
-    "When one more image would be done, as of the scrape; absent while no worker tells its rate.",
+    "Predicted time until one more image would be done, at the scrape; absent while no worker reports its rate.",
     ["model"],
 )
-LIVE_WORKERS = Gauge("darkroom_live_workers", "Workers announced, as of the scrape.", ["model"])
+LIVE_WORKERS = Gauge("darkroom_live_workers", "Live workers, at the scrape.", ["model"])
 MODEL_RATE = Gauge(
     "darkroom_model_steps_per_second",
-    "Denoising steps that a model's workers do under load, together.",
+    "Denoising steps per second of all of a model's workers under load.",
     ["model"],
 )
 STORE_MEMORY = Gauge(
     "darkroom_store_memory_bytes",
-    "Memory that the state Redis has used of its maxmemory; of a cluster, the fullest node. Told by API processes.",
+    "Memory used by the state Redis; in a cluster, by its fullest node. Reported by API processes.",
 )
 STORE_MEMORY_LIMIT = Gauge(
     "darkroom_store_memory_limit_bytes",
-    "The maxmemory of the state Redis; 0: it has none, or it is not known now.",
+    "The maxmemory of the state Redis; 0: no limit, or unknown.",
 )
 BLOB_DISK = Gauge(
-    "darkroom_blob_disk_bytes", "Size of the disk that the pictures lie on; 0: they lie on none of ours."
+    "darkroom_blob_disk_bytes", "Size of the disk that holds the images; 0: they are on no local disk."
 )
-BLOB_DISK_FREE = Gauge("darkroom_blob_disk_free_bytes", "What is free of it.")
-WAITERS = Gauge("darkroom_waiters", "Requests now held by Prefer: wait.")
-EVENT_STREAMS = Gauge("darkroom_event_streams", "Streams of job events now open.")
+BLOB_DISK_FREE = Gauge("darkroom_blob_disk_free_bytes", "Free bytes on the disk that holds the images.")
+WAITERS = Gauge("darkroom_waiters", "Requests that wait for a job to end (Prefer: wait).")
+EVENT_STREAMS = Gauge("darkroom_event_streams", "Open streams of job events.")
 READS_REFUSED = Counter(
     "darkroom_reads_refused_total",
-    "Reads, waits and streams refused to one key or address, by limit.",
+    "Reads, waits and event streams refused to one key or address, by limit.",
     ["limit"],
 )
 CONNECTIONS_REFUSED = Counter(
-    "darkroom_connections_refused_total", "Connections closed because their address has too many."
+    "darkroom_connections_refused_total", "Connections closed because their address had too many."
 )
 
-# The queue (broker)
+# Broker
 PUBLISHES = Counter("darkroom_publishes_total", "Messages sent to the broker, by outcome.", ["outcome"])
-PUBLISH_SECONDS = Histogram("darkroom_publish_seconds", "A confirmed publish.", buckets=_LATENCY_S)
-RELAYED = Counter("darkroom_relayed_total", "Messages published by the relay, by reason.", ["reason"])
+PUBLISH_SECONDS = Histogram(
+    "darkroom_publish_seconds", "Duration of a publish, confirm included.", buckets=_LATENCY_S
+)
+RELAYED = Counter("darkroom_relayed_total", "Messages published from the outbox, by reason.", ["reason"])
 
 DEAD_LETTERS = Counter(
-    "darkroom_dead_letters_total", "Messages that the broker gave up on, by what became of them.", ["outcome"]
+    "darkroom_dead_letters_total", "Messages that the broker gave up on, by outcome.", ["outcome"]
 )
 BLOB_STORE_ERRORS = Counter(
     "darkroom_blob_store_errors_total",
-    "Failed calls of the store of pictures: full, or away for another cause.",
+    "Failed calls of the blob store, by cause: full or unavailable.",
     ["cause"],
 )
-BLOBS_PRUNED = Counter("darkroom_blobs_pruned_total", "Pictures deleted by age or size.")
-
-# The darkroom itself (worker)
-QUEUE_SECONDS = Histogram(
-    "darkroom_queue_wait_seconds", "From submit to a worker's claim.", ["model"], buckets=_LATENCY_S
+BLOBS_PRUNED = Counter(
+    "darkroom_blobs_pruned_total", "Images deleted because of their age or the total size."
 )
-ATTEMPTS = Counter("darkroom_attempts_total", "Attempts begun, by their number.", ["model", "attempt"])
-JOBS_FINISHED = Counter("darkroom_jobs_finished_total", "Jobs ended by a worker.", ["model", "status"])
+
+# Worker
+QUEUE_SECONDS = Histogram(
+    "darkroom_queue_wait_seconds", "Time from submit to a worker's claim.", ["model"], buckets=_LATENCY_S
+)
+ATTEMPTS = Counter("darkroom_attempts_total", "Attempts started, by attempt number.", ["model", "attempt"])
+JOBS_FINISHED = Counter(
+    "darkroom_jobs_finished_total", "Jobs ended by a worker, by status.", ["model", "status"]
+)
 JOB_SECONDS = Histogram(
-    "darkroom_job_seconds", "From submit to terminal, computed jobs.", ["model"], buckets=_LATENCY_S
+    "darkroom_job_seconds", "Time from submit to end of computed jobs.", ["model"], buckets=_LATENCY_S
 )
 BATCHES = Counter("darkroom_batches_total", "Batches run, by outcome.", ["model", "outcome"])
 BATCH_SIZE = Histogram(
     "darkroom_batch_images", "Images in a batch.", ["model"], buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 )
 BATCH_SECONDS = Histogram(
-    "darkroom_batch_seconds", "A pass on the device: one step of its images.", ["model"], buckets=_LATENCY_S
+    "darkroom_batch_seconds",
+    "Time of a batch on the device: one step of its images.",
+    ["model"],
+    buckets=_LATENCY_S,
 )
-STEPS = Counter("darkroom_steps_total", "Denoising steps done, of all images.", ["model"])
+STEPS = Counter("darkroom_steps_total", "Denoising steps done, over all images.", ["model"])
 IMAGES = Counter("darkroom_images_total", "Images drawn, encoded and stored.", ["model"])
-ENCODE_SECONDS = Histogram("darkroom_encode_seconds", "Encoding one image.", buckets=_LATENCY_S)
-STORE_SECONDS = Histogram("darkroom_blob_store_seconds", "Storing one image.", buckets=_LATENCY_S)
+ENCODE_SECONDS = Histogram("darkroom_encode_seconds", "Time to encode one image.", buckets=_LATENCY_S)
+STORE_SECONDS = Histogram("darkroom_blob_store_seconds", "Time to store one image.", buckets=_LATENCY_S)
 DEVICE_MEMORY = Gauge(
-    "darkroom_device_memory_bytes", "Memory of the device that is in use, after a batch.", ["model", "device"]
+    "darkroom_device_memory_bytes", "Device memory in use, after a batch.", ["model", "device"]
 )
 DEVICE_MEMORY_LIMIT = Gauge(
-    "darkroom_device_memory_limit_bytes", "Memory that the device has for the engine.", ["model", "device"]
+    "darkroom_device_memory_limit_bytes", "Device memory that the engine may use.", ["model", "device"]
 )
 ENGINE_INFO = Gauge(
-    "darkroom_engine_info", "1: the engine as it was loaded.", ["model", "device", "dtype", "attention"]
+    "darkroom_engine_info",
+    "Always 1; the labels describe the loaded engine.",
+    ["model", "device", "dtype", "attention"],
 )
 ENGINE_RESTARTS = Counter(
     "darkroom_engine_restarts_total", "Engine processes replaced, by cause.", ["model", "cause"]
 )
 ENGINE_LOAD_FAILURES = Counter(
     "darkroom_engine_load_failures_total",
-    "Engine processes that did not load their model: `unloadable` they said so, `died` without a word, `timeout`.",
+    "Engine processes that did not load their model: `unloadable` with an error, `died` without one, or `timeout`.",
     ["model", "cause"],
 )
 MESSAGES_REFUSED = Counter(
-    "darkroom_messages_refused_total", "Messages that are no jobs, or of another version: dead-lettered."
+    "darkroom_messages_refused_total",
+    "Messages that are no jobs, or need another version; they are dead-lettered.",
 )
-IN_FLIGHT = Gauge("darkroom_worker_jobs", "Jobs a worker now holds.", ["model"])
+IN_FLIGHT = Gauge("darkroom_worker_jobs", "Jobs that a worker holds.", ["model"])
 
 # Webhooks
-WEBHOOKS = Counter("darkroom_webhooks_total", "Attempts at webhooks, by outcome.", ["outcome"])
-WEBHOOK_SECONDS = Histogram("darkroom_webhook_seconds", "One call of a receiver.", buckets=_LATENCY_S)
-WEBHOOKS_DUE = Gauge("darkroom_webhooks_due", "Webhooks that are due and not on the queue.")
+WEBHOOKS = Counter("darkroom_webhooks_total", "Attempts to deliver webhooks, by outcome.", ["outcome"])
+WEBHOOK_SECONDS = Histogram(
+    "darkroom_webhook_seconds", "Duration of one call of a receiver.", buckets=_LATENCY_S
+)
+WEBHOOKS_DUE = Gauge("darkroom_webhooks_due", "Webhooks that are due and not in the queue.")
 
 RECORDS_UNREADABLE = Counter(
     "darkroom_records_unreadable_total",
-    "Documents of another version that could not be read, and were left to a process that can, by kind.",
+    "Documents of a newer version that this process could not read and left to others, by kind.",
     ["kind"],
 )
 
-# Errors whose harm is repaired elsewhere, so they are counted rather than raised
+# Errors that are repaired elsewhere, so they are counted and not raised
 REPAIRED = Counter(
-    "darkroom_repaired_errors_total", "Failed steps that a retry, a sweep or a lease makes good.", ["step"]
+    "darkroom_repaired_errors_total", "Failed steps that a retry, a sweep or a lease repairs.", ["step"]
 )
 
 
 def answered(method: str, route: str, status: int, seconds: float) -> None:
-    """Count and time a request."""
+    """Count an answered HTTP request and its duration."""
     requests, times = _answers(method, route, status)
     requests.inc()
     times.observe(seconds)
 
 
 def submitted(model: str, cache: str, steps: int) -> None:
-    """Count an accepted job; `steps` denoising steps are to be done for it."""
+    """Count an accepted job that needs `steps` denoising steps; 0 for a job that is not computed."""
     _submits(model, cache).inc()
     if steps:
         _steps_submitted(model).inc(steps)
@@ -178,5 +200,5 @@ def _steps_submitted(model: str) -> Counter:
 
 @lru_cache(maxsize=1024)
 def _answers(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    # Looked up once: that costs more than to count.
+    # Cached, since looking up the labels costs more than counting.
     return HTTP_REQUESTS.labels(method, route, str(status)), HTTP_SECONDS.labels(method, route)

@@ -1,8 +1,9 @@
-"""Series that exist, at zero, from the start of the process that owns them.
+"""Counters that exist at zero from the start of their process.
 
-A counter with labels is born with its first event, and `increase()` of a series that is born at 1 is 0: the first burst of what an
-alert waits for would never raise it (https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics). So the known
-values of the labels that alerts ask for are listed here, by process; `tests/telemetry` holds the code to the lists.
+A counter with labels first appears with its first event, and `increase()` of a series that appears at 1
+is 0. The first burst of events would then never raise its alert
+(https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics). So the label values that
+alerts use are listed here, per process. `tests/telemetry` checks the lists against the code.
 """
 
 from __future__ import annotations
@@ -61,12 +62,12 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def begin_api(routes: Iterable[tuple[str, str]]) -> None:
-    """Those of an API process; `routes` are methods and paths."""
-    errors = sorted({each.status for each in _tree(DarkroomError) if each.status >= 500})
+    """Create the series of an API process; `routes` are pairs of method and path."""
+    errors = sorted({error.status for error in _tree(DarkroomError) if error.status >= 500})
     for method, route in routes:
         for status in errors:
             metrics.HTTP_REQUESTS.labels(method, route, str(status))
-    refusals = {each.code for base in (RequestError, UnavailableError) for each in _tree(base)}
+    refusals = {error.code for base in (RequestError, UnavailableError) for error in _tree(base)}
     _begin(metrics.JOBS_REFUSED, sorted(refusals))
     _begin(metrics.QUOTA_REFUSED, LIMITS)
     _begin(metrics.READS_REFUSED, READ_LIMITS)
@@ -76,7 +77,7 @@ def begin_api(routes: Iterable[tuple[str, str]]) -> None:
 
 
 def begin_worker(model: str, max_attempts: int) -> None:
-    """Those of a worker that serves `model`."""
+    """Create the series of a worker that serves `model`."""
     for status in JobStatus:
         if status.terminal:
             metrics.JOBS_FINISHED.labels(model, status.value)
@@ -91,7 +92,7 @@ def begin_worker(model: str, max_attempts: int) -> None:
 
 
 def begin_webhooks() -> None:
-    """Those of a process that calls receivers."""
+    """Create the series of a process that delivers webhooks."""
     _begin(metrics.WEBHOOKS, WEBHOOK_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["webhooks"])
 
@@ -109,5 +110,5 @@ def _begin(counter: Counter, values: Iterable[str]) -> None:
 
 def _tree(base: type[DarkroomError]) -> Iterator[type[DarkroomError]]:
     yield base
-    for each in base.__subclasses__():
-        yield from _tree(each)
+    for subclass in base.__subclasses__():
+        yield from _tree(subclass)

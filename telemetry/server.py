@@ -1,4 +1,5 @@
-"""A small HTTP server for processes that have none: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever runs them."""
+"""A small HTTP server for processes without one: `/metrics` for Prometheus,
+`/healthz` and `/readyz` for probes."""
 
 from __future__ import annotations
 
@@ -13,14 +14,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from contracts.listening import listen
 
 Check = Callable[[], str | None]
-"""What is wrong; None when all is well. Called from any thread."""
+"""Returns what is wrong; None when all is well. Called from any thread."""
 
 READ_TIMEOUT_S: Final = 5.0
 
 
 class OperationServer:
-    """Serves on all interfaces from `start` to `stop`. Unready until `ready` says otherwise. Raises `SettingsError` for a port that is
-    in use."""
+    """Serves on all interfaces from `start` to `stop`.
+
+    `alive` decides `/healthz`, `ready` decides `/readyz`. Raises `SettingsError` for a port in use.
+    """
 
     def __init__(self, port: int, alive: Check, ready: Check) -> None:
         checks: Mapping[str, Check] = {"/healthz": alive, "/readyz": ready}
@@ -40,7 +43,7 @@ class OperationServer:
                     self._answer(404, "text/plain", b"There are /metrics, /healthz and /readyz.\n")
 
             def log_message(self, *_: object) -> None:
-                """Probes and scrapes are no news."""
+                """Log nothing for probes and scrapes."""
 
             def _answer(self, status: int, content_type: str, body: bytes) -> None:
                 self.send_response(status)
@@ -49,7 +52,7 @@ class OperationServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-        listener = listen("0.0.0.0", port, "DARKROOM_METRICS_PORT")  # noqa: S104 - as Prometheus comes from elsewhere
+        listener = listen("0.0.0.0", port, "DARKROOM_METRICS_PORT")  # noqa: S104 - Prometheus runs on another host
         address = listener.getsockname()
         self._server = ThreadingHTTPServer(address, Handler, bind_and_activate=False)
         self._server.socket.close()
@@ -59,12 +62,15 @@ class OperationServer:
 
     @property
     def port(self) -> int:
+        """The port that the server listens on."""
         return self._server.server_address[1]
 
     def start(self) -> None:
+        """Start serving, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop serving, and close the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -1,4 +1,7 @@
-"""Metrics by tenant, for those who load the platform most. All others share one series, so that labels stay few."""
+"""Metrics by tenant, for the tenants with the most load.
+
+All others share one series, which bounds the labels.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,20 @@ from prometheus_client import Counter
 from telemetry import metrics
 
 OTHER: Final = "_other"
-"""The label of all tenants that have none; no tenant can be called so."""
+"""The label of all tenants without one. No tenant can have this name."""
 WINDOW_S: Final = 60.0
-"""How often it is decided anew who has a label."""
+"""How often the labels are reassigned, in seconds."""
 MAX_KNOWN: Final = 10_000
-"""Tenants whose load is known; of more than these the smallest are forgotten at the end of a window."""
+"""How many tenants' loads are remembered. Beyond it, the smallest are dropped at the end of a window."""
 
 _ALL: Final = (metrics.TENANT_JOBS, metrics.TENANT_STEPS, metrics.TENANT_REFUSED)
 
 
 class TopTenants:
-    """Who has a label: the `limit` tenants of the greatest load, by a mean that halves with each window. Pure; time is handed in.
+    """Assigns labels to the `limit` tenants with the greatest load. Pure; time is an argument.
 
-    A tenant that loses its label loses its series; from then on it counts as `OTHER`. So no series ever steps back.
+    The load is a mean that halves with each window. A tenant that loses its label loses its series, and
+    counts as `OTHER` from then on. So no series ever decreases.
     """
 
     def __init__(self, limit: int) -> None:
@@ -31,29 +35,34 @@ class TopTenants:
         self._ends_at = 0.0
 
     def label(self, tenant: str, load: float, now: float) -> tuple[str, frozenset[str]]:
-        """The label of `tenant`, which brings `load` at `now` (seconds), and the labels that ended just now."""
-        lost = self._turn(now)
+        """Add `load` to `tenant` at `now` (seconds).
+
+        Returns its label, and the labels that were just removed.
+        """
+        lost = self._end_window(now)
         if tenant in self._loads or len(self._loads) < 2 * MAX_KNOWN:
             self._loads[tenant] = self._loads.get(tenant, 0.0) + load
         if tenant not in self._labelled and len(self._labelled) < self._limit and tenant in self._loads:
             self._labelled.add(tenant)
         return (tenant if tenant in self._labelled else OTHER), lost
 
-    def _turn(self, now: float) -> frozenset[str]:
+    def _end_window(self, now: float) -> frozenset[str]:
         if now < self._ends_at:
             return frozenset()
         self._ends_at = now + WINDOW_S
-        # Of equal loads the one that has a label keeps it.
-        ranked = sorted(self._loads, key=lambda each: (-self._loads[each], each not in self._labelled, each))
+        # Of equal loads, a tenant that has a label keeps it.
+        ranked = sorted(
+            self._loads, key=lambda tenant: (-self._loads[tenant], tenant not in self._labelled, tenant)
+        )
         labelled = set(ranked[: self._limit])
         lost = frozenset(self._labelled - labelled)
         self._labelled = labelled
-        self._loads = {each: self._loads[each] / 2 for each in ranked[:MAX_KNOWN]}
+        self._loads = {tenant: self._loads[tenant] / 2 for tenant in ranked[:MAX_KNOWN]}
         return lost
 
 
 class TenantMetrics:
-    """Counts what tenants ask for, by tenant for at most `limit` of them; 0: not at all."""
+    """Counts jobs, steps and refusals per tenant, for at most `limit` tenants; 0: for none."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -61,23 +70,24 @@ class TenantMetrics:
         self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
 
     def accepted(self, tenant: str, steps: int, now: float) -> None:
-        """A job of `steps` denoising steps, that of all its images, was accepted at `now` (seconds, monotonic)."""
+        """Count a job accepted at `now` (monotonic seconds); `steps` are the denoising steps of all
+        its images."""
         if self._limit:
-            jobs, done, _ = self._of(tenant, 1.0 + steps, now)
+            jobs, done, _ = self._counters_of(tenant, 1.0 + steps, now)
             jobs.inc()
             done.inc(steps)
 
     def refused(self, tenant: str, now: float) -> None:
-        """A job was refused."""
+        """Count a job refused at `now` (monotonic seconds)."""
         if self._limit:
-            self._of(tenant, 1.0, now)[2].inc()
+            self._counters_of(tenant, 1.0, now)[2].inc()
 
-    def _of(self, tenant: str, load: float, now: float) -> tuple[Counter, Counter, Counter]:
+    def _counters_of(self, tenant: str, load: float, now: float) -> tuple[Counter, Counter, Counter]:
         label, lost = self._top.label(tenant, load, now)
-        for each in lost:
-            self._counters.pop(each, None)
+        for former in lost:
+            self._counters.pop(former, None)
             for counter in _ALL:
-                counter.remove(each)
+                counter.remove(former)
         counters = self._counters.get(label)
         if counters is None:
             jobs, steps, refused = (counter.labels(label) for counter in _ALL)

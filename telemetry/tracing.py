@@ -1,9 +1,10 @@
-"""Traces: one from the HTTP request over the broker to the picture, sent by OTLP where `DARKROOM_OTLP_ENDPOINT` names a collector.
+"""Tracing: one trace from the HTTP request over the broker to the image, sent by OTLP.
 
-Without it nothing of OpenTelemetry is imported, and a span costs one comparison. Across borders a trace travels as a W3C
-`traceparent` (https://www.w3.org/TR/trace-context/): a header of HTTP requests and of AMQP messages.
+`DARKROOM_OTLP_ENDPOINT` names the collector. Without it nothing of OpenTelemetry is imported, and a span
+costs one comparison. Between processes a trace travels as a W3C `traceparent`
+(https://www.w3.org/TR/trace-context/), in headers of HTTP requests and AMQP messages.
 
-A batch belongs to many jobs, so it is a trace of its own whose span links to the jobs', and theirs to it
+A batch belongs to many jobs. So it is a separate trace, whose span links to the jobs' spans and back
 (https://opentelemetry.io/docs/concepts/signals/traces/#span-links).
 """
 
@@ -26,21 +27,21 @@ _provider: Any = None
 
 
 class Span:
-    """What is being traced; this one, of a process that does not trace, forgets what it is told."""
+    """A span. This base class is used without tracing, and ignores every call."""
 
     traceparent: str | None = None
 
     def set(self, attributes: Mapping[str, Value]) -> None:
-        """Add attributes; names by the semantic conventions of OpenTelemetry, ours under `darkroom.`."""
+        """Add attributes, named by OpenTelemetry's semantic conventions, or with the prefix `darkroom.`."""
 
     def rename(self, name: str) -> None:
-        """Say better what it is."""
+        """Replace the span's name."""
 
     def link(self, traceparent: str | None) -> None:
-        """Name a span of another trace that this one has to do with."""
+        """Link to a related span of another trace; None: do nothing."""
 
     def fail(self, what: str) -> None:
-        """Mark it as failed; `what` is an error's code or type, never its message."""
+        """Mark the span as failed; `what` is an error's code or type, never its message."""
 
 
 class _Recorded(Span):
@@ -66,12 +67,12 @@ class _Recorded(Span):
         self._span.set_attribute("error.type", what)
 
 
-_FORGETFUL: Final = Span()
-_NOTHING: Final = nullcontext(_FORGETFUL)
+_NO_SPAN: Final = Span()
+_NO_TRACE: Final = nullcontext(_NO_SPAN)
 
 
 def configure(settings: BackendSettings, service: str) -> None:
-    """Begin to trace this process as `service`, if the settings name a collector."""
+    """Start tracing this process as `service`, if the settings name a collector."""
     global _tracer, _provider
     if settings.otlp_endpoint is None:
         return
@@ -94,7 +95,7 @@ def configure(settings: BackendSettings, service: str) -> None:
 
 
 def shutdown() -> None:
-    """Send what has not been sent, and trace no more."""
+    """Send what has not been sent, and stop tracing."""
     global _tracer, _provider
     if _provider is not None:
         _provider.shutdown()
@@ -110,17 +111,18 @@ def span(
     links: Iterable[str | None] = (),
     attributes: Mapping[str, Value] | None = None,
 ) -> AbstractContextManager[Span]:
-    """A span around what runs inside: under `parent`, or a trace of its own (`root`), or under the current one.
+    """A span around the block: under `parent`, in a new trace (`root`), or under the current span.
 
-    An exception that leaves it marks it as failed by the exception's type; messages may repeat a prompt.
+    An exception that leaves the block marks the span as failed, by the exception's type. Its message is
+    not recorded, since it may repeat a prompt.
     """
     if _tracer is None:
-        return _NOTHING
+        return _NO_TRACE
     return _recorded(name, kind, parent, root, links, attributes)
 
 
 def current() -> str | None:
-    """The `traceparent` of the span in progress; None where nothing is traced."""
+    """The `traceparent` of the current span; None where nothing is traced."""
     if _tracer is None:
         return None
     from opentelemetry import trace
@@ -130,7 +132,7 @@ def current() -> str | None:
 
 
 def current_trace_id() -> str | None:
-    """The 32 hex digits of the trace in progress, for the logs."""
+    """The 32 hex digits of the current trace id, for logs; None where nothing is traced."""
     traceparent = current()
     return None if traceparent is None else traceparent[3:35]
 
@@ -147,20 +149,20 @@ def _recorded(
     from opentelemetry import context as contexts
     from opentelemetry import trace
 
-    above = contexts.get_current()
+    parent_context = contexts.get_current()
     if root:
-        above = contexts.Context()
+        parent_context = contexts.Context()
     elif (remote := _context(parent)) is not None:
-        above = trace.set_span_in_context(trace.NonRecordingSpan(remote))
-    started = _tracer.start_span(
+        parent_context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
+    otel_span = _tracer.start_span(
         name,
-        context=above,
+        context=parent_context,
         kind=trace.SpanKind[kind.upper()],
         attributes=attributes,
-        links=[trace.Link(found) for each in links if (found := _context(each)) is not None],
+        links=[trace.Link(context) for link in links if (context := _context(link)) is not None],
     )
-    with trace.use_span(started, record_exception=False, set_status_on_exception=False, end_on_exit=True):
-        recorded = _Recorded(started)
+    with trace.use_span(otel_span, record_exception=False, set_status_on_exception=False, end_on_exit=True):
+        recorded = _Recorded(otel_span)
         try:
             yield recorded
         except BaseException as error:
@@ -169,12 +171,12 @@ def _recorded(
 
 
 def _context(traceparent: str | None) -> Any:
-    """The remote span that a `traceparent` names; None for none, and for what is not one."""
+    """The span context of a `traceparent`; None for no or an invalid `traceparent`."""
     if traceparent is None:
         return None
     from opentelemetry import trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    found = TraceContextTextMapPropagator().extract({TRACEPARENT: traceparent})
-    context = trace.get_current_span(found).get_span_context()
+    extracted = TraceContextTextMapPropagator().extract({TRACEPARENT: traceparent})
+    context = trace.get_current_span(extracted).get_span_context()
     return context if context.is_valid else None

@@ -116,7 +116,7 @@ def die_in_group(passage: str) -> None:
     """Half of a group of three and more is with the broker, the rest has not been sent, and none is confirmed."""
     from broker.link import Link
 
-    pass_by, real = _kill_at(passage), Link._commit
+    pass_by, real = _kill_at(passage), Link._publish_confirmed
 
     def commit(link: Link, confirms: Any, group: Any, verdicts: Any) -> Any:
         if len(group) >= 3:
@@ -125,7 +125,7 @@ def die_in_group(passage: str) -> None:
             pass_by()
         return real(link, confirms, group, verdicts)
 
-    Link._commit = commit  # type: ignore[method-assign, assignment]
+    Link._publish_confirmed = commit  # type: ignore[method-assign, assignment]
 
 
 def die_before_confirm(passage: str) -> None:
