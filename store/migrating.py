@@ -73,8 +73,8 @@ async def begun(client: Redis, shards: int, timeout_s: float) -> Migration | Non
         for shard in SHARDS:
             pipeline.hgetall(f"{shard_prefix(shard)}counts")
             pipeline.get(f"{shard_prefix(shard)}mark")
-        found = await pipeline.execute()
-    for shard, counted, mark in zip(SHARDS, found[::2], found[1::2], strict=True):
+        answers = await pipeline.execute()
+    for shard, counted, mark in zip(SHARDS, answers[::2], answers[1::2], strict=True):
         total = sums[layout.name(shard)]
         for name, number in counted.items():
             total[name] = total.get(name, 0) + int(number)
@@ -105,8 +105,8 @@ async def survey(client: Redis, timeout_s: float) -> int:
     return count
 
 
-async def move(client: Redis, migration: Migration, timeout_s: float, told: Callable[[int], None]) -> None:
-    """Moves every job with all its keys. `told` is called with the number of keys of each page.
+async def move(client: Redis, migration: Migration, timeout_s: float, on_page: Callable[[int], None]) -> None:
+    """Moves every job with all its keys. `on_page` is called with the number of keys of each page.
     Raises `StoreUnavailable`; call it again for the rest."""
     layout = Layout(migration.shards)
     async for keys in pages(client, "job store", timeout_s, _PATTERN, PAGE):
@@ -123,7 +123,7 @@ async def move(client: Redis, migration: Migration, timeout_s: float, told: Call
             elif kind in _OF_MANY:
                 await _move_members(client, key, name, layout, timeout_s)
         await _move_whole(client, whole, timeout_s)
-        told(len(keys))
+        on_page(len(keys))
 
 
 def _digit(kind: str, of: str | None) -> str:
