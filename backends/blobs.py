@@ -49,7 +49,7 @@ def is_public_name(name: str) -> bool:
     return is_blob_name(name) and not name.startswith(INPUTS)
 
 
-def doomed(
+def blobs_to_prune(
     blobs: Sequence[tuple[float, int, Where]], before: float, max_bytes: int | None
 ) -> Sequence[tuple[float, int, Where]]:
     """The blobs that must go: those put before `before` (Unix seconds), then the oldest until at
@@ -151,7 +151,7 @@ class DirectoryBlobStore:
     def _prune(self, before: float, max_bytes: int | None) -> int:
         try:
             blobs = sorted(self._all())
-            surplus = doomed(blobs, before, max_bytes)
+            surplus = blobs_to_prune(blobs, before, max_bytes)
             for _, _, path in surplus:
                 path.unlink(missing_ok=True)
             for partial in self._files(".*.part"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from backends.blobs import blob_name, blob_store_error, doomed, is_blob_name
+from backends.blobs import blob_name, blob_store_error, blobs_to_prune, is_blob_name
 from contracts.blobs import Deletion
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound, SettingsError
@@ -147,7 +147,7 @@ class S3BlobStore:
         return Deletion.DELETED
 
     def _prune(self, before: float, max_bytes: int | None) -> int:
-        surplus = [key for _, _, key in doomed(sorted(self._all()), before, max_bytes)]
+        surplus = [key for _, _, key in blobs_to_prune(sorted(self._all()), before, max_bytes)]
         for begin in range(0, len(surplus), DELETE_BATCH):
             keys = [{"Key": key} for key in surplus[begin : begin + DELETE_BATCH]]
             self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})

@@ -22,7 +22,7 @@ from contracts.clock import Clock
 from contracts.errors import JobGone, JobNotFound, RecordUnreadable, StoreFull
 from store import api_keys
 from store.key_names import PREFIX
-from store.record_names import inner, names_in, pictures_of, shared_address, start_of
+from store.record_names import images_of, init_image_of, inner, names_in, shared_address
 from store.scripts import lua_source
 from store.stores import Stores
 from store.tenant_data import WHAT, Found, TenantData
@@ -208,12 +208,12 @@ class _Eraser:
         in_use, unshared = set[str](), set(found.addresses)
         async for page in self._data.records(lambda tenant: tenant != self._data.tenant):
             for record in page:
-                in_use |= pictures_of(record) & pictures
+                in_use |= images_of(record) & pictures
                 unshared -= shared_address(record)
         async for reserved in self._data.reserved():
             for name, reservation in reserved:
                 if name not in found.reservations:
-                    in_use |= start_of(inner(reservation, "new", "request")) & pictures
+                    in_use |= init_image_of(inner(reservation, "new", "request")) & pictures
         async for cached in self._data.cached():
             for address, result in cached:
                 if address not in found.results and address not in unshared:

@@ -78,8 +78,8 @@ class RedisJobStore:
         self._scripts = Scripts(client, guard, settings.job_retention_s, timeout_s, "job store")
         self.layout = layout = Layout(settings.shards)
         self._order = Order(client, layout, guard)
-        # A script reaches the fair clocks only where one server holds all. It reaches the result cache
-        # only where that is on the same server.
+        # A script reaches the fair clocks only where one server holds all keys. It reaches the
+        # result cache only where that is on the same server.
         single_server = layout.number == 1 and not is_cluster(settings.redis_url)
         cache_here = single_server and settings.cache_redis_url in (None, settings.redis_url)
         self._submitting = Submitting(

@@ -161,15 +161,15 @@ async def _move_whole(client: Redis, keys: Sequence[tuple[str, str, str]], timeo
         for source, _, kind in keys:
             pipeline.hgetall(source) if kind == "hash" else pipeline.lrange(source, 0, -1)
             pipeline.pttl(source)
-        found = await pipeline.execute()
+        moving = await pipeline.execute()
         # Two versions that ran in turn may each have a computation of one key. All their followers
         # then follow the one that is at the target.
         for _, target, kind in keys:
             pipeline.hgetall(target) if kind == "hash" else pipeline.lrange(target, 0, -1)
             pipeline.pttl(target)
-        there = await pipeline.execute()
+        existing = await pipeline.execute()
         for (_, target, kind), value, left_ms, present, present_ms in zip(
-            keys, found[::2], found[1::2], there[::2], there[1::2], strict=True
+            keys, moving[::2], moving[1::2], existing[::2], existing[1::2], strict=True
         ):
             if not value or left_ms in (-2, 0):
                 continue  # it expired just now

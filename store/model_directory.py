@@ -116,8 +116,8 @@ class RedisModelDirectory:
     async def recall_cost(self, model: str, device: str) -> str | None:
         """The cost that was kept last; None: there is none. Raises `StoreUnavailable`."""
         async with store_errors("model directory", self._timeout_s):
-            told = await self._client.hget(f"{PREFIX}cost", f"{model} {device}")
-        return None if told is None else str(told)
+            cost = await self._client.hget(f"{PREFIX}cost", f"{model} {device}")
+        return None if cost is None else str(cost)
 
 
 def _spec_of(text: str) -> ModelSpec:

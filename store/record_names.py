@@ -49,16 +49,16 @@ def names_in(result: Any) -> set[str]:
     return _names_of(inner(image, "name") for image in images) if isinstance(images, list) else set()
 
 
-def start_of(request: Any) -> set[str]:
+def init_image_of(request: Any) -> set[str]:
     """The name of the init image of a request, if it has one."""
     return _names_of([inner(request, "init_image")])
 
 
-def pictures_of(record: Record) -> set[str]:
+def images_of(record: Record) -> set[str]:
     """The images that a record names: generated, previews, init image. Not those that its prompt
     mentions."""
     previews = (value for name, value in record.items() if name.startswith(PREVIEW))
-    return names_in(parsed(record.get("result"))) | start_of(request_in(record)) | _names_of(previews)
+    return names_in(parsed(record.get("result"))) | init_image_of(request_in(record)) | _names_of(previews)
 
 
 def shared_address(record: Record) -> set[str]:

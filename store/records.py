@@ -158,6 +158,6 @@ def hook_of(json: str | None) -> Webhook | None:
     return None if json is None else Webhook.model_validate_json(json)
 
 
-def origin_of(told: str | None) -> Origin:
+def origin_of(json: str | None) -> Origin:
     """The origin in a record; `NOWHERE`: it has none. Raises `ValueError`."""
-    return Origin.model_validate_json(told) if told else NOWHERE
+    return Origin.model_validate_json(json) if json else NOWHERE

@@ -20,7 +20,7 @@ from cache.cache_key import covers, result_pattern, tenant_scope
 from store import api_keys, idempotency, memory_use, usage
 from store.key_names import ANY, Layout, fair_prefix, shard_prefix
 from store.quotas import account_prefix
-from store.record_names import Record, inner, names_in, parsed, pictures_of, shared_address, start_of
+from store.record_names import Record, images_of, init_image_of, inner, names_in, parsed, shared_address
 from store.states import ENDED
 from store.webhooks import gone_prefix, secrets_key
 
@@ -160,10 +160,10 @@ class TenantData:
     async def _add_jobs(self, found: Found, page: list[Record]) -> None:
         for record in page:
             if record.get("status") not in ENDED:
-                found.live[record["id"]] = pictures_of(record)
+                found.live[record["id"]] = images_of(record)
                 continue
             found.jobs.add(record["id"])
-            found.pictures |= pictures_of(record)
+            found.pictures |= images_of(record)
             found.addresses |= shared_address(record)
         owing = [record["id"] for record in page if "webhook" in record]
         state = self.servers.state
@@ -185,7 +185,7 @@ class TenantData:
             for name, reservation in page:
                 if self._is_mine(found, reservation):
                     found.reservations[name] = reservation
-                    found.pictures |= start_of(inner(reservation, "new", "request"))
+                    found.pictures |= init_image_of(inner(reservation, "new", "request"))
 
     def _is_mine(self, found: Found, reservation: Any) -> bool:
         tenant = inner(reservation, "tenant") or inner(reservation, "new", "tenant")
