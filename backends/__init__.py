@@ -1,1 +1,1 @@
-"""What the stores stand on: connections to Redis, and the blob stores (a directory, S3)."""
+"""What the stores are built on: connections to Redis, and the blob stores (a directory, S3)."""

@@ -1,7 +1,8 @@
-"""Pictures by the hash of their bytes, in a directory that API and workers share.
+"""Images by the hash of their bytes, in a directory that the API and the workers share.
 
-Drawn pictures are public: their names are capabilities. Pictures to start from are *inputs*: they have a folder of their own, and
-names that no public route serves (docs/adr/0010-pictures-are-capabilities.md).
+Generated images are public: knowing a name is the right to read it. Init images are *inputs*. They
+have a separate folder, and no public route serves their names
+(docs/adr/0010-pictures-are-capabilities.md).
 """
 
 from __future__ import annotations
@@ -25,46 +26,51 @@ from telemetry import metrics
 Where = TypeVar("Where")
 
 PRUNE_LIMIT: Final = 10_000
-"""Pictures deleted at a time."""
+"""Images that one `prune` deletes at most."""
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 INPUTS: Final = "inputs/"
-"""How the name of an input begins, and the folder of all of them."""
+"""The prefix of the names of inputs, and the folder that holds them."""
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NAME: Final = re.compile(rf"(?:{INPUTS})?[0-9a-f]{{64}}\.(?:png|webp|jpeg)\Z")
 
 
 def blob_name(data: bytes, extension: str, *, is_input: bool = False) -> str:
-    """The name that `data` has in every blob store."""
+    """The name of `data` in every blob store: its SHA-256 in hex and the extension."""
     return f"{INPUTS if is_input else ''}{hashlib.sha256(data).hexdigest()}.{extension}"
 
 
 def is_blob_name(name: str) -> bool:
+    """Whether `name` is well-formed."""
     return _NAME.match(name) is not None
 
 
 def is_public_name(name: str) -> bool:
-    """Whether `name` is that of a drawn picture, which whoever knows it may have."""
+    """Whether `name` is that of a generated image. Anybody who knows it may read the image."""
     return is_blob_name(name) and not name.startswith(INPUTS)
 
 
-def doomed(
-    found: Sequence[tuple[float, int, Where]], before: float, max_bytes: int | None
+def blobs_to_prune(
+    blobs: Sequence[tuple[float, int, Where]], before: float, max_bytes: int | None
 ) -> Sequence[tuple[float, int, Where]]:
-    """Which of `found` (time, bytes, where; oldest first) must go: those from before `before` (Unix seconds), then the oldest
-    until at most `max_bytes` are left; at most `PRUNE_LIMIT`."""
-    left = sum(size for _, size, _ in found)
-    going: list[tuple[float, int, Where]] = []
-    for time, size, where in found:
-        too_much = max_bytes is not None and left > max_bytes
-        if len(going) == PRUNE_LIMIT or not (time < before or too_much):
+    """The blobs that must go: those put before `before` (Unix seconds), then the oldest until at
+    most `max_bytes` are left.
+
+    `blobs` are (time, bytes, place), oldest first. Answers at most `PRUNE_LIMIT` of them. Pure.
+    """
+    bytes_left = sum(size for _, size, _ in blobs)
+    surplus: list[tuple[float, int, Where]] = []
+    for put_at, size, place in blobs:
+        too_much = max_bytes is not None and bytes_left > max_bytes
+        if len(surplus) == PRUNE_LIMIT or not (put_at < before or too_much):
             break
-        going.append((time, size, where))
-        left -= size
-    return going
+        surplus.append((put_at, size, place))
+        bytes_left -= size
+    return surplus
 
 
 class DirectoryBlobStore:
-    """The `BlobStore` in a directory, spread over 256 folders by the first two digits; inputs likewise, in a folder of it."""
+    """The `BlobStore` in a directory, spread over 256 folders by the first two digits of the names.
+    Inputs lie likewise in one folder of it."""
 
     def __init__(self, root: Path, clock: Clock) -> None:
         self._root = root
@@ -72,13 +78,16 @@ class DirectoryBlobStore:
         self._clock = clock
 
     async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
+        """Store `data`. Answers its name. Raises `BlobStoreUnavailable`, `BlobStoreFull`."""
         return await asyncio.to_thread(self._put, data, extension, is_input=is_input)
 
     def write(self, data: bytes, extension: str) -> str:
-        """`put` from a thread that may wait for the disk, such as the one that has just encoded the picture."""
+        """As `put`, for a thread that may wait for the disk, such as the one that encodes
+        images."""
         return self._put(data, extension, is_input=False)
 
     async def get(self, name: str) -> bytes:
+        """The bytes of the image. Raises `ImageNotFound`, `BlobStoreUnavailable`."""
         if not is_blob_name(name):
             raise ImageNotFound("There is no such picture.")
         try:
@@ -89,16 +98,22 @@ class DirectoryBlobStore:
             raise _unavailable(error) from error
 
     async def exists(self, name: str) -> bool:
-        # No thread: a look at the directory costs less than the hand-over.
+        """Whether the image is there."""
+        # Without a thread: the look at the directory costs less than the change of threads.
         return is_blob_name(name) and self._is_there(name)
 
     async def delete(self, name: str, put_before: float) -> Deletion:
+        """Delete the image, unless it was put at or after `put_before` (Unix seconds). Raises
+        `BlobStoreUnavailable`."""
         return await asyncio.to_thread(self._delete, name, put_before)
 
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
+        """Delete images older than `older_than_s`, then the oldest until at most `max_bytes` are
+        left. Answers how many were deleted. Raises `BlobStoreUnavailable`."""
         return await asyncio.to_thread(self._prune, self._clock.now() - older_than_s, max_bytes)
 
     async def space(self) -> tuple[int, int] | None:
+        """Free and total bytes of the disk; None: unknown."""
         try:
             usage = await asyncio.to_thread(shutil.disk_usage, self._root)
         except OSError:
@@ -106,16 +121,17 @@ class DirectoryBlobStore:
         return usage.free, usage.total
 
     def paths(self) -> Iterator[tuple[str, Path]]:
-        """The name of every picture and where it lies, for a backup. Raises `OSError`."""
+        """The name and the path of every image, for a backup. Raises `OSError`."""
         for _, _, path in self._all():
             yield (INPUTS if path.parent.parent != self._root else "") + path.name, path
 
     def age(self, name: str, written_at: float) -> None:
-        """Let a picture be as old as it was before its restore, so that it is pruned when it would have been. Unix seconds."""
+        """Set the time at which the image was put (Unix seconds), so that a restored image is
+        pruned when the original would have been."""
         os.utime(self._path(name), (written_at, written_at))
 
     def _is_there(self, name: str) -> bool:
-        # No Path: that would cost more than the look.
+        # Without a Path, which would cost more than the look.
         return os.path.exists(f"{self._folder}/{_place(name)}")
 
     def _delete(self, name: str, put_before: float) -> Deletion:
@@ -134,12 +150,12 @@ class DirectoryBlobStore:
 
     def _prune(self, before: float, max_bytes: int | None) -> int:
         try:
-            found = sorted(self._all())
-            surplus = doomed(found, before, max_bytes)
+            blobs = sorted(self._all())
+            surplus = blobs_to_prune(blobs, before, max_bytes)
             for _, _, path in surplus:
                 path.unlink(missing_ok=True)
             for partial in self._files(".*.part"):
-                with suppress(FileNotFoundError):  # a picture that has just become whole
+                with suppress(FileNotFoundError):  # it was renamed just now
                     if partial.stat().st_mtime < before:
                         partial.unlink()
         except OSError as error:
@@ -147,7 +163,7 @@ class DirectoryBlobStore:
         return len(surplus)
 
     def _all(self) -> Iterator[tuple[float, int, Path]]:
-        """Time, size and path of every picture."""
+        """Time (Unix seconds), size in bytes and path of every image."""
         for path in self._files("*"):
             with suppress(FileNotFoundError):
                 if is_blob_name(path.name):
@@ -155,17 +171,17 @@ class DirectoryBlobStore:
                     yield about.st_mtime, about.st_size, path
 
     def _files(self, pattern: str) -> Iterator[Path]:
-        """Those of all folders."""
+        """The files of all folders that match the pattern."""
         for folder in (self._root, self._root / INPUTS):
             yield from folder.glob(f"??/{pattern}")
 
     def _put(self, data: bytes, extension: str, *, is_input: bool) -> str:
         name = blob_name(data, extension, is_input=is_input)
-        # No Path, as in `_is_there`.
+        # Without a Path, as in `_is_there`.
         place = f"{self._folder}/{_place(name)}"
         try:
             try:
-                os.utime(place)  # its age begins anew: it has just been asked for
+                os.utime(place)  # it was requested just now, so its age starts again
             except FileNotFoundError:
                 _write_whole(place, data)
         except OSError as error:
@@ -177,7 +193,8 @@ class DirectoryBlobStore:
 
 
 def _write_whole(place: str, data: bytes) -> None:
-    """Whole or not at all: written beside its place, on disk, then renamed. Raises `OSError`."""
+    """Writes the file whole or not at all: beside its place, to the disk, then renamed. Raises
+    `OSError`."""
     folder = os.path.dirname(place)
     partial = f"{folder}/.{os.urandom(8).hex()}.part"
     try:
@@ -202,13 +219,14 @@ def _write_whole(place: str, data: bytes) -> None:
 
 
 def _place(name: str) -> str:
-    """Where a picture lies under the root."""
+    """The path of an image below the root."""
     folder, _, file = name.rpartition("/")
     return f"{folder}/{file[:2]}/{file}" if folder else f"{file[:2]}/{file}"
 
 
 def blob_store_error(message: str, *, full: bool) -> BlobStoreUnavailable:
-    """The error for a failed call of a blob store, counted. `full`: it has no room."""
+    """The error for a failed call of a blob store. Counts it. `full`: the store has no room
+    left."""
     metrics.BLOB_STORE_ERRORS.labels("full" if full else "unavailable").inc()
     return (BlobStoreFull if full else BlobStoreUnavailable)(message)
 

@@ -1,4 +1,5 @@
-"""Listening to Redis channels: one connection of its own, subscribed before the first message is missed."""
+"""Listening to Redis channels on a separate connection. The subscription is in force before the
+first message could be missed."""
 
 from __future__ import annotations
 
@@ -16,16 +17,19 @@ from contracts.errors import StoreUnavailable
 from contracts.tasks import end
 
 LISTEN_S: Final = 1.0
+"""Seconds of one wait for a message."""
 
 
 async def subscribe(client: Redis, channels: Sequence[str], what: str, timeout_s: float) -> PubSub:
-    """A subscription that is in force. Raises `StoreUnavailable`."""
+    """A subscription that is in force. `what` names the store in errors. Raises
+    `StoreUnavailable`."""
     async with store_errors(what, timeout_s):
         pubsub = await pubsub_of(client)
     try:
         async with store_errors(what, timeout_s):
             await pubsub.subscribe(*channels)
-            # In force once the server has said so for each; some may speak before the last is.
+            # In force once the server has confirmed every channel. Messages may arrive before the
+            # last confirmation.
             confirmed = 0
             while confirmed < len(channels):
                 message = await pubsub.get_message(timeout=timeout_s)
@@ -37,8 +41,11 @@ async def subscribe(client: Redis, channels: Sequence[str], what: str, timeout_s
 
 
 async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
-    """Hand every message to `hear`; returns when the connection is lost, and closes it in any case. The client library connects
-    and subscribes again by itself: what was said meanwhile is lost all the same, and the second confirmation tells."""
+    """Pass every message to `hear` until the connection is lost, then close it.
+
+    redis-py reconnects and subscribes again by itself, and messages in between are lost. A second
+    confirmation of the subscription shows it, and ends this call.
+    """
     try:
         while True:
             message = await pubsub.get_message(timeout=LISTEN_S)
@@ -46,7 +53,7 @@ async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
                 continue
             if message["type"] == "message":
                 hear(message["data"])
-                if not _heard_all(pubsub, hear):
+                if not _drain(pubsub, hear):
                     return
             elif message["type"] == "subscribe":
                 return
@@ -57,9 +64,13 @@ async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
 
 
-def _heard_all(pubsub: PubSub, hear: Callable[[str], None]) -> bool:
-    """Hands on what has come along with a message that was read. False: the connection is another. A script says several things at once,
-    and each that redis-py reads by itself costs a timer, a lock and six calls."""
+def _drain(pubsub: PubSub, hear: Callable[[str], None]) -> bool:
+    """Passes on the messages that arrived together with one already read. False: the connection is
+    a new one.
+
+    A script publishes several messages at once. Reading each through redis-py costs a timer, a lock
+    and six calls.
+    """
     reader = getattr(getattr(pubsub.connection, "_parser", None), "_reader", None)
     if reader is None:
         return True  # not hiredis
@@ -74,16 +85,16 @@ def _heard_all(pubsub: PubSub, hear: Callable[[str], None]) -> bool:
 async def messages(
     client: Redis, channels: Sequence[str], what: str, timeout_s: float
 ) -> AsyncGenerator[str]:
-    """What is said on the channels; ends when the connection is lost, or cannot be had."""
-    heard: asyncio.Queue[str | None] = asyncio.Queue()
+    """The messages of the channels. Ends when the connection is lost or cannot be made."""
+    received: asyncio.Queue[str | None] = asyncio.Queue()
     try:
         pubsub = await subscribe(client, channels, what, timeout_s)
     except StoreUnavailable:
         return
-    listening = asyncio.create_task(listen(pubsub, heard.put_nowait), name=what)
-    listening.add_done_callback(lambda _: heard.put_nowait(None))
+    listening = asyncio.create_task(listen(pubsub, received.put_nowait), name=what)
+    listening.add_done_callback(lambda _: received.put_nowait(None))
     try:
-        while (message := await heard.get()) is not None:
+        while (message := await received.get()) is not None:
             yield message
     finally:
         await end(listening)

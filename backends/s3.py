@@ -1,4 +1,5 @@
-"""Pictures in an S3 bucket. The AWS SDK is synchronous: its calls run on threads of their own. Needs the extra `s3`."""
+"""Images in an S3 bucket. The AWS SDK is synchronous, so its calls run on separate threads. Needs
+the extra `s3`."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from backends.blobs import blob_name, blob_store_error, doomed, is_blob_name
+from backends.blobs import blob_name, blob_store_error, blobs_to_prune, is_blob_name
 from contracts.blobs import Deletion
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound, SettingsError
@@ -18,21 +19,22 @@ THREADS: Final = 16
 CONNECT_S: Final = 2.0
 READ_S: Final = 10.0
 DELETE_BATCH: Final = 1000
-"""Keys that one request may delete, by the S3 API."""
+"""Keys that one request may delete in the S3 API."""
 CONTENT_TYPES: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 PUBLIC: Final = "public, max-age=31536000, immutable"
 PRIVATE: Final = "private, no-store"
-"""Of inputs, wherever the bucket is also read from."""
+"""The cache rule of inputs, in case the bucket is also served by other means."""
 _ABSENT: Final = ("404", "NoSuchKey", "NotFound")
 _NO_ROOM: Final = ("507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull")
-"""What servers that can be full answer; AWS' own cannot."""
+"""Codes of servers that can be full; AWS itself cannot."""
 
 
 class S3BlobStore:
-    """The `BlobStore` in the bucket, under `prefix`. S3 puts an object whole or not at all."""
+    """The `BlobStore` in the bucket, under `prefix`. S3 stores an object whole or not at all."""
 
     def __init__(self, bucket: str, prefix: str, endpoint: str | None, clock: Clock) -> None:
-        """Raises `SettingsError` where the SDK is not installed. Nothing is sent before the first use."""
+        """Sends nothing before the first use. Raises `SettingsError` where the SDK is not
+        installed."""
         try:
             import boto3
             from botocore.config import Config
@@ -58,6 +60,7 @@ class S3BlobStore:
         )
 
     async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
+        """Store `data`. Answers its name. Raises `BlobStoreUnavailable`, `BlobStoreFull`."""
         name = blob_name(data, extension, is_input=is_input)
         await self._in_thread(
             lambda: self._client.put_object(
@@ -71,6 +74,7 @@ class S3BlobStore:
         return name
 
     async def get(self, name: str) -> bytes:
+        """The bytes of the image. Raises `ImageNotFound`, `BlobStoreUnavailable`."""
         if not is_blob_name(name):
             raise ImageNotFound("There is no such picture.")
         data = await self._in_thread(lambda: self._read(name))
@@ -79,18 +83,24 @@ class S3BlobStore:
         return data
 
     async def exists(self, name: str) -> bool:
+        """Whether the image is there. Raises `BlobStoreUnavailable`."""
         return is_blob_name(name) and await self._in_thread(lambda: self._head(name))
 
     async def space(self) -> tuple[int, int] | None:
+        """None: the space of a bucket is unknown."""
         return None
 
     async def delete(self, name: str, put_before: float) -> Deletion:
-        """A bucket that keeps versions keeps what is deleted here as one, as long as its own rules say."""
+        """Delete the image, unless it was put at or after `put_before` (Unix seconds). A bucket
+        that keeps versions keeps the deleted one for as long as its rules say. Raises
+        `BlobStoreUnavailable`."""
         if not is_blob_name(name):
             return Deletion.ABSENT
         return await self._in_thread(lambda: self._delete(name, put_before))
 
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
+        """Delete images older than `older_than_s`, then the oldest until at most `max_bytes` are
+        left. Answers how many were deleted. Raises `BlobStoreUnavailable`."""
         return await self._in_thread(lambda: self._prune(self._clock.now() - older_than_s, max_bytes))
 
     async def close(self) -> None:
@@ -137,7 +147,7 @@ class S3BlobStore:
         return Deletion.DELETED
 
     def _prune(self, before: float, max_bytes: int | None) -> int:
-        surplus = [key for _, _, key in doomed(sorted(self._all()), before, max_bytes)]
+        surplus = [key for _, _, key in blobs_to_prune(sorted(self._all()), before, max_bytes)]
         for begin in range(0, len(surplus), DELETE_BATCH):
             keys = [{"Key": key} for key in surplus[begin : begin + DELETE_BATCH]]
             self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
@@ -148,13 +158,13 @@ class S3BlobStore:
             Bucket=self._bucket, Prefix=self._prefix
         )
         for page in pages:
-            for each in page.get("Contents", ()):
-                if is_blob_name(each["Key"].removeprefix(self._prefix)):
-                    yield each["LastModified"].timestamp(), each["Size"], each["Key"]
+            for entry in page.get("Contents", ()):
+                if is_blob_name(entry["Key"].removeprefix(self._prefix)):
+                    yield entry["LastModified"].timestamp(), entry["Size"], entry["Key"]
 
 
 def _code(error: Exception) -> str:
-    """The S3 error code of an answer; empty where there was none."""
+    """The S3 error code in an error's response; empty if there was no response."""
     response = getattr(error, "response", None) or {}
     code: str = response.get("Error", {}).get("Code", "")
     return code

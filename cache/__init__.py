@@ -1,1 +1,2 @@
-"""State in Redis: the prompt-hash key, results, job records with single-flight, the model directory; and blobs."""
+"""The result cache: the prompt-hash key, results in Redis, and recent results in the API
+process."""

@@ -1,4 +1,5 @@
-"""Results by address, in a Redis that may evict them; what is forgotten on purpose is told to all who listen."""
+"""Results by address, in a Redis that may evict them. Deliberate deletions are published to all
+listeners."""
 
 from __future__ import annotations
 
@@ -22,15 +23,18 @@ SCAN_COUNT: Final = 1000
 
 
 class RedisResultCache:
-    """The `ResultCache` on a Redis server."""
+    """The `ResultCache` on a Redis server. Results stay for `ttl_s` seconds, unless Redis evicts
+    them."""
 
     def __init__(self, client: Redis, ttl_s: float, timeout_s: float) -> None:
         self._client = client
         self.ttl_ms = math.ceil(ttl_s * 1000)
         self._timeout_s = timeout_s
-        self._counted: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     async def get(self, address: str) -> JobResult | None:
+        """The result at the address; None: there is none that this version can read. Raises
+        `StoreUnavailable`."""
         async with store_errors("result cache", self._timeout_s):
             stored = await self._client.get(PREFIX + address)
         if stored is None:
@@ -38,61 +42,74 @@ class RedisResultCache:
         try:
             return JobResult.model_validate_json(stored)
         except ValidationError:
-            # Written by another version, or damaged: a miss, and the new result takes its place.
+            # Another version wrote it, or it is damaged. It is a miss, and the new result replaces
+            # it.
             return None
 
     async def put(self, address: str, result: JobResult) -> None:
+        """Store the result. Publishes the address if it replaces another result. Raises
+        `StoreUnavailable`, `StoreFull`."""
         text = result.model_dump_json()
         async with store_errors("result cache", self._timeout_s):
             before = await self._client.set(PREFIX + address, text, px=self.ttl_ms, get=True)
             if before not in (None, text):
-                # It takes the place of one that others may remember.
+                # It replaces a result that other processes may hold.
                 await self._client.publish(CHANNEL, address)
 
     def peek(self, address: str) -> JobResult | None:
+        """None: this level holds nothing in the process."""
         return None
 
     def watch(self, address: str) -> Callable[[JobResult], None]:
+        """A function that does nothing: this level holds nothing in the process."""
         return lambda _: None
 
     async def delete(self, address: str) -> bool:
+        """Delete the result, and publish the address. Answers whether there was one. Raises
+        `StoreUnavailable`."""
         async with store_errors("result cache", self._timeout_s):
             deleted = await self._client.delete(PREFIX + address)
             await self._client.publish(CHANNEL, address)
         return bool(deleted)
 
     async def purge(self, pattern: str) -> Sequence[str]:
-        found: list[str] = []
+        """Delete all results of the pattern, and publish it. Answers their keys. Raises
+        `StoreUnavailable`."""
+        keys: list[str] = []
         async for names in self._pages(pattern):
             async with store_errors("result cache", self._timeout_s):
                 await self._client.unlink(*names)
-            found += [name.rpartition(".")[2] for name in names]
+            keys += [name.rpartition(".")[2] for name in names]
         async with store_errors("result cache", self._timeout_s):
-            # After the last of them: whoever reads what was there before is told after it.
+            # After the last deletion: a process that read an old result gets the message after
+            # that.
             await self._client.publish(CHANNEL, pattern)
-        return found
+        return keys
 
     def count(self, outcome: CacheStatus) -> None:
-        self._counted[outcome.value] += 1
+        """Count how the cache served a job. `flush_counts` writes it."""
+        self._counts[outcome.value] += 1
 
     async def flush_counts(self) -> None:
-        """Add what was counted here to what all processes have counted."""
-        counted, self._counted = self._counted, Counter()
-        if not counted:
+        """Add the counts of this process to those in Redis. Raises `StoreUnavailable`."""
+        counts, self._counts = self._counts, Counter()
+        if not counts:
             return
         try:
             async with (
                 store_errors("result cache", self._timeout_s),
                 self._client.pipeline(transaction=False) as pipeline,
             ):
-                for outcome, number in counted.items():
+                for outcome, number in counts.items():
                     pipeline.hincrby(COUNTS, outcome, number)
                 await pipeline.execute()
         except BaseException:
-            self._counted += counted
+            self._counts += counts
             raise
 
     async def stats(self) -> CacheStats:
+        """The statistics of all processes, and the memory of the whole server. Raises
+        `StoreUnavailable`."""
         await self.flush_counts()
         entries = 0
         async for names in self._pages("*"):

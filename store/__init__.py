@@ -1,1 +1,2 @@
-"""Job records, leases, quotas, API keys, idempotency, webhook duties, events and the model directory, in Redis."""
+"""Job records, leases, quotas, API keys, idempotency, webhook duties, events and the model
+directory, in Redis."""

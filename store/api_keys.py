@@ -1,6 +1,8 @@
-"""API keys in Redis: one hash of records, one of revocations, so that each change is a single command.
+"""API keys in Redis: a hash of records and a hash of revocations, so that each change is a single
+command.
 
-The hash tag keeps both on one node of a cluster. A key itself is never here, only its SHA-256.
+The hash tag keeps both on one node of a cluster. Only the SHA-256 of a key is stored, never the
+key.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ REVOKED: Final = "darkroom:{keys}:revoked"
 
 
 def unknown() -> KeyNotFound:
+    """The error for an id without a key."""
     return KeyNotFound("There is no API key of that id.")
 
 
@@ -34,10 +37,13 @@ class RedisApiKeyStore:
         self._timeout_s = timeout_s
 
     async def create(self, key: ApiKey) -> bool:
+        """Store a new key. Answers whether its id was free."""
         async with store_errors("key store", self._timeout_s):
             return bool(await self._client.hsetnx(RECORDS, key.id, key.model_dump_json()))
 
     async def find(self, key_id: str) -> ApiKey | None:
+        """The key of that id, revoked or not; None: there is none. Raises `RecordUnreadable`,
+        `StoreUnavailable`."""
         async with self._pipeline() as pipeline:
             pipeline.hget(RECORDS, key_id)
             pipeline.hget(REVOKED, key_id)
@@ -45,6 +51,7 @@ class RedisApiKeyStore:
         return None if record is None else read("key", key_id, partial(_key, record, revoked_at))
 
     async def list(self) -> Sequence[ApiKey]:
+        """Every key that can be read, newest first."""
         async with self._pipeline() as pipeline:
             pipeline.hgetall(RECORDS)
             pipeline.hgetall(REVOKED)
@@ -55,13 +62,15 @@ class RedisApiKeyStore:
         return sorted(keys, key=lambda key: (key.created_at, key.id), reverse=True)
 
     async def revoke(self, key_id: str, now: float) -> ApiKey:
+        """Revoke the key at `now` (Unix seconds), unless it was revoked before. Raises
+        `KeyNotFound`, `RecordUnreadable`, `StoreUnavailable`."""
         if await self.find(key_id) is None:
             raise unknown()
         async with store_errors("key store", self._timeout_s):
             await self._client.hsetnx(REVOKED, key_id, f"{now:.6f}")
         key = await self.find(key_id)
         if key is None:
-            # Erased with its tenant meanwhile: nothing of it may stay.
+            # The key was erased with its tenant meanwhile. Nothing of it may stay.
             async with store_errors("key store", self._timeout_s):
                 await self._client.hdel(REVOKED, key_id)
             raise unknown()
@@ -79,6 +88,6 @@ class RedisApiKeyStore:
 def _key(record: str, revoked_at: str | None) -> ApiKey:
     key = ApiKey.model_validate_json(record)
     if not key.readable:
-        # What this version would not know to enforce.
+        # This version could not enforce such a key.
         raise ValueError(f"needs schema {key.min_schema}")
     return key if revoked_at is None else key.model_copy(update={"revoked_at": float(revoked_at)})

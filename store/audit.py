@@ -1,8 +1,9 @@
-"""The books of the job store: what was recorded against what has ended, job by job where they do not balance.
+"""The audit of the job store: how many jobs were recorded and how many ended, and which jobs make a
+difference.
 
-The counters are kept by the transitions themselves, each in the script that makes it, so they are exact and cost one command;
-adding them up is cheap at any size. Reading every record is not, and is done to find which job a difference is about, or
-that an index has lost one.
+Each transition updates the counters in its own script, so they are exact and cost one command.
+Adding them up is cheap at any size. Reading every record is expensive. It finds the job behind a
+difference, or a job that an index has lost.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ from store.key_names import shard_prefix
 from store.states import ENDED
 
 SLACK_S: Final = 5.0
-"""What a sweep may be late."""
+"""Seconds that a sweep may be late."""
 SETTLE_S: Final = 1.5
-"""A job that looks wrong is looked at again after so long: a running platform changes between two reads."""
+"""Seconds before a job that looks wrong is read again. On a running platform, jobs change between
+two reads."""
 PAGE: Final = 500
 ENDS: Final = tuple(state.value for state in ENDED)
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """`recorded` jobs in all, of which `ended` so many in each way and `live` are neither; `differences` in words."""
+    """The counts of jobs. `recorded` jobs in all; of these `ended` in each way, and `live` have not
+    ended. `differences` are in words."""
 
     recorded: int
     ended: Mapping[str, int]
@@ -38,12 +41,13 @@ class Audit:
 
     @property
     def balanced(self) -> bool:
+        """Whether every recorded job has ended or is live."""
         return self.recorded == sum(self.ended.values()) + self.live
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the indices of a shard hold jobs."""
+    """The job ids in the indices of a shard."""
 
     deadlines: frozenset[str]
     leases: frozenset[str]
@@ -57,16 +61,16 @@ async def counts(client: Redis, timeout_s: float) -> Audit:
         async with store_errors("job store", timeout_s), client.pipeline(transaction=True) as pipeline:
             pipeline.hgetall(f"{shard_prefix(shard)}counts")
             pipeline.zcard(f"{shard_prefix(shard)}deadlines")
-            counted, alive = await pipeline.execute()
-        recorded += int(counted.get("recorded", 0))
-        live += alive
+            counters, live_here = await pipeline.execute()
+        recorded += int(counters.get("recorded", 0))
+        live += live_here
         for name in ENDS:
-            ended[name] += int(counted.get(name, 0))
+            ended[name] += int(counters.get(name, 0))
     return Audit(recorded, ended, live)
 
 
 async def audit(client: Redis, timeout_s: float) -> Audit:
-    """The counters, and every job record against the indices. Raises `StoreUnavailable`."""
+    """The counters, and every job record compared with the indices. Raises `StoreUnavailable`."""
     suspects = await _suspects(client, timeout_s, None)
     if suspects:
         await asyncio.sleep(SETTLE_S)
@@ -80,7 +84,7 @@ async def audit(client: Redis, timeout_s: float) -> Audit:
 
 
 def fault_of(job_id: str, record: Mapping[str, str], places: Places, now: float) -> str | None:
-    """What is wrong with a job, in words; None: nothing."""
+    """What is wrong with a job, in words; None: nothing. `now` is Unix seconds. Pure."""
     status = record.get("status", "")
     if not status:
         return "is indexed and has no record" if job_id in places.deadlines else None
@@ -99,8 +103,8 @@ def fault_of(job_id: str, record: Mapping[str, str], places: Places, now: float)
 
 
 async def _suspects(client: Redis, timeout_s: float, only: set[str] | None) -> dict[str, str]:
-    """Jobs with a fault, and which; of all jobs, or of those named."""
-    found: dict[str, str] = {}
+    """The jobs with a fault, and the fault of each; among all jobs, or among `only`."""
+    faults: dict[str, str] = {}
     for shard in SHARDS:
         prefix = shard_prefix(shard)
         places = await _places(client, prefix, timeout_s)
@@ -120,8 +124,8 @@ async def _suspects(client: Redis, timeout_s: float, only: set[str] | None) -> d
             for job_id, record in zip(page, records, strict=True):
                 fault = fault_of(job_id, record, places, now)
                 if fault is not None:
-                    found[job_id] = fault
-    return found
+                    faults[job_id] = fault
+    return faults
 
 
 _TIME: Final = "return redis.call('TIME')"
@@ -140,7 +144,7 @@ async def _places(client: Redis, prefix: str, timeout_s: float) -> Places:
 
 
 async def _job_ids(client: Redis, prefix: str, timeout_s: float) -> set[str]:
-    found: set[str] = set()
+    job_ids: set[str] = set()
     async for keys in pages(client, "job store", timeout_s, f"{prefix}job:*", PAGE):
-        found |= {key.rpartition(":")[2] for key in keys}
-    return found
+        job_ids |= {key.rpartition(":")[2] for key in keys}
+    return job_ids

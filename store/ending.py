@@ -1,4 +1,4 @@
-"""Ends: what is asked of `lua/end.lua`, the jobs of a whole pass in one call, and what its answers come to."""
+"""Ends: the jobs of a whole batch in one call of `lua/end.lua`, and its answers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from telemetry import metrics
 from telemetry.logs import get_logger
 
 MAX_KEEPING: Final = 256
-"""Results on their way to a cache that is elsewhere; one more is left out."""
+"""Results on their way to a cache on another server. Beyond that, results are not cached."""
 CLOSE_S: Final = 1.0
+"""Seconds that `close` waits for these results."""
 
 log = get_logger(__name__)
 
 
 class Ending:
-    """Ends jobs by groups. `results` is the cache; `together`: it is within the script's reach."""
+    """Ends jobs in groups. `results` is the cache. `together`: the script reaches the cache."""
 
     def __init__(
         self, scripts: Scripts, layout: Layout, results: RedisResultCache, *, together: bool
@@ -35,21 +36,24 @@ class Ending:
         self._layout = layout
         self._results = results
         self._together = together
-        self._keeping: set[asyncio.Task[None]] = set()
+        self._caching: set[asyncio.Task[None]] = set()
 
     async def end(self, ends: Sequence[End]) -> list[EndAnswer]:
-        """An answer for each, in their order."""
-        documents = [self._document(each) for each in ends]
-        answers = [self._read(each) for each in await run_many(self._scripts, self._layout, "end", documents)]
+        """An answer for each end, in their order. An error is an answer."""
+        documents = [self._document(end) for end in ends]
+        answers = [
+            self._parse_answer(answer)
+            for answer in await run_many(self._scripts, self._layout, "end", documents)
+        ]
         if not self._together:
-            for each, answer in zip(ends, answers, strict=True):
-                self._keep_later(each, answer)
+            for end, answer in zip(ends, answers, strict=True):
+                self._cache_later(end, answer)
         return answers
 
     async def close(self) -> None:
-        """What is on its way to the cache has a moment to arrive."""
-        if self._keeping:
-            _, late = await asyncio.wait(self._keeping, timeout=CLOSE_S)
+        """Waits up to `CLOSE_S` seconds for results on their way to the cache."""
+        if self._caching:
+            _, late = await asyncio.wait(self._caching, timeout=CLOSE_S)
             await tasks.end(*late)
 
     def _document(self, end: End) -> dict[str, Any]:
@@ -64,7 +68,7 @@ class Ending:
             document |= {"address": end.address, "ttl_ms": self._results.ttl_ms}
         return document
 
-    def _read(self, answer: Any) -> EndAnswer:
+    def _parse_answer(self, answer: Any) -> EndAnswer:
         match answer:
             case Exception():
                 return answer
@@ -76,21 +80,22 @@ class Ending:
                 return self._scripts.fault(words)
         raise AssertionError(answer)
 
-    def _keep_later(self, end: End, answer: EndAnswer) -> None:
-        """Puts a result into a cache that is elsewhere, for whose sake no end waits."""
+    def _cache_later(self, end: End, answer: EndAnswer) -> None:
+        """Puts a result into a cache that the script does not reach. The end does not wait for
+        it."""
         if end.address is None or not isinstance(end.outcome, JobResult):
             return
         if not (isinstance(answer, Finished) and answer.applied):
             return
-        if len(self._keeping) >= MAX_KEEPING:
+        if len(self._caching) >= MAX_KEEPING:
             metrics.REPAIRED.labels("cache_fill").inc()
             return
-        task = asyncio.create_task(self._keep(end.address, end.outcome), name="keep")
-        self._keeping.add(task)
-        task.add_done_callback(self._keeping.discard)
+        task = asyncio.create_task(self._cache(end.address, end.outcome), name="keep")
+        self._caching.add(task)
+        task.add_done_callback(self._caching.discard)
 
-    async def _keep(self, address: str, result: JobResult) -> None:
-        """One that finds no place is computed again when it is asked for."""
+    async def _cache(self, address: str, result: JobResult) -> None:
+        """Puts the result into the cache. If that fails, the next request computes it again."""
         try:
             await self._results.put(address, result)
         except StoreFull:

@@ -1,7 +1,8 @@
-"""Job events over Redis publish/subscribe: one connection per process, however many jobs are watched.
+"""Job events over Redis publish/subscribe, with one connection per process for any number of
+watched jobs.
 
-Every process hears the events of all shards and hands each to those who watch that job. A watcher then needs no
-round trip of its own to subscribe, and thousands of them share one connection.
+Every process receives the events of all shards and passes each on to the watchers of that job. A
+new watcher then needs no round trip to subscribe, and thousands of watchers share one connection.
 """
 
 from __future__ import annotations
@@ -26,37 +27,40 @@ _STATUSES: Final = frozenset(JobStatus)
 
 
 class Watchers:
-    """Who hears of which job in this process."""
+    """The callbacks of this process, by the job that they watch."""
 
     def __init__(self) -> None:
-        self._hearers: defaultdict[str, set[Tell]] = defaultdict(set)
+        self._callbacks: defaultdict[str, set[Tell]] = defaultdict(set)
 
     def add(self, job_id: str, tell: Tell) -> None:
-        """`tell` hears the changes of the job from now on, and of `end`, until it is removed."""
-        self._hearers[job_id].add(tell)
+        """`tell` receives the changes of the job from now on, and the end of events as None, until
+        it is removed."""
+        self._callbacks[job_id].add(tell)
 
     def remove(self, job_id: str, tell: Tell) -> None:
-        """`tell` hears of the job no more."""
-        self._hearers[job_id].discard(tell)
-        if not self._hearers[job_id]:
-            del self._hearers[job_id]
+        """`tell` receives no more changes of the job."""
+        self._callbacks[job_id].discard(tell)
+        if not self._callbacks[job_id]:
+            del self._callbacks[job_id]
 
     def any(self, job_id: str) -> bool:
-        """Whether anybody hears of the job."""
-        return job_id in self._hearers
+        """Whether anybody watches the job."""
+        return job_id in self._callbacks
 
     def tell(self, job_id: str, change: Change) -> None:
-        for tell in tuple(self._hearers.get(job_id, ())):
+        """Pass the change on to everybody who watches the job."""
+        for tell in tuple(self._callbacks.get(job_id, ())):
             tell(change)
 
     def end(self) -> None:
-        """What happens next will not be heard."""
-        for tell in [tell for hearers in self._hearers.values() for tell in hearers]:
+        """Pass None on to everybody: later changes will not arrive."""
+        for tell in [tell for callbacks in self._callbacks.values() for tell in callbacks]:
             tell(None)
 
 
 class RedisJobEvents:
-    """The `JobEvents` of a Redis server. Listens from the first `hear` on; `close` at the end."""
+    """The `JobEvents` of a Redis server. Listens from the first `hear` on. Call `close` at the
+    end."""
 
     def __init__(self, client: Redis, layout: Layout, timeout_s: float) -> None:
         self._client = client
@@ -68,6 +72,8 @@ class RedisJobEvents:
 
     @asynccontextmanager
     async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:
+        """Within the context, `tell` receives every change of the job. Raises
+        `StoreUnavailable`."""
         if self._listener is None or self._listener.done():
             await self._begin()
         self._watchers.add(job_id, tell)
@@ -77,9 +83,12 @@ class RedisJobEvents:
             self._watchers.remove(job_id, tell)
 
     def canceled(self, worker_id: str) -> AsyncGenerator[str]:
+        """Ids of jobs that were canceled while this worker ran them, until the connection is
+        lost."""
         return messages(self._client, [f"{PREFIX}canceled:{worker_id}"], "cancellations", self._timeout_s)
 
     async def close(self) -> None:
+        """Stop listening."""
         if self._listener is not None:
             await end(self._listener)
 
@@ -93,7 +102,7 @@ class RedisJobEvents:
         return await subscribe(self._client, channels, "job events", self._timeout_s)
 
     async def _listen(self, pubsub: PubSub) -> None:
-        """Hand out events until the connection is lost; the next `hear` opens another."""
+        """Pass events on until the connection is lost. The next `hear` opens another."""
         try:
             await listen(pubsub, self._hear)
         finally:
@@ -102,21 +111,25 @@ class RedisJobEvents:
     def _hear(self, event: str) -> None:
         job_id, _, words = event.partition(" ")
         if not self._watchers.any(job_id):
-            return  # every process hears of every job, and few of them are its own
+            return  # most events are about jobs that nobody watches here
         change = parse_change(words)
         if change is not None:
             self._watchers.tell(job_id, change)
 
 
 def parse_change(words: str) -> Change | None:
-    """What an event says after the job's id: a status, behind one that is the last a document of what has changed; `progress <step>
-    <steps>` or `preview <index> <name>`. None: said by another version."""
+    """The change in an event, from the text behind the job's id. None: another version wrote it.
+    Pure.
+
+    The text is a status, followed by a JSON document of the changed fields if the job has ended; or
+    `progress <step> <steps>`; or `preview <index> <name>`.
+    """
     status, _, document = words.partition(" ")
     if document and status in _STATUSES:
         try:
             return JobEnd.model_validate_json(f'{{"status":"{status}",{document[1:]}')
         except ValueError:
-            return JobStatus(status)  # the record tells the rest
+            return JobStatus(status)  # the record has the rest
     match words.split(" "):
         case ["progress", step, steps] if step.isdecimal() and steps.isdecimal() and int(steps):
             return Progress(step=int(step), steps=int(steps))

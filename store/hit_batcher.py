@@ -1,7 +1,8 @@
-"""Recording cache hits by groups: those that come while one group is on its way to Redis make the next, in one call per shard.
+"""Records cache hits in groups, one call per shard. Hits that arrive while one group is on its way
+to Redis form the next.
 
-A hit costs nothing but its record, so the round trip is what it costs. Under load a group carries many of them; a single one
-waits for nobody.
+A hit costs little more than its round trip to Redis. Under load a group carries many hits. A single
+hit waits for no other.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from store.scripts import Scripts, as_json
 from store.submitting import new_record
 
 MAX_GROUP: Final = 128
-"""Jobs in one call: the server does nothing else meanwhile."""
+"""Jobs in one call. The server does nothing else meanwhile."""
 
 Hit = tuple[NewJob, JobResult]
 
 
 class HitBatcher:
-    """Records jobs that are born succeeded."""
+    """Records jobs that succeed at once, because their results are cached."""
 
     def __init__(self, scripts: Scripts, layout: Layout) -> None:
         self._scripts = scripts
@@ -34,14 +35,15 @@ class HitBatcher:
         self._groups = {shard: Grouped(partial(self._run, shard), limit=MAX_GROUP) for shard in layout.names}
 
     async def add(self, new: NewJob, result: JobResult) -> Job:
-        """The recorded job. Raises `StoreUnavailable`, and `RecordUnreadable` for one that was there already and cannot be read."""
+        """The recorded job. Raises `StoreUnavailable`, and `RecordUnreadable` where the job was
+        recorded before and cannot be read."""
         return await self._groups[self._layout.name(shard_of(new.id))].add((new, result))
 
     async def _run(self, shard: str, group: Sequence[Hit]) -> list[Job | Exception]:
         answers = await self._scripts.run("hit", self._layout.prefix(shard), *_arguments(group))
-        return [self._read(hit, answer) for hit, answer in zip(group, answers, strict=True)]
+        return [self._parse_answer(hit, answer) for hit, answer in zip(group, answers, strict=True)]
 
-    def _read(self, hit: Hit, answer: Sequence[str]) -> Job | Exception:
+    def _parse_answer(self, hit: Hit, answer: Sequence[str]) -> Job | Exception:
         match answer:
             case ["failed", words]:
                 return self._scripts.fault(words)
@@ -54,17 +56,19 @@ class HitBatcher:
 
 
 def _arguments(group: Sequence[Hit]) -> list[str]:
-    """Those of the script. What jobs have in common is said once: the hottest pictures come many to a group. Pure."""
-    # Hot requests and results are the same objects each time: they are known by identity.
+    """The arguments of the script. What jobs have in common is sent once, since the most popular
+    images come many to a group. Pure."""
+    # Frequent requests and results are the same objects each time, so they are compared by
+    # identity.
     places: dict[tuple[object, ...], int] = {}
     kinds: list[dict[str, Any]] = []
     jobs: list[tuple[str, int, str]] = []
     for new, result in group:
         request = new.request
-        alike = new.tenant, new.key, id(request), id(result), new.ttl_s, new.priority, new.webhook
-        place = places.get(alike)
+        common_parts = new.tenant, new.key, id(request), id(result), new.ttl_s, new.priority, new.webhook
+        place = places.get(common_parts)
         if place is None:
-            place = places[alike] = len(places)
+            place = places[common_parts] = len(places)
             kinds.append({**shared_parts(new), "ttl_s": new.ttl_s, "result": result.model_dump_json()})
         jobs.append((new.id, place, new.origin.model_dump_json(exclude_none=True)))
     return [as_json(kinds), as_json(jobs)]

@@ -1,4 +1,5 @@
-"""Names of the keys in Redis that Python reads beside the scripts; `lua/prelude.lua` lists them all."""
+"""Names of the Redis keys that Python reads besides the scripts. `lua/prelude.lua` lists them
+all."""
 
 from __future__ import annotations
 
@@ -8,25 +9,26 @@ from contracts.ids import SHARDS, shard_of
 
 PREFIX: Final = "darkroom:"
 HOUSE: Final = f"{PREFIX}{{house}}:"
-"""The prefix of what concerns the store as a whole."""
+"""The prefix of the keys that concern the whole store."""
 ANY: Final = "*"
-"""In place of a shard or a model, where a name is a pattern for SCAN."""
+"""Stands for any shard or model, where a name is a pattern for SCAN."""
 
 
 def shard_prefix(shard: str) -> str:
-    """The prefix of all keys of a shard, with the hash tag that keeps them on one node of a cluster."""
+    """The prefix of all keys of a shard. Its hash tag keeps them on one node of a cluster."""
     return f"{PREFIX}{{s{shard}}}:"
 
 
 def fair_prefix(model: str) -> str:
-    """The prefix of the keys of a model's fair clock, which is one for all shards."""
+    """The prefix of the keys of a model's fair clock. All shards share one clock per model."""
     return f"{PREFIX}{{fair:{model}}}:"
 
 
 class Layout:
-    """Where the keys of each job live: in `number` namespaces, of which a digit of the job's id picks one.
+    """Where the keys of each job are: in one of `number` namespaces, chosen by a digit of the job's
+    id.
 
-    `number` divides 16, so that each namespace has as many digits as any other. With 16 each digit has its own.
+    `number` divides 16, so each namespace has equally many digits. With 16, each digit has its own.
     """
 
     def __init__(self, number: int) -> None:
@@ -53,13 +55,13 @@ class Layout:
         return f"{self.job_prefix(job_id)}job:{job_id}"
 
     def flight_key(self, key: str) -> str:
-        """Where the computation of a cache key stands."""
+        """The key of the computation (the flight) of a cache key."""
         return f"{self._prefix[key[0]]}flight:{key}"
 
     def tenant_keys(self, tenant: str) -> tuple[str, ...]:
-        """A tenant's jobs by creation, of each shard."""
+        """The keys of a tenant's jobs by creation time, one for each shard."""
         return tuple(f"{prefix}tenant:{tenant}" for prefix in self.prefixes)
 
     def tenant_key(self, job_id: str, tenant: str) -> str:
-        """A tenant's jobs by creation, of the job's shard."""
+        """The key of a tenant's jobs by creation time, on the job's shard."""
         return f"{self.job_prefix(job_id)}tenant:{tenant}"

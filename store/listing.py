@@ -1,4 +1,4 @@
-"""A tenant's jobs in Redis, newest first, a page at a time."""
+"""A tenant's jobs in Redis, newest first, page by page."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from store.layout import LayoutGuard
 from store.records import job_of, read_all
 
 Place = tuple[float, str]
-"""Where a job stands in its tenant's list: the store's time of its creation, and its id."""
+"""Where a job is in its tenant's list: its creation time by the store's clock (Unix seconds), and
+its id."""
 
 
 async def newest_jobs(
     client: Redis, guard: LayoutGuard, layout: Layout, tenant: str, limit: int, before: str | None
 ) -> Sequence[Job]:
-    """At most `limit` jobs, older than the job id `before`; fewer only where there are no more. Raises `StoreUnavailable`.
+    """At most `limit` jobs of the tenant, older than the job id `before`. Fewer only where there
+    are no more. Raises `StoreUnavailable`.
 
-    Records end by themselves, and leave their places. Those that are met are trimmed, so each is met once.
+    Records expire by themselves and leave their places in the list. Places without a record are
+    trimmed, so each is met once.
     """
     async with guard.store_errors():
-        found: list[Job] = []
+        jobs: list[Job] = []
         last = None if before is None else await _place(client, layout, tenant, before)
-        while len(found) < limit:
-            places = await _places(client, layout, tenant, limit - len(found), last)
+        while len(jobs) < limit:
+            places = await _places(client, layout, tenant, limit - len(jobs), last)
             if not places:
                 break
             last = places[-1]
-            found += await _jobs(client, layout, tenant, [job_id for _, job_id in places])
-    return found
+            jobs += await _jobs(client, layout, tenant, [job_id for _, job_id in places])
+    return jobs
 
 
 async def _place(client: Redis, layout: Layout, tenant: str, job_id: str) -> Place:
-    """A place that has gone stands where its id says: its time is the API's, close to the store's."""
+    """The job's place. If it has gone, the creation time in its id stands in: the API's clock is
+    close to the store's."""
     score = await client.zscore(layout.tenant_key(job_id, tenant), job_id)
     return (ids.created_at(job_id) if score is None else float(score)), job_id
 
@@ -45,8 +49,8 @@ async def _place(client: Redis, layout: Layout, tenant: str, job_id: str) -> Pla
 async def _places(
     client: Redis, layout: Layout, tenant: str, limit: int, before: Place | None
 ) -> Sequence[Place]:
-    # Each shard's newest, merged: a page costs two round trips however many shards there are. Ids sort by time, but
-    # their time is the API's and the score is the store's: one id's place is decided by its score alone.
+    # The newest of each shard, merged: a page costs two round trips for any number of shards. Ids
+    # sort by the API's time and scores by the store's, so the score alone decides a place.
     highest = "+inf" if before is None else f"({before[0]!r}"
     async with client.pipeline(transaction=False) as pipeline:
         for key in layout.tenant_keys(tenant):
@@ -54,10 +58,10 @@ async def _places(
                 key, highest, "-inf", desc=True, byscore=True, offset=0, num=limit, withscores=True
             )
             if before is not None:
-                # Cache hits are recorded many in one moment.
+                # Many cache hits are recorded at the same time.
                 pipeline.zrange(key, before[0], before[0], byscore=True, withscores=True)
-        found = [(score, job_id) for page in await pipeline.execute() for job_id, score in page]
-    return sorted((place for place in found if before is None or place < before), reverse=True)[:limit]
+        places = [(score, job_id) for page in await pipeline.execute() for job_id, score in page]
+    return sorted((place for place in places if before is None or place < before), reverse=True)[:limit]
 
 
 async def _jobs(client: Redis, layout: Layout, tenant: str, job_ids: Sequence[str]) -> Sequence[Job]:

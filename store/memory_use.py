@@ -1,7 +1,8 @@
-"""What the records of each tenant take of Redis, counted by those who write them; and how full Redis is.
+"""How much Redis memory each tenant's records take, counted as they are written, and how full Redis
+is.
 
-`darkroom:kept:<tenant>` is a hash of bytes by the time until which they are kept, in Unix seconds. What has lapsed is deleted by the
-next who counts.
+`darkroom:kept:<tenant>` is a hash of bytes by the time until which they are kept, in Unix seconds.
+The next `add` deletes the fields that have lapsed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ KEPT_PREFIX: Final = f"{PREFIX}kept:"
 
 
 async def memory_of(client: Redis, timeout_s: float) -> Sequence[Memory]:
-    """Of each server that the client writes to. Raises `StoreUnavailable`."""
+    """The memory of each server that the client writes to. Raises `StoreUnavailable`."""
     several: Any = client
     async with store_errors("job store", timeout_s):
         if not isinstance(several, RedisCluster):
@@ -34,7 +35,7 @@ async def memory_of(client: Redis, timeout_s: float) -> Sequence[Memory]:
 
 
 def memory_in(info: Mapping[str, Any]) -> Memory:
-    """What a server's INFO tells, by the reckoning of its `maxmemory`. Pure."""
+    """The memory in a server's INFO, as its `maxmemory` counts it. Pure."""
     # The buffers of replicas and of the append-only file do not count (evict.c, `freeMemoryGetNotCountedMemory`).
     uncounted = int(info.get("mem_not_counted_for_evict", 0))
     return Memory(int(info.get("used_memory", 0)) - uncounted, int(info.get("maxmemory", 0)))
@@ -49,9 +50,12 @@ class RedisMemoryUseStore:
         self._timeout_s = timeout_s
 
     async def memory(self) -> Sequence[Memory]:
+        """The memory of each server of the state. Raises `StoreUnavailable`."""
         return await memory_of(self._client, self._timeout_s)
 
     async def add(self, more: Mapping[str, Lapses]) -> Mapping[str, Lapses]:
+        """Add bytes by the time until which they are kept, for each tenant. Answers the sums of all
+        processes. Raises `StoreUnavailable`, `StoreFull`."""
         now = self._clock.now()
         async with (
             store_errors("job store", self._timeout_s),

@@ -1,7 +1,8 @@
-"""Moving a store's jobs to another number of namespaces, by plain commands, while no process runs.
+"""Moves a store's jobs to another number of namespaces, by plain commands, while no process runs.
 
-What is moved is written at its new place before it is deleted at its old one, and writing it twice changes nothing. So a migration
-that broke off is taken up by starting it again: `MIGRATION_KEY` holds what it set out to do, and no process starts while it is there.
+Everything is written at its new place before it is deleted at its old one. Writing it twice changes
+nothing, so a migration that broke off continues when it is started again. `MIGRATION_KEY` holds
+what is to be done. No process starts while that key exists.
 """
 
 from __future__ import annotations
@@ -21,27 +22,29 @@ from store.layout import LAYOUT_KEY, MIGRATION_KEY, SETTING, StoreLayout, stored
 
 PAGE: Final = 500
 MEMBERS: Final = 1000
-"""Members of a list or a sorted set in one command."""
+"""Members of a list or a sorted set that one command writes."""
 _NAME: Final = re.compile(rf"{PREFIX}\{{s([0-9a-f])\}}:(([a-z]+)(?::(.*))?)", re.DOTALL)
 _PATTERN: Final = f"{PREFIX}{{s?}}:*"
 _OF_ONE: Final = {"job": "hash", "hook": "hash", "flight": "hash", "hooklog": "list", "followers": "list"}
-"""Keys of one job or of one cache key, and their types."""
+"""Kinds of keys of one job or one cache key, and their types."""
 _OF_KEY: Final = ("flight", "followers")
+"""Those of them that belong to a cache key."""
 _OF_MANY: Final = ("outbox", "leases", "deadlines", "hooks", "waiting", "tenant")
-"""Sorted sets of ids."""
+"""Kinds of sorted sets of job ids."""
 _OF_SHARD: Final = ("counts", "mark")
-"""What `Migration` holds."""
+"""Kinds of keys of a whole shard. `Migration` holds their values."""
 
 
 _KNOWN: Final = (*_OF_ONE, *_OF_MANY, *_OF_SHARD)
 
 
 class MigrationRefused(Exception):
-    """The store does not allow it; the message says why, and what to do."""
+    """The store does not allow the migration. The message says why, and what to do."""
 
 
 class Migration(Document):
-    """What is to be done. `counts` are those of each shard to come, `mark` the time of the last sweep."""
+    """What is to be done. `counts` are the counters of each new shard, `mark` is the time of the
+    last sweep."""
 
     before: ShardCount
     shards: ShardCount
@@ -50,12 +53,12 @@ class Migration(Document):
 
 
 async def begun(client: Redis, shards: int, timeout_s: float) -> Migration | None:
-    """The migration to `shards`, begun now or before. None: there is nothing to do. Raises `MigrationRefused`, `LayoutMismatch`,
-    `StoreUnavailable`."""
+    """The migration to `shards`, begun now or before. None: there is nothing to do. Raises
+    `MigrationRefused`, `LayoutMismatch`, `StoreUnavailable`."""
     async with store_errors("job store", timeout_s):
-        told: Any = await client.get(MIGRATION_KEY)
-    if told is not None:
-        migration = Migration.model_validate_json(told)
+        document: Any = await client.get(MIGRATION_KEY)
+    if document is not None:
+        migration = Migration.model_validate_json(document)
         if migration.shards != shards:
             raise MigrationRefused(
                 f"A migration to {migration.shards} shards has begun: end it first, with {SETTING}={migration.shards}."
@@ -70,8 +73,8 @@ async def begun(client: Redis, shards: int, timeout_s: float) -> Migration | Non
         for shard in SHARDS:
             pipeline.hgetall(f"{shard_prefix(shard)}counts")
             pipeline.get(f"{shard_prefix(shard)}mark")
-        found = await pipeline.execute()
-    for shard, counted, mark in zip(SHARDS, found[::2], found[1::2], strict=True):
+        answers = await pipeline.execute()
+    for shard, counted, mark in zip(SHARDS, answers[::2], answers[1::2], strict=True):
         total = sums[layout.name(shard)]
         for name, number in counted.items():
             total[name] = total.get(name, 0) + int(number)
@@ -84,7 +87,8 @@ async def begun(client: Redis, shards: int, timeout_s: float) -> Migration | Non
 
 
 async def survey(client: Redis, timeout_s: float) -> int:
-    """How many keys there are to look at. Raises `MigrationRefused` for one that this version does not know, `StoreUnavailable`."""
+    """How many keys there are to look at. Raises `MigrationRefused` for a kind of key that this
+    version does not know, `StoreUnavailable`."""
     count = 0
     async for keys in pages(client, "job store", timeout_s, _PATTERN, PAGE):
         count += len(keys)
@@ -101,9 +105,9 @@ async def survey(client: Redis, timeout_s: float) -> int:
     return count
 
 
-async def move(client: Redis, migration: Migration, timeout_s: float, told: Callable[[int], None]) -> None:
-    """Moves every job, with all that belongs to it; `told` hears how many keys each page had. Raises `StoreUnavailable`: what was
-    not moved then is, another time."""
+async def move(client: Redis, migration: Migration, timeout_s: float, on_page: Callable[[int], None]) -> None:
+    """Moves every job with all its keys. `on_page` is called with the number of keys of each page.
+    Raises `StoreUnavailable`; call it again for the rest."""
     layout = Layout(migration.shards)
     async for keys in pages(client, "job store", timeout_s, _PATTERN, PAGE):
         whole = list[tuple[str, str, str]]()
@@ -119,11 +123,12 @@ async def move(client: Redis, migration: Migration, timeout_s: float, told: Call
             elif kind in _OF_MANY:
                 await _move_members(client, key, name, layout, timeout_s)
         await _move_whole(client, whole, timeout_s)
-        told(len(keys))
+        on_page(len(keys))
 
 
 def _digit(kind: str, of: str | None) -> str:
-    """The digit that decides where a key of one job or one cache key lies; empty where it has none. Pure."""
+    """The digit of an id or a cache key that decides where the key lies; empty where there is none.
+    Pure."""
     digit = (of or "")[:1] if kind in _OF_KEY else (of or "")[-1:]
     return digit if digit and digit in SHARDS else ""
 
@@ -149,24 +154,25 @@ async def end(client: Redis, migration: Migration, timeout_s: float) -> None:
 
 
 async def _move_whole(client: Redis, keys: Sequence[tuple[str, str, str]], timeout_s: float) -> None:
-    """Keys by their old name, new name and type."""
+    """Moves whole keys, each given by its old name, its new name and its type."""
     if not keys:
         return
     async with store_errors("job store", timeout_s), client.pipeline(transaction=False) as pipeline:
         for source, _, kind in keys:
             pipeline.hgetall(source) if kind == "hash" else pipeline.lrange(source, 0, -1)
             pipeline.pttl(source)
-        found = await pipeline.execute()
-        # Two versions that took turns may each have a computation of one key: all who follow either follow the one that was there.
+        moving = await pipeline.execute()
+        # Two versions that ran in turn may each have a computation of one key. All their followers
+        # then follow the one that is at the target.
         for _, target, kind in keys:
             pipeline.hgetall(target) if kind == "hash" else pipeline.lrange(target, 0, -1)
             pipeline.pttl(target)
-        there = await pipeline.execute()
+        existing = await pipeline.execute()
         for (_, target, kind), value, left_ms, present, present_ms in zip(
-            keys, found[::2], found[1::2], there[::2], there[1::2], strict=True
+            keys, moving[::2], moving[1::2], existing[::2], existing[1::2], strict=True
         ):
             if not value or left_ms in (-2, 0):
-                continue  # its time ended just now
+                continue  # it expired just now
             if kind == "hash":
                 if present.get("leader") not in (None, value.get("leader")) and "result" not in present:
                     continue
@@ -174,7 +180,7 @@ async def _move_whole(client: Redis, keys: Sequence[tuple[str, str, str]], timeo
                 pipeline.hset(target, mapping=value)
             else:
                 known = set(present)
-                value = [each for each in value if each not in known]
+                value = [job_id for job_id in value if job_id not in known]
             for begin in range(0, len(value) if kind == "list" else 0, MEMBERS):
                 pipeline.rpush(target, *value[begin : begin + MEMBERS])
             if left_ms > 0 and (kind == "hash" or left_ms > present_ms):
@@ -186,7 +192,8 @@ async def _move_whole(client: Redis, keys: Sequence[tuple[str, str, str]], timeo
 
 
 async def _move_members(client: Redis, source: str, name: str, layout: Layout, timeout_s: float) -> None:
-    """The ids of a sorted set, each to the shard of its last digit. A set that ends with time does so no earlier."""
+    """Moves the ids of a sorted set, each to the shard of its last digit. A set with a time to live
+    keeps at least that."""
     cursor = None
     while cursor != 0:
         async with store_errors("job store", timeout_s):

@@ -1,4 +1,5 @@
-"""The model directory in Redis: specifications for good, workers as long as they keep announcing themselves."""
+"""The model directory in Redis. Specifications stay for good, workers for as long as they announce
+themselves."""
 
 from __future__ import annotations
 
@@ -19,8 +20,11 @@ PREFIX: Final = "darkroom:{models}:"
 
 
 class RedisModelDirectory:
-    """The `ModelDirectory` on a Redis server: a hash of specifications, a set of worker ids, a key with a time to live
-    per worker, and one with a longer time to live per model that has had one."""
+    """The `ModelDirectory` on a Redis server.
+
+    It has a hash of specifications, a set of worker ids, a key with a time to live for each worker,
+    and a key with a longer time to live for each model that had a worker.
+    """
 
     def __init__(self, client: Redis, worker_ttl_s: float, worker_grace_s: float, timeout_s: float) -> None:
         self._client = client
@@ -29,10 +33,12 @@ class RedisModelDirectory:
         self._timeout_s = timeout_s
 
     async def announce(self, spec: ModelSpec, worker: WorkerInfo) -> None:
+        """Record that the worker is alive and serves `spec`, for the directory's time to live.
+        Raises `StoreUnavailable`, `StoreFull`."""
         try:
             await self._announce(spec, worker)
         except StoreFull:
-            # What has been announced stays known: a worker that brings jobs to their end must not look gone.
+            # Earlier announcements stay: a worker that still finishes jobs must not look gone.
             async with store_errors("model directory", self._timeout_s), self._client.pipeline() as pipeline:
                 pipeline.pexpire(f"{PREFIX}worker:{worker.id}", self._ttl_ms)
                 if self._grace_ms:
@@ -50,12 +56,14 @@ class RedisModelDirectory:
             await pipeline.execute()
 
     async def withdraw(self, worker: WorkerInfo) -> None:
+        """Remove the worker. Raises `StoreUnavailable`."""
         async with store_errors("model directory", self._timeout_s), self._client.pipeline() as pipeline:
             pipeline.srem(f"{PREFIX}workers", worker.id)
             pipeline.delete(f"{PREFIX}worker:{worker.id}")
             await pipeline.execute()
 
     async def models(self) -> Announced:
+        """Every model ever announced, with its live workers. Raises `StoreUnavailable`."""
         async with store_errors("model directory", self._timeout_s):
             async with self._client.pipeline() as pipeline:
                 pipeline.hgetall(f"{PREFIX}specs")
@@ -68,45 +76,48 @@ class RedisModelDirectory:
             values = await self._client.mget(keys) if keys else []
             await self._shorten(keys[: len(names)], self._ttl_ms)
             await self._shorten(keys[len(names) :], self._grace_ms)
-            found, seen = values[: len(names)], values[len(names) :]
-            gone = [name for name, info in zip(names, found, strict=True) if info is None]
+            infos, lately_marks = values[: len(names)], values[len(names) :]
+            gone = [name for name, info in zip(names, infos, strict=True) if info is None]
             if gone:
                 await self._client.srem(f"{PREFIX}workers", *gone)
         workers = read_all(
             "worker",
             (
                 (name, partial(WorkerInfo.model_validate_json, info))
-                for name, info in zip(names, found, strict=True)
+                for name, info in zip(names, infos, strict=True)
                 if info is not None
             ),
         )
-        lately = {name for name, value in zip(models, seen, strict=True) if value is not None}
-        known = read_all("model", ((name, partial(_spec_of, text)) for name, text in specs.items()))
+        lately = {name for name, value in zip(models, lately_marks, strict=True) if value is not None}
+        readable_specs = read_all("model", ((name, partial(_spec_of, text)) for name, text in specs.items()))
         return Announced(
-            models=tuple(served(known, workers, lately)),
-            unreadable=frozenset(specs) - {spec.name for spec in known},
+            models=tuple(served(readable_specs, workers, lately)),
+            unreadable=frozenset(specs) - {spec.name for spec in readable_specs},
         )
 
     async def _shorten(self, keys: Sequence[str], longest_ms: int) -> None:
-        """Keys live no longer than they were given: where the server's clock was set back, they would. A worker that lives
-        announces itself again."""
+        """Cuts times to live that exceed the longest one given, as after the server's clock was set
+        back. A live worker announces itself again."""
         async with self._client.pipeline() as pipeline:
             for key in keys:
                 pipeline.pttl(key)
-            left_ms = await pipeline.execute()
-            for key, left in zip(keys, left_ms, strict=True):
-                if left > longest_ms:
+            all_remaining_ms = await pipeline.execute()
+            for key, remaining_ms in zip(keys, all_remaining_ms, strict=True):
+                if remaining_ms > longest_ms:
                     pipeline.pexpire(key, longest_ms)
             await pipeline.execute()
 
     async def remember_cost(self, model: str, device: str, told: str) -> None:
+        """Keep the cost that a worker measured for the model on this device. Raises
+        `StoreUnavailable`, `StoreFull`."""
         async with store_errors("model directory", self._timeout_s):
             await self._client.hset(f"{PREFIX}cost", f"{model} {device}", told)
 
     async def recall_cost(self, model: str, device: str) -> str | None:
+        """The cost that was kept last; None: there is none. Raises `StoreUnavailable`."""
         async with store_errors("model directory", self._timeout_s):
-            told = await self._client.hget(f"{PREFIX}cost", f"{model} {device}")
-        return None if told is None else str(told)
+            cost = await self._client.hget(f"{PREFIX}cost", f"{model} {device}")
+        return None if cost is None else str(cost)
 
 
 def _spec_of(text: str) -> ModelSpec:
@@ -119,7 +130,8 @@ def _spec_of(text: str) -> ModelSpec:
 def served(
     specs: Sequence[ModelSpec], workers: Sequence[WorkerInfo], lately: Collection[str]
 ) -> list[ServedModel]:
-    """Every specification with its workers; models by name, workers by id. `lately`: models that have had one lately."""
+    """Every specification with its workers, models by name and workers by id. `lately` are models
+    that had a worker lately. Pure."""
     by_model: dict[str, list[WorkerInfo]] = defaultdict(list)
     for worker in sorted(workers, key=lambda worker: worker.id):
         by_model[worker.model].append(worker)

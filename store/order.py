@@ -1,4 +1,5 @@
-"""The order of the jobs that wait for a model, by fair tag over all shards: how many there are, and how many are ahead."""
+"""The order of a model's waiting jobs, by fair tag over all shards: how many wait, and how many are
+ahead of a job."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from store.key_names import Layout, fair_prefix
 from store.layout import LayoutGuard
 
 LAST_ID: Final = "~"
+"""Sorts behind every job id."""
 
 
 class Order:
-    """Reads of the queues. Every coroutine raises `StoreUnavailable`."""
+    """Reads the queues of the models. Every coroutine raises `StoreUnavailable`."""
 
     def __init__(self, client: Redis, layout: Layout, guard: LayoutGuard) -> None:
         self._client = client
@@ -22,7 +24,8 @@ class Order:
         self._guard = guard
 
     async def waiting(self, model: str, job_ids: Sequence[str]) -> tuple[int, Sequence[int | None]]:
-        """How many jobs wait, and for each id how many are ahead of it; None: it does not wait."""
+        """How many jobs wait for the model, and how many are ahead of each id; None: that job does
+        not wait."""
         layout = self._layout
         async with self._guard.store_errors(), self._client.pipeline(transaction=False) as pipeline:
             for prefix in layout.prefixes:
@@ -36,7 +39,7 @@ class Order:
         return sum(answers[: layout.number]), [None if tag is None else next(counts) for tag in tags]
 
     async def ahead(self, model: str, flow: str) -> int:
-        """How many waiting jobs would be ahead of the next one of `flow`."""
+        """How many waiting jobs would be ahead of the next job of `flow`."""
         clock = fair_prefix(model)
         async with self._guard.store_errors(), self._client.pipeline(transaction=False) as pipeline:
             pipeline.zmscore(f"{clock}finish", ["", flow])
@@ -46,7 +49,8 @@ class Order:
         return (await self._before(model, [(tag, LAST_ID)]))[0]
 
     async def _before(self, model: str, places: Sequence[tuple[float, str]]) -> Sequence[int]:
-        """How many waiting jobs are before each place: those of a smaller tag, and of the same one the older."""
+        """How many waiting jobs come before each place: those with a smaller tag, and older ones
+        with the same tag."""
         if not places:
             return []
         prefixes = self._layout.prefixes

@@ -1,4 +1,5 @@
-"""The packed forms that values take inside an RDB file: listpack, ziplist, intset, LZF. Pure: bytes in, elements out.
+"""The packed forms of values in an RDB file: listpack, ziplist, intset, LZF. Pure: bytes in,
+elements out.
 
 Sources: listpack.c, ziplist.c and intset.c of Redis 7.0; lzf_d.c of liblzf 3.6.
 """
@@ -13,18 +14,19 @@ _LISTPACK_HEADER: Final = 6
 _ZIPLIST_HEADER: Final = 10
 _LONG_PREVIOUS: Final = 0xFE
 _ZIPLIST_INTEGERS: Final = {0xC0: 2, 0xD0: 4, 0xE0: 8, 0xF0: 3, 0xFE: 1}
-"""Encoding to bytes."""
+"""The number of bytes for each encoding."""
 _LISTPACK_INTEGERS: Final = {0xF1: 2, 0xF2: 3, 0xF3: 4, 0xF4: 8}
 _Element = Callable[[bytes, int], tuple[bytes, int]]
-"""The element at a position, and where the next one begins."""
+"""Reads the element at an index. Answers it and the index of the next one."""
 
 
 class RdbError(Exception):
-    """The snapshot is damaged, or holds what this reader does not know; the message says which."""
+    """The snapshot is damaged, or holds something unknown to this reader. The message says
+    which."""
 
 
 def lzf(data: bytes, length: int) -> bytes:
-    """The `length` bytes that `data` stands for. Raises `RdbError`."""
+    """Decompresses `data` to `length` bytes. Raises `RdbError`."""
     out, at = bytearray(), 0
     try:
         while at < len(data) and len(out) <= length:
@@ -43,7 +45,7 @@ def lzf(data: bytes, length: int) -> bytes:
             if begin < 0:
                 raise RdbError("A compressed text refers to before its beginning.")
             size += 2
-            # What is copied may reach into itself: then it repeats.
+            # The copy may overlap itself. Then it repeats.
             repeated = out[begin : begin + size]
             while len(repeated) < size:
                 repeated = repeated + repeated  # not in place: a bytearray cannot grow by itself
@@ -56,7 +58,7 @@ def lzf(data: bytes, length: int) -> bytes:
 
 
 def intset(data: bytes) -> list[bytes]:
-    """The elements of a set of integers, in decimal digits. Raises `RdbError`."""
+    """The elements of a set of integers, as decimal digits. Raises `RdbError`."""
     width, count = _little(data[:4]), _little(data[4:8])
     if width not in (2, 4, 8) or len(data) != 8 + width * count:
         raise RdbError("A set of integers has not the length that it names.")
@@ -64,28 +66,28 @@ def intset(data: bytes) -> list[bytes]:
 
 
 def listpack(data: bytes) -> list[bytes]:
-    """The elements, integers in decimal digits. Raises `RdbError`."""
+    """The elements of a listpack, integers as decimal digits. Raises `RdbError`."""
     return _checked(data, _LISTPACK_HEADER, _listpack_element, "listpack")
 
 
 def ziplist(data: bytes) -> list[bytes]:
-    """The elements, integers in decimal digits. Raises `RdbError`."""
+    """The elements of a ziplist, integers as decimal digits. Raises `RdbError`."""
     return _checked(data, _ZIPLIST_HEADER, _ziplist_element, "ziplist")
 
 
 def _checked(data: bytes, header: int, element: _Element, what: str) -> list[bytes]:
     if len(data) <= header or _little(data[:4]) != len(data) or data[-1] != _END:
         raise RdbError(f"A {what} has not the length that it names.")
-    found, at = [], header
+    elements, at = [], header
     try:
         while data[at] != _END:
             value, at = element(data, at)
-            found.append(value)
+            elements.append(value)
     except IndexError:
         raise RdbError(f"A {what} ends too early.") from None
     if at != len(data) - 1:
         raise RdbError(f"A {what} ends too early.")
-    return found
+    return elements
 
 
 def _listpack_element(data: bytes, at: int) -> tuple[bytes, int]:
@@ -112,7 +114,8 @@ def _listpack_element(data: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _after_length(data: bytes, at: int, size: int) -> int:
-    """Where the next element begins: each is followed by its own size, in groups of seven bits, highest first."""
+    """The index of the next element. Each element is followed by its own size, in groups of seven
+    bits, highest first."""
     for width in range(1, 6):
         groups = [size >> 7 * place & 0x7F for place in range(width - 1, -1, -1)]
         written = bytes([size >> 7 * (width - 1) & 0xFF, *(group | 0x80 for group in groups[1:])])

@@ -1,4 +1,5 @@
-"""Whether Redis lets the platform do what it does, found by trying, and in which words it refuses. Leaves nothing behind."""
+"""Tries whether Redis allows what the platform does, and names the reason if it refuses. Leaves
+nothing behind."""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ from contracts.errors import StoreUnavailable
 from store.key_names import PREFIX
 
 NAME: Final = f"{PREFIX}probe"
-"""A key that is never there, and a channel that nobody listens to."""
+"""A key that never exists, and a channel without listeners."""
 
 
 class Refusal(StrEnum):
-    """Why a Redis that answers is of no use. The value completes "The job store ..."."""
+    """Why a Redis that answers cannot be used. The value completes "The job store ..."."""
 
     CREDENTIALS = "refuses this user or password"
     RIGHTS = "does not let this user do what is needed"
@@ -45,7 +46,7 @@ _KINDS: Final = {
 
 
 def refusal(error: BaseException | None) -> Refusal | None:
-    """What an error of redis-py says, where the server answered at all. Pure."""
+    """The reason in an error of redis-py; None: the server gave none. Pure."""
     match error:
         case AuthenticationError() | AuthenticationWrongNumberOfArgsError():
             return Refusal.CREDENTIALS
@@ -60,21 +61,23 @@ def refusal(error: BaseException | None) -> Refusal | None:
 
 
 def tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """The fault of TLS behind an error, where it is one: redis-py and asyncio wrap it. Pure."""
+    """The TLS error behind an error of redis-py or asyncio, which wrap it; None: there is none.
+    Pure."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return error
 
 
 async def probe(client: Redis, what: str, timeout_s: float) -> None:
-    """Raises `StoreUnavailable`, in the words of `Refusal` where the server gave a reason."""
+    """Raises `StoreUnavailable` unless Redis takes writes. The message has the words of `Refusal`
+    if the server gave a reason."""
     try:
         async with store_errors(what, timeout_s):
-            # Deletes nothing, and is refused wherever a write would be.
+            # It deletes nothing, and is refused wherever a write would be.
             await client.delete(NAME)
             await client.publish(NAME, "")
     except StoreUnavailable as error:
-        found = refusal(error.__cause__)
-        if found is None:
+        reason = refusal(error.__cause__)
+        if reason is None:
             raise
-        raise StoreUnavailable(f"The {what} {found}.") from error.__cause__
+        raise StoreUnavailable(f"The {what} {reason}.") from error.__cause__

@@ -1,4 +1,5 @@
-"""Accounts of API keys: rate, live jobs, pictures of the day. In Redis each charge is one Lua script on the key's slot."""
+"""Accounts of API keys: request rate, live jobs and images of the day. Each charge is one Lua
+script on the key's slot in Redis."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from backends.redis_client import store_errors
 from contracts.tenancy import Account, Charge, Limits
 
 LEFT_BEHIND_S: Final = 60.0
-"""A job still held this long after its deadline was left behind by a crash."""
+"""A job that is still counted this long after its deadline was left behind by a crash."""
 
 
 class RedisQuotaLedger:
-    """The `QuotaLedger` on a Redis server. `skew_s` shifts its clock; for tests only."""
+    """The `QuotaLedger` on a Redis server. `skew_s` shifts its clock by seconds; for tests only."""
 
     def __init__(self, client: Redis, job_ttl_s: float, timeout_s: float) -> None:
         self._client = client
@@ -28,6 +29,8 @@ class RedisQuotaLedger:
     async def admit(
         self, key_id: str, limits: Limits, charge: Charge, *, charge_rate: bool = True
     ) -> Account:
+        """Charge the job to the key, or answer which limit refuses it. Raises
+        `StoreUnavailable`."""
         refused, retry_after_s, full_in_s, live, queued, images, day_ends_in_s = await self._run(
             "quota_admit",
             key_id,
@@ -49,10 +52,14 @@ class RedisQuotaLedger:
         )
 
     async def refund(self, key_id: str, limits: Limits, charge: Charge) -> None:
+        """Take back the charge of a job that was not recorded, except for the rate. Raises
+        `StoreUnavailable`."""
         counted = _flag(limits.images_per_day is not None)
         await self._run("quota_refund", key_id, self.skew_s, charge.job_id, charge.images, counted)
 
     async def held(self, key_id: str) -> Sequence[tuple[str, float]]:
+        """The jobs that the account counts as live, and how many seconds ago each was admitted.
+        Raises `StoreUnavailable`."""
         async with (
             store_errors("quota ledger", self._timeout_s),
             self._client.pipeline(transaction=False) as pipeline,
@@ -60,7 +67,7 @@ class RedisQuotaLedger:
             for name in ("queued", "running"):
                 pipeline.zrange(f"{account_prefix(key_id)}{name}", 0, -1, withscores=True)
             parts = await pipeline.execute()
-            # By a script: a cluster answers for the node that holds the key.
+            # By a script, so that a cluster answers with the time of the node that holds the key.
             seconds, microseconds = await self._client.eval(
                 "return redis.call('TIME')", 1, account_prefix(key_id)
             )
@@ -70,6 +77,8 @@ class RedisQuotaLedger:
     async def settle(
         self, key_id: str, ended: Sequence[str], running: Sequence[str], queued: Sequence[str]
     ) -> None:
+        """Remove ended jobs from the account, and note which of the others run. Raises
+        `StoreUnavailable`."""
         counts = (len(ended), len(running))
         await self._run("quota_settle", key_id, self._hold_s, *counts, *ended, *running, *queued)
 
@@ -81,7 +90,7 @@ class RedisQuotaLedger:
 
 
 def interval_s(limits: Limits) -> float:
-    """Seconds between requests at the limit's rate; 0: no limit."""
+    """Seconds between requests at the rate limit; 0: no limit."""
     return 0.0 if limits.requests_per_minute is None else 60.0 / limits.requests_per_minute
 
 

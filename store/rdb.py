@@ -1,11 +1,12 @@
 """Reads an RDB file, the snapshot format of Redis and Valkey, into plain values.
 
-It holds every key at one moment, and any server can be filled from the values, whatever its version: a file, like the payload
-of DUMP, is refused by a server that is older or of the other project. Known are the forms that Redis 6.2 to 8.0 and Valkey
-7.2 to 9.1 write for strings, lists, sets, sorted sets and hashes; anything else is an error, never passed over in silence.
+The file holds every key at one moment. The values can be written to any server, whatever its
+version. The file itself, like the payload of DUMP, is refused by a server that is older or of the
+other project. This reader knows the forms that Redis 6.2 to 8.0 and Valkey 7.2 to 9.1 write for
+strings, lists, sets, sorted sets and hashes. Anything else is an error.
 
-Sources: rdb.h and rdb.c of those versions. The checksum at the end is not computed, which in Python would take longer than all
-the rest; lengths, kinds and the end itself are checked.
+Sources: rdb.h and rdb.c of those versions. The checksum at the end is not computed: in Python it
+would take longer than all the rest. Lengths, kinds and the end are checked.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ _KINDS: Final[dict[int, Kind]] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key of a server. `values`: one for a string, the members of a list or set, member and score by turns for a sorted set,
-    field and value for a hash. `expires_ms` is Unix time in milliseconds; None: never."""
+    """A key of a server. `values` holds one value for a string, and the members for a list or a
+    set. It alternates member and score for a sorted set, field and value for a hash. `expires_ms`
+    is Unix time in milliseconds; None: never."""
 
     database: int
     key: bytes
@@ -61,8 +63,11 @@ class Entry:
 
 
 class RdbFile:
-    """Iterate it for all entries of a file that can seek. `about` is what the server wrote of itself (`redis-ver`, `ctime`, `used-mem`), known once
-    the first entry is. Raises `RdbError`."""
+    """Iterate it for all entries of a seekable file. Iteration raises `RdbError`.
+
+    `about` is what the server wrote about itself (`redis-ver`, `ctime`, `used-mem`). It is complete
+    once the first entry was read.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -70,7 +75,7 @@ class RdbFile:
         self.about: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Entry]:
-        # A damaged length must not make us ask for all memory.
+        # A damaged length must not make us allocate all memory.
         self._left = self._file.seek(0, SEEK_END)
         self._file.seek(0)
         magic = self._take(_MAGIC_BYTES)
@@ -95,7 +100,7 @@ class RdbFile:
                 self._skip(code)
 
     def _skip(self, code: int) -> None:
-        """What says nothing of any key's value."""
+        """Skips a part that holds no value of a key."""
         if code == _RESIZE:
             self._length(), self._length()
         elif code == _IDLE:

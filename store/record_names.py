@@ -1,5 +1,8 @@
-"""What a job's record names: pictures, and places in the cache of results. Read as plain JSON, for a record of a newer version, and one
-that is damaged in part, name theirs too. Pure."""
+"""The images and cache places that a job's record names. Pure.
+
+Records are read as plain JSON: a record of a newer version, or one that is damaged in part, names
+its images too.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from cache.cache_key import result_pattern, tenant_scope
 from store.packed_request import plain_json
 
 PREVIEW: Final = "preview:"
-"""How a record's fields begin that name a picture in the making."""
+"""The prefix of a record's fields that name previews."""
 
 Record = Mapping[str, str]
 
 
 def parsed(text: str | bytes | None) -> Any:
-    """What a document holds; None for one that is damaged, or is not there."""
+    """The value of a JSON document; None: it is damaged or absent."""
     try:
         return None if text is None else json.loads(text)
     except ValueError:
@@ -26,7 +29,7 @@ def parsed(text: str | bytes | None) -> Any:
 
 
 def request_in(record: Record) -> Any:
-    """The request of a record, packed or not; None for one that is damaged."""
+    """The request of a record, packed or not; None: it is damaged."""
     try:
         return parsed(plain_json(record.get("request", "")))
     except ValueError:
@@ -34,31 +37,32 @@ def request_in(record: Record) -> Any:
 
 
 def inner(document: Any, *path: str) -> Any:
-    """What lies at the path; None where nothing does."""
+    """The value at the path; None: there is none."""
     for name in path:
         document = document.get(name) if isinstance(document, dict) else None
     return document
 
 
 def names_in(result: Any) -> set[str]:
-    """The pictures that a result names."""
+    """The names of the images in a result."""
     images = inner(result, "images")
     return _names_of(inner(image, "name") for image in images) if isinstance(images, list) else set()
 
 
-def start_of(request: Any) -> set[str]:
-    """The picture that a request starts from, if it does."""
+def init_image_of(request: Any) -> set[str]:
+    """The name of the init image of a request, if it has one."""
     return _names_of([inner(request, "init_image")])
 
 
-def pictures_of(record: Record) -> set[str]:
-    """The pictures that a job's record names: drawn, shown on the way, started from. Not what its prompt says."""
+def images_of(record: Record) -> set[str]:
+    """The images that a record names: generated, previews, init image. Not those that its prompt
+    mentions."""
     previews = (value for name, value in record.items() if name.startswith(PREVIEW))
-    return names_in(parsed(record.get("result"))) | start_of(request_in(record)) | _names_of(previews)
+    return names_in(parsed(record.get("result"))) | init_image_of(request_in(record)) | _names_of(previews)
 
 
 def shared_address(record: Record) -> set[str]:
-    """Where the result lies, where tenants share theirs."""
+    """The address of the result in the cache that tenants share."""
     request = request_in(record)
     key, model, revision = record.get("key"), inner(request, "model"), inner(request, "model_revision")
     if not key or not isinstance(model, str):

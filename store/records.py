@@ -1,4 +1,5 @@
-"""From what Redis holds of a job to our types, and back. What cannot be read is one record's fault, and is told of it alone."""
+"""Converts job records from Redis to our types, and back. An unreadable record is an error of that
+record alone."""
 
 from __future__ import annotations
 
@@ -32,18 +33,20 @@ Record = dict[str, str]
 """The fields of a job's record."""
 
 UNREADABLE: Final = (ValueError, KeyError, TypeError)
-"""What reading a document of another version may raise; pydantic's `ValidationError` is a `ValueError`."""
+"""Errors that a document of another version may raise. pydantic's `ValidationError` is a
+`ValueError`."""
 
 log = get_logger(__name__)
 
 
 def read(kind: str, name: str, parse: Callable[[], T]) -> T:
-    """What `parse` makes of the document `name` of that `kind`. Raises `RecordUnreadable`, and counts it."""
+    """The result of `parse` for the document `name` of that `kind`. Raises `RecordUnreadable`, and
+    counts it."""
     try:
         return parse()
     except UNREADABLE as error:
         metrics.RECORDS_UNREADABLE.labels(kind).inc()
-        # Not the error's words: they may hold what a client sent.
+        # Without the text of the error, which may hold what a client sent.
         log.warning("record_unreadable", kind=kind, name=name, error=type(error).__name__)
         raise RecordUnreadable(
             f"This {kind} was written by a newer version of Darkroom, or is damaged; this process cannot read it."
@@ -51,34 +54,36 @@ def read(kind: str, name: str, parse: Callable[[], T]) -> T:
 
 
 def read_all(kind: str, documents: Iterable[tuple[str, Callable[[], T]]]) -> list[T]:
-    """What can be read of the documents, each given by its name and its parser. The others are counted and left out."""
-    found = []
+    """The results of all documents that can be read, each given by its name and its parser. The
+    others are counted and left out."""
+    readable = []
     for name, parse in documents:
         try:
-            found.append(read(kind, name, parse))
+            readable.append(read(kind, name, parse))
         except RecordUnreadable:
             continue
-    return found
+    return readable
 
 
 def paired(flat: Sequence[str]) -> Record:
+    """The fields of a record from the flat list that a script answers."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def messages_of(records: Iterable[Record]) -> tuple[JobMessage, ...]:
     """The messages of the jobs that can be read."""
-    return tuple(read_all("job", ((each.get("id", ""), partial(message_of, each)) for each in records)))
+    return tuple(read_all("job", ((record.get("id", ""), partial(message_of, record)) for record in records)))
 
 
 def message_of(record: Record) -> JobMessage:
-    """The message of a job, from its record."""
-    asked = unpack(record["request"])
+    """The message of a job, from its record. Raises one of `UNREADABLE`."""
+    request = unpack(record["request"])
     return JobMessage(
-        min_schema=asked.min_schema,
+        min_schema=request.min_schema,
         job_id=record["id"],
         tenant=record["tenant"],
         key=record["key"],
-        request=asked,
+        request=request,
         created_at=float(record["created_at"]),
         deadline=float(record["deadline"]),
         priority=Priority(record["priority"]),
@@ -88,12 +93,13 @@ def message_of(record: Record) -> JobMessage:
 
 
 def static_parts(job_id: str, job: NewJob | JobMessage) -> dict[str, Any]:
-    """What of a job's record never changes, as a document for a script (`record` in `lua/record.lua`)."""
+    """The parts of a job's record that never change, as a document for a script (`record` in
+    `lua/record.lua`)."""
     return {"id": job_id, **shared_parts(job), "origin": job.origin.model_dump_json(exclude_none=True)}
 
 
 def shared_parts(job: NewJob | JobMessage) -> dict[str, Any]:
-    """Of these, what many jobs may have in common."""
+    """Those of the static parts that many jobs may have in common."""
     parts = {
         "tenant": job.tenant,
         "key": job.key,
@@ -105,6 +111,7 @@ def shared_parts(job: NewJob | JobMessage) -> dict[str, Any]:
 
 
 def lease_of(job_id: str, attempt: int, started_at: str, claimed_at: str, deadline: str) -> Lease:
+    """A lease from what a script answers. Times are Unix seconds, as text."""
     return Lease(
         job_id=job_id,
         attempt=attempt,
@@ -147,8 +154,10 @@ def _job_of(record: Record) -> Job:
 
 
 def hook_of(json: str | None) -> Webhook | None:
+    """The webhook in a record; None: the job has none. Raises `ValueError`."""
     return None if json is None else Webhook.model_validate_json(json)
 
 
-def origin_of(told: str | None) -> Origin:
-    return Origin.model_validate_json(told) if told else NOWHERE
+def origin_of(json: str | None) -> Origin:
+    """The origin in a record; `NOWHERE`: it has none. Raises `ValueError`."""
+    return Origin.model_validate_json(json) if json else NOWHERE

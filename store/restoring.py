@@ -1,5 +1,5 @@
-"""Filling a state Redis from a snapshot: plain commands through a connection, so its version, its files and its append-only file
-do not matter."""
+"""Fills a state Redis from a snapshot with plain commands over a connection. Its version, its files
+and its append-only file do not matter."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from store.layout import LAYOUT_KEY
 from store.rdb import Entry
 
 UNFINISHED: Final = f"{PREFIX}restoring"
-"""Is there while a restore is under way, and stays where one broke off."""
+"""Exists while a restore runs, and stays if it breaks off."""
 KEEPER: Final = f"{HOUSE}keeper"
-"""Whose lease it is to sweep."""
+"""The key of the sweeper lease."""
 WORKERS: Final = f"{model_directory.PREFIX}worker:"
 PAGE: Final = 500
 BATCH_BYTES: Final = 1 << 20
 MEMBERS: Final = 1000
-"""Values in one command; even, for they may come in pairs."""
+"""Values in one command. Even, since they may come in pairs."""
 _ADD: Final = {"list": "RPUSH", "set": "SADD", "zset": "ZADD", "hash": "HSET"}
 
 
 async def holds_state(client: Redis, timeout_s: float) -> bool:
-    """Whether there is anything that a restore would destroy. What processes say of themselves at their start is nothing of that:
-    one may have run on a Redis that was empty. Raises `StoreUnavailable`."""
+    """Whether Redis holds anything that a restore would destroy. What processes write at their
+    start does not count: one may have run on an empty Redis. Raises `StoreUnavailable`."""
     async for keys in pages(client, "job store", timeout_s, f"{PREFIX}*", PAGE):
         if not all(key in (KEEPER, LAYOUT_KEY) or key.startswith(model_directory.PREFIX) for key in keys):
             return True
@@ -38,7 +38,8 @@ async def holds_state(client: Redis, timeout_s: float) -> bool:
 
 
 async def in_use(client: Redis, timeout_s: float) -> bool:
-    """Whether an API process or a worker has spoken in the last seconds. Raises `StoreUnavailable`."""
+    """Whether an API process or a worker was active in the last seconds. Raises
+    `StoreUnavailable`."""
     async with store_errors("job store", timeout_s):
         swept = await client.exists(KEEPER)
     async for _ in pages(client, "job store", timeout_s, f"{WORKERS}*", PAGE):
@@ -47,16 +48,17 @@ async def in_use(client: Redis, timeout_s: float) -> bool:
 
 
 async def memory_limit(client: Redis, timeout_s: float) -> int:
-    """`maxmemory` in bytes, of a cluster of all its nodes; 0: none. Raises `StoreUnavailable`."""
+    """`maxmemory` in bytes, of a cluster the sum of its nodes; 0: no limit. Raises
+    `StoreUnavailable`."""
     async with store_errors("job store", timeout_s):
-        told: dict[str, Any] = await client.info("memory")
-    nodes = [told] if "used_memory" in told else list(told.values())
+        info: dict[str, Any] = await client.info("memory")
+    nodes = [info] if "used_memory" in info else list(info.values())
     limits = [int(node.get("maxmemory", 0)) for node in nodes]
     return sum(limits) if all(limits) else 0
 
 
 async def wipe(client: Redis, timeout_s: float) -> None:
-    """Deletes every key of ours. Raises `StoreUnavailable`."""
+    """Deletes every key of the platform. Raises `StoreUnavailable`."""
     async for keys in pages(client, "job store", timeout_s, f"{PREFIX}*", PAGE):
         async with store_errors("job store", timeout_s), client.pipeline(transaction=False) as pipeline:
             for key in keys:
@@ -65,10 +67,14 @@ async def wipe(client: Redis, timeout_s: float) -> None:
 
 
 async def fill(
-    client: Redis, entries: Iterable[Entry], now_ms: int, timeout_s: float, told: Callable[[int], None]
+    client: Redis, entries: Iterable[Entry], now_ms: int, timeout_s: float, on_batch: Callable[[int], None]
 ) -> int:
-    """Writes the entries whose time is not over, and answers how many those are; `told` hears how many each batch had. Raises
-    `StoreUnavailable`; what is there then is a part, and `UNFINISHED` says so."""
+    """Writes the entries that have not expired. Answers how many they are. `on_batch` is called
+    with the number of entries of each batch.
+
+    `now_ms` is Unix time in milliseconds. Raises `StoreUnavailable`. Part of the entries is written
+    then, and `UNFINISHED` stays.
+    """
     async with store_errors("job store", timeout_s):
         await client.set(UNFINISHED, "1")
     written = 0
@@ -79,7 +85,7 @@ async def fill(
                 _write(pipeline, entry)
             await pipeline.execute()
         written += len(live)
-        told(len(batch))
+        on_batch(len(batch))
     await _owe_messages(client, timeout_s)
     async with store_errors("job store", timeout_s):
         await client.delete(UNFINISHED)
@@ -107,7 +113,7 @@ def _write(pipeline: Any, entry: Entry) -> None:
         for begin in range(0, len(values), MEMBERS):
             part = values[begin : begin + MEMBERS]
             if entry.kind == "zset":
-                # The score comes first. It is passed on as it was written: no digit is lost.
+                # The score comes first. It is passed on as written, so no digit is lost.
                 part = tuple(itertools.chain.from_iterable(zip(part[1::2], part[::2], strict=True)))
             pipeline.execute_command(_ADD[entry.kind], entry.key, *part)
     if entry.expires_ms is not None:
@@ -115,8 +121,8 @@ def _write(pipeline: Any, entry: Entry) -> None:
 
 
 async def _owe_messages(client: Redis, timeout_s: float) -> None:
-    """Every job that waits stands in the outbox again, so that the sweeper publishes it: the broker may have lost its message, or
-    never have had it. Where it has one, the second is known as such by its job."""
+    """Puts every waiting job into the outbox, so that the sweeper publishes it. The broker may have
+    lost its message, or never had it. If it has one, the job recognises the second message."""
     for shard in SHARDS:
         prefix = shard_prefix(shard)
         async for keys in pages(client, "job store", timeout_s, f"{prefix}waiting:*", PAGE):

@@ -1,8 +1,10 @@
-"""A snapshot of the state Redis: every key of ours at one moment, through a connection, as lines that any server can be filled from.
+"""A snapshot of the state Redis over a connection: every key of the platform at one moment, as
+lines that can be written to any server.
 
-The server sends its RDB file as to a replica (SYNC), so it needs no access to its disk, forks once, and stops for nobody. On a
-cluster each node sends its own: all keys of a job lie on one node, so every job is whole. SCAN would see a job in two states,
-as it moves while one looks. What forbids SYNC, as providers of Redis do, exports the file instead.
+The server sends its RDB file as it would to a replica (SYNC). That needs no access to its disk,
+forks once, and stops no client. On a cluster each node sends its own file. All keys of a job are on
+one node, so every job is whole. SCAN could see a job in two states, since it moves meanwhile.
+Providers of Redis may forbid SYNC; there, an exported file takes its place.
 """
 
 from __future__ import annotations
@@ -22,15 +24,16 @@ from store.packed import RdbError
 from store.rdb import Entry
 
 SILENCE_S: Final = 60.0
-"""The server sends a byte a second while it prepares the file; and waits up to `repl-diskless-sync-delay` before."""
+"""Longest wait for a byte. The server sends one each second while it prepares the file. Before that
+it waits up to `repl-diskless-sync-delay`."""
 CHUNK: Final = 1 << 16
 MARK_BYTES: Final = 40
-"""What a file of unknown length ends with; replication.c."""
+"""Length of the mark that ends a file of unknown length (replication.c)."""
 _OURS: Final = PREFIX.encode()
 
 
 class SnapshotRefused(Exception):
-    """The server does not send its snapshot; the message says why, and what to do."""
+    """The server does not send its snapshot. The message says why, and what to do."""
 
 
 def database_of(client: Redis) -> int:
@@ -51,8 +54,11 @@ async def connections(client: Redis, timeout_s: float) -> Sequence[AbstractConne
     return [pool.make_connection()]
 
 
-async def download(connection: Any, file: BinaryIO, timeout_s: float, told: Callable[[int], None]) -> None:
-    """Writes the server's RDB file to `file`; `told` hears of every piece's bytes. Raises `SnapshotRefused`, `StoreUnavailable`."""
+async def download(
+    connection: Any, file: BinaryIO, timeout_s: float, on_bytes: Callable[[int], None]
+) -> None:
+    """Writes the server's RDB file to `file`. `on_bytes` is called with the size of each piece.
+    Raises `SnapshotRefused`, `StoreUnavailable`."""
     try:
         async with store_errors("job store", timeout_s):
             await connection.connect()
@@ -61,10 +67,10 @@ async def download(connection: Any, file: BinaryIO, timeout_s: float, told: Call
                 try:
                     await connection.read_response()
                 except ResponseError:
-                    # An older server, or a user without the right; SYNC will tell.
+                    # An older server, or a user without the right. SYNC shows which.
                     continue
             await connection.send_command("SYNC")
-        await _receive(_reader(connection), file, told)
+        await _receive(_reader(connection), file, on_bytes)
     except (RedisError, OSError, EOFError) as error:  # TimeoutError is an OSError
         raise SnapshotRefused(f"Redis broke off its snapshot: {type(error).__name__}.") from error
     finally:
@@ -72,12 +78,13 @@ async def download(connection: Any, file: BinaryIO, timeout_s: float, told: Call
 
 
 def _reader(connection: Any) -> asyncio.StreamReader:
-    # What follows is no reply, so redis-py's parser is passed over: it has read all that came before.
+    # The bytes that follow are no reply, so they bypass redis-py's parser. It has consumed
+    # everything before them.
     reader: asyncio.StreamReader = connection._reader
     return reader
 
 
-async def _receive(reader: asyncio.StreamReader, file: BinaryIO, told: Callable[[int], None]) -> None:
+async def _receive(reader: asyncio.StreamReader, file: BinaryIO, on_bytes: Callable[[int], None]) -> None:
     head = b""
     while not head:
         async with asyncio.timeout(SILENCE_S):
@@ -87,24 +94,24 @@ async def _receive(reader: asyncio.StreamReader, file: BinaryIO, told: Callable[
     mark = head.removeprefix(b"$EOF:") if head.startswith(b"$EOF:") else b""
     if not (len(mark) == MARK_BYTES or head[1:].isdigit()):
         raise SnapshotRefused("Redis did not answer SYNC as it should.")
-    left = None if mark else int(head[1:])
-    kept = b""
-    while left != 0:
+    bytes_left = None if mark else int(head[1:])
+    tail = b""
+    while bytes_left != 0:
         async with asyncio.timeout(SILENCE_S):
-            piece = await reader.read(CHUNK if left is None else min(CHUNK, left))
+            piece = await reader.read(CHUNK if bytes_left is None else min(CHUNK, bytes_left))
         if not piece:
             raise EOFError
-        told(len(piece))
-        if left is not None:
-            left -= len(piece)
+        on_bytes(len(piece))
+        if bytes_left is not None:
+            bytes_left -= len(piece)
             file.write(piece)
             continue
-        kept += piece
-        if kept.endswith(mark):
-            file.write(kept.removesuffix(mark))
+        tail += piece
+        if tail.endswith(mark):
+            file.write(tail.removesuffix(mark))
             return
-        file.write(kept[:-MARK_BYTES])
-        kept = kept[-MARK_BYTES:]
+        file.write(tail[:-MARK_BYTES])
+        tail = tail[-MARK_BYTES:]
 
 
 def _advice(words: str) -> str:
@@ -116,12 +123,13 @@ def _advice(words: str) -> str:
 
 
 def ours(entries: Iterable[Entry], database: int) -> Iterator[Entry]:
-    """Those of the platform: a server may hold other things too."""
+    """The entries of the platform in that database. A server may hold other keys too."""
     return (entry for entry in entries if entry.database == database and entry.key.startswith(_OURS))
 
 
 def to_line(entry: Entry) -> str:
-    """A line of JSON, without its end. Bytes that are no UTF-8 are kept as lone surrogates."""
+    """The entry as a line of JSON, without the line break. Bytes that are no UTF-8 become lone
+    surrogates."""
     values = [value.decode("utf-8", "surrogateescape") for value in entry.values]
     line: dict[str, Any] = {
         "key": entry.key.decode("utf-8", "surrogateescape"),
@@ -134,12 +142,12 @@ def to_line(entry: Entry) -> str:
 
 
 def from_line(line: str | bytes) -> Entry:
-    """What `to_line` was given. Raises `RdbError`."""
+    """The entry that `to_line` wrote. Raises `RdbError`."""
     try:
-        told = json.loads(line)
-        values = tuple(value.encode("utf-8", "surrogateescape") for value in told["values"])
-        key = told["key"].encode("utf-8", "surrogateescape")
-        kind, expires_ms = told["kind"], told.get("expires_ms")
+        document = json.loads(line)
+        values = tuple(value.encode("utf-8", "surrogateescape") for value in document["values"])
+        key = document["key"].encode("utf-8", "surrogateescape")
+        kind, expires_ms = document["kind"], document.get("expires_ms")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise RdbError("A line of the state is damaged.") from None
     if kind not in ("string", "list", "set", "zset", "hash") or not key.startswith(_OURS) or not values:

@@ -1,8 +1,10 @@
-"""The states of a job and every way from one to another, in one place. What is not in the table cannot happen.
+"""The states of a job and every transition between them, in one table. What is not in the table
+cannot happen.
 
-`queued` in a record is two states here: a job that *waits* leads its key and has a message, one that *follows* another job waits for
-that one's result. `lua/` carries the transitions out, each in one script; `tests/store/test_states.py` tries every event in every state
-against a real Redis, and `docs/structure.md` shows this table.
+The status `queued` in a record covers two states. A job that *waits* leads its key and has a
+message. A job that *follows* waits for the result of another job. Each transition is one script in
+`lua/`. `tests/store/test_states.py` tries every event in every state against a real Redis.
+`docs/structure.md` shows this table.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import Final
 
 
 class State(StrEnum):
-    """`new` is a job without a record, `withdrawn` one whose message could not be published: a mark that stops it."""
+    """Where a job is. `new` is a job without a record. `withdrawn` is a mark that stops a job whose
+    message could not be published."""
 
     NEW = "new"
     WAITING = "waiting"
@@ -28,6 +31,8 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
+    """What can happen to a job. `Transition.what` says when each event happens."""
+
     SUBMIT = "submit"
     JOIN = "join"
     HIT = "hit"
@@ -49,8 +54,11 @@ class Event(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """`event` moves a job from any of `before` to `after`. `joins` and `leaves` are the indices that list it from then on, or no
-    more (`lua/prelude.lua`); `scripts` carry it out. `what` says when it comes, in words."""
+    """`event` moves a job from any state of `before` to `after`.
+
+    `scripts` name the Lua scripts that do it. `what` says in words when it happens. `joins` are the
+    indices that list the job from then on, `leaves` those that no longer do (`lua/prelude.lua`).
+    """
 
     event: Event
     before: tuple[State, ...]
@@ -64,9 +72,10 @@ class Transition:
 LIVE: Final = (State.WAITING, State.FOLLOWING, State.RUNNING)
 ENDED: Final = (State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED, State.WITHDRAWN)
 INDICES: Final = ("outbox", "leases", "deadlines", "waiting", "tenant", "followers", "flight")
-"""Those of one job: sorted sets, the list of its flight's followers, and whether it leads its flight."""
+"""The indices of one job: sorted sets, the list of its flight's followers, and whether it leads its
+flight."""
 _ALL: Final = frozenset(INDICES) - {"tenant"}
-"""What a job leaves that ends; its tenant's list keeps it."""
+"""The indices that a job leaves when it ends. The list of its tenant keeps it."""
 
 TRANSITIONS: Final = (
     Transition(
@@ -98,7 +107,7 @@ TRANSITIONS: Final = (
         (State.WAITING,),
         State.RUNNING,
         ("take",),
-        "a worker has room, and it is its turn",
+        "a worker has room, and the job is next in fair order",
         joins=frozenset({"leases"}),
         leaves=frozenset({"waiting"}),
     ),
@@ -107,7 +116,7 @@ TRANSITIONS: Final = (
         (State.WAITING, State.FOLLOWING),
         State.RUNNING,
         ("claim",),
-        "whoever holds its message runs it at once",
+        "the worker that holds its message runs it at once",
         joins=frozenset({"leases"}),
         leaves=frozenset({"waiting", "outbox"}),
     ),
@@ -116,7 +125,7 @@ TRANSITIONS: Final = (
         (State.RUNNING,),
         State.RUNNING,
         ("claim",),
-        "its message has come; where its lease has lapsed, another worker has it from now on",
+        "its message was delivered; a lapsed lease goes to the new worker",
         leaves=frozenset({"outbox"}),
     ),
     Transition(
@@ -133,17 +142,21 @@ TRANSITIONS: Final = (
         (State.RUNNING,),
         State.WAITING,
         ("sweep",),
-        "its worker has not renewed its lease",
+        "its worker did not renew its lease",
         joins=frozenset({"waiting"}),
     ),
-    Transition(Event.SUCCEED, (State.RUNNING,), State.SUCCEEDED, ("end",), "it is drawn", leaves=_ALL),
-    Transition(Event.FAIL, (State.RUNNING,), State.FAILED, ("end",), "it cannot be drawn", leaves=_ALL),
+    Transition(
+        Event.SUCCEED, (State.RUNNING,), State.SUCCEEDED, ("end",), "its images are drawn", leaves=_ALL
+    ),
+    Transition(
+        Event.FAIL, (State.RUNNING,), State.FAILED, ("end",), "its images cannot be drawn", leaves=_ALL
+    ),
     Transition(
         Event.GIVE_UP,
         (State.RUNNING,),
         State.EXPIRED,
         ("end",),
-        "its worker cannot end it in time",
+        "its worker cannot finish it in time",
         leaves=_ALL,
     ),
     Transition(
@@ -151,12 +164,12 @@ TRANSITIONS: Final = (
         (State.WAITING,),
         State.FAILED,
         ("take", "claim"),
-        "every attempt ended with its worker lost",
+        "every attempt ended with a lost worker",
         leaves=_ALL,
     ),
-    Transition(Event.CANCEL, LIVE, State.CANCELED, ("cancel",), "its owner wants it no more", leaves=_ALL),
+    Transition(Event.CANCEL, LIVE, State.CANCELED, ("cancel",), "its owner cancels it", leaves=_ALL),
     Transition(
-        Event.OVERDUE, LIVE, State.EXPIRED, ("sweep", "take", "claim"), "its time is over", leaves=_ALL
+        Event.OVERDUE, LIVE, State.EXPIRED, ("sweep", "take", "claim"), "its deadline has passed", leaves=_ALL
     ),
     Transition(
         Event.WITHDRAW,
@@ -171,7 +184,7 @@ TRANSITIONS: Final = (
         (State.FOLLOWING,),
         State.SUCCEEDED,
         ("end",),
-        "the job that it follows is drawn",
+        "the images of its leader are drawn",
         leaves=_ALL,
     ),
     Transition(
@@ -187,7 +200,7 @@ TRANSITIONS: Final = (
         (State.FOLLOWING,),
         State.WAITING,
         ("end", "cancel", "sweep", "take", "claim", "withdraw"),
-        "the job that it follows ends without a picture, and it is the oldest follower",
+        "its leader ends without images, and it is the oldest follower",
         joins=frozenset({"outbox", "waiting", "flight"}),
         leaves=frozenset({"followers"}),
     ),
@@ -195,33 +208,33 @@ TRANSITIONS: Final = (
 
 
 def transition(event: Event, before: State) -> Transition | None:
-    """What the event does to a job in that state; None: nothing."""
-    return next((each for each in TRANSITIONS if each.event is event and before in each.before), None)
+    """The transition of a job in state `before` at this event; None: nothing happens."""
+    return next((row for row in TRANSITIONS if row.event is event and before in row.before), None)
 
 
 def drawing() -> Iterator[str]:
-    """The states as a Mermaid diagram, line by line."""
+    """The lines of a Mermaid diagram of the states."""
     yield "```mermaid"
     yield "stateDiagram-v2"
-    for each in TRANSITIONS:
-        for before in each.before:
+    for row in TRANSITIONS:
+        for before in row.before:
             start = "[*]" if before is State.NEW else before.value
-            yield f"    {start} --> {each.after.value}: {each.event.value}"
+            yield f"    {start} --> {row.after.value}: {row.event.value}"
     yield "```"
 
 
 def table() -> Iterator[str]:
-    """The transitions as a table of Markdown, line by line."""
+    """The lines of a Markdown table of the transitions."""
     yield "| event | from | to | when | listed in | no more in | script |"
     yield "|---|---|---|---|---|---|---|"
-    for each in TRANSITIONS:
+    for row in TRANSITIONS:
         cells = (
-            each.event.value,
-            ", ".join(each.before),
-            each.after.value,
-            each.what,
-            ", ".join(sorted(each.joins)),
-            "all but tenant" if each.leaves == _ALL else ", ".join(sorted(each.leaves)),
-            ", ".join(each.scripts),
+            row.event.value,
+            ", ".join(row.before),
+            row.after.value,
+            row.what,
+            ", ".join(sorted(row.joins)),
+            "all but tenant" if row.leaves == _ALL else ", ".join(sorted(row.leaves)),
+            ", ".join(row.scripts),
         )
         yield f"| {' | '.join(cells)} |"

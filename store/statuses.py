@@ -1,4 +1,4 @@
-"""How many jobs stand, read at once."""
+"""Reads the statuses of many jobs at once."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ PAGE: Final = 1000
 
 
 async def read_statuses(client: Redis, keys: Sequence[str]) -> list[JobStatus | None]:
-    """The status of each record; None where there is none. A withdrawn job has ended, as far as anybody can tell."""
-    found: list[str | None] = []
+    """The status of each record; None where there is none. A withdrawn job counts as canceled.
+    Raises what redis-py raises."""
+    words: list[str | None] = []
     for start in range(0, len(keys), PAGE):
         async with client.pipeline(transaction=False) as pipeline:
             for key in keys[start : start + PAGE]:
                 pipeline.hget(key, "status")
-            found += await pipeline.execute()
-    return [None if each is None else _status(each) for each in found]
+            words += await pipeline.execute()
+    return [None if word is None else _status(word) for word in words]
 
 
 def _status(word: str) -> JobStatus:
     if word == "withdrawn":
         return JobStatus.CANCELED
-    # A status of a newer version: as far as this one can tell, the job has not ended.
+    # A status of a newer version: as far as this version can tell, the job has not ended.
     return JobStatus(word) if word in _KNOWN else JobStatus.RUNNING

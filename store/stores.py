@@ -1,4 +1,4 @@
-"""All stores of a process behind one name, opened from its settings."""
+"""All stores of a process, opened from its settings."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ from store.webhooks import RedisWebhookStore
 
 @dataclass(frozen=True, slots=True)
 class Stores:
+    """The open stores of one process. `blobs` holds the images, `room` counts the memory that
+    records take."""
+
     jobs: JobStore
     events: JobEvents
     results: ResultCache
@@ -52,38 +55,45 @@ class Stores:
 
 
 def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
-    """Stores on the Redis servers and the directory of the settings. Nothing is sent before the first use.
+    """The stores on the Redis servers and the blob store of the settings. Nothing is sent before
+    the first use.
 
-    With `hot_results` so many results are remembered in this process, each for `hot_ttl_s` seconds.
+    With `hot_results` above 0 this process remembers so many results, each for `hot_ttl_s` seconds.
+    Raises `SettingsError`.
     """
     timeout_s = settings.redis_timeout_s
     limit = settings.redis_max_connections
     state = connect(settings.redis_url, timeout_s, limit)
-    cached = (
+    cache_client = (
         state if settings.cache_redis_url is None else connect(settings.cache_redis_url, timeout_s, limit)
     )
     blobs = open_blobs(settings)
     guard = LayoutGuard(state, settings.shards, timeout_s)
     events = RedisJobEvents(state, Layout(settings.shards), timeout_s)
-    below = RedisResultCache(cached, settings.result_ttl_s, timeout_s)
-    results: ResultCache = below
-    hot = None
+    redis_results = RedisResultCache(cache_client, settings.result_ttl_s, timeout_s)
+    results: ResultCache = redis_results
+    local_results = None
     if hot_results:
-        results = hot = LocalResultCache(
-            below, cached, SystemClock(), limit=hot_results, ttl_s=hot_ttl_s, timeout_s=timeout_s
+        results = local_results = LocalResultCache(
+            redis_results,
+            cache_client,
+            SystemClock(),
+            limit=hot_results,
+            ttl_s=hot_ttl_s,
+            timeout_s=timeout_s,
         )
 
     async def check() -> None:
         await probe(state, "job store", timeout_s)
 
-    jobs = RedisJobStore(state, settings, SystemClock(), guard, below)
+    jobs = RedisJobStore(state, settings, SystemClock(), guard, redis_results)
 
     async def close() -> None:
         await jobs.close()
         await events.close()
-        if hot is not None:
-            await hot.close()
-        for client in {id(state): state, id(cached): cached}.values():
+        if local_results is not None:
+            await local_results.close()
+        for client in {id(state): state, id(cache_client): cache_client}.values():
             await disconnect(client)
         if isinstance(blobs, S3BlobStore):
             await blobs.close()
@@ -106,7 +116,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
 
 
 def open_blobs(settings: BackendSettings) -> DirectoryBlobStore | S3BlobStore:
-    """The pictures' store of the settings. Raises `SettingsError`."""
+    """The blob store of the settings. Raises `SettingsError`."""
     if settings.blob_s3_bucket is None:
         return DirectoryBlobStore(settings.blob_dir, SystemClock())
     return S3BlobStore(

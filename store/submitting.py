@@ -1,7 +1,8 @@
-"""Submits: what is asked of `lua/submit.lua`, many jobs in one call, and what its answers come to.
+"""Submits: many jobs in one call of `lua/submit.lua`, and its answers.
 
-Where one server holds the jobs, the fair clocks and the result cache, the script does it all. Elsewhere (a cluster, several shards, a
-cache of its own) what the script cannot reach is asked for before it.
+Where one server holds the jobs, the fair clocks and the result cache, the script does it all.
+Elsewhere (a cluster, several shards, a cache with its own Redis) separate calls come first, for
+what the script cannot reach.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from store.scripts import Scripts, each_apart
 from telemetry import metrics
 
 SEEN_KEYS: Final = 4096
+"""Cache keys that a process remembers, to guess which jobs can join a flight."""
 NEVER: Final = -1
+"""A `most_ahead` that no count meets: the job must not be computed."""
 
 
 class Submitting:
-    """Records jobs by groups. `results` is the cache; `clocks`: the fair clocks are within the script's reach; `cached`: the cache is."""
+    """Records jobs in groups. `results` is the cache. `clocks`: the script reaches the fair clocks.
+    `cached`: the script reaches the cache."""
 
     def __init__(
         self,
@@ -56,28 +60,34 @@ class Submitting:
         self._cached = cached
         self._seen: OrderedDict[str, None] = OrderedDict()
 
-    async def submit(self, asked: Sequence[Submission]) -> list[SubmitAnswer]:
-        """An answer for each, in their order."""
-        if not self._cached and any(each.address is not None for each in asked):
-            return list(await each_apart(map(self._looked_up, asked)))
+    async def submit(self, submissions: Sequence[Submission]) -> list[SubmitAnswer]:
+        """An answer for each submission, in their order. An error is an answer."""
+        if not self._cached and any(submission.address is not None for submission in submissions):
+            return list(await each_apart(map(self._submit_after_lookup, submissions)))
         if not self._clocks:
-            return list(await each_apart(map(self._fairly, asked)))
-        answers = await self._run([(each, None) for each in asked])
-        # One that cannot be read is a miss: it was written by another version, or is damaged.
-        again = [place for place, answer in enumerate(answers) if answer is None]
-        if again:
-            others = await self._run([(replace(asked[place], address=None), None) for place in again])
-            for place, answer in zip(again, others, strict=True):
+            return list(await each_apart(map(self._submit_with_ticket, submissions)))
+        answers = await self._run([(submission, None) for submission in submissions])
+        # A cached result that cannot be read is a miss: another version wrote it, or it is damaged.
+        unreadable = [place for place, answer in enumerate(answers) if answer is None]
+        if unreadable:
+            retried = await self._run(
+                [(replace(submissions[place], address=None), None) for place in unreadable]
+            )
+            for place, answer in zip(unreadable, retried, strict=True):
                 answers[place] = answer
         return [StoreUnavailable("No answer.") if answer is None else answer for answer in answers]
 
-    async def _run(self, asked: Sequence[tuple[Submission, str | None]]) -> list[SubmitAnswer | None]:
-        """As `submit`, each with a fair tag or None; the answer None is for a cached result that cannot be read."""
-        documents = [_document(*each) for each in asked]
+    async def _run(self, submissions: Sequence[tuple[Submission, str | None]]) -> list[SubmitAnswer | None]:
+        """As `submit`, each with its fair tag or None. The answer None stands for a cached result
+        that cannot be read."""
+        documents = [_document(submission, tag) for submission, tag in submissions]
         answers = await run_many(self._scripts, self._layout, "submit", documents)
-        return [self._read(each.new, answer) for (each, _), answer in zip(asked, answers, strict=True)]
+        return [
+            self._parse_answer(submission.new, answer)
+            for (submission, _), answer in zip(submissions, answers, strict=True)
+        ]
 
-    def _read(self, new: NewJob, answer: Any) -> SubmitAnswer | None:
+    def _parse_answer(self, new: NewJob, answer: Any) -> SubmitAnswer | None:
         if isinstance(answer, Exception):
             return answer
         try:
@@ -104,47 +114,48 @@ class Submitting:
             return error
         raise AssertionError(answer)
 
-    async def _looked_up(self, asked: Submission) -> SubmitAnswer:
-        """One job, whose result may be in a cache that the script does not reach."""
-        if asked.address is not None:
+    async def _submit_after_lookup(self, submission: Submission) -> SubmitAnswer:
+        """Submits one job after a look into a cache that the script does not reach."""
+        if submission.address is not None:
             try:
-                found = await self._results.get(asked.address)
+                result = await self._results.get(submission.address)
             except StoreUnavailable:
-                # A cache that is away is a miss.
+                # An unreachable cache is a miss.
                 metrics.REPAIRED.labels("cache_lookup").inc()
-                found = None
-            if found is not None:
-                return Found(found)
-        (answer,) = await self.submit([replace(asked, address=None)])
+                result = None
+            if result is not None:
+                return Found(result)
+        (answer,) = await self.submit([replace(submission, address=None)])
         return answer
 
-    async def _fairly(self, asked: Submission) -> SubmitAnswer:
-        """One job, with trips of its own for its fair tag and its count ahead."""
-        new = asked.new
-        never = replace(asked, most_ahead=NEVER)
-        if self._may_join(new.key):
-            # A crowd that asks for one picture takes no turns: all but its first member join it.
-            (joined,) = await self._run([(never, "0")])
+    async def _submit_with_ticket(self, submission: Submission) -> SubmitAnswer:
+        """Submits one job, with separate calls for its fair tag and its count ahead."""
+        new = submission.new
+        join_only = replace(submission, most_ahead=NEVER)
+        if self._seen_lately(new.key):
+            # Many requests for one image compute it once. All but the first join, and need no place
+            # in the order.
+            (joined,) = await self._run([(join_only, "0")])
             if joined is not None and not isinstance(joined, TooManyAhead):
                 return joined
         flow, share = flow_of(new.tenant, new.priority), new.cost / new.weight
         ahead = None
-        if asked.most_ahead is not None and asked.most_ahead >= 0:
+        if submission.most_ahead is not None and submission.most_ahead >= 0:
             ahead = await self._order.ahead(new.request.model, flow)
-        if asked.most_ahead is not None and (ahead is None or ahead > asked.most_ahead):
-            (answer,) = await self._run([(never, "0")])
+        if submission.most_ahead is not None and (ahead is None or ahead > submission.most_ahead):
+            (answer,) = await self._run([(join_only, "0")])
             return TooManyAhead(ahead) if isinstance(answer, TooManyAhead) or answer is None else answer
         clock = fair_prefix(new.request.model)
         tag = await self._scripts.run("ticket", clock, new.request.model, flow, share)
-        (answer,) = await self._run([(replace(asked, most_ahead=None), tag)])
+        (answer,) = await self._run([(replace(submission, most_ahead=None), tag)])
         if not (isinstance(answer, Submitted) and answer.lead):
-            # It computes nothing of its own after all: its turn is given back.
+            # The job computes nothing after all, so its flow gets the share back.
             async with store_errors("job store", self._timeout_s):
                 await self._client.zincrby(f"{clock}finish", -share, flow)
         return StoreUnavailable("No answer.") if answer is None else answer
 
-    def _may_join(self, key: str) -> bool:
-        """Whether this process has lately seen the key, and notes that it has."""
+    def _seen_lately(self, key: str) -> bool:
+        """Whether this process saw the key lately. Remembers that it has seen it now."""
         seen = key in self._seen
         self._seen[key] = None
         self._seen.move_to_end(key)
@@ -153,17 +164,17 @@ class Submitting:
         return seen
 
 
-def _document(asked: Submission, tag: str | None) -> dict[str, Any]:
-    new = asked.new
+def _document(submission: Submission, tag: str | None) -> dict[str, Any]:
+    new = submission.new
     document = {**static_parts(new.id, new), "ttl_s": new.ttl_s}
     if tag is None:
         document |= {"flow": flow_of(new.tenant, new.priority), "share": new.cost / new.weight}
     else:
         document["tag"] = tag
-    if asked.address is not None:
-        document["address"] = asked.address
-    if asked.most_ahead is not None:
-        document["most_ahead"] = asked.most_ahead
+    if submission.address is not None:
+        document["address"] = submission.address
+    if submission.most_ahead is not None:
+        document["most_ahead"] = submission.most_ahead
     return document
 
 
@@ -172,7 +183,7 @@ def _queued(new: NewJob, created_at: str, deadline: str, cache: CacheStatus, tag
 
 
 def new_record(new: NewJob, result: JobResult, created_at: str, deadline: str) -> Job:
-    """A job that was recorded with its result."""
+    """The job as it was recorded with its result. Times are Unix seconds, as text."""
     created = float(created_at)
     return _job(
         new,

@@ -1,4 +1,5 @@
-"""Which of a model's waiting jobs a worker gets: the first in the fair order, over all shards of the store, that its version can run."""
+"""Which of a model's waiting jobs a worker gets: the first in fair order, over all shards, that its
+version can run."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from store.records import lease_of, message_of, messages_of, paired, read
 from store.scripts import Scripts, as_json
 
 MAX_PASSED_OVER: Final = 1000
-"""Waiting jobs that need a newer version, and that one look goes past."""
+"""One look passes over at most so many waiting jobs that need a newer version."""
 EXHAUSTED: Final = JobFailure(
     code=AttemptsExhausted.code,
     message="Every attempt to compute this job ended with the worker lost.",
@@ -35,8 +36,11 @@ DAMAGED: Final = JobFailure(code=WorkerFault.code, message="The record of this j
 
 @dataclass(frozen=True, slots=True)
 class TakenNow:
-    """What one look gave. `damaged` are leases of jobs whose records cannot be read: they must be given back, counted, so that
-    they end by their attempts. `newer` are jobs that were left, for they need a newer version."""
+    """The result of one look at the queue.
+
+    `damaged` are leases of jobs whose records cannot be read. Give them back as counted attempts,
+    so that these jobs end. `newer` are ids of jobs that need a newer version; they were left.
+    """
 
     jobs: tuple[TakenJob, ...] = ()
     promoted: tuple[JobMessage, ...] = ()
@@ -45,7 +49,8 @@ class TakenNow:
 
 
 class Taking:
-    """Takes jobs from every shard of the job store. `together`: there is one, with the fair clocks within the script's reach."""
+    """Takes jobs from every shard of the job store. `together`: there is one shard, and the script
+    reaches the fair clocks."""
 
     def __init__(
         self,
@@ -68,27 +73,29 @@ class Taking:
             "max_attempts": settings.max_attempts,
             "exhausted": EXHAUSTED.model_dump_json(),
         }
-        """What `grant` of `lua/moves.lua` must know of any worker."""
+        """What `grant` of `lua/moves.lua` needs to know for any worker."""
 
     async def take(self, model: str, worker_id: str, limit: int) -> TakenNow:
         """Up to `limit` jobs of the model for the worker. Raises `StoreUnavailable`."""
-        by = {**self.rules, "worker": worker_id, "model": model, "schema": SCHEMA}
+        grant = {**self.rules, "worker": worker_id, "model": model, "schema": SCHEMA}
         if self._together:
-            by |= {"limit": limit, "most_newer": MAX_PASSED_OVER}
-            return _taken([await self._scripts.run("take", self._layout.prefixes[0], as_json(by))])
+            grant |= {"limit": limit, "most_newer": MAX_PASSED_OVER}
+            return _taken([await self._scripts.run("take", self._layout.prefixes[0], as_json(grant))])
         newer: frozenset[str] = frozenset()
         while True:
-            # Jobs that need a newer version keep their places: look behind them.
-            first = [each for each in await self._first(model, limit + len(newer)) if each not in newer]
-            if not first:
+            # Jobs that need a newer version keep their places. Look behind them.
+            waiting_ids = [
+                job_id for job_id in await self._first(model, limit + len(newer)) if job_id not in newer
+            ]
+            if not waiting_ids:
                 return TakenNow()
-            taken = await self._take(by, first[:limit])
+            taken = await self._take(grant, waiting_ids[:limit])
             newer |= taken.newer
             if taken.jobs or taken.promoted or not taken.newer or len(newer) > MAX_PASSED_OVER:
                 return taken
 
     async def _first(self, model: str, limit: int) -> Sequence[str]:
-        """The ids of the jobs that wait, in their order."""
+        """The ids of the first waiting jobs, in fair order."""
         async with self._guard.store_errors(), self._client.pipeline(transaction=False) as pipeline:
             for prefix in self._layout.prefixes:
                 pipeline.zrange(f"{prefix}waiting:{model}", 0, limit - 1, withscores=True)
@@ -96,45 +103,45 @@ class Taking:
         places = sorted((tag, job_id) for page in pages for job_id, tag in page)
         return [job_id for _, job_id in places[:limit]]
 
-    async def _take(self, by: dict[str, Any], first: Sequence[str]) -> TakenNow:
+    async def _take(self, grant: dict[str, Any], waiting_ids: Sequence[str]) -> TakenNow:
         by_shard: dict[str, list[str]] = {}
-        for job_id in first:
+        for job_id in waiting_ids:
             by_shard.setdefault(self._layout.prefix(shard_of(job_id)), []).append(job_id)
-        tried = await asyncio.gather(
+        outcomes = await asyncio.gather(
             *(
-                self._scripts.run("take", prefix, as_json({**by, "ids": job_ids}))
+                self._scripts.run("take", prefix, as_json({**grant, "ids": job_ids}))
                 for prefix, job_ids in by_shard.items()
             ),
             return_exceptions=True,
         )
-        # What one shard gave is ours, whatever another says.
-        answers = [each for each in tried if not isinstance(each, BaseException)]
+        # Jobs that one shard granted are ours, even if another shard failed.
+        answers = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
         if not answers:
-            raise next(each for each in tried if isinstance(each, BaseException))
-        taken = _taken(answers)
-        if taken.jobs:
-            # Without it newcomers are a little too early, no more.
+            raise next(outcome for outcome in outcomes if isinstance(outcome, BaseException))
+        result = _taken(answers)
+        if result.jobs:
+            # If this fails, newcomers get a slightly too early tag. Nothing else happens.
             with suppress(StoreUnavailable):
-                await self._advance(by["model"], taken.jobs[-1].tag)
-        return taken
+                await self._advance(grant["model"], result.jobs[-1].tag)
+        return result
 
     async def _advance(self, model: str, tag: float) -> None:
-        """The virtual time is that of the last job taken."""
+        """Sets the virtual time to the tag of the last job taken."""
         fair = fair_prefix(model)
         async with self._guard.store_errors(), self._client.pipeline(transaction=False) as pipeline:
             pipeline.zadd(f"{fair}finish", {"": tag}, gt=True)
-            # Where version 0.2.0 reads it, which may run beside this one.
+            # Version 0.2.0 reads the virtual time here, and may run beside this one.
             pipeline.zadd(f"{fair}clock", {"now": tag}, gt=True)
             pipeline.pexpire(f"{fair}clock", self._keep_ms)
             await pipeline.execute()
 
 
 def _taken(answers: Sequence[Any]) -> TakenNow:
-    """What the script answered for each shard, as one; the jobs in their order."""
+    """The script's answers for all shards as one, with the jobs in fair order."""
     jobs, damaged = list[TakenJob](), list[Lease]()
     for taken, _, _ in answers:
-        for flat, attempt, started, claimed, deadline, tag in taken:
-            record = paired(flat)
+        for fields, attempt, started, claimed, deadline, tag in taken:
+            record = paired(fields)
             lease = lease_of(record["id"], attempt, started, claimed, deadline)
             try:
                 message = read("job", record["id"], partial(message_of, record))

@@ -1,7 +1,8 @@
-"""What is kept of one tenant, found by looking at every record: no index holds all of them for as long as they are kept.
+"""Finds the data of one tenant by reading every record. No index holds all of them for as long as
+they are kept.
 
-`contracts/kept.py` lists every family of keys, and says of each what belongs to a tenant. Documents are read as plain JSON: what a newer
-version has written is its tenant's, too.
+`contracts/kept.py` lists every family of keys, and what in it belongs to a tenant. Documents are
+read as plain JSON, since what a newer version wrote belongs to its tenant as well.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cache.cache_key import covers, result_pattern, tenant_scope
 from store import api_keys, idempotency, memory_use, usage
 from store.key_names import ANY, Layout, fair_prefix, shard_prefix
 from store.quotas import account_prefix
-from store.record_names import Record, inner, names_in, parsed, pictures_of, shared_address, start_of
+from store.record_names import Record, images_of, init_image_of, inner, names_in, parsed, shared_address
 from store.states import ENDED
 from store.webhooks import gone_prefix, secrets_key
 
@@ -29,7 +30,8 @@ PAGE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where the state is, in which layout, and where the cached results are; perhaps one client for both."""
+    """The clients of the state and of the cached results, perhaps the same one; and the layout of
+    the state."""
 
     state: Redis
     cached: Redis
@@ -39,33 +41,35 @@ class Servers:
 
 @dataclass(slots=True)
 class Found:
-    """What there is of a tenant: names, each with what a person may read of it. Keys of Redis where nothing else is said."""
+    """The data of a tenant: names, each with what a person may read of it. Names are Redis keys
+    unless stated otherwise."""
 
     jobs: set[str] = field(default_factory=set)
-    """Those that have ended."""
+    """Ids of jobs that have ended."""
     live: dict[str, set[str]] = field(default_factory=dict)
-    """Jobs that have not ended, by id, and the pictures that each names. Nothing else here counts them."""
+    """Jobs that have not ended, by id, and the images that each names. No other field counts
+    them."""
     addresses: set[str] = field(default_factory=set)
-    """Where results that tenants share may lie."""
+    """Addresses at which shared results may be."""
     pictures: set[str] = field(default_factory=set)
     webhooks: set[str] = field(default_factory=set)
-    """Jobs that have owed one."""
+    """Ids of jobs that have a webhook delivery."""
     lists: set[str] = field(default_factory=set)
     results: dict[str, Any] = field(default_factory=dict)
-    """By address; of the tenant's own scope."""
+    """Results in the tenant's own scope, by address."""
     reservations: dict[str, Any] = field(default_factory=dict)
     api_keys: dict[str, Any] = field(default_factory=dict)
     accounts: dict[str, str] = field(default_factory=dict)
-    """The id of the API key, by key of Redis."""
+    """The id of the API key, by Redis key."""
     usage: dict[str, dict[str, int]] = field(default_factory=dict)
     """Counts by day."""
     shares: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Turns in the queue of a model, by key of Redis."""
+    """Finish tags in the queues of models, by Redis key."""
     singles: dict[str, set[str]] = field(default_factory=dict)
-    """Keys that are the tenant's as a whole, by kind."""
+    """Keys that belong to the tenant as a whole, by kind."""
 
     def counts(self) -> dict[str, int]:
-        """How many of each kind."""
+        """How much there is of each kind."""
         inputs = sum(name.startswith(INPUTS) for name in self.pictures)
         return {
             "live_jobs": len(self.live),
@@ -84,32 +88,34 @@ class Found:
 
     @property
     def nothing(self) -> bool:
+        """Whether there is nothing of the tenant."""
         return not any(self.counts().values()) and not self.lists
 
 
 class TenantData:
-    """Finds what is kept of a tenant. Every call raises `StoreUnavailable`."""
+    """Finds the data of a tenant. Every coroutine raises `StoreUnavailable`."""
 
     def __init__(self, servers: Servers, tenant: str) -> None:
         self.servers = servers
         self.tenant = tenant
         self.scope = result_pattern(scope=tenant_scope(tenant, shared=False))
-        """Of the results that the tenant shares with nobody."""
+        """The pattern of results that the tenant shares with no other."""
 
     async def find(self) -> Found:
-        """Everything. Reads all records of all tenants, page by page, beside their traffic."""
+        """All data of the tenant. Reads the records of all tenants, page by page, while the
+        platform runs."""
         found = Found()
         async for page in self.jobs():
-            await self._note_jobs(found, page)
-        await self._note_results(found)
-        await self._note_reservations(found)
-        await self._note_keys(found)
-        await self._note_counts(found)
+            await self._add_jobs(found, page)
+        await self._add_results(found)
+        await self._add_reservations(found)
+        await self._add_keys(found)
+        await self._add_counts(found)
         state = self.servers.state
         found.lists = await self._names(state, f"{shard_prefix(ANY)}tenant:{self.tenant}")
         found.singles = {
-            "room_account": await self._there(memory_use.KEPT_PREFIX + self.tenant),
-            "webhook_secrets": await self._there(secrets_key(self.tenant)),
+            "room_account": await self._existing(memory_use.KEPT_PREFIX + self.tenant),
+            "webhook_secrets": await self._existing(secrets_key(self.tenant)),
             "webhook_receivers": await self._names(state, f"{gone_prefix(self.tenant)}*"),
         }
         return found
@@ -125,20 +131,21 @@ class TenantData:
                 yield list(fresh.values())
 
     async def records(self, wanted: Callable[[str | None], bool]) -> AsyncIterator[list[Record]]:
-        """The job records of the tenants that are wanted, page by page. Marks, which are no tenant's, are left out."""
+        """The job records of the wanted tenants, page by page, without the marks of withdrawn
+        jobs."""
         state, timeout_s = self.servers.state, self.servers.timeout_s
         async for names in pages(state, WHAT, timeout_s, f"{shard_prefix(ANY)}job:*", PAGE):
             async with store_errors(WHAT, timeout_s), state.pipeline(transaction=False) as pipeline:
                 for name in names:
                     pipeline.hget(name, "tenant")
                 tenants = await pipeline.execute()
-                mine = [
+                wanted_names = [
                     name for name, tenant in zip(names, tenants, strict=True) if tenant and wanted(tenant)
                 ]
-                for name in mine:
+                for name in wanted_names:
                     pipeline.hgetall(name)
-                found = await pipeline.execute() if mine else []
-            yield [record for record in found if record.get("tenant") and record.get("id")]
+                records = await pipeline.execute() if wanted_names else []
+            yield [record for record in records if record.get("tenant") and record.get("id")]
 
     async def cached(self) -> AsyncIterator[list[tuple[str, Any]]]:
         """Address and result of everything in the cache, page by page."""
@@ -150,13 +157,13 @@ class TenantData:
         async for page in self._values(self.servers.state, WHAT, f"{idempotency.PREFIX}*"):
             yield [(name, parsed(text)) for name, text in page]
 
-    async def _note_jobs(self, found: Found, page: list[Record]) -> None:
+    async def _add_jobs(self, found: Found, page: list[Record]) -> None:
         for record in page:
             if record.get("status") not in ENDED:
-                found.live[record["id"]] = pictures_of(record)
+                found.live[record["id"]] = images_of(record)
                 continue
             found.jobs.add(record["id"])
-            found.pictures |= pictures_of(record)
+            found.pictures |= images_of(record)
             found.addresses |= shared_address(record)
         owing = [record["id"] for record in page if "webhook" in record]
         state = self.servers.state
@@ -166,27 +173,27 @@ class TenantData:
             owed = await pipeline.execute() if owing else []
         found.webhooks |= {job_id for job_id, there in zip(owing, owed, strict=True) if there}
 
-    async def _note_results(self, found: Found) -> None:
+    async def _add_results(self, found: Found) -> None:
         async for page in self.cached():
             for address, result in page:
                 if _covered(self.scope, address):
                     found.results[address] = result
                     found.pictures |= names_in(result)
 
-    async def _note_reservations(self, found: Found) -> None:
+    async def _add_reservations(self, found: Found) -> None:
         async for page in self.reserved():
             for name, reservation in page:
                 if self._is_mine(found, reservation):
                     found.reservations[name] = reservation
-                    found.pictures |= start_of(inner(reservation, "new", "request"))
+                    found.pictures |= init_image_of(inner(reservation, "new", "request"))
 
     def _is_mine(self, found: Found, reservation: Any) -> bool:
-        whose = inner(reservation, "tenant") or inner(reservation, "new", "tenant")
-        # Those of before name the job alone.
+        tenant = inner(reservation, "tenant") or inner(reservation, "new", "tenant")
+        # Earlier versions name only the job.
         job_id = inner(reservation, "job_id")
-        return whose == self.tenant or (whose is None and (job_id in found.jobs or job_id in found.live))
+        return tenant == self.tenant or (tenant is None and (job_id in found.jobs or job_id in found.live))
 
-    async def _note_keys(self, found: Found) -> None:
+    async def _add_keys(self, found: Found) -> None:
         async with store_errors("key store", self.servers.timeout_s):
             records: Any = await self.servers.state.hgetall(api_keys.RECORDS)
             revoked: Any = await self.servers.state.hgetall(api_keys.REVOKED)
@@ -200,32 +207,34 @@ class TenantData:
             if key_id in found.api_keys:
                 found.accounts[name] = key_id
 
-    async def _note_counts(self, found: Found) -> None:
+    async def _add_counts(self, found: Found) -> None:
         state, timeout_s = self.servers.state, self.servers.timeout_s
         for name in await self._names(state, usage.usage_key(ANY)):
             async with store_errors("usage", timeout_s):
                 fields: Any = await state.hgetall(name)
             # `<measure>:<tenant>`
-            mine = {key.partition(":")[0]: int(n) for key, n in fields.items() if _owner(key) == self.tenant}
-            if mine:
-                found.usage[name.rpartition(":")[2]] = mine
+            counts = {
+                key.partition(":")[0]: int(n) for key, n in fields.items() if _owner(key) == self.tenant
+            }
+            if counts:
+                found.usage[name.rpartition(":")[2]] = counts
         for name in await self._names(state, f"{fair_prefix(ANY)}finish"):
             async with store_errors(WHAT, timeout_s):
                 flows: Any = await state.zrange(name, 0, -1, withscores=True)
             # `<priority>:<tenant>`
-            ahead = {flow: float(tag) for flow, tag in flows if _owner(flow) == self.tenant}
-            if ahead:
-                found.shares[name] = ahead
+            tags = {flow: float(tag) for flow, tag in flows if _owner(flow) == self.tenant}
+            if tags:
+                found.shares[name] = tags
 
-    async def _there(self, name: str) -> set[str]:
+    async def _existing(self, name: str) -> set[str]:
         async with store_errors(WHAT, self.servers.timeout_s):
             return {name} if await self.servers.state.exists(name) else set()
 
     async def _names(self, client: Redis, pattern: str) -> set[str]:
-        found: set[str] = set()
+        all_names: set[str] = set()
         async for names in pages(client, WHAT, self.servers.timeout_s, pattern, PAGE):
-            found |= set(names)
-        return found
+            all_names |= set(names)
+        return all_names
 
     async def _values(self, client: Redis, what: str, pattern: str) -> AsyncIterator[list[tuple[str, str]]]:
         async for names in pages(client, what, self.servers.timeout_s, pattern, PAGE):

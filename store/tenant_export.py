@@ -1,4 +1,5 @@
-"""What is kept of a tenant as documents that a person can read. Secrets, and what could stand for one, are left out."""
+"""The data of a tenant as documents that a person can read. Secrets, and what could replace one,
+are left out."""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ from store.webhooks import gone_prefix
 NESTED: Final = ("result", "failure", "fault", "origin", "webhook")
 """Fields of a record that hold JSON."""
 HIDDEN: Final = frozenset({"digest", "value"})
-"""Of an API key its hash; of what signs webhooks the secret itself."""
+"""The hash of an API key, and the secret that signs webhooks."""
 
 
 async def jobs(data: TenantData) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    """Id and document of each job, with the webhook that it has owed. Raises `StoreUnavailable`."""
+    """Id and document of each job, with its webhook delivery. Raises `StoreUnavailable`."""
     state = data.servers.state
     async for page in data.jobs():
         owing = [record["id"] for record in page if "webhook" in record]
@@ -29,16 +30,16 @@ async def jobs(data: TenantData) -> AsyncIterator[tuple[str, dict[str, Any]]]:
                 prefix = data.servers.layout.job_prefix(job_id)
                 pipeline.hgetall(f"{prefix}hook:{job_id}")
                 pipeline.lrange(f"{prefix}hooklog:{job_id}", 0, -1)
-            told = await pipeline.execute() if owing else []
-        hooks = dict(zip(owing, zip(told[::2], told[1::2], strict=True), strict=True))
+            answers = await pipeline.execute() if owing else []
+        hooks = dict(zip(owing, zip(answers[::2], answers[1::2], strict=True), strict=True))
         for record in page:
             hook, log = hooks.get(record["id"], ({}, []))
             yield record["id"], _document(record, hook, log)
 
 
 async def documents(data: TenantData, found: Found) -> dict[str, Any]:
-    """A document for each kind but jobs and pictures, and of these only kinds of which there is something. Raises
-    `StoreUnavailable`."""
+    """A document for each kind of data except jobs and images. Kinds without data are left out.
+    Raises `StoreUnavailable`."""
     accounts: dict[str, dict[str, Any]] = defaultdict(dict)
     for name, key_id in found.accounts.items():
         accounts[key_id][name.removeprefix(account_prefix(key_id))] = await _value(data, name)
@@ -79,7 +80,7 @@ def _shown(document: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _value(data: TenantData, name: str) -> Any:
-    """Of a string, a hash or a sorted set."""
+    """The value of a string, a hash or a sorted set."""
     state: Any = data.servers.state
     async with store_errors(WHAT, data.servers.timeout_s):
         match await state.type(name):

@@ -1,4 +1,4 @@
-"""Usage by tenant in Redis: one hash for each day of UTC, its fields `<measure>:<tenant>`."""
+"""Usage by tenant in Redis: one hash for each UTC day, with fields `<measure>:<tenant>`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class RedisUsageStore:
         self._timeout_s = timeout_s
 
     async def add(self, day: str, counts: Counts) -> None:
+        """Add the counts to those of the day. Raises `StoreUnavailable`, `StoreFull`."""
         key = usage_key(day)
         async with (
             store_errors("usage", self._timeout_s),
@@ -31,17 +32,18 @@ class RedisUsageStore:
             await pipeline.execute()
 
     async def of(self, day: str) -> Counts:
+        """The counts of the day. Raises `StoreUnavailable`."""
         async with store_errors("usage", self._timeout_s):
             fields: Any = await self._client.hgetall(usage_key(day))
-        found: dict[tuple[str, str], int] = {}
+        counts: dict[tuple[str, str], int] = {}
         for field, count in fields.items():
             measure, _, tenant = field.partition(":")
             # A newer version may count more.
             if measure in MEASURES and tenant:
-                found[tenant, measure] = int(count)
-        return found
+                counts[tenant, measure] = int(count)
+        return counts
 
 
 def usage_key(day: str) -> str:
-    """The hash of a day, `2026-11-30`."""
+    """The Redis key of a day such as `2026-11-30`."""
     return f"darkroom:{{usage}}:{day}"

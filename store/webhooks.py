@@ -1,4 +1,5 @@
-"""The outbox of webhooks in Redis, and what signs them. The duty itself is born in `lua/record.lua`, with the job's end."""
+"""The outbox of webhooks in Redis, and the secrets that sign them. `lua/record.lua` records each
+duty together with the job's end."""
 
 from __future__ import annotations
 
@@ -26,17 +27,18 @@ from store.records import job_of, paired
 from store.scripts import Scripts
 
 GONE_S: Final = 3 * 86_400.0
-"""A receiver that has said 410 is left alone this long: by then all that was owed to it has lapsed."""
+"""Seconds without calls to a receiver that has answered 410. By then every duty to it has
+lapsed."""
 _SECRETS: Final = TypeAdapter(list[Secret])
 
 
 def new_secret() -> str:
-    """`whsec_` and 32 random bytes in base64."""
+    """A new secret: `whsec_` and 32 random bytes in base64."""
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode("ascii")
 
 
 def delivery_of(job: Job, hook: dict[str, str], log: Sequence[str]) -> Delivery:
-    """The delivery of a job's event, from what is stored."""
+    """The delivery of a job's event, from the stored hash and log."""
     next_at = hook.get("next_at")
     return Delivery(
         webhook=job.webhook,
@@ -48,7 +50,8 @@ def delivery_of(job: Job, hook: dict[str, str], log: Sequence[str]) -> Delivery:
 
 
 class RedisWebhookStore:
-    """The `WebhookStore` on one Redis server or cluster. `skew_s` shifts its clock; for tests only."""
+    """The `WebhookStore` on one Redis server or cluster. `skew_s` shifts its clock by seconds; for
+    tests only."""
 
     def __init__(self, client: Redis, settings: BackendSettings, clock: Clock, guard: LayoutGuard) -> None:
         self._client = client
@@ -62,6 +65,7 @@ class RedisWebhookStore:
 
     @property
     def skew_s(self) -> float:
+        """Seconds by which the store's clock is shifted; for tests only."""
         return self._scripts.skew_s
 
     @skew_s.setter
@@ -70,13 +74,18 @@ class RedisWebhookStore:
 
     @property
     def shards(self) -> Sequence[str]:
+        """One digit for each shard of the store."""
         return self._layout.names
 
     async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
+        """Up to `limit` calls of the shard that are due, oldest first. They are due again after
+        `lease_s` seconds."""
         calls = await self._run("hook_take", self._layout.prefix(shard), limit, lease_s)
         return [Call(job_id=job_id, attempt=attempt) for job_id, attempt in calls]
 
     async def begin(self, call: Call, lease_s: float) -> Duty | None:
+        """Grant the attempt for `lease_s` seconds; None: it must not be made. Raises
+        `RecordUnreadable`, `StoreUnavailable`."""
         answer = await self._on_shard("hook_begin", call, lease_s)
         if not answer:
             return None
@@ -88,27 +97,32 @@ class RedisWebhookStore:
     async def settle(
         self, call: Call, attempt: Attempt, status: DeliveryStatus, next_in_s: float | None
     ) -> bool:
+        """Log the attempt and its outcome. Answers whether the attempt was still ours."""
         entry = attempt.model_dump_json(exclude_none=True)
         return bool(await self._on_shard("hook_settle", call, entry, status.value, next_in_s or 0.0))
 
     async def defer(self, call: Call, seconds: float) -> None:
+        """Give an attempt back uncounted. It is due again in `seconds`."""
         await self._on_shard("hook_defer", call, seconds)
 
     async def get(self, tenant: str, job_id: str) -> Delivery:
+        """The delivery of the tenant's job. Raises `JobNotFound`, `JobGone`, `RecordUnreadable`,
+        `StoreUnavailable`."""
         prefix = self._layout.job_prefix(job_id)
         record = paired(await self._run("read", prefix, job_id, tenant))
         if not record:
             raise absent(job_id, self._clock.now() + self.skew_s, self._settings.job_retention_s)
         if record["status"] == "withdrawn":
             raise JobNotFound("There is no such job.")
-        async with self._reaching(), self._client.pipeline(transaction=True) as pipeline:
+        async with self._store_errors(), self._client.pipeline(transaction=True) as pipeline:
             pipeline.hgetall(f"{prefix}hook:{job_id}")
             pipeline.lrange(f"{prefix}hooklog:{job_id}", 0, -1)
             hook, log = await pipeline.execute()
         return delivery_of(job_of(record), hook, log)
 
     async def due(self) -> int:
-        async with self._reaching():
+        """How many duties are due now and not taken."""
+        async with self._store_errors():
             now_s, microseconds = await self._client.time()
             now = now_s + microseconds / 1e6 + self.skew_s
             async with self._client.pipeline(transaction=False) as pipeline:
@@ -117,24 +131,29 @@ class RedisWebhookStore:
                 return sum(await pipeline.execute())
 
     async def wakes(self) -> AsyncIterator[str]:
+        """Shards on which a webhook has just become due, until the connection is lost."""
         channels = [f"{prefix}hooks" for prefix in self._layout.prefixes]
         timeout_s = self._settings.redis_timeout_s
-        async with aclosing(messages(self._client, channels, "webhook store", timeout_s)) as heard:
-            async for job_id in heard:
+        async with aclosing(messages(self._client, channels, "webhook store", timeout_s)) as job_ids:
+            async for job_id in job_ids:
                 yield self._layout.name(ids.shard_of(job_id))
 
     async def disable(self, tenant: str, url: str) -> None:
-        async with self._reaching():
+        """Send no more webhooks of the tenant to the URL, for `GONE_S` seconds."""
+        async with self._store_errors():
             await self._client.set(_gone_key(tenant, url), "1", ex=int(GONE_S))
 
     async def disabled(self, tenant: str, url: str) -> bool:
-        async with self._reaching():
+        """Whether the tenant's webhooks to the URL are disabled."""
+        async with self._store_errors():
             return bool(await self._client.exists(_gone_key(tenant, url)))
 
     async def secrets(self, tenant: str) -> Sequence[Secret]:
+        """The tenant's secrets, the current one first. The first call makes one."""
         return await self._secrets(tenant, "0", 0.0)
 
     async def rotate(self, tenant: str, overlap_s: float) -> Sequence[Secret]:
+        """Make a new secret. The one before stays valid for `overlap_s` seconds. Answers both."""
         return await self._secrets(tenant, "1", overlap_s)
 
     async def _secrets(self, tenant: str, rotate: str, overlap_s: float) -> Sequence[Secret]:
@@ -149,20 +168,20 @@ class RedisWebhookStore:
     async def _run(self, name: str, key: str, *arguments: str | float) -> Any:
         return await self._scripts.run(name, key, *arguments)
 
-    def _reaching(self) -> Any:
+    def _store_errors(self) -> Any:
         return self._guard.store_errors("webhook store")
 
 
 def secrets_key(tenant: str) -> str:
-    """What signs the tenant's webhooks."""
+    """The key of the secrets that sign the tenant's webhooks."""
     return f"{PREFIX}webhook-secrets:{tenant}"
 
 
 def gone_prefix(tenant: str) -> str:
-    """The prefix of the marks of the tenant's receivers that have said 410."""
+    """The prefix of the marks of the tenant's receivers that have answered 410."""
     return f"{PREFIX}webhook-gone:{tenant}:"
 
 
 def _gone_key(tenant: str, url: str) -> str:
-    # The address by its hash: it may hold a token of the client's.
+    # Only the hash of the URL, which may hold a token of the client.
     return gone_prefix(tenant) + hashlib.sha256(url.encode()).hexdigest()

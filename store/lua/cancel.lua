@@ -1,5 +1,5 @@
--- Ends a job at its owner's wish, and tells the worker that has it in hand. ARGV: id, tenant. Answers {applied, promoted, record}; the record is empty where the
--- tenant has no such job.
+-- Cancels a job for its tenant, and notifies the worker that runs it. ARGV: id, tenant. Answers
+-- {applied, promoted, record}. The record is empty where the tenant has no such job.
 
 regardless()
 local id, tenant = ARGV[3], ARGV[4]
@@ -11,7 +11,7 @@ if not is_live(job) then
   return { 0, {}, redis.call('HGETALL', job_key(id)) }
 end
 if job.status == 'running' and job.worker then
-  -- One channel for all shards: a worker listens to its own alone.
+  -- One channel for all shards. A worker listens to its own channel only.
   redis.call('PUBLISH', ROOT .. 'canceled:' .. job.worker, id)
 end
 finish(job, 'canceled')

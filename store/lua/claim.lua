@@ -1,24 +1,26 @@
--- Takes the job of a message for one attempt. ARGV: a JSON document of who takes it (`grant` in moves.lua) with `leave_waiting`, to
--- leave a job that waits to `take`; the job's, with created_at and deadline (`record` in record.lua). Answers as `grant` does.
+-- Takes the job of a message for one attempt. ARGV: a JSON document of the worker (`grant` in
+-- moves.lua), with `leave_waiting` to leave a waiting job to `take`; and a JSON document of the
+-- job, with created_at and deadline (`record` in record.lua). Answers as `grant` does.
 
 local by, doc = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
 local id = doc.id
--- Here is its message, so the broker has it.
+-- The message was delivered, so the broker has it.
 redis.call('ZREM', P .. 'outbox', id)
 local job = load(id)
 if not job then
   if doc.deadline + RETENTION <= NOW then
-    -- So old that its record would be gone with its making.
+    -- The record would be past its retention as soon as it was written.
     return { 'ended', 'expired', {} }
   end
-  -- Lost, or older than the store keeps: the message holds all of it but its place, and it has waited long enough.
-  -- Its deadline may be of a clock that was ahead.
+  -- The record is lost, or past the store's retention. The message holds all of it except its place
+  -- in the order, and the job has waited long enough. Its deadline may come from a clock that was
+  -- ahead.
   local deadline = math.min(doc.deadline, NOW + doc.deadline - doc.created_at)
   record_queued(doc, doc.created_at, deadline, '0', 'miss')
   job = load(id)
   local leader = redis.call('HGET', P .. 'flight:' .. doc.key, 'leader')
   if not (leader and live(leader)) then
-    redis.call('HDEL', P .. 'flight:' .. doc.key, 'result') -- of one that ended before
+    redis.call('HDEL', P .. 'flight:' .. doc.key, 'result') -- of an earlier leader that has ended
     lead(job, 0)
   end
 end

@@ -1,6 +1,7 @@
--- Makes the caller the one that keeps house, or keeps it so. KEYS[1] is `darkroom:{house}:`. ARGV: name, lease_s, the layout of the
--- store as a document, its number of shards, its schema. Writes the layout where it is gone. Answers whether the caller keeps house; -1
--- where the store has another layout, or is about to.
+-- Takes or extends the sweeper lease. KEYS[1] is `darkroom:{house}:`. ARGV: name, lease_s, the
+-- layout of the store as a document, its number of shards, its schema. Writes the layout if it is
+-- missing. Answers 1 if the caller holds the lease, 0 if another process does. Answers -1 if the
+-- store has another layout, or is being migrated.
 
 regardless()
 local layout = redis.call('GET', P .. 'layout')
@@ -20,7 +21,7 @@ local keeper = redis.call('GET', key)
 local lease_ms = math.ceil(tonumber(ARGV[4]) * 1000)
 if keeper and keeper ~= ARGV[3] then
   if redis.call('PTTL', key) > lease_ms then
-    redis.call('PEXPIRE', key, lease_ms) -- of a clock that was ahead; a keeper that lives asks again
+    redis.call('PEXPIRE', key, lease_ms) -- set by a clock that was ahead; a live sweeper asks again
   end
   return 0
 end

@@ -1,6 +1,7 @@
--- Ends jobs that workers have in hand, each by itself. ARGV: a JSON list of documents {id, attempt, status; result or failure, as JSON
--- text; `address` and `ttl_ms`, where the result cache on this server is to have the result}. A job that succeeds ends its followers with
--- it, one that does not hands its key to one of them. Answers for each {1, promoted}, {0} where the lease does not hold, or
+-- Ends jobs that workers run, each by itself. ARGV: a JSON list of documents {id, attempt, status;
+-- result or failure, as JSON text; `address` and `ttl_ms`, if the result cache on this server is to
+-- store the result}. A job that succeeds ends its followers with its result. Any other hands its
+-- key to one of them. Answers for each job {1, promoted}, {0} if the lease does not hold, or
 -- {'failed', error}.
 
 local docs = cjson.decode(ARGV[3])
@@ -12,7 +13,7 @@ for i, doc in ipairs(docs) do
   end
 end
 
--- Before all other writes: where the server is at its `maxmemory`, the cache gets nothing.
+-- Before all other writes: if the server is at its `maxmemory`, the cache gets nothing.
 for i, doc in ipairs(docs) do
   if jobs[i] and doc.address then
     local before = redis.pcall('SET', ROOT .. 'result:' .. doc.address, doc.result, 'PX', doc.ttl_ms, 'GET')
@@ -45,14 +46,14 @@ local function succeed(job, result, cached)
     redis.call('DEL', flight)
     return
   end
-  -- Until the cache is filled, those who come now find the result here.
+  -- Until the cache has the result, new requests find it here.
   redis.call('HSET', flight, 'result', result)
   expire_at(flight, NOW + LANDED_GRACE_S)
 end
 
 local function close(job, doc)
   if DONE[job.id] then
-    return { 0 } -- with its leader, a moment ago
+    return { 0 } -- ended with its leader in this call
   end
   if doc.status == 'succeeded' then
     succeed(job, doc.result, doc.cached)

@@ -1,8 +1,9 @@
--- Erases an ended job and all that is kept with it. ARGV: id, tenant. Answers {erased, webhooks}: {-1, 0} where it still lives, {0, 0}
--- where the tenant has no such job.
+-- Erases an ended job and all its data. ARGV: id, tenant. Answers {erased, webhooks}: {-1, 0} if
+-- the job is live, {0, 0} if the tenant has no such job.
 --
--- A message of it may still be with the broker: it was canceled, or its worker died before the ack. Without a record, `claim` would make
--- one of the message, and run it. So a mark without a word of its owner stays for as long as `claim` would believe the message.
+-- The broker may still have a message of the job: the job was canceled, or its worker died before
+-- the ack. Without a record, `claim` would make a record from the message, and run the job. So a
+-- mark without any data of its owner stays for as long as `claim` would accept the message.
 
 regardless()
 local id, tenant = ARGV[3], ARGV[4]

@@ -1,6 +1,7 @@
--- Records jobs that are born succeeded, many at once, each by itself. ARGV: a JSON list of kinds, {what jobs have in common (`record` in
--- record.lua), ttl_s, result}; a JSON list of jobs, {id, number of its kind (from 0), origin}. Answers for each job {created_at, deadline},
--- or the record where there is one already, or {'failed', error}.
+-- Records many jobs that succeed at once, each by itself. ARGV: a JSON list of kinds, {parts that
+-- jobs have in common (`record` in record.lua), ttl_s, result}; a JSON list of jobs, {id, index of
+-- its kind (from 0), origin}. Answers for each job {created_at, deadline}, or the record if it
+-- exists already, or {'failed', error}.
 
 local kinds, answers = cjson.decode(ARGV[3]), {}
 

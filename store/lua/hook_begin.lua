@@ -1,5 +1,5 @@
--- Grants one attempt at a webhook. ARGV: id, attempt, lease_s. Answers {owed_at, record}, or {} if the attempt has been
--- made, is being made, or is of no use any more.
+-- Grants one attempt at a webhook. ARGV: id, attempt, lease_s. Answers {owed_at, record}, or {} if
+-- the attempt was made, is being made, or is no longer needed.
 
 regardless()
 local id, attempt, lease_s = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])

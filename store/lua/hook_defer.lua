@@ -1,4 +1,5 @@
--- Gives a begun attempt back, uncounted. ARGV: id, attempt, seconds. Answers whether it was applied.
+-- Gives a begun attempt back, uncounted. ARGV: id, attempt, seconds until it is due. Answers
+-- whether it was applied.
 
 regardless()
 local id, attempt = ARGV[3], tonumber(ARGV[4])

@@ -1,5 +1,6 @@
--- A tenant's secrets, as a JSON list, the current one first. KEYS[1] is the tenant's own key, so no shard is touched.
--- ARGV: a fresh secret, '1' to rotate, overlap_s. The fresh one is taken where there is none, or to rotate.
+-- A tenant's secrets, as a JSON list, the current one first. KEYS[1] is the key of the tenant's
+-- secrets, so no shard is touched. ARGV: a fresh secret, '1' to rotate, overlap_s. The fresh secret
+-- is stored if there is none, or to rotate.
 
 local list = cjson.decode(redis.call('GET', P) or '[]')
 local kept = {}

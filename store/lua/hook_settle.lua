@@ -1,5 +1,5 @@
--- Logs an attempt and what follows from it. ARGV: id, attempt, log entry, status, next_in_s. Answers whether it was
--- applied: not where the attempt has been made in other hands.
+-- Logs an attempt and its outcome. ARGV: id, attempt, log entry, status, next_in_s. Answers whether
+-- it was applied. It is not if another process has made this attempt.
 
 regardless()
 local id, attempt, status = ARGV[3], tonumber(ARGV[4]), ARGV[6]

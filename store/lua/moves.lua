@@ -1,10 +1,11 @@
--- How a recorded job moves from state to state (`store/states.py` has the table). Shared by all scripts.
+-- How a recorded job moves from state to state (the table is in `store/states.py`). Shared by all
+-- scripts.
 
 local function to_waiting(job)
   redis.call('ZADD', P .. 'waiting:' .. job.model, job.tag, job.id)
 end
 
--- Takes a live job out of all that lists it.
+-- Takes a live job out of all indices of live jobs.
 local function unlist(job)
   redis.call('ZREM', P .. 'outbox', job.id)
   redis.call('ZREM', P .. 'leases', job.id)
@@ -14,7 +15,7 @@ local function unlist(job)
   end
 end
 
--- The running job is nobody's any more, and waits again.
+-- Takes the running job from its worker. It waits again.
 local function wait_again(job)
   redis.call('HSET', job_key(job.id), 'status', 'queued', 'sequence', next_sequence(job))
   redis.call('HDEL', job_key(job.id), 'lease_until', 'worker', 'claimed_at', 'step', 'steps')
@@ -22,7 +23,8 @@ local function wait_again(job)
   tell(job.id, 'queued')
 end
 
--- Makes the job the leader of its key, `promotions` failures after the first one.
+-- Makes the job the leader of its key. `promotions` counts the leaders of this flight that have
+-- failed.
 local function lead(job, promotions)
   local flight = P .. 'flight:' .. job.key
   redis.call('HSET', flight, 'leader', job.id, 'promotions', promotions)
@@ -34,7 +36,8 @@ local function to_outbox(id)
   redis.call('ZADD', P .. 'outbox', seconds(NOW), id)
 end
 
--- What watchers are told of an end: `what` is 'result' or 'failure', `document` that as JSON.
+-- The document of an end for watchers. `what` is 'result' or 'failure', and `document` is that as
+-- JSON.
 local function ending(job, what, document)
   local parts = { '{"finished_at":' .. seconds(NOW), '"attempt":' .. (job.attempt or 0), '"sequence":' .. next_sequence(job),
     '"deadline":' .. job.deadline }
@@ -50,7 +53,8 @@ local function ending(job, what, document)
   return table.concat(parts, ',') .. '}'
 end
 
--- What a call tells collects in the connections of those who listen, and one that holds too much is cut.
+-- The events of one call collect in the connections of the listeners. Redis closes a connection
+-- that holds too much.
 local told = 0
 local function tell_end(job, status, what, document)
   if told >= WHOLE then
@@ -64,7 +68,7 @@ end
 
 local DONE = {} -- the jobs that this call has ended
 
--- Ends a live job; with a result or a failure (`what`), as JSON.
+-- Ends a live job. `what` is 'result' or 'failure' if there is one, and `document` is that as JSON.
 local function finish(job, status, what, document)
   DONE[job.id] = true
   unlist(job)
@@ -85,7 +89,8 @@ local function leads(job)
   return redis.call('HGET', P .. 'flight:' .. job.key, 'leader') == job.id
 end
 
--- Who is told how the running job gets on: itself and, where it leads, the live ones among its first `most` followers.
+-- The jobs that share the progress of the running job: itself and, if it leads, the live ones among
+-- its first `most` followers.
 local function watched(job, most)
   local jobs = { job }
   if leads(job) then
@@ -99,8 +104,9 @@ local function watched(job, most)
   return jobs
 end
 
--- The leader has ended without a picture: its key goes to the oldest live follower. With `failure` that counts
--- against the flight, and once too often the rest fail alike. Answers the ids of those who lead now.
+-- The leader has ended without images. Its key goes to the oldest live follower. With `failure`
+-- that counts against the flight. After MAX_PROMOTIONS of these, the remaining followers fail as
+-- well. Answers the ids of the new leaders.
 local function hand_over(job, failure)
   local flight, followers = P .. 'flight:' .. job.key, P .. 'followers:' .. job.key
   local now = redis.call('HMGET', flight, 'leader', 'promotions')
@@ -118,7 +124,7 @@ local function hand_over(job, failure)
     local heir = load(id)
     if is_live(heir) then
       if not (failure and promotions >= MAX_PROMOTIONS) then
-        -- With the turn of the one before.
+        -- With the leader's place in the order.
         heir.tag = job.tag
         redis.call('HSET', job_key(id), 'tag', job.tag)
         redis.call('HDEL', job_key(id), 'step', 'steps')
@@ -131,7 +137,7 @@ local function hand_over(job, failure)
   end
 end
 
--- Lets the running job be its worker's for `lease_s` from now.
+-- Leases the running job to its worker for `lease_s` seconds from now.
 local function lease(id, lease_s)
   local lapse = seconds(NOW + lease_s)
   redis.call('HSET', job_key(id), 'lease_until', lapse)
@@ -143,7 +149,7 @@ local function fenced(job, attempt)
   return job and job.status == 'running' and job.attempt == tostring(attempt)
 end
 
--- The records of jobs, each as HGETALL answers it.
+-- The records of jobs, each in the form of HGETALL.
 local function records(ids)
   local all = {}
   for i, id in ipairs(ids) do
@@ -152,9 +158,9 @@ local function records(ids)
   return all
 end
 
--- Takes a recorded job for one attempt by a worker: `by` is its document, {worker, lease_s, max_attempts, exhausted: the failure for
--- when there are no attempts left}. Answers {'granted', attempt, started_at, claimed_at, deadline, tag}, {'busy', seconds}, or
--- {'ended', status, promoted}.
+-- Takes a recorded job for one attempt by a worker. `by` is a document {worker, lease_s,
+-- max_attempts, exhausted: the failure if no attempts are left}. Answers {'granted', attempt,
+-- started_at, claimed_at, deadline, tag}, {'busy', seconds}, or {'ended', status, promoted}.
 local function grant(job, by)
   if TERMINAL[job.status] then
     return { 'ended', job.status == 'withdrawn' and 'canceled' or job.status, {} }
@@ -167,7 +173,7 @@ local function grant(job, by)
   local busy = job.status == 'running' and tonumber(job.lease_until) > NOW
   if busy then
     if tonumber(job.lease_until) > NOW + by.lease_s then
-      lease(job.id, by.lease_s) -- by a clock that was ahead; a worker that lives renews it
+      lease(job.id, by.lease_s) -- set by a clock that was ahead; a live worker renews it
     end
     return { 'busy', seconds(math.min(tonumber(job.lease_until) - NOW, by.lease_s)) }
   end
@@ -177,7 +183,8 @@ local function grant(job, by)
     finish(job, 'failed', 'failure', why)
     return { 'ended', 'failed', records(hand_over(job, why)) }
   end
-  -- Not out of the outbox: a worker may take a job before its message is known to be with the broker.
+  -- The job stays in the outbox: a worker may take it before its message is known to be with the
+  -- broker.
   redis.call('ZREM', P .. 'waiting:' .. job.model, job.id)
   local started, lapse = job.started_at or seconds(NOW), seconds(NOW + by.lease_s)
   if job.step or job.fault then

@@ -1,34 +1,37 @@
--- What every transition shares: names, constants, and how a record is read. `record.lua`, `turn.lua` and `moves.lua` come behind it, and then a
--- script of this folder.
+-- What all transitions share: names, constants, and how a record is read. `record.lua`, `turn.lua`
+-- and `moves.lua` follow it, and then a script of this folder.
 --
--- KEYS[1] is the prefix of a shard, `darkroom:{s0}:`; a store that is no cluster has only this one. All keys below begin with it, so that
--- in a cluster they live together and one script may touch them all. ARGV[1] shifts the clock (seconds, 0 outside of tests), ARGV[2] is the
--- retention of ended jobs (seconds). The arguments of a script itself begin at ARGV[3]; where it is told of a job, that is one JSON document.
+-- KEYS[1] is the prefix of a shard, `darkroom:{s0}:`. A store that is no cluster has only this one.
+-- All keys below begin with it. So a cluster keeps them on one node, and one script may touch them
+-- all. ARGV[1] shifts the clock (seconds, 0 outside of tests). ARGV[2] is the retention of ended jobs
+-- (seconds). The arguments of the script begin at ARGV[3]. A job is passed as one JSON document.
 --
 --   job:<id>         hash   the record: static parts, status, stamps, attempt, lease, result or failure; names of previews
---   flight:<key>     hash   the computation of a key: leader, promotions, result once it has landed and no cache has it
+--   flight:<key>     hash   the computation of a key: leader, promotions; once landed, the result until a cache has it
 --   followers:<key>  list   jobs that wait for the flight, oldest first
---   outbox           zset   live leaders whose message is not known to be with the broker, by the time it was last tried
+--   outbox           zset   live leaders whose message is not confirmed by the broker, by last try
 --   leases           zset   running jobs by the end of their lease
 --   deadlines        zset   live jobs by deadline
 --   waiting:<model>  zset   queued leaders by fair tag
 --   tenant:<tenant>  zset   all jobs of a tenant by creation
 --   counts           hash   how many jobs were ever recorded, and how many ended in each state: exact, for audits
---   mark             string the time of the last sweep, by which a clock that was set is told from time that has passed
---   hook:<id>        hash   the webhook that an ended job owes: event, status, attempt (made), owed_at, next_at, until
---   hooklog:<id>     list   its attempts, oldest first
---   hooks            zset   owed webhooks by the time at which they are due
+--   mark             string the time of the last sweep; it shows whether the clock was set
+--   hook:<id>        hash   the webhook that an ended job owes: event, status, attempt (made), owed_at,
+--                            next_at, until
+--   hooklog:<id>     list   attempts at that webhook, oldest first
+--   hooks            zset   owed webhooks by due time
 --   hooks            channel `<id>`, when one has become due
---   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change; behind a status that is the
---                            last, as a rule, a JSON document of what has changed; and `<id> preview <index> <name>`, which changes nothing
+--   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change.
+--                            A final status is usually followed by a JSON document of the changes.
+--                            `<id> preview <index> <name>` changes nothing
 --
--- Names without a shard, which no script of a cluster touches but those that are given them as KEYS[1]:
+-- Names without a shard. On a cluster, only scripts that get them as KEYS[1] touch them:
 --
---   {fair:<model>}:finish  zset     each flow's last finish tag; the virtual time of the model's queue, under the empty name; and under `@`
---                                   when the time to live of it all was set
+--   {fair:<model>}:finish  zset     each flow's last finish tag; under the empty name, the virtual time
+--                                   of the model's queue; under `@`, when the time to live was set
 --   result:<address>       string   the result cache, where it is on the same server
---   results:forgotten      channel  addresses whose results do not hold any more
---   canceled:<worker>      channel  `<id>`, when a job was canceled in the worker's hands
+--   results:forgotten      channel  addresses whose results no longer hold
+--   canceled:<worker>      channel  `<id>`, when a job was canceled while the worker ran it
 
 local P = KEYS[1]
 local ROOT = string.match(P, '^[^{]*')
@@ -39,23 +42,24 @@ local MAX_PROMOTIONS = 2
 local LANDED_GRACE_S = 10
 local HOOK_KEEP_S = 4 * 86400 -- longer than the three days of attempts
 local DOUBT_S = 10 -- a clock that is this far ahead of the last sweep may have been set
-local TRIM = 4 -- places that a new job looks at in its tenant's list
-local WHOLE = 1048576 -- bytes of results and failures that one call tells those who watch; the rest hear the status, and read the record
-local SLACK = 1 / 16 -- of the retention: what is kept may be kept so much longer, where that saves a command
+local TRIM = 4 -- places in its tenant's list that a new job checks
+local WHOLE = 1048576 -- bytes of results and failures that one call publishes; beyond them, only statuses
+local SLACK = 1 / 16 -- of the retention: data may be kept so much longer if that saves a command
 local TERMINAL = { succeeded = true, failed = true, canceled = true, expired = true, withdrawn = true }
 
--- What transitions ask a record for.
+-- The fields of a record that transitions read.
 local FIELDS = { 'status', 'attempt', 'tenant', 'key', 'model', 'tag', 'created_at', 'deadline', 'started_at', 'lease_until',
   'uncounted', 'sequence', 'step', 'steps', 'fault', 'webhook', 'worker' }
 
--- Lets the script go on where the server is at its `maxmemory`. There a script is refused at its first write, unless that one can
--- only free memory (Redis' script.c, `scriptVerifyOOM`; the same from 6.2 on). What is accepted must end, and takes little room.
--- Scripts that record something new leave this out, and are refused; others begin with a ZREM, which does as well.
+-- Lets the script go on if the server is at its `maxmemory`. Redis refuses such a script at its
+-- first write, unless that write can only free memory (script.c, `scriptVerifyOOM`; the same from
+-- 6.2 on). An accepted job must end, and that takes little room. Scripts that record something new
+-- leave this out, and are refused. Others begin with a ZREM, which has the same effect.
 local function regardless()
   redis.call('DEL', P .. 'nothing')
 end
 
--- What `call` answers, or {'failed', error}: one of many that breaks spoils none of the others.
+-- The answer of `call`, or {'failed', error}. An error in one of many does not affect the others.
 local function apart(call, ...)
   local done, answer = pcall(call, ...)
   return done and answer or { 'failed', type(answer) == 'table' and answer.err or tostring(answer) }
@@ -77,7 +81,7 @@ local function field(id, name)
   return redis.call('HGET', job_key(id), name)
 end
 
--- The record of a job, as far as FIELDS go: a table without what is not there; nil where there is no record.
+-- The FIELDS of a job's record, as a table without absent ones; nil if there is no record.
 local function load(id)
   local values = redis.call('HMGET', job_key(id), unpack(FIELDS))
   if not values[1] then
@@ -103,8 +107,9 @@ local function expire_at(key, time)
   redis.call('PEXPIREAT', key, math.ceil(time * 1000))
 end
 
--- What is left of a deadline, in seconds. The sweep looks at the clock every second. Where it has not looked for long, the clock
--- may have been set forward: then what was left at the last sweep still is, and no job ends early.
+-- Seconds left until a deadline. The sweep reads the clock every second. If it has not for long,
+-- the clock may have been set forward. Then the time left at the last sweep counts, and no job ends
+-- early.
 local function left(deadline)
   local left_s = deadline - NOW
   local mark = left_s <= 0 and redis.call('GET', P .. 'mark')
@@ -114,7 +119,7 @@ local function left(deadline)
   return left_s
 end
 
--- Tells those who watch the job of a change.
+-- Publishes a change of the job to its watchers.
 local function tell(id, change)
   redis.call('PUBLISH', P .. 'events', id .. ' ' .. change)
 end

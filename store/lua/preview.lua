@@ -1,6 +1,6 @@
--- Tells of a picture in the making. It is no change of the job: nothing is counted, nothing told again. The record keeps its name
--- alone, so that the picture can be erased with its tenant.
--- ARGV: id, attempt, index, name, followers to tell. Answers 0 where the lease is void.
+-- Publishes a preview. It does not change the job, so the sequence stays, and a missed preview is
+-- not sent again. The record keeps only its name, so that the image can be erased with its tenant.
+-- ARGV: id, attempt, index, name, number of followers to notify. Answers 0 if the lease is void.
 
 regardless()
 local id, attempt, index, name, told = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])

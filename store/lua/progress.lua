@@ -1,5 +1,5 @@
--- Notes how far a running job is, and its first followers with it. ARGV: id, attempt, step, steps, followers to tell.
--- Answers 0 where the lease is void.
+-- Records the progress of a running job and of its first followers. ARGV: id, attempt, step, steps,
+-- number of followers to notify. Answers 0 if the lease is void.
 
 regardless()
 local id, attempt, step, steps, told = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])

@@ -1,16 +1,16 @@
--- Decides whether a key may have one more job, and charges it, all at once. KEYS[1] is the prefix of the key's account,
+-- Decides whether a key may submit one more job, and charges it, in one step. KEYS[1] is the prefix of the key's account,
 -- `darkroom:{quota:<key id>}:`, one slot of a cluster:
 --
 --   tat          string  the theoretical arrival time of GCRA: when the bucket will be full again
---   queued       zset    jobs admitted and not known to run or to have ended, by when they were admitted
---   running      zset    the same, of jobs known to run
---   images:<day> string  pictures admitted on that day of UTC
---   once:<job>   string  a job charged already, that may come again
+--   queued       zset    jobs admitted and not known to run or to have ended, by admission time
+--   running      zset    the same for jobs known to run
+--   images:<day> string  images admitted on that UTC day
+--   once:<job>   string  a charged job that may be submitted again
 --
--- ARGV: skew_s, job id, pictures, '1' to charge the rate, '1' if the job will be computed, '1' if it may come again,
--- then the limits, -1 where there is none: interval_s, burst, concurrent, queued, per_day; then hold_s.
--- Answers {limit that refuses or '', retry_after_s, then what is left: tat - now, live jobs, queued jobs, pictures,
--- seconds left of the day}.
+-- ARGV: skew_s, job id, images, '1' to charge the rate, '1' if the job will be computed, '1' if it
+-- may be submitted again; then the limits, -1 for none: interval_s, burst, concurrent, queued,
+-- per_day; then hold_s. Answers {limit that refuses or '', retry_after_s, tat - now, live jobs,
+-- queued jobs, images of the day, seconds left of the day}.
 
 local P = KEYS[1]
 local TIME = redis.call('TIME')
@@ -29,8 +29,8 @@ local function keep(time)
   redis.call('SET', P .. 'tat', string.format('%.6f', tat), 'PX', math.ceil((tat - NOW) * 1000))
 end
 
--- What was remembered by a clock that was ahead may lie far in the future: a bucket is never more than full, and no job was
--- admitted later than now.
+-- A clock that was ahead may have stored times far in the future. A bucket is never more than full,
+-- and no job was admitted later than now.
 if interval > 0 and tat > NOW + burst * interval then
   keep(NOW + burst * interval)
 end
@@ -41,7 +41,7 @@ for _, name in ipairs({ 'queued', 'running' }) do
 end
 local today = P .. 'images:' .. string.format('%d', math.floor(NOW / DAY_S))
 local used = tonumber(redis.call('GET', today) or 0)
--- What a crash has left behind goes with the longest time that a job can live.
+-- Jobs that a crash left behind go after the longest time that a job can live.
 redis.call('ZREMRANGEBYSCORE', P .. 'queued', '-inf', NOW - hold_s)
 redis.call('ZREMRANGEBYSCORE', P .. 'running', '-inf', NOW - hold_s)
 local waiting = redis.call('ZCARD', P .. 'queued')

@@ -1,5 +1,6 @@
--- Takes back what was charged for a job that was not recorded after all; not its rate, for it was a request. KEYS[1] as
--- in quota_admit.lua. ARGV: skew_s, job id, pictures, '1' if they were charged.
+-- Takes back the charge of a job that was not recorded. Its rate stays charged, because it was a
+-- request. KEYS[1] as in quota_admit.lua. ARGV: skew_s, job id, images, '1' if the images were
+-- charged.
 
 local P = KEYS[1]
 local NOW = tonumber(redis.call('TIME')[1]) + tonumber(ARGV[1])

@@ -1,5 +1,6 @@
--- Brings an account up to what the job records say. KEYS[1] as in quota_admit.lua. ARGV: hold_s, number of jobs that have
--- ended, number that run, then their ids in that order, then those of jobs that are queued (again).
+-- Updates an account from the job records. KEYS[1] as in quota_admit.lua. ARGV: hold_s, number of
+-- ended jobs, number of running jobs; then their ids in that order; then the ids of jobs that are
+-- queued (again).
 
 local P = KEYS[1]
 local hold_ms = math.ceil(tonumber(ARGV[1]) * 1000)

@@ -1,5 +1,5 @@
--- The record of a tenant's job. ARGV: id, tenant. Another tenant's is read no further than a job that never was, so that
--- neither the answer nor the time that it takes tells the two apart.
+-- The record of a tenant's job. ARGV: id, tenant. For another tenant's job, the script reads no
+-- more than for a job that never existed. Neither the answer nor its time tells the two apart.
 
 local id, tenant = ARGV[3], ARGV[4]
 local found = redis.call('HMGET', job_key(id), 'tenant', 'status')

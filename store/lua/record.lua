@@ -1,6 +1,7 @@
--- How a job is recorded: in its record, its tenant's list and the books; and what its end will owe a webhook. Shared by all scripts.
+-- How a job is recorded: its record, its tenant's list, the counts, and the webhook that its end
+-- will owe. Shared by all scripts.
 
--- A tenant's list stays as long as the record of any job in it that must end by `deadline`.
+-- Keeps a tenant's list as long as the record of a job in it that must end by `deadline`.
 local function keep_list(tenant, deadline)
   local key = P .. 'tenant:' .. tenant
   if redis.call('PTTL', key) < (deadline + RETENTION - NOW) * 1000 then
@@ -8,10 +9,11 @@ local function keep_list(tenant, deadline)
   end
 end
 
--- Puts a new job, created at `created`, into its tenant's list and the books.
+-- Puts a new job into its tenant's list and the counts. `created` is when it was created.
 local function enlist(id, tenant, created, deadline)
   local mine = P .. 'tenant:' .. tenant
-  -- The oldest places of what is no longer kept. A live job is kept however old it is, and a job that owes a webhook for days.
+  -- Trims the oldest places whose records are gone. A live job is kept however old it is, and a job
+  -- that owes a webhook for days.
   for _, old in ipairs(redis.call('ZRANGEBYSCORE', mine, '-inf', seconds(NOW - RETENTION), 'LIMIT', 0, TRIM)) do
     if redis.call('EXISTS', job_key(old)) == 0 then
       redis.call('ZREM', mine, old)
@@ -22,7 +24,8 @@ local function enlist(id, tenant, created, deadline)
   count('recorded')
 end
 
--- Writes the record of a job from its document, with more fields in `...`; `deadline` is when it must have ended.
+-- Writes the record of a job from its document, with more fields in `...`. The job must end by
+-- `deadline`.
 local function record(doc, created, deadline, tag, ...)
   local more = { ... }
   if doc.webhook then
@@ -34,7 +37,7 @@ local function record(doc, created, deadline, tag, ...)
     'origin', doc.origin, unpack(more))
 end
 
--- Records a job that is queued.
+-- Records a queued job.
 local function record_queued(doc, created, deadline, tag, cache)
   record(doc, created, deadline, tag, 'status', 'queued', 'cache', cache)
   expire_at(job_key(doc.id), deadline + RETENTION)
@@ -42,7 +45,8 @@ local function record_queued(doc, created, deadline, tag, cache)
   redis.call('ZADD', P .. 'deadlines', seconds(deadline), doc.id)
 end
 
--- The duty to tell of a job's end is born with it. Its record stays as long as the duty may.
+-- Records the duty to deliver a webhook, together with the job's end. The record stays at least as
+-- long as the duty.
 local function owe(id, status, webhook)
   local event = 'job.' .. status
   for _, wanted in ipairs(cjson.decode(webhook).events) do
@@ -59,7 +63,7 @@ local function owe(id, status, webhook)
   end
 end
 
--- Records a job that is born succeeded, with `result`.
+-- Records a job that succeeds at once, with `result`.
 local function record_succeeded(doc, deadline, result)
   record(doc, NOW, deadline, '0', 'status', 'succeeded', 'cache', 'hit', 'result', result, 'started_at', seconds(NOW),
     'finished_at', seconds(NOW), 'sequence', 1)

@@ -1,5 +1,6 @@
--- Gives a claimed job back to the queue. ARGV: id, attempt, the failure that has ended the attempt or ''. Without one the
--- attempt does not count; its number itself never goes back: it is the fence. Answers whether it was applied.
+-- Gives a running job back to the queue. ARGV: id, attempt, the failure that ended the attempt or
+-- ''. Without a failure the attempt does not count. The attempt number never goes back, because it
+-- is the fence. Answers whether it was applied.
 
 regardless()
 local id, attempt, fault = ARGV[3], ARGV[4], ARGV[5]

@@ -1,5 +1,5 @@
--- Extends leases. ARGV: lease_s, then id and attempt of each. Answers for each 0 where it is void: fenced off, ended, or past its
--- deadline.
+-- Extends leases. ARGV: lease_s, then id and attempt of each. Answers 0 for each void lease: fenced
+-- off, ended, or past the deadline.
 
 regardless()
 local lease_s, kept = tonumber(ARGV[3]), {}

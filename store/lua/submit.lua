@@ -1,10 +1,15 @@
--- Records jobs, each by itself: one that leads its key, follows the live leader, or is born succeeded from a flight that has just landed.
--- ARGV: a JSON list of documents: a job's static parts (`record` in record.lua), ttl_s; `tag`, its fair tag, or `flow` and `share`
--- (cost over weight) to give it one; `address`, where the result cache on this server may have it; `most_ahead`, how many jobs may be
--- ahead of one that leads (-1: it may not lead). The last two may be absent.
--- Answers for each {'led', created_at, deadline, tag, jobs ahead, -1: not counted}, {'joined', created_at, deadline}, {'landed', created_at, deadline, result},
--- {'known', whether its message is unconfirmed, record}; or, where nothing was recorded, {'found', result}, {'refused', jobs ahead, -1:
--- not counted}, {'failed', error}.
+-- Records jobs, each by itself. A job leads its key, follows the live leader, or succeeds at once
+-- from a flight that has just landed.
+--
+-- ARGV: a JSON list of documents: the job's static parts (`record` in record.lua) and ttl_s; `tag`,
+-- its fair tag, or `flow` and `share` (cost over weight) to give it one; `address`, where the
+-- result cache on this server may have its result; `most_ahead`, how many jobs may be ahead of a
+-- leader (-1: it may not lead). The last two may be absent.
+--
+-- Answers for each job {'led', created_at, deadline, tag, jobs ahead or -1: not counted},
+-- {'joined', created_at, deadline}, {'landed', created_at, deadline, result} or {'known', whether
+-- its message is unconfirmed, record}. If nothing was recorded: {'found', result}, {'refused', jobs
+-- ahead or -1: not counted} or {'failed', error}.
 
 local function submit(doc)
   local id = doc.id
@@ -52,7 +57,7 @@ end
 
 local answers = {}
 for i, doc in ipairs(cjson.decode(ARGV[3])) do
-  -- What one of them breaks at is its own affair.
+  -- An error in one job does not affect the others.
   answers[i] = apart(submit, doc)
 end
 return answers

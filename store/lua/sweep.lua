@@ -1,4 +1,5 @@
--- Housekeeping of one shard, at most `limit` jobs of each kind. ARGV: limit, stale_s, lease_s. Answers {stale, promoted}.
+-- Sweeps one shard, at most `limit` jobs of each kind. ARGV: limit, stale_s, lease_s. Answers
+-- {stale, promoted}.
 
 regardless()
 local limit, stale_s, lease_s = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -8,7 +9,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', second
   if not is_live(job) then
     redis.call('ZREM', P .. 'deadlines', id)
   elseif left(tonumber(job.deadline)) > 0 then
-    break -- the clock was set a moment ago: the next sweep makes it good
+    break -- the clock was set a moment ago; the next sweep corrects that
   else
     finish(job, 'expired')
     for _, other in ipairs(hand_over(job)) do
@@ -20,17 +21,17 @@ end
 local stale = {}
 local tried = seconds(NOW - stale_s)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'outbox', '-inf', tried, 'LIMIT', 0, limit)) do
-  -- One that is taken already needs its message too, in case its worker dies.
+  -- A job that is taken needs its message too, in case its worker dies.
   if live(id) then
-    to_outbox(id) -- so that another sweep, now, does not answer it as well
+    to_outbox(id) -- so a sweep at the same time does not answer it as well
     stale[#stale + 1] = id
   else
     redis.call('ZREM', P .. 'outbox', id)
   end
 end
 
--- A job that nobody has taken up a whole lease after its own has lapsed: had its message been with the broker, a worker would
--- have found it. A new message brings it to one.
+-- A whole lease has passed since the lease of this job lapsed, and no worker has taken it. If the
+-- broker had its message, a worker would have received it. So it needs a new message.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', seconds(NOW - lease_s), 'LIMIT', 0, limit)) do
   local job = load(id)
   if job and job.status == 'running' then
@@ -43,7 +44,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', seconds(N
   end
 end
 
--- A job whose lease has lapsed waits again, at its old place in the order: its message may be far back in the broker's queue.
+-- A job whose lease has lapsed waits again at its old place in the order. Its message may be far
+-- back in the broker's queue.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', seconds(NOW), 'LIMIT', 0, limit)) do
   local job = load(id)
   if job and job.status == 'running' then

@@ -1,14 +1,15 @@
--- Takes jobs of a model that wait, the smallest fair tags first. ARGV: a JSON document of who takes (`grant` in moves.lua), with the
--- model, the `limit`, the `schema` that the worker knows, how many jobs that need a newer one it goes past (`most_newer`); and `ids`
--- where these, and not the first of this shard, are to be taken.
--- Answers {taken, promoted, newer}; each taken is {record as it was, attempt, started_at, claimed_at, deadline, tag}, and what is newer
--- was left, for it needs a newer worker.
+-- Takes waiting jobs of a model, the smallest fair tags first. ARGV: a JSON document of the worker
+-- (`grant` in moves.lua), with the model, the `limit`, the `schema` that the worker knows, and
+-- `most_newer`, how many jobs that need a newer schema it passes over; `ids`, if these jobs are to
+-- be taken and not the first of this shard. Answers {taken, promoted, newer}. Each taken job is
+-- {record as it was, attempt, started_at, claimed_at, deadline, tag}. Jobs in `newer` were left,
+-- since they need a newer worker.
 
 local by = cjson.decode(ARGV[3])
 local waiting = P .. 'waiting:' .. by.model
 local taken, promoted, newer = {}, {}, {}
 
--- Quotes inside of a text are escaped: only the field itself matches.
+-- Quotes inside a text are escaped, so only the field itself matches.
 local function needed(request)
   return tonumber(string.match(request or '', '"min_schema":%s*(%d+)') or 1)
 end
@@ -19,7 +20,7 @@ local function take(id)
     job[flat[i]] = flat[i + 1]
   end
   if job.status ~= 'queued' then
-    -- Taken by another a moment ago, or a place in the queue that has outlived its job.
+    -- Another worker has just taken it, or the place in the queue has outlived its job.
     redis.call('ZREM', waiting, id)
     return
   end
@@ -47,7 +48,7 @@ end
 
 local wanted, ids = by.limit, nil
 repeat
-  -- What was taken, or had ended, has left its place; what is newer keeps it.
+  -- Jobs that were taken or had ended have left the queue. Newer ones keep their places.
   ids = redis.call('ZRANGE', waiting, #newer, #newer + wanted - 1)
   for _, id in ipairs(ids) do
     take(id)

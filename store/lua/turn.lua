@@ -1,7 +1,8 @@
 -- The fair order of a model's queue. Shared by all scripts.
 
--- The turn of the flow's next job (`scheduler/fairness.py`, of which this is the twin): its start tag, and what `take_turn` needs.
--- `beside`: workers of version 0.2.0 may run, which keep the virtual time in a key of its own; without it that key only helps out.
+-- The place of the flow's next job in the fair order: its start tag, and what `take_turn` needs.
+-- This is the twin of `scheduler/fairness.py`. `beside`: workers of version 0.2.0 may run. They
+-- keep the virtual time in a separate key. Without `beside` that key is only a fallback.
 local function next_turn(model, flow, beside)
   local fair = ROOT .. '{fair:' .. model .. '}:'
   local known = redis.call('ZMSCORE', fair .. 'finish', '', flow, '@')
@@ -13,11 +14,11 @@ local function next_turn(model, flow, beside)
     kept_at = tonumber(known[3] or 0) }
 end
 
--- A job of the flow that costs `share` over its weight takes the turn.
+-- A job of the flow takes the place. `share` is its cost over its weight.
 local function take_turn(turn, flow, share)
   redis.call('ZADD', turn.key, precise(turn.tag + share), flow)
   if turn.new then
-    -- Flows that are not ahead of the virtual time are as good as none.
+    -- Flows that are not ahead of the virtual time need no entry.
     redis.call('ZREMRANGEBYSCORE', turn.key, '-inf', '(' .. precise(turn.now))
   end
   if math.abs(NOW - turn.kept_at) > RETENTION * SLACK then

@@ -1,5 +1,5 @@
--- Undoes the submit of a leader that no worker has claimed. What is left is a mark that stops its message, should it
--- have reached the broker after all. ARGV: id. Answers {applied, promoted}.
+-- Undoes the submit of a leader that no worker has claimed. A mark is left, which stops its message
+-- if the broker has it after all. ARGV: id. Answers {applied, promoted}.
 
 regardless()
 local id = ARGV[3]

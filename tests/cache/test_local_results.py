@@ -100,10 +100,10 @@ async def test_what_is_forgotten_or_replaced_anywhere_is_forgotten_everywhere(
         await one.hot.put(address(), result())
         await one.until_remembered(address())
         await two.until_remembered(address())
-        told = two.hot._told
+        forgotten = two.hot._forgotten
         await forget()
         async with asyncio.timeout(PATIENCE_S):
-            while two.hot._told == told:
+            while two.hot._forgotten == forgotten:
                 await asyncio.sleep(0.01)
         for level in (one, two):
             assert await level.hot.get(address()) in (None, other)
@@ -119,10 +119,10 @@ async def test_what_was_read_before_a_purge_is_not_remembered_after_it(levels: t
     async with asyncio.timeout(PATIENCE_S):
         while not two.hot._listening:
             await asyncio.sleep(0.01)
-    told = two.hot._told
+    forgotten = two.hot._forgotten
     await one.hot.purge(result_pattern())
     async with asyncio.timeout(PATIENCE_S):
-        while two.hot._told == told:
+        while two.hot._forgotten == forgotten:
             await asyncio.sleep(0.01)
     two.below.gate.set()
     assert await late == result(), "it was there when it was asked for"
