@@ -47,26 +47,26 @@ class ActiveImages:
         """How many more images to bring for the next pass."""
         held, ending = list[QueuedImage](), 0
         for image in self.images:
-            if image.drawn.done():
+            if image.result.done():
                 continue
-            if image.ending:
+            if image.finishing:
                 ending += 1
             else:
-                held.append(QueuedImage(image.key, image.turn.tag, image.begun))
+                held.append(QueuedImage(image.key, image.schedule_key.tag, image.begun))
         return slots_to_fetch(held, ending, self._max_batch)
 
     def full(self) -> bool:
         """Whether the pass behind those that the engine was handed would be full."""
         waiting = [
-            handover.Candidate(image.key, image.group, image.turn.tag)
+            handover.Candidate(image.key, image.group, image.schedule_key.tag)
             for image in self.images
-            if image.goes_on and not image.drawn.done()
+            if image.needs_pass and not image.result.done()
         ]
         return handover.is_full(waiting, self.limits.limit)
 
     def choose(self, begins_at: float) -> Chosen:
         """For a pass that begins then. Raises what the policy raises."""
-        waiting = [image for image in self.images if image.goes_on]
+        waiting = [image for image in self.images if image.needs_pass]
         decision = self._decide(begins_at, waiting)
         late = [waiting[index] for index in decision.late]
         for key in {image.key for image in late}:
@@ -76,7 +76,7 @@ class ActiveImages:
         images = [waiting[index] for index in decision.batch]
         return Chosen(images, late, self.seconds(images[0].key, len(images)))
 
-    def blame(self, begins_at: float) -> list[Image]:
+    def find_culprits(self, begins_at: float) -> list[Image]:
         """The policy has raised: those for whom it does."""
 
         def breaks(images: Sequence[Image]) -> bool:
@@ -86,14 +86,14 @@ class ActiveImages:
                 return True
             return False
 
-        return bisect_failures([image for image in self.images if image.goes_on], breaks)
+        return bisect_failures([image for image in self.images if image.needs_pass], breaks)
 
     def take(self, images: list[Image], seconds: float) -> Flight:
         """The pass of these, which the engine is handed now."""
         joining = {image.id: image.task for image in images if not image.begun}
         for image in images:
             image.begun = True
-            image.ahead += 1
+            image.passes_in_flight += 1
         leaving, self._leaving = tuple(self._leaving), []
         batch = Pass(images[0].key, tuple(image.id for image in images), joining, leaving)
         return Flight(batch, images, seconds)
@@ -113,7 +113,7 @@ class ActiveImages:
         outcomes: list[Outcome | None] = []
         size = len(flight.images)
         for image, advanced in zip(flight.images, done.samples, strict=True):
-            if image in flight.void:
+            if image in flight.discarded:
                 outcomes.append(None)
                 continue
             image.batch_ms += done.seconds * 1000
@@ -123,21 +123,21 @@ class ActiveImages:
                 outcomes.append(advanced)
             else:
                 outcomes.append(ImageResult(advanced, image.batch_ms, image.batch_size, traceparent))
-        self.forget(flight.images, outcomes)
+        self.remove_ended(flight.images, outcomes)
         return outcomes
 
     def unrun(self, flight: Flight) -> None:
         """The pass did not run: those who would have joined have not begun, and who should have left is there still."""
         for image in flight.images:
-            if image.id in flight.batch.joining and image not in flight.void:
+            if image.id in flight.batch.joining and image not in flight.discarded:
                 image.start_over()
-        self.keep_leaving(flight)
+        self.requeue_leaving(flight)
 
-    def keep_leaving(self, flight: Flight) -> None:
+    def requeue_leaving(self, flight: Flight) -> None:
         """The engine has not heard of the pass: who should have left with it leaves with the next one."""
         self._leaving = [*flight.batch.leaving, *self._leaving]
 
-    def forgotten(self) -> None:
+    def engine_lost(self) -> None:
         """The engine is gone, and with it the memory of all."""
         for image in self.images:
             image.start_over()
@@ -155,7 +155,7 @@ class ActiveImages:
         )
         outcomes: list[Outcome | None] = []
         for image, verdict in zip(images, verdicts, strict=True):
-            if image in flight.void:
+            if image in flight.discarded:
                 outcomes.append(None)
             elif isinstance(verdict, GiveUp):
                 outcomes.append(
@@ -168,15 +168,15 @@ class ActiveImages:
                 image.crashes += failure is Failure.CRASH
                 outcomes.append(None)
         # The engine has forgotten the samples of a pass that failed; not those of one that failed in our hands.
-        live = [image for image in images if image not in flight.void]
+        live = [image for image in images if image not in flight.discarded]
         if isinstance(fault, WorkerFault):
             self._leaving += [image.id for image in live]
         for image in live:
             image.start_over()
-        self.forget(images, outcomes)
+        self.remove_ended(images, outcomes)
         return outcomes
 
-    def forget(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
+    def remove_ended(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
         """Those that have ended are out of hand."""
         ended = {
             image

@@ -62,32 +62,32 @@ class Batcher:
                 drawn.cancel()
             else:
                 if not self._active.images:
-                    self._device.moved_at = self._clock.monotonic()
+                    self._device.last_progress_at = self._clock.monotonic()
                 self._active.images.append(image)
-                self._device.look_up()
+                self._device.active_changed()
         return drawn
 
     def expect(self, images: int) -> None:
         """So many images in all are on their way: taken from the store, and not added yet."""
         with self._changed:
-            self._device.coming = images
-            self._device.look_up()
+            self._device.incoming = images
+            self._device.active_changed()
 
     def room(self) -> int:
         """How many more images to bring for the next pass."""
         with self._changed:
-            return self._active.room() - self._device.coming
+            return self._active.room() - self._device.incoming
 
-    def brought_in(self, seconds: float) -> None:
+    def observe_fetch(self, seconds: float) -> None:
         """A journey to the store for more images has taken that long."""
         with self._changed:
-            self._device.flights.lead.observe(seconds)
+            self._device.flights.fetch_latency.observe(seconds)
 
-    def ripe_in_s(self) -> float:
+    def fetch_due_in_s(self) -> float:
         """Seconds until it is time to bring the images of the next pass: shortly before it is handed over, so that those who come
         meanwhile may still be among them; 0.0 while nobody knows when that is."""
         with self._changed:
-            return self._device.flights.ripe_in_s()
+            return self._device.flights.fetch_due_in_s()
 
     def backlog_steps(self) -> int:
         """Denoising steps that what is in hand still needs."""
@@ -97,7 +97,7 @@ class Batcher:
     def stalled_s(self) -> float:
         """How long images have been in hand without a pass ending; 0.0 while nothing waits."""
         with self._changed:
-            return self._clock.monotonic() - self._device.moved_at if self._active.images else 0.0
+            return self._clock.monotonic() - self._device.last_progress_at if self._active.images else 0.0
 
     def drain(self) -> None:
         """Let what has been begun finish, begin no other, and cancel all that waits."""
@@ -106,7 +106,7 @@ class Batcher:
             self._changed.notify()
             withdrawn = [image for image in self._active.images if not image.begun]
         for image in withdrawn:
-            image.drawn.cancel()
+            image.result.cancel()
 
     def steps_per_s(self) -> float:
         """Images times steps that the device does a second under load, by the passes so far; 0.0 before the first."""

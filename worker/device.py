@@ -26,7 +26,7 @@ from worker.images import Flight, Image, Outcome, TooLate, fault_of
 from worker.reports import log_broken, report_pass, traced
 
 RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
-PATIENCE: Final = 3
+MAX_ERRORS: Final = 3
 """Times in a row that the policy may raise without anybody to blame for it."""
 
 log = get_logger(__name__)
@@ -44,10 +44,10 @@ class Device:
         self._room_changed = room_changed
         self.changed = threading.Condition()
         self.active = active
-        self.coming = 0
+        self.incoming = 0
         """Images that are on their way to the hand."""
         self.draining = False
-        self.moved_at = clock.monotonic()
+        self.last_progress_at = clock.monotonic()
         """When a pass last ended, or the first of the images in hand came."""
         self.flights = Flights(active, clock)
         self._armed = False
@@ -65,11 +65,11 @@ class Device:
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def look_up(self) -> None:
+    def active_changed(self) -> None:
         """The hand has changed: the thread looks at it again, if it waits for that. Under `changed`."""
         if not self.flights:
             self.changed.notify()
-        elif self._armed and (self.active.full() or not self.coming):
+        elif self._armed and (self.active.full() or not self.incoming):
             self._armed = False
             self._host.wake()
 
@@ -77,9 +77,9 @@ class Device:
         """The device's thread. What becomes of images is told to the event loop, to which their futures belong."""
         reason: Exception | None = RuntimeError("The device's thread crashed.")
         try:
-            while (flight := self._first(loop)) is not None:
+            while (flight := self._current_pass(loop)) is not None:
                 outcomes = self._finish(flight, loop)
-                self.moved_at = self._clock.monotonic()
+                self.last_progress_at = self._clock.monotonic()
                 loop.call_soon_threadsafe(self._notify_all, flight.images, outcomes)
                 if not (self._host.alive or self.flights or self.draining):
                     self._restart(flight.batch.key.model)
@@ -89,7 +89,7 @@ class Device:
         finally:
             loop.call_soon_threadsafe(self._end, ended, reason)
 
-    def _first(self, loop: asyncio.AbstractEventLoop) -> Flight | None:
+    def _current_pass(self, loop: asyncio.AbstractEventLoop) -> Flight | None:
         """The pass that the engine runs. If it has none it is handed the next one, which is waited for; None when the batcher drains."""
         with self.changed:
             if self.flights:
@@ -105,12 +105,12 @@ class Device:
     def _finish(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> list[Outcome | None]:
         """One pass: what became of each image. Whatever our own code raises is held against the images of the pass as if the model had
         raised: they are bisected, and one alone is given up."""
-        owed = flight.unsaid is None
+        owed = flight.send_error is None
         try:
             with traced(flight) as span:
-                if flight.unsaid is not None:
-                    raise flight.unsaid
-                self._attend(loop)
+                if flight.send_error is not None:
+                    raise flight.send_error
+                self._wait_for_pass(loop)
                 owed = False
                 answer = self._host.receive()
                 if isinstance(answer, Failed):
@@ -121,17 +121,17 @@ class Device:
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
             log_broken("batch_broken", error, len(flight.images))
             metrics.BATCHES.labels(flight.batch.key.model, "broken").inc()
-            unheard = flight.unsaid is not None or (owed and self._throw_away())
+            unheard = flight.send_error is not None or (owed and self._discard_answer())
             with self.changed:
                 self.flights.landed(flight, None)
                 self.flights.steady = False
                 for later in self.flights:
-                    later.void.update(flight.images)
+                    later.discarded.update(flight.images)
                 if unheard:
-                    self.active.keep_leaving(flight)
+                    self.active.requeue_leaving(flight)
                 outcomes = self.active.after_failure(flight, Failure.FAULT, WorkerFault.of(error))
                 if not self._host.alive:
-                    self.active.forgotten()
+                    self.active.engine_lost()
         else:
             self._report(flight, answer)
         return outcomes
@@ -143,7 +143,7 @@ class Device:
         except Exception as error:  # noqa: BLE001 - the pass is over, and its images are settled
             log_broken("report_broken", error, len(flight.images))
 
-    def _throw_away(self) -> bool:
+    def _discard_answer(self) -> bool:
         """The answer to a pass that our own code has given up: left where it is, it would be taken for the answer to the next one.
         Whether the pass did not run."""
         try:
@@ -152,7 +152,7 @@ class Device:
             log_broken("answer_broken", error, 0)
             return False
 
-    def _attend(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _wait_for_pass(self, loop: asyncio.AbstractEventLoop) -> None:
         """While the engine runs a pass: hands it the next one when that is due. Returns when the pass has ended."""
         tried, due_s = False, None
         while True:
@@ -182,24 +182,26 @@ class Device:
         self._launch(flight, loop)
 
     def _due_in_s(self) -> float | None:
-        return self.flights.due_in_s(coming=self.coming > 0) if self._host.alive else None
+        return self.flights.due_in_s(coming=self.incoming > 0) if self._host.alive else None
 
     def _choose(self, loop: asyncio.AbstractEventLoop, begins_at: float) -> Chosen | None:
         """The next pass, if there is anything to run. Those who are too late, or for whom the policy breaks, are told so."""
         active, raised = self.active, 0
         while True:
             # Some may have been withdrawn meanwhile.
-            active.drop([image for image in active.images if image.drawn.done()])
+            active.drop([image for image in active.images if image.result.done()])
             if self.draining:
                 for image in active.images:
                     if not image.begun:
-                        loop.call_soon_threadsafe(image.drawn.cancel)
+                        loop.call_soon_threadsafe(image.result.cancel)
                 active.images = [image for image in active.images if image.begun]
             try:
                 chosen = active.choose(begins_at)
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
                 raised += 1
-                blamed = active.blame(begins_at) or (list(active.images) if raised >= PATIENCE else [])
+                blamed = active.find_culprits(begins_at) or (
+                    list(active.images) if raised >= MAX_ERRORS else []
+                )
                 log_broken("policy_broken", error, len(blamed))
                 active.drop(blamed)
                 loop.call_soon_threadsafe(self._notify_all, blamed, [WorkerFault.of(error) for _ in blamed])
@@ -214,7 +216,7 @@ class Device:
         try:
             self._host.send(flight.batch)
         except Exception as error:  # noqa: BLE001 - it is held against the images of the pass
-            flight.unsaid = error
+            flight.send_error = error
         loop.call_soon_threadsafe(self._room_changed.set)
 
     def _apply_result(self, flight: Flight, answer: Answer, traceparent: str | None) -> list[Outcome | None]:
@@ -232,18 +234,18 @@ class Device:
                 active.limits.out_of_memory(key, size)
             outcomes = active.after_failure(flight, answer.failure, fault_of(answer))
         if not self._host.alive:
-            active.forgotten()
+            active.engine_lost()
         return outcomes
 
     def _notify_all(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
         """On the event loop: hand out what the pass made of its images. One that cannot be told has no part in what the others hear."""
         for image, outcome in zip(images, outcomes, strict=True):
             try:
-                image.tell(outcome)
+                image.notify(outcome)
             except Exception as error:  # noqa: BLE001 - whatever it is, its job must not hang on it
                 log_broken("outcome_untold", error, 1)
-                if not image.drawn.done():
-                    image.drawn.set_exception(WorkerFault.of(error))
+                if not image.result.done():
+                    image.result.set_exception(WorkerFault.of(error))
         self._room_changed.set()
 
     def _restart(self, model: str) -> None:
@@ -264,7 +266,7 @@ class Device:
     def _end(self, ended: asyncio.Future[None], reason: Exception | None) -> None:
         """On the event loop, behind all that was told: nothing that is still in hand will be drawn."""
         for image in self.active.images:
-            image.drawn.cancel()
+            image.result.cancel()
         if ended.done():
             return
         if reason is None:

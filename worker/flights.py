@@ -27,7 +27,7 @@ class Flights:
         self._active = active
         self._clock = clock
         self._flights: deque[Flight] = deque()
-        self.lead = FetchLatency()
+        self.fetch_latency = FetchLatency()
         self.steady = True
         """Whether the last pass went well: behind one that did not, nothing is handed over before it is settled what is next."""
 
@@ -56,7 +56,7 @@ class Flights:
         self._flights.remove(flight)
         self.steady = isinstance(answer, Done)
         for image in flight.images:
-            image.ahead -= 1
+            image.passes_in_flight -= 1
         for later in self._flights:
             later.begins_at = self._clock.monotonic()
 
@@ -65,12 +65,12 @@ class Flights:
         now = self._clock.monotonic()
         return max(now, self._end_at()) if self._flights else now
 
-    def ripe_in_s(self) -> float:
-        """See `Batcher.ripe_in_s`."""
+    def fetch_due_in_s(self) -> float:
+        """See `Batcher.fetch_due_in_s`."""
         if not self._flights:
             return 0.0
         last = self._flights[-1]
-        lead_s = self.lead.seconds(last.seconds) + self._moment_s(last)
+        lead_s = self.fetch_latency.seconds(last.seconds) + self._moment_s(last)
         return max(0.0, self._end_at() - lead_s - self._clock.monotonic())
 
     def due_in_s(self, *, coming: bool) -> float | None:
@@ -85,7 +85,7 @@ class Flights:
             self._end_at(),
             full=self._active.full(),
             coming=coming,
-            lead_s=self.lead.seconds(running.seconds) + moment_s,
+            lead_s=self.fetch_latency.seconds(running.seconds) + moment_s,
             moment_s=moment_s,
         )
 

@@ -90,14 +90,14 @@ class Image:
 
     def tell(self, outcome: Outcome | None) -> None:
         """On the event loop: hand it what a pass made of it; None: it runs again."""
-        if self.drawn.done() or outcome is None:
+        if self.result.done() or outcome is None:
             return
         if isinstance(outcome, ImageResult):
-            self.drawn.set_result(outcome)
+            self.result.set_result(outcome)
         elif isinstance(outcome, Progress):
             self.on_step(outcome)
         else:
-            self.drawn.set_exception(outcome)
+            self.result.set_exception(outcome)
 
 
 _FAULTS: Final = {

@@ -27,7 +27,7 @@ class Leases:
         self._jobs = jobs
         self._every_s = every_s
         self._held: dict[Lease, Callable[[], object]] = {}
-        self._now = asyncio.Event()
+        self._renew_now = asyncio.Event()
 
     @contextmanager
     def hold(self, lease: Lease, on_void: Callable[[], object]) -> Iterator[None]:
@@ -44,7 +44,7 @@ class Leases:
             await self._due()
             try:
                 void = await self._jobs.renew(list(self._held))
-                self._let_go(void)
+                self._end_void(void)
             except StoreUnavailable as error:
                 metrics.REPAIRED.labels("renew").inc()
                 log.warning("renew_failed", code=error.code)
@@ -52,15 +52,15 @@ class Leases:
                 metrics.REPAIRED.labels("renew").inc()
                 log.error("renew_broken", error=type(error).__name__)
 
-    async def hear(self, events: JobEvents, worker_id: str) -> None:
+    async def watch_cancellations(self, events: JobEvents, worker_id: str) -> None:
         """For ever: what is canceled in the hands of this worker is found void at once, not at the next renewal."""
         while True:
             async with aclosing(events.canceled(worker_id)) as canceled:
                 async for _ in canceled:
-                    self._now.set()
+                    self._renew_now.set()
             await asyncio.sleep(COME_BACK_S)
 
-    def _let_go(self, void: Sequence[Lease]) -> None:
+    def _end_void(self, void: Sequence[Lease]) -> None:
         for lease in void:
             on_void = self._held.pop(lease, None)
             if on_void is not None:
@@ -71,8 +71,8 @@ class Leases:
         """Returns when leases should be renewed."""
         try:
             async with asyncio.timeout(self._every_s):
-                await self._now.wait()
+                await self._renew_now.wait()
         except TimeoutError:
             return
         finally:
-            self._now.clear()
+            self._renew_now.clear()
