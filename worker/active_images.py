@@ -1,4 +1,4 @@
-"""The active images of a worker: which of them run next, and the outcomes of those whose pass has ended.
+"""The active images of a worker: which of them run next, and the outcomes after a pass.
 
 There are no threads, waits or locks here: `worker.device` has them.
 """
@@ -25,8 +25,8 @@ from worker.images import Flight, Image, ImageResult, Outcome
 class Chosen:
     """The images of the next pass, none where there is nothing to run.
 
-    `late` are the images that can no longer meet their deadline. `seconds` is the expected duration of
-    the pass, 0.0 while that is unknown.
+    `late` are the images that can no longer meet their deadline. `seconds` is the expected duration
+    of the pass, 0.0 while that is unknown.
     """
 
     images: list[Image]
@@ -92,7 +92,10 @@ class ActiveImages:
         return bisect_failures([image for image in self.images if image.needs_pass], breaks)
 
     def take(self, images: list[Image], seconds: float) -> Flight:
-        """Make the pass of these images, which the engine gets now. `seconds` is its expected duration."""
+        """Make the pass of these images, which the engine gets now.
+
+        `seconds` is its expected duration.
+        """
         joining = {image.id: image.task for image in images if not image.begun}
         for image in images:
             image.begun = True
@@ -130,14 +133,17 @@ class ActiveImages:
         return outcomes
 
     def unrun(self, flight: Flight) -> None:
-        """Undo a pass that did not run. Joining images have not started, and leaving samples are not dropped yet."""
+        """Undo a pass that did not run.
+
+        Joining images have not started, and leaving samples are not dropped yet.
+        """
         for image in flight.images:
             if image.id in flight.batch.joining and image not in flight.discarded:
                 image.start_over()
         self.requeue_leaving(flight)
 
     def requeue_leaving(self, flight: Flight) -> None:
-        """Drop the leaving samples of a pass that the engine did not get with the next pass."""
+        """Keep the leaving samples for the next pass, because the engine did not get this one."""
         self._leaving = [*flight.batch.leaving, *self._leaving]
 
     def engine_lost(self) -> None:
@@ -148,7 +154,7 @@ class ActiveImages:
     def after_failure(
         self, flight: Flight, failure: Failure, fault: ImageFault | WorkerFault
     ) -> list[Outcome | None]:
-        """The outcome of each image of a pass that failed as a whole: it runs again (None), or ends with `fault`."""
+        """The outcome of each image of a failed pass: it runs again (None), or ends with `fault`."""
         images = flight.images
         verdicts = after_failure(
             failure,
@@ -170,7 +176,8 @@ class ActiveImages:
                 image.group = verdict.group
                 image.crashes += failure is Failure.CRASH
                 outcomes.append(None)
-        # The engine drops the samples of a pass that it failed. After an error of our own code it still has them.
+        # The engine drops the samples of a pass that failed in it. After an error of our own code it
+        # still has them.
         live = [image for image in images if image not in flight.discarded]
         if isinstance(fault, WorkerFault):
             self._leaving += [image.id for image in live]

@@ -37,7 +37,10 @@ class Batcher:
         cost: CostModel | None = None,
         room_changed: asyncio.Event | None = None,
     ) -> None:
-        """`cost` is what earlier passes took. `room_changed` is set when there may be room for more images."""
+        """`cost` is what earlier passes took.
+
+        `room_changed` is set when there may be room for more images.
+        """
         self._clock = clock
         self._max_batch = max_batch
         self._ids = itertools.count()
@@ -47,7 +50,10 @@ class Batcher:
         """Guards the active images and the device."""
 
     async def run(self) -> None:
-        """Run passes until `drain`. Raises `EngineLoadError` when a crashed engine cannot be restarted."""
+        """Run passes until `drain`.
+
+        Raises `EngineLoadError` when a crashed engine cannot be restarted.
+        """
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         self._device.start(loop, ended)
@@ -63,9 +69,9 @@ class Batcher:
         """Add one image to generate. Answers a future of its result.
 
         Cancel the future to withdraw the image. This takes effect before its next step, or one step
-        later where the engine already has the next pass. `on_step` is called after every step but the last.
-        The future is canceled when the batcher drains before the image starts. It raises `TooLate` once
-        the deadline cannot be met, and `WorkerFault` where our own code has raised.
+        later where the engine already has the next pass. `on_step` is called after every step but
+        the last. The future is canceled when the batcher drains before the image starts. It raises
+        `TooLate` once the deadline cannot be met, and `WorkerFault` where our own code has raised.
         """
         result: asyncio.Future[ImageResult] = asyncio.get_running_loop().create_future()
         image = Image(
@@ -98,9 +104,10 @@ class Batcher:
             self._device.flights.fetch_latency.observe(seconds)
 
     def fetch_due_in_s(self) -> float:
-        """Seconds until the images of the next pass should be fetched; 0.0 while that time is unknown.
+        """Seconds until the images of the next pass should be fetched; 0.0 while unknown.
 
-        This is shortly before the pass is handed over. Jobs that are submitted by then can still join it.
+        This is shortly before the pass is handed over. Jobs that are submitted by then can still
+        join it.
         """
         with self._changed:
             return self._device.flights.fetch_due_in_s()
@@ -125,7 +132,7 @@ class Batcher:
             image.result.cancel()
 
     def steps_per_s(self) -> float:
-        """Denoising steps a second, over all images of a full batch, by the passes so far; 0.0 before the first."""
+        """Denoising steps a second with full batches, by the passes so far; 0.0 before the first."""
         with self._changed:
             return self._active.cost.steps_per_s(self._max_batch)
 

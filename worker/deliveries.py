@@ -61,8 +61,8 @@ class Deliveries:
     ) -> None:
         """Ack the delivery, through `answer`, when its job ends here.
 
-        If it has not ended within `patience_s` seconds, `hold_delivery` takes over: it gets the receipt
-        and 0.0, the seconds before its first check, and gives the verdict.
+        If it has not ended within `patience_s` seconds, `hold_delivery` takes over: it gets the
+        receipt and 0.0, the seconds before its first check, and gives the verdict.
         """
         if self.has_ended(receipt.job_id):
             answer.set_result(Verdict.ACK)
@@ -82,7 +82,10 @@ class Deliveries:
         self._expect(receipt.job_id).add_done_callback(ended)
 
     def ended(self, job_id: str) -> None:
-        """Record that the job has ended here, in the store too. Its deliveries are acked, also later ones."""
+        """Record that the job has ended here, in the store too.
+
+        Its deliveries are acked, also later ones.
+        """
         self._recently_ended[job_id] = None
         if len(self._recently_ended) > RECENTLY_ENDED:
             del self._recently_ended[next(iter(self._recently_ended))]

@@ -1,8 +1,8 @@
-"""The device's thread: sends one pass after another to the engine, and reports the outcomes of the images.
+"""The device's thread: sends passes to the engine, and reports the outcomes of their images.
 
-The device's thread chooses the passes itself. Otherwise the device would be idle after each pass, while
-the event loop handles earlier results. For the same reason the engine gets the next pass shortly before
-the current one ends (`scheduler.handover`).
+The device's thread chooses the passes itself. Otherwise the device would be idle after each pass,
+while the event loop handles earlier results. For the same reason the engine gets the next pass
+shortly before the current one ends (`scheduler.handover`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from worker.reports import log_broken, report_pass, traced
 RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
 """Pauses before each try to restart a crashed engine."""
 MAX_ERRORS: Final = 3
-"""Times in a row that the policy may raise. After them every active image fails if no culprit is found."""
+"""Times in a row that the policy may raise.
+
+After them every active image fails if no culprit is found.
+"""
 
 log = get_logger(__name__)
 
@@ -73,7 +76,10 @@ class Device:
             self._thread.join(timeout_s)
 
     def active_changed(self) -> None:
-        """Wake the thread where a change of the active images matters to it. Call it with `changed` held."""
+        """Wake the thread where a change of the active images matters to it.
+
+        Call it with `changed` held.
+        """
         if not self.flights:
             self.changed.notify()
         elif self._armed and (self.active.full() or not self.incoming):
@@ -115,8 +121,8 @@ class Device:
     def _finish(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> list[Outcome | None]:
         """Finish one pass. Answers the outcome of each image.
 
-        An error of our own code counts as a failure of the pass, as if the model had raised. Its images
-        are bisected, and an image that fails alone is given up.
+        An error of our own code counts as a failure of the pass, as if the model had raised. Its
+        images are bisected, and an image that fails alone is given up.
         """
         answer_due = flight.send_error is None
         try:
@@ -157,7 +163,7 @@ class Device:
             log_broken("report_broken", error, len(flight.images))
 
     def _discard_answer(self) -> bool:
-        """Read the answer to a pass that our own code has given up. Answers whether the pass did not run.
+        """Read the answer to a pass that was given up. Answers whether the pass did not run.
 
         An answer that is not read would be taken for the answer to the next pass.
         """
@@ -202,7 +208,8 @@ class Device:
     def _choose(self, loop: asyncio.AbstractEventLoop, begins_at: float) -> Chosen | None:
         """The next pass, if there is anything to run.
 
-        Images that are too late end with `TooLate`. Images for which the policy raises end with `WorkerFault`.
+        Images that are too late end with `TooLate`. Images for which the policy raises end with
+        `WorkerFault`.
         """
         active, raised = self.active, 0
         while True:
@@ -232,7 +239,10 @@ class Device:
             return chosen if chosen.images else None
 
     def _launch(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
-        """Send a pass to the engine. Call it without the lock: sending images to start from takes time."""
+        """Send a pass to the engine.
+
+        Call it without the lock: sending images to start from takes time.
+        """
         try:
             self._host.send(flight.batch)
         except Exception as error:  # noqa: BLE001 - the images of the pass fail with it
@@ -240,7 +250,10 @@ class Device:
         loop.call_soon_threadsafe(self._room_changed.set)
 
     def _apply_result(self, flight: Flight, answer: Answer, traceparent: str | None) -> list[Outcome | None]:
-        """The outcome of each image of a pass; None: it runs again. Images that have ended are removed."""
+        """The outcome of each image of a pass; None: it runs again.
+
+        Images that have ended are removed.
+        """
         active, key, size = self.active, flight.batch.key, len(flight.images)
         if isinstance(answer, Done):
             active.limits.fitted(key, size)
@@ -258,7 +271,10 @@ class Device:
         return outcomes
 
     def _notify_all(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
-        """On the event loop: notify the images of their outcomes. An error with one image affects no other."""
+        """On the event loop: notify the images of their outcomes.
+
+        An error with one image affects no other.
+        """
         for image, outcome in zip(images, outcomes, strict=True):
             try:
                 image.notify(outcome)
@@ -285,7 +301,7 @@ class Device:
                 return
 
     def _end(self, ended: asyncio.Future[None], reason: Exception | None) -> None:
-        """On the event loop, after all notifications: cancel the images that are left, and end `ended`."""
+        """On the event loop, after all notifications: cancel the images left, and end `ended`."""
         for image in self.active.images:
             image.result.cancel()
         if ended.done():

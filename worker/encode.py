@@ -1,8 +1,8 @@
 """Encodes pixels as files, on a pool of threads, in the format that a job asks for.
 
 Where images are stored in a folder, the thread that encodes one also names and writes its file.
-`worker.png` writes PNG with ISA-L, the fastest of the writers measured (`benchmarks/encode.py`). Pillow
-writes JPEG and WebP, with libjpeg-turbo and libwebp.
+`worker.png` writes PNG with ISA-L, the fastest of the writers measured (`benchmarks/encode.py`).
+Pillow writes JPEG and WebP, with libjpeg-turbo and libwebp.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An image file. `format` is also its extension. `warnings` say what of the `Output` was left out."""
+    """An image file.
+
+    `format` is also its extension. `warnings` say what of the `Output` was left out.
+    """
 
     data: bytes
     format: str
@@ -108,9 +111,9 @@ class Encoder:
     """Encodes on a few threads. The libraries release the interpreter lock while they work."""
 
     def __init__(self, write: Callable[[bytes, str], str] | None = None) -> None:
-        """`write` stores a file on the encoding thread and answers its name (`DirectoryBlobStore.write`).
+        """`write` stores a file on the encoding thread, and answers its name.
 
-        None: the caller of `encode` stores the file.
+        It is `DirectoryBlobStore.write`. None: the caller of `encode` stores the file.
         """
         self._write = write
         self._cores = threading.Semaphore(AT_A_TIME)
@@ -129,9 +132,9 @@ class Encoder:
     ) -> asyncio.Future[Encoded]:
         """Encode an image. Answers a future of its file.
 
-        The file has no `name` if it is not stored, and the caller may store it then. It is not stored if
-        the store fails, if `unwanted` (called on a thread) answers true, or if the future is canceled.
-        The future raises what `encode` raises. Raises `RuntimeError` after `close`.
+        The file has no `name` if it is not stored, and the caller may store it then. It is not
+        stored if the store fails, if `unwanted` (called on a thread) answers true, or if the future
+        is canceled. The future raises what `encode` raises. Raises `RuntimeError` after `close`.
         """
         loop = asyncio.get_running_loop()
         encoded: asyncio.Future[Encoded] = loop.create_future()

@@ -1,8 +1,8 @@
 """Exif data that holds one text, as its UserComment (CIPA DC-008-2019, "Exif 2.32").
 
-Pillow gives UserComment the type BYTE where the standard has UNDEFINED. It also leaves out other tags
-that the standard requires. The byte order is big-endian, as A1111's web UI writes it: its readers assume
-UTF-16 in that order without a check.
+Pillow gives UserComment the type BYTE where the standard has UNDEFINED. It also leaves out other
+tags that the standard requires. The byte order is big-endian, as A1111's web UI writes it: its
+readers assume UTF-16 in that order without a check.
 """
 
 from __future__ import annotations
@@ -76,14 +76,11 @@ def _directory(entries: Sequence[_Entry], at: int) -> bytes:
     Values that are too long for an entry follow the directory.
     """
     rows, values = [struct.pack(">H", len(entries))], b""
-    values_at = at + 2 + 12 * len(entries) + 4
+    base = at + 2 + 12 * len(entries) + 4
     for entry in entries:
         value = entry.value
         if len(value) > 4:
             # A value begins at an even offset.
-            value, values = (
-                struct.pack(">I", values_at + len(values)),
-                values + value + b"\0" * (len(value) % 2),
-            )
+            value, values = struct.pack(">I", base + len(values)), values + value + b"\0" * (len(value) % 2)
         rows.append(struct.pack(">HHI4s", entry.tag, entry.type, entry.count, value))
     return b"".join(rows) + struct.pack(">I", 0) + values

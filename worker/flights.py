@@ -1,4 +1,4 @@
-"""The passes that the engine has not answered yet: when they should end, and when the next one is due.
+"""The passes that the engine has not answered yet: when they end, and when the next one is due.
 
 There are no threads, waits or locks here: `worker.device` has them.
 """
@@ -29,7 +29,10 @@ class Flights:
         self._flights: deque[Flight] = deque()
         self.fetch_latency = FetchLatency()
         self.steady = True
-        """Whether the last pass ran. After a failed pass nothing is handed over before its images are settled."""
+        """Whether the last pass ran.
+
+        After a failed pass nothing is handed over before its images are settled.
+        """
 
     def __bool__(self) -> bool:
         return bool(self._flights)
@@ -50,7 +53,10 @@ class Flights:
         return flight
 
     def landed(self, flight: Flight, answer: Answer | None) -> None:
-        """Remove a pass that the engine has answered, or never will (None). The next pass, if any, begins now."""
+        """Remove a pass that the engine has answered, or never will (None).
+
+        The next pass, if any, begins now.
+        """
         if flight not in self._flights:
             return
         self._flights.remove(flight)
@@ -93,7 +99,10 @@ class Flights:
         )
 
     def _end_at(self) -> float:
-        """When all passes should have ended. A pass that takes longer than expected counts as ending now."""
+        """When all passes should have ended.
+
+        A pass that takes longer than expected counts as ending now.
+        """
         first, *later = self._flights
         ends_at = first.begins_at + first.seconds
         if not later:

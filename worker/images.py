@@ -34,7 +34,7 @@ class ImageResult:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleKey:
-    """What the scheduler orders an image by: its fair-queuing tag, and its deadline on the monotonic clock."""
+    """What orders an image: its fair-queuing tag, and its deadline on the monotonic clock."""
 
     tag: float
     deadline: float

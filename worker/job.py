@@ -80,8 +80,8 @@ class JobRunner:
     async def run(self, taken: TakenJob, on_added: Callable[[], object] = lambda: None) -> bool:
         """Run the job to its end. Raises nothing that a bad job can cause.
 
-        `on_added` is called once the batcher has the job's images. Answers whether the job has ended on
-        this worker. If not, the store knows what has become of it.
+        `on_added` is called once the batcher has the job's images. Answers whether the job has
+        ended on this worker. If not, the store knows what has become of it.
         """
         message, model = taken.message, self.bounds.spec.name
         metrics.ATTEMPTS.labels(model, str(taken.lease.attempt)).inc()
@@ -181,9 +181,10 @@ class JobRunner:
             return await self._fail(message, lease, failure)
 
     async def _gave_up(self, lease: Lease) -> bool:
-        """Give the job back after its images were withdrawn: the worker drains, or its engine is gone.
+        """Give the job back after its images were withdrawn.
 
-        A void lease has nothing to give back. The job has ended, runs on another worker, or has lost its record.
+        The worker drains, its engine is gone, or the lease is void. A void lease has nothing to give back. The job has ended, runs on another worker, or has
+        lost its record.
         """
         await self._retrier.retry_until_drained(lambda: self._stores.jobs.release(lease))
         return False
@@ -206,8 +207,8 @@ class JobRunner:
     async def _finish(self, message: JobMessage, end: End) -> Finished | None:
         """The terminal transition; None: the worker drains first.
 
-        A refused transition is tried once more under a new claim. A store that has lost its data then
-        rebuilds the record from the message, and the generated images still count.
+        A refused transition is tried once more under a new claim. A store that has lost its data
+        then rebuilds the record from the message, and the generated images still count.
         """
         finished = await self._retrier.retry_until_drained(lambda: self._endings.end(end))
         if finished is None or finished.applied:
@@ -225,7 +226,10 @@ class JobRunner:
     async def _succeed(
         self, message: JobMessage, lease: Lease, results: Sequence[ImageResult], hold: Hold
     ) -> bool:
-        """Store the images and finish the job. Raises `BlobStoreUnavailable` if they cannot be stored in time."""
+        """Store the images and finish the job.
+
+        Raises `BlobStoreUnavailable` if they cannot be stored in time.
+        """
         result = await self._pictures.result(message, lease, results, hold)
         if result is None:
             return await self._gave_up(lease)
@@ -238,7 +242,7 @@ class JobRunner:
     def _address(self, message: JobMessage) -> str | None:
         """The address of the cached result; None: it is not cached."""
         request = message.request
-        # The request names another revision of the model: this result is not what that revision generates.
+        # A request for another revision of the model must not find this result.
         if request.cache == "off" or request.model_revision not in ("", self.bounds.spec.revision):
             return None
         return result_address(message.key, request, tenant_scope(message.tenant, self._share_cache))

@@ -31,18 +31,21 @@ from worker.receipt import Receipt
 from worker.retrier import Retrier
 
 FIRST_CHECK_S: Final = 0.25
-"""A delivery is checked after this time if its job does not run here: another worker may have ended it."""
+"""A delivery is checked after this time if its job does not run here.
+
+Another worker may have ended the job.
+"""
 CHECK_AGAIN_S: Final = 1.0
 """Time between later checks, and the pause after an error."""
 MAX_ERRORS: Final = 3
 """Times that our own code may raise for a delivery before it becomes a dead letter."""
 IDLE_S: Final = (0.05, 1.0)
-"""First and longest pause between an idle worker's looks for jobs whose deliveries busy workers hold.
+"""First and longest pause of an idle worker between two calls that take jobs.
 
-The pause doubles from look to look.
+Busy workers may hold the deliveries of waiting jobs. The pause doubles from call to call.
 """
 ACTIVE_PER_DELIVERY: Final = 4
-"""Limit of the images of all active jobs, as a multiple of the deliveries that the broker sends at a time.
+"""Limit of the images of all active jobs, as a multiple of the broker's unacked deliveries.
 
 Images that are generated and not stored yet count too.
 """
@@ -69,8 +72,10 @@ class JobFetcher:
         wake: asyncio.Event,
         begin: Callable[[Coroutine[Any, Any, bool]], asyncio.Task[bool]],
     ) -> None:
-        """`deliveries` is how many the broker sends unacked at a time. `wake` is set when the batcher may
-        have room. `begin` starts a task for a job."""
+        """`deliveries` is how many the broker sends unacked at a time.
+
+        `wake` is set when the batcher may have room. `begin` starts a task for a job.
+        """
         self._worker_id = worker_id
         self._model = model
         self._stores = stores
@@ -85,7 +90,10 @@ class JobFetcher:
         self._begin = begin
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._pending_images: dict[str, int] = {}
-        """Images of each taken job that the batcher does not have yet. Their slots are no longer free."""
+        """Images of each taken job that the batcher does not have yet.
+
+        Their slots are no longer free.
+        """
         self._take_began_s = 0.0
         """When the last call that takes jobs began, by the monotonic clock."""
         self._store_has_more = False
@@ -124,8 +132,9 @@ class JobFetcher:
     async def hold_delivery(self, receipt: Receipt, check_in_s: float = FIRST_CHECK_S) -> Verdict:
         """Hold a delivery until its job has ended on any worker, or this worker drains.
 
-        The first check of the job comes after `check_in_s` seconds, and only a check reads the message.
-        Raises `Reject` for a message that is no job, and what our own code raised in `MAX_ERRORS` checks.
+        The first check of the job comes after `check_in_s` seconds, and only a check reads the
+        message. Raises `Reject` for a message that is no job, and what our own code raised in
+        `MAX_ERRORS` checks.
         """
         job_id = receipt.job_id
         if self.has_ended(job_id):
@@ -157,8 +166,8 @@ class JobFetcher:
     async def _hold_newer(self, envelope: Envelope) -> Verdict:
         """Hold the delivery of a job that only a newer worker can run.
 
-        Ends when a newer worker has ended the job, or this worker drains. A delivery whose record is
-        lost goes back to the broker, because only a newer worker can rebuild the record.
+        Ends when a newer worker has ended the job, or this worker drains. A delivery whose record
+        is lost goes back to the broker, because only a newer worker can rebuild the record.
         """
         job_id = envelope.job_id
         metrics.RECORDS_UNREADABLE.labels("message").inc()
@@ -178,7 +187,10 @@ class JobFetcher:
         return list(self._running.values())
 
     async def finish(self) -> None:
-        """Wait until every active job has ended or was given back. Call it after the runner's `drain`."""
+        """Wait until every active job has ended or was given back.
+
+        Call it after the runner's `drain`.
+        """
         self._wake.set()
         while self._running:
             await asyncio.wait(self._running.values())
@@ -225,14 +237,15 @@ class JobFetcher:
         """Whether jobs may wait in the store.
 
         They may where a held delivery's job does not run here, where other workers may hold the
-        deliveries, and where the broker may hold messages back because this worker has its full share.
+        deliveries, and where the broker may hold messages back because this worker has its full
+        share.
         """
         held = self._deliveries.job_ids
         all_known = 0 < len(held) < self._most_deliveries
         return not all_known or any(job_id not in self._running for job_id in held)
 
     def _must_check(self, job_id: str) -> bool:
-        """Whether to check the job: not while it runs here, nor in a drain, when the stores may be closed."""
+        """Whether to check the job: not while it runs here, nor in a drain (stores may be closed)."""
         return job_id not in self._running and not self._retrier.draining
 
     async def check_claim(self, message: JobMessage) -> bool:

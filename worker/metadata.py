@@ -20,7 +20,8 @@ KEYWORD: Final = "parameters"
 def parameters(request: GenerationRequest, index: int, sampler: str = "", schedule_type: str = "") -> str:
     """The text for image `index` of the request, generated with this sampler and schedule.
 
-    It has no `Model hash`. A1111 hashes a file with the whole model, and sites look models up by it.
+    It has no `Model hash`. A1111 hashes a file with the whole model, and sites look models up by
+    it.
     """
     lines = [request.prompt]
     if request.negative_prompt:
@@ -43,6 +44,4 @@ def parameters(request: GenerationRequest, index: int, sampler: str = "", schedu
 
 def _quoted(value: str) -> str:
     # A1111's parser unquotes it as JSON.
-    return (
-        json.dumps(value, ensure_ascii=False) if any(character in value for character in ',\n:"') else value
-    )
+    return json.dumps(value, ensure_ascii=False) if any(char in value for char in ',\n:"') else value

@@ -12,8 +12,9 @@ T = TypeVar("T")
 async def outcomes_of(futures: Sequence[asyncio.Future[T]]) -> list[T | BaseException]:
     """The result or exception of each future, in their order, once all are done.
 
-    If the caller is canceled, all futures are canceled too. `asyncio.gather` with `return_exceptions`
-    does the same, but takes three rounds of the event loop where a job of one image needs one.
+    If the caller is canceled, all futures are canceled too. `asyncio.gather` with
+    `return_exceptions` does the same, but takes three rounds of the event loop where a job of one
+    image needs one.
     """
     outcomes: list[T | BaseException] = []
     try:

@@ -1,4 +1,4 @@
-"""The images of a job: reads the one to start from, stores the generated ones, and describes them for the record."""
+"""The images of a job: the one to start from, the generated ones, and what the record says of them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Pictures:
     async def start(self, request: GenerationRequest, hold: Hold) -> bytes | None:
         """The RGB bytes of the image to start from.
 
-        None where the request has no such image, the worker drains before the store answers, or the lease
-        is void. Raises `ImageNotFound`, `BlobStoreUnavailable` and `OutOfBounds`.
+        None where the request has no such image, the worker drains before the store answers, or the
+        lease is void. Raises `ImageNotFound`, `BlobStoreUnavailable` and `OutOfBounds`.
         """
         if request.init_image is None:
             return None

@@ -1,8 +1,8 @@
 """Fast PNG files (https://www.w3.org/TR/png-3/) of RGB pixels: one filter, and ISA-L's deflate.
 
 Pillow spends its time on choosing a filter per row, and in zlib. This writer computes the Up filter
-over all rows at once. Intel's ISA-L (`isal`) deflates about ten times as fast as zlib. Together they take
-a thirtieth of Pillow's time, and files are at most a quarter larger.
+over all rows at once. Intel's ISA-L (`isal`) deflates about ten times as fast as zlib. Together
+they take a thirtieth of Pillow's time, and files are at most a quarter larger.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _TRUECOLOUR: Final = 2
 
 
 def png(rgb: npt.NDArray[np.uint8], text: tuple[str, str] | None = None) -> bytes:
-    """A PNG file of `rgb`, uint8 of shape `(H, W, 3)`. `text` is a keyword and a value to store in it."""
+    """A PNG file of `rgb`, uint8 of shape `(H, W, 3)`.
+
+    `text` is a keyword and a value to store in it.
+    """
     height, width, _ = rgb.shape
     header = struct.pack(">IIBBBBB", width, height, 8, _TRUECOLOUR, 0, 0, 0)
     parts = [_SIGNATURE, _chunk(b"IHDR", header)]
@@ -45,7 +48,7 @@ def _filtered(rgb: npt.NDArray[np.uint8]) -> memoryview[Any]:
 
 
 def _text(keyword: str, value: str) -> bytes:
-    """A text chunk: `tEXt`, which every reader knows, if Latin-1 can hold it; else `iTXt`, which is UTF-8."""
+    """A text chunk: `tEXt`, which every reader knows, if Latin-1 will do; else `iTXt`, in UTF-8."""
     try:
         return _chunk(b"tEXt", keyword.encode("latin-1") + b"\0" + value.encode("latin-1"))
     except UnicodeEncodeError:

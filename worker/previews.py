@@ -44,7 +44,10 @@ class PreviewPublisher:
             self._task = asyncio.create_task(self._publish())
 
     async def end(self) -> None:
-        """Wait up to `LAST_S` for the previews, then drop the rest: the image is finished, or never will be."""
+        """Wait up to `LAST_S` for the previews, then drop the rest.
+
+        The image is finished by then, or never will be.
+        """
         if self._task is not None:
             await asyncio.wait([self._task], timeout=LAST_S)
             (error,) = await end(self._task)

@@ -1,4 +1,7 @@
-"""Writes a job's progress to the store, in a separate task. Steps in between two writes are left out."""
+"""Writes a job's progress to the store, in a separate task.
+
+Steps in between two writes are left out.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,10 @@ class Runtime:
         self._stopping = asyncio.Event()
         self._stop_task: asyncio.Task[None] | None = None
         self.failed = False
-        """Whether a part has failed for good, usually the engine. The process should end with an error."""
+        """Whether a part has failed for good, usually the engine.
+
+        The process should end with an error.
+        """
         self._ready = False
         self._draining = False
 
@@ -68,29 +71,39 @@ class Runtime:
         return answer
 
     def unready(self) -> str | None:
-        """Why this worker should get no jobs now; None: it should. A readiness probe asks, on any thread."""
+        """Why this worker should get no jobs now; None: it should.
+
+        A readiness probe asks, on any thread.
+        """
         if self.failed:
-            return "A part of it has failed for good, as a rule the engine."
-        return None if self._ready else "It loads its model, or it drains."
+            return "A part of the worker has failed for good, usually the engine."
+        return None if self._ready else "The worker is loading its model, or draining."
 
     def fault(self) -> str | None:
-        """Why the process should be restarted; None: it should not. A liveness probe asks, on any thread."""
+        """Why the process should be restarted; None: it should not.
+
+        A liveness probe asks, on any thread.
+        """
         if not self._thread.is_alive():
             # The worker starts or stops. Each has its own time limit.
             return None
         try:
             self._call(asyncio.sleep(0)).result(ALIVE_S)
         except TimeoutError:
-            return f"The event loop has not come round for {ALIVE_S:g} s."
+            return f"The event loop has not answered for {ALIVE_S:g} s."
         except RuntimeError:
             return None  # the loop was closed just now
-        # The host ends a pass at its timeout, and then a new engine must load. A working engine needs no longer than both.
+        # The host ends a pass at its timeout, and then a new engine must load. A working engine needs
+        # no longer than both.
         limit_s = self._settings.batch_timeout_s + self._settings.load_timeout_s
         stalled_s = self._service.batcher.stalled_s() if self._service and self._ready else 0.0
         return f"No pass has ended for {stalled_s:.0f} s." if stalled_s > limit_s else None
 
     def announce(self) -> None:
-        """Begin to announce this worker to the API. Call it once the consumer is connected to the broker."""
+        """Begin to announce this worker to the API.
+
+        Call it once the consumer is connected to the broker.
+        """
         self._loop.call_soon_threadsafe(self._started().heartbeat.begin)
 
     def drain(self) -> None:
@@ -121,7 +134,8 @@ class Runtime:
             try:
                 await self._stopping.wait()
             finally:
-                # A drain gives every held delivery back, and ends all calls of the stores before they are closed.
+                # A drain gives every held delivery back, and ends all calls of the stores before they
+                # are closed.
                 service.runner.drain()
 
     def _service_ended(self, started: asyncio.Future[ModelSpec], task: asyncio.Task[None]) -> None:

@@ -60,7 +60,8 @@ async def serving(
     """Run a worker while inside.
 
     `on_failure` is called when a part fails for good, usually the engine. The other parts go on,
-    because they give the active jobs back. Raises `EngineLoadError` where the model cannot be loaded.
+    because they give the active jobs back. Raises `EngineLoadError` where the model cannot be
+    loaded.
     """
     stores, publisher = open_stores(settings), open_publisher(settings)
     encoder, host = _encoder(stores), EngineHost(settings)
@@ -116,7 +117,7 @@ async def serving(
             log.info("worker_ready", worker=worker_id, model=spec.name, revision=spec.revision)
             metrics.ENGINE_INFO.labels(spec.name, spec.device, spec.dtype, spec.attention).set(1)
             yield Service(stores, spec, batcher, runner, fetcher, heartbeat)
-            # Started images finish, and the other jobs are given back. Their leases are renewed until then.
+            # Started images finish, and the other jobs are given back. Leases are renewed until then.
             runner.drain()
             with suppress(TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):
@@ -146,7 +147,8 @@ async def _part(
 async def _load(host: EngineHost) -> ModelSpec:
     """Start the engine, and answer its model. Raises `EngineLoadError`.
 
-    An engine whose process ends without a reason is started again, after each pause of `LOAD_AGAIN_S`.
+    An engine whose process ends without a reason is started again, after each pause of
+    `LOAD_AGAIN_S`.
     """
     for delay_s in LOAD_AGAIN_S:
         try:
@@ -170,5 +172,6 @@ async def _recall_cost(stores: Stores, spec: ModelSpec) -> CostModel:
 
 def _encoder(stores: Stores) -> Encoder:
     blobs = stores.blobs
-    # Encoder threads write files into a folder. They do not wait for a bucket: they could encode meanwhile.
+    # Encoder threads write files into a folder. They do not wait for a bucket: they could encode
+    # meanwhile.
     return Encoder(blobs.write if isinstance(blobs, DirectoryBlobStore) else None)
