@@ -1,1 +1,1 @@
-"""A Celery consumer and a batcher in one process; the engine that owns the device in a child."""
+"""The worker: a Celery consumer and a batcher in one process, and the engine in a child process."""

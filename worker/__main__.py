@@ -1,4 +1,7 @@
-"""`python -m worker`: one worker for one model, until SIGTERM or SIGINT. Ends as `contracts.exit_codes` says."""
+"""`python -m worker`: one worker for one model, until SIGTERM or SIGINT.
+
+`contracts.exit_codes` lists its exit codes.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,11 @@ log = logs.get_logger("worker")
 
 
 def main() -> int:
+    """Run a worker with the settings of the environment. Answers the exit code."""
     try:
         settings = WorkerSettings.from_env()
         if settings.engine == "diffusers":
-            # The engine says so too, but only after torch has been imported.
+            # The engine reports a missing folder too, but only after it has imported torch.
             local_folder(settings.model)
         asyncio.run(require_layout(settings))
     except SettingsError as error:
@@ -37,7 +41,7 @@ def main() -> int:
     metrics.BUILD.labels("worker", version("darkroom")).set(1)
     runtime = Runtime(settings)
     if settings.metrics_port:
-        # Before the model is loaded, which may take minutes: whoever runs the worker sees that it lives.
+        # Probes must be answered while the model loads, which may take minutes.
         try:
             OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()
         except SettingsError as error:
@@ -59,16 +63,16 @@ def _serve(settings: WorkerSettings, runtime: Runtime) -> int:
         return exit_codes.UNUSABLE
     except EngineLoadError as error:
         log.error("model_unloadable", model=model_name(settings), reason=str(error), may_pass=error.may_pass)
-        # The engine's libraries may have written many lines: the last one is for whoever started us.
+        # The engine's libraries may have written many lines. The reason stands on the last one.
         sys.stderr.write(f"darkroom worker: {' '.join(str(error).split())}\n")
         runtime.stop()
         return exit_codes.FAILED if error.may_pass else exit_codes.UNUSABLE
     code = 0
     try:
         code = consume(create_app(settings, runtime, spec), settings, runtime)
-    except SystemExit as ended:
-        # Celery leaves this way, whatever it was that ended it.
-        log.info("consumer_ended", code=str(ended.code))
+    except SystemExit as system_exit:
+        # Celery always ends this way.
+        log.info("consumer_ended", code=str(system_exit.code))
     finally:
         runtime.stop()
     return exit_codes.FAILED if runtime.failed or code else exit_codes.ENDED

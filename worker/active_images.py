@@ -1,6 +1,6 @@
-"""The images in a worker's hand: which of them run next, and what becomes of those whose pass has ended.
+"""The active images of a worker: which of them run next, and the outcomes after a pass.
 
-No thread, no waiting: `worker.batcher` has both, and guards what is here.
+There are no threads, waits or locks here: `worker.device` has them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from worker.images import Flight, Image, ImageResult, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The images of the next pass, none where there is nothing to run, and how many seconds it should take; and those for whom it is
-    too late."""
+    """The images of the next pass, none where there is nothing to run.
+
+    `late` are the images that can no longer meet their deadline. `seconds` is the expected duration
+    of the pass, 0.0 while that is unknown.
+    """
 
     images: list[Image]
     late: list[Image]
@@ -32,7 +35,7 @@ class Chosen:
 
 
 class ActiveImages:
-    """Not for several threads at a time."""
+    """The images that are taken and not finished. Not thread-safe."""
 
     def __init__(self, max_batch: int, cost: CostModel) -> None:
         self.images: list[Image] = []
@@ -41,32 +44,32 @@ class ActiveImages:
         self._max_batch = max_batch
         self._groups = itertools.count(ANYONE + 1)
         self._leaving: list[int] = []
-        """Samples that the engine is to forget with the next pass."""
+        """Samples that the engine is to drop with the next pass, by image id."""
 
     def room(self) -> int:
-        """How many more images to bring for the next pass."""
-        held, ending = list[QueuedImage](), 0
+        """How many more images to fetch for the next pass."""
+        queued, finishing = list[QueuedImage](), 0
         for image in self.images:
-            if image.drawn.done():
+            if image.result.done():
                 continue
-            if image.ending:
-                ending += 1
+            if image.finishing:
+                finishing += 1
             else:
-                held.append(QueuedImage(image.key, image.turn.tag, image.begun))
-        return slots_to_fetch(held, ending, self._max_batch)
+                queued.append(QueuedImage(image.key, image.schedule_key.tag, image.begun))
+        return slots_to_fetch(queued, finishing, self._max_batch)
 
     def full(self) -> bool:
-        """Whether the pass behind those that the engine was handed would be full."""
+        """Whether the pass after those in flight would be full."""
         waiting = [
-            handover.Candidate(image.key, image.group, image.turn.tag)
+            handover.Candidate(image.key, image.group, image.schedule_key.tag)
             for image in self.images
-            if image.goes_on and not image.drawn.done()
+            if image.needs_pass and not image.result.done()
         ]
         return handover.is_full(waiting, self.limits.limit)
 
     def choose(self, begins_at: float) -> Chosen:
-        """For a pass that begins then. Raises what the policy raises."""
-        waiting = [image for image in self.images if image.goes_on]
+        """Choose the images of a pass that begins at `begins_at`. Raises what the policy raises."""
+        waiting = [image for image in self.images if image.needs_pass]
         decision = self._decide(begins_at, waiting)
         late = [waiting[index] for index in decision.late]
         for key in {image.key for image in late}:
@@ -76,44 +79,47 @@ class ActiveImages:
         images = [waiting[index] for index in decision.batch]
         return Chosen(images, late, self.seconds(images[0].key, len(images)))
 
-    def blame(self, begins_at: float) -> list[Image]:
-        """The policy has raised: those for whom it does."""
+    def find_culprits(self, begins_at: float) -> list[Image]:
+        """The images for which the policy raises, after it has raised for all of them together."""
 
         def breaks(images: Sequence[Image]) -> bool:
             try:
                 self._decide(begins_at, images)
-            except Exception:  # noqa: BLE001 - whatever it is
+            except Exception:  # noqa: BLE001 - any error counts
                 return True
             return False
 
-        return bisect_failures([image for image in self.images if image.goes_on], breaks)
+        return bisect_failures([image for image in self.images if image.needs_pass], breaks)
 
     def take(self, images: list[Image], seconds: float) -> Flight:
-        """The pass of these, which the engine is handed now."""
+        """Make the pass of these images, which the engine gets now.
+
+        `seconds` is its expected duration.
+        """
         joining = {image.id: image.task for image in images if not image.begun}
         for image in images:
             image.begun = True
-            image.ahead += 1
+            image.passes_in_flight += 1
         leaving, self._leaving = tuple(self._leaving), []
         batch = Pass(images[0].key, tuple(image.id for image in images), joining, leaving)
         return Flight(batch, images, seconds)
 
     def drop(self, images: Sequence[Image]) -> None:
-        """Out of hand, and out of the engine's memory with the next pass."""
+        """Remove images here at once, and in the engine with the next pass."""
         self._leaving += [image.id for image in images if image.begun]
-        gone = set(images)
-        self.images = [image for image in self.images if image not in gone]
+        dropped = set(images)
+        self.images = [image for image in self.images if image not in dropped]
 
     def seconds(self, key: BatchKey, images: int) -> float:
-        """What a pass should take; 0.0 while nobody knows."""
+        """The expected seconds of a pass of this many images; 0.0 while unknown."""
         return self.cost.seconds(key, images) or 0.0
 
     def advance(self, flight: Flight, done: Done, traceparent: str | None) -> list[Outcome | None]:
-        """What a pass that ran has made of its images. Those that have ended leave the hand."""
+        """The outcome of each image of a pass that ran. Images that have ended are removed."""
         outcomes: list[Outcome | None] = []
         size = len(flight.images)
         for image, advanced in zip(flight.images, done.samples, strict=True):
-            if image in flight.void:
+            if image in flight.discarded:
                 outcomes.append(None)
                 continue
             image.batch_ms += done.seconds * 1000
@@ -123,29 +129,32 @@ class ActiveImages:
                 outcomes.append(advanced)
             else:
                 outcomes.append(ImageResult(advanced, image.batch_ms, image.batch_size, traceparent))
-        self.forget(flight.images, outcomes)
+        self.remove_ended(flight.images, outcomes)
         return outcomes
 
     def unrun(self, flight: Flight) -> None:
-        """The pass did not run: those who would have joined have not begun, and who should have left is there still."""
-        for image in flight.images:
-            if image.id in flight.batch.joining and image not in flight.void:
-                image.start_over()
-        self.keep_leaving(flight)
+        """Undo a pass that did not run.
 
-    def keep_leaving(self, flight: Flight) -> None:
-        """The engine has not heard of the pass: who should have left with it leaves with the next one."""
+        Joining images have not started, and leaving samples are not dropped yet.
+        """
+        for image in flight.images:
+            if image.id in flight.batch.joining and image not in flight.discarded:
+                image.start_over()
+        self.requeue_leaving(flight)
+
+    def requeue_leaving(self, flight: Flight) -> None:
+        """Keep the leaving samples for the next pass, because the engine did not get this one."""
         self._leaving = [*flight.batch.leaving, *self._leaving]
 
-    def forgotten(self) -> None:
-        """The engine is gone, and with it the memory of all."""
+    def engine_lost(self) -> None:
+        """Start all images over, because the engine and its samples are gone."""
         for image in self.images:
             image.start_over()
 
     def after_failure(
         self, flight: Flight, failure: Failure, fault: ImageFault | WorkerFault
     ) -> list[Outcome | None]:
-        """What becomes of the images of a pass that failed as a whole: they run again, or end with `fault`."""
+        """The outcome of each image of a failed pass: it runs again (None), or ends with `fault`."""
         images = flight.images
         verdicts = after_failure(
             failure,
@@ -155,7 +164,7 @@ class ActiveImages:
         )
         outcomes: list[Outcome | None] = []
         for image, verdict in zip(images, verdicts, strict=True):
-            if image in flight.void:
+            if image in flight.discarded:
                 outcomes.append(None)
             elif isinstance(verdict, GiveUp):
                 outcomes.append(
@@ -167,17 +176,18 @@ class ActiveImages:
                 image.group = verdict.group
                 image.crashes += failure is Failure.CRASH
                 outcomes.append(None)
-        # The engine has forgotten the samples of a pass that failed; not those of one that failed in our hands.
-        live = [image for image in images if image not in flight.void]
+        # The engine drops the samples of a pass that failed in it. After an error of our own code it
+        # still has them.
+        live = [image for image in images if image not in flight.discarded]
         if isinstance(fault, WorkerFault):
             self._leaving += [image.id for image in live]
         for image in live:
             image.start_over()
-        self.forget(images, outcomes)
+        self.remove_ended(images, outcomes)
         return outcomes
 
-    def forget(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
-        """Those that have ended are out of hand."""
+    def remove_ended(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
+        """Remove the images that have ended."""
         ended = {
             image
             for image, outcome in zip(images, outcomes, strict=True)

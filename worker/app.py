@@ -1,4 +1,4 @@
-"""The Celery application: one task on one queue, whose messages are held until their jobs have ended."""
+"""The Celery application: one task on one queue. A message is acked when its job has ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.receipt import Receipt
 from worker.runtime import Runtime
 
 HEARTBEAT_S: Final = 10
-"""A connection whose other end is silently gone is noticed within two of them."""
+"""AMQP heartbeat in seconds. A dead connection is noticed within two heartbeats."""
 
 
 def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> Celery:
@@ -47,7 +47,7 @@ def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> C
     )
 
     def generate(receipt: Receipt) -> Future[Verdict] | Verdict:
-        """One delivery: see `strategy`. Returns at once."""
+        """Hold one delivery (see `worker.pool.strategy`). Returns at once."""
         return runtime.run(receipt)
 
     app.task(generate, name=TASK_NAME, Strategy="worker.pool:strategy")
@@ -56,8 +56,11 @@ def create_app(settings: WorkerSettings, runtime: Runtime, spec: ModelSpec) -> C
 
 
 def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> int:
-    """Consumes until SIGTERM or SIGINT, or an error that Celery does not recover from, then drains. Two batches of messages are in
-    hand: one runs, one gathers. Answers 0 after a signal, else Celery's exit code."""
+    """Consume until SIGTERM or SIGINT, or an error that Celery does not recover from, then drain.
+
+    The worker holds the messages of at most two batches: one runs, the next one gathers. Answers 0
+    after a signal, else Celery's exit code.
+    """
     signalled = threading.Event()
 
     def shutting_down(**_: Any) -> None:
@@ -66,7 +69,7 @@ def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> int:
 
     class Pool(FuturePool):
         def on_close(self) -> None:
-            # Whatever it is that ends the consumer: nothing is held for long any more.
+            # The consumer may end without a signal. A drain lets go of all deliveries soon.
             runtime.drain()
 
     signals.setup_logging.connect(_keep_our_logging)
@@ -86,4 +89,4 @@ def consume(app: Celery, settings: WorkerSettings, runtime: Runtime) -> int:
 
 
 def _keep_our_logging(**_: Any) -> None:
-    """Connected, so that Celery leaves logging alone."""
+    """Does nothing. Celery leaves logging alone while its `setup_logging` signal has a receiver."""

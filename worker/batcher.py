@@ -1,4 +1,7 @@
-"""The batcher: holds images, and has the passes run that `scheduler.policy` chooses; the event loop's side of `worker.device`."""
+"""The batcher: holds the active images, and runs the passes that `scheduler.policy` chooses.
+
+This is the event loop's side of `worker.device`.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,14 @@ from worker.engine.host import EngineHost
 from worker.images import Image, ImageResult, ScheduleKey
 
 STOP_S: Final = 5.0
+"""How long `Batcher.stop` waits for the device's thread."""
 
 
 class Batcher:
-    """Owns the device of a host whose engine has been started. `run` it as a task; `add` images from the same event loop."""
+    """Owns the device of a host whose engine has been started.
+
+    `run` it as a task, and `add` images on the same event loop.
+    """
 
     def __init__(
         self,
@@ -30,17 +37,23 @@ class Batcher:
         cost: CostModel | None = None,
         room_changed: asyncio.Event | None = None,
     ) -> None:
-        """`cost`: what is known of the passes so far. `room_changed` is set when there may be room for more images."""
+        """`cost` is what earlier passes took.
+
+        `room_changed` is set when there may be room for more images.
+        """
         self._clock = clock
         self._max_batch = max_batch
         self._ids = itertools.count()
         self._active = ActiveImages(max_batch, cost or CostModel())
         self._device = Device(host, self._active, clock, room_changed or asyncio.Event())
         self._changed = self._device.changed
-        """Guards hand and device."""
+        """Guards the active images and the device."""
 
     async def run(self) -> None:
-        """Pass after pass until `drain`. Raises `EngineLoadError` when a crashed engine does not come back."""
+        """Run passes until `drain`.
+
+        Raises `EngineLoadError` when a crashed engine cannot be restarted.
+        """
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         self._device.start(loop, ended)
@@ -50,75 +63,85 @@ class Batcher:
         self,
         key: BatchKey,
         task: ImageTask,
-        turn: ScheduleKey,
+        schedule_key: ScheduleKey,
         on_step: Callable[[Progress], object] = lambda _: None,
     ) -> asyncio.Future[ImageResult]:
-        """One image to draw. Cancel the future to withdraw it, which takes effect before its next step, or the one after where the engine
-        has been handed that; it is canceled when the batcher drains, and raises `TooLate`. `on_step` hears of every step but the last."""
-        drawn: asyncio.Future[ImageResult] = asyncio.get_running_loop().create_future()
-        image = Image(next(self._ids), key, task, turn, drawn, on_step, traceparent=tracing.current())
+        """Add one image to generate. Answers a future of its result.
+
+        Cancel the future to withdraw the image. This takes effect before its next step, or one step
+        later where the engine already has the next pass. `on_step` is called after every step but
+        the last. The future is canceled when the batcher drains before the image starts. It raises
+        `TooLate` once the deadline cannot be met, and `WorkerFault` where our own code has raised.
+        """
+        result: asyncio.Future[ImageResult] = asyncio.get_running_loop().create_future()
+        image = Image(
+            next(self._ids), key, task, schedule_key, result, on_step, traceparent=tracing.current()
+        )
         with self._changed:
             if self._device.draining:
-                drawn.cancel()
+                result.cancel()
             else:
                 if not self._active.images:
-                    self._device.moved_at = self._clock.monotonic()
+                    self._device.last_progress_at = self._clock.monotonic()
                 self._active.images.append(image)
-                self._device.look_up()
-        return drawn
+                self._device.active_changed()
+        return result
 
     def expect(self, images: int) -> None:
-        """So many images in all are on their way: taken from the store, and not added yet."""
+        """Set how many images were taken from the store and are not added yet."""
         with self._changed:
-            self._device.coming = images
-            self._device.look_up()
+            self._device.incoming = images
+            self._device.active_changed()
 
     def room(self) -> int:
-        """How many more images to bring for the next pass."""
+        """How many more images to fetch for the next pass."""
         with self._changed:
-            return self._active.room() - self._device.coming
+            return self._active.room() - self._device.incoming
 
-    def brought_in(self, seconds: float) -> None:
-        """A journey to the store for more images has taken that long."""
+    def observe_fetch(self, seconds: float) -> None:
+        """Record how many seconds a fetch of images from the store took."""
         with self._changed:
-            self._device.flights.lead.observe(seconds)
+            self._device.flights.fetch_latency.observe(seconds)
 
-    def ripe_in_s(self) -> float:
-        """Seconds until it is time to bring the images of the next pass: shortly before it is handed over, so that those who come
-        meanwhile may still be among them; 0.0 while nobody knows when that is."""
+    def fetch_due_in_s(self) -> float:
+        """Seconds until the images of the next pass should be fetched; 0.0 while unknown.
+
+        This is shortly before the pass is handed over. Jobs that are submitted by then can still
+        join it.
+        """
         with self._changed:
-            return self._device.flights.ripe_in_s()
+            return self._device.flights.fetch_due_in_s()
 
     def backlog_steps(self) -> int:
-        """Denoising steps that what is in hand still needs."""
+        """Denoising steps that the active images still need."""
         with self._changed:
             return sum(image.steps_left for image in self._active.images)
 
     def stalled_s(self) -> float:
-        """How long images have been in hand without a pass ending; 0.0 while nothing waits."""
+        """Seconds since a pass ended, or the first active image came; 0.0 without active images."""
         with self._changed:
-            return self._clock.monotonic() - self._device.moved_at if self._active.images else 0.0
+            return self._clock.monotonic() - self._device.last_progress_at if self._active.images else 0.0
 
     def drain(self) -> None:
-        """Let what has been begun finish, begin no other, and cancel all that waits."""
+        """Let started images finish, start no other, and cancel those that wait."""
         with self._changed:
             self._device.draining = True
             self._changed.notify()
             withdrawn = [image for image in self._active.images if not image.begun]
         for image in withdrawn:
-            image.drawn.cancel()
+            image.result.cancel()
 
     def steps_per_s(self) -> float:
-        """Images times steps that the device does a second under load, by the passes so far; 0.0 before the first."""
+        """Denoising steps a second with full batches, by the passes so far; 0.0 before the first."""
         with self._changed:
             return self._active.cost.steps_per_s(self._max_batch)
 
     def learnt(self) -> CostModel:
-        """A copy of what is known of the passes' cost, from any thread."""
+        """A copy of the cost model. Safe on any thread."""
         with self._changed:
             return self._active.cost.copy()
 
     async def stop(self) -> None:
-        """End the engine, in the middle of a pass if need be."""
+        """Drain, and end the engine at once, even during a pass."""
         self.drain()
         await asyncio.to_thread(self._device.stop, STOP_S)

@@ -1,4 +1,7 @@
-"""The deliveries in a worker's hands by their jobs, and the jobs that ended here lately, whose messages may still come."""
+"""The deliveries that a worker holds, by job, and the jobs that recently ended here.
+
+Messages of such jobs may still come.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +14,37 @@ from typing import Final
 
 from worker.receipt import Receipt
 
-LATELY: Final = 4096
-"""Ended jobs that are remembered."""
+RECENTLY_ENDED: Final = 4096
+"""How many ended jobs are remembered."""
 
 
 class Verdict(StrEnum):
-    """What becomes of a delivery."""
+    """How a delivery is answered."""
 
     ACK = "ack"
     REQUEUE = "requeue"
 
 
 class Deliveries:
-    """Belongs to the event loop; only `has_ended` may be asked from any thread."""
+    """The held deliveries. Use it on the event loop; only `has_ended` is safe on any thread."""
 
     def __init__(self) -> None:
         self._held: dict[str, asyncio.Future[bool]] = {}
-        self._lately: dict[str, None] = {}
-        """The oldest first."""
-        self._doubted: set[asyncio.Task[None]] = set()
+        self._recently_ended: dict[str, None] = {}
+        """Job ids, the oldest first."""
+        self._check_tasks: set[asyncio.Task[None]] = set()
 
     @property
     def job_ids(self) -> KeysView[str]:
-        """The jobs of all that is held."""
+        """The jobs of all held deliveries."""
         return self._held.keys()
 
     @contextmanager
     def held(self, job_id: str) -> Iterator[asyncio.Future[bool]]:
-        """A delivery of the job is in hand while inside. The future is done when the job has ended here; those who hold one of the same
-        job share it."""
+        """Count a delivery of the job as held while inside.
+
+        The future is done when the job has ended here. All deliveries of one job share it.
+        """
         ended = self._expect(job_id)
         try:
             yield ended
@@ -54,37 +59,43 @@ class Deliveries:
         patience_s: float,
         hold_delivery: Callable[[Receipt, float], Awaitable[Verdict]],
     ) -> None:
-        """Acks the delivery when its job ends here. One of which that is not so within `patience_s` is left to `hold_delivery`, which is to look
-        after it at once."""
+        """Ack the delivery, through `answer`, when its job ends here.
+
+        If it has not ended within `patience_s` seconds, `hold_delivery` takes over: it gets the
+        receipt and 0.0, the seconds before its first check, and gives the verdict.
+        """
         if self.has_ended(receipt.job_id):
             answer.set_result(Verdict.ACK)
             return
 
-        def doubt() -> None:
-            task = asyncio.create_task(_leave(receipt, answer, hold_delivery))
-            self._doubted.add(task)
-            task.add_done_callback(self._doubted.discard)
+        def start_checking() -> None:
+            task = asyncio.create_task(_check_and_answer(receipt, answer, hold_delivery))
+            self._check_tasks.add(task)
+            task.add_done_callback(self._check_tasks.discard)
 
         def ended(_: asyncio.Future[bool]) -> None:
-            doubtful.cancel()
+            timer.cancel()
             if not answer.done():
                 answer.set_result(Verdict.ACK)
 
-        doubtful = asyncio.get_running_loop().call_later(patience_s, doubt)
+        timer = asyncio.get_running_loop().call_later(patience_s, start_checking)
         self._expect(receipt.job_id).add_done_callback(ended)
 
     def ended(self, job_id: str) -> None:
-        """The job has ended here, and the store knows it: its delivery may be acked, now or when it comes."""
-        self._lately[job_id] = None
-        if len(self._lately) > LATELY:
-            del self._lately[next(iter(self._lately))]
-        waits = self._held.pop(job_id, None)
-        if waits is not None and not waits.done():
-            waits.set_result(True)
+        """Record that the job has ended here, in the store too.
+
+        Its deliveries are acked, also later ones.
+        """
+        self._recently_ended[job_id] = None
+        if len(self._recently_ended) > RECENTLY_ENDED:
+            del self._recently_ended[next(iter(self._recently_ended))]
+        waiting = self._held.pop(job_id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(True)
 
     def has_ended(self, job_id: str) -> bool:
-        """Whether the job was lately seen to end here."""
-        return job_id in self._lately
+        """Whether the job recently ended here."""
+        return job_id in self._recently_ended
 
     def _expect(self, job_id: str) -> asyncio.Future[bool]:
         ended = self._held.get(job_id)
@@ -93,7 +104,7 @@ class Deliveries:
         return ended
 
 
-async def _leave(
+async def _check_and_answer(
     receipt: Receipt,
     answer: futures.Future[Verdict],
     hold_delivery: Callable[[Receipt, float], Awaitable[Verdict]],

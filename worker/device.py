@@ -1,8 +1,8 @@
-"""The device's thread: hands passes to the engine, one behind the other, and tells what became of their images.
+"""The device's thread: sends passes to the engine, and reports the outcomes of their images.
 
-It chooses the passes itself. Were it the event loop that chose, the device would idle after each pass until the loop has come round to
-it, busy as that is with what became of the pass before. For the same reason the engine is handed the next pass shortly before the present
-one ends (`scheduler.handover`).
+The device's thread chooses the passes itself. Otherwise the device would be idle after each pass,
+while the event loop handles earlier results. For the same reason the engine gets the next pass
+shortly before the current one ends (`scheduler.handover`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,21 @@ from worker.images import Flight, Image, Outcome, TooLate, fault_of
 from worker.reports import log_broken, report_pass, traced
 
 RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
-PATIENCE: Final = 3
-"""Times in a row that the policy may raise without anybody to blame for it."""
+"""Pauses before each try to restart a crashed engine."""
+MAX_ERRORS: Final = 3
+"""Times in a row that the policy may raise.
+
+After them every active image fails if no culprit is found.
+"""
 
 log = get_logger(__name__)
 
 
 class Device:
-    """`start` it on an event loop, which hears what becomes of images. `changed` guards all that is public, for other threads."""
+    """Runs passes on a separate thread. Outcomes go to the event loop that `start` gets.
+
+    Other threads hold `changed` while they use public attributes.
+    """
 
     def __init__(
         self, host: EngineHost, active: ActiveImages, clock: Clock, room_changed: asyncio.Event
@@ -44,42 +51,48 @@ class Device:
         self._room_changed = room_changed
         self.changed = threading.Condition()
         self.active = active
-        self.coming = 0
-        """Images that are on their way to the hand."""
+        self.incoming = 0
+        """Images that were taken from the store, and are not added yet."""
         self.draining = False
-        self.moved_at = clock.monotonic()
-        """When a pass last ended, or the first of the images in hand came."""
+        self.last_progress_at = clock.monotonic()
+        """When a pass last ended, or the first active image came, by the monotonic clock."""
         self.flights = Flights(active, clock)
         self._armed = False
-        """Whether the thread would hand over a pass if it were full."""
+        """Whether the thread would hand over the next pass if that were full."""
         self._thread: threading.Thread | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
-        """Pass after pass until it drains; then `ended` is done, or raises `EngineLoadError` when a crashed engine does not come back."""
+        """Run passes until the drain. Then `ended` is done.
+
+        It raises `EngineLoadError` when a crashed engine cannot be restarted.
+        """
         self._thread = threading.Thread(target=self._work, args=(loop, ended), name="device", daemon=True)
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """End the engine, in the middle of a pass if need be, and the thread, which has been told to drain."""
+        """End the engine, even during a pass, and wait for the thread. Set `draining` before."""
         self._host.kill()
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def look_up(self) -> None:
-        """The hand has changed: the thread looks at it again, if it waits for that. Under `changed`."""
+    def active_changed(self) -> None:
+        """Wake the thread where a change of the active images matters to it.
+
+        Call it with `changed` held.
+        """
         if not self.flights:
             self.changed.notify()
-        elif self._armed and (self.active.full() or not self.coming):
+        elif self._armed and (self.active.full() or not self.incoming):
             self._armed = False
             self._host.wake()
 
     def _work(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
-        """The device's thread. What becomes of images is told to the event loop, to which their futures belong."""
+        """The device's thread. The event loop gets the outcomes, because it owns the futures."""
         reason: Exception | None = RuntimeError("The device's thread crashed.")
         try:
-            while (flight := self._first(loop)) is not None:
+            while (flight := self._current_pass(loop)) is not None:
                 outcomes = self._finish(flight, loop)
-                self.moved_at = self._clock.monotonic()
+                self.last_progress_at = self._clock.monotonic()
                 loop.call_soon_threadsafe(self._notify_all, flight.images, outcomes)
                 if not (self._host.alive or self.flights or self.draining):
                     self._restart(flight.batch.key.model)
@@ -89,8 +102,11 @@ class Device:
         finally:
             loop.call_soon_threadsafe(self._end, ended, reason)
 
-    def _first(self, loop: asyncio.AbstractEventLoop) -> Flight | None:
-        """The pass that the engine runs. If it has none it is handed the next one, which is waited for; None when the batcher drains."""
+    def _current_pass(self, loop: asyncio.AbstractEventLoop) -> Flight | None:
+        """The pass that the engine runs; None: the batcher has drained.
+
+        An idle engine gets the next pass, as soon as there is one.
+        """
         with self.changed:
             if self.flights:
                 return self.flights.first
@@ -103,57 +119,62 @@ class Device:
         return flight
 
     def _finish(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> list[Outcome | None]:
-        """One pass: what became of each image. Whatever our own code raises is held against the images of the pass as if the model had
-        raised: they are bisected, and one alone is given up."""
-        owed = flight.unsaid is None
+        """Finish one pass. Answers the outcome of each image.
+
+        An error of our own code counts as a failure of the pass, as if the model had raised. Its
+        images are bisected, and an image that fails alone is given up.
+        """
+        answer_due = flight.send_error is None
         try:
             with traced(flight) as span:
-                if flight.unsaid is not None:
-                    raise flight.unsaid
-                self._attend(loop)
-                owed = False
+                if flight.send_error is not None:
+                    raise flight.send_error
+                self._wait_for_pass(loop)
+                answer_due = False
                 answer = self._host.receive()
                 if isinstance(answer, Failed):
                     span.fail(answer.failure.value)
             with self.changed:
                 self.flights.landed(flight, answer)
                 outcomes = self._apply_result(flight, answer, span.traceparent)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
+        except Exception as error:  # noqa: BLE001 - the worker must survive any error
             log_broken("batch_broken", error, len(flight.images))
             metrics.BATCHES.labels(flight.batch.key.model, "broken").inc()
-            unheard = flight.unsaid is not None or (owed and self._throw_away())
+            not_run = flight.send_error is not None or (answer_due and self._discard_answer())
             with self.changed:
                 self.flights.landed(flight, None)
                 self.flights.steady = False
                 for later in self.flights:
-                    later.void.update(flight.images)
-                if unheard:
-                    self.active.keep_leaving(flight)
+                    later.discarded.update(flight.images)
+                if not_run:
+                    self.active.requeue_leaving(flight)
                 outcomes = self.active.after_failure(flight, Failure.FAULT, WorkerFault.of(error))
                 if not self._host.alive:
-                    self.active.forgotten()
+                    self.active.engine_lost()
         else:
             self._report(flight, answer)
         return outcomes
 
     def _report(self, flight: Flight, answer: Answer) -> None:
-        """Last of all, when the pass counts as what it was; what goes wrong with it is held against nobody."""
+        """Write logs and metrics of the pass, after it is settled. An error here fails no image."""
         try:
             report_pass(flight.batch.key.model, len(flight.images), answer)
         except Exception as error:  # noqa: BLE001 - the pass is over, and its images are settled
             log_broken("report_broken", error, len(flight.images))
 
-    def _throw_away(self) -> bool:
-        """The answer to a pass that our own code has given up: left where it is, it would be taken for the answer to the next one.
-        Whether the pass did not run."""
+    def _discard_answer(self) -> bool:
+        """Read the answer to a pass that was given up. Answers whether the pass did not run.
+
+        An answer that is not read would be taken for the answer to the next pass.
+        """
         try:
             return isinstance(self._host.receive(), Unrun)
-        except Exception as error:  # noqa: BLE001 - the engine is lost then, and the pass is given up already
+        except Exception as error:  # noqa: BLE001 - the engine is lost, and the pass is given up already
             log_broken("answer_broken", error, 0)
             return False
 
-    def _attend(self, loop: asyncio.AbstractEventLoop) -> None:
-        """While the engine runs a pass: hands it the next one when that is due. Returns when the pass has ended."""
+    def _wait_for_pass(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until the pass that runs has ended. Hand over the next pass when that is due."""
         tried, due_s = False, None
         while True:
             try:
@@ -164,7 +185,7 @@ class Device:
                     tried = True
                     self._hand_over(loop)
                     continue
-            except Exception as error:  # noqa: BLE001 - the pass that runs has no part in it
+            except Exception as error:  # noqa: BLE001 - the pass that runs did not cause it
                 log_broken("hand_over_broken", error, len(self.active.images))
                 tried = True
                 continue
@@ -182,27 +203,35 @@ class Device:
         self._launch(flight, loop)
 
     def _due_in_s(self) -> float | None:
-        return self.flights.due_in_s(coming=self.coming > 0) if self._host.alive else None
+        return self.flights.due_in_s(coming=self.incoming > 0) if self._host.alive else None
 
     def _choose(self, loop: asyncio.AbstractEventLoop, begins_at: float) -> Chosen | None:
-        """The next pass, if there is anything to run. Those who are too late, or for whom the policy breaks, are told so."""
+        """The next pass, if there is anything to run.
+
+        Images that are too late end with `TooLate`. Images for which the policy raises end with
+        `WorkerFault`.
+        """
         active, raised = self.active, 0
         while True:
-            # Some may have been withdrawn meanwhile.
-            active.drop([image for image in active.images if image.drawn.done()])
+            # Images may have been withdrawn since the last look.
+            active.drop([image for image in active.images if image.result.done()])
             if self.draining:
                 for image in active.images:
                     if not image.begun:
-                        loop.call_soon_threadsafe(image.drawn.cancel)
+                        loop.call_soon_threadsafe(image.result.cancel)
                 active.images = [image for image in active.images if image.begun]
             try:
                 chosen = active.choose(begins_at)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the worker must outlive it
+            except Exception as error:  # noqa: BLE001 - the worker must survive any error
                 raised += 1
-                blamed = active.blame(begins_at) or (list(active.images) if raised >= PATIENCE else [])
-                log_broken("policy_broken", error, len(blamed))
-                active.drop(blamed)
-                loop.call_soon_threadsafe(self._notify_all, blamed, [WorkerFault.of(error) for _ in blamed])
+                culprits = active.find_culprits(begins_at) or (
+                    list(active.images) if raised >= MAX_ERRORS else []
+                )
+                log_broken("policy_broken", error, len(culprits))
+                active.drop(culprits)
+                loop.call_soon_threadsafe(
+                    self._notify_all, culprits, [WorkerFault.of(error) for _ in culprits]
+                )
                 continue
             if chosen.late:
                 active.drop(chosen.late)
@@ -210,15 +239,21 @@ class Device:
             return chosen if chosen.images else None
 
     def _launch(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
-        """Hands a pass to the engine; outside of the lock, for pictures to start from take their time."""
+        """Send a pass to the engine.
+
+        Call it without the lock: sending images to start from takes time.
+        """
         try:
             self._host.send(flight.batch)
-        except Exception as error:  # noqa: BLE001 - it is held against the images of the pass
-            flight.unsaid = error
+        except Exception as error:  # noqa: BLE001 - the images of the pass fail with it
+            flight.send_error = error
         loop.call_soon_threadsafe(self._room_changed.set)
 
     def _apply_result(self, flight: Flight, answer: Answer, traceparent: str | None) -> list[Outcome | None]:
-        """What became of each image of a pass; None: it runs again. Those that have ended leave the hand."""
+        """The outcome of each image of a pass; None: it runs again.
+
+        Images that have ended are removed.
+        """
         active, key, size = self.active, flight.batch.key, len(flight.images)
         if isinstance(answer, Done):
             active.limits.fitted(key, size)
@@ -232,21 +267,25 @@ class Device:
                 active.limits.out_of_memory(key, size)
             outcomes = active.after_failure(flight, answer.failure, fault_of(answer))
         if not self._host.alive:
-            active.forgotten()
+            active.engine_lost()
         return outcomes
 
     def _notify_all(self, images: Sequence[Image], outcomes: Sequence[Outcome | None]) -> None:
-        """On the event loop: hand out what the pass made of its images. One that cannot be told has no part in what the others hear."""
+        """On the event loop: notify the images of their outcomes.
+
+        An error with one image affects no other.
+        """
         for image, outcome in zip(images, outcomes, strict=True):
             try:
-                image.tell(outcome)
-            except Exception as error:  # noqa: BLE001 - whatever it is, its job must not hang on it
+                image.notify(outcome)
+            except Exception as error:  # noqa: BLE001 - the job must not wait for ever
                 log_broken("outcome_untold", error, 1)
-                if not image.drawn.done():
-                    image.drawn.set_exception(WorkerFault.of(error))
+                if not image.result.done():
+                    image.result.set_exception(WorkerFault.of(error))
         self._room_changed.set()
 
     def _restart(self, model: str) -> None:
+        """Restart the engine after a crash. Raises `EngineLoadError` after the last try."""
         metrics.ENGINE_RESTARTS.labels(model, "crash").inc()
         for number, delay_s in enumerate(RESTART_DELAYS_S, start=1):
             time.sleep(delay_s)
@@ -262,9 +301,9 @@ class Device:
                 return
 
     def _end(self, ended: asyncio.Future[None], reason: Exception | None) -> None:
-        """On the event loop, behind all that was told: nothing that is still in hand will be drawn."""
+        """On the event loop, after all notifications: cancel the images left, and end `ended`."""
         for image in self.active.images:
-            image.drawn.cancel()
+            image.result.cancel()
         if ended.done():
             return
         if reason is None:

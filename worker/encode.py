@@ -1,8 +1,8 @@
-"""Pixels to files, off the device's thread, as each job asks. Where pictures lie in a directory, the thread that encodes one also names
-and writes it.
+"""Encodes pixels as files, on a pool of threads, in the format that a job asks for.
 
-PNG has a writer of our own on ISA-L, which is the fastest of those measured (`benchmarks/encode.py`). JPEG and WebP are
-Pillow's, on libjpeg-turbo and libwebp.
+Where images are stored in a folder, the thread that encodes one also names and writes its file.
+`worker.png` writes PNG with ISA-L, the fastest of the writers measured (`benchmarks/encode.py`).
+Pillow writes JPEG and WebP, with libjpeg-turbo and libwebp.
 """
 
 from __future__ import annotations
@@ -31,21 +31,24 @@ from worker.metadata import KEYWORD, parameters
 from worker.png import png
 
 AT_A_TIME: Final = 2
-"""Pictures that are encoded at a time, which takes a core each."""
+"""Images that are encoded at the same time. Each takes a core."""
 THREADS: Final = 8
-"""The others of them wait for the disk."""
+"""Threads of the pool. Those that do not encode wait for the disk."""
 LARGEST_SEGMENT: Final = 65_533
-"""Bytes of a JPEG's segment, its length of two not counted."""
+"""The most bytes of a JPEG segment, without its two bytes of length."""
 NO_ROOM: Final = "embed_metadata: the parameters are longer than a JPEG can hold, and were left out. PNG and WebP have room."
 TOGETHER_S: Final = 0.004
-"""A file waits no longer than this for others that are being encoded. Files that are ready together end their jobs in one call."""
+"""How long a file waits for others that are being encoded.
+
+Files that are delivered together end their jobs in one call of the store.
+"""
 WEBP_METHOD: Final = 0
-"""libwebp's least effort: a third of the time of its default, for a file hardly larger."""
+"""libwebp's least effort. It takes a third of the default's time, and files are hardly larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How to write one picture; `text` goes inside, where there is any."""
+    """How to write one image file. `text` is its metadata; None: the file has none."""
 
     format: str = "png"
     quality: int = DEFAULT_QUALITY
@@ -54,7 +57,7 @@ class Output:
 
     @classmethod
     def of(cls, request: GenerationRequest, index: int, sampler: str = "", schedule_type: str = "") -> Output:
-        """How picture `index` of the request is to be written; the solver's names go into the text."""
+        """How to write image `index` of the request. The solver's names go into the text."""
         return cls(
             request.output_format,
             request.output_quality,
@@ -65,22 +68,26 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A picture file; `format` is also its extension. `warnings` say what of the `Output` was not done."""
+    """An image file.
+
+    `format` is also its extension. `warnings` say what of the `Output` was left out.
+    """
 
     data: bytes
     format: str
     encode_ms: float
     warnings: tuple[str, ...] = ()
     name: str | None = None
-    """Under which it has been stored already."""
+    """The name it is stored under; None: it is not stored yet."""
 
     @property
     def content_type(self) -> str:
+        """The media type of the file."""
         return f"image/{self.format}"
 
 
 def encode(pixels: Pixels, output: Output) -> Encoded:
-    """`pixels` as a file. Raises `ValueError` for a format that is none of png, jpeg and webp."""
+    """Encode `pixels` as a file. Raises `ValueError` for a format other than png, jpeg and webp."""
     begun = time.perf_counter()
     warnings: tuple[str, ...] = ()
     rgb = np.frombuffer(pixels.rgb, np.uint8).reshape(pixels.height, pixels.width, 3)
@@ -101,35 +108,41 @@ def encode(pixels: Pixels, output: Output) -> Encoded:
 
 
 class Encoder:
-    """Encodes on a few threads; the libraries let go of the interpreter while they work."""
+    """Encodes on a few threads. The libraries release the interpreter lock while they work."""
 
     def __init__(self, write: Callable[[bytes, str], str] | None = None) -> None:
-        """`write` stores a file under the name that it answers, and may take its time; see `DirectoryBlobStore.write`. None: whoever
-        asked for the file stores it."""
+        """`write` stores a file on the encoding thread, and answers its name.
+
+        It is `DirectoryBlobStore.write`. None: the caller of `encode` stores the file.
+        """
         self._write = write
         self._cores = threading.Semaphore(AT_A_TIME)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
         self._lock = threading.Lock()
-        """Guards what is below."""
+        """Guards the attributes below."""
         self._busy = 0
-        """Images that are waiting for a thread, or on one."""
+        """Images that wait for a thread, or are on one."""
         self._ready: list[tuple[asyncio.Future[Encoded], Encoded | BaseException]] = []
-        """Files that the event loop has not been given yet."""
-        self._due = False
-        """Whether the event loop will ask for them as soon as it can."""
+        """Files, or errors, that the event loop does not have yet."""
+        self._delivery_scheduled = False
+        """Whether the event loop will deliver them at its next round."""
 
     def encode(
         self, pixels: Pixels, output: Output, unwanted: Callable[[], bool] = lambda: False
     ) -> asyncio.Future[Encoded]:
-        """The picture as a file. It has no `name` where it could not be stored: the file is there, and whoever asked may try again.
-        Nor is it stored where by then it is `unwanted`, which a thread asks, or its future is canceled: nobody waits for it any more."""
+        """Encode an image. Answers a future of its file.
+
+        The file has no `name` if it is not stored, and the caller may store it then. It is not
+        stored if the store fails, if `unwanted` (called on a thread) answers true, or if the future
+        is canceled. The future raises what `encode` raises. Raises `RuntimeError` after `close`.
+        """
         loop = asyncio.get_running_loop()
         encoded: asyncio.Future[Encoded] = loop.create_future()
         with self._lock:
             self._busy += 1
         try:
             self._pool.submit(self._work, pixels, output, unwanted, encoded, loop)
-        except RuntimeError:  # it is closed
+        except RuntimeError:  # the pool is closed
             with self._lock:
                 self._busy -= 1
             raise
@@ -143,29 +156,32 @@ class Encoder:
         encoded: asyncio.Future[Encoded],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """On a thread of the pool. Not `run_in_executor`: three futures for each picture would cost as much as its PNG."""
-        told: Encoded | BaseException
+        """On a thread of the pool: encode one image, and schedule its delivery.
+
+        `run_in_executor` would make three futures for each image, which cost as much as its PNG.
+        """
+        outcome: Encoded | BaseException
         try:
-            told = self._encode(pixels, output, lambda: encoded.cancelled() or unwanted())
-        except BaseException as error:  # noqa: BLE001 - whoever waits for it hears of it
-            told = error
+            outcome = self._encode(pixels, output, lambda: encoded.cancelled() or unwanted())
+        except BaseException as error:  # noqa: BLE001 - the future raises it
+            outcome = error
         with self._lock:
             self._busy -= 1
-            self._ready.append((encoded, told))
-            last, first = not self._busy and not self._due, len(self._ready) == 1
-            self._due |= last
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._ready.append((encoded, outcome))
+            last, first = not self._busy and not self._delivery_scheduled, len(self._ready) == 1
+            self._delivery_scheduled |= last
+        with suppress(RuntimeError):  # the loop is closed, and nothing waits
             if last:
                 loop.call_soon_threadsafe(self._deliver)
             elif first:
                 loop.call_soon_threadsafe(loop.call_later, TOGETHER_S, self._deliver)
 
     def _deliver(self) -> None:
-        """On the event loop: hands out the files that are ready."""
+        """On the event loop: resolve the futures of all files that are ready."""
         with self._lock:
-            ready, self._ready, self._due = self._ready, [], False
-        for encoded, told in ready:
-            _tell(encoded, told)
+            ready, self._ready, self._delivery_scheduled = self._ready, [], False
+        for encoded, outcome in ready:
+            _resolve(encoded, outcome)
 
     def _encode(self, pixels: Pixels, output: Output, unwanted: Callable[[], bool]) -> Encoded:
         with self._cores:
@@ -179,16 +195,17 @@ class Encoder:
             return file
 
     def close(self) -> None:
+        """Take no more images. Those that wait are still encoded."""
         self._pool.shutdown(wait=False)
 
 
-def _tell(encoded: asyncio.Future[Encoded], told: Encoded | BaseException) -> None:
+def _resolve(encoded: asyncio.Future[Encoded], outcome: Encoded | BaseException) -> None:
     if encoded.done():
-        return  # it was canceled
-    if isinstance(told, Encoded):
-        encoded.set_result(told)
+        return  # canceled
+    if isinstance(outcome, Encoded):
+        encoded.set_result(outcome)
     else:
-        encoded.set_exception(told)
+        encoded.set_exception(outcome)
 
 
 def _jpeg(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) -> bytes:
@@ -198,7 +215,10 @@ def _jpeg(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) 
 
 
 def _with_text(file: bytes, segment: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """The JPEG with an APP1 segment behind the start of the image, whose length counts itself; and warnings."""
+    """The JPEG with an APP1 segment after its start-of-image marker, and warnings.
+
+    The segment's length field counts its own two bytes.
+    """
     if len(segment) > LARGEST_SEGMENT:
         return file, (NO_ROOM,)
     return file[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + file[2:], ()
@@ -211,7 +231,7 @@ def _webp(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) 
         "WEBP",
         method=WEBP_METHOD,
         lossless=output.lossless,
-        # For a lossless file the quality is the effort.
+        # In a lossless file, libwebp takes the quality for the effort.
         quality=0 if output.lossless else output.quality,
         exif=b"" if output.text is None else exif(output.text, rgb.shape[1], rgb.shape[0]),
     )
@@ -219,8 +239,10 @@ def _webp(rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], output: Output) 
 
 
 def rgb(file: bytes, width: int, height: int) -> bytes:
-    """The pixels of a picture that the API has prepared, as `contracts.engine.Pixels` holds them. Raises `OutOfBounds` for one of
-    another size, before it is decoded."""
+    """The pixels of a PNG that the API has prepared, in the layout of `contracts.engine.Pixels`.
+
+    Raises `OutOfBounds` for another size, before the file is decoded.
+    """
     with Image.open(io.BytesIO(file), formats=("PNG",)) as picture:
         if picture.size != (width, height):
             raise OutOfBounds(f"init_image must be {width}x{height}, not {picture.width}x{picture.height}.")

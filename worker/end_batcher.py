@@ -1,4 +1,7 @@
-"""Jobs that end together are told to the store together: those of one pass have one call instead of one each. Alone, a job waits for nobody."""
+"""Ends jobs in the store in batches.
+
+The jobs of one pass share one call. A single job does not wait for others.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contracts.transitions import End, EndAnswer, Finished
 
 EndMany = Callable[[Sequence[End]], Awaitable[Sequence[EndAnswer]]]
-"""Ends jobs, each under its own fence and answered for itself, in their order. An error is that job's alone."""
+"""Ends jobs, each under its own fence.
+
+Answers in their order; an answer may be an error of that job.
+"""
 
 
 class EndBatcher:
-    """Gathers the ends that come while the event loop goes round once, or while another call is under way."""
+    """Collects the ends of one round of the event loop, or of the time that another call takes."""
 
     def __init__(self, end_many: EndMany) -> None:
         self._end_many = end_many
@@ -20,27 +26,27 @@ class EndBatcher:
         self._task: asyncio.Task[None] | None = None
 
     async def end(self, end: End) -> Finished:
-        """Raises what the store answers for this one: `StoreUnavailable`, `StoreFull`."""
+        """End one job. Raises what the store answers for it: `StoreUnavailable` or `StoreFull`."""
         answer: asyncio.Future[EndAnswer] = asyncio.get_running_loop().create_future()
         self._waiting.append((end, answer))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._call(), name="endings")
-        told = await answer
-        if isinstance(told, Exception):
-            raise told
-        return told
+        finished = await answer
+        if isinstance(finished, Exception):
+            raise finished
+        return finished
 
     async def _call(self) -> None:
         while self._waiting:
-            group, self._waiting = self._waiting, []
+            batch, self._waiting = self._waiting, []
             answers: Sequence[EndAnswer]
             try:
-                answers = await self._end_many([end for end, _ in group])
-            except Exception as error:  # noqa: BLE001 - each of them hears of it, and decides
-                for _, answer in group:
-                    if not answer.done():
-                        answer.set_exception(error)
+                answers = await self._end_many([end for end, _ in batch])
+            except Exception as error:  # noqa: BLE001 - every waiting job raises it
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
                 continue
-            for (_, answer), told in zip(group, answers, strict=True):
-                if not answer.done():
-                    answer.set_result(told)
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)

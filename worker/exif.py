@@ -1,7 +1,8 @@
 """Exif data that holds one text, as its UserComment (CIPA DC-008-2019, "Exif 2.32").
 
-Written here and not by Pillow, which gives UserComment the type BYTE where the standard has UNDEFINED, and leaves out what the standard
-requires beside it. Big-endian, as A1111's web UI writes it: its readers take the text for UTF-16 of that order without a look.
+Pillow gives UserComment the type BYTE where the standard has UNDEFINED. It also leaves out other
+tags that the standard requires. The byte order is big-endian, as A1111's web UI writes it: its
+readers assume UTF-16 in that order without a check.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ _RATIONAL: Final = 5
 _UNDEFINED: Final = 7
 _HEADER: Final = b"Exif\0\0"
 _FIRST: Final = 8
-"""Where the first directory lies, counted from the byte order's mark."""
+"""Offset of the first directory in bytes, counted from the byte-order mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A tag and its value, as its bytes."""
+    """A directory entry: the tag, and its value as bytes."""
 
     tag: int
     type: int
@@ -31,8 +32,10 @@ class _Entry:
 
 
 def exif(text: str, width: int, height: int) -> bytes:
-    """Exif data of a picture of `width` x `height` pixels, `Exif\\0\\0` first. The text is UTF-16 behind its eight-byte code
-    (4.6.5, table 9)."""
+    """Exif data of an image of `width` x `height` pixels. It begins with `Exif\\0\\0`.
+
+    The text is UTF-16 after an eight-byte character code (4.6.5, table 9).
+    """
     comment = b"UNICODE\0" + text.encode("utf-16-be")
     inch = struct.pack(">II", 72, 1)
 
@@ -68,14 +71,16 @@ def _short(tag: int, value: int) -> _Entry:
 
 
 def _directory(entries: Sequence[_Entry], at: int) -> bytes:
-    """An image file directory (TIFF 6.0, section 2) that lies `at` so many bytes, with the values that are too long for it
-    behind it."""
+    """An image file directory (TIFF 6.0, section 2) at offset `at`, in bytes.
+
+    Values that are too long for an entry follow the directory.
+    """
     rows, values = [struct.pack(">H", len(entries))], b""
-    behind = at + 2 + 12 * len(entries) + 4
+    base = at + 2 + 12 * len(entries) + 4
     for entry in entries:
         value = entry.value
         if len(value) > 4:
-            # A value begins at an even place.
-            value, values = struct.pack(">I", behind + len(values)), values + value + b"\0" * (len(value) % 2)
+            # A value begins at an even offset.
+            value, values = struct.pack(">I", base + len(values)), values + value + b"\0" * (len(value) % 2)
         rows.append(struct.pack(">HHI4s", entry.tag, entry.type, entry.count, value))
     return b"".join(rows) + struct.pack(">I", 0) + values

@@ -1,6 +1,6 @@
-"""The passes that the engine was handed and has not answered: when they should end, and so when the next one is due.
+"""The passes that the engine has not answered yet: when they end, and when the next one is due.
 
-No thread, no waiting: `worker.device` has both, and guards what is here.
+There are no threads, waits or locks here: `worker.device` has them.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from worker.engine.messages import Answer, Done
 from worker.images import Flight
 
 IN_FLIGHT: Final = 2
-"""Passes that the engine has at most: one runs, the next is at hand."""
+"""The most passes that the engine has: one runs, and the next one waits."""
 
 
 class Flights:
-    """Oldest first: the engine runs the first of them. Not for several threads at a time."""
+    """Passes in flight, oldest first. The engine runs the first. Not thread-safe."""
 
     def __init__(self, active: ActiveImages, clock: Clock) -> None:
         self._active = active
         self._clock = clock
         self._flights: deque[Flight] = deque()
-        self.lead = FetchLatency()
+        self.fetch_latency = FetchLatency()
         self.steady = True
-        """Whether the last pass went well: behind one that did not, nothing is handed over before it is settled what is next."""
+        """Whether the last pass ran.
+
+        After a failed pass nothing is handed over before its images are settled.
+        """
 
     def __bool__(self) -> bool:
         return bool(self._flights)
@@ -39,43 +42,49 @@ class Flights:
 
     @property
     def first(self) -> Flight:
-        """The pass that runs. Raises `IndexError` where there is none."""
+        """The pass that runs. Raises `IndexError` if there is none."""
         return self._flights[0]
 
     def take(self, chosen: Chosen) -> Flight:
-        """The pass that the engine is handed now."""
+        """Begin the chosen pass, which the caller sends to the engine now."""
         flight = self._active.take(chosen.images, chosen.seconds)
         flight.begins_at = self._clock.monotonic()
         self._flights.append(flight)
         return flight
 
     def landed(self, flight: Flight, answer: Answer | None) -> None:
-        """The engine has answered, or never will (None): the pass behind it, if there is one, has begun."""
+        """Remove a pass that the engine has answered, or never will (None).
+
+        The next pass, if any, begins now.
+        """
         if flight not in self._flights:
             return
         self._flights.remove(flight)
         self.steady = isinstance(answer, Done)
         for image in flight.images:
-            image.ahead -= 1
+            image.passes_in_flight -= 1
         for later in self._flights:
             later.begins_at = self._clock.monotonic()
 
     def next_begins_at(self) -> float:
-        """When a pass that is handed over now begins, on the clock."""
+        """When a pass that is handed over now would begin, by the monotonic clock."""
         now = self._clock.monotonic()
         return max(now, self._end_at()) if self._flights else now
 
-    def ripe_in_s(self) -> float:
-        """See `Batcher.ripe_in_s`."""
+    def fetch_due_in_s(self) -> float:
+        """See `Batcher.fetch_due_in_s`."""
         if not self._flights:
             return 0.0
         last = self._flights[-1]
-        lead_s = self.lead.seconds(last.seconds) + self._moment_s(last)
-        return max(0.0, self._end_at() - lead_s - self._clock.monotonic())
+        early_s = self.fetch_latency.seconds(last.seconds) + self._moment_s(last)
+        return max(0.0, self._end_at() - early_s - self._clock.monotonic())
 
     def due_in_s(self, *, coming: bool) -> float | None:
-        """When the next pass is to be handed over; None: not before the hand has changed, or the pass that runs has ended. `coming`: more
-        images are on their way to the hand."""
+        """Seconds until the next pass is to be handed over.
+
+        None: not before the active images change, or the pass that runs ends. `coming` says whether
+        more images were taken from the store and are not added yet.
+        """
         running = self.first
         if len(self._flights) == IN_FLIGHT or not self.steady or not running.seconds:
             return None
@@ -85,12 +94,15 @@ class Flights:
             self._end_at(),
             full=self._active.full(),
             coming=coming,
-            lead_s=self.lead.seconds(running.seconds) + moment_s,
+            lead_s=self.fetch_latency.seconds(running.seconds) + moment_s,
             moment_s=moment_s,
         )
 
     def _end_at(self) -> float:
-        """When all of them should have ended. A pass that takes longer than it should ends now."""
+        """When all passes should have ended.
+
+        A pass that takes longer than expected counts as ending now.
+        """
         first, *later = self._flights
         ends_at = first.begins_at + first.seconds
         if not later:

@@ -1,4 +1,4 @@
-"""Tells the API, over and over, that this worker serves its model, and how fast."""
+"""Announces to the API, at an interval, that this worker serves its model, and how fast."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from worker.batcher import Batcher
 from worker.job_fetcher import JobFetcher
 
 MAX_BROKEN: Final = 3
-"""Announcements in a row that our own code breaks; after them the worker ends."""
+"""Announcements in a row that may fail in our own code. Then the worker ends."""
 
 log = get_logger(__name__)
 
 
 class Heartbeat:
-    """Silent until `begin`: a worker that is not connected to the broker yet serves nobody."""
+    """Announces the worker every `every_s` seconds.
+
+    It begins with `begin`, because a worker that is not connected to the broker cannot serve.
+    """
 
     def __init__(
         self,
@@ -40,11 +43,17 @@ class Heartbeat:
         self._begun = asyncio.Event()
 
     def begin(self) -> None:
-        """Said again after every reconnect."""
+        """Begin to announce.
+
+        Called after every connect to the broker; a second call does nothing.
+        """
         self._begun.set()
 
     async def run(self) -> None:
-        """For ever. A worker of which nobody hears is no worker: raises what breaks it again and again."""
+        """Announce for ever. Raises what our own code raises `MAX_BROKEN` times in a row.
+
+        A worker that cannot announce itself is of no use.
+        """
         await self._begun.wait()
         broken = 0
         while True:
@@ -52,7 +61,7 @@ class Heartbeat:
                 await self._beat()
                 broken = 0
             except StoreFull:
-                # Redis is there, and what has been announced stays known.
+                # Redis answers, and the earlier announcement stays valid.
                 metrics.REPAIRED.labels("store_full").inc()
             except StoreUnavailable as error:
                 metrics.REPAIRED.labels("announce").inc()
@@ -62,16 +71,15 @@ class Heartbeat:
                 log.error("announce_broken", error=type(error).__name__)
                 broken += 1
                 if broken == MAX_BROKEN:
-                    # It does not pass by itself: a fresh process may do better.
+                    # It does not pass by itself. A new process may work.
                     raise
             await asyncio.sleep(self._every_s)
 
     async def end(self) -> None:
-        """The worker is gone."""
+        """Withdraw the announcement. It expires by itself if the store is away."""
         try:
             await self._models.withdraw(self._info)
         except StoreUnavailable:
-            # It is forgotten by itself when its time to live is over.
             metrics.REPAIRED.labels("withdraw_worker").inc()
 
     async def _beat(self) -> None:

@@ -1,4 +1,4 @@
-"""An image in the batcher's hands: what it asks of the device, how far it has come, and what becomes of it."""
+"""An active image of the batcher: its task, its progress and its outcome."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from worker.engine.messages import Failed
 
 
 class TooLate(Exception):
-    """The image can no longer be drawn by its deadline, and has not been."""
+    """The image has not been generated, and no longer can be by its deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """What became of one image: its passes took `batch_ms` in all, and the largest held `batch_size` images."""
+    """The result of one image, or its failure.
+
+    `batch_ms` is the time of all its passes, and `batch_size` the number of images in the largest.
+    """
 
     image: Pixels | ImageFault
     batch_ms: float
     batch_size: int
     traceparent: str | None = None
-    """The span of its last pass."""
+    """The trace span of its last pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleKey:
-    """An image's claim to the device: its fair tag, and its deadline on the monotonic clock."""
+    """What orders an image: its fair-queuing tag, and its deadline on the monotonic clock."""
 
     tag: float
     deadline: float
@@ -39,22 +42,22 @@ class ScheduleKey:
 
 @dataclass(slots=True, eq=False)
 class Image:
-    """One image in hand; `drawn` is what its job waits for, and belongs to the event loop."""
+    """One active image. Its job waits for `result`, which belongs to the event loop."""
 
     id: int
     key: BatchKey
     task: ImageTask
-    turn: ScheduleKey
-    drawn: asyncio.Future[ImageResult]
+    schedule_key: ScheduleKey
+    result: asyncio.Future[ImageResult]
     on_step: Callable[[Progress], object]
     group: int = ANYONE
     crashes: int = 0
     begun: bool = False
-    ahead: int = 0
-    """Passes that the engine was handed with it, and has not answered."""
+    passes_in_flight: int = 0
+    """Passes with this image that the engine has not answered yet."""
     steps_taken: int = 0
     steps: int = field(init=False)
-    """In all, as the engine last said; before its first step, as its task says."""
+    """Steps in all, as the engine last reported. Before the first step, as the task says."""
     batch_ms: float = 0.0
     batch_size: int = 0
     traceparent: str | None = None
@@ -64,70 +67,75 @@ class Image:
 
     @property
     def steps_left(self) -> int:
-        """At least one: what is in hand is not drawn yet."""
+        """Denoising steps left. At least one, since an active image is not finished."""
         return max(1, self.steps - self.steps_taken)
 
     @property
-    def goes_on(self) -> bool:
-        """Whether it needs a pass behind those that the engine was handed."""
-        return self.ahead == 0 or self.steps_left > self.ahead
+    def needs_pass(self) -> bool:
+        """Whether it needs a pass after those in flight."""
+        return self.passes_in_flight == 0 or self.steps_left > self.passes_in_flight
 
     @property
-    def ending(self) -> bool:
-        """Whether it is as good as drawn."""
-        return self.begun and self.steps_left <= max(1, self.ahead)
+    def finishing(self) -> bool:
+        """Whether it needs no pass after the next one, or those in flight."""
+        return self.begun and self.steps_left <= max(1, self.passes_in_flight)
 
     def sample(self) -> Sample:
-        """As the policy sees it, once what the engine was handed is over."""
-        turn, ahead = self.turn, self.ahead
+        """The image as the policy sees it, once the passes in flight have run."""
+        schedule_key, ahead = self.schedule_key, self.passes_in_flight
         return Sample(
-            self.key, turn.tag, turn.deadline, self.steps_left - ahead, self.steps_taken + ahead, self.group
+            self.key,
+            schedule_key.tag,
+            schedule_key.deadline,
+            self.steps_left - ahead,
+            self.steps_taken + ahead,
+            self.group,
         )
 
     def start_over(self) -> None:
-        """The engine has forgotten it, or is to forget it."""
+        """Begin again at the first step: the engine has dropped the sample, or is to drop it."""
         self.begun, self.steps_taken = False, 0
 
-    def tell(self, outcome: Outcome | None) -> None:
-        """On the event loop: hand it what a pass made of it; None: it runs again."""
-        if self.drawn.done() or outcome is None:
+    def notify(self, outcome: Outcome | None) -> None:
+        """On the event loop: pass an outcome on to the job; None: the image runs again."""
+        if self.result.done() or outcome is None:
             return
         if isinstance(outcome, ImageResult):
-            self.drawn.set_result(outcome)
+            self.result.set_result(outcome)
         elif isinstance(outcome, Progress):
             self.on_step(outcome)
         else:
-            self.drawn.set_exception(outcome)
+            self.result.set_exception(outcome)
 
 
 _FAULTS: Final = {
     Failure.FAULT: (EngineFault.code, "The model raised {}."),
-    Failure.CRASH: (EngineCrashed.code, "{} Twice, under this picture alone."),
+    Failure.CRASH: (EngineCrashed.code, "{} Twice, with only this picture in the batch."),
     Failure.OUT_OF_MEMORY: (OutOfMemory.code, "{}"),
 }
 
 
 def fault_of(failed: Failed) -> ImageFault:
-    """What an image ends with that was the culprit of a pass that failed."""
-    code, words = _FAULTS[failed.failure]
-    return ImageFault(code, words.format(failed.reason))
+    """The failure of an image that made a pass fail."""
+    code, message = _FAULTS[failed.failure]
+    return ImageFault(code, message.format(failed.reason))
 
 
 Outcome = Progress | ImageResult | TooLate | WorkerFault
-"""What the event loop is told of an image."""
+"""What a pass, or the scheduler, has made of an image."""
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A pass that the engine was handed."""
+    """A pass that was sent to the engine."""
 
     batch: Pass
     images: list[Image]
     seconds: float
-    """What it should take; 0.0 while nobody knows."""
+    """Expected duration; 0.0 while unknown."""
     begins_at: float = 0.0
-    """On the worker's clock; known once it is the first that the engine was handed."""
-    void: set[Image] = field(default_factory=set)
-    """Those that have started over meanwhile: what the pass makes of them does not count."""
-    unsaid: Exception | None = None
-    """Why the engine was not handed it after all."""
+    """By the worker's monotonic clock. Right once it is the first pass in flight."""
+    discarded: set[Image] = field(default_factory=set)
+    """Images that started over after the pass was sent. What it makes of them does not count."""
+    send_error: Exception | None = None
+    """Why the pass could not be sent to the engine."""

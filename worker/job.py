@@ -1,4 +1,4 @@
-"""The life of one job in a worker: draw, encode, store, finish, fill the cache. In that order."""
+"""One job in a worker: generate its images, encode and store them, finish the job, fill the cache."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from worker.previews import PreviewPublisher
 from worker.progress import ProgressReporter
 from worker.retrier import GIVE_UP_S, Hold, Retrier, unstored
 
-LOST: Final = "The picture to start from was deleted before the job had its turn."
+INIT_IMAGE_LOST: Final = "The picture to start from was deleted before the job ran."
 
 log = get_logger(__name__)
 
@@ -67,19 +67,22 @@ class JobRunner:
         self._endings = endings
         self._clock = clock
         self.bounds = bounds
-        """Of the model that is drawn with."""
+        """The bounds of the loaded model."""
         self._share_cache = share_cache
         self._retrier = retrier
         self._pictures = Pictures(stores, encoder, retrier, bounds.spec)
 
     def drain(self) -> None:
-        """Give back what has not been begun; wait for nobody any more."""
+        """Give back the images that have not started, and stop retrying stores."""
         self._retrier.drain()
         self._batcher.drain()
 
-    async def run(self, taken: TakenJob, brought: Callable[[], object] = lambda: None) -> bool:
-        """The job to its end; `brought` hears when its images are in the batcher's hands. Answers whether it has ended, by
-        this worker; if not, the store knows what has become of it. Raises nothing that a broken job can cause."""
+    async def run(self, taken: TakenJob, on_added: Callable[[], object] = lambda: None) -> bool:
+        """Run the job to its end. Raises nothing that a bad job can cause.
+
+        `on_added` is called once the batcher has the job's images. Answers whether the job has
+        ended on this worker. If not, the store knows what has become of it.
+        """
         message, model = taken.message, self.bounds.spec.name
         metrics.ATTEMPTS.labels(model, str(taken.lease.attempt)).inc()
         metrics.QUEUE_SECONDS.labels(model).observe(max(0.0, taken.lease.claimed_at - message.created_at))
@@ -93,13 +96,13 @@ class JobRunner:
                 attributes={"darkroom.job_id": message.job_id, "darkroom.attempt": taken.lease.attempt},
             ),
         ):
-            return await self._run(taken, brought)
+            return await self._run(taken, on_added)
 
-    async def _run(self, taken: TakenJob, brought: Callable[[], object]) -> bool:
+    async def _run(self, taken: TakenJob, on_added: Callable[[], object]) -> bool:
         message, lease, request = taken.message, taken.lease, taken.message.request
-        beyond = self.bounds.failure(request)
-        if beyond is not None:
-            return await self._fail(message, lease, beyond)
+        failure = self.bounds.failure(request)
+        if failure is not None:
+            return await self._fail(message, lease, failure)
         guided = request.guidance_scale > 1
         lora = request.lora
         key = BatchKey(
@@ -110,17 +113,17 @@ class JobRunner:
             lora=lora.name if lora else "",
             lora_scale=lora.scale if lora else 0.0,
         )
-        # The store's clock stamped both: what is left of the deadline holds whatever ours says.
+        # The store's clock set both times, so the difference holds whatever this worker's clock says.
         left_s = lease.deadline - lease.claimed_at
-        turn = ScheduleKey(taken.tag, self._clock.monotonic() + left_s)
-        hold = Hold(turn.deadline - GIVE_UP_S)
+        schedule_key = ScheduleKey(taken.tag, self._clock.monotonic() + left_s)
+        hold = Hold(schedule_key.deadline - GIVE_UP_S)
         progress = ProgressReporter(self._stores.jobs, lease)
-        showing = PreviewPublisher(self._stores, self._encoder, lease, request)
+        previews = PreviewPublisher(self._stores, self._encoder, lease, request)
 
         def on_step(step: Progress) -> None:
-            progress.tell(step)
+            progress.report(step)
             if step.preview is not None:
-                showing.show(step.preview)
+                previews.publish(step.preview)
 
         try:
             with self._leases.hold(lease, hold.void.set):
@@ -128,7 +131,9 @@ class JobRunner:
         except BlobStoreUnavailable as error:
             return await self._fail(message, lease, unstored("read", error))
         except ImageNotFound:
-            lost = JobFailure(code=InitImageLost.code, message=LOST, retryable=InitImageLost.retryable)
+            lost = JobFailure(
+                code=InitImageLost.code, message=INIT_IMAGE_LOST, retryable=InitImageLost.retryable
+            )
             return await self._fail(message, lease, lost)
         except OutOfBounds as error:
             return await self._fail(message, lease, JobFailure(code=error.code, message=error.message))
@@ -148,36 +153,39 @@ class JobRunner:
             _ending(withdraw),
         ):
             for index, task in enumerate(_tasks(request, start, steps)):
-                # The images of a job keep step with one another: the first speaks for all.
-                heard = on_step if index == 0 else _nothing
-                images.append(self._batcher.add(key, task, turn, heard))
-            brought()
+                # The images of a job advance together: the steps of the first stand for all.
+                callback = on_step if index == 0 else _ignore
+                images.append(self._batcher.add(key, task, schedule_key, callback))
+            on_added()
             with tracing.span("draw") as span:
                 outcomes = await outcomes_of(images)
-                drawn = [each for each in outcomes if isinstance(each, ImageResult)]
-                for last in dict.fromkeys(each.traceparent for each in drawn):
-                    span.link(last)
+                results = [outcome for outcome in outcomes if isinstance(outcome, ImageResult)]
+                for last_pass in dict.fromkeys(result.traceparent for result in results):
+                    span.link(last_pass)
             await progress.end()
-            await showing.end()
-            broken = next((each for each in outcomes if isinstance(each, WorkerFault)), None)
-            if broken is not None:
-                raise broken
-            if any(isinstance(each, TooLate) for each in outcomes):
+            await previews.end()
+            worker_fault = next((outcome for outcome in outcomes if isinstance(outcome, WorkerFault)), None)
+            if worker_fault is not None:
+                raise worker_fault
+            if any(isinstance(outcome, TooLate) for outcome in outcomes):
                 return await self._end(message, JobStatus.EXPIRED, End(lease, None))
-            if len(drawn) < len(outcomes):
+            if len(results) < len(outcomes):
                 return await self._gave_up(lease)
-            fault = next((each.image for each in drawn if isinstance(each.image, ImageFault)), None)
+            fault = next((result.image for result in results if isinstance(result.image, ImageFault)), None)
             if fault is None:
                 try:
-                    return await self._succeed(message, lease, drawn, hold)
+                    return await self._succeed(message, lease, results, hold)
                 except BlobStoreUnavailable as error:
                     return await self._fail(message, lease, unstored("stored", error))
             failure = JobFailure(code=fault.code, message=fault.message, retryable=fault.code in _RETRYABLE)
             return await self._fail(message, lease, failure)
 
     async def _gave_up(self, lease: Lease) -> bool:
-        """The images were withdrawn: the worker drains or its engine is gone; or the lease is void, for the job has ended, is
-        another worker's, or its record is lost, and then there is nothing to give back."""
+        """Give the job back after its images were withdrawn.
+
+        The worker drains, its engine is gone, or the lease is void. A void lease has nothing to give back. The job has ended, runs on another worker, or has
+        lost its record.
+        """
         await self._retrier.retry_until_drained(lambda: self._stores.jobs.release(lease))
         return False
 
@@ -185,7 +193,10 @@ class JobRunner:
         return await self._end(message, JobStatus.FAILED, End(lease, failure))
 
     async def _end(self, message: JobMessage, status: JobStatus, end: End) -> bool:
-        """Without a picture a follower may lead now."""
+        """Finish the job, and publish the follower that leads now if the job has no picture.
+
+        Answers whether this worker has ended the job.
+        """
         finished = await self._finish(message, end)
         if finished is None or not finished.applied:
             return False
@@ -194,8 +205,11 @@ class JobRunner:
         return True
 
     async def _finish(self, message: JobMessage, end: End) -> Finished | None:
-        """The terminal transition. One that is refused is tried once more under a claim of its own: a store that has lost
-        its memory rebuilds the record from the message, and what has been drawn still counts."""
+        """The terminal transition; None: the worker drains first.
+
+        A refused transition is tried once more under a new claim. A store that has lost its data
+        then rebuilds the record from the message, and the generated images still count.
+        """
         finished = await self._retrier.retry_until_drained(lambda: self._endings.end(end))
         if finished is None or finished.applied:
             return finished
@@ -210,10 +224,13 @@ class JobRunner:
         )
 
     async def _succeed(
-        self, message: JobMessage, lease: Lease, drawn: Sequence[ImageResult], hold: Hold
+        self, message: JobMessage, lease: Lease, results: Sequence[ImageResult], hold: Hold
     ) -> bool:
-        """Raises `BlobStoreUnavailable` where the pictures find no place in time."""
-        result = await self._pictures.result(message, lease, drawn, hold)
+        """Store the images and finish the job.
+
+        Raises `BlobStoreUnavailable` if they cannot be stored in time.
+        """
+        result = await self._pictures.result(message, lease, results, hold)
         if result is None:
             return await self._gave_up(lease)
         with tracing.span("finish"):
@@ -223,9 +240,9 @@ class JobRunner:
         return ended
 
     def _address(self, message: JobMessage) -> str | None:
-        """Where the result is cached."""
+        """The address of the cached result; None: it is not cached."""
         request = message.request
-        # What was asked of another revision is not cached under that one's name.
+        # A request for another revision of the model must not find this result.
         if request.cache == "off" or request.model_revision not in ("", self.bounds.spec.revision):
             return None
         return result_address(message.key, request, tenant_scope(message.tenant, self._share_cache))
@@ -239,7 +256,7 @@ class JobRunner:
 
 @contextmanager
 def _ending(withdraw: Callable[[], object]) -> Iterator[None]:
-    """However the block is left, nothing of it is still being drawn."""
+    """Withdraw the images of the block, however it ends."""
     try:
         yield
     finally:
@@ -247,7 +264,7 @@ def _ending(withdraw: Callable[[], object]) -> Iterator[None]:
 
 
 def _tasks(request: GenerationRequest, start: bytes | None, steps: int) -> Iterator[ImageTask]:
-    """One for each image of the request, of `steps` denoising steps."""
+    """The task of each image of the request, of `steps` denoising steps each."""
     for index in range(request.num_images):
         yield ImageTask(
             request.prompt,
@@ -262,12 +279,12 @@ def _tasks(request: GenerationRequest, start: bytes | None, steps: int) -> Itera
         )
 
 
-def _nothing(_: Progress) -> None:
+def _ignore(_: Progress) -> None:
     return None
 
 
 _RETRYABLE = {
-    each.code
-    for each in vars(failures).values()
-    if isinstance(each, type) and issubclass(each, GenerationError) and each.retryable
+    error.code
+    for error in vars(failures).values()
+    if isinstance(error, type) and issubclass(error, GenerationError) and error.retryable
 }

@@ -1,8 +1,9 @@
 """Which jobs a worker runs, and when a delivery may be acked.
 
-The broker keeps the promise, the store keeps the order. A delivery says only that its job must end: it stays in our hands,
-unacked, until it has, whoever ran it, and its message is read only where nobody here runs its job. What the worker runs is taken
-from the store, across all that waits for the model, in fair order; so nobody stands behind another tenant's backlog, however the broker's queue is filled.
+The broker guarantees that a job ends, and the store decides the order. A delivery stays unacked
+until its job has ended, on this worker or another. Its message is read only while this worker does
+not run the job. The worker takes its jobs from the store, in fair order over all that wait for the
+model. One tenant's backlog in the broker's queue therefore delays no other tenant.
 """
 
 from __future__ import annotations
@@ -29,23 +30,33 @@ from worker.job import JobRunner
 from worker.receipt import Receipt
 from worker.retrier import Retrier
 
-FIRST_LOOK_S: Final = 0.25
-"""A delivery whose job has not been run here for so long may be of one that another worker has ended."""
-LOOK_AGAIN_S: Final = 1.0
-PATIENCE: Final = 3
-"""Times that our own code may raise for a delivery before the broker has it as a dead letter."""
+FIRST_CHECK_S: Final = 0.25
+"""A delivery is checked after this time if its job does not run here.
+
+Another worker may have ended the job.
+"""
+CHECK_AGAIN_S: Final = 1.0
+"""Time between later checks, and the pause after an error."""
+MAX_ERRORS: Final = 3
+"""Times that our own code may raise for a delivery before it becomes a dead letter."""
 IDLE_S: Final = (0.05, 1.0)
-"""How often a worker that is idle looks for jobs whose deliveries are in busier hands: soon after the last job, then ever less."""
-IN_HAND: Final = 4
-"""Bound of the images of all jobs in hand, also of those that are drawn and not stored yet, over the deliveries in hand."""
-NEWEST: Final = 0.1
-"""Weight of the newest job in the means over jobs."""
+"""First and longest pause of an idle worker between two calls that take jobs.
+
+Busy workers may hold the deliveries of waiting jobs. The pause doubles from call to call.
+"""
+ACTIVE_PER_DELIVERY: Final = 4
+"""Limit of the images of all active jobs, as a multiple of the broker's unacked deliveries.
+
+Images that are generated and not stored yet count too.
+"""
+NEWEST_WEIGHT: Final = 0.1
+"""Weight of the newest job in the moving averages over jobs."""
 
 log = get_logger(__name__)
 
 
 class JobFetcher:
-    """Takes jobs as long as the batcher has room, and holds deliveries until their jobs have ended."""
+    """Takes jobs while the batcher has room, and holds deliveries until their jobs have ended."""
 
     def __init__(
         self,
@@ -61,8 +72,10 @@ class JobFetcher:
         wake: asyncio.Event,
         begin: Callable[[Coroutine[Any, Any, bool]], asyncio.Task[bool]],
     ) -> None:
-        """`deliveries` is how many the broker leaves in our hands at a time. `wake` is set when the batcher may have room. `begin`
-        makes a task of a job."""
+        """`deliveries` is how many the broker sends unacked at a time.
+
+        `wake` is set when the batcher may have room. `begin` starts a task for a job.
+        """
         self._worker_id = worker_id
         self._model = model
         self._stores = stores
@@ -77,110 +90,127 @@ class JobFetcher:
         self._begin = begin
         self._running: dict[str, asyncio.Task[bool]] = {}
         self._pending_images: dict[str, int] = {}
-        """Images of jobs that are taken, and that the batcher has not been brought yet: their places are no longer free."""
-        self._asked_s = 0.0
-        """When the store was last asked for jobs."""
-        self._more = False
-        """Whether the store may have more: it gave as many as it was asked for."""
+        """Images of each taken job that the batcher does not have yet.
+
+        Their slots are no longer free.
+        """
+        self._take_began_s = 0.0
+        """When the last call that takes jobs began, by the monotonic clock."""
+        self._store_has_more = False
+        """Whether the store may have more jobs: the last call got as many as it asked for."""
         self._idle_s = IDLE_S[0]
         self._images_per_job = 1.0
         self.steps_per_job = 1.0
-        """Denoising steps of one image that a job lately needed."""
+        """Denoising steps that a job needs for all its images, as a moving average."""
 
     async def run(self) -> None:
         """Takes jobs until the worker drains."""
         while not self._retrier.draining:
             try:
-                await self._take_in_time()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the jobs in hand have no part in it
-                # What was taken by then comes back when its lease lapses, and the attempt counts.
+                await self._take_when_due()
+            except Exception as error:  # noqa: BLE001 - the active jobs did not cause it
+                # A job that was taken by then comes back when its lease expires, and the attempt counts.
                 metrics.REPAIRED.labels("take").inc()
                 log.error("take_broken", error=type(error).__name__)
-                await self._retrier.pause(LOOK_AGAIN_S)
+                await self._retrier.pause(CHECK_AGAIN_S)
 
     def has_ended(self, job_id: str) -> bool:
-        """Whether the job was lately seen to end here, from any thread: its delivery is acked as it comes. A worker takes jobs from the
-        store, and may end them before the broker has handed it their messages."""
+        """Whether the job recently ended here. Safe on any thread.
+
+        A job may end before the broker sends its message. Such a message is acked when it comes.
+        """
         return self._deliveries.has_ended(job_id)
 
     def hold(self, receipt: Receipt, answer: futures.Future[Verdict]) -> None:
-        """Holds a delivery as `hold_delivery` does, whose answer becomes `answer`'s. As a rule its job ends here, and soon: no task waits for
-        that."""
-        self._deliveries.hold(receipt, answer, FIRST_LOOK_S, self.hold_delivery)
+        """Hold a delivery as `hold_delivery` does, and put the verdict into `answer`.
+
+        Most jobs end here within `FIRST_CHECK_S`. No task is started for them.
+        """
+        self._deliveries.hold(receipt, answer, FIRST_CHECK_S, self.hold_delivery)
         self._wake.set()
 
-    async def hold_delivery(self, receipt: Receipt, look_s: float = FIRST_LOOK_S) -> Verdict:
-        """Holds a delivery until its job has ended, here or elsewhere, or the worker drains. Its message is read only where the job has
-        to be asked after, for the first time after `look_s`. Raises `Reject` for what turns out to be no job."""
+    async def hold_delivery(self, receipt: Receipt, check_in_s: float = FIRST_CHECK_S) -> Verdict:
+        """Hold a delivery until its job has ended on any worker, or this worker drains.
+
+        The first check of the job comes after `check_in_s` seconds, and only a check reads the
+        message. Raises `Reject` for a message that is no job, and what our own code raised in
+        `MAX_ERRORS` checks.
+        """
         job_id = receipt.job_id
         if self.has_ended(job_id):
-            return Verdict.ACK  # since it came
+            return Verdict.ACK  # the job has ended since the delivery came
         with self._deliveries.held(job_id) as ended:
             self._wake.set()
-            broken, message = 0, None
+            errors, message = 0, None
             while not self._retrier.draining:
-                if await self._settled(ended, look_s):
+                if await self._wait_ended(ended, check_in_s):
                     return Verdict.ACK
-                look_s = LOOK_AGAIN_S
-                if not self._elsewhere(job_id):
+                check_in_s = CHECK_AGAIN_S
+                if not self._must_check(job_id):
                     continue
                 message = message or receipt.read()
                 if not isinstance(message, JobMessage):
-                    return await self._hold(message)
+                    return await self._hold_newer(message)
                 try:
                     if await self.check_claim(message):
                         return Verdict.ACK
                 except Exception as error:
-                    broken += 1
+                    errors += 1
                     log.error("look_broken", job_id=job_id, error=type(error).__name__)
-                    if broken == PATIENCE:
+                    if errors == MAX_ERRORS:
                         raise
             if job_id in self._running:
                 return Verdict.ACK if await self._running[job_id] else Verdict.REQUEUE
             return Verdict.REQUEUE
 
-    async def _hold(self, envelope: Envelope) -> Verdict:
-        """Holds the delivery of a job that only a newer worker can run until that has ended it, or this one drains. One whose
-        record is lost goes back to the broker, for only a newer worker can write it anew."""
+    async def _hold_newer(self, envelope: Envelope) -> Verdict:
+        """Hold the delivery of a job that only a newer worker can run.
+
+        Ends when a newer worker has ended the job, or this worker drains. A delivery whose record
+        is lost goes back to the broker, because only a newer worker can rebuild the record.
+        """
         job_id = envelope.job_id
         metrics.RECORDS_UNREADABLE.labels("message").inc()
         log.warning("job_left_to_newer", job_id=job_id)
         while not self._retrier.draining:
-            known = await self._retrier.retry_until_drained(lambda: self._stores.jobs.statuses([job_id]))
-            status = known[0] if known else None
+            statuses = await self._retrier.retry_until_drained(lambda: self._stores.jobs.statuses([job_id]))
+            status = statuses[0] if statuses else None
             if status is not None and status.terminal:
                 return Verdict.ACK
-            await asyncio.sleep(LOOK_AGAIN_S)
-            if known and status is None:
+            await asyncio.sleep(CHECK_AGAIN_S)
+            if statuses and status is None:
                 break
         return Verdict.REQUEUE
 
-    def left(self) -> Sequence[asyncio.Task[bool]]:
-        """The jobs in hand."""
+    def running_jobs(self) -> Sequence[asyncio.Task[bool]]:
+        """The tasks of the active jobs."""
         return list(self._running.values())
 
     async def finish(self) -> None:
-        """Until everything in hand has ended or was given back; after the runner was told to drain."""
+        """Wait until every active job has ended or was given back.
+
+        Call it after the runner's `drain`.
+        """
         self._wake.set()
         while self._running:
             await asyncio.wait(self._running.values())
 
-    async def _take_in_time(self) -> None:
-        # Not before it is time: what is taken now can no longer yield to whoever comes in the meantime, nor be run by
-        # another worker.
-        early_s = self._batcher.ripe_in_s()
-        if early_s > 0:
-            await self._woken(early_s)
+    async def _take_when_due(self) -> None:
+        # Not before the next pass is near. A job that is taken now can no longer yield to one that
+        # comes later, and no other worker can run it.
+        due_in_s = self._batcher.fetch_due_in_s()
+        if due_in_s > 0:
+            await self._wait_woken(due_in_s)
         elif not await self._take():
-            await self._woken(FIRST_LOOK_S if self._deliveries.job_ids else self._idle_s)
+            await self._wait_woken(FIRST_CHECK_S if self._deliveries.job_ids else self._idle_s)
             self._idle_s = min(IDLE_S[1], 2 * self._idle_s)
 
     async def _take(self) -> bool:
-        """As many jobs as there is room for. Answers whether there may be more room, and more jobs, right now."""
-        # What is drawn leaves the batcher, not our memory: the pictures may find no place to go.
-        kept = len(self._running) * self._images_per_job
-        room = min(self._batcher.room(), IN_HAND * self._most_deliveries - kept)
-        if room <= 0 or not self._wanted():
+        """Take as many jobs as there is room for. Answers whether to take more at once."""
+        # A generated image leaves the batcher, and stays in memory while its store is away.
+        active_images = len(self._running) * self._images_per_job
+        room = min(self._batcher.room(), ACTIVE_PER_DELIVERY * self._most_deliveries - active_images)
+        if room <= 0 or not self._store_may_have_jobs():
             return False
         limit = max(1, round(room / self._images_per_job))
         begun_s = self._clock.monotonic()
@@ -189,33 +219,40 @@ class JobFetcher:
         )
         if taken is None:
             return False
-        self._asked_s = begun_s
+        self._take_began_s = begun_s
         if not taken.jobs:
-            self._batcher.brought_in(self._clock.monotonic() - begun_s)
-        self._more = len(taken.jobs) == limit
+            self._batcher.observe_fetch(self._clock.monotonic() - begun_s)
+        self._store_has_more = len(taken.jobs) == limit
         for job in taken.jobs:
             self._idle_s = IDLE_S[0]
             try:
                 self._start(job)
-            except Exception as error:  # noqa: BLE001 - whatever it is, those taken with it have no part in it
-                self._came(job.message.job_id)
-                await self._spend(job, error)
+            except Exception as error:  # noqa: BLE001 - the jobs taken with it did not cause it
+                self._clear_pending(job.message.job_id)
+                await self._give_back_crashed(job, error)
         await publish_all(self._stores.jobs, self._publisher, taken.promoted, "promoted")
-        return self._more
+        return self._store_has_more
 
-    def _wanted(self) -> bool:
-        """Whether something may wait in the store: a delivery whose job is not run here, others' ones, or more than the broker
-        leaves in our hands."""
+    def _store_may_have_jobs(self) -> bool:
+        """Whether jobs may wait in the store.
+
+        They may where a held delivery's job does not run here, where other workers may hold the
+        deliveries, and where the broker may hold messages back because this worker has its full
+        share.
+        """
         held = self._deliveries.job_ids
-        known = 0 < len(held) < self._most_deliveries
-        return not known or any(job_id not in self._running for job_id in held)
+        all_known = 0 < len(held) < self._most_deliveries
+        return not all_known or any(job_id not in self._running for job_id in held)
 
-    def _elsewhere(self, job_id: str) -> bool:
-        """Whether to ask after the job: not while it runs here, nor when the stores may be closed by now."""
+    def _must_check(self, job_id: str) -> bool:
+        """Whether to check the job: not while it runs here, nor in a drain (stores may be closed)."""
         return job_id not in self._running and not self._retrier.draining
 
     async def check_claim(self, message: JobMessage) -> bool:
-        """Asks after a job that is not run here. One whose worker is dead, or whose record is lost, becomes ours."""
+        """Check a job that does not run here. Answers whether it has ended.
+
+        A job whose worker is dead, or whose record is lost, is started here.
+        """
         claim = await self._retrier.retry_until_drained(
             lambda: self._stores.jobs.claim(message, self._worker_id, leave_waiting=True)
         )
@@ -234,59 +271,61 @@ class JobFetcher:
         job_id = job.message.job_id
         if bounds.failure(request) is None:
             images = request.num_images
-            self._images_per_job += NEWEST * (images - self._images_per_job)
-            self.steps_per_job += NEWEST * (images * bounds.steps(request) - self.steps_per_job)
+            self._images_per_job += NEWEST_WEIGHT * (images - self._images_per_job)
+            self.steps_per_job += NEWEST_WEIGHT * (images * bounds.steps(request) - self.steps_per_job)
             self._pending_images[job_id] = images
             self._batcher.expect(sum(self._pending_images.values()))
         task = self._running[job_id] = self._begin(self._run(job))
-        task.add_done_callback(partial(self._forget, job_id))
+        task.add_done_callback(partial(self._job_ended, job_id))
 
-    def _came(self, job_id: str) -> None:
+    def _clear_pending(self, job_id: str) -> None:
         if self._pending_images.pop(job_id, None) is not None:
             self._batcher.expect(sum(self._pending_images.values()))
 
-    def _brought(self, job_id: str) -> None:
-        self._came(job_id)
+    def _images_added(self, job_id: str) -> None:
+        self._clear_pending(job_id)
         if not self._pending_images:
-            self._batcher.brought_in(self._clock.monotonic() - self._asked_s)
-        if self._more and not self._pending_images:
-            # Now the batcher knows whether they fill its next pass.
+            self._batcher.observe_fetch(self._clock.monotonic() - self._take_began_s)
+        if self._store_has_more and not self._pending_images:
+            # The batcher has all images now, and knows whether they fill its next pass.
             self._wake.set()
 
-    def _forget(self, job_id: str, task: asyncio.Task[bool]) -> None:
-        # It may have come back to us meanwhile.
+    def _job_ended(self, job_id: str, task: asyncio.Task[bool]) -> None:
+        # The same job may have been started here again.
         if self._running.get(job_id) is task:
             del self._running[job_id]
-            self._came(job_id)
+            self._clear_pending(job_id)
 
     async def _run(self, job: TakenJob) -> bool:
         try:
-            done = await self._runner.run(job, partial(self._brought, job.message.job_id))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the job must not hang on it
-            await self._spend(job, error)
+            ended = await self._runner.run(job, partial(self._images_added, job.message.job_id))
+        except Exception as error:  # noqa: BLE001 - the job must not wait for ever
+            await self._give_back_crashed(job, error)
             return False
-        if done:
+        if ended:
             self._deliveries.ended(job.message.job_id)
-        return done
+        return ended
 
-    async def _spend(self, job: TakenJob, error: Exception) -> None:
-        """Gives a job back for which our own code has raised. It counts as an attempt: a job that always does this ends `failed`.
-        Raises nothing."""
+    async def _give_back_crashed(self, job: TakenJob, error: Exception) -> None:
+        """Give back a job for which our own code has raised. Raises nothing.
+
+        The attempt counts, so a job that fails like this on every attempt ends `failed`.
+        """
         stack = "".join(traceback.format_tb(error.__traceback__))
         log.error("job_crashed", job_id=job.message.job_id, error=type(error).__name__, stack=stack)
-        broken = WorkerFault.of(error)
-        fault = JobFailure(code=broken.code, message=broken.message, retryable=broken.retryable)
+        cause = WorkerFault.of(error)
+        fault = JobFailure(code=cause.code, message=cause.message, retryable=cause.retryable)
         try:
             await self._retrier.retry_until_drained(lambda: self._stores.jobs.release(job.lease, fault=fault))
-        except Exception as unreleased:  # noqa: BLE001 - the other jobs, and the worker, have no part in it
-            # It comes back when its lease lapses, and the attempt counts.
-            log.error("job_not_given_back", job_id=job.message.job_id, error=type(unreleased).__name__)
+        except Exception as release_error:  # noqa: BLE001 - the other jobs did not cause it
+            # The job comes back when its lease expires, and the attempt counts.
+            log.error("job_not_given_back", job_id=job.message.job_id, error=type(release_error).__name__)
 
-    async def _settled(self, ended: asyncio.Future[bool], timeout_s: float) -> bool:
+    async def _wait_ended(self, ended: asyncio.Future[bool], timeout_s: float) -> bool:
         done, _ = await asyncio.wait({ended}, timeout=timeout_s)
         return bool(done)
 
-    async def _woken(self, timeout_s: float) -> None:
+    async def _wait_woken(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()

@@ -1,8 +1,10 @@
-"""The parameters of a picture as text inside its file, as AUTOMATIC1111's web UI writes and most tools read them.
+"""The generation parameters of an image as text in its file.
 
-The form is the one that its reader parses (`parse_generation_parameters` in modules/infotext_utils.py of
-https://github.com/AUTOMATIC1111/stable-diffusion-webui): the prompt, then `Negative prompt: ...` where there is one, then one line of
-`Name: value` pairs. PNG holds it as the text `parameters`, JPEG and WebP as Exif's UserComment.
+AUTOMATIC1111's web UI writes this format, and most tools read it. Its parser is
+`parse_generation_parameters` in modules/infotext_utils.py of
+https://github.com/AUTOMATIC1111/stable-diffusion-webui. The text is the prompt, then
+`Negative prompt: ...` if there is one, then one line of `Name: value` pairs. PNG stores it under the
+keyword `parameters`, JPEG and WebP as Exif's UserComment.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ KEYWORD: Final = "parameters"
 
 
 def parameters(request: GenerationRequest, index: int, sampler: str = "", schedule_type: str = "") -> str:
-    """The text for picture `index` of the request, drawn by the `sampler` of that name. There is no `Model hash`: A1111's is
-    of a file that holds the whole model, and sites look models up by it."""
+    """The text for image `index` of the request, generated with this sampler and schedule.
+
+    It has no `Model hash`. A1111 hashes a file with the whole model, and sites look models up by
+    it.
+    """
     lines = [request.prompt]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
@@ -38,5 +43,5 @@ def parameters(request: GenerationRequest, index: int, sampler: str = "", schedu
 
 
 def _quoted(value: str) -> str:
-    # As the reader unquotes it.
-    return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ',\n:"') else value
+    # A1111's parser unquotes it as JSON.
+    return json.dumps(value, ensure_ascii=False) if any(char in value for char in ',\n:"') else value

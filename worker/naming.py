@@ -1,4 +1,4 @@
-"""What a worker is called, and its model."""
+"""The names of a worker and of its model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contracts.settings import WorkerSettings
 
 
 def model_name(settings: WorkerSettings) -> str:
-    """What clients call the model: the setting, or the last part of its folder or hub id."""
+    """The model's name for clients: the setting, or the last part of its folder or hub id."""
     return settings.model_name or settings.model.rstrip("/").rpartition("/")[2]
 
 
 def worker_id() -> str:
-    """An id that no other worker has had: host, process and a few random digits."""
+    """A unique worker id: host name, process id and six random hex digits."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

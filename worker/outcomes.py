@@ -1,4 +1,4 @@
-"""Waiting for the futures of one job."""
+"""Waits for the futures of one job."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ T = TypeVar("T")
 
 
 async def outcomes_of(futures: Sequence[asyncio.Future[T]]) -> list[T | BaseException]:
-    """What became of each, in their order, once all are done. Where the caller is canceled, so are they.
+    """The result or exception of each future, in their order, once all are done.
 
-    As `asyncio.gather` with `return_exceptions`, which takes three rounds of the event loop where one will do for a job of one image.
+    If the caller is canceled, all futures are canceled too. `asyncio.gather` with
+    `return_exceptions` does the same, but takes three rounds of the event loop where a job of one
+    image needs one.
     """
     outcomes: list[T | BaseException] = []
     try:
@@ -23,7 +25,7 @@ async def outcomes_of(futures: Sequence[asyncio.Future[T]]) -> list[T | BaseExce
                 if _is_canceled():
                     raise
                 outcomes.append(error)
-            except Exception as error:  # noqa: BLE001 - it is what became of it
+            except Exception as error:  # noqa: BLE001 - it is the outcome
                 outcomes.append(error)
     except asyncio.CancelledError:
         for future in futures:
@@ -33,6 +35,6 @@ async def outcomes_of(futures: Sequence[asyncio.Future[T]]) -> list[T | BaseExce
 
 
 def _is_canceled() -> bool:
-    """Whether it is the task in progress that is canceled, and not what it waits for."""
+    """Whether the current task is canceled, rather than the future it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""The pictures of a job: the one that it starts from, those that were drawn as files in the store, and what its record says of them."""
+"""The images of a job: the one to start from, the generated ones, and what the record says of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.retrier import Hold, Retrier
 
 
 class Pictures:
-    """Reads and writes them, and insists as `patience` says."""
+    """Reads and stores images. Retries while their store is away, as `Hold` allows."""
 
     def __init__(self, stores: Stores, encoder: Encoder, retrier: Retrier, spec: ModelSpec) -> None:
         self._stores = stores
@@ -29,8 +29,11 @@ class Pictures:
         self._spec = spec
 
     async def start(self, request: GenerationRequest, hold: Hold) -> bytes | None:
-        """The pixels to start from; None where the request has none, or the worker drains before the store answers, or the
-        lease is void. Raises `ImageNotFound`, `BlobStoreUnavailable`, `OutOfBounds`."""
+        """The RGB bytes of the image to start from.
+
+        None where the request has no such image, the worker drains before the store answers, or the
+        lease is void. Raises `ImageNotFound`, `BlobStoreUnavailable` and `OutOfBounds`.
+        """
         if request.init_image is None:
             return None
         file = await self._retrier.retry_until_drained(
@@ -39,21 +42,24 @@ class Pictures:
         return None if file is None else await asyncio.to_thread(rgb, file, request.width, request.height)
 
     async def result(
-        self, message: JobMessage, lease: Lease, drawn: Sequence[ImageResult], hold: Hold
+        self, message: JobMessage, lease: Lease, results: Sequence[ImageResult], hold: Hold
     ) -> JobResult | None:
-        """Encodes and stores what was drawn. None: the worker drains before the store is back, or the lease of `hold` is void. Raises
-        `BlobStoreUnavailable` where the pictures find no place in time."""
+        """Encode and store the images. Answers the job's result.
+
+        None: the worker drains before the store is back, or the lease of `hold` is void. Raises
+        `BlobStoreUnavailable` if the images cannot be stored in time.
+        """
         spec = self._spec
-        pixels = [each.image for each in drawn if isinstance(each.image, Pixels)]
+        images = [result.image for result in results if isinstance(result.image, Pixels)]
         with tracing.span("encode"):
             encoded = await outcomes_of(
                 [
                     self._encoder.encode(
-                        each,
+                        image,
                         Output.of(message.request, index, spec.sampler, spec.schedule_type),
                         hold.void.is_set,
                     )
-                    for index, each in enumerate(pixels)
+                    for index, image in enumerate(images)
                 ]
             )
         names, files = [], []
@@ -67,19 +73,19 @@ class Pictures:
                 return None
             names.append(name)
             files.append(file)
-        warned = [each.warnings for each in pixels] + [file.warnings for file in files]
+        warnings = [image.warnings for image in images] + [file.warnings for file in files]
         return JobResult(
             images=tuple(
-                _ref(name, each, file, message.request, index)
-                for index, (name, each, file) in enumerate(zip(names, pixels, files, strict=True))
+                _ref(name, image, file, message.request, index)
+                for index, (name, image, file) in enumerate(zip(names, images, files, strict=True))
             ),
             timings=Timings(
                 queued_ms=round(max(0.0, lease.claimed_at - message.created_at) * 1000, 3),
-                batch_ms=round(sum({each.batch_ms for each in drawn}), 3),
+                batch_ms=round(sum({result.batch_ms for result in results}), 3),
                 encode_ms=round(sum(file.encode_ms for file in files), 3),
-                batch_size=max(each.batch_size for each in drawn),
+                batch_size=max(result.batch_size for result in results),
             ),
-            warnings=tuple(dict.fromkeys(itertools.chain(*warned))),
+            warnings=tuple(dict.fromkeys(itertools.chain(*warnings))),
         )
 
     async def _store(self, file: Encoded, hold: Hold) -> str | None:

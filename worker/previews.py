@@ -1,4 +1,4 @@
-"""What a job's first picture looks like so far: encoded, stored and told while the device works on."""
+"""Previews of a job's first image: encoded, stored and announced while the device works on."""
 
 from __future__ import annotations
 
@@ -17,38 +17,44 @@ from telemetry.logs import get_logger
 from worker.encode import Encoder, Output
 
 LAST_S: Final = 0.5
-"""The picture waits no longer than this for its last preview."""
+"""How long the finished image waits for its last preview."""
 
 log = get_logger(__name__)
 
 
 class PreviewPublisher:
-    """Shows the previews of one job, in order. One that cannot be stored or told is left out: the job goes on without it."""
+    """Publishes the previews of one job, in order.
+
+    A preview that cannot be stored or announced is left out, and the job goes on.
+    """
 
     def __init__(self, stores: Stores, encoder: Encoder, lease: Lease, request: GenerationRequest) -> None:
         self._stores = stores
         self._encoder = encoder
         self._lease = lease
-        # What goes into the file of the picture is not true of one that is not finished.
+        # The metadata of the final file would not be true of a preview.
         self._output = replace(Output.of(request, 0), text=None)
         self._waiting: list[engine.Preview] = []
         self._task: asyncio.Task[None] | None = None
 
-    def show(self, preview: engine.Preview) -> None:
-        """Returns at once."""
+    def publish(self, preview: engine.Preview) -> None:
+        """Publish this preview after the earlier ones. Returns at once."""
         self._waiting.append(preview)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._show())
+            self._task = asyncio.create_task(self._publish())
 
     async def end(self) -> None:
-        """What is not shown within a moment is old news: the picture itself is there, or never will be."""
+        """Wait up to `LAST_S` for the previews, then drop the rest.
+
+        The image is finished by then, or never will be.
+        """
         if self._task is not None:
             await asyncio.wait([self._task], timeout=LAST_S)
             (error,) = await end(self._task)
             if isinstance(error, Exception):
                 log.error("preview_failed", job_id=self._lease.job_id, error=type(error).__name__)
 
-    async def _show(self) -> None:
+    async def _publish(self) -> None:
         while self._waiting:
             preview = self._waiting.pop(0)
             file = await self._encoder.encode(preview.pixels, self._output)

@@ -1,4 +1,7 @@
-"""What the store hears of a job's steps, on a task of its own: the newest, however many were taken while it was told."""
+"""Writes a job's progress to the store, in a separate task.
+
+Steps in between two writes are left out.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from telemetry import metrics
 
 
 class ProgressReporter:
-    """Tells the store how far a job is: one word under way at a time, and then the latest."""
+    """Writes how far a job is. One write runs at a time; the next one writes the latest step."""
 
     def __init__(self, jobs: JobStore, lease: Lease) -> None:
         self._jobs = jobs
@@ -20,18 +23,19 @@ class ProgressReporter:
         self._latest: Progress | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def tell(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
+        """Write this step soon, unless a later one comes first. Returns at once."""
         self._latest = progress
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._tell())
+            self._task = asyncio.create_task(self._write())
 
     async def end(self) -> None:
-        """What has not been told is old news now."""
+        """Wait for the write that runs. Later steps are not written any more."""
         self._latest = None
         if self._task is not None:
             await self._task
 
-    async def _tell(self) -> None:
+    async def _write(self) -> None:
         while (progress := self._latest) is not None:
             self._latest = None
             try:

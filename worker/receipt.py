@@ -1,4 +1,4 @@
-"""A delivery as the worker holds it: whose job it is, and what it says, which is read only where the store does not know the job."""
+"""A delivery as the worker holds it: its job's id, and its message, which is read only if needed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ log = get_logger(__name__)
 
 
 class Receipt:
-    """One delivery, of a message of kombu's. Its job's id stands in the headers, where every version has written it; the body is neither
-    decoded nor parsed before `read`."""
+    """One delivery of a kombu message.
+
+    The job's id is in the headers, where every version writes it. Only `read` decodes and parses
+    the body.
+    """
 
     __slots__ = ("_delivered", "job_id")
 
     def __init__(self, delivered: Any) -> None:
-        """Raises `Reject` for a message without an id."""
+        """`delivered` is a kombu message. Raises `Reject` for a message without an id."""
         job_id = delivered.headers.get("id")
         if not isinstance(job_id, str) or not job_id:
             raise refused("no job id")
@@ -29,11 +32,13 @@ class Receipt:
         self._delivered = delivered
 
     def read(self) -> JobMessage | Envelope:
-        """The job; its envelope alone where only a newer version may run it. Raises `Reject` for what is no job, or another than its
-        headers say."""
+        """The job. Only its envelope, where only a newer version may run it.
+
+        Raises `Reject` for a message that is no job, or whose headers have another job's id.
+        """
         try:
             (message,), _, _ = self._delivered.payload
-        except Exception as error:  # noqa: BLE001 - whatever a body is, it is the sender's fault
+        except Exception as error:  # noqa: BLE001 - any error is the sender's fault
             raise refused(type(error).__name__) from None
         job = job_of_message(message)
         if job.job_id != self.job_id:
@@ -42,7 +47,10 @@ class Receipt:
 
 
 def job_of_message(message: Any) -> JobMessage | Envelope:
-    """The job of a message; its envelope alone where only a newer version may run it. Raises `Reject` for what is no job."""
+    """The job of a message. Only its envelope, where only a newer version may run it.
+
+    Raises `Reject` for a message that is no job.
+    """
     try:
         job = JobMessage.model_validate(message)
         if job.readable:
@@ -59,7 +67,10 @@ def job_of_message(message: Any) -> JobMessage | Envelope:
 
 
 def refused(reason: str) -> Reject:
-    """What is raised for a message that is kept aside for people to look at; counted, and its words, which may be a prompt, not told."""
+    """The `Reject` of a message that becomes a dead letter. It is counted.
+
+    Its contents are not logged, because they may contain a prompt.
+    """
     log.error("message_refused", reason=reason)
     metrics.MESSAGES_REFUSED.inc()
     return Reject("not a job message", requeue=False)

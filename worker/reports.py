@@ -1,4 +1,4 @@
-"""What logs, traces and metrics hear of the batcher's passes."""
+"""Logs, traces and metrics of the batcher's passes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = get_logger(__name__)
 
 
 def traced(flight: Flight) -> AbstractContextManager[tracing.Span]:
-    """A pass belongs to many jobs: it is a trace of its own, linked to theirs."""
+    """The trace span of a pass. It starts a new trace, with links to the traces of its jobs."""
     key, images = flight.batch.key, flight.images
     return tracing.span(
         f"batch {key.model}",
@@ -31,7 +31,7 @@ def traced(flight: Flight) -> AbstractContextManager[tracing.Span]:
 
 
 def report_pass(model: str, images: int, answer: Answer) -> None:
-    """What a pass of so many images came to."""
+    """Count a pass of this many images by its answer, and log it if it failed."""
     match answer:
         case Done():
             metrics.BATCHES.labels(model, "done").inc()
@@ -47,13 +47,16 @@ def report_pass(model: str, images: int, answer: Answer) -> None:
 
 
 def log_broken(event: str, error: Exception, images: int) -> None:
-    """Our own code has raised, for a company of so many images. Type and place must do: an error's words may repeat a prompt."""
+    """Log an error of our own code that concerns this many images.
+
+    Only its type and place are logged, because its message may contain a prompt.
+    """
     stack = "".join(traceback.format_tb(error.__traceback__))
     log.error(event, error=type(error).__name__, images=images, stack=stack)
 
 
 def report_memory(model: str, memory: DeviceMemory | None) -> None:
-    """What is in use on the device after a pass, where it tells."""
+    """Set the metrics of device memory after a pass. None: the device does not report it."""
     if memory is not None:
         metrics.DEVICE_MEMORY.labels(model, memory.device).set(memory.used_bytes)
         metrics.DEVICE_MEMORY_LIMIT.labels(model, memory.device).set(memory.limit_bytes)

@@ -1,4 +1,4 @@
-"""How long a worker insists on a store that is away, and the failure that says why a job has no pictures."""
+"""Retries while a store is away, and the failure of a job whose images cannot be stored or read."""
 
 from __future__ import annotations
 
@@ -16,31 +16,37 @@ from telemetry.logs import get_logger
 T = TypeVar("T")
 
 RETRY_S: Final = (0.1, 0.3, 1.0, 2.0)
+"""Pauses between tries. The last one repeats."""
 
 GIVE_UP_S: Final = 3.0
-"""So long before its deadline a job fails whose pictures cannot be stored or read: then its record tells why. Longer than the
-longest pause between two tries."""
+"""A job whose images cannot be stored or read fails this long before its deadline.
+
+Its record then says why. This is longer than the longest pause between two tries.
+"""
 
 log = get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Hold:
-    """Insist until `until` by the monotonic clock, and while the job's lease is not void."""
+    """Retry until `until` by the monotonic clock, and only while the job's lease is not void."""
 
     until: float
     void: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def unstored(what: str, error: BlobStoreUnavailable) -> JobFailure:
-    """The failure of a job whose pictures could not be `what`: stored, or read."""
+    """The failure of a job whose images could not be stored or read.
+
+    `what` is "stored" or "read".
+    """
     reason = "has no room" if isinstance(error, BlobStoreFull) else "did not answer"
     message = f"The pictures could not be {what} before the deadline: their store {reason}."
     return JobFailure(code=error.code, message=message, retryable=error.retryable)
 
 
 class Retrier:
-    """Tries again what a store has not done, until the worker drains."""
+    """Retries calls of stores that are away, until the worker drains."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -48,17 +54,21 @@ class Retrier:
 
     @property
     def draining(self) -> bool:
+        """Whether `drain` was called."""
         return self._draining.is_set()
 
     def drain(self) -> None:
-        """Wait for nobody any more."""
+        """End all pauses, and retry no more."""
         self._draining.set()
 
     async def retry_until_drained(
         self, step: Callable[[], Awaitable[T]], hold: Hold | None = None
     ) -> T | None:
-        """The step's answer, tried again while the store is away; None when the worker drains before it is back, or by
-        then the lease of `hold` is void. Raises `BlobStoreUnavailable` once the pictures' store was away for as long as `hold` allows."""
+        """The result of `step`, which is retried while its store is away.
+
+        None: the worker drains before the store is back, or the lease of `hold` is void by then.
+        Raises `BlobStoreUnavailable` if the image store is away for longer than `hold` allows.
+        """
         for delay_s in _growing(RETRY_S):
             try:
                 return await step()
@@ -74,11 +84,11 @@ class Retrier:
                 return None
             await self.pause(delay_s)
             if hold is not None and hold.void.is_set():
-                return None  # it has ended meanwhile, and takes no room from others
+                return None  # the job has ended, and its images need no space
         raise AssertionError
 
     async def pause(self, seconds: float) -> None:
-        """That many seconds, or until the worker drains."""
+        """Wait this many seconds, or until the worker drains."""
         try:
             async with asyncio.timeout(seconds):
                 await self._draining.wait()

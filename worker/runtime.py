@@ -1,4 +1,4 @@
-"""The worker's event loop on a thread of its own, to which Celery's consumer hands its messages."""
+"""The worker's event loop on a separate thread, to which Celery's consumer passes its messages."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ from worker.service import Service, serving
 T = TypeVar("T")
 
 STOP_S: Final = 10.0
+"""How long `stop` waits for the event loop, and for its thread."""
 ALIVE_S: Final = 5.0
-"""An event loop that does not come round within this is stuck."""
+"""An event loop that does not answer within this many seconds is stuck."""
 
 log = get_logger(__name__)
 
 
 class Runtime:
-    """Everything of a worker but the consumer, for other threads. `start`; `run` for each delivery; `drain`, then `stop`."""
+    """Everything of a worker but the consumer, for other threads.
+
+    Call `start`, then `run` for each delivery, then `drain`, then `stop`.
+    """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -39,24 +43,27 @@ class Runtime:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="runtime", daemon=True)
         self._service: Service | None = None
-        self._life: asyncio.Task[None] | None = None
+        self._service_task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._cut: asyncio.Task[None] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
         self.failed = False
-        """Whether a part is beyond repair, as a rule the engine: the process should end with an error."""
+        """Whether a part has failed for good, usually the engine.
+
+        The process should end with an error.
+        """
         self._ready = False
         self._draining = False
 
     def start(self) -> ModelSpec:
-        """Load the model. Raises `EngineLoadError`."""
+        """Load the model, and answer what it is. Raises `EngineLoadError`."""
         self._thread.start()
         spec = self._call(self._start()).result()
         self._ready = True
         return spec
 
     def run(self, receipt: Receipt) -> Future[Verdict] | Verdict:
-        """Holds a delivery, from any thread; done when it may be answered, which may be now."""
-        fetcher = self._of().fetcher
+        """Hold a delivery. Answers its verdict, or a future of it. Safe on any thread."""
+        fetcher = self._started().fetcher
         if fetcher.has_ended(receipt.job_id):
             return Verdict.ACK
         answer: Future[Verdict] = Future()
@@ -64,39 +71,51 @@ class Runtime:
         return answer
 
     def unready(self) -> str | None:
-        """Why no jobs should come here now: for a readiness probe, from any thread."""
+        """Why this worker should get no jobs now; None: it should.
+
+        A readiness probe asks, on any thread.
+        """
         if self.failed:
-            return "A part of it has failed for good, as a rule the engine."
-        return None if self._ready else "It loads its model, or it drains."
+            return "A part of the worker has failed for good, usually the engine."
+        return None if self._ready else "The worker is loading its model, or draining."
 
     def fault(self) -> str | None:
-        """Why the process should be started anew: for a liveness probe, from any thread."""
+        """Why the process should be restarted; None: it should not.
+
+        A liveness probe asks, on any thread.
+        """
         if not self._thread.is_alive():
-            # Not started yet, or stopping: both have limits of their own.
+            # The worker starts or stops. Each has its own time limit.
             return None
         try:
             self._call(asyncio.sleep(0)).result(ALIVE_S)
         except TimeoutError:
-            return f"The event loop has not come round for {ALIVE_S:g} s."
+            return f"The event loop has not answered for {ALIVE_S:g} s."
         except RuntimeError:
-            return None  # closed just now
-        # The host ends a pass that takes too long, and a fresh engine must load: no good pass needs longer than both.
+            return None  # the loop was closed just now
+        # The host ends a pass at its timeout, and then a new engine must load. A working engine needs
+        # no longer than both.
         limit_s = self._settings.batch_timeout_s + self._settings.load_timeout_s
         stalled_s = self._service.batcher.stalled_s() if self._service and self._ready else 0.0
         return f"No pass has ended for {stalled_s:.0f} s." if stalled_s > limit_s else None
 
     def announce(self) -> None:
-        """Tell the API, from now on, that this worker serves its model; once it is connected to the broker."""
-        self._loop.call_soon_threadsafe(self._of().heartbeat.begin)
+        """Begin to announce this worker to the API.
+
+        Call it once the consumer is connected to the broker.
+        """
+        self._loop.call_soon_threadsafe(self._started().heartbeat.begin)
 
     def drain(self) -> None:
-        """Begin to end: the running batch may finish within the drain timeout, all else is given back at once. Told twice, it is
-        the same."""
+        """Begin to end. A second call does nothing.
+
+        Started images may finish within the drain timeout. All other jobs are given back at once.
+        """
         self._ready = False
         self._loop.call_soon_threadsafe(self._drain)
 
     def stop(self) -> None:
-        """End the engine and close all connections; after the consumer has ended."""
+        """End the engine and close all connections. Call it after the consumer has ended."""
         self._call(self._stop()).result(STOP_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(STOP_S)
@@ -104,22 +123,23 @@ class Runtime:
 
     async def _start(self) -> ModelSpec:
         started: asyncio.Future[ModelSpec] = self._loop.create_future()
-        self._life = asyncio.create_task(self._live(started), name="worker")
-        self._life.add_done_callback(partial(self._ended, started))
+        self._service_task = asyncio.create_task(self._serve(started), name="worker")
+        self._service_task.add_done_callback(partial(self._service_ended, started))
         return await started
 
-    async def _live(self, started: asyncio.Future[ModelSpec]) -> None:
+    async def _serve(self, started: asyncio.Future[ModelSpec]) -> None:
         async with serving(self._settings, self._id, self._clock, self._fail) as service:
             self._service = service
             started.set_result(service.spec)
             try:
                 await self._stopping.wait()
             finally:
-                # However it ends, whoever holds a delivery gives it back, and leaves the stores alone before they are closed.
+                # A drain gives every held delivery back, and ends all calls of the stores before they
+                # are closed.
                 service.runner.drain()
 
-    def _ended(self, started: asyncio.Future[ModelSpec], life: asyncio.Task[None]) -> None:
-        error = None if life.cancelled() else life.exception()
+    def _service_ended(self, started: asyncio.Future[ModelSpec], task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
         if error is None:
             return
         if not started.done():
@@ -141,20 +161,20 @@ class Runtime:
             return
         self._draining = True
         log.info("worker_draining", worker=self._id)
-        self._of().runner.drain()
+        self._started().runner.drain()
         self._loop.call_later(self._settings.drain_timeout_s, self._cut_short)
 
     def _cut_short(self) -> None:
         log.warning("drain_timed_out", worker=self._id)
-        self._cut = asyncio.create_task(self._of().batcher.stop())
+        self._stop_task = asyncio.create_task(self._started().batcher.stop())
 
     async def _stop(self) -> None:
         self._stopping.set()
-        if self._life is not None and not self._life.done():
-            # What it raises is heard by `_ended`.
-            await asyncio.wait([self._life])
+        if self._service_task is not None and not self._service_task.done():
+            # `_service_ended` handles what it raises.
+            await asyncio.wait([self._service_task])
 
-    def _of(self) -> Service:
+    def _started(self) -> Service:
         if self._service is None:
             raise RuntimeError("The worker has not been started.")
         return self._service

@@ -1,4 +1,4 @@
-"""A worker on its event loop, from the loading of its model to its last job: fetch, schedule, run, finish."""
+"""A worker on its event loop: loads its model, then fetches, schedules, runs and finishes jobs."""
 
 from __future__ import annotations
 
@@ -31,15 +31,19 @@ from worker.leases import Leases
 from worker.retrier import Retrier
 
 GIVE_BACK_S: Final = 5.0
+"""How long a draining worker waits for its jobs to end or to be given back."""
 LOAD_AGAIN_S: Final = (1.0, 5.0)
-"""Pauses after which an engine is started again whose process ended while it loaded: whatever took its memory may be gone."""
+"""Pauses before an engine is started again whose process ended while it loaded.
+
+What took its memory may be gone by then.
+"""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A worker that works."""
+    """The parts of a running worker."""
 
     stores: Stores
     spec: ModelSpec
@@ -53,19 +57,23 @@ class Service:
 async def serving(
     settings: WorkerSettings, worker_id: str, clock: Clock, on_failure: Callable[[], object]
 ) -> AsyncIterator[Service]:
-    """A worker while inside. Raises `EngineLoadError` where the model cannot be loaded. `on_failure` hears of a part that is beyond repair, as a
-    rule the engine; the others go on, so that the jobs in hand are given back."""
+    """Run a worker while inside.
+
+    `on_failure` is called when a part fails for good, usually the engine. The other parts go on,
+    because they give the active jobs back. Raises `EngineLoadError` where the model cannot be
+    loaded.
+    """
     stores, publisher = open_stores(settings), open_publisher(settings)
     encoder, host = _encoder(stores), EngineHost(settings)
     try:
         spec = await _load(host)
-        cost = await _recall(stores, spec)
+        cost = await _recall_cost(stores, spec)
         series.begin_worker(spec.name, settings.max_attempts)
         async with asyncio.TaskGroup() as group:
             room = asyncio.Event()
             retrier = Retrier(clock)
             leases = Leases(stores.jobs, settings.heartbeat_s)
-            # The model may leave less room than was asked for.
+            # The model may allow smaller batches than the setting.
             batcher = Batcher(host, min(settings.max_batch, spec.max_batch), clock, cost, room)
             runner = JobRunner(
                 worker_id,
@@ -99,7 +107,7 @@ async def serving(
                 "taker": fetcher.run(),  # fetches jobs, and finishes them
                 "batcher": batcher.run(),  # schedules their images, and runs them
                 "leases": leases.run(),
-                "cancellations": leases.hear(stores.events, worker_id),
+                "cancellations": leases.watch_cancellations(stores.events, worker_id),
                 "heartbeat": heartbeat.run(),
             }
             tasks = [
@@ -109,13 +117,13 @@ async def serving(
             log.info("worker_ready", worker=worker_id, model=spec.name, revision=spec.revision)
             metrics.ENGINE_INFO.labels(spec.name, spec.device, spec.dtype, spec.attention).set(1)
             yield Service(stores, spec, batcher, runner, fetcher, heartbeat)
-            # What has been begun is finished, the rest is given back, while the leases are still renewed.
+            # Started images finish, and the other jobs are given back. Leases are renewed until then.
             runner.drain()
             with suppress(TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):
                     await fetcher.finish()
             await batcher.stop()
-            await end(*tasks, *fetcher.left())
+            await end(*tasks, *fetcher.running_jobs())
         await heartbeat.end()
     finally:
         await asyncio.to_thread(host.kill)
@@ -129,7 +137,7 @@ async def _part(
 ) -> None:
     try:
         await part
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other parts give back what is in hand
+    except Exception as error:  # noqa: BLE001 - the other parts must still give the active jobs back
         reason = str(error) if isinstance(error, EngineLoadError) else type(error).__name__
         log.error("worker_part_failed", part=name, reason=reason)
         runner.drain()
@@ -137,7 +145,11 @@ async def _part(
 
 
 async def _load(host: EngineHost) -> ModelSpec:
-    """Starts the engine; another one where its process was ended before it could say what is wrong. Raises `EngineLoadError`."""
+    """Start the engine, and answer its model. Raises `EngineLoadError`.
+
+    An engine whose process ends without a reason is started again, after each pause of
+    `LOAD_AGAIN_S`.
+    """
     for delay_s in LOAD_AGAIN_S:
         try:
             return await asyncio.to_thread(host.start)
@@ -147,18 +159,19 @@ async def _load(host: EngineHost) -> ModelSpec:
     return await asyncio.to_thread(host.start)
 
 
-async def _recall(stores: Stores, spec: ModelSpec) -> CostModel:
-    """What earlier workers of this model on this kind of device have learnt of its speed."""
+async def _recall_cost(stores: Stores, spec: ModelSpec) -> CostModel:
+    """The cost model that earlier workers of this model stored for this kind of device."""
     try:
-        told = await stores.models.recall_cost(spec.name, spec.device)
-        return CostModel.load(told) if told else CostModel()
+        stored = await stores.models.recall_cost(spec.name, spec.device)
+        return CostModel.load(stored) if stored else CostModel()
     except (StoreUnavailable, ValueError):
-        # It is learnt again from the first passes.
+        # The first passes measure it again.
         metrics.REPAIRED.labels("recall_cost").inc()
         return CostModel()
 
 
 def _encoder(stores: Stores) -> Encoder:
     blobs = stores.blobs
-    # A bucket is not written to by a thread that could encode meanwhile.
+    # Encoder threads write files into a folder. They do not wait for a bucket: they could encode
+    # meanwhile.
     return Encoder(blobs.write if isinstance(blobs, DirectoryBlobStore) else None)

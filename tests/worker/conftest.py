@@ -95,7 +95,7 @@ async def room(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) ->
         fetcher = JobFetcher(
             "w", "fake", stores, publisher, runner, batcher, retrier, SystemClock(), 16, wake, begin
         )
-        work = (batcher.run(), leases.run(), leases.hear(stores.events, "w"), fetcher.run())
+        work = (batcher.run(), leases.run(), leases.watch_cancellations(stores.events, "w"), fetcher.run())
         tasks = [asyncio.create_task(each) for each in work]
         yield Room(stores, publisher, batcher, host, runner, fetcher)
         runner.drain()

@@ -144,7 +144,7 @@ async def drawn_by(host: ScriptedHost, jobs: list[Job]) -> list[object]:
             task = ImageTask(job.kind, "", len(futures), job.steps)
             futures.append(batcher.add(job.key, task, ScheduleKey(job.tag, math.inf)))
             # One that has ended is dropped by the device's thread, a moment later.
-            held = [image for image in list(batcher._active.images) if not image.drawn.done()]
+            held = [image for image in list(batcher._active.images) if not image.result.done()]
             assert len(held) <= BATCHES_IN_HAND * LIMIT
             if job.kind == "canceled":
                 futures[-1].cancel()

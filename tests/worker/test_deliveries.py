@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future
 import pytest
 
 from tests.worker.receipts import receipt_with
-from worker.deliveries import LATELY, Deliveries, Verdict
+from worker.deliveries import RECENTLY_ENDED, Deliveries, Verdict
 from worker.receipt import Receipt
 
 pytestmark = pytest.mark.anyio
@@ -81,7 +81,7 @@ async def test_a_job_that_ends_while_its_delivery_is_looked_after_acks_it(anyio_
 
 async def test_the_jobs_that_ended_are_remembered_within_bounds() -> None:
     deliveries = Deliveries()
-    for number in range(LATELY + 1):
+    for number in range(RECENTLY_ENDED + 1):
         deliveries.ended(str(number))
     assert not deliveries.has_ended("0")
-    assert all(deliveries.has_ended(str(number)) for number in range(1, LATELY + 1))
+    assert all(deliveries.has_ended(str(number)) for number in range(1, RECENTLY_ENDED + 1))

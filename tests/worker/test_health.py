@@ -74,7 +74,7 @@ def test_a_worker_of_which_nobody_would_hear_any_more_ends(
 
     try:
         runtime.start()
-        monkeypatch.setattr(runtime._of().stores.models, "announce", fails)
+        monkeypatch.setattr(runtime._started().stores.models, "announce", fails)
         runtime.announce()
         assert told.wait(30)
         assert "failed for good" in str(runtime.unready())
@@ -99,14 +99,14 @@ def test_a_worker_whose_service_ends_with_an_error_fails_and_gives_back(
 
     try:
         runtime.start()
-        jobs, job = runtime._of().stores.jobs, new(model="fake")
+        jobs, job = runtime._started().stores.jobs, new(model="fake")
         submitted = runtime._call(jobs.submit(job)).result(30)
         message = submitted.job.message()
         assert isinstance(runtime._call(jobs.claim(message, "another")).result(30), Granted)
         held = runtime.run(receipt_of(message))
         assert isinstance(held, Future)
         # As a task of the service: it takes the others along.
-        runtime._loop.call_soon_threadsafe(lambda: runtime._of().fetcher._begin(breaks()))
+        runtime._loop.call_soon_threadsafe(lambda: runtime._started().fetcher._begin(breaks()))
         assert told.wait(30)
         assert runtime.failed
         assert "failed for good" in str(runtime.unready())

@@ -23,7 +23,7 @@ async def test_a_job_whose_engine_is_gone_for_good_is_given_back_at_once(room: R
         while not room.batcher.backlog_steps():
             await asyncio.sleep(0.01)
         for image in list(room.batcher._active.images):
-            image.drawn.cancel()
+            image.result.cancel()
         while (await room.job(message)).attempt < 2:
             await asyncio.sleep(0.01)  # long before its lease of ten seconds would lapse
         assert await delivery is Verdict.ACK

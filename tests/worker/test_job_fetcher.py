@@ -180,7 +180,7 @@ async def test_a_job_that_cannot_be_given_back_breaks_nothing_else(
     monkeypatch.setattr(room.stores.jobs, "release", broken)
     await room.submit("a", "a")
     await room.fetcher._take()
-    (job,) = room.fetcher.left()
+    (job,) = room.fetcher.running_jobs()
     assert await job is False
 
 
@@ -227,11 +227,11 @@ async def test_a_newcomer_is_taken_when_all_that_the_broker_gave_runs(room: Room
         await asyncio.sleep(0)
         assert len(room.fetcher._deliveries.job_ids) == 2 * LIMIT
         await room.submit("modest", "modest")
-        assert room.fetcher._wanted(), "the broker keeps its message back"
+        assert room.fetcher._store_may_have_jobs(), "the broker keeps its message back"
         for each in held[1:]:
             each.cancel()
         await asyncio.gather(*held[1:], return_exceptions=True)
-        assert not room.fetcher._wanted(), "all that is known of runs here"
+        assert not room.fetcher._store_may_have_jobs(), "all that is known of runs here"
         held[0].cancel()
         room.fetcher._running.clear()
 

@@ -95,25 +95,25 @@ def in_host(room: Room, patch: pytest.MonkeyPatch) -> None:
 
 
 def in_tell(room: Room, patch: pytest.MonkeyPatch) -> None:
-    real = Image.tell
+    real = Image.notify
 
     def tell(image: Image, outcome: Outcome | None) -> None:
         if image.task.seed == POISON:
             raise Broken
         real(image, outcome)
 
-    patch.setattr(Image, "tell", tell)
+    patch.setattr(Image, "notify", tell)
 
 
 def in_progress(room: Room, patch: pytest.MonkeyPatch) -> None:
-    real = ProgressReporter.tell
+    real = ProgressReporter.report
 
     def tell(telling: ProgressReporter, progress: Any) -> None:
         if telling._lease.job_id == room_poisoned[0]:
             raise Broken
         real(telling, progress)
 
-    patch.setattr(ProgressReporter, "tell", tell)
+    patch.setattr(ProgressReporter, "report", tell)
 
 
 def in_task(room: Room, patch: pytest.MonkeyPatch) -> None:
