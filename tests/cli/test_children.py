@@ -43,7 +43,7 @@ def test_what_may_pass_is_tried_again_and_not_for_ever(make: Make) -> None:
     ended(child)
     assert len(said) == MAX_RESTARTS
     assert "worker-1 ended with 1; start 3 of 3" in said[-1]
-    with pytest.raises(ServiceError, match="ends again and again") as error:
+    with pytest.raises(ServiceError, match="keeps ending") as error:
         child.check(said.append)
     assert "the reason" in str(error.value)
     assert not isinstance(error.value, Unusable)

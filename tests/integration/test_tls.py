@@ -204,9 +204,9 @@ def test_a_server_whose_certificate_has_expired(site: Site, doctor: Callable[...
     said = doctor()
     assert said.exit_code == 1
     assert said.output.count("certificate") >= 2, said.output
-    assert "the broker's certificate, or ours, is refused" in said.output
-    assert "Redis' certificate, or ours, is refused" in said.output
-    assert said.output.count("look at the dates of both certificates") == 2
+    assert "the broker's certificate, or the client's, is refused" in said.output
+    assert "Redis' certificate, or the client's, is refused" in said.output
+    assert said.output.count("check the dates of both certificates") == 2
 
 
 def test_a_client_without_a_certificate(site: Site, doctor: Callable[..., Result]) -> None:
