@@ -85,14 +85,20 @@ class _AnyManifest(BaseModel):
 
 
 class Writer:
-    """Writes an archive to `out`, file by file; `out` may be a pipe. `close` adds the manifest and so completes it."""
+    """Writes an archive to `out`, file by file; `out` may be a pipe.
+
+    `close` adds the manifest and so completes it.
+    """
 
     def __init__(self, out: BinaryIO) -> None:
         self._tar = tarfile.open(fileobj=out, mode="w|")  # noqa: SIM115 - `close` does
         self.files: dict[str, File] = {}
 
     def add(self, name: str, file: BinaryIO, size: int, modified_at: float | None = None) -> None:
-        """Adds a file `name` of the next `size` bytes of `file`. `modified_at` is in Unix seconds; None: now."""
+        """Adds a file `name` of the next `size` bytes of `file`.
+
+        `modified_at` is in Unix seconds; None: now.
+        """
         hashed = _Hashed(file)
         self._tar.addfile(_member(name, size, modified_at), hashed)
         self.files[name] = File(bytes=size, sha256=hashed.digest.hexdigest())
@@ -215,7 +221,10 @@ def entries(path: Path) -> Iterator[Entry]:
 
 
 def pictures(path: Path) -> Iterator[tuple[str, bytes, float]]:
-    """Yields the name, the bytes and the time (Unix seconds) of every image of an archive. Raises `ArchiveRefused`."""
+    """Yields the name, the bytes and the time (Unix seconds) of every image of an archive.
+
+    Raises `ArchiveRefused`.
+    """
     with _opened(path) as tar:
         for member in tar:
             data = tar.extractfile(member)

@@ -33,7 +33,7 @@ GZIP_LEVEL: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the snapshots say: the number of Darkroom's keys, the time (Unix seconds), the server, its memory in bytes."""
+    """What the snapshots say: number of Darkroom's keys, time (Unix seconds), server, its memory in bytes."""
 
     keys: int
     taken_at: float

@@ -1,4 +1,7 @@
-"""The broker checks of `darkroom doctor`: reachable, usable by this user, new enough, queues as declared, no dead letters."""
+"""The broker checks of `darkroom doctor`.
+
+The broker must be reachable, usable by this user, new enough, with queues as declared and no dead letters.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ HEALTHY_S: Final = 60.0
 TAIL: Final = 2000
 """Characters of the log that an error shows."""
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class Unusable(ServiceError):
@@ -41,8 +41,8 @@ class Child:
 
     def start(self) -> None:
         """Starts the process. Its output goes to `log`."""
-        # The process runs in the current folder, because paths in settings are relative to it. Modules are not imported from
-        # there: a folder called `api` may be someone else's.
+        # The process runs in the current folder, because paths in settings are relative to it.
+        # Modules are not imported from there: a folder called `api` may be someone else's.
         environ = {**self.environ, "PYTHONSAFEPATH": "1"}
         command = [sys.executable, "-m", self.module]
         self.process = process.launch(command, self.folder, environ, cwd=Path.cwd())
@@ -54,8 +54,8 @@ class Child:
             process.end(self.process, timeout_s)
             self.process = None
 
-    def check(self, tell: Tell) -> None:
-        """Restarts the process if it has ended, and reports that with `tell`.
+    def check(self, report: Report) -> None:
+        """Restarts the process if it has ended, and reports that with `report`.
 
         Raises `ServiceError` after `MAX_RESTARTS` restarts in a row, and `Unusable` at once if the
         process cannot run with its settings.
@@ -69,7 +69,7 @@ class Child:
         if self.restarts >= MAX_RESTARTS:
             raise ServiceError(f"The {self.name} keeps ending:\n{self.tail()}")
         self.restarts += 1
-        tell(
+        report(
             f"The {self.name} ended with {code}; restart {self.restarts} of {MAX_RESTARTS}. Its log: {self.log}"
         )
         self.start()

@@ -26,9 +26,10 @@ _LIST: Final = ("nvidia-smi", "--query-gpu=index", "--format=csv,noheader")
 
 
 def environments(devices: str) -> list[dict[str, str]]:
-    """Returns the environment variables of each worker for `all` GPUs, a list of GPUs (`0,1`), or `cpu:N` workers on the CPU.
+    """Returns the environment variables of each worker.
 
-    Raises `ServiceError` for any other value, and if `all` finds no GPU.
+    `devices` is `all` GPUs, a list of GPUs (`0,1`), or `cpu:N` for N workers on the CPU. Raises
+    `ServiceError` for any other value, and if `all` finds no GPU.
     """
     if match := re.fullmatch(r"cpu(?::([1-9]\d{0,2}))?", devices):
         return [{"DARKROOM_DEVICE": "cpu"}] * int(match[1] or 1)
@@ -111,7 +112,10 @@ class WorkerGroup:
 
 
 def _metrics_ports(first: str, count: int) -> list[dict[str, str]]:
-    """Returns each worker's port setting, counted up from the first. A value that is not a number is left to the worker, which refuses it."""
+    """Returns each worker's port setting, counted up from the first.
+
+    A value that is not a number is left to the worker, which refuses it.
+    """
     if not (first.isascii() and first.isdigit()) or int(first) == 0:
         return [{}] * count
     return [{METRICS_PORT: str(port)} for port in range(int(first), int(first) + count)]

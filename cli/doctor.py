@@ -82,7 +82,7 @@ MENDS: Final = {
     Refusal.RIGHTS: "give the user the permissions that docs/security.md lists: commands, and the keys and channels darkroom:*",
     Refusal.REPLICA: "name the master in DARKROOM_REDIS_URL, or the sentinels that know it: redis+sentinel://",
     Refusal.DISK: "make room on the disk of Redis; its log says what failed",
-    Refusal.REPLICAS: "restart its replicas, or lower min-replicas-to-write",
+    Refusal.REPLICAS: "bring its replicas back, or lower min-replicas-to-write",
 }
 
 
@@ -121,13 +121,17 @@ async def _info(client: Redis, timeout_s: float) -> dict[str, Any]:
 
 
 async def state_redis(client: Redis, settings: BackendSettings) -> AsyncIterator[Finding]:
-    """Checks the Redis that holds the jobs: version, eviction, persistence, clock, layout, counts. Raises `StoreUnavailable`."""
+    """Checks the Redis that holds the jobs: version, eviction, persistence, clock, layout, counts.
+
+    Raises `StoreUnavailable`.
+    """
     timeout_s = settings.redis_timeout_s
     info = await _info(client, timeout_s)
     for finding in judge_state(info):
         yield finding
     async with store_errors("Redis", timeout_s):
-        # A read-only user fails here: write, publish, subscribe. XX writes nothing, because the key does not exist.
+        # Write, publish, subscribe: a read-only user fails here.
+        # XX writes nothing, because the key does not exist.
         await client.set(NAME, "", xx=True)
         await client.publish(NAME, "")
     await (await subscribe(client, [NAME], "Redis", timeout_s)).aclose()  # type: ignore[no-untyped-call]
@@ -206,7 +210,10 @@ def judge_state(info: dict[str, Any]) -> Iterator[Finding]:
 
 
 async def cache_redis(client: Redis, *, apart: bool, settings: BackendSettings) -> AsyncIterator[Finding]:
-    """Checks the Redis that holds cached results. `apart`: it is not the state Redis. Raises `StoreUnavailable`."""
+    """Checks the Redis that holds cached results.
+
+    `apart`: it is not the state Redis. Raises `StoreUnavailable`.
+    """
     if not apart:
         yield ok("the state Redis holds the results")
         return

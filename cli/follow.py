@@ -13,7 +13,10 @@ POLL_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a job. `ahead` counts the jobs before it in the queue. A value that is not known is None."""
+    """The progress of a job.
+
+    `ahead` counts the jobs before it in the queue. A value that is not known is None.
+    """
 
     status: str
     ahead: int | None = None

@@ -70,8 +70,9 @@ def up(
 ) -> None:
     """Start the embedded platform, make a picture, and serve until Ctrl-C.
 
-    It uses the servers in DARKROOM_REDIS_URL and DARKROOM_BROKER_URL, or starts a Redis if they are not set. Exit code 2: it cannot run
-    with its settings (a bad setting, a port in use, a model that cannot be loaded). Exit code 1: another fault.
+    It uses the servers in DARKROOM_REDIS_URL and DARKROOM_BROKER_URL, or starts a Redis if they are not set.
+    Exit code 2: it cannot run with its settings (a bad setting, a port in use, a model that cannot be loaded).
+    Exit code 1: another fault.
     """
     # `kill` and a closed terminal end the platform like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

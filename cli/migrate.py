@@ -60,10 +60,11 @@ def migrate(
 async def migrated(
     settings: BackendSettings, on_progress: OnProgress = lambda _, __: None, *, force: bool = False
 ) -> tuple[Migration, Audit] | None:
-    """Moves the jobs to the layout of the settings. Returns the migration and the counts after it; None: nothing had to move.
+    """Moves the jobs to the layout of the settings.
 
-    With `force` it also runs while a process seems to run. `on_progress` is called during the move.
-    Raises `MigrationRefused`, `LayoutMismatch`, `StoreUnavailable`.
+    Returns the migration and the counts after it; None: nothing had to move. With `force` it also
+    runs while a process seems to run. `on_progress` is called during the move. Raises
+    `MigrationRefused`, `LayoutMismatch`, `StoreUnavailable`.
     """
     timeout_s = settings.redis_timeout_s
     client = connect(settings.redis_url, timeout_s)

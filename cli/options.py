@@ -1,4 +1,7 @@
-"""Options that several commands share, and the checks of their values. A wrong value ends a command before it does anything."""
+"""Options that several commands share, and the checks of their values.
+
+A wrong value ends a command before it does anything.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +34,20 @@ def address(text: str | None) -> str | None:
 
 
 def credential(text: str | None) -> str | None:
-    """Returns a key that a header can carry: https://www.rfc-editor.org/rfc/rfc6750#section-2.1. Raises `typer.BadParameter`."""
+    """Returns a key that a header can carry: https://www.rfc-editor.org/rfc/rfc6750#section-2.1.
+
+    Raises `typer.BadParameter`.
+    """
     if text and not (text.isascii() and text.isprintable() and " " not in text):
         raise typer.BadParameter("A key consists of ASCII letters, digits and punctuation, without spaces.")
     return text
 
 
 def writable(path: Path) -> Path:
-    """Returns the path of a file that can be created, a folder that is writable, or `-`. Raises `typer.BadParameter`."""
+    """Returns the path of a file that can be created, a folder that is writable, or `-`.
+
+    Raises `typer.BadParameter`.
+    """
     if str(path) == "-":
         return path
     folder = path if path.is_dir() else path.parent

@@ -1,4 +1,7 @@
-"""Where `darkroom generate` and `darkroom up` save images. It is checked before a job is submitted, because a job costs device time."""
+"""Where `darkroom generate` and `darkroom up` save images.
+
+It is checked before a job is submitted, because a job costs device time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded platform: API, workers, webhooks and, if no URL is set, a Redis, as child processes of one supervisor."""
+"""The embedded platform: API, workers, webhooks and, if no URL is set, a Redis, as child processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cli import record
-from cli.children import Child, Tell
+from cli.children import Child, Report
 from cli.migrate import migrated
 from cli.record import AlreadyRunning
 from cli.services import process
@@ -50,8 +50,8 @@ class Platform:
     key: str = ""
     """The API key for the platform's own requests; empty if none is needed."""
 
-    def wait_ready(self, tell: Tell = lambda _: None) -> None:
-        """Waits until the platform can run a job, and reports each stage with `tell`.
+    def wait_ready(self, report: Report = lambda _: None) -> None:
+        """Waits until the platform can run a job, and reports each stage with `report`.
 
         Raises `ServiceError` with the reason if a process fails or `READY_S` is over, and
         `Unusable` if a process cannot run with its settings.
@@ -64,20 +64,20 @@ class Platform:
                 now = time.monotonic()
                 if now > begun + READY_S:
                     raise ServiceError(f"Not ready within {READY_S:g} s; see {self.folder}.")
-                self.check(tell)
+                self.check(report)
                 if not answers and self._answers():
                     answers, news_at = True, now
-                    tell(f"The API answers ({now - begun:.1f} s). Loading {self.model} ...")
+                    report(f"The API answers ({now - begun:.1f} s). Loading {self.model} ...")
                 elif now > news_at + NEWS_S:
                     news_at = now
                     stage = f"Loading {self.model}" if answers else "Waiting for the API"
-                    tell(f"{stage} ... {now - begun:.0f} s (logs in {self.folder})")
+                    report(f"{stage} ... {now - begun:.0f} s (logs in {self.folder})")
                 time.sleep(POLL_S)
         finally:
             client.close()
 
-    def check(self, tell: Tell = lambda _: None) -> None:
-        """Restarts processes that have ended, and reports that with `tell`.
+    def check(self, report: Report = lambda _: None) -> None:
+        """Restarts processes that have ended, and reports that with `report`.
 
         Raises `ServiceError` for a process that keeps ending, and `Unusable` for one that cannot
         run with its settings.
@@ -85,10 +85,13 @@ class Platform:
         if self.redis is not None and not self.redis.alive():
             self.redis.start()
         for child in self.children:
-            child.check(tell)
+            child.check(report)
 
     def stop(self) -> None:
-        """Stops all processes. The workers stop before the API and Redis, so they can hand over their jobs."""
+        """Stops all processes.
+
+        The workers stop before the API and Redis, so they can hand over their jobs.
+        """
         for child in reversed(self.children):
             child.stop(timeout_s=40.0)
         if self.redis is not None:
@@ -187,7 +190,10 @@ def _port(settings: ApiSettings, environ: Mapping[str, str]) -> int:
 
 
 def _metrics_ports(first: int, count: int) -> list[str]:
-    """Returns each process's metrics port, counted up from `first`. Raises `SettingsError` for a port in use."""
+    """Returns each process's metrics port, counted up from `first`.
+
+    Raises `SettingsError` for a port in use.
+    """
     ports = range(first, first + count) if first else [0] * count
     for port in filter(None, ports):
         listen("0.0.0.0", port, "DARKROOM_METRICS_PORT").close()  # noqa: S104 - as the processes do

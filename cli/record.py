@@ -53,7 +53,10 @@ def lock(folder: Path) -> TextIO:
 
 
 def write(folder: Path, url: str, environ: Mapping[str, str]) -> None:
-    """Writes the record of a platform. Only its owner can read it, because URLs may hold passwords. Raises `SettingsError`."""
+    """Writes the record of a platform.
+
+    Only its owner can read it, because URLs may hold passwords. Raises `SettingsError`.
+    """
     record = Record(url, BackendSettings.from_env(environ).to_env())
     path = folder / RECORD_FILE
     path.unlink(missing_ok=True)

@@ -16,7 +16,10 @@ PIPE: Final = Path("-")
 
 
 def target_of(out: Path, name: str, suffix: str = ".tar") -> Path:
-    """Returns the file to write. In a folder `out` its name is `name`, the time and `suffix`. Raises `ArchiveRefused`."""
+    """Returns the file to write.
+
+    In a folder `out` its name is `name`, the time and `suffix`. Raises `ArchiveRefused`.
+    """
     if out == PIPE:
         if sys.stdout.isatty():
             raise ArchiveRefused("Standard output is a terminal: name a file, or redirect the output.")
@@ -30,7 +33,10 @@ def target_of(out: Path, name: str, suffix: str = ".tar") -> Path:
 
 @contextmanager
 def written(target: Path) -> Iterator[BinaryIO]:
-    """Yields a file to write to. It gets its name once it is complete and synced. Only its owner can read it."""
+    """Yields a file to write to.
+
+    It gets its name once it is complete and synced. Only its owner can read it.
+    """
     if target == PIPE:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

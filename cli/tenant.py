@@ -1,4 +1,7 @@
-"""`darkroom tenant`: exports or erases the data of one tenant. It reads the settings of the services, like `darkroom backup`."""
+"""`darkroom tenant`: exports or erases the data of one tenant.
+
+It reads the settings of the services, like `darkroom backup`.
+"""
 
 from __future__ import annotations
 
@@ -82,8 +85,10 @@ def erase_tenant(
 ) -> None:
     """Erase all data of a tenant for good: jobs, pictures, API keys and everything else. Prints a receipt.
 
-    The platform may run meanwhile. The command refuses while the tenant has jobs that have not ended, unless --cancel is given. To resume an
-    interrupted erasure, run the command again. Exit code 1: something is left.
+    The platform may run meanwhile.
+    The command refuses while the tenant has jobs that have not ended, unless --cancel is given.
+    To resume an interrupted erasure, run the command again.
+    Exit code 1: something is left.
 
     Example: darkroom tenant erase acme --receipt acme.json
     """
@@ -141,7 +146,10 @@ async def _erase(settings: BackendSettings, tenant: str, *, cancel: bool, dry_ru
 
 
 def remains(settings: BackendSettings, tenant: str, now: float, *, canceled: bool) -> list[str]:
-    """Returns what an erasure at `now` (Unix seconds) does not erase, in words. `canceled`: it canceled jobs."""
+    """Returns what an erasure at `now` (Unix seconds) does not erase, in words.
+
+    `canceled`: it canceled jobs.
+    """
     until = stamp(now + settings.blob_retention_s)
     lines = [
         f"Pictures that no record names any more, such as those of expired jobs: until {until} at the latest.",

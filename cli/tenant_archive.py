@@ -23,7 +23,10 @@ from store.tenant_data import Found, TenantData
 
 
 async def write(out: BinaryIO, data: TenantData, found: Found, blobs: BlobStore, clock: Clock) -> Receipt:
-    """Writes the archive of the `found` data of a tenant to `out`, and returns the receipt. Raises `StoreUnavailable`, `OSError`."""
+    """Writes the archive of the `found` data of a tenant to `out`, and returns the receipt.
+
+    Raises `StoreUnavailable`, `OSError`.
+    """
     writer, counts, begun_at = archive.Writer(out), Counter[str](), clock.now()
     async for job_id, document in tenant_export.jobs(data):
         _add(writer, f"jobs/{job_id}.json", document)

@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class JobFields(TypedDict, total=False):
-    """The fields of a job besides its prompt. The server says which of them a model supports. A field that is None is not sent."""
+    """The fields of a job besides its prompt.
+
+    The server says which of them a model supports. A field that is None is not sent.
+    """
 
     model: str | None
     negative_prompt: str | None
@@ -51,7 +54,7 @@ class Image(Answer):
 
 
 class Timings(Answer):
-    """How long a job took, in milliseconds: in the queue, in the batch, for the encoding; and the size of the batch."""
+    """Milliseconds that a job spent in the queue, in the batch and for the encoding; the size of the batch."""
 
     queued_ms: float
     batch_ms: float
@@ -121,7 +124,10 @@ class Model(BaseModel):
 
 
 class Event(Answer):
-    """A server-sent event. `name` is snapshot, status, progress, preview, output, or a name that a newer server adds."""
+    """A server-sent event.
+
+    `name` is snapshot, status, progress, preview, output, or a name that a newer server adds.
+    """
 
     name: str
     data: Any

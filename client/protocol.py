@@ -69,7 +69,10 @@ def submission(prompt: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parsed(shape: type[Shape], response: httpx.Response) -> Shape:
-    """Returns the answer as `shape`. Raises `ApiError` for a refusal, and for an answer that is not Darkroom's."""
+    """Returns the answer as `shape`.
+
+    Raises `ApiError` for a refusal, and for an answer that is not Darkroom's.
+    """
     if response.is_error:
         refuse(response)
     try:

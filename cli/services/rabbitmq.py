@@ -56,7 +56,10 @@ class RabbitServer:
         }
 
     def start(self) -> None:
-        """Starts the broker with the data of an earlier run, and waits until it speaks AMQP. Raises `ServiceError`."""
+        """Starts the broker with the data of an earlier run, and waits until it speaks AMQP.
+
+        Raises `ServiceError`.
+        """
         self.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "enabled_plugins").write_text("[].\n")

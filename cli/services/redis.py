@@ -51,7 +51,10 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts the server with the data of an earlier run, and waits until it answers. Raises `ServiceError`."""
+        """Starts the server with the data of an earlier run, and waits until it answers.
+
+        Raises `ServiceError`.
+        """
         self.stop()
         command = [find_server(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
