@@ -1,1 +1,1 @@
-"""The `darkroom` command: starts and talks to the platform's processes, never imports them."""
+"""The `darkroom` command. It starts the platform's processes and talks to them, and never imports them."""

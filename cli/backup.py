@@ -1,4 +1,4 @@
-"""`darkroom backup`: saves a running platform to one file. docs/operations.md says what it holds and when to take it."""
+"""`darkroom backup`: saves a running platform to one file. docs/operations.md says what it contains and when to take it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GZIP_LEVEL: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is known of the state that was read: how many keys of ours, as of when (Unix seconds), of what server."""
+    """What the snapshots say: number of Darkroom's keys, time (Unix seconds), server, its memory in bytes."""
 
     keys: int
     taken_at: float
@@ -45,7 +45,7 @@ def backup(
     out: Annotated[
         Path,
         typer.Argument(
-            help="A new file, a folder for one named by the time, or - for standard output.",
+            help="A new file, a folder (the file is then named by the time), or - for standard output.",
             show_default=False,
             callback=writable,
         ),
@@ -53,22 +53,25 @@ def backup(
     rdb: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Take the state from an RDB file: where Redis sends no snapshot. Of a cluster one for each node.",
+            help="Take the state from an RDB file, if Redis sends no snapshot. A cluster needs one for each node.",
             exists=True,
             dir_okay=False,
             readable=True,
         ),
     ] = None,
-    pictures: Annotated[bool, typer.Option(help="The pictures of DARKROOM_BLOB_DIR too.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Include the pictures in DARKROOM_BLOB_DIR.")] = True,
     keep: Annotated[
-        int | None, typer.Option(min=1, help="Delete all but so many of the newest archives of the folder.")
+        int | None,
+        typer.Option(
+            min=1, help="Keep only this many of the newest archives in the folder, and delete the others."
+        ),
     ] = None,
     rabbitmq_api: rabbitmq.Api = None,
     folder: Folder = record.FOLDER,
 ) -> None:
     """Save the state of a running platform: jobs, API keys, quotas, webhooks, pictures.
 
-    The archive holds prompts, hashes of API keys and the secrets of webhooks: keep it as you keep those.
+    The archive holds prompts, hashes of API keys and the secrets of webhooks. Protect it as you protect those.
 
     Example: darkroom backup /backups
     """
@@ -94,9 +97,11 @@ def backup(
                 manifest = _manifest(state, settings, writer)
                 writer.close(manifest)
         if settings.blob_s3_bucket is not None:
-            say(f"The pictures lie in the bucket {settings.blob_s3_bucket}, and are not in the archive.")
+            say(f"The pictures are in the bucket {settings.blob_s3_bucket}, and not in the archive.")
         if left_out:
-            say(f"{left_out} pictures were left out: deleted meanwhile, or damaged (`darkroom doctor`).")
+            say(
+                f"{left_out} pictures were left out: they were deleted meanwhile, or are damaged (`darkroom doctor`)."
+            )
         say(f"{target}: {contents(manifest)}.")
         if keep and out.is_dir():
             for path in sorted(out.glob(NAMES))[:-keep]:
@@ -105,28 +110,28 @@ def backup(
 
 
 async def _download(settings: BackendSettings, spool: Path, progress: Progress) -> list[Path]:
-    """The snapshot of every server that holds keys."""
+    """Downloads the snapshot of every server that holds keys, and returns the files."""
     client = connect(settings.redis_url, settings.redis_timeout_s)
-    task, found = progress.add_task("Snapshot", total=None), list[Path]()
+    task, files = progress.add_task("Snapshot", total=None), list[Path]()
     try:
         for connection in await connections(client, settings.redis_timeout_s):
-            found.append(spool / f"{len(found)}.rdb")
-            with found[-1].open("wb") as file:
+            files.append(spool / f"{len(files)}.rdb")
+            with files[-1].open("wb") as file:
                 await download(
                     connection, file, settings.redis_timeout_s, lambda size: progress.advance(task, size)
                 )
     finally:
         await disconnect(client)
-    return found
+    return files
 
 
 def _convert(snapshots: list[Path], out: Path, settings: BackendSettings, progress: Progress) -> State:
-    """Writes the state's lines. Raises `RdbError` for what could not be restored: now, and not on the day of need."""
+    """Writes the state as lines to `out`. Raises `RdbError` for a key that a restore could not write."""
     database = database_of(connect(settings.redis_url, settings.redis_timeout_s))
-    keys, moments, about = 0, [], dict[str, str]()
+    keys, times, about = 0, [], dict[str, str]()
     with gzip.open(out, "wb", compresslevel=GZIP_LEVEL) as lines:
         for path in snapshots:
-            task = progress.add_task("Reading it", total=path.stat().st_size)
+            task = progress.add_task("Reading", total=path.stat().st_size)
             with path.open("rb") as file:
                 snapshot = RdbFile(file)
                 for entry in ours(snapshot, database):
@@ -134,13 +139,16 @@ def _convert(snapshots: list[Path], out: Path, settings: BackendSettings, progre
                     keys += 1
                     progress.update(task, completed=file.tell())
             about = snapshot.about
-            moments.append(float(about.get("ctime", 0)))
+            times.append(float(about.get("ctime", 0)))
     server = about.get("valkey-ver") or about.get("redis-ver", "unknown")
-    return State(keys, min(moments), server, int(about.get("used-mem", 0)))
+    return State(keys, min(times), server, int(about.get("used-mem", 0)))
 
 
 def _add_pictures(writer: archive.Writer, settings: BackendSettings, progress: Progress) -> int:
-    """After the state: a picture is written before its job says so. Answers how many could not be added."""
+    """Adds the images, and returns how many could not be added.
+
+    They come after the state, because an image is written before its job names it.
+    """
     if settings.blob_s3_bucket is not None:
         return 0
     paths = sorted(DirectoryBlobStore(settings.blob_dir, SystemClock()).paths())

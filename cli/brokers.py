@@ -1,4 +1,7 @@
-"""The broker as `darkroom doctor` sees it: there, ours to use, new enough, its queues as declared, nothing given up on."""
+"""The broker checks of `darkroom doctor`.
+
+The broker must be reachable, usable by this user, new enough, with queues as declared and no dead letters.
+"""
 
 from __future__ import annotations
 
@@ -22,35 +25,34 @@ from contracts.settings import BackendSettings
 from store.probe import refusal, tls_error
 
 OLDEST_RABBIT: Final = (3, 10)
-"""At-least-once dead lettering, https://www.rabbitmq.com/docs/quorum-queues."""
-TLS_MEND: Final = (
-    "look at the dates of both certificates, the names in the server's, and the files that the URL names"
-)
+"""The first version with at-least-once dead lettering: https://www.rabbitmq.com/docs/quorum-queues."""
+TLS_MEND: Final = "check the dates of both certificates, the host names in the server's certificate, and the files that the URL names"
 
 
 def broker(settings: BackendSettings, models: list[str]) -> Iterator[Finding]:
-    """All findings, as they come."""
+    """Checks the broker and the queues of `models`, and yields the findings as they come."""
     connection = publisher_connection(settings)
     alarms: list[str] = []
     try:
         connection.connect()
         if is_redis(settings.broker_url):
-            yield warn("Redis is the broker", "use RabbitMQ in production: Redis confirms nothing")
+            yield warn("Redis is the broker", "use RabbitMQ in production: Redis does not confirm messages")
             return
         connection.connection.on_blocked = alarms.append
-        told = str(connection.connection.server_properties.get("version", "0.0"))
-        if tuple(int(part) for part in told.split(".")[:2]) < OLDEST_RABBIT:
-            yield fault(f"RabbitMQ {told} is too old", "use RabbitMQ 3.10 or newer")
+        version = str(connection.connection.server_properties.get("version", "0.0"))
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_RABBIT:
+            yield fault(f"RabbitMQ {version} is too old", "use RabbitMQ 3.10 or newer")
         else:
-            yield ok(f"RabbitMQ {told}")
+            yield ok(f"RabbitMQ {version}")
         check_topology(settings, models)
-        _try(connection.channel(), settings.publish_timeout_s)
+        _try_out(connection.channel(), settings.publish_timeout_s)
         yield ok("queues can be declared, written to and read")
         for name in (*map(queue_name, models), DEAD_LETTER_QUEUE, REFUSED_QUEUE):
             yield _depth(connection, name)
     except QueueMisdeclared as error:
         yield fault(
-            str(error), "drain and delete the queue, or set DARKROOM_QUEUE_MAX_LENGTH alike everywhere"
+            str(error),
+            "drain and delete the queue, or set DARKROOM_QUEUE_MAX_LENGTH to the same value everywhere",
         )
     except (*connection.connection_errors, *connection.channel_errors, OSError) as error:
         yield judge_broker(error, alarms)
@@ -59,12 +61,12 @@ def broker(settings: BackendSettings, models: list[str]) -> Iterator[Finding]:
 
 
 def judge_broker(error: BaseException, alarms: list[str]) -> Finding:
-    """What an error of the broker's means. `alarms` are the reasons for which it blocks those who publish. Pure."""
+    """Says what an error of the broker means. `alarms` are the reasons why it blocks publishers. Pure."""
     url = "DARKROOM_BROKER_URL"
     if alarms:
         return fault(
-            f"the broker takes no messages: {alarms[-1]}",
-            "make room on its disk or in its memory; rabbitmq-diagnostics alarms says which node",
+            f"the broker accepts no messages: {alarms[-1]}",
+            "make room on its disk or in its memory; `rabbitmq-diagnostics alarms` names the node",
         )
     match error:
         case AccessRefused() if error.method_sig[0] == 0:
@@ -80,15 +82,17 @@ def judge_broker(error: BaseException, alarms: list[str]) -> Finding:
                 f"correct the end of {url} (`//` is the virtual host `/`), or add the virtual host and the user's permissions on it",
             )
     if (tls := tls_error(error)) is not None:
-        return fault(f"the broker's certificate, or ours, is refused: {tls.reason or tls}", TLS_MEND)
-    if (found := refusal(error)) is not None:
-        return fault(f"the broker {found}: {error}", f"correct user, password and host in {url}")
+        return fault(f"the broker's certificate, or the client's, is refused: {tls.reason or tls}", TLS_MEND)
+    if (reason := refusal(error)) is not None:
+        return fault(f"the broker {reason}: {error}", f"correct user, password and host in {url}")
     return fault(f"the broker does not answer: {type(error).__name__}", f"start it, or correct {url}")
 
 
-def _try(channel: Any, limit_s: float) -> None:
-    """What API and workers do, on a queue that is gone with the connection: declare, publish with confirm, read. Raises what the
-    transport does."""
+def _try_out(channel: Any, limit_s: float) -> None:
+    """Declares a queue, publishes to it with a confirm, and reads from it, as API and workers do.
+
+    The queue ends with the connection. Raises the errors of the transport.
+    """
     name = f"darkroom.doctor.{uuid4().hex}"
     channel.queue_declare(name, exclusive=True, auto_delete=True, durable=False)
     channel.basic_publish(
@@ -101,13 +105,11 @@ def _depth(connection: Any, name: str) -> Finding:
     try:
         depth = connection.channel().queue_declare(name, passive=True).message_count
     except connection.channel_errors:
-        return ok(f"queue {name} is not there yet")
+        return ok(f"queue {name} does not exist yet")
     if depth and name == REFUSED_QUEUE:
         return warn(
-            f"{depth} messages on {name} were no jobs", "look at them, find who sends them, purge the queue"
+            f"{depth} messages on {name} are not jobs", "look at them, find the sender, then purge the queue"
         )
     if depth and name == DEAD_LETTER_QUEUE:
-        return warn(
-            f"{depth} messages wait on {name}", "an API process brings their jobs to an end: is one running?"
-        )
+        return warn(f"{depth} messages wait on {name}", "an API process ends their jobs: is one running?")
     return ok(f"queue {name}: {depth} ready")

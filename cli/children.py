@@ -1,4 +1,4 @@
-"""The processes that `darkroom up` watches: started, ended, and what to do when one has ended by itself."""
+"""The processes that `darkroom up` supervises: start, stop, and restart after a fault."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from contracts import exit_codes
 
 MAX_RESTARTS: Final = 3
 HEALTHY_S: Final = 60.0
-"""A child that has run this long starts with a clean record after its next fault."""
+"""After this many seconds of running, the count of restarts begins again at zero."""
 TAIL: Final = 2000
+"""Characters of the log that an error shows."""
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class Unusable(ServiceError):
-    """A process cannot run as it is set up. To start it again changes nothing."""
+    """A process cannot run with its settings. A restart would not help."""
 
 
 @dataclass(slots=True)
 class Child:
-    """One supervised process; `restarts` since it last ran well."""
+    """One supervised process. `restarts` counts those since it last ran for `HEALTHY_S`."""
 
     name: str
     module: str
@@ -39,21 +40,26 @@ class Child:
     restarts: int = 0
 
     def start(self) -> None:
-        # In the folder that the command was given in, so that paths in settings mean what they say. Modules are not looked for
-        # there: a folder called `api` is none of ours.
+        """Starts the process. Its output goes to `log`."""
+        # The process runs in the current folder, because paths in settings are relative to it.
+        # Modules are not imported from there: a folder called `api` may be someone else's.
         environ = {**self.environ, "PYTHONSAFEPATH": "1"}
         command = [sys.executable, "-m", self.module]
         self.process = process.launch(command, self.folder, environ, cwd=Path.cwd())
         self.started_at = time.monotonic()
 
     def stop(self, timeout_s: float) -> None:
+        """Asks the process to end, and kills it after `timeout_s` seconds."""
         if self.process is not None:
             process.end(self.process, timeout_s)
             self.process = None
 
-    def check(self, tell: Tell) -> None:
-        """Starts it again if it has ended by a fault that may pass, `MAX_RESTARTS` times in a row. Raises `ServiceError` beyond that,
-        and `Unusable` at once where it cannot run."""
+    def check(self, report: Report) -> None:
+        """Restarts the process if it has ended, and reports that with `report`.
+
+        Raises `ServiceError` after `MAX_RESTARTS` restarts in a row, and `Unusable` at once if the
+        process cannot run with its settings.
+        """
         if self.process is None or (code := self.process.poll()) is None:
             return
         if code == exit_codes.UNUSABLE:
@@ -61,22 +67,24 @@ class Child:
         if time.monotonic() - self.started_at > HEALTHY_S:
             self.restarts = 0
         if self.restarts >= MAX_RESTARTS:
-            raise ServiceError(f"The {self.name} ends again and again:\n{self.tail()}")
+            raise ServiceError(f"The {self.name} keeps ending:\n{self.tail()}")
         self.restarts += 1
-        tell(
-            f"The {self.name} ended with {code}; start {self.restarts} of {MAX_RESTARTS} more. Its log: {self.log}"
+        report(
+            f"The {self.name} ended with {code}; restart {self.restarts} of {MAX_RESTARTS}. Its log: {self.log}"
         )
         self.start()
 
     def reason(self) -> str:
-        """What the process said last of why it cannot run, in one line; else the end of its log."""
+        """Returns the last line in which the process says why it cannot run, else the end of its log."""
         prefix = f"darkroom {self.module}: "
         lines = [line for line in self.tail().splitlines() if line.startswith(prefix)]
         return lines[-1].removeprefix(prefix) if lines else self.tail()
 
     def tail(self) -> str:
+        """Returns the end of the log."""
         return self.log.read_text(errors="replace")[-TAIL:]
 
     @property
     def log(self) -> Path:
+        """The file with the output of the process."""
         return self.folder / "output.log"

@@ -1,4 +1,4 @@
-"""What a platform needs, checked one by one, and how to mend what is wrong. Every check is bounded in time."""
+"""The checks of `darkroom doctor`, and what to do about each fault. Every check has a time limit."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ from store.probe import NAME, Refusal, refusal, tls_error
 from store.stores import open_blobs
 
 CLOCK_SLACK_S: Final = 2.0
+"""How far the clocks of Redis and this machine may differ."""
 FILLING: Final = 0.8
-"""The share of its `maxmemory` from which on a Redis is warned of, as by the alert."""
+"""The share of `maxmemory` above which there is a warning. The alert has the same bound."""
 LEAST_FREE_BYTES: Final = 2**30
 SAMPLE: Final = 50
-"""Pictures whose bytes are checked against their names."""
+"""How many of the newest images are checked against the hashes in their names."""
 
 
 async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
-    """All findings, as they come."""
+    """Runs all checks, and yields the findings as they come."""
     for finding in versions():
         yield finding
     state = connect(settings.redis_url, settings.redis_timeout_s)
@@ -52,15 +53,15 @@ async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
                 state, settings.worker_ttl_s, settings.worker_grace_s, settings.redis_timeout_s
             ).models()
             served = announced.models
-            models = [each.spec.name for each in served if each.workers]
-            for each in served:
-                count = len(each.workers)
+            models = [model.spec.name for model in served if model.workers]
+            for model in served:
+                count = len(model.workers)
                 if count:
-                    yield ok(f"model {each.spec.name}: {count} live worker{'s' * (count > 1)}")
+                    yield ok(f"model {model.spec.name}: {count} live worker{'s' * (count > 1)}")
                 else:
-                    yield warn(f"model {each.spec.name} has no live worker", "start a worker for it")
+                    yield warn(f"model {model.spec.name} has no live worker", "start a worker for it")
             if not served:
-                yield warn("no model has ever been announced", "start a worker: python -m worker")
+                yield warn("no worker has ever announced a model", "start a worker: python -m worker")
             async for finding in cache_redis(
                 cached, apart=settings.cache_redis_url is not None, settings=settings
             ):
@@ -78,98 +79,103 @@ async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
 
 MENDS: Final = {
     Refusal.CREDENTIALS: "correct user and password in DARKROOM_REDIS_URL or DARKROOM_CACHE_REDIS_URL",
-    Refusal.RIGHTS: "give the user what docs/security.md lists: commands, the keys and the channels darkroom:*",
-    Refusal.REPLICA: "name the master in DARKROOM_REDIS_URL, or the sentinels, which know it: redis+sentinel://",
+    Refusal.RIGHTS: "give the user the permissions that docs/security.md lists: commands, and the keys and channels darkroom:*",
+    Refusal.REPLICA: "name the master in DARKROOM_REDIS_URL, or the sentinels that know it: redis+sentinel://",
     Refusal.DISK: "make room on the disk of Redis; its log says what failed",
     Refusal.REPLICAS: "bring its replicas back, or lower min-replicas-to-write",
 }
 
 
 def refused(error: StoreUnavailable) -> Finding:
-    """What is wrong with a Redis that cannot be used, and what to do about it."""
+    """Returns the fault of a Redis that cannot be used, and what to do about it."""
     cause = error.__cause__
-    found = refusal(cause)
-    if found is not None:
-        return fault(f"Redis {found}: {cause}", MENDS[found])
+    reason = refusal(cause)
+    if reason is not None:
+        return fault(f"Redis {reason}: {cause}", MENDS[reason])
     if (tls := tls_error(cause)) is not None:
-        return fault(f"Redis' certificate, or ours, is refused: {tls.reason or tls}", TLS_MEND)
+        return fault(f"Redis' certificate, or the client's, is refused: {tls.reason or tls}", TLS_MEND)
     return fault(error.message, "start Redis, or correct DARKROOM_REDIS_URL and DARKROOM_CACHE_REDIS_URL")
 
 
 def versions() -> Iterator[Finding]:
+    """Yields the versions of Python and of the packages that the platform uses."""
     names = ("kombu", "amqp", "redis", "celery", "torch", "diffusers")
-    found = []
+    installed = []
     for name in names:
         try:
-            found.append(f"{name} {version(name)}")
+            installed.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            found.append(f"{name} absent")
-    yield ok(f"Python {platform.python_version()}, {', '.join(found)}")
+            installed.append(f"{name} not installed")
+    yield ok(f"Python {platform.python_version()}, {', '.join(installed)}")
 
 
 async def _info(client: Redis, timeout_s: float) -> dict[str, Any]:
     async with store_errors("Redis", timeout_s):
-        told: dict[str, Any] = await client.info()
+        info: dict[str, Any] = await client.info()
     # A cluster answers by node: the first stands for all.
     return (
-        next(iter(told.values()))
-        if told and all(isinstance(v, dict) and "redis_version" in v for v in told.values())
-        else told
+        next(iter(info.values()))
+        if info and all(isinstance(node, dict) and "redis_version" in node for node in info.values())
+        else info
     )
 
 
 async def state_redis(client: Redis, settings: BackendSettings) -> AsyncIterator[Finding]:
-    """Version, eviction, persistence, clock and books of the Redis that holds the jobs. Raises `StoreUnavailable`."""
+    """Checks the Redis that holds the jobs: version, eviction, persistence, clock, layout, counts.
+
+    Raises `StoreUnavailable`.
+    """
     timeout_s = settings.redis_timeout_s
     info = await _info(client, timeout_s)
     for finding in judge_state(info):
         yield finding
     async with store_errors("Redis", timeout_s):
-        # What no reader needs: to write, to speak on a channel, to hear it. Nothing is written, for the key is not there.
+        # Write, publish, subscribe: a read-only user fails here.
+        # XX writes nothing, because the key does not exist.
         await client.set(NAME, "", xx=True)
         await client.publish(NAME, "")
     await (await subscribe(client, [NAME], "Redis", timeout_s)).aclose()  # type: ignore[no-untyped-call]
-    yield ok("the state Redis can be written to, and its channels be heard")
+    yield ok("the state Redis accepts writes and subscriptions")
     before = time.time()
     async with store_errors("Redis", timeout_s):
         seconds, micros = await client.eval("return redis.call('TIME')", 1, "darkroom:{s0}:")
-    off = float(seconds) + float(micros) / 1e6 - (before + time.time()) / 2
-    if abs(off) > CLOCK_SLACK_S:
+    offset_s = float(seconds) + float(micros) / 1e6 - (before + time.time()) / 2
+    if abs(offset_s) > CLOCK_SLACK_S:
         yield warn(
-            f"Redis' clock is {off:+.1f} s off this machine's",
-            "run NTP on both: jobs live by Redis' clock, logs and `created_at` of ids by this one's",
+            f"Redis' clock is {offset_s:+.1f} s off this machine's",
+            "run NTP on both: jobs expire by Redis' clock, logs and the times in job ids use this machine's",
         )
     else:
-        yield ok(f"clocks agree within {abs(off) * 1000:.0f} ms")
+        yield ok(f"clocks agree within {abs(offset_s) * 1000:.0f} ms")
     yield await layout(client, settings)
     balance = await counts(client, timeout_s)
     if balance.balanced:
         yield ok(f"{balance.recorded} jobs recorded, {balance.live} live, the rest ended")
     else:
-        yield fault("the books of the jobs do not balance", "run `darkroom audit`")
+        yield fault("the counts of jobs do not balance", "run `darkroom audit`")
 
 
 async def layout(client: Redis, settings: BackendSettings) -> Finding:
-    """Whether the jobs lie where the settings say. Raises `StoreUnavailable`."""
+    """Compares the number of shards in Redis with the setting. Raises `StoreUnavailable`."""
     try:
         stored = await stored_layout(client, settings.redis_timeout_s)
     except LayoutMismatch as error:
-        return fault(str(error), "use the version of Darkroom that wrote it")
+        return fault(str(error), "use the version of Darkroom that wrote this layout")
     if stored is not None and stored.shards != settings.shards:
         return fault(
-            f"the jobs lie in {stored.shards} shards, and {SETTING} is {settings.shards}",
+            f"the jobs are in {stored.shards} shards, but {SETTING} is {settings.shards}",
             f"set {SETTING} to {stored.shards}, or stop all processes and run `darkroom migrate`",
         )
-    return ok(f"the jobs lie in {settings.shards} shard{'s' * (settings.shards > 1)}, as {SETTING} says")
+    return ok(f"the jobs are in {settings.shards} shard{'s' * (settings.shards > 1)}, as {SETTING} says")
 
 
 def judge_state(info: dict[str, Any]) -> Iterator[Finding]:
-    """What the server says of itself, as the holder of the jobs."""
+    """Judges the answer to INFO of the Redis that holds the jobs. Pure."""
     server = product(info)
     if server.too_old:
         yield fault(f"{server} is too old", "use Redis 6.2 or newer, or Valkey 7.2 or newer")
     elif not server.tested:
-        yield warn(f"{server} is not tested as the holder of jobs", "use Redis or Valkey")
+        yield warn(f"{server} is not tested with Darkroom", "use Redis or Valkey")
     else:
         yield ok(str(server))
     if info.get("role") in ("slave", "replica"):
@@ -193,7 +199,7 @@ def judge_state(info: dict[str, Any]) -> Iterator[Finding]:
     memory = memory_in(info)
     if memory.share >= 1:
         yield fault(
-            f"the state Redis is full ({memory.share:.0%} of maxmemory): nothing new is taken",
+            f"the state Redis is full ({memory.share:.0%} of maxmemory): no new job is accepted",
             "raise maxmemory, or lower DARKROOM_JOB_RETENTION_S",
         )
     elif memory.share > FILLING:
@@ -204,19 +210,24 @@ def judge_state(info: dict[str, Any]) -> Iterator[Finding]:
 
 
 async def cache_redis(client: Redis, *, apart: bool, settings: BackendSettings) -> AsyncIterator[Finding]:
-    """The Redis that holds results. Raises `StoreUnavailable`."""
+    """Checks the Redis that holds cached results.
+
+    `apart`: it is not the state Redis. Raises `StoreUnavailable`.
+    """
     if not apart:
-        yield ok("results lie on the state Redis")
+        yield ok("the state Redis holds the results")
         return
     info = await _info(client, settings.redis_timeout_s)
     if int(info.get("maxmemory", 0)) and info.get("maxmemory_policy") == "noeviction":
-        yield warn("the cache Redis will be full and evict nothing", "set maxmemory-policy allkeys-lru")
+        yield warn(
+            "the cache Redis will fill up, because it evicts nothing", "set maxmemory-policy allkeys-lru"
+        )
     else:
         yield ok(f"cache: {product(info)}, {info.get('maxmemory_policy')}")
 
 
 async def pictures(settings: BackendSettings) -> AsyncIterator[Finding]:
-    """The pictures' store: writable, with room, and a sample whose bytes are what their names say."""
+    """Checks the image store: writable, free space, and the newest images against the hashes in their names."""
     try:
         blobs = open_blobs(settings)
     except SettingsError as error:
@@ -227,7 +238,7 @@ async def pictures(settings: BackendSettings) -> AsyncIterator[Finding]:
         await blobs.get(name)
         yield ok(f"pictures can be written and read ({settings.blob_s3_bucket or settings.blob_dir})")
     except BlobStoreFull as error:
-        yield fault(error.message, "make room: a larger disk, or a lower DARKROOM_BLOB_RETENTION_S")
+        yield fault(error.message, "use a larger disk, or lower DARKROOM_BLOB_RETENTION_S")
         return
     except (StoreUnavailable, ImageNotFound) as error:
         yield fault(error.message, "make the directory writable for API and workers, or the bucket reachable")
@@ -243,11 +254,11 @@ async def pictures(settings: BackendSettings) -> AsyncIterator[Finding]:
     damaged = [path.name for path in _newest(settings.blob_dir) if not _intact(path)]
     if damaged:
         yield fault(
-            f"{len(damaged)} pictures are not what their names say: {damaged[0]} ...",
+            f"{len(damaged)} pictures are damaged (their bytes do not match the hash in their name): {damaged[0]} ...",
             "delete them; check the disk",
         )
     else:
-        yield ok("pictures are what their names say")
+        yield ok("the newest pictures are intact")
 
 
 def _newest(root: Path) -> list[Path]:

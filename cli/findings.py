@@ -1,4 +1,4 @@
-"""What a diagnosis finds: one line each, and how to mend it."""
+"""The findings of `darkroom doctor`: one line each, with what to do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from enum import StrEnum
 
 
 class Grade(StrEnum):
+    """How bad a finding is. Only a fault changes the exit code."""
+
     OK = "ok"
     WARNING = "warning"
     FAULT = "fault"
@@ -14,7 +16,7 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the diagnosis; `mend` says what to do."""
+    """One finding. `what` states it, `mend` says what to do."""
 
     grade: Grade
     what: str
@@ -22,12 +24,15 @@ class Finding:
 
 
 def ok(what: str) -> Finding:
+    """Returns a finding that needs no action."""
     return Finding(Grade.OK, what)
 
 
 def warn(what: str, mend: str) -> Finding:
+    """Returns a finding that may become a fault."""
     return Finding(Grade.WARNING, what, mend)
 
 
 def fault(what: str, mend: str) -> Finding:
+    """Returns a finding that must be repaired."""
     return Finding(Grade.FAULT, what, mend)

@@ -1,4 +1,4 @@
-"""A job as it goes on: from its events where the server tells them, else from polls."""
+"""The progress of a job: from its events, or from polls if the server sends none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ POLL_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job has come; what is not known is None."""
+    """The progress of a job.
+
+    `ahead` counts the jobs before it in the queue. A value that is not known is None.
+    """
 
     status: str
     ahead: int | None = None
@@ -31,22 +34,23 @@ class Progress:
 
 
 def follow(client: Client, job: Job) -> Iterator[Progress]:
-    """Every change from now on, each once, to the end. Raises what the client does."""
+    """Yields the progress now and after every change, until the job has ended. Raises `ClientError`."""
     last = progress_of(job)
     yield last
-    steps = _from_events(client, job, last) if job.urls.events else _from_polls(client, job)
-    for progress in steps:
+    changes = _from_events(client, job, last) if job.urls.events else _from_polls(client, job)
+    for progress in changes:
         if progress != last:
             last = progress
             yield progress
 
 
 def progress_of(job: Job) -> Progress:
+    """Returns the progress that a job's record states."""
     return Progress(job.status, job.queue_position, job.eta_seconds)
 
 
-def told(last: Progress, event: Event) -> Progress:
-    """What is known after the event. Events of another kind change nothing."""
+def after_event(last: Progress, event: Event) -> Progress:
+    """Returns the progress after `event`, given the `last` one. Other kinds of events change nothing."""
     data: dict[str, Any] = event.data if isinstance(event.data, dict) else {}
     if event.name == "progress":
         return Progress("running", step=data.get("step"), steps=data.get("steps"))
@@ -59,7 +63,7 @@ def _from_events(client: Client, job: Job, last: Progress) -> Iterator[Progress]
     if job.ended:
         return
     for event in client.events(job):
-        last = told(last, event)
+        last = after_event(last, event)
         yield last
 
 

@@ -1,4 +1,4 @@
-"""`darkroom generate`: a picture from a running server."""
+"""`darkroom generate`: makes images on a running server."""
 
 from __future__ import annotations
 
@@ -27,15 +27,19 @@ def generate(
     n: Annotated[
         int | None, typer.Option("--n", "-n", min=1, help="Pictures, from consecutive seeds.")
     ] = None,
-    seed: Annotated[str, typer.Option(help="A number, or random; by default decided by the prompt.")] = "",
-    model: Annotated[str | None, typer.Option(help="By default the server's own.")] = None,
+    seed: Annotated[
+        str, typer.Option(help="A number, or random; by default the server derives it from the prompt.")
+    ] = "",
+    model: Annotated[
+        str | None, typer.Option(help="The model; by default the server's default model.")
+    ] = None,
     negative: Annotated[str | None, typer.Option(help="What the picture should not show.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(callback=at_least_zero, help="Guidance scale.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="A line for every change, instead of a bar.")
+        bool, typer.Option("--watch", help="Print a line for every change, instead of a bar.")
     ] = False,
     timeout: Annotated[float, typer.Option(callback=positive, help="Seconds to wait.")] = 300.0,
 ) -> None:
@@ -62,7 +66,11 @@ def generate(
 def make(
     client: Client, prompt: str, out: Output, *, watch: bool = False, timeout_s: float = 300.0, **fields: Any
 ) -> None:
-    """Submits, shows how it goes on, and saves the pictures. Raises `ClientError`."""
+    """Submits a job, shows its progress, and saves its images.
+
+    `fields` are fields of the request; `watch` prints a line for every change instead of a bar.
+    Raises `ClientError`.
+    """
     begun = time.monotonic()
     job = client.submit(prompt, **fields, output_format=out.format)
     if not job.ended:
@@ -70,12 +78,14 @@ def make(
         job = client.wait(job, timeout_s)
     if job.status != "succeeded":
         raise JobFailed(job)
-    took_ms = (time.monotonic() - begun) * 1000
-    places = out.save(client, job)
-    how = "from the cache" if job.cache == "hit" else "drawn"
-    for image, place in zip(job.images, places, strict=True):
-        # What goes to standard output is the picture alone.
-        typer.echo(f'"{prompt}", seed {image.seed}, {how} in {took_ms:.0f} ms: {place}', err=out.path is None)
+    duration_ms = (time.monotonic() - begun) * 1000
+    paths = out.save(client, job)
+    source = "from the cache" if job.cache == "hit" else "drawn"
+    for image, path in zip(job.images, paths, strict=True):
+        # An image on standard output must stand alone there.
+        typer.echo(
+            f'"{prompt}", seed {image.seed}, {source} in {duration_ms:.0f} ms: {path}', err=out.path is None
+        )
     for warning in job.warnings:
         typer.echo(f"Note: {warning}", err=True)
 
@@ -99,6 +109,6 @@ def _seed(text: str) -> int | Literal["random"] | None:
         return "random"
     if text and not (text.isascii() and text.isdigit() and len(text) <= SEED_DIGITS):
         raise typer.BadParameter(
-            f"{text!r} is no seed: it is a whole number, or random.", param_hint="--seed"
+            f"{text!r} is not a seed: give a whole number, or random.", param_hint="--seed"
         )
     return int(text) if text else None

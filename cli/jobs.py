@@ -1,4 +1,4 @@
-"""`darkroom jobs`: what has become of your jobs."""
+"""`darkroom jobs`: lists, shows and cancels jobs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ JobId = Annotated[str, typer.Argument(help="The id, job_...", callback=identifie
 def list_jobs(
     server: Server = None,
     api_key: ApiKey = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="So many.")] = 20,
-    after: Annotated[str | None, typer.Option(help="Those before this job.", callback=identifier)] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most this many.")] = 20,
+    after: Annotated[
+        str | None, typer.Option(help="Only jobs older than this one.", callback=identifier)
+    ] = None,
 ) -> None:
-    """Your jobs, newest first."""
+    """List your jobs, newest first."""
     with _client(server, api_key) as client:
         page = client.jobs(limit=limit, after=after)
     for job in page.data:
@@ -35,14 +37,14 @@ def list_jobs(
 
 @app.command()
 def show(job_id: JobId, server: Server = None, api_key: ApiKey = None) -> None:
-    """All that is known of a job, as JSON."""
+    """Show the record of a job, as JSON."""
     with _client(server, api_key) as client:
         typer.echo(client.job(job_id).model_dump_json(indent=2))
 
 
 @app.command()
 def cancel(job_id: JobId, server: Server = None, api_key: ApiKey = None) -> None:
-    """End a job before it runs; one that has ended stays as it is."""
+    """Cancel a job. A job that has ended stays as it is."""
     with _client(server, api_key) as client:
         typer.echo(_line(client.cancel(job_id)))
 

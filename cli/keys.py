@@ -1,4 +1,4 @@
-"""`darkroom keys`: API keys, through the administration of a running server."""
+"""`darkroom keys`: manages API keys through the API of a running server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Url = Annotated[
     typer.Option(
         "--url",
         "--server",
-        help="The server; by default the embedded platform that runs in this folder, else http://127.0.0.1:8000.",
+        help="The server; by default the embedded platform of this folder, else http://127.0.0.1:8000.",
         envvar=["DARKROOM_URL", "DARKROOM_SERVER"],
         callback=address,
         show_default=False,
@@ -34,7 +34,7 @@ Key = Annotated[
     typer.Option(
         "--key",
         "--api-key",
-        help="A key with the scope admin; by default the one of the embedded platform in this folder.",
+        help="A key with the scope admin; by default the key of the embedded platform of this folder.",
         envvar="DARKROOM_API_KEY",
         callback=credential,
         show_default=False,
@@ -44,30 +44,34 @@ Key = Annotated[
 
 @app.command()
 def new() -> None:
-    """Print a fresh key for DARKROOM_ADMIN_KEY, the first key of a server. Asks no server."""
+    """Print a new key for DARKROOM_ADMIN_KEY, the first key of a server. Needs no server."""
     typer.echo(new_token())
 
 
 @app.command()
 def create(
-    tenant: Annotated[str, typer.Argument(help="Whom it speaks for: keys of one tenant see the same jobs.")],
-    name: Annotated[str, typer.Option(help="What it is for.")] = "",
-    admin: Annotated[bool, typer.Option("--admin", help="It may also administer.")] = False,
+    tenant: Annotated[str, typer.Argument(help="The tenant; all keys of a tenant see the same jobs.")],
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    admin: Annotated[bool, typer.Option("--admin", help="Also give it the scope admin.")] = False,
     requests_per_minute: Annotated[
         float | None, typer.Option(callback=positive, help="Submits per minute.")
     ] = None,
-    burst: Annotated[int | None, typer.Option(min=1, help="Submits at once.")] = None,
-    concurrent_jobs: Annotated[int | None, typer.Option(min=1, help="Jobs that have not ended.")] = None,
-    queued_jobs: Annotated[int | None, typer.Option(min=1, help="Jobs that have not begun to run.")] = None,
-    images_per_day: Annotated[int | None, typer.Option(min=1, help="Pictures per day of UTC.")] = None,
+    burst: Annotated[int | None, typer.Option(min=1, help="Submits in one burst.")] = None,
+    concurrent_jobs: Annotated[
+        int | None, typer.Option(min=1, help="Jobs that have not ended, at most.")
+    ] = None,
+    queued_jobs: Annotated[int | None, typer.Option(min=1, help="Jobs in the queue, at most.")] = None,
+    images_per_day: Annotated[int | None, typer.Option(min=1, help="Pictures per day (UTC).")] = None,
     weight: Annotated[
         float, typer.Option(callback=positive, help="The tenant's share of the devices.")
     ] = 1.0,
-    priority: Annotated[list[str] | None, typer.Option(help="A priority class allowed; repeatable.")] = None,
+    priority: Annotated[
+        list[str] | None, typer.Option(help="A priority class that is allowed; repeatable.")
+    ] = None,
     url: Url = "",
     key: Key = "",
 ) -> None:
-    """Create a key and print it, once: the server keeps only its hash."""
+    """Create a key and print it. It is shown only once: the server keeps only its hash."""
     request: dict[str, Any] = {
         "tenant": tenant,
         "name": name,
@@ -86,39 +90,39 @@ def create(
 
 @app.command("list")
 def list_keys(
-    tenant: Annotated[str, typer.Option(help="Of this tenant only.")] = "", url: Url = "", key: Key = ""
+    tenant: Annotated[str, typer.Option(help="Only keys of this tenant.")] = "", url: Url = "", key: Key = ""
 ) -> None:
-    """List all keys by their first letters, newest first."""
+    """List all keys, newest first. The id is the beginning of a key."""
     path = "/v1/keys" + (f"?{urlencode({'tenant': tenant})}" if tenant else "")
     typer.echo(f"{'ID':13}{'TENANT':20}{'SCOPES':16}{'CREATED':18}{'REVOKED':18}NAME")
-    for each in _call(url, key, "GET", path, "data")["data"]:
-        revoked = _date(each["revoked_at"]) if each["revoked_at"] else "-"
-        scopes = ",".join(each["scopes"])
-        created = _date(each["created_at"])
-        typer.echo(f"{each['id']:13}{each['tenant']:20}{scopes:16}{created:18}{revoked:18}{each['name']}")
+    for entry in _call(url, key, "GET", path, "data")["data"]:
+        revoked = _date(entry["revoked_at"]) if entry["revoked_at"] else "-"
+        scopes = ",".join(entry["scopes"])
+        created = _date(entry["created_at"])
+        typer.echo(f"{entry['id']:13}{entry['tenant']:20}{scopes:16}{created:18}{revoked:18}{entry['name']}")
 
 
 @app.command()
 def revoke(
     key_id: Annotated[
-        str, typer.Argument(help="The first letters, as `list` shows them.", callback=identifier)
+        str, typer.Argument(help="The id of the key, as `list` shows it.", callback=identifier)
     ],
     url: Url = "",
     key: Key = "",
 ) -> None:
-    """Revoke a key, for good. The jobs submitted with it go on."""
-    ended = _call(url, key, "DELETE", f"/v1/keys/{key_id}", "id")
-    typer.echo(f"{ended['id']} of {ended['tenant']} is revoked.")
+    """Revoke a key for good. Jobs that were submitted with it go on."""
+    revoked = _call(url, key, "DELETE", f"/v1/keys/{key_id}", "id")
+    typer.echo(f"{revoked['id']} of {revoked['tenant']} is revoked.")
 
 
 def _call(
     url: str, key: str, method: str, path: str, needed: str, body: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The server's answer, which holds `needed`."""
+    """Sends a request, and returns the answer, which has the field `needed`. Ends the command on an error."""
     if not key:
-        # The platform of this folder may listen elsewhere than at the usual port, where another one may.
-        found = record.running()
-        url = url or (found.url if found else DEFAULT_SERVER)
+        # The platform of this folder may listen on another port. Another server may have the default port.
+        platform = record.running()
+        url = url or (platform.url if platform else DEFAULT_SERVER)
         key = _key_here()
     url = url or DEFAULT_SERVER
     try:
@@ -138,7 +142,7 @@ def _key_here() -> str:
     try:
         return (record.FOLDER / record.KEY_FILE).read_text(encoding="ascii").strip()
     except (OSError, ValueError):
-        _fail("Give a key with the scope admin: --key, or DARKROOM_API_KEY.")
+        _fail("Give a key with the scope admin: --key or DARKROOM_API_KEY.")
 
 
 def _fail(message: str) -> NoReturn:

@@ -32,12 +32,13 @@ FIRST_PROMPT: Final = "a red apple on a blue background"
 
 
 class TextOnly(TyperGroup):
-    """Refuses arguments that are no text, once for all commands."""
+    """Refuses arguments that are not UTF-8, for all commands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        for each in args:
-            if any("\ud800" <= letter <= "\udfff" for letter in each):
-                raise typer.BadParameter(f"{each!r} is no UTF-8.")
+        """Checks `args`, and parses them. Raises `typer.BadParameter`."""
+        for argument in args:
+            if any("\ud800" <= character <= "\udfff" for character in argument):
+                raise typer.BadParameter(f"{argument!r} is not UTF-8.")
         return super().parse_args(ctx, args)
 
 
@@ -58,34 +59,37 @@ app.add_typer(tenant.app, name="tenant")
 
 @app.command()
 def up(
-    prompt: Annotated[str, typer.Option(help="Make this picture first; empty: none.")] = FIRST_PROMPT,
+    prompt: Annotated[
+        str, typer.Option(help="Make a picture of this prompt first; empty: make none.")
+    ] = FIRST_PROMPT,
     out: Out = "picture.png",
     workers: Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Worker processes.")] = 1,
-    folder: Annotated[Path, typer.Option(help="Data and logs.")] = record.FOLDER,
-    webhooks: Annotated[bool, typer.Option(help="A process that delivers webhooks.")] = True,
-    once: Annotated[bool, typer.Option("--once", help="End after the picture.")] = False,
+    folder: Annotated[Path, typer.Option(help="The folder for data and logs.")] = record.FOLDER,
+    webhooks: Annotated[bool, typer.Option(help="Also start the process that delivers webhooks.")] = True,
+    once: Annotated[bool, typer.Option("--once", help="Stop after the first picture.")] = False,
 ) -> None:
     """Start the embedded platform, make a picture, and serve until Ctrl-C.
 
-    DARKROOM_REDIS_URL and DARKROOM_BROKER_URL point it at servers of yours; without them it brings its own. Ends with 2 where it cannot
-    run as it is set up (a bad setting, a port in use, a model that cannot be loaded), with 1 after another fault.
+    It uses the servers in DARKROOM_REDIS_URL and DARKROOM_BROKER_URL, or starts a Redis if they are not set.
+    Exit code 2: it cannot run with its settings (a bad setting, a port in use, a model that cannot be loaded).
+    Exit code 1: another fault.
     """
-    # A terminal that closes, and `kill`, end it as Ctrl-C does.
+    # `kill` and a closed terminal end the platform like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
-    where = Output.of(out) if prompt else None
+    output = Output.of(out) if prompt else None
     begun = time.monotonic()
     try:
         with started(folder, workers, webhooks=webhooks and not once) as platform:
-            _tell("Starting the platform ...")
-            platform.wait_ready(_tell)
-            _tell(f"Ready in {time.monotonic() - begun:.1f} s.")
-            if where is not None:
+            _print_error("Starting the platform ...")
+            platform.wait_ready(_print_error)
+            _print_error(f"Ready in {time.monotonic() - begun:.1f} s.")
+            if output is not None:
                 with Client(platform.url, api_key=platform.key) as client:
-                    make(client, prompt, where)
+                    make(client, prompt, output)
             if once:
                 return
-            typer.echo(f"\nServing at {platform.url}  (logs in {folder}; Ctrl-C ends it)")
+            typer.echo(f"\nServing at {platform.url}  (logs in {folder}; press Ctrl-C to stop)")
             _watch(platform)
     except (SettingsError, Unusable) as error:
         typer.echo(f"darkroom up: {error}", err=True)
@@ -100,12 +104,12 @@ def up(
 @app.command()
 def worker(
     devices: Annotated[
-        str, typer.Option(help="One worker for each: all GPUs, a list like 0,1, or cpu:N.")
+        str, typer.Option(help="One worker per device: all (GPUs), a list like 0,1, or cpu:N.")
     ] = "all",
 ) -> None:
-    """Start one worker per device of this machine, and keep them running. Set up by DARKROOM_ variables, as each worker is.
+    """Start one worker per device of this machine, and restart those that die. DARKROOM_ variables configure the workers.
 
-    A worker that cannot run as it is set up is not started again; where none is left, this ends with 2.
+    A worker that cannot run with its settings is not restarted. Exit code 2: no worker is left.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -125,10 +129,10 @@ def worker(
 def _watch(platform: Platform) -> None:
     while True:
         time.sleep(CHECK_S)
-        platform.check(_tell)
+        platform.check(_print_error)
 
 
-def _tell(line: str) -> None:
+def _print_error(line: str) -> None:
     typer.echo(line, err=True)
 
 

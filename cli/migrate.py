@@ -1,4 +1,4 @@
-"""`darkroom migrate`: moves the jobs of a state Redis to the number of shards that the settings name."""
+"""`darkroom migrate`: moves the jobs in Redis to the number of shards in the settings."""
 
 from __future__ import annotations
 
@@ -18,35 +18,37 @@ from store.layout import SETTING
 from store.migrating import Migration, MigrationRefused, begun, end, move, survey
 from store.restoring import in_use
 
-Told = Callable[[int, int], None]
-"""Hears how many keys were looked at just now, and how many there are."""
+OnProgress = Callable[[int, int], None]
+"""Called with the number of keys checked since the last call, and the number of all keys."""
 
 
 def migrate(
     force: Annotated[
         bool,
-        typer.Option("--force", help="Although a process seems to live. It would lose jobs."),
+        typer.Option(
+            "--force", help="Migrate even if a process seems to run. If one does run, jobs are lost."
+        ),
     ] = False,
     folder: Folder = record.FOLDER,
 ) -> None:
     """Move the jobs in Redis to as many shards as DARKROOM_STORE_SHARDS says. API, workers and webhooks must not run.
 
-    A migration that breaks off is taken up by starting it again. Nothing starts before it has ended.
+    To resume an interrupted migration, run the command again. No process starts until the migration is complete.
 
     Example: DARKROOM_STORE_SHARDS=1 darkroom migrate
     """
     with one_line_errors(), bar() as progress:
         settings = settings_of(folder)
         task = progress.add_task("Moving", total=None)
-        done = asyncio.run(
+        result = asyncio.run(
             migrated(
                 settings, lambda count, total: progress.update(task, advance=count, total=total), force=force
             )
         )
-        if done is None:
-            say(f"There is nothing to move: {SETTING} is {settings.shards}, as it was.")
+        if result is None:
+            say(f"There is nothing to move: {SETTING} is still {settings.shards}.")
             return
-        migration, balance = done
+        migration, balance = result
         if not balance.balanced:
             fail("The counts of jobs do not balance: run `darkroom audit --full`.", REFUSED)
         say(
@@ -56,10 +58,14 @@ def migrate(
 
 
 async def migrated(
-    settings: BackendSettings, told: Told = lambda _, __: None, *, force: bool = False
+    settings: BackendSettings, on_progress: OnProgress = lambda _, __: None, *, force: bool = False
 ) -> tuple[Migration, Audit] | None:
-    """What was moved to the layout of the settings, and what the counters say then; None: nothing had to be. With `force` also
-    where a process seems to live. Raises `MigrationRefused`, `LayoutMismatch`, `StoreUnavailable`."""
+    """Moves the jobs to the layout of the settings.
+
+    Returns the migration and the counts after it; None: nothing had to move. With `force` it also
+    runs while a process seems to run. `on_progress` is called during the move. Raises
+    `MigrationRefused`, `LayoutMismatch`, `StoreUnavailable`.
+    """
     timeout_s = settings.redis_timeout_s
     client = connect(settings.redis_url, timeout_s)
     try:
@@ -71,7 +77,7 @@ async def migrated(
         migration = await begun(client, settings.shards, timeout_s)
         if migration is None:
             return None
-        await move(client, migration, timeout_s, lambda count: told(count, total))
+        await move(client, migration, timeout_s, lambda count: on_progress(count, total))
         await end(client, migration, timeout_s)
         return migration, await counts(client, timeout_s)
     finally:

@@ -1,5 +1,8 @@
-"""`darkroom doctor` and `darkroom audit`: for those who operate the platform. Both read the services' settings, or ask the platform
-that `darkroom up` has started in this folder."""
+"""`darkroom doctor` and `darkroom audit`: the commands for operators.
+
+They read the settings of the services from the environment. Without such settings they use the
+platform that `darkroom up` has started in this folder.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,15 @@ _MARKS = {Grade.OK: "ok     ", Grade.WARNING: "warning", Grade.FAULT: "FAULT  "}
 Folder = Annotated[
     Path,
     typer.Option(
-        help="Of the embedded platform that is asked where it runs, and neither DARKROOM_REDIS_URL nor DARKROOM_BROKER_URL is set."
+        help="The folder of the embedded platform; unused if DARKROOM_REDIS_URL or DARKROOM_BROKER_URL is set."
     ),
 ]
 
 
 def doctor(folder: Folder = record.FOLDER) -> None:
-    """Check broker, Redis, queues, disk, models, clocks and versions; say what is wrong and how to mend it.
+    """Check broker, Redis, queues, disk, models, clocks and versions; say what is wrong and what to do.
 
-    Ends with 1 if there is a fault.
+    Exit code 1: there is a fault.
     """
     settings = settings_of(folder)
     raise typer.Exit(1 if asyncio.run(_doctor(settings)) else 0)
@@ -39,24 +42,24 @@ def doctor(folder: Folder = record.FOLDER) -> None:
 
 def audit_jobs(
     full: Annotated[
-        bool, typer.Option("--full", help="Read every job record, not the counters alone.")
+        bool, typer.Option("--full", help="Read every job record, not only the counters.")
     ] = False,
     folder: Folder = record.FOLDER,
 ) -> None:
-    """Recount accepted jobs against ended ones, and list any difference. Ends with 1 if there is one."""
+    """Compare the counts of accepted, ended and live jobs, and list any difference. Exit code 1: there is one."""
     settings = settings_of(folder)
     try:
-        found = asyncio.run(_audit(settings, full))
+        result = asyncio.run(_audit(settings, full))
     except StoreUnavailable as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(2) from None
-    ended = ", ".join(f"{count} {status}" for status, count in found.ended.items() if count)
-    typer.echo(f"{found.recorded} recorded = {ended or '0 ended'} + {found.live} live")
-    if not found.balanced and not found.differences:
-        typer.echo("They do not balance: run `darkroom audit --full`.", err=True)
-    for difference in found.differences:
+    ended = ", ".join(f"{count} {status}" for status, count in result.ended.items() if count)
+    typer.echo(f"{result.recorded} recorded = {ended or '0 ended'} + {result.live} live")
+    if not result.balanced and not result.differences:
+        typer.echo("The counts do not balance: run `darkroom audit --full`.", err=True)
+    for difference in result.differences:
         typer.echo(difference, err=True)
-    raise typer.Exit(0 if found.balanced and not found.differences else 1)
+    raise typer.Exit(0 if result.balanced and not result.differences else 1)
 
 
 async def _doctor(settings: BackendSettings) -> int:
@@ -78,7 +81,10 @@ async def _audit(settings: BackendSettings, full: bool) -> Audit:
 
 
 def settings_of(folder: Path) -> BackendSettings:
-    """Those of the platform that runs in `folder`, else of the environment. Ends the command where they are wrong."""
+    """Returns the settings of the platform that runs in `folder`, else of the environment.
+
+    Ends the command with 2 if they are wrong.
+    """
     running, environ = record.environment(folder, os.environ)
     try:
         settings = BackendSettings.from_env(environ)

@@ -1,4 +1,7 @@
-"""The options that several commands share, and what each value must be: what is wrong is refused before anything is done."""
+"""Options that several commands share, and the checks of their values.
+
+A wrong value ends a command before it does anything.
+"""
 
 from __future__ import annotations
 
@@ -18,51 +21,61 @@ _ID: Final = re.compile(r"[\w-]{1,100}", re.ASCII)
 
 
 def address(text: str | None) -> str | None:
-    """A server's URL, without a slash at its end."""
+    """Returns a server's URL without a slash at its end. Raises `typer.BadParameter`."""
     if not text:
         return text
     try:
         httpx.URL(web_url(text))
         return text.rstrip("/")
     except (ValueError, httpx.InvalidURL) as error:
-        raise typer.BadParameter(f"{text!r} is no server, such as {DEFAULT_SERVER}: {error}.") from None
+        raise typer.BadParameter(
+            f"{text!r} is not the URL of a server, such as {DEFAULT_SERVER}: {error}."
+        ) from None
 
 
 def credential(text: str | None) -> str | None:
-    """What a header can carry: https://www.rfc-editor.org/rfc/rfc6750#section-2.1."""
+    """Returns a key that a header can carry: https://www.rfc-editor.org/rfc/rfc6750#section-2.1.
+
+    Raises `typer.BadParameter`.
+    """
     if text and not (text.isascii() and text.isprintable() and " " not in text):
-        raise typer.BadParameter("A key is of letters, digits and signs, without a space.")
+        raise typer.BadParameter("A key consists of ASCII letters, digits and punctuation, without spaces.")
     return text
 
 
 def writable(path: Path) -> Path:
-    """A file that can be made, a folder that takes one, or `-`."""
+    """Returns the path of a file that can be created, a folder that is writable, or `-`.
+
+    Raises `typer.BadParameter`.
+    """
     if str(path) == "-":
         return path
     folder = path if path.is_dir() else path.parent
     if not path.name and not path.is_dir():
         raise typer.BadParameter("Name a file or a folder, or - for standard output.")
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise typer.BadParameter(f"{folder} is no folder that can be written to.")
+        raise typer.BadParameter(f"{folder} is not a writable folder.")
     return path
 
 
 def at_least_zero(value: float | None) -> float | None:
+    """Returns a finite number of 0 or more. Raises `typer.BadParameter`."""
     if value is not None and not (math.isfinite(value) and value >= 0):
         raise typer.BadParameter(f"{value:g} is not 0 or more.")
     return value
 
 
 def positive(value: float | None) -> float | None:
+    """Returns a finite number above 0. Raises `typer.BadParameter`."""
     if value is not None and not (math.isfinite(value) and value > 0):
         raise typer.BadParameter(f"{value:g} is not above 0.")
     return value
 
 
 def identifier(text: str | None) -> str | None:
-    """A part of a path of the API."""
+    """Returns an id, which becomes a part of a URL. Raises `typer.BadParameter`."""
     if text is not None and not _ID.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no id.")
+        raise typer.BadParameter(f"{text!r} is not an id.")
     return text
 
 
@@ -79,6 +92,10 @@ Server = Annotated[
 ApiKey = Annotated[
     str | None,
     typer.Option(
-        "--api-key", "--key", help="If the server needs one.", envvar="DARKROOM_API_KEY", callback=credential
+        "--api-key",
+        "--key",
+        help="The API key, if the server needs one.",
+        envvar="DARKROOM_API_KEY",
+        callback=credential,
     ),
 ]

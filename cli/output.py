@@ -1,4 +1,7 @@
-"""Where `darkroom generate` and `darkroom up` put pictures: judged before a job is submitted, for a picture costs."""
+"""Where `darkroom generate` and `darkroom up` save images.
+
+It is checked before a job is submitted, because a job costs device time.
+"""
 
 from __future__ import annotations
 
@@ -23,46 +26,49 @@ Out = Annotated[
     typer.Option(
         "--out",
         "-o",
-        help="Where the picture goes, as its suffix says: .png, .jpg or .webp. Several are numbered. -: standard output.",
+        help="The file for the picture; its suffix sets the format: .png, .jpg or .webp. Several pictures are numbered. -: standard output.",
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where to, and in which format. No `path`: standard output, in the server's own format."""
+    """A path and a format. `path` is None for standard output; then the server chooses the format."""
 
     path: Path | None
     format: Format | None
 
     @classmethod
     def of(cls, text: str, count: int = 1) -> Output:
-        """For `count` pictures. Makes the folder that they go to. Raises `typer.BadParameter` for what cannot be written."""
+        """Returns the output for `count` images from the value of `--out`. Creates the folder.
+
+        Raises `typer.BadParameter` for a path that cannot be written.
+        """
         if text == STDOUT:
             if count > 1:
-                raise _refused("Standard output takes one picture: name a file, and they are numbered.")
+                raise _refused(
+                    "Standard output takes only one picture: name a file, and the pictures are numbered."
+                )
             if sys.stdout.isatty():
-                raise _refused("A terminal shows no picture: name a file, or send it on with > or |.")
+                raise _refused("A terminal cannot show a picture: name a file, or redirect with > or |.")
             return cls(None, None)
         if "\0" in text:
-            raise _refused("A path holds no zero byte.")
+            raise _refused("A path cannot contain a zero byte.")
         path = Path(text)
         if not text or text.endswith(("/", os.sep)) or path.is_dir():
-            raise _refused(f"{text or 'Nothing'} is no file: name one, such as {path / 'picture.png'}.")
-        if (wanted := FORMATS.get(path.suffix.lower())) is None:
-            raise _refused(
-                f"{path.name} does not say which picture it is: it must end in {', '.join(FORMATS)}."
-            )
+            raise _refused(f"{text or 'Nothing'} is not a file: name one, such as {path / 'picture.png'}.")
+        if (image_format := FORMATS.get(path.suffix.lower())) is None:
+            raise _refused(f"{path.name} does not name a format: it must end in {', '.join(FORMATS)}.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _refused(f"{path.parent}: {error.strerror}.") from None
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise _refused(f"{path} cannot be written.")
-        return cls(path, wanted)
+        return cls(path, image_format)
 
     def save(self, client: Client, job: Job) -> list[str]:
-        """Writes the job's pictures; answers where each one went. Raises `ClientError`."""
+        """Writes the job's images, and returns the path of each one. Raises `ClientError`."""
         if self.path is None:
             files: list[Path | None] = [None]
         elif len(job.images) == 1:

@@ -1,4 +1,4 @@
-"""The embedded platform: API, workers and, where none is given, a Redis, as child processes of one supervisor."""
+"""The embedded platform: API, workers, webhooks and, if no URL is set, a Redis, as child processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cli import record
-from cli.children import Child, Tell
+from cli.children import Child, Report
 from cli.migrate import migrated
 from cli.record import AlreadyRunning
 from cli.services import process
@@ -27,31 +27,35 @@ from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, Wo
 from store.migrating import MigrationRefused
 
 READY_S: Final = 720.0
-"""A worker may take its `load_timeout_s` (600 by default) for its model, and before that come the imports."""
+"""A worker may load its model for `load_timeout_s` (600 by default). Its imports come before that."""
 POLL_S: Final = 0.1
 NEWS_S: Final = 10.0
-"""Between signs of life while a model loads."""
+"""Seconds between messages while a model loads."""
 BROKER_DATABASE: Final = "/1"
 EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to connect to
-"""Where those who connect find a server that listens on all addresses."""
+"""The address to connect to, for each address that means all interfaces."""
 _PING: Final = b"GET /healthz HTTP/1.0\r\n\r\n"
 
 
 @dataclass(slots=True)
 class Platform:
-    """A running platform. `check` it, then `stop` it."""
+    """A running platform. Call `check` from time to time, and `stop` at the end."""
 
     url: str
     folder: Path
     model: str
-    """As the setting names it."""
+    """The value of the setting."""
     children: list[Child] = field(default_factory=list)
     redis: RedisServer | None = None
     key: str = ""
-    """What the platform's own requests must carry; empty where none is needed."""
+    """The API key for the platform's own requests; empty if none is needed."""
 
-    def wait_ready(self, tell: Tell = lambda _: None) -> None:
-        """Returns once a job would be run; `tell` hears of each stage. Raises `ServiceError` with the reason of what failed."""
+    def wait_ready(self, report: Report = lambda _: None) -> None:
+        """Waits until the platform can run a job, and reports each stage with `report`.
+
+        Raises `ServiceError` with the reason if a process fails or `READY_S` is over, and
+        `Unusable` if a process cannot run with its settings.
+        """
         begun = news_at = time.monotonic()
         client = Client(self.url, api_key=self.key)
         answers = False
@@ -60,27 +64,34 @@ class Platform:
                 now = time.monotonic()
                 if now > begun + READY_S:
                     raise ServiceError(f"Not ready within {READY_S:g} s; see {self.folder}.")
-                self.check(tell)
+                self.check(report)
                 if not answers and self._answers():
                     answers, news_at = True, now
-                    tell(f"The API answers ({now - begun:.1f} s). Loading {self.model} ...")
+                    report(f"The API answers ({now - begun:.1f} s). Loading {self.model} ...")
                 elif now > news_at + NEWS_S:
                     news_at = now
-                    what = f"Loading {self.model}" if answers else "Waiting for the API"
-                    tell(f"{what} ... {now - begun:.0f} s (logs in {self.folder})")
+                    stage = f"Loading {self.model}" if answers else "Waiting for the API"
+                    report(f"{stage} ... {now - begun:.0f} s (logs in {self.folder})")
                 time.sleep(POLL_S)
         finally:
             client.close()
 
-    def check(self, tell: Tell = lambda _: None) -> None:
-        """Restarts what has died. Raises `ServiceError` for what dies again and again, `Unusable` for what cannot run."""
+    def check(self, report: Report = lambda _: None) -> None:
+        """Restarts processes that have ended, and reports that with `report`.
+
+        Raises `ServiceError` for a process that keeps ending, and `Unusable` for one that cannot
+        run with its settings.
+        """
         if self.redis is not None and not self.redis.alive():
             self.redis.start()
         for child in self.children:
-            child.check(tell)
+            child.check(report)
 
     def stop(self) -> None:
-        """Ends all: the workers give their jobs back while the others still listen."""
+        """Stops all processes.
+
+        The workers stop before the API and Redis, so they can hand over their jobs.
+        """
         for child in reversed(self.children):
             child.stop(timeout_s=40.0)
         if self.redis is not None:
@@ -94,10 +105,11 @@ class Platform:
 def started(
     folder: Path, workers: int = 1, environ: Mapping[str, str] | None = None, *, webhooks: bool = True
 ) -> Iterator[Platform]:
-    """A platform that is starting, its data and logs in `folder`; ended on leaving. Settings come from `environ`.
+    """Starts a platform with its data and logs in `folder`, yields it, and stops it at the end.
 
-    Raises `SettingsError` before anything is started, also for a port that is in use and a model that is nowhere; `ServiceError`
-    for a server that does not start, and where another platform uses the folder.
+    Settings come from `environ`; None: from this process. `webhooks`: also start the process that
+    delivers webhooks. Raises `SettingsError` before anything starts, also for a port in use and a
+    missing model. Raises `ServiceError` if a server does not start, or another platform uses the folder.
     """
     source = dict(os.environ if environ is None else environ)
     folder = folder.absolute()
@@ -113,7 +125,7 @@ def started(
             raise ServiceError(str(error)) from None
         except OSError as error:
             raise SettingsError(f"--folder {folder} cannot be used: {error.strerror}.") from None
-        # Before any process: it would say so too, but in its log.
+        # The processes check their ports too, but report to their logs.
         port = _port(settings, source)
         metrics_ports = _metrics_ports(worker.metrics_port, workers + webhooks)
         redis = None
@@ -122,7 +134,7 @@ def started(
             redis.start()
             stack.callback(redis.stop)
             source["DARKROOM_REDIS_URL"] = redis.url
-            _bring_to_layout(BackendSettings.from_env(source))
+            _migrate_to_layout(BackendSettings.from_env(source))
         if not source.get("DARKROOM_BROKER_URL"):
             source["DARKROOM_BROKER_URL"] = source["DARKROOM_REDIS_URL"].rpartition("/")[0] + BROKER_DATABASE
         source["DARKROOM_PORT"] = str(port)
@@ -147,22 +159,27 @@ def started(
         yield platform
 
 
-def _bring_to_layout(settings: BackendSettings) -> None:
-    """Moves the jobs of our own Redis, which nobody else uses, to where this version looks for them. Raises `SettingsError`,
-    `ServiceError`."""
+def _migrate_to_layout(settings: BackendSettings) -> None:
+    """Moves the jobs of the embedded Redis to the layout of the settings. No other process uses it yet.
+
+    Raises `SettingsError`, `ServiceError`.
+    """
     try:
-        with ThreadPoolExecutor(1) as thread:  # its caller's may run an event loop
+        with ThreadPoolExecutor(1) as thread:  # the caller's thread may run an event loop
             thread.submit(asyncio.run, migrated(settings, force=True)).result()
     except (MigrationRefused, StoreUnavailable) as error:
         raise ServiceError(str(error)) from None
 
 
 def _child(name: str, folder: Path, environ: dict[str, str]) -> Child:
-    return Child(name, name.partition("-")[0], folder / name, {**environ, "PYTHONPATH": _here()})
+    return Child(name, name.partition("-")[0], folder / name, {**environ, "PYTHONPATH": _python_path()})
 
 
 def _port(settings: ApiSettings, environ: Mapping[str, str]) -> int:
-    """The port asked for, else the usual one, else a free one. Raises `SettingsError` for one that was asked for and is in use."""
+    """Returns the port of the setting, else the default port if it is free, else a free one.
+
+    Raises `SettingsError` if the port of the setting is in use.
+    """
     host, port = settings.host, settings.port
     if not environ.get("DARKROOM_PORT"):
         return port if is_free(host, port) else process.free_port()
@@ -173,12 +190,15 @@ def _port(settings: ApiSettings, environ: Mapping[str, str]) -> int:
 
 
 def _metrics_ports(first: int, count: int) -> list[str]:
-    """Each process's own, counted up from the setting. Raises `SettingsError` for one that is in use."""
+    """Returns each process's metrics port, counted up from `first`.
+
+    Raises `SettingsError` for a port in use.
+    """
     ports = range(first, first + count) if first else [0] * count
     for port in filter(None, ports):
         listen("0.0.0.0", port, "DARKROOM_METRICS_PORT").close()  # noqa: S104 - as the processes do
     return [str(port) for port in ports]
 
 
-def _here() -> str:
+def _python_path() -> str:
     return os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""))))

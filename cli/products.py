@@ -1,4 +1,4 @@
-"""Which server it is that speaks Redis' protocol, and from which version on it can hold the jobs. Pure."""
+"""Identifies a server with Redis' protocol, and says whether its version is new enough. Pure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from typing import Any, Final
 OLDEST: Final = {
     # ZRANGE BYSCORE and ZADD GT: https://redis.io/docs/latest/commands/zrange/
     "Redis": (6, 2),
-    # Its first version, which has all that Redis 7.2 has: https://valkey.io/topics/migration/
+    # Its first version has everything of Redis 7.2: https://valkey.io/topics/migration/
     "Valkey": (7, 2),
 }
-"""The products that the platform is tested on."""
-# Each keeps `redis_version` for the Redis that it is compatible with, and tells its own beside it.
-_OWN: Final = {"valkey_version": "Valkey", "dragonfly_version": "Dragonfly", "garnet_version": "Garnet"}
+"""The oldest version of each product that the platform is tested on."""
+# In these products `redis_version` is the compatible Redis version. They have another field for their own.
+_VERSION_FIELDS: Final = {
+    "valkey_version": "Valkey",
+    "dragonfly_version": "Dragonfly",
+    "garnet_version": "Garnet",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
+    """A server product and its version, `9.1.0`."""
+
     name: str
     version: str
 
@@ -27,6 +33,7 @@ class Product:
 
     @property
     def tested(self) -> bool:
+        """Whether the platform is tested on this product."""
         return self.name in OLDEST
 
     @property
@@ -36,15 +43,17 @@ class Product:
 
 
 def product(info: Mapping[str, Any]) -> Product:
-    """From the answer to INFO: https://valkey.io/commands/info/."""
-    for key, name in _OWN.items():
+    """Returns the product from the answer to INFO: https://valkey.io/commands/info/."""
+    for key, name in _VERSION_FIELDS.items():
         if key in info:
             return Product(name, str(info[key]))
-    named = str(info.get("server_name", "redis"))
-    return Product("Redis" if named == "redis" else named.capitalize(), str(info["redis_version"]))
+    server_name = str(info.get("server_name", "redis"))
+    return Product(
+        "Redis" if server_name == "redis" else server_name.capitalize(), str(info["redis_version"])
+    )
 
 
 def _number(version: str) -> tuple[int, ...]:
-    """The first two parts; `9.1.0-rc1` is 9.1."""
+    """Returns the first two parts of a version; `9.1.0-rc1` is (9, 1)."""
     parts = version.split(".")[:2]
     return tuple(int("".join(filter(str.isdigit, part.partition("-")[0])) or 0) for part in parts)

@@ -1,5 +1,7 @@
-"""RabbitMQ's definitions: users, virtual hosts, permissions, policies, queues; by its management API
-(https://www.rabbitmq.com/docs/definitions). Messages are no part of them."""
+"""Reads and writes RabbitMQ's definitions: users, virtual hosts, permissions, policies, queues.
+
+It uses the management API: https://www.rabbitmq.com/docs/definitions. Definitions contain no messages.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ TIMEOUT_S: Final = 30.0
 
 
 def _address(text: str | None) -> str | None:
-    # Never repeated: it holds a password.
+    # The message must not repeat the URL: it holds a password.
     try:
         return text and web_url(text)
     except ValueError as error:
-        raise typer.BadParameter(f"This is no address of RabbitMQ's management API: {error}.") from None
+        raise typer.BadParameter(f"This is not the URL of RabbitMQ's management API: {error}.") from None
 
 
 Api = Annotated[
@@ -27,7 +29,7 @@ Api = Annotated[
     typer.Option(
         "--rabbitmq-api",
         envvar="DARKROOM_RABBITMQ_API",
-        help="RabbitMQ's management API, http://user:password@host:15672: users, virtual hosts and policies too.",
+        help="Include users, virtual hosts and policies; the URL of RabbitMQ's management API, http://user:password@host:15672.",
         show_default=False,
         callback=_address,
     ),
@@ -35,22 +37,22 @@ Api = Annotated[
 
 
 def export(url: str) -> bytes:
-    """All definitions, as JSON. Raises `ArchiveRefused`, `httpx.HTTPError`."""
-    return _ask("GET", url).content
+    """Returns all definitions, as JSON. Raises `ArchiveRefused`, `httpx.HTTPError`."""
+    return _request("GET", url).content
 
 
 def load(url: str, definitions: bytes) -> None:
-    """Adds the definitions to those that are there. Raises `ArchiveRefused`, `httpx.HTTPError`."""
-    _ask("POST", url, definitions)
+    """Adds the definitions (JSON) to the existing ones. Raises `ArchiveRefused`, `httpx.HTTPError`."""
+    _request("POST", url, definitions)
 
 
-def _ask(method: str, url: str, body: bytes | None = None) -> httpx.Response:
+def _request(method: str, url: str, body: bytes | None = None) -> httpx.Response:
     try:
         address = httpx.URL(url.rstrip("/") + "/api/definitions")
     except httpx.InvalidURL:
-        raise ArchiveRefused("--rabbitmq-api is no URL: http://user:password@host:15672.") from None
-    json = {"content-type": "application/json"}
-    response = httpx.request(method, address, content=body, headers=json, timeout=TIMEOUT_S)
+        raise ArchiveRefused("--rabbitmq-api is not a URL such as http://user:password@host:15672.") from None
+    headers = {"content-type": "application/json"}
+    response = httpx.request(method, address, content=body, headers=headers, timeout=TIMEOUT_S)
     if response.status_code in (401, 403):
         raise ArchiveRefused("RabbitMQ's management API refuses the user: it needs the tag administrator.")
     if response.is_error:

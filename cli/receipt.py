@@ -1,7 +1,8 @@
-"""The receipt of an export or an erasure: what, of whom, when, how much of each kind; signed by its hash.
+"""The receipt of an export or an erasure: the tenant, the times, and the counts by kind, with a hash.
 
-`sha256` is that of the other fields as canonical JSON: names sorted, no spaces, UTF-8. It tells a receipt that has changed from one that
-has not. It does not tell who wrote it: whoever needs that keeps the hash where others cannot write.
+`sha256` is the hash of the other fields as canonical JSON: names sorted, no spaces, UTF-8. It shows
+whether a receipt was changed. It does not show who wrote it. To prove that, keep the hash where
+others cannot write.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FORMAT: Final = 1
 
 
 class Receipt(BaseModel):
-    """Times are ISO 8601, in UTC."""
+    """A receipt without its hash. Times are ISO 8601, in UTC."""
 
     receipt: Literal["export", "erase"]
     format: int = FORMAT
@@ -29,40 +30,40 @@ class Receipt(BaseModel):
     begun_at: str
     ended_at: str
     dry_run: bool = False
-    """Nothing was erased: the counts are of what would be."""
+    """Nothing was erased: the counts say what would be erased."""
     complete: bool = True
     counts: dict[str, int]
-    """By kind; what an earlier erasure that broke off has erased is among it."""
+    """Counts by kind. They include what an earlier, interrupted erasure has erased."""
     shared_pictures: int = 0
-    """Pictures that stay, for a record or result of another tenant names them."""
+    """Images that stay, because a record or result of another tenant names them."""
     left: dict[str, int] = {}
-    """What came while the command ran, by kind, and is still there."""
+    """Counts by kind of data that was added while the command ran, and is still there."""
     remains: list[str] = []
-    """What this command does not reach, and until when it is there."""
+    """What this command does not erase, and how long that exists."""
     files: dict[str, File] = {}
-    """Of an export."""
+    """The files of an export."""
 
 
 def signed(receipt: Receipt) -> str:
-    """The receipt as JSON, with its hash."""
-    told = receipt.model_dump(mode="json")
-    return json.dumps({**told, "sha256": _hash(told)}, indent=1, ensure_ascii=False) + "\n"
+    """Returns the receipt as JSON, with its hash."""
+    fields = receipt.model_dump(mode="json")
+    return json.dumps({**fields, "sha256": _hash(fields)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def is_whole(text: str | bytes) -> bool:
-    """Whether a receipt is as it was written."""
+    """Whether the JSON of a receipt is unchanged: its hash fits."""
     try:
-        told: dict[str, Any] = json.loads(text)
-        return bool(told.pop("sha256") == _hash(told))
+        fields: dict[str, Any] = json.loads(text)
+        return bool(fields.pop("sha256") == _hash(fields))
     except (ValueError, KeyError, AttributeError):
         return False
 
 
 def stamp(unix_s: float) -> str:
-    """`2026-11-30T04:05:53Z`."""
+    """Returns a time as `2026-11-30T04:05:53Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))
 
 
-def _hash(told: dict[str, Any]) -> str:
-    canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+def _hash(fields: dict[str, Any]) -> str:
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,4 +1,7 @@
-"""What `darkroom up` leaves in its folder, so that other commands find the platform: its first key, where it is, how it is set up."""
+"""The files of `darkroom up` in its folder: a lock, the first API key, and a record of URL and settings.
+
+Other commands read them to find the running platform.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from contracts.settings import BackendSettings
 from contracts.tenancy import new_token
 
 FOLDER: Final = Path(".cache/platform")
-"""Of a platform that is started here, unless it is told another one."""
+"""The default folder of an embedded platform, relative to the current folder."""
 KEY_FILE: Final = "admin.key"
 RECORD_FILE: Final = "platform.json"
 LOCK_FILE: Final = "lock"
 ELSEWHERE: Final = ("DARKROOM_REDIS_URL", "DARKROOM_BROKER_URL")
-"""Whoever sets one of these means those services, and no platform in a folder."""
+"""If one of these variables is set, commands use those services and not the embedded platform."""
 
 
 class AlreadyRunning(Exception):
@@ -28,39 +31,46 @@ class AlreadyRunning(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A running platform: the URL of its API, and the variables of `BackendSettings`."""
+    """A running platform: the URL of its API, and the environment variables of `BackendSettings`."""
 
     url: str
     environ: dict[str, str]
 
 
 def lock(folder: Path) -> TextIO:
-    """The folder's lock, held until it is closed. Raises `AlreadyRunning`, and `OSError` for a folder that cannot be used."""
+    """Takes the folder's lock, and returns it; closing it releases it. Creates the folder.
+
+    Raises `AlreadyRunning`, and `OSError` for a folder that cannot be used.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    held = (folder / LOCK_FILE).open("a+")
+    lock_file = (folder / LOCK_FILE).open("a+")
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        held.close()
+        lock_file.close()
         raise AlreadyRunning(f"A platform is running in {folder} already.") from None
-    return held
+    return lock_file
 
 
 def write(folder: Path, url: str, environ: Mapping[str, str]) -> None:
-    """For its owner alone: the addresses of services may hold passwords. Raises `SettingsError`."""
+    """Writes the record of a platform.
+
+    Only its owner can read it, because URLs may hold passwords. Raises `SettingsError`.
+    """
     record = Record(url, BackendSettings.from_env(environ).to_env())
     path = folder / RECORD_FILE
     path.unlink(missing_ok=True)
-    with open(path, "x", encoding="utf-8", opener=_private) as made:
-        json.dump(asdict(record), made, indent=1)
+    with open(path, "x", encoding="utf-8", opener=_private) as file:
+        json.dump(asdict(record), file, indent=1)
 
 
 def erase(folder: Path) -> None:
+    """Deletes the record of a platform."""
     (folder / RECORD_FILE).unlink(missing_ok=True)
 
 
 def running(folder: Path = FOLDER) -> Record | None:
-    """The platform that runs in `folder` now; None where there is none, or only what a killed one has left."""
+    """Returns the record of the platform that runs in `folder`; None if none runs there, or it is still starting."""
     try:
         with (folder / LOCK_FILE).open("r+") as probe:
             fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -72,26 +82,30 @@ def running(folder: Path = FOLDER) -> Record | None:
     try:
         return Record(**json.loads((folder / RECORD_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        # It is starting.
+        # The platform is still starting.
         return None
 
 
 def environment(folder: Path, environ: Mapping[str, str]) -> tuple[Record | None, dict[str, str]]:
-    """(the platform in `folder` that is meant, the variables to ask it by). None where `environ` names services."""
-    found = None if any(environ.get(name) for name in ELSEWHERE) else running(folder)
-    given = {name: value for name, value in environ.items() if value}
-    return found, {**(found.environ if found else {}), **given}
+    """Returns the platform in `folder` and the variables for its services.
+
+    The platform is None if none runs there, or if `environ` names services. Variables in `environ`
+    take precedence.
+    """
+    platform = None if any(environ.get(name) for name in ELSEWHERE) else running(folder)
+    variables = {name: value for name, value in environ.items() if value}
+    return platform, {**(platform.environ if platform else {}), **variables}
 
 
 def admin_key(folder: Path) -> str:
-    """The first key of the platform, made once and readable by its owner alone."""
-    file = folder / KEY_FILE
+    """Returns the first API key of the platform. Creates it once, in a file that only its owner can read."""
+    path = folder / KEY_FILE
     try:
-        return file.read_text(encoding="ascii").strip()
+        return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         token = new_token()
-        with open(file, "x", encoding="ascii", opener=_private) as made:
-            made.write(token + "\n")
+        with open(path, "x", encoding="ascii", opener=_private) as file:
+            file.write(token + "\n")
         return token
 
 

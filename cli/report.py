@@ -1,5 +1,7 @@
-"""What `darkroom backup`, `darkroom restore` and `darkroom migrate` tell: a bar on a terminal, one line for each fact, one line for an error. All of it
-on standard error, for standard output may be the archive."""
+"""Messages of `darkroom backup`, `restore`, `migrate` and `tenant`: a progress bar, and one line for each fact or error.
+
+All of them go to standard error, because standard output may be the archive.
+"""
 
 from __future__ import annotations
 
@@ -20,29 +22,31 @@ from store.packed import RdbError
 from store.snapshot import SnapshotRefused
 
 REFUSED: Final = 1
-"""Exit code: the archive, or what it should go to, does not allow it."""
+"""Exit code: the archive or its target does not allow the command."""
 AWAY: Final = 2
 """Exit code: a service does not answer, or a setting is wrong."""
 
 
 def bar() -> Progress:
-    """Not shown where nobody looks at it, and gone when it is over."""
+    """Returns a progress bar, which is hidden without a terminal, and disappears at its end."""
     console = Console(stderr=True)
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def say(line: str) -> None:
+    """Prints a line to standard error."""
     typer.echo(line, err=True)
 
 
 def fail(message: str, code: int) -> NoReturn:
+    """Prints a message to standard error, and ends the command with `code`. Raises `typer.Exit`."""
     say(message)
     raise typer.Exit(code)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Ends the command with a line and a code for everything that may go wrong outside of it."""
+    """Turns expected errors of the block into one line and an exit code. Raises `typer.Exit`."""
     try:
         yield
     except (ArchiveRefused, MigrationRefused, SnapshotRefused, RdbError) as error:
@@ -58,9 +62,10 @@ def one_line_errors() -> Iterator[None]:
 
 
 def contents(manifest: Manifest) -> str:
-    """`2569 keys, 312 pictures (14.2 MiB)`."""
+    """Returns the contents in words: `2569 keys, 312 pictures (14.2 MiB)`."""
     return f"{manifest.keys} keys, {len(manifest.pictures)} pictures ({mebibytes(manifest.picture_bytes)})"
 
 
 def mebibytes(count: int) -> str:
+    """Returns a number of bytes as `14.2 MiB`."""
     return f"{count / 2**20:.1f} MiB"

@@ -1,4 +1,4 @@
-"""`darkroom restore`: fills an empty platform from a backup. docs/operations.md has the steps around it."""
+"""`darkroom restore`: fills an empty platform from a backup. docs/operations.md has the whole procedure."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def restore(
     ],
     force: Annotated[
         bool,
-        typer.Option("--force", help="Delete the state that is in Redis, or fill one that seems too small."),
+        typer.Option(
+            "--force", help="Delete the state in Redis first; also restore if its memory seems too small."
+        ),
     ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Only check the archive: no service is asked.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check the archive. Uses no service.")] = False,
     rabbitmq_api: rabbitmq.Api = None,
     folder: Folder = record.FOLDER,
 ) -> None:
     """Fill an empty platform from an archive. API, workers and webhooks must not run.
 
-    Writes nothing before the whole archive, and what it goes to, has been checked.
+    Checks the whole archive and its target before it writes anything.
 
     Example: darkroom restore /backups/darkroom-20261130T011500Z.tar
     """
@@ -63,8 +63,8 @@ def restore(
         has_definitions = archive.DEFINITIONS in manifest.files
         if rabbitmq_api and has_definitions:
             rabbitmq.export(rabbitmq_api)
-        # Pictures first: no job ever names one that is not there yet.
-        asyncio.run(_put_back(settings, path, manifest, progress))
+        # Images first, because a job must never name an image that does not exist yet.
+        asyncio.run(_restore_images(settings, path, manifest, progress))
         if rabbitmq_api and has_definitions:
             rabbitmq.load(rabbitmq_api, archive.definitions(path))
         elif rabbitmq_api:
@@ -72,7 +72,7 @@ def restore(
         elif has_definitions:
             say("RabbitMQ's definitions were not restored: give --rabbitmq-api.")
         written, balance, layout = asyncio.run(_fill(settings, path, manifest, progress))
-        say(f"{written} keys are restored; {manifest.keys - written} had lapsed.")
+        say(f"{written} keys are restored; {manifest.keys - written} had expired.")
         for line in changes(manifest.settings, without_secrets(settings)):
             say(line)
         if not balance.balanced:
@@ -80,7 +80,7 @@ def restore(
         say(f"{balance.recorded} jobs recorded, {balance.live} of them live.")
         if layout is not None and layout.shards != settings.shards:
             say(
-                f"They lie in {layout.shards} shards, and {SETTING} is {settings.shards}: run `darkroom migrate`, or set it to"
+                f"They are in {layout.shards} shards, but {SETTING} is {settings.shards}: run `darkroom migrate`, or set it to"
                 f" {layout.shards}. Then start the platform."
             )
         else:
@@ -88,14 +88,14 @@ def restore(
 
 
 def changes(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
-    """A line for every setting that is not what it was."""
+    """Yields a line for every setting that has changed since the backup."""
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             yield f"{name} was {before.get(name, 'unset')} and is {now.get(name, 'unset')}."
 
 
 async def _examine(settings: BackendSettings, manifest: Manifest, *, force: bool) -> None:
-    """Raises `ArchiveRefused` where the archive must not go, or would find no room."""
+    """Checks Redis and the free disk space. Raises `ArchiveRefused`."""
     client = connect(settings.redis_url, settings.redis_timeout_s)
     try:
         await _examine_redis(client, settings.redis_timeout_s, manifest, force=force)
@@ -106,7 +106,7 @@ async def _examine(settings: BackendSettings, manifest: Manifest, *, force: bool
         if free < manifest.picture_bytes:
             needed = mebibytes(manifest.picture_bytes)
             raise ArchiveRefused(
-                f"{settings.blob_dir} has {mebibytes(free)} free, and the pictures take {needed}."
+                f"{settings.blob_dir} has {mebibytes(free)} free, but the pictures need {needed}."
             )
 
 
@@ -116,22 +116,24 @@ async def _examine_redis(client: Redis, timeout_s: float, manifest: Manifest, *,
     if force:
         return
     if await holds_state(client, timeout_s):
-        raise ArchiveRefused("Redis holds the state of a platform already: --force deletes all of it first.")
+        raise ArchiveRefused("Redis holds the state of a platform already: --force deletes it first.")
     limit = await memory_limit(client, timeout_s)
     if limit and limit < manifest.used_bytes:
         raise ArchiveRefused(
-            f"The state comes from a Redis that used {mebibytes(manifest.used_bytes)}, and this one may use"
+            f"The state comes from a Redis that used {mebibytes(manifest.used_bytes)}, but this one may use only"
             f" {mebibytes(limit)}: raise maxmemory, or give --force."
         )
 
 
 def _free_bytes(folder: Path) -> int:
-    """On the disk where the folder is, or will be."""
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    return shutil.disk_usage(there).free
+    """Returns the free bytes on the disk of `folder`, which may not exist yet."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
-async def _put_back(settings: BackendSettings, path: Path, manifest: Manifest, progress: Progress) -> None:
+async def _restore_images(
+    settings: BackendSettings, path: Path, manifest: Manifest, progress: Progress
+) -> None:
     blobs = open_blobs(settings)
     task = progress.add_task("Pictures", total=len(manifest.pictures))
     for name, data, modified_at in archive.pictures(path):
@@ -146,7 +148,7 @@ async def _put_back(settings: BackendSettings, path: Path, manifest: Manifest, p
 async def _fill(
     settings: BackendSettings, path: Path, manifest: Manifest, progress: Progress
 ) -> tuple[int, Audit, StoreLayout | None]:
-    """How many keys were written, and what the counters and the layout say then."""
+    """Writes the state. Returns the number of keys written, and the counts and the layout after that."""
     timeout_s = settings.redis_timeout_s
     client = connect(settings.redis_url, timeout_s)
     task = progress.add_task("State", total=manifest.keys)
@@ -165,4 +167,4 @@ def _entries(path: Path) -> Iterator[Entry]:
     try:
         yield from archive.entries(path)
     except (RdbError, OSError, EOFError, zlib.error) as error:
-        raise ArchiveRefused(f"{path} has changed since it was checked: begin anew, with --force.") from error
+        raise ArchiveRefused(f"{path} has changed since it was checked: start again with --force.") from error

@@ -1,4 +1,4 @@
-"""Where an archive goes: a new file that is there once it is whole, or standard output."""
+"""The output of an archive: a new file that appears once it is complete, or standard output."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ PIPE: Final = Path("-")
 
 
 def target_of(out: Path, name: str, suffix: str = ".tar") -> Path:
-    """The file to write; in a folder one of that name with the time in it. Raises `ArchiveRefused`."""
+    """Returns the file to write.
+
+    In a folder `out` its name is `name`, the time and `suffix`. Raises `ArchiveRefused`.
+    """
     if out == PIPE:
         if sys.stdout.isatty():
-            raise ArchiveRefused("Standard output is a terminal: name a file, or send it into one.")
+            raise ArchiveRefused("Standard output is a terminal: name a file, or redirect the output.")
         return out
     if out.is_dir():
         out /= time.strftime(f"{name}-%Y%m%dT%H%M%SZ{suffix}", time.gmtime())
@@ -30,7 +33,10 @@ def target_of(out: Path, name: str, suffix: str = ".tar") -> Path:
 
 @contextmanager
 def written(target: Path) -> Iterator[BinaryIO]:
-    """The file under its name once it is whole and on the disk; readable for its owner alone."""
+    """Yields a file to write to.
+
+    It gets its name once it is complete and synced. Only its owner can read it.
+    """
     if target == PIPE:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

@@ -1,4 +1,7 @@
-"""`darkroom tenant`: the data of one tenant, exported or erased. Both read the settings of the services, as `darkroom backup` does."""
+"""`darkroom tenant`: exports or erases the data of one tenant.
+
+It reads the settings of the services, like `darkroom backup`.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,14 @@ app = typer.Typer(help="A tenant's data: export, erase.", no_args_is_help=True)
 
 def _tenant(text: str) -> str:
     if not is_tenant(text):
-        raise typer.BadParameter(f"{text!r} is no tenant: 1 to 63 of a-z, 0-9, _ and -.")
+        raise typer.BadParameter(
+            f"{text!r} is not a tenant: a name has 1 to 63 characters of a-z, 0-9, _ and -."
+        )
     return text
 
 
 Tenant = Annotated[
-    str, typer.Argument(help="Whose: as its API keys name it.", show_default=False, callback=_tenant)
+    str, typer.Argument(help="The tenant, as its API keys name it.", show_default=False, callback=_tenant)
 ]
 
 
@@ -46,14 +51,14 @@ def export_tenant(
     out: Annotated[
         Path,
         typer.Argument(
-            help="A new file, a folder for one named by tenant and time, or - for standard output.",
+            help="A new file, a folder (the file is then named by tenant and time), or - for standard output.",
             show_default=False,
             callback=writable,
         ),
     ],
     folder: Folder = record.FOLDER,
 ) -> None:
-    """Write all that is kept of a tenant to a tar of JSON and pictures, with a receipt at its end. Changes nothing.
+    """Write all data of a tenant to a tar of JSON and pictures, with a receipt at its end. Changes nothing.
 
     Example: darkroom tenant export acme acme.tar
     """
@@ -61,7 +66,7 @@ def export_tenant(
         settings = settings_of(folder)
         target = target_of(out, f"tenant-{tenant}")
         receipt = asyncio.run(_export(settings, tenant, target))
-        say(f"{target}: {_words(receipt.counts) or 'nothing is kept of this tenant'}.")
+        say(f"{target}: {_words(receipt.counts) or 'there is no data of this tenant'}.")
 
 
 @app.command("erase")
@@ -72,16 +77,18 @@ def erase_tenant(
     receipt: Annotated[
         Path,
         typer.Option(
-            help="Where the receipt goes: a new file, or - for standard output.",
+            help="The receipt: a new file, or - for standard output.",
             callback=writable,
         ),
     ] = PIPE,
     folder: Folder = record.FOLDER,
 ) -> None:
-    """Erase all that is kept of a tenant: jobs, pictures, API keys and whatever else, for good. Prints a receipt.
+    """Erase all data of a tenant for good: jobs, pictures, API keys and everything else. Prints a receipt.
 
-    The platform may run meanwhile. Refuses while the tenant has jobs that have not ended, unless --cancel ends them. One that broke off is
-    taken up again by the same command. Ends with 1 where something is left.
+    The platform may run meanwhile.
+    The command refuses while the tenant has jobs that have not ended, unless --cancel is given.
+    To resume an interrupted erasure, run the command again.
+    Exit code 1: something is left.
 
     Example: darkroom tenant erase acme --receipt acme.json
     """
@@ -89,20 +96,20 @@ def erase_tenant(
         settings = settings_of(folder)
         target = receipt if receipt == PIPE else target_of(receipt, f"erased-{tenant}", ".json")
         try:
-            done = asyncio.run(_erase(settings, tenant, cancel=cancel, dry_run=dry_run))
+            result = asyncio.run(_erase(settings, tenant, cancel=cancel, dry_run=dry_run))
         except TenantBusy as error:
             fail(f"{error}: wait for them, or give --cancel. Nothing was changed.", REFUSED)
         try:
             with written(target) as out:
-                out.write(signed(done).encode())
+                out.write(signed(result).encode())
         except OSError as error:
-            # It is done, and there is no second receipt of it.
+            # The data is erased, and a second run would not give this receipt.
             say(f"{target}: {error.strerror}. The receipt goes to standard output.")
-            typer.echo(signed(done), nl=False)
+            typer.echo(signed(result), nl=False)
     verb = "would be erased" if dry_run else "erased"
-    say(f"{tenant}: {_words(done.counts) or 'nothing'} {verb}.")
-    if done.left:
-        fail(f"Left, for it came meanwhile: {_words(done.left)}. Run this command again.", REFUSED)
+    say(f"{tenant}: {_words(result.counts) or 'nothing'} {verb}.")
+    if result.left:
+        fail(f"Left, because it was added meanwhile: {_words(result.left)}. Run this command again.", REFUSED)
 
 
 async def _export(settings: BackendSettings, tenant: str, target: Path) -> Receipt:
@@ -119,52 +126,55 @@ async def _erase(settings: BackendSettings, tenant: str, *, cancel: bool, dry_ru
         data = TenantData(servers, tenant)
         if dry_run:
             found, begun_at = await data.find(), clock.now()
-            done = Erased(begun_at, _some(found), 0, {})
+            erased = Erased(begun_at, _some(found), 0, {})
         else:
-            done = await erase(data, stores, clock, settings.job_retention_s, say, cancel=cancel)
+            erased = await erase(data, stores, clock, settings.job_retention_s, say, cancel=cancel)
     return Receipt(
         receipt="erase",
         tenant=tenant,
-        begun_at=stamp(done.begun_at),
+        begun_at=stamp(erased.begun_at),
         ended_at=stamp(clock.now()),
         dry_run=dry_run,
-        complete=not done.left and not dry_run,
-        counts=done.counts,
-        shared_pictures=done.shared_pictures,
-        left=done.left,
-        remains=list(remains(settings, tenant, clock.now(), canceled=bool(done.counts.get("canceled_jobs")))),
+        complete=not erased.left and not dry_run,
+        counts=erased.counts,
+        shared_pictures=erased.shared_pictures,
+        left=erased.left,
+        remains=list(
+            remains(settings, tenant, clock.now(), canceled=bool(erased.counts.get("canceled_jobs")))
+        ),
     )
 
 
 def remains(settings: BackendSettings, tenant: str, now: float, *, canceled: bool) -> list[str]:
-    """What an erasure does not reach, in words."""
+    """Returns what an erasure at `now` (Unix seconds) does not erase, in words.
+
+    `canceled`: it canceled jobs.
+    """
     until = stamp(now + settings.blob_retention_s)
-    found = [
-        f"Pictures that no record names any more, as of jobs that had lapsed before: until {until} at the latest.",
+    lines = [
+        f"Pictures that no record names any more, such as those of expired jobs: until {until} at the latest.",
         "Backups, logs, traces and metrics that were taken before: as long as you keep them.",
     ]
     if canceled:
-        found.append(
-            "Messages of canceled jobs on the broker: until a worker comes to them. They are not run."
-        )
+        lines.append("Messages of canceled jobs on the broker: until a worker takes them. They are not run.")
     if settings.blob_s3_bucket is not None:
-        found.append(f"Earlier versions of pictures, if the bucket {settings.blob_s3_bucket} keeps any.")
+        lines.append(f"Earlier versions of pictures, if the bucket {settings.blob_s3_bucket} keeps any.")
     if tenant in RESERVED_TENANTS:
-        found.append(
-            f"The tenant {tenant} itself: no API key in the store speaks for it, so none was revoked, and jobs may come again."
+        lines.append(
+            f"The tenant {tenant} itself: no API key in the store belongs to it, so none was revoked, and new jobs may come."
         )
-    return found
+    return lines
 
 
 @asynccontextmanager
 async def _opened(settings: BackendSettings) -> AsyncIterator[tuple[Servers, Stores]]:
-    """The servers, and the stores on them."""
+    """Yields the Redis servers and the stores, and closes them. Raises `LayoutMismatch`."""
     timeout_s = settings.redis_timeout_s
     stores = open_stores(settings)
     state = connect(settings.redis_url, timeout_s)
     cached = state if settings.cache_redis_url is None else connect(settings.cache_redis_url, timeout_s)
     try:
-        # In another layout it would find a part of what there is.
+        # With the wrong number of shards, only a part of the data would be found.
         await LayoutGuard(state, settings.shards, timeout_s).check()
         yield Servers(state, cached, timeout_s, Layout(settings.shards)), stores
     finally:

@@ -1,7 +1,8 @@
-"""The export of a tenant: a tar of JSON and pictures, and at its end the receipt.
+"""The export of a tenant: a tar of JSON and images, with the receipt at its end.
 
-`jobs/<id>.json` is a job with its request, its result and its webhook; `pictures/` and `source_pictures/` hold the files under the names
-that jobs give them; `<kind>.json` is everything else.
+`jobs/<id>.json` is a job with its request, its result and its webhook. `pictures/` and
+`source_pictures/` hold images and init images, under the names in the jobs. `<kind>.json` holds
+all other data.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from store.tenant_data import Found, TenantData
 
 
 async def write(out: BinaryIO, data: TenantData, found: Found, blobs: BlobStore, clock: Clock) -> Receipt:
-    """Writes the archive of what was `found`. Raises `StoreUnavailable`, `OSError`."""
+    """Writes the archive of the `found` data of a tenant to `out`, and returns the receipt.
+
+    Raises `StoreUnavailable`, `OSError`.
+    """
     writer, counts, begun_at = archive.Writer(out), Counter[str](), clock.now()
     async for job_id, document in tenant_export.jobs(data):
         _add(writer, f"jobs/{job_id}.json", document)
@@ -35,7 +39,7 @@ async def write(out: BinaryIO, data: TenantData, found: Found, blobs: BlobStore,
         try:
             picture = await blobs.get(name)
         except ImageNotFound:
-            continue  # older than the pictures are kept
+            continue  # deleted after its retention
         is_input = name.startswith(INPUTS)
         folder = "source_pictures" if is_input else "pictures"
         writer.add(f"{folder}/{name.removeprefix(INPUTS)}", io.BytesIO(picture), len(picture))
@@ -55,5 +59,5 @@ async def write(out: BinaryIO, data: TenantData, found: Found, blobs: BlobStore,
 def _add(writer: archive.Writer, name: str, document: Any) -> None:
     data = json.dumps(document, indent=1, ensure_ascii=False).encode(
         errors="backslashreplace"
-    )  # half a pair becomes its escape in JSON
+    )  # half a surrogate pair becomes its escape in JSON
     writer.add(name, io.BytesIO(data), len(data))

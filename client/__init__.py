@@ -1,4 +1,6 @@
-"""A client of Darkroom's REST interface, sync and async. It needs httpx and pydantic, and nothing else of this repository.
+"""A sync and an async client of Darkroom's REST API.
+
+The package needs httpx and pydantic, and no other package of this repository.
 
 with Client("http://127.0.0.1:8000") as darkroom:
     job = darkroom.generate("a red apple", seed=7)

@@ -1,4 +1,4 @@
-"""The async client: the twin of `client/sync.py`, method by method."""
+"""The async client. It has the methods of `client/sync.py`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from client.protocol import WAIT_S, EventReader, Retrier
 
 
 class AsyncClient:
-    """Talks to one server. Close it, or use it as a context manager. For one event loop.
+    """Talks to one server. Close it, or use it as a context manager. An object belongs to one event loop.
 
-    `server` and `api_key` default to DARKROOM_SERVER and DARKROOM_API_KEY. Refusals that pass (429, 502 to 504) and lost
-    connections are tried again up to `retries` times, as late as `Retry-After` says; submits carry an `Idempotency-Key`.
+    `server` and `api_key` default to DARKROOM_SERVER and DARKROOM_API_KEY. The client retries
+    temporary refusals (429, 502 to 504) and lost connections up to `retries` times. The
+    pauses follow `Retry-After`. Every submit carries an `Idempotency-Key`. `transport`
+    replaces httpx's own transport.
     """
 
     def __init__(
@@ -49,8 +51,12 @@ class AsyncClient:
         idempotency_key: str | None = None,
         **fields: Unpack[JobFields],
     ) -> Job:
-        """A job, accepted: as it stands, or as it has ended within `wait_s` seconds. `extra` holds fields that this
-        client has no name for. Raises `ApiError`, `ConnectionFailed`."""
+        """Submits a job, and returns its record.
+
+        The server holds its answer up to `wait_s` seconds until the job has ended. `extra` holds
+        request fields that `JobFields` does not have. Submits with the same `idempotency_key`
+        make one job; by default each call has a new key. Raises `ApiError`, `ConnectionFailed`.
+        """
         body = protocol.submission(prompt, {**fields, **(extra or {})})
         headers = {
             "Idempotency-Key": idempotency_key or protocol.new_idempotency_key(),
@@ -68,7 +74,10 @@ class AsyncClient:
         idempotency_key: str | None = None,
         **fields: Unpack[JobFields],
     ) -> Job:
-        """Submit and wait: the job, succeeded. Raises `JobFailed`, and what `wait` does."""
+        """Submits a job, waits for it up to `timeout_s` seconds, and returns it, succeeded.
+
+        Raises `JobFailed`, `StillRunning`, `ApiError`, `ConnectionFailed`.
+        """
         wait_s = min(WAIT_S, timeout_s)
         job = await self.submit(prompt, extra=extra, wait_s=wait_s, idempotency_key=idempotency_key, **fields)
         job = await self.wait(job, timeout_s)
@@ -77,12 +86,19 @@ class AsyncClient:
         return job
 
     async def job(self, job_id: str, *, wait_s: float = 0.0) -> Job:
-        """The job as it stands, or once it has ended within `wait_s` seconds (the server's limit is 60)."""
+        """Returns the job's record.
+
+        The server holds its answer up to `wait_s` seconds (at most 60) until the job has ended.
+        Raises `ApiError`, `ConnectionFailed`.
+        """
         response = await self._send("GET", f"/v1/jobs/{job_id}", headers=protocol.prefer(wait_s))
         return protocol.parsed(Job, response)
 
     async def wait(self, job: Job, timeout_s: float = 300.0) -> Job:
-        """The job, ended in whatever way; by long polls. Raises `StillRunning` after `timeout_s` seconds."""
+        """Waits by long polls until the job has ended, with whatever status, and returns it.
+
+        Raises `StillRunning` after `timeout_s` seconds, `ApiError`, `ConnectionFailed`.
+        """
         until = asyncio.get_running_loop().time() + timeout_s
         while not job.ended:
             left_s = until - asyncio.get_running_loop().time()
@@ -92,10 +108,14 @@ class AsyncClient:
         return job
 
     async def events(self, job: Job) -> AsyncIterator[Event]:
-        """What becomes of the job, as it happens, to its end. A stream that breaks is resumed where it broke."""
+        """Yields the job's events as they happen, until the job has ended.
+
+        A broken stream is resumed after the last event. Raises `ClientError` if the server sends
+        no events, `ApiError`, `ConnectionFailed`.
+        """
         if job.urls.events is None:
-            raise ClientError("This server tells no events.")
-        reader, patience = EventReader(), Retrier(self._retries)
+            raise ClientError("This server sends no events.")
+        reader, retrier = EventReader(), Retrier(self._retries)
         while True:
             headers = {"Accept": "text/event-stream"}
             if reader.last_id is not None:
@@ -109,30 +129,36 @@ class AsyncClient:
                         protocol.refuse(response)
                     async for line in response.aiter_lines():
                         for event in reader.feed(line):
-                            patience = Retrier(self._retries)
+                            retrier = Retrier(self._retries)
                             yield event
                             if protocol.final(event):
                                 return
             except protocol.LOST as error:
-                if (pause_s := patience.after(None)) is None:
+                if (pause_s := retrier.after(None)) is None:
                     raise self._lost(error) from None
                 await asyncio.sleep(pause_s)
             except ApiError as error:
-                if error.status not in protocol.RETRY_STATUSES or (pause_s := patience.after(None)) is None:
+                if error.status not in protocol.RETRY_STATUSES or (pause_s := retrier.after(None)) is None:
                     raise
                 await asyncio.sleep(max(pause_s, error.retry_after_s or 0.0))
 
     async def cancel(self, job_id: str) -> Job:
-        """The job, canceled unless it had ended."""
+        """Cancels a job that has not ended, and returns its record. Raises `ApiError`, `ConnectionFailed`."""
         return protocol.parsed(Job, await self._send("POST", f"/v1/jobs/{job_id}/cancel"))
 
     async def jobs(self, *, limit: int = 20, after: str | None = None) -> JobPage:
-        """Your jobs, newest first, one page; `after` is the `next_cursor` of the page before."""
+        """Returns one page of up to `limit` of your jobs, newest first.
+
+        `after` is the `next_cursor` of the previous page. Raises `ApiError`, `ConnectionFailed`.
+        """
         params = {"limit": str(limit), **({"after": after} if after else {})}
         return protocol.parsed(JobPage, await self._send("GET", "/v1/jobs", params=params))
 
     async def image(self, image: Image | str) -> bytes:
-        """The bytes of a finished picture, or of one that an event gave the url of."""
+        """Returns the bytes of a finished image, or of the image or preview at a URL from an event.
+
+        Raises `ApiError`, `ConnectionFailed`.
+        """
         url = image if isinstance(image, str) else image.url
         response = await self._send("GET", url, follow_redirects=True)
         if response.is_error:
@@ -140,10 +166,11 @@ class AsyncClient:
         return response.content
 
     async def models(self) -> tuple[Model, ...]:
+        """Returns the models that the server knows. Raises `ApiError`, `ConnectionFailed`."""
         return protocol.parsed(ModelPage, await self._send("GET", "/v1/models")).data
 
     async def ready(self) -> bool:
-        """Whether the server takes jobs, and a worker lives that runs them. Raises nothing, and tries once."""
+        """Whether the server accepts jobs and a live worker can run them. Asks once, and raises nothing."""
         try:
             if (await self._http.get("/readyz")).status_code != 200:
                 return False
@@ -153,6 +180,7 @@ class AsyncClient:
         return any(model.live_workers for model in models)
 
     async def close(self) -> None:
+        """Closes all connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -164,15 +192,15 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, method: str, path: str, **rest: Any) -> httpx.Response:
-        patience = Retrier(self._retries)
+        retrier = Retrier(self._retries)
         while True:
             try:
                 response = await self._http.request(method, path, **rest)
             except protocol.LOST as error:
-                if (pause_s := patience.after(None)) is None:
+                if (pause_s := retrier.after(None)) is None:
                     raise self._lost(error) from None
             else:
-                if (pause_s := patience.after(response)) is None:
+                if (pause_s := retrier.after(response)) is None:
                     return response
             await asyncio.sleep(pause_s)
 

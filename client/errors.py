@@ -1,18 +1,18 @@
-"""What can go wrong, in one tree.
+"""All errors of the client, in one tree.
 
 ClientError
-├── ConnectionFailed     nobody answers, or the answer breaks off
+├── ConnectionFailed     no server answers, or the answer breaks off
 ├── ApiError             the server refused: `status`, `code`, `param`, `request_id`, `details`
-│   ├── BadRequest       400, 405, 409, 413, 415, 422: the request is at fault; `param` names the field
+│   ├── BadRequest       400, 405, 409, 413, 415, 422: the request is wrong; `param` names the field
 │   ├── Unauthorized     401
 │   ├── Forbidden        403
 │   ├── NotFound         404
-│   ├── Gone             410: older than the server keeps
+│   ├── Gone             410: older than the server keeps it
 │   ├── Throttled        429: `retry_after_s`
 │   ├── Unavailable      503: `retry_after_s`
-│   └── ServerError      any other 5xx
-├── JobFailed            the job ended without a picture; `job` is its record
-└── StillRunning         the job has not ended in the time given; `job` is its last record
+│   └── ServerError      any other 5xx, or an answer that is not Darkroom's
+├── JobFailed            the job ended without an image; `job` is its record
+└── StillRunning         the job has not ended within the time allowed; `job` is its last record
 """
 
 from __future__ import annotations
@@ -24,14 +24,21 @@ if TYPE_CHECKING:
 
 
 class ClientError(Exception):
-    """Base of the tree; its text is for people."""
+    """Base of all errors. Its text is for people."""
 
 
 class ConnectionFailed(ClientError):
-    pass
+    """No server answers, or the answer breaks off."""
 
 
 class ApiError(ClientError):
+    """The server refused a request.
+
+    `status` is the HTTP status, `code` the error code, `param` the field at fault, `request_id`
+    the id in the server's logs, `details` what the error code adds, and `retry_after_s` the
+    seconds after which to try again.
+    """
+
     def __init__(
         self,
         message: str,
@@ -53,38 +60,40 @@ class ApiError(ClientError):
 
 
 class BadRequest(ApiError):
-    pass
+    """400, 405, 409, 413, 415 or 422: the request is wrong. `param` names the field."""
 
 
 class Unauthorized(ApiError):
-    pass
+    """401: the API key is missing or wrong."""
 
 
 class Forbidden(ApiError):
-    pass
+    """403: the API key lacks the right to do this."""
 
 
 class NotFound(ApiError):
-    pass
+    """404: no such job, image, key or path."""
 
 
 class Gone(ApiError):
-    pass
+    """410: the job or image is older than the server keeps it."""
 
 
 class Throttled(ApiError):
-    pass
+    """429: a limit is reached. `retry_after_s` says when to try again."""
 
 
 class Unavailable(ApiError):
-    pass
+    """503: a service is missing or full. `retry_after_s` says when to try again."""
 
 
 class ServerError(ApiError):
-    pass
+    """Any other 5xx, or an answer that is not Darkroom's."""
 
 
 class JobFailed(ClientError):
+    """The job ended without an image. `job` is its record."""
+
     def __init__(self, job: Job) -> None:
         reason = f": {job.error.message}" if job.error else "."
         super().__init__(f"Job {job.id} {job.status}{reason}")
@@ -92,14 +101,16 @@ class JobFailed(ClientError):
 
 
 class StillRunning(ClientError):
+    """The job has not ended within the time allowed. `job` is its last record."""
+
     def __init__(self, job: Job) -> None:
         super().__init__(f"Job {job.id} is still {job.status}.")
         self.job = job
 
 
 def error_class(status: int) -> type[ApiError]:
-    """The class for an answer of that status (400 and above)."""
-    known: dict[int, type[ApiError]] = {
+    """Returns the error class for an HTTP status of 400 or above."""
+    classes: dict[int, type[ApiError]] = {
         401: Unauthorized,
         403: Forbidden,
         404: NotFound,
@@ -107,4 +118,4 @@ def error_class(status: int) -> type[ApiError]:
         429: Throttled,
         503: Unavailable,
     }
-    return known.get(status, ServerError if status >= 500 else BadRequest)
+    return classes.get(status, ServerError if status >= 500 else BadRequest)

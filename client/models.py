@@ -1,4 +1,4 @@
-"""What the server takes and answers, typed. Fields that a newer server adds are kept out of the way, not refused."""
+"""Typed requests and answers of the server. Unknown fields of a newer server are ignored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class JobFields(TypedDict, total=False):
-    """What a job can be asked for beside its prompt. The server tells what a model takes; None is as good as absent."""
+    """The fields of a job besides its prompt.
+
+    The server says which of them a model supports. A field that is None is not sent.
+    """
 
     model: str | None
     negative_prompt: str | None
@@ -35,11 +38,13 @@ class JobFields(TypedDict, total=False):
 
 
 class Answer(BaseModel):
+    """Base of the answers: frozen, unknown fields ignored."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Image(Answer):
-    """A finished picture. `url` is relative to the server, or absolute."""
+    """A finished image. `url` is relative to the server, or absolute."""
 
     url: str
     width: int
@@ -49,6 +54,8 @@ class Image(Answer):
 
 
 class Timings(Answer):
+    """Milliseconds that a job spent in the queue, in the batch and for the encoding; the size of the batch."""
+
     queued_ms: float
     batch_ms: float
     encode_ms: float
@@ -56,12 +63,16 @@ class Timings(Answer):
 
 
 class JobError(Answer):
+    """Why a job failed. `retryable`: the same job may succeed later."""
+
     code: str
     message: str
     retryable: bool = False
 
 
 class Urls(Answer):
+    """The URLs of a job, relative to the server or absolute. `events` is None if the server sends none."""
+
     self: str
     cancel: str
     events: str | None = None
@@ -69,7 +80,7 @@ class Urls(Answer):
 
 
 class Job(Answer):
-    """A job as it stood when it was read. Times are Unix seconds; what is not known (yet) is None."""
+    """A job's record at the time of the answer. Times are Unix seconds. A value that is not known is None."""
 
     id: str
     status: str
@@ -83,7 +94,7 @@ class Job(Answer):
     """hit, miss or joined."""
     request: dict[str, Any]
     denoising_steps: int | None = None
-    """Steps that each image takes: what the model's solver makes of `num_inference_steps` and `strength`."""
+    """Steps per image, which the model's solver derives from `num_inference_steps` and `strength`."""
     images: tuple[Image, ...] = ()
     timings: Timings | None = None
     warnings: tuple[str, ...] = ()
@@ -92,18 +103,19 @@ class Job(Answer):
 
     @property
     def ended(self) -> bool:
+        """Whether the job has ended, with whatever status."""
         return self.status not in ("queued", "running")
 
 
 class JobPage(Answer):
-    """One page of jobs, newest first; `next_cursor` is None on the last one."""
+    """One page of jobs, newest first; `next_cursor` is None on the last page."""
 
     data: tuple[Job, ...]
     next_cursor: str | None = None
 
 
 class Model(BaseModel):
-    """A served model; its limits and defaults are attributes too, as the server names them."""
+    """A served model. Its limits and defaults are attributes too, under the server's names."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -112,7 +124,10 @@ class Model(BaseModel):
 
 
 class Event(Answer):
-    """A server-sent event. `name` is snapshot, status, progress, preview, output or what a newer server sends."""
+    """A server-sent event.
+
+    `name` is snapshot, status, progress, preview, output, or a name that a newer server adds.
+    """
 
     name: str
     data: Any
@@ -120,4 +135,6 @@ class Event(Answer):
 
 
 class ModelPage(Answer):
+    """The models that the server knows."""
+
     data: tuple[Model, ...]

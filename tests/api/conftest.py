@@ -1,4 +1,4 @@
-"""The application on real stores, spoken to through ASGI. What it publishes is read back, and can be refused."""
+"""The application on real stores, called through ASGI. Tests read what it publishes, and can make publishing fail."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 
 @dataclass(frozen=True)
-class Door:
-    """The API under test, what lies behind it, and a worker's hands."""
+class ApiUnderTest:
+    """The API under test, its stores and publisher, and a stand-in for the worker."""
 
     http: httpx.AsyncClient
     stores: Stores
@@ -73,17 +73,17 @@ class Door:
         return await self.stores.jobs.get(message.tenant, message.job_id)
 
 
-Opener = Callable[..., Coroutine[Any, Any, Door]]
+Opener = Callable[..., Coroutine[Any, Any, ApiUnderTest]]
 
 
 @pytest.fixture
 async def opened(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Opener]:
-    """Opens doors with settings of their own, each on a database of its own, and closes them."""
+    """Opens applications, each with the given settings and a separate Redis database, and closes them."""
     closers: list[Callable[[], Coroutine[Any, Any, object]]] = []
     numbers = itertools.count()
     empty(redis_server)
 
-    async def open_door(models: tuple[str, ...] = ("m",), **settings: Any) -> Door:
+    async def open_api(models: tuple[str, ...] = ("m",), **settings: Any) -> ApiUnderTest:
         number = next(numbers)
         own = backend(redis_server, tmp_path / f"blobs-{number}", number)
         given = ApiSettings.model_validate({"admin_key": ADMIN_KEY, **own, **settings})
@@ -100,13 +100,13 @@ async def opened(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) 
         )
         closers.append(client.aclose)
         closers.append(lambda: lifespan.__aexit__(None, None, None))
-        return Door(client, stores, publisher, clock)
+        return ApiUnderTest(client, stores, publisher, clock)
 
-    yield open_door
+    yield open_api
     for close in closers:
         await close()
 
 
 @pytest.fixture
-async def door(opened: Opener) -> Door:
+async def api(opened: Opener) -> ApiUnderTest:
     return await opened()

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import Door
+from tests.api.conftest import ApiUnderTest
 
 pytestmark = pytest.mark.anyio
 
 
-def app_of(door: Door) -> Any:
-    return door.http._transport.app  # type: ignore[attr-defined]
+def app_of(api: ApiUnderTest) -> Any:
+    return api.http._transport.app  # type: ignore[attr-defined]
 
 
 def layers(app: Any) -> list[str]:
@@ -25,8 +25,8 @@ def layers(app: Any) -> list[str]:
     return names
 
 
-async def test_a_request_passes_no_layer_that_does_nothing(door: Door) -> None:
-    names = layers(app_of(door))
+async def test_a_request_passes_no_layer_that_does_nothing(api: ApiUnderTest) -> None:
+    names = layers(app_of(api))
     assert names[0] == "RequestContext"
     assert names[-3:] == ["ExceptionMiddleware", "AsyncExitStackMiddleware", "APIRouter"]
     assert not {"ServerErrorMiddleware", "ExceptionTelemetryMiddleware", "AppBodyLimitMiddleware"} & set(
@@ -34,16 +34,18 @@ async def test_a_request_passes_no_layer_that_does_nothing(door: Door) -> None:
     )
 
 
-async def test_what_nobody_foresaw_is_a_500_in_our_shape(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_nobody_foresaw_is_a_500_in_our_shape(
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("a secret prompt")
 
-    jobs = app_of(door).state.services.jobs
+    jobs = app_of(api).state.services.jobs
     monkeypatch.setattr(jobs, "submit", broken)
     monkeypatch.setattr(jobs, "cancel", broken)
     job_id = "job_" + "0" * 27
     for path, body in (("/v1/jobs", {"prompt": "a red apple"}), (f"/v1/jobs/{job_id}/cancel", None)):
-        answer = await door.http.post(path, json=body)
+        answer = await api.http.post(path, json=body)
         assert answer.status_code == 500
         assert answer.json()["error"]["code"] == "internal_error"
         assert "secret" not in answer.text

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api.conftest import Door, Opener
+from tests.api.conftest import ApiUnderTest, Opener
 
 pytestmark = pytest.mark.anyio
 
@@ -68,26 +68,26 @@ def check_shape(response: Any) -> dict[str, Any]:
     ],
 )
 async def test_a_wrong_value_is_named_with_its_limit(
-    door: Door, changes: dict[str, Any], param: str, says: str
+    api: ApiUnderTest, changes: dict[str, Any], param: str, says: str
 ) -> None:
-    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple", **changes})
+    response = await api.http.post("/v1/jobs", json={"prompt": "a red apple", **changes})
     error = check_shape(response)
     assert response.status_code in (404, 422)
     assert error["param"] == param
     assert says in error["message"]
     if response.status_code == 422:
         assert error["details"]["faults"][0] == {"param": param, "message": error["message"]}
-    assert door.publisher.published == []
-    assert await door.stores.jobs.list("public", 5) == []
+    assert api.publisher.published == []
+    assert await api.stores.jobs.list("public", 5) == []
 
 
 async def test_prompts_that_a_jpegs_metadata_cannot_hold_are_refused(opened: Opener) -> None:
     """Its segment of 64 KiB counts in UTF-16: an emoji is four bytes, whatever the body's limit counts."""
-    door = await opened(max_prompt_chars=40_000, max_body_bytes=400_000)
+    api = await opened(max_prompt_chars=40_000, max_body_bytes=400_000)
     long = {"prompt": "🍎" * 10_000, "negative_prompt": "x" * 10_000, "embed_metadata": True}
-    assert (await door.http.post("/v1/jobs", json={**long, "output_format": "jpeg"})).status_code == 202
+    assert (await api.http.post("/v1/jobs", json={**long, "output_format": "jpeg"})).status_code == 202
     over = {**long, "negative_prompt": "x" * 10_001}
-    response = await door.http.post("/v1/jobs", json={**over, "output_format": "jpeg"})
+    response = await api.http.post("/v1/jobs", json={**over, "output_format": "jpeg"})
     error = check_shape(response)
     assert (response.status_code, error["param"]) == (422, "embed_metadata")
     assert "60000 bytes" in error["message"]
@@ -96,19 +96,19 @@ async def test_prompts_that_a_jpegs_metadata_cannot_hold_are_refused(opened: Ope
         {"output_format": "webp"},
         {"output_format": "jpeg", "embed_metadata": False},
     ):
-        assert (await door.http.post("/v1/jobs", json={**over, **changes})).status_code == 202, changes
+        assert (await api.http.post("/v1/jobs", json={**over, **changes})).status_code == 202, changes
 
 
-async def test_a_whole_number_is_an_integer_however_it_is_written(door: Door) -> None:
-    response = await door.http.post(
+async def test_a_whole_number_is_an_integer_however_it_is_written(api: ApiUnderTest) -> None:
+    response = await api.http.post(
         "/v1/jobs", content=b'{"prompt": "a", "width": 64.0, "seed": 7e0}', headers=JSON
     )
     assert response.status_code == 202
     assert (response.json()["request"]["width"], response.json()["request"]["seed"]) == (64, 7)
 
 
-async def test_all_faults_are_listed_at_once(door: Door) -> None:
-    response = await door.http.post("/v1/jobs", json={"prompt": "", "width": 1, "seed": -1})
+async def test_all_faults_are_listed_at_once(api: ApiUnderTest) -> None:
+    response = await api.http.post("/v1/jobs", json={"prompt": "", "width": 1, "seed": -1})
     faults = check_shape(response)["details"]["faults"]
     assert [fault["param"] for fault in faults] == ["prompt", "width", "seed"]
 
@@ -133,19 +133,19 @@ async def test_all_faults_are_listed_at_once(door: Door) -> None:
         (b'{"prompt": "' + b"x" * 100_000 + b'"}', 413),
     ],
 )
-async def test_a_body_that_is_no_request(door: Door, body: bytes, status: int) -> None:
-    response = await door.http.post("/v1/jobs", content=body, headers=JSON)
+async def test_a_body_that_is_no_request(api: ApiUnderTest, body: bytes, status: int) -> None:
+    response = await api.http.post("/v1/jobs", content=body, headers=JSON)
     check_shape(response)
     assert response.status_code == status
-    assert door.publisher.published == []
+    assert api.publisher.published == []
 
 
-async def test_a_body_without_a_length_is_counted(door: Door) -> None:
+async def test_a_body_without_a_length_is_counted(api: ApiUnderTest) -> None:
     async def endless() -> Any:
         for _ in range(200):
             yield b" " * 1024
 
-    response = await door.http.post("/v1/jobs", content=endless(), headers=JSON)
+    response = await api.http.post("/v1/jobs", content=endless(), headers=JSON)
     check_shape(response)
     assert response.status_code == 413
 
@@ -154,8 +154,8 @@ async def test_a_body_without_a_length_is_counted(door: Door) -> None:
     "content_type",
     ["text/plain", "application/x-www-form-urlencoded", "", "application/json; charset=latin-1"],
 )
-async def test_another_content_type_is_refused(door: Door, content_type: str) -> None:
-    response = await door.http.post(
+async def test_another_content_type_is_refused(api: ApiUnderTest, content_type: str) -> None:
+    response = await api.http.post(
         "/v1/jobs", content=b'{"prompt": "a"}', headers={"Content-Type": content_type}
     )
     assert check_shape(response)["code"] == "unsupported_media_type"
@@ -175,8 +175,8 @@ async def test_another_content_type_is_refused(door: Door, content_type: str) ->
         ("GET", "/v1/images/" + "0" * 64 + ".exe", 404, "image_not_found"),
     ],
 )
-async def test_what_is_not_there(door: Door, method: str, path: str, status: int, code: str) -> None:
-    response = await door.http.request(method, path)
+async def test_what_is_not_there(api: ApiUnderTest, method: str, path: str, status: int, code: str) -> None:
+    response = await api.http.request(method, path)
     assert (response.status_code, check_shape(response)["code"]) == (status, code)
 
 
@@ -201,7 +201,7 @@ fields = st.sampled_from(
 )
 
 
-async def test_no_body_makes_a_500(door: Door) -> None:
+async def test_no_body_makes_a_500(api: ApiUnderTest) -> None:
     answers: list[int] = []
 
     @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -212,7 +212,7 @@ async def test_no_body_makes_a_500(door: Door) -> None:
     bodies: list[bytes] = []
     collect()
     for body in bodies:
-        response = await door.http.post("/v1/jobs", content=body, headers=JSON)
+        response = await api.http.post("/v1/jobs", content=body, headers=JSON)
         answers.append(response.status_code)
         if response.status_code >= 400:
             check_shape(response)
@@ -220,14 +220,14 @@ async def test_no_body_makes_a_500(door: Door) -> None:
 
 
 async def test_an_error_nobody_foresaw_tells_nothing_of_its_cause(
-    door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(*_: Any) -> Any:
         raise RuntimeError("a secret prompt")
 
-    monkeypatch.setattr(door.stores.jobs, "get", broken)
-    job = await door.submit()
-    response = await door.http.get(job["urls"]["self"])
+    monkeypatch.setattr(api.stores.jobs, "get", broken)
+    job = await api.submit()
+    response = await api.http.get(job["urls"]["self"])
     assert response.status_code == 500
     error = check_shape(response)
     assert error["code"] == "internal_error"

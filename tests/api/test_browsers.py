@@ -43,15 +43,15 @@ def test_the_names_of_a_server(host: str, known: bool) -> None:
 
 
 async def test_a_name_that_was_made_to_point_here_is_answered_by_nothing_but_probes(opened: Opener) -> None:
-    door = await opened()
+    api = await opened()
     for path in PAGES:
-        answer = await door.http.get(path, headers={"Host": "rebound.example:8000"})
+        answer = await api.http.get(path, headers={"Host": "rebound.example:8000"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (421, "host_not_allowed"), path
         assert "prompt" not in answer.text
-    submit = await door.http.post("/v1/jobs", json=BODY, headers={"Host": "rebound.example"})
+    submit = await api.http.post("/v1/jobs", json=BODY, headers={"Host": "rebound.example"})
     assert submit.status_code == 421
     for path in ("/healthz", "/readyz", "/metrics"):
-        assert (await door.http.get(path, headers={"Host": "pod.example"})).status_code == 200
+        assert (await api.http.get(path, headers={"Host": "pod.example"})).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ async def test_a_name_that_was_made_to_point_here_is_answered_by_nothing_but_pro
     ],
 )
 async def test_pages_of_other_sites_change_nothing(opened: Opener, headers: dict[str, str]) -> None:
-    door = await opened()
-    job = (await door.http.post("/v1/jobs", json=BODY)).json()
+    api = await opened()
+    job = (await api.http.post("/v1/jobs", json=BODY)).json()
     # Without a body a browser asks nobody before it sends this.
     for path in (job["urls"]["cancel"], "/v1/jobs", "/v1/images/generations", "/v1/jobs:batch"):
-        answer = await door.http.post(path, headers=headers)
+        answer = await api.http.post(path, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed"), path
-    assert (await door.http.get(f"/v1/jobs/{job['id']}")).json()["status"] == "queued"
-    assert (await door.http.delete("/v1/cache", headers=headers)).status_code == 403
+    assert (await api.http.get(f"/v1/jobs/{job['id']}")).json()["status"] == "queued"
+    assert (await api.http.delete("/v1/cache", headers=headers)).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -86,15 +86,15 @@ async def test_pages_of_other_sites_change_nothing(opened: Opener, headers: dict
     ],
 )
 async def test_our_own_page_and_programs_are_served(opened: Opener, headers: dict[str, str]) -> None:
-    door = await opened(public_url="https://images.example.org")
-    assert (await door.http.post("/v1/jobs", json=BODY, headers=headers)).status_code == 202
+    api = await opened(public_url="https://images.example.org")
+    assert (await api.http.post("/v1/jobs", json=BODY, headers=headers)).status_code == 202
 
 
 async def test_a_server_with_keys_is_guarded_by_them(opened: Opener) -> None:
-    door = await opened(allow_anonymous=False)
+    api = await opened(allow_anonymous=False)
     headers = {
         "Authorization": f"Bearer {ADMIN_KEY}",
         "Host": "any.example",
         "Origin": "https://elsewhere.example",
     }
-    assert (await door.http.post("/v1/jobs", json=BODY, headers=headers)).status_code == 202
+    assert (await api.http.post("/v1/jobs", json=BODY, headers=headers)).status_code == 202

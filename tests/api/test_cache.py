@@ -6,55 +6,55 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import ADMIN, Door
+from tests.api.conftest import ADMIN, ApiUnderTest
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_every_answer_says_how_the_cache_took_it(door: Door) -> None:
-    miss = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
-    joined = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
-    await door.work()
-    hit = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+async def test_every_answer_says_how_the_cache_took_it(api: ApiUnderTest) -> None:
+    miss = await api.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    joined = await api.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    await api.work()
+    hit = await api.http.post("/v1/jobs", json={"prompt": "a red apple"})
     for response, expected in ((miss, "miss"), (joined, "joined"), (hit, "hit")):
         assert response.headers["x-cache"] == expected == response.json()["cache"]
-        read = await door.http.get(response.headers["location"])
+        read = await api.http.get(response.headers["location"])
         assert read.headers["x-cache"] == expected
     assert len({response.headers["x-cache-key"] for response in (miss, joined, hit)}) == 1
 
 
-async def test_refresh_computes_anew_and_fills_the_cache(door: Door) -> None:
-    await door.submit()
-    await door.work()
-    assert (await door.submit(cache="refresh"))["cache"] == "miss"
-    assert (await door.submit(cache="refresh"))["cache"] == "joined", "fresh enough: it is being computed"
-    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+async def test_refresh_computes_anew_and_fills_the_cache(api: ApiUnderTest) -> None:
+    await api.submit()
+    await api.work()
+    assert (await api.submit(cache="refresh"))["cache"] == "miss"
+    assert (await api.submit(cache="refresh"))["cache"] == "joined", "fresh enough: it is being computed"
+    response = await api.http.post("/v1/jobs", json={"prompt": "a red apple"})
     assert response.json()["cache"] == "hit", "others are served meanwhile"
-    await door.work()
-    assert len(door.publisher.published) == 2
-    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple", "cache": "use"})
+    await api.work()
+    assert len(api.publisher.published) == 2
+    response = await api.http.post("/v1/jobs", json={"prompt": "a red apple", "cache": "use"})
     assert response.json()["cache"] == "hit"
 
 
-async def test_off_shares_nothing_and_leaves_nothing(door: Door) -> None:
-    first, second = await door.submit(cache="off"), await door.submit(cache="off")
+async def test_off_shares_nothing_and_leaves_nothing(api: ApiUnderTest) -> None:
+    first, second = await api.submit(cache="off"), await api.submit(cache="off")
     assert first["cache"] == second["cache"] == "miss"
     assert first["request"]["seed"] == second["request"]["seed"], "the same picture all the same"
-    for message in door.publisher.published:
-        await door.work(message)
-    assert (await door.submit())["cache"] == "miss"
-    await door.work()
-    assert (await door.submit(cache="off"))["cache"] == "miss"
+    for message in api.publisher.published:
+        await api.work(message)
+    assert (await api.submit())["cache"] == "miss"
+    await api.work()
+    assert (await api.submit(cache="off"))["cache"] == "miss"
 
 
-async def test_the_operator_sees_hits_and_size(door: Door) -> None:
-    assert (await door.http.get("/v1/cache", headers=ADMIN)).json()["hit_rate"] is None
-    await door.submit()
-    await door.submit()
-    await door.work()
+async def test_the_operator_sees_hits_and_size(api: ApiUnderTest) -> None:
+    assert (await api.http.get("/v1/cache", headers=ADMIN)).json()["hit_rate"] is None
+    await api.submit()
+    await api.submit()
+    await api.work()
     for _ in range(2):
-        await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
-    view = (await door.http.get("/v1/cache", headers=ADMIN)).json()
+        await api.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    view = (await api.http.get("/v1/cache", headers=ADMIN)).json()
     assert (view["hits"], view["misses"], view["joined"], view["entries"]) == (2, 1, 1, 1)
     assert (view["hit_rate"], view["saved_rate"]) == (0.5, 0.75)
 
@@ -70,21 +70,21 @@ async def test_the_operator_sees_hits_and_size(door: Door) -> None:
         ({"tenant": "public", "model": "n"}, 0),
     ],
 )
-async def test_a_purge_forgets_what_it_names(door: Door, params: dict[str, str], purged: int) -> None:
-    await door.submit()
-    await door.work()
-    response = await door.http.delete("/v1/cache", params=params, headers=ADMIN)
+async def test_a_purge_forgets_what_it_names(api: ApiUnderTest, params: dict[str, str], purged: int) -> None:
+    await api.submit()
+    await api.work()
+    response = await api.http.delete("/v1/cache", params=params, headers=ADMIN)
     assert response.json() == {"purged": purged}
-    again = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    again = await api.http.post("/v1/jobs", json={"prompt": "a red apple"})
     assert again.json()["cache"] == ("miss" if purged else "hit")
 
 
-async def test_a_purge_by_key(door: Door) -> None:
-    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple"})
-    await door.work()
+async def test_a_purge_by_key(api: ApiUnderTest) -> None:
+    response = await api.http.post("/v1/jobs", json={"prompt": "a red apple"})
+    await api.work()
     key = response.headers["x-cache-key"]
-    assert (await door.http.delete("/v1/cache", params={"key": key}, headers=ADMIN)).json() == {"purged": 1}
-    assert (await door.submit())["cache"] == "miss"
+    assert (await api.http.delete("/v1/cache", params={"key": key}, headers=ADMIN)).json() == {"purged": 1}
+    assert (await api.submit())["cache"] == "miss"
 
 
 @pytest.mark.parametrize(
@@ -97,28 +97,30 @@ async def test_a_purge_by_key(door: Door) -> None:
         ({"tenant": "x" * 201}, "tenant"),
     ],
 )
-async def test_a_purge_of_nothing_in_particular_is_refused(door: Door, params: Any, field: str) -> None:
-    response = await door.http.delete("/v1/cache", params=params, headers=ADMIN)
+async def test_a_purge_of_nothing_in_particular_is_refused(
+    api: ApiUnderTest, params: Any, field: str
+) -> None:
+    response = await api.http.delete("/v1/cache", params=params, headers=ADMIN)
     assert (response.status_code, response.json()["error"]["param"]) == (422, field)
 
 
-async def test_a_cache_mode_that_is_none_is_refused(door: Door) -> None:
-    response = await door.http.post("/v1/jobs", json={"prompt": "a", "cache": "no"})
+async def test_a_cache_mode_that_is_none_is_refused(api: ApiUnderTest) -> None:
+    response = await api.http.post("/v1/jobs", json={"prompt": "a", "cache": "no"})
     assert response.json()["error"]["message"] == "cache must be use, refresh or off."
 
 
-async def test_a_hit_is_written_as_any_other_answer(door: Door) -> None:
-    await door.submit(seed=7)
-    await door.work()
+async def test_a_hit_is_written_as_any_other_answer(api: ApiUnderTest) -> None:
+    await api.submit(seed=7)
+    await api.work()
     for _ in range(3):
-        door.clock.advance(1.25)
-        hit = await door.http.post("/v1/jobs", json={"prompt": "a red apple", "seed": 7})
-        read = await door.http.get(hit.headers["location"])
+        api.clock.advance(1.25)
+        hit = await api.http.post("/v1/jobs", json={"prompt": "a red apple", "seed": 7})
+        read = await api.http.get(hit.headers["location"])
         assert hit.json()["cache"] == "hit"
         assert hit.text == read.text, "to the letter"
-    other = await door.http.post("/v1/jobs", json={"prompt": "A RED APPLE", "seed": 7})
+    other = await api.http.post("/v1/jobs", json={"prompt": "A RED APPLE", "seed": 7})
     assert other.json()["request"]["prompt"] == "A RED APPLE"
-    held = await door.http.post(
+    held = await api.http.post(
         "/v1/jobs", json={"prompt": "a red apple", "seed": 7}, headers={"Prefer": "wait=3"}
     )
     assert held.headers["preference-applied"] == "wait=3"

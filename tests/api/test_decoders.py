@@ -85,8 +85,8 @@ async def until(true: Any) -> None:
 
 
 async def test_no_process_is_there_before_the_first_picture(opened: Opener) -> None:
-    door = await opened()
-    await door.submit()
+    api = await opened()
+    await api.submit()
     assert decoding() == []
 
 
@@ -109,11 +109,11 @@ async def test_one_that_takes_too_long_is_refused_by_name_and_its_process_replac
 
 
 async def test_the_time_limit_is_an_answer_of_the_api(opened: Opener) -> None:
-    door = await opened((), init_image_timeout_s=0.001)
+    api = await opened((), init_image_timeout_s=0.001)
     worker = WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=10.0)
-    await door.stores.models.announce(spec("m").model_copy(update={"init_images": True}), worker)
+    await api.stores.models.announce(spec("m").model_copy(update={"init_images": True}), worker)
     body = {"prompt": "a", "init_image": encoded(noise(2000, 2000), "JPEG", progressive=True)}
-    response = await door.http.post("/v1/jobs", json=body)
+    response = await api.http.post("/v1/jobs", json=body)
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (422, "init_image")
     assert "longer than 0.001 s" in error["message"]

@@ -9,7 +9,7 @@ import pytest
 
 from api.fast_route import FastRoute, header
 from api.routes import jobs
-from tests.api.conftest import ADMIN_KEY, Door, Opener
+from tests.api.conftest import ADMIN_KEY, ApiUnderTest, Opener
 
 pytestmark = pytest.mark.anyio
 
@@ -47,43 +47,43 @@ QUESTIONS: list[tuple[dict[str, str], bytes, tuple[int, str], tuple[int, str]]] 
 
 @pytest.mark.parametrize("allow_anonymous", [True, False])
 async def test_what_it_answers(opened: Opener, allow_anonymous: bool) -> None:
-    door = await opened(allow_anonymous=allow_anonymous)
+    api = await opened(allow_anonymous=allow_anonymous)
     for headers, body, everybody, with_key in QUESTIONS:
-        response = await door.http.post("/v1/jobs", content=body, headers=headers)
+        response = await api.http.post("/v1/jobs", content=body, headers=headers)
         error = response.json().get("error") or {}
         wanted = everybody if allow_anonymous else with_key
         assert (response.status_code, error.get("code", "")) == wanted, headers
 
 
-async def test_a_parameter_in_the_query_is_refused(door: Door) -> None:
-    response = await door.http.post("/v1/jobs?wait=5", content=BODY, headers=JSON)
+async def test_a_parameter_in_the_query_is_refused(api: ApiUnderTest) -> None:
+    response = await api.http.post("/v1/jobs?wait=5", content=BODY, headers=JSON)
     assert (response.status_code, response.json()["error"]["param"]) == (422, "wait")
 
 
-async def test_it_is_registered_once_and_described_whole(door: Door) -> None:
-    transport: Any = door.http._transport
+async def test_it_is_registered_once_and_described_whole(api: ApiUnderTest) -> None:
+    transport: Any = api.http._transport
     routes = [route for route in transport.app.routes if getattr(route, "path", "") == "/v1/jobs"]
     assert routes == [jobs.direct]
     assert isinstance(jobs.direct, FastRoute)
     included = [(getattr(each, "path", ""), getattr(each, "methods", ())) for each in jobs.router.routes]
     assert not any(path == "/v1/jobs" and "POST" in methods for path, methods in included)
-    described = (await door.http.get("/openapi.json")).json()["paths"]["/v1/jobs"]["post"]
+    described = (await api.http.get("/openapi.json")).json()["paths"]["/v1/jobs"]["post"]
     assert {each["name"] for each in described["parameters"]} == {"Accept", "Prefer", "idempotency-key"}
     assert described["operationId"] == "submit_v1_jobs_post"
     assert {"200", "202", "401", "422", "503"} <= described["responses"].keys()
     assert described["requestBody"]["required"]
 
 
-async def test_other_methods_and_paths_go_the_way_of_the_framework(door: Door) -> None:
-    assert (await door.http.get("/v1/jobs")).json()["data"] == []
-    refused = await door.http.put("/v1/jobs", content=BODY, headers=JSON)
+async def test_other_methods_and_paths_go_the_way_of_the_framework(api: ApiUnderTest) -> None:
+    assert (await api.http.get("/v1/jobs")).json()["data"] == []
+    refused = await api.http.put("/v1/jobs", content=BODY, headers=JSON)
     assert (refused.status_code, refused.json()["error"]["code"]) == (405, "method_not_allowed")
-    assert (await door.http.post("/v1/jobs/", content=BODY, headers=JSON)).status_code == 404
+    assert (await api.http.post("/v1/jobs/", content=BODY, headers=JSON)).status_code == 404
 
 
-async def test_it_is_counted_under_its_path(door: Door) -> None:
-    await door.submit()
-    assert 'method="POST",route="/v1/jobs"' in (await door.http.get("/metrics")).text
+async def test_it_is_counted_under_its_path(api: ApiUnderTest) -> None:
+    await api.submit()
+    assert 'method="POST",route="/v1/jobs"' in (await api.http.get("/metrics")).text
 
 
 def test_it_takes_requests_alone() -> None:

@@ -14,7 +14,7 @@ from contracts.errors import StoreUnavailable
 from contracts.jobs import Change, Job, JobEnd, JobStatus
 from contracts.ports import Tell
 from store.events import parse_change
-from tests.api.conftest import Door
+from tests.api.conftest import ApiUnderTest
 
 pytestmark = pytest.mark.anyio
 
@@ -23,16 +23,16 @@ BODY = {"prompt": "a red apple"}
 
 
 class Line:
-    """Stands between a door and its events: what is said of jobs comes from the test, and it is noted when somebody listens."""
+    """Stands between the API and its events. The test supplies the notices of jobs; a new listener is noted."""
 
-    def __init__(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tells: list[tuple[str, Tell]] = []
         self.trips: list[str] = []
         self.away = False
-        monkeypatch.setattr(door.stores.events, "hear", self.hear)
+        monkeypatch.setattr(api.stores.events, "hear", self.hear)
         for name in ("submit", "submit_many", "get", "statuses", "waiting"):
-            monkeypatch.setattr(door.stores.jobs, name, self._noted(name, getattr(door.stores.jobs, name)))
-        monkeypatch.setattr(door.publisher, "publish", self._noted("publish", door.publisher.publish))
+            monkeypatch.setattr(api.stores.jobs, name, self._noted(name, getattr(api.stores.jobs, name)))
+        monkeypatch.setattr(api.publisher, "publish", self._noted("publish", api.publisher.publish))
 
     def _noted(self, name: str, real: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
         async def noted(*given: Any, **named: Any) -> Any:
@@ -57,8 +57,8 @@ class Line:
 
 
 @pytest.fixture
-def line(door: Door, monkeypatch: pytest.MonkeyPatch) -> Line:
-    return Line(door, monkeypatch)
+def line(api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch) -> Line:
+    return Line(api, monkeypatch)
 
 
 def end_of(job: Job) -> JobEnd:
@@ -70,11 +70,13 @@ def end_of(job: Job) -> JobEnd:
     return end
 
 
-async def held(door: Door, path: str = "/v1/jobs", headers: dict[str, str] = WAIT) -> asyncio.Task[Any]:
+async def held(
+    api: ApiUnderTest, path: str = "/v1/jobs", headers: dict[str, str] = WAIT
+) -> asyncio.Task[Any]:
     """A request that is held, once its job is published."""
-    waiting = asyncio.create_task(door.http.post(path, json=BODY, headers=headers))
+    waiting = asyncio.create_task(api.http.post(path, json=BODY, headers=headers))
     async with asyncio.timeout(5):
-        while not door.publisher.published:
+        while not api.publisher.published:
             await asyncio.sleep(0)
     return waiting
 
@@ -82,10 +84,10 @@ async def held(door: Door, path: str = "/v1/jobs", headers: dict[str, str] = WAI
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/images/generations"])
 @pytest.mark.parametrize("headers", [WAIT, {**WAIT, "Idempotency-Key": "k"}])
 async def test_it_listens_before_it_publishes_and_reads_nothing(
-    door: Door, line: Line, path: str, headers: dict[str, str]
+    api: ApiUnderTest, line: Line, path: str, headers: dict[str, str]
 ) -> None:
-    waiting = await held(door, path, headers)
-    ended = await door.work()
+    waiting = await held(api, path, headers)
+    ended = await api.work()
     line.trips.remove("get")  # the test's own
     line.tell(ended.id, JobStatus.RUNNING)
     line.tell(ended.id, end_of(ended))
@@ -93,13 +95,13 @@ async def test_it_listens_before_it_publishes_and_reads_nothing(
     assert answer.status_code == 200, answer.text
     assert line.trips == ["hear", "submit_many", "publish"]
     if path == "/v1/jobs":
-        assert answer.json() == (await door.http.get(f"/v1/jobs/{ended.id}")).json()
+        assert answer.json() == (await api.http.get(f"/v1/jobs/{ended.id}")).json()
     assert line.tells == [], "nobody is left who listens"
 
 
-async def test_an_end_without_its_result_leads_to_one_read(door: Door, line: Line) -> None:
-    waiting = await held(door)
-    ended = await door.work()
+async def test_an_end_without_its_result_leads_to_one_read(api: ApiUnderTest, line: Line) -> None:
+    waiting = await held(api)
+    ended = await api.work()
     line.trips.remove("get")
     line.tell(ended.id, JobStatus.SUCCEEDED)
     assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
@@ -107,55 +109,55 @@ async def test_an_end_without_its_result_leads_to_one_read(door: Door, line: Lin
 
 
 async def test_an_end_that_is_told_before_the_broker_has_confirmed_is_not_missed(
-    door: Door, line: Line, monkeypatch: pytest.MonkeyPatch
+    api: ApiUnderTest, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish = door.publisher.publish
+    publish = api.publisher.publish
 
     async def slow(message: Any) -> None:
         await publish(message)
-        line.tell(message.job_id, end_of(await door.work(message)))
+        line.tell(message.job_id, end_of(await api.work(message)))
 
-    monkeypatch.setattr(door.publisher, "publish", slow)
-    answer = await asyncio.wait_for(door.http.post("/v1/jobs", json=BODY, headers=WAIT), 5)
+    monkeypatch.setattr(api.publisher, "publish", slow)
+    answer = await asyncio.wait_for(api.http.post("/v1/jobs", json=BODY, headers=WAIT), 5)
     assert answer.json()["status"] == "succeeded"
 
 
-async def test_a_line_that_is_lost_before_the_wait_is_opened_again(door: Door, line: Line) -> None:
+async def test_a_line_that_is_lost_before_the_wait_is_opened_again(api: ApiUnderTest, line: Line) -> None:
     job_id = ""
 
     async def lost(message: Any) -> None:
         nonlocal job_id
         job_id = message.job_id
         line.tell(job_id, None)
-        door.publisher.published.append(message)
+        api.publisher.published.append(message)
 
-    door.publisher.publish = lost  # type: ignore[method-assign]
-    waiting = await held(door)
+    api.publisher.publish = lost  # type: ignore[method-assign]
+    waiting = await held(api)
     async with asyncio.timeout(5):
         while line.trips.count("hear") < 2 or "get" not in line.trips:
             await asyncio.sleep(0)
-    ended = await door.work()
+    ended = await api.work()
     line.tell(job_id, end_of(ended))
     assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
 
 
-async def test_a_job_is_accepted_where_nothing_can_be_heard(door: Door, line: Line) -> None:
+async def test_a_job_is_accepted_where_nothing_can_be_heard(api: ApiUnderTest, line: Line) -> None:
     line.away = True
-    answer = await asyncio.wait_for(door.http.post("/v1/jobs", json=BODY, headers=WAIT), 5)
+    answer = await asyncio.wait_for(api.http.post("/v1/jobs", json=BODY, headers=WAIT), 5)
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
 
 
-async def test_a_hit_that_the_store_finds_is_recorded_by_a_second_call(door: Door, line: Line) -> None:
-    await door.submit()
-    await door.work()
+async def test_a_hit_that_the_store_finds_is_recorded_by_a_second_call(api: ApiUnderTest, line: Line) -> None:
+    await api.submit()
+    await api.work()
     line.trips.clear()
-    answer = await door.http.post("/v1/jobs", json=BODY, headers=WAIT)
+    answer = await api.http.post("/v1/jobs", json=BODY, headers=WAIT)
     assert (answer.status_code, answer.headers["x-cache"]) == (200, "hit")
     assert line.trips == ["hear", "submit_many", "submit"]
 
 
-async def test_who_left_before_it_listened_listens_to_nothing(door: Door, line: Line) -> None:
-    async with EndListener(door.stores.events) as listener:
+async def test_who_left_before_it_listened_listens_to_nothing(api: ApiUnderTest, line: Line) -> None:
+    async with EndListener(api.stores.events) as listener:
         pass
     await listener.listen("job_1")
     assert line.tells == []
@@ -178,7 +180,7 @@ def test_words_in_a_result_may_have_spaces() -> None:
     assert end.terminal
 
 
-async def test_a_submit_is_answered_with_its_place_and_nothing_is_read(door: Door, line: Line) -> None:
-    places = [(await door.submit(seed=seed))["queue_position"] for seed in range(3)]
+async def test_a_submit_is_answered_with_its_place_and_nothing_is_read(api: ApiUnderTest, line: Line) -> None:
+    places = [(await api.submit(seed=seed))["queue_position"] for seed in range(3)]
     assert places == [0, 1, 2]
     assert line.trips == ["submit_many", "publish"] * 3

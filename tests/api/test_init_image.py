@@ -1,4 +1,4 @@
-"""A picture to start from, at the door: what is one, what is not, and how the job carries it."""
+"""Init images in the API: which files it accepts, which it refuses, and how the job carries one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from backends.blobs import blob_name
 from contracts.errors import InvalidRequest
 from contracts.models import WorkerInfo
 from contracts.settings import ApiSettings
-from tests.api.conftest import Door, Opener
+from tests.api.conftest import ApiUnderTest, Opener
 from tests.api.files import chunk, decoded, encoded, file_of, text_of
 from tests.store.test_others import spec
 
@@ -141,35 +141,35 @@ PLAIN = encoded(red(37, 29), "JPEG", quality=97)
         "data:image/jpeg;base64," + PLAIN.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D"),
     ],
 )
-async def test_base64_is_taken_as_people_send_it(door: Door, text: str) -> None:
+async def test_base64_is_taken_as_people_send_it(api: ApiUnderTest, text: str) -> None:
     assert {"+", "/", "="} <= set(PLAIN)
-    job = await door.submit(init_image=text, num_inference_steps=4)
+    job = await api.submit(init_image=text, num_inference_steps=4)
     assert job["request"]["init_image"] == blob_name(made(PLAIN, 64, 64), "png", is_input=True)
 
 
 @pytest.fixture
-async def door(opened: Opener) -> Door:
-    door = await opened((), max_body_bytes=1000, max_init_image_bytes=20_000)
+async def api(opened: Opener) -> ApiUnderTest:
+    api = await opened((), max_body_bytes=1000, max_init_image_bytes=20_000)
     worker = WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=10.0)
-    await door.stores.models.announce(spec("m").model_copy(update={"init_images": True}), worker)
-    return door
+    await api.stores.models.announce(spec("m").model_copy(update={"init_images": True}), worker)
+    return api
 
 
 @pytest.mark.parametrize(
     "text", [encoded(red())[:60], encoded(Image.effect_noise((300, 300), 90).resize((120, 120)))[:4000]]
 )
-async def test_what_is_cut_off_is_refused_by_name(door: Door, text: str) -> None:
-    response = await door.http.post("/v1/jobs", json={"prompt": "a", "init_image": text})
+async def test_what_is_cut_off_is_refused_by_name(api: ApiUnderTest, text: str) -> None:
+    response = await api.http.post("/v1/jobs", json={"prompt": "a", "init_image": text})
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (422, "init_image")
     assert error["message"] == "init_image cannot be decoded: the file is damaged."
 
 
-async def test_a_picture_to_start_from_has_no_public_address(door: Door) -> None:
-    job = await door.submit(init_image=encoded(red()), num_inference_steps=4)
-    name = door.publisher.published[-1].request.init_image
+async def test_a_picture_to_start_from_has_no_public_address(api: ApiUnderTest) -> None:
+    job = await api.submit(init_image=encoded(red()), num_inference_steps=4)
+    name = api.publisher.published[-1].request.init_image
     assert name is not None
-    assert await door.stores.blobs.exists(name)
+    assert await api.stores.blobs.exists(name)
     file = name.rpartition("/")[2]
     for path in (
         name,
@@ -181,35 +181,35 @@ async def test_a_picture_to_start_from_has_no_public_address(door: Door) -> None
     ):
         for headers in ({}, {"Range": "bytes=0-9"}, {"If-None-Match": f'"{file.partition(".")[0]}"'}):
             for method in ("GET", "HEAD"):
-                answer = await door.http.request(method, f"/v1/images/{path}", headers=headers)
+                answer = await api.http.request(method, f"/v1/images/{path}", headers=headers)
                 assert answer.status_code in (404, 405, 422), (method, path, headers)
                 assert b"PNG" not in answer.content
-    done = await door.work()
+    done = await api.work()
     assert done.result is not None
-    drawn = await door.http.get(f"/v1/images/{done.result.images[0].name}")
+    drawn = await api.http.get(f"/v1/images/{done.result.images[0].name}")
     assert drawn.status_code == 200
-    read = (await door.http.get(f"/v1/jobs/{job['id']}")).json()
+    read = (await api.http.get(f"/v1/jobs/{job['id']}")).json()
     assert all("inputs" not in image["url"] for image in read["images"])
 
 
-async def test_the_job_carries_a_name_and_the_store_the_picture(door: Door) -> None:
-    job = await door.submit(init_image=encoded(red()), strength=0.5, num_inference_steps=4)
-    request = door.publisher.published[-1].request
+async def test_the_job_carries_a_name_and_the_store_the_picture(api: ApiUnderTest) -> None:
+    job = await api.submit(init_image=encoded(red()), strength=0.5, num_inference_steps=4)
+    request = api.publisher.published[-1].request
     assert request.init_image is not None
     assert job["request"]["init_image"] == request.init_image
     assert (job["request"]["strength"], request.steps) == (0.5, 2)
-    assert decoded(await door.stores.blobs.get(request.init_image)).size == (64, 64)
-    assert len(door.publisher.published[-1].model_dump_json()) < 1000
+    assert decoded(await api.stores.blobs.get(request.init_image)).size == (64, 64)
+    assert len(api.publisher.published[-1].model_dump_json()) < 1000
 
 
-async def test_picture_and_strength_are_part_of_the_key(door: Door) -> None:
+async def test_picture_and_strength_are_part_of_the_key(api: ApiUnderTest) -> None:
     body: dict[str, Any] = {"num_inference_steps": 4, "strength": 0.5}
-    assert (await door.submit(num_inference_steps=4))["cache"] == "miss"
-    first = await door.submit(init_image=encoded(red()), **body)
-    again = await door.submit(init_image="data:image/png;base64," + encoded(red(), optimize=True), **body)
+    assert (await api.submit(num_inference_steps=4))["cache"] == "miss"
+    first = await api.submit(init_image=encoded(red()), **body)
+    again = await api.submit(init_image="data:image/png;base64," + encoded(red(), optimize=True), **body)
     assert (first["cache"], again["cache"]) == ("miss", "joined"), "the same pixels in another file"
-    assert (await door.submit(init_image=encoded(red()), **{**body, "strength": 0.75}))["cache"] == "miss"
-    assert (await door.submit(init_image=encoded(red().rotate(9)), **body))["cache"] == "miss"
+    assert (await api.submit(init_image=encoded(red()), **{**body, "strength": 0.75}))["cache"] == "miss"
+    assert (await api.submit(init_image=encoded(red().rotate(9)), **body))["cache"] == "miss"
 
 
 @pytest.mark.parametrize(
@@ -243,15 +243,15 @@ async def test_picture_and_strength_are_part_of_the_key(door: Door) -> None:
     ],
 )
 async def test_what_is_said_of_strength_speaks_of_what_was_sent(
-    door: Door, body: dict[str, Any], param: str, says: str
+    api: ApiUnderTest, body: dict[str, Any], param: str, says: str
 ) -> None:
-    response = await door.http.post("/v1/jobs", json={"prompt": "a", "init_image": encoded(red()), **body})
+    response = await api.http.post("/v1/jobs", json={"prompt": "a", "init_image": encoded(red()), **body})
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["message"]) == (422, param, says)
 
 
-async def test_one_step_is_left_at_least(door: Door) -> None:
-    assert (await door.submit(init_image=encoded(red())))["request"]["num_inference_steps"] == 2
+async def test_one_step_is_left_at_least(api: ApiUnderTest) -> None:
+    assert (await api.submit(init_image=encoded(red())))["request"]["num_inference_steps"] == 2
     for body, param in (
         ({"init_image": encoded(red()), "strength": 0.4, "num_inference_steps": 2}, "strength"),
         ({"init_image": encoded(red()), "strength": 0}, "strength"),
@@ -261,7 +261,7 @@ async def test_one_step_is_left_at_least(door: Door) -> None:
         ({"init_image": 7}, "init_image"),
         ({"init_image": "!"}, "init_image"),
     ):
-        response = await door.http.post("/v1/jobs", json={"prompt": "a", **body})
+        response = await api.http.post("/v1/jobs", json={"prompt": "a", **body})
         assert (response.status_code, response.json()["error"]["param"]) == (422, param), body
 
 
@@ -275,13 +275,13 @@ def test_who_names_no_steps_gets_as_many_as_the_strength_needs(strength: float) 
 
 
 async def test_a_model_of_one_step_says_why_it_takes_no_picture(opened: Opener) -> None:
-    door = await opened(())
+    api = await opened(())
     worker = WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=10.0)
     one_step = {"init_images": False, "max_steps": 1, "default_steps": 1}
-    await door.stores.models.announce(spec("m").model_copy(update=one_step), worker)
+    await api.stores.models.announce(spec("m").model_copy(update=one_step), worker)
 
     async def refused(**body: Any) -> dict[str, Any]:
-        response = await door.http.post("/v1/jobs", json={"prompt": "a", **body})
+        response = await api.http.post("/v1/jobs", json={"prompt": "a", **body})
         assert response.status_code == 422
         error: dict[str, Any] = response.json()["error"]
         return error
@@ -295,23 +295,23 @@ async def test_a_model_of_one_step_says_why_it_takes_no_picture(opened: Opener) 
     assert error["message"] == "num_inference_steps must be 1."
 
 
-async def test_only_a_picture_makes_a_body_long(door: Door) -> None:
+async def test_only_a_picture_makes_a_body_long(api: ApiUnderTest) -> None:
     noise = encoded(Image.effect_noise((100, 100), 90))
     assert len(noise) > 10_000
-    await door.submit(init_image=noise)
+    await api.submit(init_image=noise)
     for body in (
         {"prompt": "a" * 1500},
         {"prompt": "a" * 1500, "init_image": noise},
         {"prompt": "a", "init_image": "A" * 40_000},
     ):
-        assert (await door.http.post("/v1/jobs", json=body)).status_code == 413
+        assert (await api.http.post("/v1/jobs", json=body)).status_code == 413
 
 
 async def test_a_picture_of_the_full_length_may_have_line_breaks_and_escapes(opened: Opener) -> None:
     data = file_of(red()) + bytes(20_000)  # what follows the end of a PNG is not read
-    door = await opened((), max_body_bytes=200, max_init_image_bytes=len(data))
+    api = await opened((), max_body_bytes=200, max_init_image_bytes=len(data))
     worker = WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=10.0)
-    await door.stores.models.announce(spec("m").model_copy(update={"init_images": True}), worker)
+    await api.stores.models.announce(spec("m").model_copy(update={"init_images": True}), worker)
     slashed = b"\xff" * (len(data) - len(file_of(red())))
     for text in (
         json.dumps("data:image/png;charset=utf-8;base64," + lines(text_of(data), 64, "\r\n")),
@@ -320,12 +320,10 @@ async def test_a_picture_of_the_full_length_may_have_line_breaks_and_escapes(ope
         ),  # as PHP writes it
     ):
         body = f'{{"num_inference_steps": 4, "init_image" : {text}, "prompt": "init_image"}}'
-        response = await door.http.post(
-            "/v1/jobs", content=body, headers={"Content-Type": "application/json"}
-        )
+        response = await api.http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
         assert response.status_code == 202, response.text
     too_long = {"prompt": "a", "init_image": text_of(data + b"0"), "num_inference_steps": 4}
-    response = await door.http.post("/v1/jobs", json=too_long)
+    response = await api.http.post("/v1/jobs", json=too_long)
     assert response.json()["error"]["message"] == f"init_image must be at most {len(data)} bytes long."
     assert longest_text(len(data)) >= len(json.dumps(lines(text_of(data), 64, "\r\n")))
 
@@ -350,6 +348,6 @@ def test_the_header_is_read_as_pillow_reads_it(kind: str, how: dict[str, Any]) -
 
 
 async def test_a_model_that_starts_from_noise_alone_says_so(opened: Opener) -> None:
-    door = await opened()
-    response = await door.http.post("/v1/jobs", json={"prompt": "a", "init_image": encoded(red())})
+    api = await opened()
+    response = await api.http.post("/v1/jobs", json={"prompt": "a", "init_image": encoded(red())})
     assert (response.status_code, response.json()["error"]["param"]) == (422, "init_image")

@@ -1,4 +1,4 @@
-"""API keys at the door: who is let in, as whom, and who may make keys."""
+"""API keys: which requests the API accepts, for which tenant, and which keys may create keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contracts.errors import SettingsError
 from contracts.settings import ApiSettings, is_loopback
 from contracts.tenancy import new_token
 from tests.api.conftest import ADMIN_KEY as ADMIN
-from tests.api.conftest import Door, Opener
+from tests.api.conftest import ApiUnderTest, Opener
 
 pytestmark = pytest.mark.anyio
 
@@ -21,19 +21,19 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.fixture
-async def closed(opened: Opener) -> Door:
-    """A door that needs a key."""
+async def closed(opened: Opener) -> ApiUnderTest:
+    """An API that needs a key."""
     return await opened(allow_anonymous=False)
 
 
-async def made(door: Door, tenant: str = "acme", **fields: Any) -> dict[str, Any]:
-    response = await door.http.post("/v1/keys", json={"tenant": tenant, **fields}, headers=bearer(ADMIN))
+async def made(api: ApiUnderTest, tenant: str = "acme", **fields: Any) -> dict[str, Any]:
+    response = await api.http.post("/v1/keys", json={"tenant": tenant, **fields}, headers=bearer(ADMIN))
     assert response.status_code == 201, response.text
     key: dict[str, Any] = response.json()
     return key
 
 
-async def test_a_key_is_made_used_listed_and_revoked(closed: Door) -> None:
+async def test_a_key_is_made_used_listed_and_revoked(closed: ApiUnderTest) -> None:
     key = await made(closed, name="shop", images_per_day=5)
     assert key["id"] == key["key"][:11]
     assert (key["tenant"], key["name"], key["scopes"]) == ("acme", "shop", ["generate"])
@@ -60,7 +60,9 @@ async def test_a_key_is_made_used_listed_and_revoked(closed: Door) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
-async def test_a_request_costs_one_lookup_a_second(closed: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_costs_one_lookup_a_second(
+    closed: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token, asked = (await made(closed))["key"], []
     find = closed.stores.keys.find
 
@@ -77,7 +79,7 @@ async def test_a_request_costs_one_lookup_a_second(closed: Door, monkeypatch: py
     assert len(asked) == 2
 
 
-async def test_who_has_no_key_is_told_how_to_bring_one(closed: Door) -> None:
+async def test_who_has_no_key_is_told_how_to_bring_one(closed: ApiUnderTest) -> None:
     response = await closed.http.post("/v1/jobs", json={"prompt": "a"})
     assert (response.status_code, response.json()["error"]["code"]) == (401, "missing_api_key")
     assert response.headers["www-authenticate"] == 'Bearer realm="darkroom"'
@@ -97,7 +99,7 @@ async def test_who_has_no_key_is_told_how_to_bring_one(closed: Door) -> None:
         "a b",
     ],
 )
-async def test_a_wrong_key_is_refused_and_never_repeated(closed: Door, token: str) -> None:
+async def test_a_wrong_key_is_refused_and_never_repeated(closed: ApiUnderTest, token: str) -> None:
     value = f"Bearer {token}".encode()
     response = await closed.http.get("/v1/jobs", headers={b"Authorization": value})
     assert response.status_code == 401
@@ -106,14 +108,14 @@ async def test_a_wrong_key_is_refused_and_never_repeated(closed: Door, token: st
         assert token not in response.text
 
 
-async def test_a_key_that_only_begins_like_another_is_refused(closed: Door) -> None:
+async def test_a_key_that_only_begins_like_another_is_refused(closed: ApiUnderTest) -> None:
     token = (await made(closed))["key"]
     assert (await closed.http.get("/v1/jobs", headers=bearer(token))).status_code == 200
     near = token[:-1] + ("a" if token[-1] != "a" else "b")
     assert (await closed.http.get("/v1/jobs", headers=bearer(near))).status_code == 401
 
 
-async def test_scopes_are_kept_apart(closed: Door) -> None:
+async def test_scopes_are_kept_apart(closed: ApiUnderTest) -> None:
     plain, ruler = (await made(closed))["key"], (await made(closed, scopes=["admin"]))["key"]
     for call in (("GET", "/v1/keys"), ("POST", "/v1/keys"), ("DELETE", "/v1/keys/dk_00000000")):
         response = await closed.http.request(*call, headers=bearer(plain))
@@ -126,13 +128,13 @@ async def test_scopes_are_kept_apart(closed: Door) -> None:
     assert (await closed.http.get("/v1/jobs", headers=bearer(ADMIN))).status_code == 200
 
 
-async def test_without_a_key_on_loopback_everyone_is_one_tenant_and_nobody_rules(door: Door) -> None:
-    job = await door.submit()
-    assert door.publisher.published[0].tenant == "public"
+async def test_without_a_key_on_loopback_everyone_is_one_tenant_and_nobody_rules(api: ApiUnderTest) -> None:
+    job = await api.submit()
+    assert api.publisher.published[0].tenant == "public"
     # Clients that must send some key may send any that is not one of ours.
-    assert (await door.http.get(job["urls"]["self"], headers=bearer("sk-none"))).status_code == 200
-    assert (await door.http.get(job["urls"]["self"], headers=bearer(new_token()))).status_code == 401
-    assert (await door.http.get("/v1/keys")).status_code == 401
+    assert (await api.http.get(job["urls"]["self"], headers=bearer("sk-none"))).status_code == 200
+    assert (await api.http.get(job["urls"]["self"], headers=bearer(new_token()))).status_code == 401
+    assert (await api.http.get("/v1/keys")).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ async def test_without_a_key_on_loopback_everyone_is_one_tenant_and_nobody_rules
         ({"tenant": "a", "colour": 1}, "colour"),
     ],
 )
-async def test_a_wrong_field_is_named(closed: Door, fields: dict[str, Any], param: str) -> None:
+async def test_a_wrong_field_is_named(closed: ApiUnderTest, fields: dict[str, Any], param: str) -> None:
     response = await closed.http.post("/v1/keys", json=fields, headers=bearer(ADMIN))
     assert response.status_code == 422
     error = response.json()["error"]
@@ -200,19 +202,19 @@ def test_what_only_this_machine_reaches(host: str, loopback: bool) -> None:
 async def test_a_proxy_does_not_make_everybody_local(opened: Opener, header: str) -> None:
     """A server on loopback serves its own machine without a key. A proxy there passes on the requests of the world."""
     passed_on = {header: "203.0.113.7"}
-    door = await opened()
-    refused = await door.http.get("/v1/jobs", headers=passed_on)
+    api = await opened()
+    refused = await api.http.get("/v1/jobs", headers=passed_on)
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "missing_api_key")
     assert "DARKROOM_ALLOW_ANONYMOUS" in refused.json()["error"]["message"]
     assert (
-        await door.http.post("/v1/jobs", json={"prompt": "a red apple"}, headers=passed_on)
+        await api.http.post("/v1/jobs", json={"prompt": "a red apple"}, headers=passed_on)
     ).status_code == 401
-    assert (await door.http.get("/readyz", headers=passed_on)).status_code == 200
+    assert (await api.http.get("/readyz", headers=passed_on)).status_code == 200
     told = await opened(allow_anonymous=True)
     assert (await told.http.get("/v1/jobs", headers=passed_on)).status_code == 200
 
 
-async def test_a_server_that_others_reach_wants_a_key_or_to_be_told(closed: Door) -> None:
+async def test_a_server_that_others_reach_wants_a_key_or_to_be_told(closed: ApiUnderTest) -> None:
     keys = closed.stores.keys
     open_to_all = ApiSettings(host="0.0.0.0")
     with pytest.raises(SettingsError, match=r"DARKROOM_ADMIN_KEY.*DARKROOM_ALLOW_ANONYMOUS=true"):
@@ -231,7 +233,7 @@ OPEN = {"/v1/images/{name}", "/healthz", "/readyz", "/metrics"}
 """Routes that need no key, each for a reason: see `api/auth.py`."""
 
 
-async def test_every_other_route_asks_for_a_key(closed: Door) -> None:
+async def test_every_other_route_asks_for_a_key(closed: ApiUnderTest) -> None:
     paths = (await closed.http.get("/openapi.json")).json()["paths"]
     operations = [(method, path, each) for path, methods in paths.items() for method, each in methods.items()]
     assert {path for _, path, each in operations if "security" not in each} == OPEN

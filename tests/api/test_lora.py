@@ -1,4 +1,4 @@
-"""LoRA adapters at the door: by name, from what the model's workers have announced."""
+"""LoRA adapters in the API: a request names one that the model's workers have announced."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ import pytest
 from contracts.jobs import JobMessage
 from contracts.models import LoraSpec, ModelSpec, WorkerInfo
 from contracts.requests import GenerationRequest, Lora
-from tests.api.conftest import Door, Opener
+from tests.api.conftest import ApiUnderTest, Opener
 from tests.store.test_others import spec
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def door(opened: Opener) -> Door:
-    door = await opened(())
+async def api(opened: Opener) -> ApiUnderTest:
+    api = await opened(())
     loras = (LoraSpec(name="pixel", revision="1"), LoraSpec(name="ink", revision="2"))
-    await announce(door, spec("m").model_copy(update={"loras": loras}))
-    return door
+    await announce(api, spec("m").model_copy(update={"loras": loras}))
+    return api
 
 
-async def announce(door: Door, model: ModelSpec) -> None:
+async def announce(api: ApiUnderTest, model: ModelSpec) -> None:
     worker = WorkerInfo(id=f"w-{model.name}", model=model.name, started_at=1.0, steps_per_s=10.0)
-    await door.stores.models.announce(model, worker)
+    await api.stores.models.announce(model, worker)
 
 
-async def test_a_job_carries_its_adapter(door: Door) -> None:
-    job = await door.submit(lora={"name": "pixel"})
+async def test_a_job_carries_its_adapter(api: ApiUnderTest) -> None:
+    job = await api.submit(lora={"name": "pixel"})
     assert job["request"]["lora"] == {"name": "pixel", "scale": 1.0}
-    assert door.publisher.published[-1].request.lora == Lora(name="pixel", scale=1.0)
-    (model,) = (await door.http.get("/v1/models")).json()["data"]
+    assert api.publisher.published[-1].request.lora == Lora(name="pixel", scale=1.0)
+    (model,) = (await api.http.get("/v1/models")).json()["data"]
     assert model["loras"] == ["pixel", "ink"]
 
 
-async def test_each_adapter_and_scale_is_a_picture_of_its_own(door: Door) -> None:
+async def test_each_adapter_and_scale_is_a_picture_of_its_own(api: ApiUnderTest) -> None:
     for lora in (None, {"name": "pixel"}, {"name": "ink"}, {"name": "ink", "scale": 0.5}):
-        assert (await door.submit(lora=lora))["cache"] == "miss"
-    assert (await door.submit(lora={"name": "ink", "scale": 0.5}))["cache"] == "joined"
-    assert (await door.submit(lora={"name": "pixel", "scale": 1}))["cache"] == "joined", "1 is the default"
-    nothing = await door.submit(lora={"name": "pixel", "scale": 0})
+        assert (await api.submit(lora=lora))["cache"] == "miss"
+    assert (await api.submit(lora={"name": "ink", "scale": 0.5}))["cache"] == "joined"
+    assert (await api.submit(lora={"name": "pixel", "scale": 1}))["cache"] == "joined", "1 is the default"
+    nothing = await api.submit(lora={"name": "pixel", "scale": 0})
     assert (nothing["cache"], nothing["request"]["lora"]) == ("joined", None), (
         "what does nothing is not there"
     )
 
 
-async def test_other_weights_under_the_same_name_are_other_pictures(door: Door) -> None:
-    await door.submit(lora={"name": "pixel"})
-    await announce(door, spec("m").model_copy(update={"loras": (LoraSpec(name="pixel", revision="9"),)}))
-    door.clock.advance(2)
-    assert (await door.submit(lora={"name": "pixel"}))["cache"] == "miss"
+async def test_other_weights_under_the_same_name_are_other_pictures(api: ApiUnderTest) -> None:
+    await api.submit(lora={"name": "pixel"})
+    await announce(api, spec("m").model_copy(update={"loras": (LoraSpec(name="pixel", revision="9"),)}))
+    api.clock.advance(2)
+    assert (await api.submit(lora={"name": "pixel"}))["cache"] == "miss"
 
 
 @pytest.mark.parametrize(
@@ -68,24 +68,24 @@ async def test_other_weights_under_the_same_name_are_other_pictures(door: Door) 
         ([{"name": "ink"}], "lora", "an object with a name"),
     ],
 )
-async def test_a_wrong_adapter_is_named(door: Door, lora: Any, param: str, says: str) -> None:
-    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple", "lora": lora})
+async def test_a_wrong_adapter_is_named(api: ApiUnderTest, lora: Any, param: str, says: str) -> None:
+    response = await api.http.post("/v1/jobs", json={"prompt": "a red apple", "lora": lora})
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (422, param)
     assert says in error["message"]
-    assert door.publisher.published == []
+    assert api.publisher.published == []
 
 
 async def test_a_model_without_adapters_says_so(opened: Opener) -> None:
-    door = await opened()
-    response = await door.http.post("/v1/jobs", json={"prompt": "a red apple", "lora": {"name": "ink"}})
+    api = await opened()
+    response = await api.http.post("/v1/jobs", json={"prompt": "a red apple", "lora": {"name": "ink"}})
     assert (response.status_code, response.json()["error"]["param"]) == (422, "lora")
-    schema = (await door.http.get("/openapi.json")).json()["components"]["schemas"]["JobRequest"]
+    schema = (await api.http.get("/openapi.json")).json()["components"]["schemas"]["JobRequest"]
     assert schema["properties"]["lora"]["type"] == "null"
 
 
-async def test_the_reference_lists_the_adapters(door: Door) -> None:
-    schemas = (await door.http.get("/openapi.json")).json()["components"]["schemas"]
+async def test_the_reference_lists_the_adapters(api: ApiUnderTest) -> None:
+    schemas = (await api.http.get("/openapi.json")).json()["components"]["schemas"]
     assert schemas["LoraRequest"]["properties"]["name"]["enum"] == ["ink", "pixel"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from api.store_quota import kept_bytes
 from contracts.requests import GenerationRequest
 from store.packed_request import unpack
-from tests.api.conftest import Door
+from tests.api.conftest import ApiUnderTest
 from tests.api.test_bad_input import check_shape
 from webhooks.payload import payload
 
@@ -20,63 +20,63 @@ ANNA, BEN = {"customer": "anna", "order": "17"}, {"customer": "ben"}
 FULL = {f"{number:02}" + "ä" * 62: "苹" * 512 for number in range(16)}
 
 
-async def told_everywhere(door: Door, job: dict[str, Any]) -> list[dict[str, str]]:
+async def told_everywhere(api: ApiUnderTest, job: dict[str, Any]) -> list[dict[str, str]]:
     """The metadata of a job, by each way in which it is told."""
-    read = (await door.http.get(job["urls"]["self"])).json()
-    listed = (await door.http.get("/v1/jobs")).json()["data"]
-    stream = (await door.http.get(job["urls"]["events"])).text
+    read = (await api.http.get(job["urls"]["self"])).json()
+    listed = (await api.http.get("/v1/jobs")).json()["data"]
+    stream = (await api.http.get(job["urls"]["events"])).text
     snapshot = json.loads(stream.partition("event: snapshot\ndata: ")[2].partition("\n")[0])
-    record = await door.stores.jobs.get("public", job["id"])
+    record = await api.stores.jobs.get("public", job["id"])
     called = json.loads(payload(record, None))["data"]
     (entry,) = [each for each in listed if each["id"] == job["id"]]
     return [each["request"]["metadata"] for each in (job, read, entry, snapshot, called)]
 
 
 @pytest.mark.parametrize("metadata", [ANNA, FULL, {"a": "", "\n": '"\x00\\'}], ids=["few", "most", "odd"])
-async def test_a_job_tells_what_was_sent_with_it(door: Door, metadata: dict[str, str]) -> None:
-    job = await door.submit(metadata=metadata, webhook={"url": "https://example.com/hook"})
-    await door.work()
-    assert await told_everywhere(door, job) == [metadata] * 5
+async def test_a_job_tells_what_was_sent_with_it(api: ApiUnderTest, metadata: dict[str, str]) -> None:
+    job = await api.submit(metadata=metadata, webhook={"url": "https://example.com/hook"})
+    await api.work()
+    assert await told_everywhere(api, job) == [metadata] * 5
 
 
 @pytest.mark.parametrize("metadata", [None, {}])
-async def test_none_is_an_empty_object_and_is_not_stored(door: Door, metadata: Any) -> None:
-    plain = await door.submit()
-    job = await door.submit(metadata=metadata)
+async def test_none_is_an_empty_object_and_is_not_stored(api: ApiUnderTest, metadata: Any) -> None:
+    plain = await api.submit()
+    job = await api.submit(metadata=metadata)
     assert job["request"]["metadata"] == plain["request"]["metadata"] == {}
-    assert '"metadata"' not in (await door.stores.jobs.get("public", job["id"])).request.model_dump_json()
+    assert '"metadata"' not in (await api.stores.jobs.get("public", job["id"])).request.model_dump_json()
 
 
-async def test_requests_that_differ_in_it_alone_share_a_picture_and_tell_their_own(door: Door) -> None:
+async def test_requests_that_differ_in_it_alone_share_a_picture_and_tell_their_own(api: ApiUnderTest) -> None:
     bodies = [{"prompt": "a red apple", "metadata": each} for each in (ANNA, BEN, None)]
-    answers = [await door.http.post("/v1/jobs", json=body) for body in bodies]
+    answers = [await api.http.post("/v1/jobs", json=body) for body in bodies]
     leader, joined, plain = [answer.json() for answer in answers]
     assert [each["cache"] for each in (leader, joined, plain)] == ["miss", "joined", "joined"]
     assert len({answer.headers["x-cache-key"] for answer in answers}) == 1
     assert len({each["request"]["seed"] for each in (leader, joined, plain)}) == 1
-    assert len(door.publisher.published) == 1
-    await door.work()
+    assert len(api.publisher.published) == 1
+    await api.work()
     # The second of each hit is answered from what the process remembers.
-    hits = [(await door.http.post("/v1/jobs", json=body)).json() for body in bodies + bodies]
+    hits = [(await api.http.post("/v1/jobs", json=body)).json() for body in bodies + bodies]
     assert [each["cache"] for each in hits] == ["hit"] * 6
     for job, metadata in zip(
         [leader, joined, plain, *hits], [ANNA, BEN, {}, *[ANNA, BEN, {}] * 2], strict=True
     ):
         assert job["request"]["metadata"] == metadata
-        assert (await told_everywhere(door, job))[1:] == [metadata] * 4
-        ended = (await door.http.get(job["urls"]["self"])).json()
+        assert (await told_everywhere(api, job))[1:] == [metadata] * 4
+        ended = (await api.http.get(job["urls"]["self"])).json()
         assert ended["images"] == hits[0]["images"]
 
 
-async def test_a_worker_gets_it_with_the_job(door: Door) -> None:
+async def test_a_worker_gets_it_with_the_job(api: ApiUnderTest) -> None:
     """So a record that the store has lost is rebuilt whole."""
-    job = await door.submit(metadata=ANNA)
-    message = door.publisher.published[-1]
+    job = await api.submit(metadata=ANNA)
+    message = api.publisher.published[-1]
     assert message.request.metadata == ANNA
-    await door.stores.jobs.withdraw(job["id"])
+    await api.stores.jobs.withdraw(job["id"])
     other = message.model_copy(update={"job_id": message.job_id[:-1] + "0"})
-    await door.stores.jobs.claim(other, "w")
-    assert (await door.stores.jobs.get("public", other.job_id)).request.metadata == ANNA
+    await api.stores.jobs.claim(other, "w")
+    assert (await api.stores.jobs.get("public", other.job_id)).request.metadata == ANNA
 
 
 @pytest.mark.parametrize(
@@ -98,34 +98,34 @@ async def test_a_worker_gets_it_with_the_job(door: Door) -> None:
     ],
 )
 async def test_what_is_no_metadata_is_refused_with_field_and_limit(
-    door: Door, metadata: Any, param: str, says: str
+    api: ApiUnderTest, metadata: Any, param: str, says: str
 ) -> None:
     body = json.dumps({"prompt": "a", "metadata": metadata})
-    response = await door.http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    response = await api.http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     error = check_shape(response)
     assert (response.status_code, error["param"]) == (422, param)
     assert says in error["message"]
     assert error["message"].startswith(param)
-    assert door.publisher.published == []
+    assert api.publisher.published == []
 
 
-async def test_it_is_part_of_the_body_that_an_idempotency_key_stands_for(door: Door) -> None:
+async def test_it_is_part_of_the_body_that_an_idempotency_key_stands_for(api: ApiUnderTest) -> None:
     headers = {"Idempotency-Key": "one"}
     bodies = [{"prompt": "a", "metadata": each} for each in (ANNA, ANNA, BEN)]
-    first, again, other = [await door.http.post("/v1/jobs", json=body, headers=headers) for body in bodies]
+    first, again, other = [await api.http.post("/v1/jobs", json=body, headers=headers) for body in bodies]
     assert first.json()["id"] == again.json()["id"]
     assert again.json()["request"]["metadata"] == ANNA
     assert (other.status_code, check_shape(other)["code"]) == (422, "idempotency_key_reuse")
 
 
-async def test_each_of_a_batch_has_its_own(door: Door) -> None:
+async def test_each_of_a_batch_has_its_own(api: ApiUnderTest) -> None:
     requests = [{"prompt": "a", "metadata": each} for each in (ANNA, BEN)]
-    answer = await door.http.post("/v1/jobs:batch", json={"requests": requests})
+    answer = await api.http.post("/v1/jobs:batch", json={"requests": requests})
     assert [each["job"]["request"]["metadata"] for each in answer.json()["data"]] == [ANNA, BEN]
 
 
-async def test_the_document_of_the_api_says_the_limits(door: Door) -> None:
-    schemas = (await door.http.get("/openapi.json")).json()["components"]["schemas"]
+async def test_the_document_of_the_api_says_the_limits(api: ApiUnderTest) -> None:
+    schemas = (await api.http.get("/openapi.json")).json()["components"]["schemas"]
     told = schemas["JobRequest"]["properties"]["metadata"]["anyOf"][0]
     assert told == {
         "type": "object",
@@ -135,13 +135,13 @@ async def test_the_document_of_the_api_says_the_limits(door: Door) -> None:
     }
 
 
-async def test_it_counts_in_what_a_tenant_keeps(door: Door) -> None:
-    await door.submit()
-    plain = await door.stores.jobs.get("public", (await door.submit())["id"])
-    told = await door.stores.jobs.get("public", (await door.submit(metadata=ANNA))["id"])
+async def test_it_counts_in_what_a_tenant_keeps(api: ApiUnderTest) -> None:
+    await api.submit()
+    plain = await api.stores.jobs.get("public", (await api.submit())["id"])
+    told = await api.stores.jobs.get("public", (await api.submit(metadata=ANNA))["id"])
     longer = len(told.request.model_dump_json()) - len(plain.request.model_dump_json())
     assert kept_bytes(told) - kept_bytes(plain) == pytest.approx(longer, abs=20)
-    full = await door.stores.jobs.get("public", (await door.submit(metadata=FULL))["id"])
+    full = await api.stores.jobs.get("public", (await api.submit(metadata=FULL))["id"])
     assert kept_bytes(full) > kept_bytes(plain) + 100
 
 

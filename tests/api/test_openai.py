@@ -13,18 +13,18 @@ import pytest
 
 from contracts.jobs import ImageRef, JobFailure, JobResult, Preview, Timings
 from contracts.transitions import Granted
-from tests.api.conftest import PICTURE, Door, Opener
+from tests.api.conftest import PICTURE, ApiUnderTest, Opener
 
 pytestmark = pytest.mark.anyio
 
 PATH = "/v1/images/generations"
 
 
-async def asked(door: Door, count: int = 1, **body: Any) -> asyncio.Task[Any]:
+async def asked(api: ApiUnderTest, count: int = 1, **body: Any) -> asyncio.Task[Any]:
     """A request that is held for its job, which has been published."""
-    asking = asyncio.create_task(door.http.post(PATH, json={"prompt": "a red apple", **body}))
+    asking = asyncio.create_task(api.http.post(PATH, json={"prompt": "a red apple", **body}))
     async with asyncio.timeout(5):
-        while len(door.publisher.published) < count:
+        while len(api.publisher.published) < count:
             await asyncio.sleep(0.01)
     return asking
 
@@ -34,44 +34,44 @@ async def answered(asking: asyncio.Task[Any]) -> Any:
         return await asking
 
 
-async def test_the_answer_is_the_picture_and_names_its_job(door: Door) -> None:
-    asking = await asked(door)
-    await door.work()
+async def test_the_answer_is_the_picture_and_names_its_job(api: ApiUnderTest) -> None:
+    asking = await asked(api)
+    await api.work()
     response = await answered(asking)
     assert response.status_code == 200
     body = response.json()
     assert base64.b64decode(body["data"][0]["b64_json"]) == PICTURE
-    assert (await door.http.get(f"/v1/jobs/{response.headers['x-job-id']}")).json()["status"] == "succeeded"
-    again = await door.http.post(PATH, json={"prompt": "a red apple", "response_format": "url"})
+    assert (await api.http.get(f"/v1/jobs/{response.headers['x-job-id']}")).json()["status"] == "succeeded"
+    again = await api.http.post(PATH, json={"prompt": "a red apple", "response_format": "url"})
     (image,) = again.json()["data"]
     assert image["url"].startswith("http://localhost/v1/images/")
     assert "b64_json" not in image
 
 
 async def test_the_operator_says_where_pictures_are_found(opened: Opener) -> None:
-    door = await opened(public_url="https://pictures.example.org/")
-    asking = await asked(door, response_format="url")
-    await door.work()
+    api = await opened(public_url="https://pictures.example.org/")
+    asking = await asked(api, response_format="url")
+    await api.work()
     url = (await answered(asking)).json()["data"][0]["url"]
     assert url.startswith("https://pictures.example.org/v1/images/")
 
 
-async def test_partial_images_come_before_the_picture_and_only_to_those_who_ask(door: Door) -> None:
+async def test_partial_images_come_before_the_picture_and_only_to_those_who_ask(api: ApiUnderTest) -> None:
     asked_body = {"stream": True, "num_inference_steps": 4}
-    asking = await asked(door, partial_images=2, **asked_body)
-    other = asyncio.create_task(door.http.post(PATH, json={"prompt": "a red apple", **asked_body}))
-    claim = await door.stores.jobs.claim(door.publisher.published[-1], "w")
+    asking = await asked(api, partial_images=2, **asked_body)
+    other = asyncio.create_task(api.http.post(PATH, json={"prompt": "a red apple", **asked_body}))
+    claim = await api.stores.jobs.claim(api.publisher.published[-1], "w")
     assert isinstance(claim, Granted)
-    name = await door.stores.blobs.put(b"\x89PNG so far", "png")
+    name = await api.stores.blobs.put(b"\x89PNG so far", "png")
     async with asyncio.timeout(5):
-        while len(await door.stores.jobs.list("public", 10)) < 2:
+        while len(await api.stores.jobs.list("public", 10)) < 2:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)  # both listen
-    await door.stores.jobs.preview(claim.lease, Preview(index=0, name=name))
-    await door.stores.jobs.preview(claim.lease, Preview(index=1, name="0" * 64 + ".png"))  # deleted since
+    await api.stores.jobs.preview(claim.lease, Preview(index=0, name=name))
+    await api.stores.jobs.preview(claim.lease, Preview(index=1, name="0" * 64 + ".png"))  # deleted since
     image = ImageRef(name=name, width=64, height=64, seed=1, content_type="image/png", size_bytes=11)
     timings = Timings(queued_ms=1, batch_ms=2, encode_ms=3, batch_size=1)
-    await door.stores.jobs.succeed(claim.lease, JobResult(images=(image,), timings=timings))
+    await api.stores.jobs.succeed(claim.lease, JobResult(images=(image,), timings=timings))
     mine, theirs = await answered(asking), await answered(other)
     events = [line.removeprefix("event: ") for line in mine.text.splitlines() if line.startswith("event: ")]
     assert events == ["image_generation.partial_image", "image_generation.completed"]
@@ -83,11 +83,11 @@ async def test_partial_images_come_before_the_picture_and_only_to_those_who_ask(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_failure_is_told_and_not_to_be_asked_for_again(door: Door, stream: bool) -> None:
-    asking = await asked(door, stream=stream)
-    claim = await door.stores.jobs.claim(door.publisher.published[-1], "w")
+async def test_a_failure_is_told_and_not_to_be_asked_for_again(api: ApiUnderTest, stream: bool) -> None:
+    asking = await asked(api, stream=stream)
+    claim = await api.stores.jobs.claim(api.publisher.published[-1], "w")
     assert isinstance(claim, Granted)
-    await door.stores.jobs.fail(claim.lease, JobFailure(code="invalid_output", message="It is black."))
+    await api.stores.jobs.fail(claim.lease, JobFailure(code="invalid_output", message="It is black."))
     response = await answered(asking)
     if stream:
         event, _, data = response.text.strip().rpartition("\n")
@@ -102,28 +102,28 @@ async def test_a_failure_is_told_and_not_to_be_asked_for_again(door: Door, strea
 
 
 async def test_a_job_that_took_too_long_may_be_asked_for_again(opened: Opener) -> None:
-    door = await opened(job_ttl_s=5)
-    asking = await asked(door)
-    door.clock.advance(6)
-    await door.stores.jobs.sweep(door.publisher.published[0].job_id[-1], 10)
+    api = await opened(job_ttl_s=5)
+    asking = await asked(api)
+    api.clock.advance(6)
+    await api.stores.jobs.sweep(api.publisher.published[0].job_id[-1], 10)
     response = await answered(asking)
     assert (response.status_code, response.json()["error"]["code"]) == (503, "job_expired")
     assert int(response.headers["retry-after"]) >= 1
 
 
-async def test_who_cannot_be_held_leaves_no_job_behind(door: Door) -> None:
-    transport: Any = door.http._transport
+async def test_who_cannot_be_held_leaves_no_job_behind(api: ApiUnderTest) -> None:
+    transport: Any = api.http._transport
     transport.app.state.services.let_go()
-    response = await door.http.post(PATH, json={"prompt": "a red apple"})
+    response = await api.http.post(PATH, json={"prompt": "a red apple"})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "too_many_streams")
-    (job,) = (await door.http.get("/v1/jobs")).json()["data"]
+    (job,) = (await api.http.get("/v1/jobs")).json()["data"]
     assert job["status"] == "canceled"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("name", ["edits", "variations"])
-async def test_what_is_not_offered_is_not_found(door: Door, name: str, method: str) -> None:
-    response = await door.http.request(method, f"/v1/images/{name}", files={"image": b"x"})
+async def test_what_is_not_offered_is_not_found(api: ApiUnderTest, name: str, method: str) -> None:
+    response = await api.http.request(method, f"/v1/images/{name}", files={"image": b"x"})
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (404, "not_found")
     assert f"/v1/images/{name} is not offered" in error["message"]
@@ -131,7 +131,7 @@ async def test_what_is_not_offered_is_not_found(door: Door, name: str, method: s
 
 
 @asynccontextmanager
-async def reading(door: Door, **body: Any) -> AsyncIterator[asyncio.Queue[bytes]]:
+async def reading(api: ApiUnderTest, **body: Any) -> AsyncIterator[asyncio.Queue[bytes]]:
     """What arrives of a streamed answer; leaving it hangs up."""
     data = json.dumps({"prompt": "a red apple", "stream": True, **body}).encode()
     messages = [{"type": "http.request", "body": data, "more_body": False}]
@@ -162,7 +162,7 @@ async def reading(door: Door, **body: Any) -> AsyncIterator[asyncio.Queue[bytes]
         "client": ("127.0.0.1", 1),
         "state": {},
     }
-    transport: Any = door.http._transport
+    transport: Any = api.http._transport
     serving = asyncio.create_task(transport.app(scope, receive, send))
     try:
         async with asyncio.timeout(5):
@@ -174,38 +174,38 @@ async def reading(door: Door, **body: Any) -> AsyncIterator[asyncio.Queue[bytes]
             await serving
 
 
-async def test_a_stream_that_nobody_reads_takes_its_waiting_job_along(door: Door) -> None:
-    async with reading(door) as arrived, asyncio.timeout(5):
+async def test_a_stream_that_nobody_reads_takes_its_waiting_job_along(api: ApiUnderTest) -> None:
+    async with reading(api) as arrived, asyncio.timeout(5):
         assert b"still here" in await arrived.get()
-    (job,) = (await door.http.get("/v1/jobs")).json()["data"]
+    (job,) = (await api.http.get("/v1/jobs")).json()["data"]
     assert job["status"] == "canceled"
 
 
-async def test_a_stream_that_nobody_reads_leaves_the_job_of_another_alone(door: Door) -> None:
-    mine = await door.submit()
-    async with reading(door) as arrived, asyncio.timeout(5):
+async def test_a_stream_that_nobody_reads_leaves_the_job_of_another_alone(api: ApiUnderTest) -> None:
+    mine = await api.submit()
+    async with reading(api) as arrived, asyncio.timeout(5):
         await arrived.get()
-    jobs = {job["id"]: job for job in (await door.http.get("/v1/jobs")).json()["data"]}
+    jobs = {job["id"]: job for job in (await api.http.get("/v1/jobs")).json()["data"]}
     assert jobs.pop(mine["id"])["status"] == "queued"
     (other,) = jobs.values()
     assert (other["cache"], other["status"]) == ("joined", "canceled")
 
 
-async def test_a_stream_that_nobody_reads_lets_a_picture_be_finished(door: Door) -> None:
-    async with reading(door) as arrived, asyncio.timeout(5):
+async def test_a_stream_that_nobody_reads_lets_a_picture_be_finished(api: ApiUnderTest) -> None:
+    async with reading(api) as arrived, asyncio.timeout(5):
         await arrived.get()
-        claim = await door.stores.jobs.claim(door.publisher.published[-1], "w")
+        claim = await api.stores.jobs.claim(api.publisher.published[-1], "w")
         assert isinstance(claim, Granted)
-    (job,) = (await door.http.get("/v1/jobs")).json()["data"]
+    (job,) = (await api.http.get("/v1/jobs")).json()["data"]
     assert job["status"] == "running"
 
 
 async def test_a_stream_that_cannot_be_opened_leaves_no_job_behind(opened: Opener) -> None:
-    door = await opened(max_event_streams=1)
-    async with reading(door):
-        response = await door.http.post(PATH, json={"prompt": "another", "stream": True})
+    api = await opened(max_event_streams=1)
+    async with reading(api):
+        response = await api.http.post(PATH, json={"prompt": "another", "stream": True})
         assert (response.status_code, response.json()["error"]["code"]) == (503, "too_many_streams")
-        jobs = (await door.http.get("/v1/jobs")).json()["data"]
+        jobs = (await api.http.get("/v1/jobs")).json()["data"]
         assert {job["request"]["prompt"]: job["status"] for job in jobs} == {
             "a red apple": "queued",
             "another": "canceled",

@@ -12,7 +12,7 @@ from openai.types import image_edit_params, image_generate_params
 from api.openai import EXPECTED, ImagesRequest
 from contracts.errors import SettingsError
 from contracts.settings import ApiSettings
-from tests.api.conftest import ADMIN, PICTURE, Door, Opener
+from tests.api.conftest import ADMIN, PICTURE, ApiUnderTest, Opener
 from tests.api.test_limits import key
 from tests.api.test_openai import PATH, answered, asked
 
@@ -47,14 +47,16 @@ def test_every_parameter_of_the_installed_client_is_known() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), CONSTANTS)
-async def test_every_constant_of_it_is_taken_or_refused_by_name(door: Door, name: str, value: Any) -> None:
+async def test_every_constant_of_it_is_taken_or_refused_by_name(
+    api: ApiUnderTest, name: str, value: Any
+) -> None:
     body = {"prompt": "a red apple", name: value}
-    asking = asyncio.create_task(door.http.post(PATH, json=body))
+    asking = asyncio.create_task(api.http.post(PATH, json=body))
     async with asyncio.timeout(5):
-        while not asking.done() and not door.publisher.published:
+        while not asking.done() and not api.publisher.published:
             await asyncio.sleep(0.01)
-        if door.publisher.published:
-            await door.work()
+        if api.publisher.published:
+            await api.work()
         response = await asking
     if response.status_code == 400:
         assert (name, value) in [
@@ -70,20 +72,20 @@ async def test_every_constant_of_it_is_taken_or_refused_by_name(door: Door, name
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_cannot_be_done_is_refused_by_name(door: Door, name: str) -> None:
+async def test_what_cannot_be_done_is_refused_by_name(api: ApiUnderTest, name: str) -> None:
     for value in (2, "x", {"model": "x"}):
-        response = await door.http.post(PATH, json={"prompt": "a", name: value})
+        response = await api.http.post(PATH, json={"prompt": "a", name: value})
         error = response.json()["error"]
         assert (response.status_code, error["param"]) == (400, name)
         assert error["message"].startswith(f"{name} must be left out: ")
     nothing: dict[str, Any] = {name: None}
-    asking = await asked(door, **nothing)
-    await door.work()
+    asking = await asked(api, **nothing)
+    await api.work()
     assert (await answered(asking)).status_code == 200, "null is as good as nothing"
 
 
-async def test_a_typo_is_told_apart(door: Door) -> None:
-    error = (await door.http.post(PATH, json={"prompt": "a", "frame_cuont": 2, "sizes": "64x64"})).json()[
+async def test_a_typo_is_told_apart(api: ApiUnderTest) -> None:
+    error = (await api.http.post(PATH, json={"prompt": "a", "frame_cuont": 2, "sizes": "64x64"})).json()[
         "error"
     ]
     messages = {fault["param"]: fault["message"] for fault in error["details"]["faults"]}
@@ -93,57 +95,57 @@ async def test_a_typo_is_told_apart(door: Door) -> None:
 
 
 async def test_the_operator_says_how_pictures_come_by_default(opened: Opener) -> None:
-    door = await opened(default_response_format="url")
-    asking = await asked(door)
-    await door.work()
+    api = await opened(default_response_format="url")
+    asking = await asked(api)
+    await api.work()
     (image,) = (await answered(asking)).json()["data"]
     assert "b64_json" not in image
-    assert (await door.http.get(image["url"])).content == PICTURE
+    assert (await api.http.get(image["url"])).content == PICTURE
     body = {"prompt": "a red apple", "response_format": "b64_json"}
-    (image,) = (await door.http.post(PATH, json=body)).json()["data"]
+    (image,) = (await api.http.post(PATH, json=body)).json()["data"]
     assert "url" not in image
 
 
 async def test_an_alias_is_the_model_on_every_route(opened: Opener) -> None:
-    door = await opened(models=("m", "other"), model_aliases="dall-e-3=m, gpt-image-1=m,x=other")
-    listed = {each["id"]: each["aliases"] for each in (await door.http.get("/v1/models")).json()["data"]}
+    api = await opened(models=("m", "other"), model_aliases="dall-e-3=m, gpt-image-1=m,x=other")
+    listed = {each["id"]: each["aliases"] for each in (await api.http.get("/v1/models")).json()["data"]}
     assert listed == {"m": ["dall-e-3", "gpt-image-1"], "other": ["x"]}
-    assert (await door.http.get("/v1/models/dall-e-3")).json()["id"] == "m"
-    real = await door.submit(model="m")
+    assert (await api.http.get("/v1/models/dall-e-3")).json()["id"] == "m"
+    real = await api.submit(model="m")
     assert real["request"]["model"] == "m"
-    again = await door.submit(model="dall-e-3")
+    again = await api.submit(model="dall-e-3")
     assert (again["request"]["model"], again["cache"]) == ("m", "joined"), "one key for both"
-    batch = await door.http.post(
+    batch = await api.http.post(
         "/v1/jobs:batch", json={"requests": [{"prompt": "a red apple", "model": "gpt-image-1"}]}
     )
     assert batch.json()["data"][0]["job"]["cache"] == "joined"
     asking = asyncio.create_task(
-        door.http.post(PATH, json={"prompt": "a red apple", "model": "dall-e-3", "response_format": "url"})
+        api.http.post(PATH, json={"prompt": "a red apple", "model": "dall-e-3", "response_format": "url"})
     )
     async with asyncio.timeout(5):
-        while len((await door.http.get("/v1/jobs")).json()["data"]) < 4:
+        while len((await api.http.get("/v1/jobs")).json()["data"]) < 4:
             await asyncio.sleep(0.01)
-    await door.work()
+    await api.work()
     assert (await answered(asking)).status_code == 200
-    assert len(door.publisher.published) == 1
-    purged = await door.http.delete("/v1/cache?model=dall-e-3", headers=ADMIN)
+    assert len(api.publisher.published) == 1
+    purged = await api.http.delete("/v1/cache?model=dall-e-3", headers=ADMIN)
     assert purged.json() == {"purged": 1}
-    document = (await door.http.get("/openapi.json")).json()
+    document = (await api.http.get("/openapi.json")).json()
     assert "gpt-image-1" in str(document["components"]["schemas"]["ImagesRequest"]["properties"]["model"])
-    missing = (await door.http.post("/v1/jobs", json={"prompt": "a", "model": "none"})).json()["error"]
+    missing = (await api.http.post("/v1/jobs", json={"prompt": "a", "model": "none"})).json()["error"]
     assert missing["details"]["models"] == ["m", "other", "dall-e-3", "gpt-image-1", "x"]
 
 
 async def test_an_alias_of_a_model_that_is_not_there_is_a_fault_of_ours(opened: Opener) -> None:
-    door = await opened(model_aliases="dall-e-3=later")
-    response = await door.http.post("/v1/jobs", json={"prompt": "a", "model": "dall-e-3"})
+    api = await opened(model_aliases="dall-e-3=later")
+    response = await api.http.post("/v1/jobs", json={"prompt": "a", "model": "dall-e-3"})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "model_unavailable")
     assert "dall-e-3 stands for later" in response.json()["error"]["message"]
 
 
 async def test_the_default_model_may_be_named_by_an_alias(opened: Opener) -> None:
-    door = await opened(models=("a", "m"), model_aliases="dall-e-3=m", default_model="dall-e-3")
-    assert (await door.submit())["request"]["model"] == "m"
+    api = await opened(models=("a", "m"), model_aliases="dall-e-3=m", default_model="dall-e-3")
+    assert (await api.submit())["request"]["model"] == "m"
 
 
 @pytest.mark.parametrize("text", ["dall-e-3", "a=b=c", "a=", "=b", "a=b,a=c", "a=b,b=c", "a b=c"])
@@ -161,18 +163,18 @@ def test_bad_aliases_stop_the_process(text: str) -> None:
     ],
 )
 async def test_no_wait_is_longer_than_the_client_takes(
-    door: Door, limits: dict[str, Any], again_s: int, hopeless: bool
+    api: ApiUnderTest, limits: dict[str, Any], again_s: int, hopeless: bool
 ) -> None:
-    mine = await key(door, **limits)
-    assert (await door.http.post("/v1/jobs", json={"prompt": "a"}, headers=mine)).status_code == 202
-    door.clock.advance(86_400 - door.clock.now() % 86_400 - 7200 if hopeless else 0)
-    await door.http.post("/v1/jobs", json={"prompt": "a"}, headers=mine)
-    response = await door.http.post(PATH, json={"prompt": "another"}, headers=mine)
+    mine = await key(api, **limits)
+    assert (await api.http.post("/v1/jobs", json={"prompt": "a"}, headers=mine)).status_code == 202
+    api.clock.advance(86_400 - api.clock.now() % 86_400 - 7200 if hopeless else 0)
+    await api.http.post("/v1/jobs", json={"prompt": "a"}, headers=mine)
+    response = await api.http.post(PATH, json={"prompt": "another"}, headers=mine)
     assert response.status_code == 429
     assert int(response.headers["retry-after"]) == again_s
     assert (response.headers.get("x-should-retry") == "false") == hopeless
     true_s = response.json()["error"]["details"].get("retry_after_s")
     assert (true_s is not None) == (again_s == 120)
     assert true_s is None or true_s > 120
-    elsewhere = await door.http.post("/v1/jobs", json={"prompt": "another"}, headers=mine)
+    elsewhere = await api.http.post("/v1/jobs", json={"prompt": "another"}, headers=mine)
     assert int(elsewhere.headers["retry-after"]) == pytest.approx(true_s or 60, abs=1)

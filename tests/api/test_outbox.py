@@ -17,7 +17,7 @@ from contracts.errors import QueueFull, StoreFull, StoreUnavailable
 from contracts.settings import BackendSettings
 from contracts.transitions import Submission, Submitted
 from store.stores import open_stores
-from tests.api.conftest import Door, Opener
+from tests.api.conftest import ApiUnderTest, Opener
 from tests.publishers import RecordingPublisher
 from tests.store.made import new
 
@@ -37,13 +37,13 @@ def hung(tmp_path: Path) -> Iterator[RedisServer]:
 class Calls:
     """The store's `submit_many`: how many jobs came with each call. The first waits until it is let go."""
 
-    def __init__(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._real = door.stores.jobs.submit_many
+    def __init__(self, api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._real = api.stores.jobs.submit_many
         self.groups: list[int] = []
         self.open = asyncio.Event()
         self.full = ""
         """The prompt of the job for which there is no room."""
-        monkeypatch.setattr(door.stores.jobs, "submit_many", self._submit)
+        monkeypatch.setattr(api.stores.jobs, "submit_many", self._submit)
 
     async def _submit(self, asked: Sequence[Submission]) -> Sequence[Any]:
         self.groups.append(len(asked))
@@ -55,14 +55,14 @@ class Calls:
         return answers
 
 
-async def met(door: Door, calls: Calls, bodies: list[dict[str, Any]]) -> list[Any]:
+async def met(api: ApiUnderTest, calls: Calls, bodies: list[dict[str, Any]]) -> list[Any]:
     """The answers to requests of which all but the first come while the first one's call is on its way."""
-    first = asyncio.create_task(door.http.post("/v1/jobs", json=bodies[0]))
+    first = asyncio.create_task(api.http.post("/v1/jobs", json=bodies[0]))
     async with asyncio.timeout(5):
         while not calls.groups:
             await asyncio.sleep(0)
-    others = [asyncio.create_task(door.http.post("/v1/jobs", json=body)) for body in bodies[1:]]
-    transport: Any = door.http._transport
+    others = [asyncio.create_task(api.http.post("/v1/jobs", json=body)) for body in bodies[1:]]
+    transport: Any = api.http._transport
     waiting = transport.app.state.services.jobs._outbox._records._waiting
     async with asyncio.timeout(5):
         while len(waiting) < len(others):
@@ -71,18 +71,22 @@ async def met(door: Door, calls: Calls, bodies: list[dict[str, Any]]) -> list[An
     return await asyncio.wait_for(asyncio.gather(first, *others), 10)
 
 
-async def test_those_that_come_meanwhile_make_one_call(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = Calls(door, monkeypatch)
-    answers = await met(door, calls, [{"prompt": f"number {number}"} for number in range(20)])
+async def test_those_that_come_meanwhile_make_one_call(
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(api, monkeypatch)
+    answers = await met(api, calls, [{"prompt": f"number {number}"} for number in range(20)])
     assert [answer.status_code for answer in answers] == [202] * 20
     assert len({answer.json()["id"] for answer in answers}) == 20
     assert calls.groups == [1, 19]
     assert sorted(answer.json()["queue_position"] for answer in answers) == list(range(20))
-    assert len(door.publisher.published) == 20
+    assert len(api.publisher.published) == 20
 
 
-async def test_what_is_refused_of_a_group_costs_no_other(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = Calls(door, monkeypatch)
+async def test_what_is_refused_of_a_group_costs_no_other(
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(api, monkeypatch)
     calls.full = "no room"
     late = {"prompt": "too late", "num_images": 4, "num_inference_steps": 4, "timeout_seconds": 1}
     bodies: list[dict[str, Any]] = [
@@ -93,7 +97,7 @@ async def test_what_is_refused_of_a_group_costs_no_other(door: Door, monkeypatch
         {"prompt": "a"},
         {"prompt": "b"},
     ]
-    answers = await met(door, calls, bodies)
+    answers = await met(api, calls, bodies)
     told = [
         (each.status_code, (each.json().get("error") or {}).get("code", each.json().get("cache")))
         for each in answers
@@ -107,14 +111,14 @@ async def test_what_is_refused_of_a_group_costs_no_other(door: Door, monkeypatch
         (202, "miss"),
     ]
     assert calls.groups == [1, 5]
-    assert {message.request.prompt for message in door.publisher.published} == {"first", "a", "b"}
+    assert {message.request.prompt for message in api.publisher.published} == {"first", "a", "b"}
 
 
-async def test_alone_it_waits_for_nobody(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = Calls(door, monkeypatch)
+async def test_alone_it_waits_for_nobody(api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(api, monkeypatch)
     calls.open.set()
     for number in range(3):
-        await door.submit(prompt=f"number {number}")
+        await api.submit(prompt=f"number {number}")
     assert calls.groups == [1, 1, 1]
 
 
@@ -156,18 +160,18 @@ async def test_a_store_that_answers_nobody_is_waited_for_so_long_and_no_longer(
 async def test_a_cache_that_hangs_holds_up_nobody_who_does_not_ask_it(
     opened: Opener, hung: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    door = await opened(cache_redis_url=hung.url)
-    look, asked = door.stores.results.get, asyncio.Event()
+    api = await opened(cache_redis_url=hung.url)
+    look, asked = api.stores.results.get, asyncio.Event()
 
     async def get(address: str) -> Any:
         asked.set()
         return await look(address)
 
-    monkeypatch.setattr(door.stores.results, "get", get)
+    monkeypatch.setattr(api.stores.results, "get", get)
     hung.send(signal.SIGSTOP)
-    waiting = asyncio.create_task(door.submit(prompt="a"))
+    waiting = asyncio.create_task(api.submit(prompt="a"))
     await asyncio.wait_for(asked.wait(), 5)
-    assert (await asyncio.wait_for(door.submit(prompt="b", cache="off"), 5))["cache"] == "miss"
+    assert (await asyncio.wait_for(api.submit(prompt="b", cache="off"), 5))["cache"] == "miss"
     assert not waiting.done()
     hung.send(signal.SIGCONT)
     assert (await asyncio.wait_for(waiting, 10))["cache"] == "miss"

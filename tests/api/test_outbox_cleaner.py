@@ -11,7 +11,7 @@ from api import outbox_cleaner
 from api.background import Background
 from api.outbox_cleaner import OutboxCleaner
 from contracts.errors import StoreUnavailable
-from tests.api.conftest import Door
+from tests.api.conftest import ApiUnderTest
 
 pytestmark = pytest.mark.anyio
 
@@ -32,16 +32,16 @@ class Store:
 
 
 async def test_a_client_is_answered_before_its_job_has_left_the_outbox(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, confirm = Store(), door.stores.jobs.confirm_many
+    store, confirm = Store(), api.stores.jobs.confirm_many
 
     async def slow(job_ids: Sequence[str]) -> None:
         await store.confirm_many(job_ids)
         await confirm(job_ids)
 
-    monkeypatch.setattr(door.stores.jobs, "confirm_many", slow)
-    job = await asyncio.wait_for(door.submit(), 5)
+    monkeypatch.setattr(api.stores.jobs, "confirm_many", slow)
+    job = await asyncio.wait_for(api.submit(), 5)
     assert job["status"] == "queued"
     store.open.set()
     async with asyncio.timeout(5):

@@ -13,7 +13,7 @@ from api.read_limits import ReadRate, Shares
 from contracts.clock import ManualClock
 from contracts.errors import QuotaExceeded
 from contracts.jobs import Job
-from tests.api.conftest import ADMIN, Door, Opener
+from tests.api.conftest import ADMIN, ApiUnderTest, Opener
 from tests.api.test_events import PATIENCE_S, claimed, opened_stream
 
 pytestmark = pytest.mark.anyio
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.anyio
 MANY = 1000
 
 
-async def key_of(door: Door, tenant: str) -> dict[str, str]:
-    made = await door.http.post("/v1/keys", json={"tenant": tenant, "name": "k"}, headers=ADMIN)
+async def key_of(api: ApiUnderTest, tenant: str) -> dict[str, str]:
+    made = await api.http.post("/v1/keys", json={"tenant": tenant, "name": "k"}, headers=ADMIN)
     assert made.status_code == 201, made.text
     return {"X-API-Key": made.json()["key"]}
 
@@ -30,31 +30,31 @@ async def key_of(door: Door, tenant: str) -> dict[str, str]:
 class Reads:
     """Counts the reads of jobs from the store."""
 
-    def __init__(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        get = door.stores.jobs.get
+        get = api.stores.jobs.get
 
         async def counted(tenant: str, job_id: str) -> Job:
             self.count += 1
             return await get(tenant, job_id)
 
-        monkeypatch.setattr(door.stores.jobs, "get", counted)
+        monkeypatch.setattr(api.stores.jobs, "get", counted)
 
 
 async def test_a_thousand_streams_of_one_job_are_one_read_a_change(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    door = await opened(max_event_streams=MANY, max_event_streams_per_key=MANY)
-    job = await door.submit(num_inference_steps=2)
+    api = await opened(max_event_streams=MANY, max_event_streams_per_key=MANY)
+    job = await api.submit(num_inference_steps=2)
     async with AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(opened_stream(door, job["id"])) for _ in range(MANY)]
+        streams = [await stack.enter_async_context(opened_stream(api, job["id"])) for _ in range(MANY)]
         for stream in streams:
             assert (await stream.next()).name == "snapshot"
-        reads = Reads(door, monkeypatch)
-        lease = await claimed(door)
+        reads = Reads(api, monkeypatch)
+        lease = await claimed(api)
         for stream in streams:
             assert (await stream.next()).data["status"] == "running"
-        await door.stores.jobs.progress(lease, 1, 2)
+        await api.stores.jobs.progress(lease, 1, 2)
         for stream in streams:
             assert (await stream.next()).data == {"step": 1, "steps": 2}
         # Two changes, and a look in between where the machine is slow. The claim reads the record itself.
@@ -62,29 +62,29 @@ async def test_a_thousand_streams_of_one_job_are_one_read_a_change(
 
 
 async def test_a_hundred_waits_for_one_job_are_read_together(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = await door.submit()
+    job = await api.submit()
     waiting = [
-        asyncio.create_task(door.http.get(job["urls"]["self"], headers={"Prefer": "wait=30"}))
+        asyncio.create_task(api.http.get(job["urls"]["self"], headers={"Prefer": "wait=30"}))
         for _ in range(100)
     ]
     async with asyncio.timeout(PATIENCE_S):
         while REGISTRY.get_sample_value("darkroom_waiters") != 100:
             await asyncio.sleep(0.01)
-    reads = Reads(door, monkeypatch)
-    await door.work()
+    reads = Reads(api, monkeypatch)
+    await api.work()
     answers = await asyncio.gather(*waiting)
     assert {answer.json()["status"] for answer in answers} == {"succeeded"}
     assert reads.count <= 10
 
 
 async def test_a_client_that_joins_others_is_never_told_what_is_older_than_it_knows(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reading that was under way when it came may be older than what it heard from another process."""
-    job = await door.submit(num_inference_steps=2)
-    get = door.stores.jobs.get
+    job = await api.submit(num_inference_steps=2)
+    get = api.stores.jobs.get
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(tenant: str, job_id: str) -> Job:
@@ -97,20 +97,20 @@ async def test_a_client_that_joins_others_is_never_told_what_is_older_than_it_kn
                 await asyncio.sleep(0)
         return found
 
-    async with opened_stream(door, job["id"]) as first:
+    async with opened_stream(api, job["id"]) as first:
         await first.next()
-        monkeypatch.setattr(door.stores.jobs, "get", slow)
-        lease = await claimed(door)
+        monkeypatch.setattr(api.stores.jobs, "get", slow)
+        lease = await claimed(api)
         async with asyncio.timeout(PATIENCE_S):
             await begun.wait()
-        await door.stores.jobs.progress(lease, 1, 2)
+        await api.stores.jobs.progress(lease, 1, 2)
         known = (await get("public", job["id"])).sequence
-        async with opened_stream(door, job["id"], known) as second:
+        async with opened_stream(api, job["id"], known) as second:
             # It has joined: a read of its own would have been answered at once.
             async with asyncio.timeout(PATIENCE_S):
                 while REGISTRY.get_sample_value("darkroom_event_streams") != 2:
                     await asyncio.sleep(0)
-            await door.stores.jobs.progress(lease, 2, 2)
+            await api.stores.jobs.progress(lease, 2, 2)
             go_on.set()
             events = [await second.next()]
             while events[-1].name != "progress":
@@ -121,33 +121,33 @@ async def test_a_client_that_joins_others_is_never_told_what_is_older_than_it_kn
 
 
 async def test_streams_are_bounded_by_key_and_others_have_room(opened: Opener) -> None:
-    door = await opened(max_event_streams_per_key=2, allow_anonymous=True)
-    mine, theirs = await key_of(door, "a"), await key_of(door, "b")
-    job = (await door.http.post("/v1/jobs", json={"prompt": "x"}, headers=mine)).json()
-    other = (await door.http.post("/v1/jobs", json={"prompt": "x"}, headers=theirs)).json()
+    api = await opened(max_event_streams_per_key=2, allow_anonymous=True)
+    mine, theirs = await key_of(api, "a"), await key_of(api, "b")
+    job = (await api.http.post("/v1/jobs", json={"prompt": "x"}, headers=mine)).json()
+    other = (await api.http.post("/v1/jobs", json={"prompt": "x"}, headers=theirs)).json()
     async with AsyncExitStack() as stack:
         for _ in range(2):
-            stream = await stack.enter_async_context(opened_stream(door, job["id"], key=mine["X-API-Key"]))
+            stream = await stack.enter_async_context(opened_stream(api, job["id"], key=mine["X-API-Key"]))
             await stream.next()
-        refused = await door.http.get(job["urls"]["events"], headers=mine)
+        refused = await api.http.get(job["urls"]["events"], headers=mine)
         error = refused.json()["error"]
         assert (refused.status_code, error["code"]) == (429, "quota_exceeded")
         assert error["details"] == {"limit": "event_streams"}
         assert int(refused.headers["retry-after"]) >= 1
-        stream = await stack.enter_async_context(opened_stream(door, other["id"], key=theirs["X-API-Key"]))
+        stream = await stack.enter_async_context(opened_stream(api, other["id"], key=theirs["X-API-Key"]))
         assert (await stream.next()).name == "snapshot"
-    async with opened_stream(door, job["id"], key=mine["X-API-Key"]) as stream:
+    async with opened_stream(api, job["id"], key=mine["X-API-Key"]) as stream:
         await stream.next()
 
 
 async def test_waits_are_bounded_by_key_and_others_are_held(opened: Opener) -> None:
-    door = await opened(max_waits_per_key=1, allow_anonymous=True)
-    mine, theirs = await key_of(door, "a"), await key_of(door, "b")
-    job = (await door.http.post("/v1/jobs", json={"prompt": "x"}, headers=mine)).json()
-    other = (await door.http.post("/v1/jobs", json={"prompt": "x"}, headers=theirs)).json()
+    api = await opened(max_waits_per_key=1, allow_anonymous=True)
+    mine, theirs = await key_of(api, "a"), await key_of(api, "b")
+    job = (await api.http.post("/v1/jobs", json={"prompt": "x"}, headers=mine)).json()
+    other = (await api.http.post("/v1/jobs", json={"prompt": "x"}, headers=theirs)).json()
 
     def wait(url: str, key: dict[str, str], seconds: int) -> Any:
-        return asyncio.create_task(door.http.get(url, headers={**key, "Prefer": f"wait={seconds}"}))
+        return asyncio.create_task(api.http.get(url, headers={**key, "Prefer": f"wait={seconds}"}))
 
     held = wait(job["urls"]["self"], mine, 30)
     async with asyncio.timeout(PATIENCE_S):
@@ -158,27 +158,27 @@ async def test_waits_are_bounded_by_key_and_others_are_held(opened: Opener) -> N
     assert int(as_it_stands.headers["retry-after"]) >= 1
     assert "preference-applied" not in as_it_stands.headers
     # OpenAI's route has no other answer than the pictures.
-    openai = await door.http.post("/v1/images/generations", json={"prompt": "y"}, headers=mine)
+    openai = await api.http.post("/v1/images/generations", json={"prompt": "y"}, headers=mine)
     assert (openai.status_code, openai.json()["error"]["details"]) == (429, {"limit": "waits"})
     assert (await wait(other["urls"]["self"], theirs, 1)).headers["preference-applied"] == "wait=1"
-    await door.http.post(job["urls"]["cancel"], headers=mine)
+    await api.http.post(job["urls"]["cancel"], headers=mine)
     assert (await held).json()["status"] == "canceled"
 
 
 async def test_reads_have_a_rate_by_key(opened: Opener) -> None:
-    door = await opened(reads_per_minute=60, allow_anonymous=True)
-    mine, theirs = await key_of(door, "a"), await key_of(door, "b")
-    statuses = [(await door.http.get("/v1/jobs", headers=mine)).status_code for _ in range(15)]
+    api = await opened(reads_per_minute=60, allow_anonymous=True)
+    mine, theirs = await key_of(api, "a"), await key_of(api, "b")
+    statuses = [(await api.http.get("/v1/jobs", headers=mine)).status_code for _ in range(15)]
     assert statuses == [200] * 10 + [429] * 5
-    refused = await door.http.get("/v1/jobs", headers=mine)
+    refused = await api.http.get("/v1/jobs", headers=mine)
     assert refused.json()["error"]["details"] == {"limit": "reads_per_minute"}
     # The sixth that is refused, at one a second.
     assert refused.headers["retry-after"] == "6"
-    assert (await door.http.get("/v1/jobs", headers=theirs)).status_code == 200
+    assert (await api.http.get("/v1/jobs", headers=theirs)).status_code == 200
     # Submits have limits of their own.
-    assert (await door.http.post("/v1/jobs", json={"prompt": "x"}, headers=mine)).status_code == 202
-    door.clock.advance(1.0)
-    assert (await door.http.get("/v1/jobs", headers=mine)).status_code == 200
+    assert (await api.http.post("/v1/jobs", json={"prompt": "x"}, headers=mine)).status_code == 202
+    api.clock.advance(1.0)
+    assert (await api.http.get("/v1/jobs", headers=mine)).status_code == 200
 
 
 def test_a_rate_below_one_in_its_burst_allows_one() -> None:
@@ -212,10 +212,10 @@ async def test_others_have_their_turn_while_many_are_told_of_a_change(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between a change's first event and its last, the event loop goes round many times."""
-    door = await opened(max_event_streams=MANY, max_event_streams_per_key=MANY)
-    job = await door.submit(num_inference_steps=2)
+    api = await opened(max_event_streams=MANY, max_event_streams_per_key=MANY)
+    job = await api.submit(num_inference_steps=2)
     async with AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(opened_stream(door, job["id"])) for _ in range(MANY)]
+        streams = [await stack.enter_async_context(opened_stream(api, job["id"])) for _ in range(MANY)]
         for stream in streams:
             assert (await stream.next()).name == "snapshot"
         most, had = 0, 0
@@ -228,7 +228,7 @@ async def test_others_have_their_turn_while_many_are_told_of_a_change(
                 await asyncio.sleep(0)
 
         watching = asyncio.create_task(watch())
-        await claimed(door)
+        await claimed(api)
         async with asyncio.timeout(PATIENCE_S):
             while had < MANY:
                 await asyncio.sleep(0)

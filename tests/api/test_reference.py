@@ -25,17 +25,17 @@ async def test_a_document_is_written_anew_when_the_models_change_and_not_before(
         return complete(*given)
 
     monkeypatch.setattr("api.routes.reference.complete", noted)
-    door = await opened()
+    api = await opened()
     for path in ("/openapi.json", "/docs"):
-        answers = {(await door.http.get(path)).content for _ in range(20)}
+        answers = {(await api.http.get(path)).content for _ in range(20)}
         assert len(answers) == 1
         # Another worker of the same model changes nothing.
-        await announce(door, spec("m"))
-        door.clock.advance(2)
-        assert (await door.http.get(path)).content in answers
+        await announce(api, spec("m"))
+        api.clock.advance(2)
+        assert (await api.http.get(path)).content in answers
     assert len(written) == 2
-    await announce(door, spec("m").model_copy(update={"loras": (LoraSpec(name="pixel", revision="1"),)}))
-    door.clock.advance(2)
-    document = (await door.http.get("/openapi.json")).json()
+    await announce(api, spec("m").model_copy(update={"loras": (LoraSpec(name="pixel", revision="1"),)}))
+    api.clock.advance(2)
+    document = (await api.http.get("/openapi.json")).json()
     assert document["components"]["schemas"]["LoraRequest"]["properties"]["name"]["enum"] == ["pixel"]
     assert len(written) == 3

@@ -8,21 +8,21 @@ from urllib.parse import quote
 import pytest
 
 from contracts.errors import BrokerUnavailable
-from tests.api.conftest import PICTURE, Door, Opener
+from tests.api.conftest import PICTURE, ApiUnderTest, Opener
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def url(door: Door) -> str:
-    job = await door.submit()
-    await door.work()
-    found: str = (await door.http.get(job["urls"]["self"])).json()["images"][0]["url"]
+async def url(api: ApiUnderTest) -> str:
+    job = await api.submit()
+    await api.work()
+    found: str = (await api.http.get(job["urls"]["self"])).json()["images"][0]["url"]
     return found
 
 
-async def test_a_picture_is_immutable_and_typed(door: Door, url: str) -> None:
-    response = await door.http.get(url)
+async def test_a_picture_is_immutable_and_typed(api: ApiUnderTest, url: str) -> None:
+    response = await api.http.get(url)
     assert response.content == PICTURE
     assert response.headers["content-type"] == "image/png"
     assert "immutable" in response.headers["cache-control"]
@@ -30,12 +30,12 @@ async def test_a_picture_is_immutable_and_typed(door: Door, url: str) -> None:
     assert response.headers["etag"].strip('"') in url
 
 
-async def test_a_copy_that_is_good_is_not_sent_again(door: Door, url: str) -> None:
-    etag = (await door.http.get(url)).headers["etag"]
+async def test_a_copy_that_is_good_is_not_sent_again(api: ApiUnderTest, url: str) -> None:
+    etag = (await api.http.get(url)).headers["etag"]
     for given in (etag, f"W/{etag}", f'"other", {etag}', "*"):
-        response = await door.http.get(url, headers={"If-None-Match": given})
+        response = await api.http.get(url, headers={"If-None-Match": given})
         assert (response.status_code, response.content, response.headers["etag"]) == (304, b"", etag)
-    assert (await door.http.get(url, headers={"If-None-Match": '"other"'})).status_code == 200
+    assert (await api.http.get(url, headers={"If-None-Match": '"other"'})).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ async def test_a_copy_that_is_good_is_not_sent_again(door: Door, url: str) -> No
         ("lines=1-2", 200, PICTURE),
     ],
 )
-async def test_ranges(door: Door, url: str, given: str, status: int, expected: bytes | None) -> None:
-    response = await door.http.get(url, headers={"Range": given})
+async def test_ranges(api: ApiUnderTest, url: str, given: str, status: int, expected: bytes | None) -> None:
+    response = await api.http.get(url, headers={"Range": given})
     assert response.status_code == status
     if expected is None:
         assert response.json()["error"]["code"] == "range_not_satisfiable"
@@ -69,64 +69,64 @@ async def test_ranges(door: Door, url: str, given: str, status: int, expected: b
         )
 
 
-async def test_a_range_of_another_copy_is_the_whole(door: Door, url: str) -> None:
-    response = await door.http.get(url, headers={"Range": "bytes=0-3", "If-Range": '"other"'})
+async def test_a_range_of_another_copy_is_the_whole(api: ApiUnderTest, url: str) -> None:
+    response = await api.http.get(url, headers={"Range": "bytes=0-3", "If-Range": '"other"'})
     assert (response.status_code, response.content) == (200, PICTURE)
 
 
-async def test_head_is_get_without_a_body(door: Door, url: str) -> None:
-    response = await door.http.head(url)
+async def test_head_is_get_without_a_body(api: ApiUnderTest, url: str) -> None:
+    response = await api.http.head(url)
     assert (response.status_code, response.content) == (200, b"")
     assert response.headers["content-length"] == str(len(PICTURE))
 
 
-async def test_models_tell_their_limits(door: Door) -> None:
-    (model,) = (await door.http.get("/v1/models")).json()["data"]
+async def test_models_tell_their_limits(api: ApiUnderTest) -> None:
+    (model,) = (await api.http.get("/v1/models")).json()["data"]
     assert (model["id"], model["object"], model["live_workers"]) == ("m", "model", 1)
     assert (model["min_size"], model["max_size"], model["size_multiple"]) == (32, 96, 16)
     assert model["max_num_images"] == 4
 
 
 async def test_a_model_by_its_name_is_as_in_the_list(opened: Opener) -> None:
-    door = await opened(models=("m", "maker/other-1"))
-    listed = {model["id"]: model for model in (await door.http.get("/v1/models")).json()["data"]}
+    api = await opened(models=("m", "maker/other-1"))
+    listed = {model["id"]: model for model in (await api.http.get("/v1/models")).json()["data"]}
     for name in ("m", "maker/other-1"):
         for path in (name, quote(name, safe="")):
-            response = await door.http.get(f"/v1/models/{path}")
+            response = await api.http.get(f"/v1/models/{path}")
             assert (response.status_code, response.json()) == (200, listed[name])
 
 
 @pytest.mark.parametrize("name", ["other", "m/", "%00", "%ED%A0%80", "x" * 1000])
-async def test_a_model_that_nobody_announced_is_not_found(door: Door, name: str) -> None:
-    response = await door.http.get(f"/v1/models/{name}")
+async def test_a_model_that_nobody_announced_is_not_found(api: ApiUnderTest, name: str) -> None:
+    response = await api.http.get(f"/v1/models/{name}")
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
 
 
-async def test_alive_and_ready(door: Door) -> None:
-    assert (await door.http.get("/healthz")).json() == {"status": "ok"}
-    assert (await door.http.get("/readyz")).json() == {
+async def test_alive_and_ready(api: ApiUnderTest) -> None:
+    assert (await api.http.get("/healthz")).json() == {"status": "ok"}
+    assert (await api.http.get("/readyz")).json() == {
         "status": "ready",
         "checks": {"broker": "ok", "store": "ok"},
     }
-    door.publisher.fault = BrokerUnavailable("The broker is away.")
-    response = await door.http.get("/readyz")
+    api.publisher.fault = BrokerUnavailable("The broker is away.")
+    response = await api.http.get("/readyz")
     assert response.status_code == 503
     assert response.json()["error"]["details"]["checks"]["broker"] == "The broker is away."
-    assert (await door.http.get("/healthz")).status_code == 200
+    assert (await api.http.get("/healthz")).status_code == 200
 
 
-async def test_metrics_name_routes_not_ids(door: Door, url: str) -> None:
-    await door.http.get(url)
-    text = (await door.http.get("/metrics")).text
+async def test_metrics_name_routes_not_ids(api: ApiUnderTest, url: str) -> None:
+    await api.http.get(url)
+    text = (await api.http.get("/metrics")).text
     assert 'darkroom_jobs_submitted_total{cache="miss",model="m"}' in text
     assert 'route="/v1/jobs"' in text
     assert "job_0" not in text
     assert ".png" not in text
 
 
-async def test_the_openapi_document_describes_every_route(door: Door) -> None:
-    document = (await door.http.get("/openapi.json")).json()
+async def test_the_openapi_document_describes_every_route(api: ApiUnderTest) -> None:
+    document = (await api.http.get("/openapi.json")).json()
     assert {path: set(operations) for path, operations in document["paths"].items()} == {
         "/v1/jobs": {"get", "post"},
         "/v1/jobs:batch": {"post"},
@@ -156,8 +156,8 @@ async def test_the_openapi_document_describes_every_route(door: Door) -> None:
                 assert schema["$ref"].endswith("/ErrorView")
 
 
-async def test_the_playground_needs_no_other_host_and_runs_its_own_script_alone(door: Door) -> None:
-    response = await door.http.get("/")
+async def test_the_playground_needs_no_other_host_and_runs_its_own_script_alone(api: ApiUnderTest) -> None:
+    response = await api.http.get("/")
     assert response.headers["content-type"].startswith("text/html")
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", response.text)
     assert not re.findall(r"<script>|<style|style=|\bon\w+=", response.text), "nothing inline"
@@ -167,24 +167,24 @@ async def test_the_playground_needs_no_other_host_and_runs_its_own_script_alone(
     parts = re.findall(r"""(?:src|href)=["'](/static/[^"']+)""", response.text)
     assert len(set(parts)) == 3
     for path in parts:
-        part = await door.http.get(path)
+        part = await api.http.get(path)
         assert part.status_code == 200
-        again = await door.http.get(path, headers={"If-None-Match": part.headers["etag"]})
+        again = await api.http.get(path, headers={"If-None-Match": part.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
     for path in ("/static/nothing.js", "/static/..%2fapp.py", "/static/%2e%2e%2f%2e%2e%2fpyproject.toml"):
-        assert (await door.http.get(path)).status_code == 404
+        assert (await api.http.get(path)).status_code == 404
 
 
-async def test_request_ids_are_echoed_when_sane(door: Door) -> None:
-    assert (await door.http.get("/healthz", headers={"X-Request-ID": "abc-1"})).headers[
+async def test_request_ids_are_echoed_when_sane(api: ApiUnderTest) -> None:
+    assert (await api.http.get("/healthz", headers={"X-Request-ID": "abc-1"})).headers[
         "x-request-id"
     ] == "abc-1"
-    odd = await door.http.get("/healthz", headers={"X-Request-ID": "a b<script>"})
+    odd = await api.http.get("/healthz", headers={"X-Request-ID": "a b<script>"})
     assert odd.headers["x-request-id"].startswith("req_")
 
 
-async def test_the_document_tells_the_limits_of_what_is_served(door: Door) -> None:
-    document = (await door.http.get("/openapi.json")).json()
+async def test_the_document_tells_the_limits_of_what_is_served(api: ApiUnderTest) -> None:
+    document = (await api.http.get("/openapi.json")).json()
     schemas = document["components"]["schemas"]
     fields = schemas["JobRequest"]["properties"]
     width = fields["width"]["anyOf"][0]
@@ -205,8 +205,8 @@ async def test_the_document_tells_the_limits_of_what_is_served(door: Door) -> No
     assert references(document) <= {f"#/components/schemas/{name}" for name in schemas}
 
 
-async def test_the_reference_is_a_page_without_scripts(door: Door) -> None:
-    response = await door.http.get("/docs")
+async def test_the_reference_is_a_page_without_scripts(api: ApiUnderTest) -> None:
+    response = await api.http.get("/docs")
     assert response.headers["content-type"].startswith("text/html")
     assert "script-src" not in response.headers["content-security-policy"]
     assert "<script" not in response.text
@@ -214,6 +214,6 @@ async def test_the_reference_is_a_page_without_scripts(door: Door) -> None:
         assert said in response.text
 
 
-async def test_allow_names_all_methods_of_an_address(door: Door) -> None:
-    assert (await door.http.put("/v1/jobs")).headers["allow"] == "GET, POST"
-    assert (await door.http.put("/v1/jobs/job_x")).headers["allow"] == "GET"
+async def test_allow_names_all_methods_of_an_address(api: ApiUnderTest) -> None:
+    assert (await api.http.put("/v1/jobs")).headers["allow"] == "GET, POST"
+    assert (await api.http.put("/v1/jobs/job_x")).headers["allow"] == "GET"

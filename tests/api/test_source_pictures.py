@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from contracts.models import WorkerInfo
-from tests.api.conftest import ADMIN, Door, Opener
+from tests.api.conftest import ADMIN, ApiUnderTest, Opener
 from tests.api.files import (
     FOLDER,
     chunk,
@@ -28,11 +28,11 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def door(opened: Opener) -> Door:
+async def api(opened: Opener) -> ApiUnderTest:
     return await ready(await opened(()))
 
 
-async def ready(door: Door) -> Door:
+async def ready(api: ApiUnderTest) -> ApiUnderTest:
     model = spec("m").model_copy(
         update={
             "init_images": True,
@@ -42,16 +42,14 @@ async def ready(door: Door) -> Door:
             "size_multiple": 4,
         }
     )
-    await door.stores.models.announce(
-        model, WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=1000.0)
-    )
-    return door
+    await api.stores.models.announce(model, WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=1000.0))
+    return api
 
 
-async def start(door: Door, data: bytes, width: int, height: int) -> tuple[Image.Image, list[str]]:
+async def start(api: ApiUnderTest, data: bytes, width: int, height: int) -> tuple[Image.Image, list[str]]:
     """The picture that a worker would start from, and the warnings of its job."""
-    job = await door.submit(init_image=text_of(data), width=width, height=height)
-    picture = decoded(await door.stores.blobs.get(job["request"]["init_image"]))
+    job = await api.submit(init_image=text_of(data), width=width, height=height)
+    picture = decoded(await api.stores.blobs.get(job["request"]["init_image"]))
     assert (picture.mode, picture.size) == ("RGB", (width, height))
     return picture, job["warnings"]
 
@@ -62,17 +60,17 @@ def error(one: Image.Image, other: Image.Image) -> float:
     return float(sum(means) / len(means))
 
 
-async def test_grey_of_sixteen_bits_is_that_of_eight(door: Door) -> None:
+async def test_grey_of_sixteen_bits_is_that_of_eight(api: ApiUnderTest) -> None:
     ramp = Image.linear_gradient("L")
     rows = [
         struct.pack(">256H", *(int(value) * 257 for value in ramp.crop((0, y, 256, y + 1)).tobytes()))
         for y in range(256)
     ]
-    eight, _ = await start(door, file_of(ramp), 256, 256)
-    sixteen, _ = await start(door, png(256, 256, 16, 0, rows), 256, 256)
+    eight, _ = await start(api, file_of(ramp), 256, 256)
+    sixteen, _ = await start(api, png(256, 256, 16, 0, rows), 256, 256)
     assert error(eight, sixteen) == 0
     between, _ = await start(
-        door, png(256, 256, 16, 0, [struct.pack(">256H", *range(0, 65_536, 256))] * 256), 256, 256
+        api, png(256, 256, 16, 0, [struct.pack(">256H", *range(0, 65_536, 256))] * 256), 256, 256
     )
     values = between.getchannel("R").crop((0, 0, 256, 1)).tobytes()
     assert list(values) == [round(value / 257) for value in range(0, 65_536, 256)]
@@ -114,13 +112,18 @@ def halves(depth: int, colour: int, key: tuple[int, ...], other: tuple[int, ...]
     ],
 )
 async def test_the_one_transparent_colour_is_seen(
-    door: Door, depth: int, colour: int, key: tuple[int, ...], other: tuple[int, ...], seen: tuple[int, ...]
+    api: ApiUnderTest,
+    depth: int,
+    colour: int,
+    key: tuple[int, ...],
+    other: tuple[int, ...],
+    seen: tuple[int, ...],
 ) -> None:
-    picture, _ = await start(door, halves(depth, colour, key, other), 32, 32)
+    picture, _ = await start(api, halves(depth, colour, key, other), 32, 32)
     assert (picture.getpixel((2, 9)), picture.getpixel((29, 9))) == ((255, 255, 255), seen)
 
 
-async def test_transparency_of_every_other_kind_lies_on_white(door: Door) -> None:
+async def test_transparency_of_every_other_kind_lies_on_white(api: ApiUnderTest) -> None:
     palette = Image.new("P", (32, 32), 1)
     palette.putpalette([9, 9, 9, 200, 10, 20])
     palette.paste(0, (0, 0, 16, 32))
@@ -131,7 +134,7 @@ async def test_transparency_of_every_other_kind_lies_on_white(door: Door) -> Non
         (file_of(half), (157, 157, 157)),
         (file_of(half.convert("RGBA"), "WEBP", lossless=True), (157, 157, 157)),
     ):
-        picture, _ = await start(door, data, 32, 32)
+        picture, _ = await start(api, data, 32, 32)
         pixel = picture.getpixel((2, 9))
         assert isinstance(pixel, tuple)
         assert all(abs(a - b) <= 1 for a, b in zip(pixel, left, strict=True)), pixel
@@ -152,7 +155,7 @@ def adobe_rgb(pixel: tuple[int, int, int]) -> tuple[int, ...]:
     return tuple(round(255 * (12.92 * v if v <= 0.0031308 else 1.055 * v ** (1 / 2.4) - 0.055)) for v in cut)
 
 
-async def test_a_profile_is_followed(door: Door) -> None:
+async def test_a_profile_is_followed(api: ApiUnderTest) -> None:
     with Image.open(FOLDER / "icc_a98.png") as file:
         source, icc = file.convert("RGB"), file.info["icc_profile"]
     right = source.copy()
@@ -163,7 +166,7 @@ async def test_a_profile_is_followed(door: Door) -> None:
             right.putpixel((x, y), adobe_rgb((pixel[0], pixel[1], pixel[2])))
     assert error(source, right) > 10, "as read without it"
     data = (FOLDER / "icc_a98.png").read_bytes()
-    picture, warnings = await start(door, data, *source.size)
+    picture, warnings = await start(api, data, *source.size)
     assert error(picture, right) < 0.3
     assert warnings == []
     # Under transparency too, in another format, and for grey that has a profile for colour.
@@ -171,18 +174,18 @@ async def test_a_profile_is_followed(door: Door) -> None:
     clear.putalpha(Image.new("L", source.size, 255))
     for kind in ("PNG", "WEBP"):
         how = {"lossless": True} if kind == "WEBP" else {}
-        picture, _ = await start(door, file_of(clear, kind, icc_profile=icc, **how), *source.size)
+        picture, _ = await start(api, file_of(clear, kind, icc_profile=icc, **how), *source.size)
         assert error(picture, right) < 0.3
     grey = Image.new("L", (32, 32), 100)
-    picture, warnings = await start(door, file_of(grey, "JPEG", icc_profile=icc), 32, 32)
+    picture, warnings = await start(api, file_of(grey, "JPEG", icc_profile=icc), 32, 32)
     assert (picture.getpixel((9, 9)), warnings) == (adobe_rgb((100, 100, 100)), [])
 
 
-async def test_a_profile_of_grey_and_of_four_inks_is_followed(door: Door) -> None:
+async def test_a_profile_of_grey_and_of_four_inks_is_followed(api: ApiUnderTest) -> None:
     grey = Image.new("L", (32, 32), 100)
     linear = round(255 * (1.055 * (100 / 255) ** (1 / 2.4) - 0.055))
     for one in (grey, Image.merge("LA", (grey, Image.new("L", (32, 32), 255)))):
-        picture, warnings = await start(door, file_of(one, icc_profile=grey_profile(1.0)), 32, 32)
+        picture, warnings = await start(api, file_of(one, icc_profile=grey_profile(1.0)), 32, 32)
         pixel = picture.getpixel((9, 9))
         assert isinstance(pixel, tuple)
         assert abs(pixel[0] - linear) <= 2
@@ -194,7 +197,7 @@ async def test_a_profile_of_grey_and_of_four_inks_is_followed(door: Door) -> Non
     ):
         data = file_of(Image.new("CMYK", (32, 32), inks), "JPEG", quality=100, icc_profile=cmyk_profile())
         assert b"Adobe" in data, "whose values are inverted"
-        picture, warnings = await start(door, data, 32, 32)
+        picture, warnings = await start(api, data, 32, 32)
         pixel = picture.getpixel((9, 9))
         assert isinstance(pixel, tuple)
         assert all(abs(a - b) <= 4 for a, b in zip(pixel, right, strict=True)), pixel
@@ -211,17 +214,17 @@ async def test_a_profile_of_grey_and_of_four_inks_is_followed(door: Door) -> Non
     ],
 )
 async def test_a_profile_of_no_use_is_passed_over_with_a_warning(
-    door: Door, picture: Image.Image, icc: bytes
+    api: ApiUnderTest, picture: Image.Image, icc: bytes
 ) -> None:
-    seen, warnings = await start(door, file_of(picture, icc_profile=icc), 32, 32)
+    seen, warnings = await start(api, file_of(picture, icc_profile=icc), 32, 32)
     assert seen.getpixel((9, 9)) == (9, 99, 199)
     says = "The colour profile of init_image could not be used: its colours were read as sRGB."
     assert warnings == [says]
-    job = await door.work()
-    view = (await door.http.get(f"/v1/jobs/{job.id}")).json()
+    job = await api.work()
+    view = (await api.http.get(f"/v1/jobs/{job.id}")).json()
     assert view["warnings"] == [says, "cut"], "beside those of the worker"
     # The same pixels without a profile are the same request, and nothing is said of them.
-    hit = await door.http.post(
+    hit = await api.http.post(
         "/v1/jobs",
         json={"prompt": "a red apple", "width": 32, "height": 32, "init_image": text_of(file_of(picture))},
     )
@@ -229,7 +232,7 @@ async def test_a_profile_of_no_use_is_passed_over_with_a_warning(
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-async def test_a_turned_photograph_is_as_sharp_as_an_upright_one(door: Door, turn: int) -> None:
+async def test_a_turned_photograph_is_as_sharp_as_an_upright_one(api: ApiUnderTest, turn: int) -> None:
     upright = Image.new("L", (100, 192))
     for y in range(0, 192, 4):
         upright.paste(255, (0, y, 100, y + 2))
@@ -245,13 +248,13 @@ async def test_a_turned_photograph_is_as_sharp_as_an_upright_one(door: Door, tur
     lying = upright.transpose(undo[turn]) if turn > 1 else upright
     exif = Image.Exif()
     exif[0x0112] = turn
-    right, _ = await start(door, file_of(upright, "JPEG", quality=95), 96, 32)
-    seen, _ = await start(door, file_of(lying, "JPEG", quality=95, exif=exif), 96, 32)
+    right, _ = await start(api, file_of(upright, "JPEG", quality=95), 96, 32)
+    seen, _ = await start(api, file_of(lying, "JPEG", quality=95, exif=exif), 96, 32)
     assert ImageStat.Stat(seen).stddev[0] > 0.97 * ImageStat.Stat(right).stddev[0]
     assert error(seen, right) < 12
 
 
-async def test_a_large_picture_is_what_a_small_one_is(door: Door) -> None:
+async def test_a_large_picture_is_what_a_small_one_is(api: ApiUnderTest) -> None:
     """Averaged band by band, it is what one Lanczos of the whole would make of it."""
     source = Image.radial_gradient("L").resize((2001, 1503)).convert("RGB")
     source.paste((200, 30, 40), (700, 200, 1400, 1100))
@@ -262,16 +265,16 @@ async def test_a_large_picture_is_what_a_small_one_is(door: Door) -> None:
     ):
         right = source.resize((width, height), Image.Resampling.LANCZOS, box=box)
         for mode in ("RGB", "RGBA"):
-            seen, _ = await start(door, file_of(source.convert(mode)), width, height)
+            seen, _ = await start(api, file_of(source.convert(mode)), width, height)
             assert error(seen, right) < 0.6
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("exif_500_*.jpg")))
-async def test_whatever_exif_holds_the_picture_is_read(door: Door, name: str) -> None:
-    await start(door, (FOLDER / name).read_bytes(), 64, 64)
+async def test_whatever_exif_holds_the_picture_is_read(api: ApiUnderTest, name: str) -> None:
+    await start(api, (FOLDER / name).read_bytes(), 64, 64)
 
 
-async def test_whatever_is_done_to_a_file_it_is_read_or_refused(door: Door) -> None:
+async def test_whatever_is_done_to_a_file_it_is_read_or_refused(api: ApiUnderTest) -> None:
     random_ = random.Random(20261129)
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x010E: "a word", 0x011A: 72.0, 0x8298: "b", 0x9286: "c", 0x0100: 1})
@@ -295,14 +298,14 @@ async def test_whatever_is_done_to_a_file_it_is_read_or_refused(door: Door) -> N
         if turn % 11 == 0:
             del data[random_.randrange(4, len(data)) :]
         body = {"prompt": "a", "init_image": text_of(bytes(data)), "cache": "off"}
-        response = await door.http.post("/v1/jobs", json=body)
+        response = await api.http.post("/v1/jobs", json=body)
         answers.add(response.status_code)
         assert response.status_code in (202, 422), (turn, response.text)
     assert answers == {202, 422}
 
 
 async def test_the_rate_is_charged_before_the_picture_is_decoded(opened: Opener) -> None:
-    door = await ready(await opened((), allow_anonymous=False, worker_ttl_s=1000))
+    api = await ready(await opened((), allow_anonymous=False, worker_ttl_s=1000))
     limits = {
         "tenant": "acme",
         "requests_per_minute": 1,
@@ -310,12 +313,12 @@ async def test_the_rate_is_charged_before_the_picture_is_decoded(opened: Opener)
         "images_per_day": 5,
         "concurrent_jobs": 3,
     }
-    key = (await door.http.post("/v1/keys", json=limits, headers=ADMIN)).json()["key"]
+    key = (await api.http.post("/v1/keys", json=limits, headers=ADMIN)).json()["key"]
     headers = {"Authorization": f"Bearer {key}"}
     damaged = text_of(file_of(noise(64, 64))[:3000])
 
     async def post(**body: Any) -> Any:
-        return await door.http.post("/v1/jobs", json={"prompt": "a", **body}, headers=headers)
+        return await api.http.post("/v1/jobs", json={"prompt": "a", **body}, headers=headers)
 
     # What is wrong before anything is decoded costs nothing.
     assert (await post(init_image="!")).status_code == 422
@@ -325,11 +328,11 @@ async def test_the_rate_is_charged_before_the_picture_is_decoded(opened: Opener)
     assert (refused.status_code, refused.json()["error"]["details"]["limit"]) == (429, "requests_per_minute")
     assert refused.headers["retry-after"] == "60"
     # One request is one of its rate, whether it is decoded or not, and one picture of the day.
-    door.clock.advance(61)
+    api.clock.advance(61)
     accepted = await post(init_image=text_of(file_of(noise(64, 64))))
     assert accepted.status_code == 202
     assert '"images_per_day";r=4' in accepted.headers["ratelimit"]
     assert '"concurrent_jobs";r=2' in accepted.headers["ratelimit"]
     assert (await post()).status_code == 429
-    door.clock.advance(61)
+    api.clock.advance(61)
     assert (await post(prompt="b")).status_code == 202

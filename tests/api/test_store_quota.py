@@ -19,7 +19,7 @@ from contracts.memory_use import Memory
 from contracts.settings import ApiSettings
 from contracts.webhooks import EVENTS
 from store.memory_use import KEPT_PREFIX, RedisMemoryUseStore, memory_of
-from tests.api.conftest import ADMIN, Door, Opener
+from tests.api.conftest import ADMIN, ApiUnderTest, Opener
 from tests.store.made import new
 from tests.store.test_full import at_its_limit
 
@@ -167,46 +167,44 @@ async def test_what_was_recorded_last_is_counted_at_the_end(two: Two) -> None:
     assert int(size) == kept_bytes(ended("greedy", two.clock))
 
 
-async def keyed(door: Door, tenant: str) -> dict[str, str]:
-    made = await door.http.post("/v1/keys", json={"tenant": tenant}, headers=ADMIN)
+async def keyed(api: ApiUnderTest, tenant: str) -> dict[str, str]:
+    made = await api.http.post("/v1/keys", json={"tenant": tenant}, headers=ADMIN)
     return {"X-API-Key": made.json()["key"]}
 
 
 async def test_over_http_the_refusal_names_the_limit(opened: Opener) -> None:
-    door = await opened(tenant_store_bytes=7000)
-    greedy, good = await keyed(door, "greedy"), await keyed(door, "good")
+    api = await opened(tenant_store_bytes=7000)
+    greedy, good = await keyed(api, "greedy"), await keyed(api, "good")
     first = {**greedy, "Idempotency-Key": "first"}
-    answers = [await door.http.post("/v1/jobs", json={"prompt": "a red apple"}, headers=first)]
+    answers = [await api.http.post("/v1/jobs", json={"prompt": "a red apple"}, headers=first)]
     answers += [
-        await door.http.post("/v1/jobs", json={"prompt": f"apple {n}"}, headers=greedy) for n in range(4)
+        await api.http.post("/v1/jobs", json={"prompt": f"apple {n}"}, headers=greedy) for n in range(4)
     ]
     assert [each.status_code for each in answers] == [202, 202, 202, 429, 429]
     error = answers[-1].json()["error"]
     assert (error["code"], error["details"]) == ("quota_exceeded", {"limit": LIMIT, "value": 7000})
     assert "24 hours" in error["message"]
     assert int(answers[-1].headers["Retry-After"]) > HOUR
-    again = await door.http.post("/v1/jobs", json={"prompt": "a red apple"}, headers=first)
+    again = await api.http.post("/v1/jobs", json={"prompt": "a red apple"}, headers=first)
     assert (again.status_code, again.headers["Idempotency-Replayed"]) == (202, "true")
-    read = await door.http.get(answers[0].headers["Location"], headers=greedy)
+    read = await api.http.get(answers[0].headers["Location"], headers=greedy)
     assert read.status_code == 200
-    assert (await door.http.post("/v1/jobs", json={"prompt": "a pear"}, headers=good)).status_code == 202
+    assert (await api.http.post("/v1/jobs", json={"prompt": "a pear"}, headers=good)).status_code == 202
     # One by one in a batch as well.
     batch = {"requests": [{"prompt": "one"}, {"prompt": "two"}]}
-    answer = await door.http.post("/v1/jobs:batch", json=batch, headers=greedy)
+    answer = await api.http.post("/v1/jobs:batch", json=batch, headers=greedy)
     assert [each["status"] for each in answer.json()["data"]] == [429, 429]
 
 
 async def test_keys_of_refused_jobs_are_counted_too(opened: Opener) -> None:
     """An Idempotency-Key holds the whole job before it is admitted: refused ones must not fill the store."""
-    door = await opened(tenant_store_bytes=40_000)
-    made = await door.http.post(
-        "/v1/keys", json={"tenant": "greedy", "requests_per_minute": 1}, headers=ADMIN
-    )
+    api = await opened(tenant_store_bytes=40_000)
+    made = await api.http.post("/v1/keys", json={"tenant": "greedy", "requests_per_minute": 1}, headers=ADMIN)
     limits = []
     for number in range(30):
         headers = {"X-API-Key": made.json()["key"], "Idempotency-Key": str(number)}
         body = {"prompt": f"{number} " + "a " * 900, "negative_prompt": "b " * 900}
-        answer = await door.http.post("/v1/jobs", json=body, headers=headers)
+        answer = await api.http.post("/v1/jobs", json=body, headers=headers)
         limits.append("" if answer.status_code == 202 else answer.json()["error"]["details"]["limit"])
     assert limits[:3] == ["", "requests_per_minute", "requests_per_minute"]
     assert limits[-1] == LIMIT
@@ -214,12 +212,12 @@ async def test_keys_of_refused_jobs_are_counted_too(opened: Opener) -> None:
 
 
 async def test_a_key_of_an_accepted_job_counts_for_its_id_alone(opened: Opener) -> None:
-    door = await opened(tenant_store_bytes=200_000)
-    greedy = await keyed(door, "greedy")
+    api = await opened(tenant_store_bytes=200_000)
+    greedy = await keyed(api, "greedy")
     statuses = []
     for number in range(30):  # 4 kB each, if their texts were kept twice 8
         body = {"prompt": f"{number} " + "a " * 900, "negative_prompt": "b " * 900}
-        answer = await door.http.post(
+        answer = await api.http.post(
             "/v1/jobs", json=body, headers={**greedy, "Idempotency-Key": str(number)}
         )
         statuses.append(answer.status_code)

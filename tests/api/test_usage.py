@@ -13,7 +13,7 @@ from contracts.clock import ManualClock
 from contracts.errors import StoreUnavailable
 from contracts.jobs import CacheStatus
 from contracts.usage import Counts
-from tests.api.conftest import ADMIN_KEY, Door, Opener
+from tests.api.conftest import ADMIN_KEY, ApiUnderTest, Opener
 from tests.api.test_keys import bearer, made
 
 pytestmark = pytest.mark.anyio
@@ -21,19 +21,19 @@ ADMIN = bearer(ADMIN_KEY)
 
 
 @pytest.fixture
-async def closed(opened: Opener) -> Door:
+async def closed(opened: Opener) -> ApiUnderTest:
     return await opened(allow_anonymous=False)
 
 
-async def submit(door: Door, key: str, **body: Any) -> dict[str, Any]:
-    answer = await door.http.post("/v1/jobs", json={"prompt": "a", **body}, headers=bearer(key))
+async def submit(api: ApiUnderTest, key: str, **body: Any) -> dict[str, Any]:
+    answer = await api.http.post("/v1/jobs", json={"prompt": "a", **body}, headers=bearer(key))
     assert answer.status_code in (200, 202), answer.text
     job: dict[str, Any] = answer.json()
     return job
 
 
-async def usage(door: Door, **params: str) -> list[dict[str, Any]]:
-    answer = await door.http.get("/v1/admin/usage", params=params, headers=ADMIN)
+async def usage(api: ApiUnderTest, **params: str) -> list[dict[str, Any]]:
+    answer = await api.http.get("/v1/admin/usage", params=params, headers=ADMIN)
     assert answer.status_code == 200, answer.text
     data: list[dict[str, Any]] = answer.json()["data"]
     return data
@@ -43,7 +43,7 @@ def only(logs: Any, event: str) -> list[dict[str, Any]]:
     return [line for line in logs if line["event"] == event]
 
 
-async def test_an_accepted_job_is_logged_with_tenant_and_key_id(closed: Door) -> None:
+async def test_an_accepted_job_is_logged_with_tenant_and_key_id(closed: ApiUnderTest) -> None:
     key = await made(closed)
     with capture_logs() as logs:
         await submit(closed, key["key"])
@@ -52,7 +52,7 @@ async def test_an_accepted_job_is_logged_with_tenant_and_key_id(closed: Door) ->
     assert key["key"] not in json.dumps(logs)
 
 
-async def test_every_call_of_an_administrator_leaves_a_line(closed: Door) -> None:
+async def test_every_call_of_an_administrator_leaves_a_line(closed: ApiUnderTest) -> None:
     key = await made(closed)
     job = await submit(closed, key["key"])
     calls = [
@@ -79,7 +79,7 @@ async def test_every_call_of_an_administrator_leaves_a_line(closed: Door) -> Non
     assert only(logs, "admin_call") == [], "its own jobs are no business of an administrator's"
 
 
-async def test_every_refused_key_leaves_a_line(closed: Door) -> None:
+async def test_every_refused_key_leaves_a_line(closed: ApiUnderTest) -> None:
     key = await made(closed)
     unknown = "dk_" + "x" * 43
     for headers, path, code, key_id, tenant in [
@@ -103,7 +103,7 @@ async def test_every_refused_key_leaves_a_line(closed: Door) -> None:
     assert len(only(logs, "key_refused")) == 1
 
 
-async def test_an_administrator_sees_and_cancels_any_job(closed: Door) -> None:
+async def test_an_administrator_sees_and_cancels_any_job(closed: ApiUnderTest) -> None:
     acme, other = await made(closed), await made(closed, "other")
     ruler = await made(closed, "operators", scopes=["admin"])
     job = await submit(closed, acme["key"])
@@ -138,14 +138,14 @@ async def test_an_administrator_sees_and_cancels_any_job(closed: Door) -> None:
         assert answer.status_code == 422, wrong
 
 
-async def test_without_a_key_nobody_sees_anothers_jobs(door: Door) -> None:
-    answer = await door.http.get("/v1/jobs", params={"tenant": "acme"})
+async def test_without_a_key_nobody_sees_anothers_jobs(api: ApiUnderTest) -> None:
+    answer = await api.http.get("/v1/jobs", params={"tenant": "acme"})
     assert answer.status_code == 401
-    assert (await door.http.get("/v1/admin/usage")).status_code == 401
-    assert (await door.http.get("/v1/jobs", params={"tenant": "public"})).status_code == 200
+    assert (await api.http.get("/v1/admin/usage")).status_code == 401
+    assert (await api.http.get("/v1/jobs", params={"tenant": "public"})).status_code == 200
 
 
-async def test_usage_tells_who_asked_for_what(closed: Door) -> None:
+async def test_usage_tells_who_asked_for_what(closed: ApiUnderTest) -> None:
     acme = await made(closed)
     other = await made(closed, "other", requests_per_minute=1)
     await submit(closed, acme["key"], num_images=2)

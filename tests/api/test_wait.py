@@ -15,7 +15,7 @@ from api.read_limits import Shares
 from contracts.jobs import Job, JobStatus
 from contracts.ports import Tell
 from store.events import Watchers
-from tests.api.conftest import Door
+from tests.api.conftest import ApiUnderTest
 
 pytestmark = pytest.mark.anyio
 
@@ -60,8 +60,8 @@ class Events:
 
 
 @pytest.fixture
-async def job(door: Door) -> Job:
-    return await door.stores.jobs.get("public", (await door.submit())["id"])
+async def job(api: ApiUnderTest) -> Job:
+    return await api.stores.jobs.get("public", (await api.submit())["id"])
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def events() -> Events:
 
 
 @pytest.fixture
-def waiters(door: Door, events: Events) -> Waiters:
-    return Waiters(door.stores.jobs, events, Shares("waits", 100, 100))
+def waiters(api: ApiUnderTest, events: Events) -> Waiters:
+    return Waiters(api.stores.jobs, events, Shares("waits", 100, 100))
 
 
 async def held(waiters: Waiters, events: Events, job: Job, client: Client | None = None) -> asyncio.Task[Any]:
@@ -89,29 +89,29 @@ async def let_go(waiting: asyncio.Task[Any]) -> Any:
 
 
 async def test_the_end_of_the_job_and_no_other_change(
-    door: Door, waiters: Waiters, events: Events, job: Job
+    api: ApiUnderTest, waiters: Waiters, events: Events, job: Job
 ) -> None:
     waiting = await held(waiters, events, job)
     events.watchers.tell(job.id, JobStatus.RUNNING)
-    ended = await door.work()
+    ended = await api.work()
     assert not waiting.done()
     events.watchers.tell(job.id, ended.status)
     assert await let_go(waiting) == ended
 
 
 async def test_an_end_that_is_told_while_the_record_is_read_is_not_missed(
-    door: Door, waiters: Waiters, events: Events, job: Job, monkeypatch: pytest.MonkeyPatch
+    api: ApiUnderTest, waiters: Waiters, events: Events, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    get = door.stores.jobs.get
+    get = api.stores.jobs.get
 
     async def slow(tenant: str, job_id: str) -> Job:
         found = await get(tenant, job_id)
         if not found.status.terminal:
-            monkeypatch.setattr(door.stores.jobs, "get", get)
-            events.watchers.tell(job_id, (await door.work()).status)
+            monkeypatch.setattr(api.stores.jobs, "get", get)
+            events.watchers.tell(job_id, (await api.work()).status)
         return found
 
-    monkeypatch.setattr(door.stores.jobs, "get", slow)
+    monkeypatch.setattr(api.stores.jobs, "get", slow)
     waiting = await held(waiters, events, job)
     assert (await let_go(waiting)).status is JobStatus.SUCCEEDED
 
@@ -131,8 +131,8 @@ async def test_a_process_that_closes_lets_everyone_go(waiters: Waiters, events: 
     assert await waiters.until_terminal(Client().request, job.tenant, job.id, LONG_S, "h") is None
 
 
-async def test_a_client_that_leaves_makes_room(door: Door, events: Events, job: Job) -> None:
-    waiters = Waiters(door.stores.jobs, events, Shares("waits", 1, 1))
+async def test_a_client_that_leaves_makes_room(api: ApiUnderTest, events: Events, job: Job) -> None:
+    waiters = Waiters(api.stores.jobs, events, Shares("waits", 1, 1))
     client = Client()
     waiting = await held(waiters, events, job, client)
     assert await waiters.until_terminal(Client().request, job.tenant, job.id, LONG_S, "h") is None

@@ -1,4 +1,4 @@
-"""Webhooks at the door: what may be asked for, and what their owner can read."""
+"""Webhooks in the API: which requests it accepts, and what the owner of a webhook can read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.webhooks import Attempt, DeliveryStatus
-from tests.api.conftest import Door, Opener
+from tests.api.conftest import ApiUnderTest, Opener
 from tests.api.test_bad_input import check_shape
 
 pytestmark = pytest.mark.anyio
@@ -61,27 +61,27 @@ ROUNDED_S = 0.001
     ],
 )
 async def test_what_cannot_be_called_is_refused_with_the_reason(
-    door: Door, webhook: Any, param: str, says: str
+    api: ApiUnderTest, webhook: Any, param: str, says: str
 ) -> None:
     body = json.dumps({"prompt": "a", "webhook": webhook})
-    response = await door.http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    response = await api.http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     error = check_shape(response)
     assert (response.status_code, error["param"]) == (422, param)
     assert says in error["message"]
-    assert door.publisher.published == []
+    assert api.publisher.published == []
 
 
 async def test_a_network_that_the_operator_allows(opened: Opener) -> None:
-    door = await opened(webhook_allow_networks="10.1.0.0/16")
-    job = await door.submit(webhook={"url": "http://10.1.2.3:8080/hook"})
+    api = await opened(webhook_allow_networks="10.1.0.0/16")
+    job = await api.submit(webhook={"url": "http://10.1.2.3:8080/hook"})
     assert job["urls"]["webhook"] == f"{job['urls']['self']}/webhook"
-    refused = await door.http.post("/v1/jobs", json={"prompt": "a", "webhook": {"url": "http://10.2.0.1/"}})
+    refused = await api.http.post("/v1/jobs", json={"prompt": "a", "webhook": {"url": "http://10.2.0.1/"}})
     assert refused.status_code == 422
 
 
-async def test_the_log_of_a_delivery(door: Door) -> None:
-    job = await door.submit(webhook={"url": "https://Bücher.example/hook?a=b", "events": ["job.succeeded"]})
-    log = (await door.http.get(job["urls"]["webhook"])).json()
+async def test_the_log_of_a_delivery(api: ApiUnderTest) -> None:
+    job = await api.submit(webhook={"url": "https://Bücher.example/hook?a=b", "events": ["job.succeeded"]})
+    log = (await api.http.get(job["urls"]["webhook"])).json()
     assert log == {
         "id": f"msg_{job['id'].removeprefix('job_')}",
         "url": "https://xn--bcher-kva.example/hook?a=b",
@@ -91,45 +91,45 @@ async def test_the_log_of_a_delivery(door: Door) -> None:
         "attempts": [],
         "next_attempt_at": None,
     }
-    await door.work()
-    store = door.stores.webhooks
+    await api.work()
+    store = api.stores.webhooks
     (call,) = await store.take(job["id"][-1], 10, 60)
     assert await store.begin(call, 60)
-    attempt = Attempt(at=door.clock.now(), duration_ms=12.0, status_code=500)
+    attempt = Attempt(at=api.clock.now(), duration_ms=12.0, status_code=500)
     begun = time.time()
     await store.settle(call, attempt, DeliveryStatus.PENDING, 5.0)
     over = time.time()
-    log = (await door.http.get(job["urls"]["webhook"])).json()
+    log = (await api.http.get(job["urls"]["webhook"])).json()
     assert (log["event"], log["status"]) == ("job.succeeded", "pending")
     assert log["attempts"] == [{"at": attempt.at, "duration_ms": 12.0, "status_code": 500, "error": None}]
     assert begun + 5 - ROUNDED_S <= log["next_attempt_at"] <= over + 5 + ROUNDED_S
 
 
-async def test_a_job_without_a_webhook_has_an_empty_log(door: Door) -> None:
-    job = await door.submit()
+async def test_a_job_without_a_webhook_has_an_empty_log(api: ApiUnderTest) -> None:
+    job = await api.submit()
     assert job["urls"]["webhook"] is None
-    log = (await door.http.get(f"{job['urls']['self']}/webhook")).json()
+    log = (await api.http.get(f"{job['urls']['self']}/webhook")).json()
     assert (log["url"], log["events"], log["status"], log["attempts"]) == (None, [], None, [])
-    assert (await door.http.get("/v1/jobs/nonsense/webhook")).status_code == 404
+    assert (await api.http.get("/v1/jobs/nonsense/webhook")).status_code == 404
 
 
-async def test_a_webhook_does_not_change_what_is_computed(door: Door) -> None:
-    await door.submit()
-    joined = await door.submit(webhook={"url": URL})
+async def test_a_webhook_does_not_change_what_is_computed(api: ApiUnderTest) -> None:
+    await api.submit()
+    joined = await api.submit(webhook={"url": URL})
     assert joined["cache"] == "joined"
     assert "webhook" not in joined["request"]
 
 
-async def test_secrets_are_read_and_rotated(door: Door) -> None:
-    first = (await door.http.get("/v1/webhooks/secret")).json()
+async def test_secrets_are_read_and_rotated(api: ApiUnderTest) -> None:
+    first = (await api.http.get("/v1/webhooks/secret")).json()
     assert first["secret"].startswith("whsec_")
     assert (first["previous"], first["previous_expires_at"]) == (None, None)
-    assert (await door.http.get("/v1/webhooks/secret")).json() == first
+    assert (await api.http.get("/v1/webhooks/secret")).json() == first
     begun = time.time()
-    rotated = (await door.http.post("/v1/webhooks/secret/rotate")).json()
+    rotated = (await api.http.post("/v1/webhooks/secret/rotate")).json()
     over = time.time()
     assert rotated["previous"] == first["secret"] != rotated["secret"]
     assert begun - ROUNDED_S <= rotated["previous_expires_at"] - 86_400 <= over + ROUNDED_S
-    door.clock.advance(86_401)
-    later = (await door.http.get("/v1/webhooks/secret")).json()
+    api.clock.advance(86_401)
+    later = (await api.http.get("/v1/webhooks/secret")).json()
     assert (later["secret"], later["previous"]) == (rotated["secret"], None)

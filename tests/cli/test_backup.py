@@ -132,7 +132,7 @@ def test_services_that_are_away_are_one_line(darkroom: Command, path: Path, tmp_
     exists = darkroom("backup", path)
     assert (exists.exit_code, "exists already" in exists.output) == (1, True)
     nowhere = darkroom("backup", tmp_path / "no" / "folder.tar")
-    assert (nowhere.exit_code, "written to" in nowhere.output) == (2, True), nowhere.output
+    assert (nowhere.exit_code, "writable" in nowhere.output) == (2, True), nowhere.output
 
 
 @pytest.fixture

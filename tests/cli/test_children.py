@@ -42,8 +42,8 @@ def test_what_may_pass_is_tried_again_and_not_for_ever(make: Make) -> None:
         child.check(said.append)
     ended(child)
     assert len(said) == MAX_RESTARTS
-    assert "worker-1 ended with 1; start 3 of 3" in said[-1]
-    with pytest.raises(ServiceError, match="ends again and again") as error:
+    assert "worker-1 ended with 1; restart 3 of 3" in said[-1]
+    with pytest.raises(ServiceError, match="keeps ending") as error:
         child.check(said.append)
     assert "the reason" in str(error.value)
     assert not isinstance(error.value, Unusable)

@@ -168,7 +168,7 @@ def test_a_broker_whose_disk_is_full(doctor: Doctor, rabbit_server: RabbitServer
         said = faults(done)
     finally:
         rabbit_server.control("set_disk_free_limit", "1MB")
-    assert "the broker takes no messages" in said
+    assert "the broker accepts no messages" in said
     assert "the broker does not answer" not in said
     assert "make room on its disk" in said
 

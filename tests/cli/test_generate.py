@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.follow import Progress, told
+from cli.follow import Progress, after_event
 from cli.main import app
 from cli.services.redis import RedisServer
 from client import Event
@@ -99,7 +99,7 @@ def test_jobs_are_listed_shown_and_canceled(stack: Stack, tmp_path: Path) -> Non
 def test_progress_in_words() -> None:
     start = Progress("queued", 3, 12.4)
     assert str(start) == "queued, 3 ahead, about 12 s"
-    step = told(start, Event(name="progress", data={"step": 2, "steps": 4}))
+    step = after_event(start, Event(name="progress", data={"step": 2, "steps": 4}))
     assert str(step) == "running, step 2 of 4"
-    assert told(step, Event(name="output", data={})) == step
-    assert str(told(step, Event(name="status", data={"status": "succeeded"}))) == "succeeded"
+    assert after_event(step, Event(name="output", data={})) == step
+    assert str(after_event(step, Event(name="status", data={"status": "succeeded"}))) == "succeeded"

@@ -118,9 +118,9 @@ def rewritten(path: Path, change: Callable[[archive.Manifest], None], *more: tup
     [
         ({"format": 2}, (), "format 2"),
         ({"keys": 1}, (), "of 1"),
-        ({}, (("pictures/../../escape.png", b"x"),), "does not belong"),
-        ({}, (("notes.txt", b"x"),), "does not belong"),
-        ({}, ((f"{'0' * 64}.png", b"x"),), "does not belong"),
+        ({}, (("pictures/../../escape.png", b"x"),), "not a backup"),
+        ({}, (("notes.txt", b"x"),), "not a backup"),
+        ({}, ((f"{'0' * 64}.png", b"x"),), "not a backup"),
         ({}, ((f"pictures/{'0' * 64}.png", b"x"),), "damaged"),
     ],
 )

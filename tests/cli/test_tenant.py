@@ -168,11 +168,11 @@ def test_an_export_refuses_a_file_that_is_there_and_is_no_backup(
     assert (again.exit_code, "exists already" in again.output) == (1, True)
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
     restored = darkroom("restore", path)
-    assert (restored.exit_code, "no backup" in restored.output) == (1, True), restored.output
+    assert (restored.exit_code, "not a backup" in restored.output) == (1, True), restored.output
     with path.open("wb") as out:
         command = [sys.executable, "-m", "cli.main", "tenant", "export", "nobody", "-"]
         done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, "nothing is kept" in done.stderr) == (0, True), done.stderr
+    assert (done.returncode, "there is no data" in done.stderr) == (0, True), done.stderr
     assert json.loads(files_of(path)["receipt.json"])["counts"] == {}
 
 
@@ -248,7 +248,7 @@ def test_the_platforms_own_tenants_are_erased_and_the_receipt_says_that_they_may
     assert done.exit_code == 0, done.output
     receipt = json.loads(done.stdout)
     assert receipt["counts"] == {"jobs": 1}
-    assert any("come again" in line for line in receipt["remains"])
+    assert any("new jobs may come" in line for line in receipt["remains"])
     left = everywhere(settings)
     assert not re.search(rf"'{tenant}'", left)
     assert other.prompt in left

@@ -252,5 +252,5 @@ def test_arguments_that_are_no_text_are_refused_by_the_command_itself() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "no UTF-8" in done.stderr
+    assert "not UTF-8" in done.stderr
     assert "Traceback" not in done.stderr

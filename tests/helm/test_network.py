@@ -47,7 +47,7 @@ def test_keda_reaches_the_bundled_rabbitmq_from_its_namespace() -> None:
     theirs = [{"namespaceSelector": {"matchLabels": {"team": "scaling"}}}]
     other = render({**KEDA, "networkPolicy": {"kedaFrom": theirs}})
     assert other.one("NetworkPolicy", "-rabbitmq")["spec"]["ingress"][1]["from"] == theirs
-    assert len(render().one("NetworkPolicy", "-rabbitmq")["spec"]["ingress"]) == 1, "no KEDA, no door"
+    assert len(render().one("NetworkPolicy", "-rabbitmq")["spec"]["ingress"]) == 1, "no KEDA, no way in"
     assert len(rendered.one("NetworkPolicy", "-redis")["spec"]["ingress"]) == 1
 
 

@@ -53,7 +53,7 @@ class Files:
         return "&".join(f"{key}={self.path(name)}" for key, name in ours.items())
 
 
-class TlsDoor:
+class TlsProxy:
     """TLS in front of a Redis that has none: asks each caller for a certificate. Reads its own anew for each start."""
 
     def __init__(self, port: int, files: Files) -> None:
@@ -111,22 +111,22 @@ class TlsDoor:
 class Site:
     files: Files
     redis: RedisServer
-    door: TlsDoor
+    proxy: TlsProxy
     rabbit: RabbitServer
     tls_port: int
 
     @property
     def environ(self) -> dict[str, str]:
         return {
-            "DARKROOM_REDIS_URL": f"rediss://{HOST}:{self.door.port}/0?{self.files.query}",
+            "DARKROOM_REDIS_URL": f"rediss://{HOST}:{self.proxy.port}/0?{self.files.query}",
             "DARKROOM_BROKER_URL": f"amqps://guest:guest@{HOST}:{self.tls_port}//?{self.files.query}",
             "DARKROOM_BLOB_DIR": str(self.files.folder / "blobs"),
         }
 
     def cut(self) -> None:
         """All connections are lost; the servers read their certificates anew."""
-        self.door.stop()
-        self.door.start()
+        self.proxy.stop()
+        self.proxy.start()
         self.rabbit.control("eval", "ssl:clear_pem_cache().")
         self.rabbit.control("close_all_connections", "of the test")
 
@@ -147,12 +147,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n"
     )
     redis, rabbit = RedisServer(folder / "redis"), RabbitServer(folder / "rabbitmq", config)
-    door = TlsDoor(redis.port, files)
+    proxy = TlsProxy(redis.port, files)
     with ExitStack() as stack:
-        for each in (redis, rabbit, door):
+        for each in (redis, rabbit, proxy):
             stack.callback(each.stop)
             each.start()
-        yield Site(files, redis, door, rabbit, port)
+        yield Site(files, redis, proxy, rabbit, port)
 
 
 @pytest.fixture(autouse=True)
@@ -204,9 +204,9 @@ def test_a_server_whose_certificate_has_expired(site: Site, doctor: Callable[...
     said = doctor()
     assert said.exit_code == 1
     assert said.output.count("certificate") >= 2, said.output
-    assert "the broker's certificate, or ours, is refused" in said.output
-    assert "Redis' certificate, or ours, is refused" in said.output
-    assert said.output.count("look at the dates of both certificates") == 2
+    assert "the broker's certificate, or the client's, is refused" in said.output
+    assert "Redis' certificate, or the client's, is refused" in said.output
+    assert said.output.count("check the dates of both certificates") == 2
 
 
 def test_a_client_without_a_certificate(site: Site, doctor: Callable[..., Result]) -> None:

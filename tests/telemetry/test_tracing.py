@@ -1,4 +1,4 @@
-"""Traces: one from the door to the picture over real processes, and nothing at all where they are off."""
+"""Traces: one covers a job from the API to its image over real processes. Nothing is traced when tracing is off."""
 
 from __future__ import annotations
 
