@@ -30,27 +30,27 @@ SAGE_WIDTHS: Final = (64, 96, 128)
 log = get_logger(__name__)
 
 
-def candidates(wish: str, device: str, installed: Iterable[str]) -> list[str]:
+def candidates(setting: str, device: str, installed: Iterable[str]) -> list[str]:
     """Return the kernels to try, best first.
 
-    `wish` is `DARKROOM_ATTENTION`. With `auto`, these are xformers on CUDA if it is installed, then
+    `setting` is `DARKROOM_ATTENTION`. With `auto`, these are xformers on CUDA if it is installed, then
     flash, then PyTorch's choice. SageAttention computes in 8 bits and is only used on request.
     """
-    if wish != "auto":
-        return [wish]
+    if setting != "auto":
+        return [setting]
     first = ["xformers"] if device == "cuda" and "xformers" in set(installed) else []
     return [*first, "flash", "sdpa"]
 
 
-def install(unet: Any, wish: str) -> Kernel:
+def install(unet: Any, setting: str) -> Kernel:
     """Install the first kernel that works in `unet`. It is tried at each of the UNet's head widths.
 
-    `wish` is `DARKROOM_ATTENTION`. Raises `ModelLoadError`, with the reasons, if none works.
+    `setting` is `DARKROOM_ATTENTION`. Raises `ModelLoadError`, with the reasons, if none works.
     """
     device, dtype = unet.device, unet.dtype
     installed = [name for name, package in _PACKAGES.items() if importlib.util.find_spec(package)]
     refusals: list[str] = []
-    for name in candidates(wish, device.type, installed):
+    for name in candidates(setting, device.type, installed):
         try:
             kernel = Kernel(name, device)
             for width in head_widths(unet):
@@ -60,10 +60,10 @@ def install(unet: Any, wish: str) -> Kernel:
             refusals.append(f"{name}: {first_line}")
             continue
         unet.set_attn_processor(Processor(kernel.attend))
-        log.info("attention", kernel=name, wish=wish, device=str(device), refused=refusals)
+        log.info("attention", kernel=name, wish=setting, device=str(device), refused=refusals)
         return kernel
     raise ModelLoadError(
-        f"DARKROOM_ATTENTION={wish} cannot run on {device} with {dtype}: {'; '.join(refusals)}"
+        f"DARKROOM_ATTENTION={setting} cannot run on {device} with {dtype}: {'; '.join(refusals)}"
     )
 
 

@@ -32,7 +32,7 @@ class Decoder:
         self._recorded = None if recorder is None else RecordedNetwork(self._decode_latents, recorder)
 
     def decode(self, samples: Sequence[Sample]) -> list[Pixels | ImageFault]:
-        """Return the images of samples, or why one is invalid, in order. `latents` become the image."""
+        """Decode the `latents` of samples. Returns the images in order, or why an image is invalid."""
         latents = torch.cat([sample.latents for sample in samples])
         images = run_padded(
             self._recorded or self._decode_latents, self._fixed_batch, _unscaled(self._pipeline.vae, latents)

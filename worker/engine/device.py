@@ -34,32 +34,32 @@ class Device:
 
     @property
     def kind(self) -> str:
-        """The device's type without its index, as `cuda`."""
+        """The device's type without its index, such as `cuda`."""
         return self.torch_name.partition(":")[0]
 
     @property
     def name(self) -> str:
-        """The name that its maker gives it; the kind, if torch does not know that name."""
+        """The name that its maker gives it; for `mps` and `xpu`, the kind."""
         if self.kind == "cuda":
             return str(torch.cuda.get_device_name(self.torch_name))
         return _processor() if self.kind == "cpu" else self.kind
 
-    def dtype(self, wish: str) -> torch.dtype:
+    def dtype(self, precision: str) -> torch.dtype:
         """Return the dtype to compute in. `auto` is float16 on an accelerator and float32 on a CPU.
 
-        `wish` is `DARKROOM_PRECISION`. Raises `ModelLoadError` if the device cannot compute in it.
+        `precision` is `DARKROOM_PRECISION`. Raises `ModelLoadError` if the device cannot compute in it.
         """
-        if wish == "auto":
+        if precision == "auto":
             return torch.float32 if self.kind == "cpu" else torch.float16
         if (
-            wish == "bfloat16"
+            precision == "bfloat16"
             and self.kind == "cuda"
             and not torch.cuda.is_bf16_supported(including_emulation=False)
         ):
             raise ModelLoadError(
                 f"DARKROOM_PRECISION=bfloat16: {self.name} cannot compute in it; float16 can."
             )
-        return DTYPES[wish]
+        return DTYPES[precision]
 
     def can_quantise(self, way: str) -> None:
         """Raise `ModelLoadError` if the device lacks the arithmetic of `way`.
@@ -103,8 +103,8 @@ class Device:
             torch.cuda.empty_cache()
 
 
-def pick(wish: str) -> Device:
-    """Return the device of `wish`, which is `DARKROOM_DEVICE`.
+def pick(setting: str) -> Device:
+    """Return the device that `setting` (`DARKROOM_DEVICE`) names; for `auto`, the best one.
 
     Raises `ModelLoadError` if torch does not see it.
     """
@@ -114,18 +114,18 @@ def pick(wish: str) -> Device:
         "mps": torch.backends.mps.is_available,
         "cpu": lambda: True,
     }
-    if wish == "auto":
+    if setting == "auto":
         return Device(next(kind for kind, is_available in available.items() if is_available()))
-    kind, _, index = wish.partition(":")
+    kind, _, index = setting.partition(":")
     if not available[kind]():
         raise ModelLoadError(
-            f"DARKROOM_DEVICE={wish}: this PyTorch ({torch.__version__}) sees no such device."
+            f"DARKROOM_DEVICE={setting}: this PyTorch ({torch.__version__}) sees no such device."
         )
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
         raise ModelLoadError(
-            f"DARKROOM_DEVICE={wish}: there are {torch.cuda.device_count()} devices, counted from 0."
+            f"DARKROOM_DEVICE={setting}: there are {torch.cuda.device_count()} devices, counted from 0."
         )
-    return Device(wish)
+    return Device(setting)
 
 
 def keep_memory() -> None:

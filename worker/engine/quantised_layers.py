@@ -61,7 +61,7 @@ class Int8Weight(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weight that the layer computes with, in the shape of `levels` and the dtype of `scale`."""
+        """The weight that the layer computes with, (D, C) or (D, C, h, w), in the dtype of `scale`."""
         return self.levels.to(self.scale.dtype) * self.scale
 
 

@@ -67,10 +67,10 @@ class Sampler(Protocol):
     def inputs(
         self, solver_states: Sequence[SolverState], latents: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the model's input: the scaled `latents` and the timesteps (B,).
+        """Return the model's input: the scaled `latents` and the timesteps.
 
-        `latents` and scaled latents are (B, C, h, w), float32. The timesteps are float32, or
-        whatever dtype the scheduler's timesteps have.
+        `latents` and scaled latents are (B, C, h, w), float32. The timesteps are (B,), in float32 or in
+        the dtype of the scheduler's timesteps.
         """
         ...
 
@@ -218,7 +218,7 @@ class EulerSampler:
     def inputs(
         self, solver_states: Sequence[SolverState], latents: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the scaled latents, (B, C, h, w), and the timesteps, (B,), all float32 as `latents`."""
+        """Return the scaled latents, (B, C, h, w), float32 as `latents`, and the timesteps, (B,), float32."""
         rows = self._rows(solver_states, latents.device)
         return latents * rows[1].view(-1, 1, 1, 1), rows[0]
 
@@ -238,7 +238,7 @@ class EulerSampler:
     def predict_x0(
         self, solver_state: SolverState, model_input: torch.Tensor, model_output: torch.Tensor
     ) -> torch.Tensor | None:
-        """Return the predicted clean latents, (1, C, h, w), float32, as the two tensors given; or None."""
+        """Return the predicted clean latents or None; all tensors are (1, C, h, w), float32."""
         c: float = solver_state.state[solver_state.step][1]
         return denoised(self._scheduler.config.prediction_type, c, model_input, model_output)
 
@@ -276,7 +276,7 @@ class EulerSampler:
 class CopySampler:
     """Any scheduler of diffusers. Each sample has a copy, which holds its history and its place.
 
-    The state of a solver state is that copy and its timesteps.
+    `SolverState.state` holds that copy and its timesteps.
     """
 
     def __init__(self, scheduler: Any) -> None:
@@ -341,7 +341,7 @@ class CopySampler:
     def predict_x0(
         self, solver_state: SolverState, model_input: torch.Tensor, model_output: torch.Tensor
     ) -> torch.Tensor | None:
-        """Return the predicted clean latents, (1, C, h, w), float32, as the two tensors given; or None."""
+        """Return the predicted clean latents or None; all tensors are (1, C, h, w), float32."""
         scheduler, timesteps = solver_state.state
         alphas = getattr(scheduler, "alphas_cumprod", None)
         if alphas is None:
