@@ -1,1 +1,1 @@
-"""The engine: the process that owns the device, and the host that starts, feeds and kills it."""
+"""The engine: the process that owns the device, and the host, which starts it, sends it work and kills it."""

@@ -1,7 +1,8 @@
 """`python -m worker.engine SOCKET LIFELINE BEGUN`: the engine process. It serves one host and ends with it.
 
-The main thread runs passes and does nothing else. A second thread reads orders, so that the next pass is at hand when one ends; a third
-sends answers, so that the device does not wait until they are read.
+The main thread runs passes and does nothing else. A second thread reads orders, so the next pass is
+there when one ends. A third thread sends answers, so the device does not wait until the host reads
+them.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from worker.engine.messages import BEGUN, Answer, Answered, Done, Failed, LoadRe
 from worker.naming import model_name
 
 DEVICE_LOST = 3
-"""Exit status."""
+"""The exit status of an engine whose device does not answer any more."""
 
 log = logs.get_logger("worker.engine")
 
 
 def build(settings: WorkerSettings) -> ImageEngine:
-    """The engine of the settings. torch is imported here and nowhere before."""
+    """Return the engine of the settings. torch is imported here and not earlier."""
     name = model_name(settings)
     if settings.engine == "fake":
         from worker.engine.fake import FakeEngine
@@ -49,7 +50,10 @@ def build(settings: WorkerSettings) -> ImageEngine:
 
 
 def serve(connection: Connection[Any, Any], begun: int, settings: WorkerSettings) -> None:
-    """Load, then answer orders until the host hangs up. `begun` is the pipe for the beginnings of passes."""
+    """Load the model, then answer orders until the host hangs up.
+
+    `begun` is the write end of the pipe of `BEGUN` records.
+    """
     try:
         engine = build(settings)
         spec = engine.load()
@@ -61,36 +65,36 @@ def serve(connection: Connection[Any, Any], begun: int, settings: WorkerSettings
     orders: SimpleQueue[Order | None] = SimpleQueue()
     answers: SimpleQueue[memoryview | None] = SimpleQueue()
     threading.Thread(target=_read, args=(connection, orders), daemon=True).start()
-    sending = threading.Thread(target=_send, args=(connection, answers), daemon=True)
-    sending.start()
-    well, untold = True, list[int]()
+    sender = threading.Thread(target=_send, args=(connection, answers), daemon=True)
+    sender.start()
+    last_succeeded, to_forget = True, list[int]()
     while (order := orders.get()) is not None:
-        if order.ahead and not well:
-            # Whoever sent it did not know that samples of it are forgotten, or that so many do not fit.
+        if order.ahead and not last_succeeded:
+            # The host did not know that samples of this order are forgotten, or that so many do not fit.
             answers.put(_pickled(order.number, Unrun("The pass before it failed.")))
             continue
         os.write(begun, BEGUN.pack(order.number, time.monotonic()))
-        batch = replace(order.batch, leaving=(*untold, *order.batch.leaving))
-        untold.clear()
+        batch = replace(order.batch, leaving=(*to_forget, *order.batch.leaving))
+        to_forget.clear()
         answer = run(engine, batch)
-        # Before the next pass begins, which would be blamed for what goes wrong here.
+        # Pickled before the next pass begins: otherwise that pass would be blamed for a failure here.
         try:
-            word = _pickled(order.number, answer)
+            message = _pickled(order.number, answer)
         except Exception as error:
             log.error("answer_unsaid", error=type(error).__name__)
             answer = Failed(Failure.FAULT, type(error).__name__)
-            word = _pickled(order.number, answer)
-            # The host takes them for forgotten, as after any failure.
-            untold += batch.samples
-        well = isinstance(answer, Done)
-        answers.put(word)
-    # What has been drawn is still told.
+            message = _pickled(order.number, answer)
+            # The host assumes that they are forgotten, as after any failure.
+            to_forget += batch.samples
+        last_succeeded = isinstance(answer, Done)
+        answers.put(message)
+    # The remaining answers are still sent.
     answers.put(None)
-    sending.join()
+    sender.join()
 
 
 def _pickled(number: int, answer: Answer) -> memoryview:
-    """What the host is told of the order with this number. Raises what pickling raises."""
+    """The message with the answer to the order with this number. Raises what pickling raises."""
     return ForkingPickler.dumps(Answered(number, answer))
 
 
@@ -101,69 +105,79 @@ def _read(connection: Connection[Any, Any], orders: SimpleQueue[Order | None]) -
     except (EOFError, OSError):
         orders.put(None)
     except Exception as error:
-        # Whatever came next might be taken for something else: the process ends, behind the pass that runs, which has no part in it.
+        # The stream of orders cannot be trusted any more. The process ends after the running pass, which is
+        # not the cause.
         log.error("order_unreadable", error=type(error).__name__)
         orders.put(None)
 
 
 def _send(connection: Connection[Any, Any], answers: SimpleQueue[memoryview | None]) -> None:
     try:
-        while (word := answers.get()) is not None:
-            connection.send_bytes(word)
+        while (message := answers.get()) is not None:
+            connection.send_bytes(message)
     except Exception as error:
-        # The host is gone, or would wait for ever.
+        # The host is gone, or it would wait for ever.
         log.error("answer_unsent", error=type(error).__name__)
         os._exit(1)
 
 
 def unloadable(error: Exception) -> LoadRefused:
-    """What the operator is told. Our own errors speak for themselves. Memory, disks and networks may be better next time."""
+    """Return the message to the host for an `error` of loading.
+
+    The text of our own errors is enough for the operator. Failures of memory, disk and network may
+    pass.
+    """
     if isinstance(error, ModelLoadError):
         return LoadRefused(str(error), isinstance(error, ModelLoadRetryable))
     missing = isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError)
-    # torch.OutOfMemoryError by its name: torch is not imported here.
-    full = isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError"
-    may_pass = full or (isinstance(error, OSError) and not missing)
+    # torch.OutOfMemoryError is known by its name, because torch is not imported here.
+    out_of_memory = isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError"
+    may_pass = out_of_memory or (isinstance(error, OSError) and not missing)
     return LoadRefused(f"{type(error).__name__}: {error}", may_pass)
 
 
 def run(engine: ImageEngine, batch: Pass) -> Done | Failed:
-    """One pass; whatever the model raises becomes an answer, unless the device is lost with it: then this never returns."""
+    """Run one pass. An exception of the model becomes an answer.
+
+    If the device is lost, this function ends the process.
+    """
     begun = time.perf_counter()
     try:
         samples = engine.advance(batch)
     except OutOfMemory as error:
         failed = Failed(Failure.OUT_OF_MEMORY, error.message)
     except Exception as error:
-        # Messages of the model's libraries may repeat a prompt: type and place must do for the log.
+        # Messages of the model's libraries may contain a prompt. The log gets only the type and the place.
         stack = "".join(traceback.format_tb(error.__traceback__))
         log.warning("engine_fault", error=type(error).__name__, images=len(batch.samples), stack=stack)
         failed = Failed(Failure.FAULT, type(error).__name__)
     else:
         seconds = time.perf_counter() - begun
         return Done(samples, seconds, engine.peak_memory_bytes(), device_memory())
-    # Outside of the handlers, where no traceback holds the pass's tensors any more.
+    # Outside the handlers: here no traceback holds the tensors of the pass any more.
     try:
         engine.free_memory()
     except Exception as error:
-        # Every later pass would fail as well, whoever is in it. The host starts a fresh process, and runs these alone. At once:
-        # a device that is lost may also block what Python does at its end.
+        # Every later pass would fail too. The host starts a new process and runs each of these images alone.
+        # `os._exit`, because a lost device may also block Python's own clean-up.
         log.error("device_lost", error=type(error).__name__)
         os._exit(DEVICE_LOST)
     return failed
 
 
 def _end_with(lifeline: int) -> None:
-    """Ends the process when the host's end of the pipe closes, even in the middle of a batch."""
+    """End the process when the host's end of the pipe closes, even in the middle of a batch."""
     os.read(lifeline, 1)
     os._exit(1)
 
 
 def main() -> None:
-    # The host decides: a Ctrl-C at the terminal reaches the whole group, and the running batch is still wanted.
+    """Run the engine process with the three file descriptors of the command line."""
+    # The host decides when the engine ends. A Ctrl-C at the terminal reaches the whole process group, but the
+    # running batch is still wanted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    socket, lifeline, begun = (int(each) for each in sys.argv[1:4])
+    socket, lifeline, begun = (int(fd) for fd in sys.argv[1:4])
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     settings = WorkerSettings.from_env()
     logs.configure(settings, service="engine")

@@ -1,7 +1,8 @@
-"""LoRA adapters: small changes of a model's weights by name, beside the weights and not in them (Hu et al. 2021, "LoRA").
+"""LoRA adapters: small, named changes to a model's weights (Hu et al. 2021, "LoRA").
 
-Every adapter is loaded, by diffusers and PEFT, and tried before the worker is ready. A layer that one acts on keeps its weight W and adds
-`scale * B A x` to its answer, so that turning to another adapter, or to none, moves no weights and leaves no rounding behind.
+diffusers and PEFT load every adapter. Each is tried before the worker is ready. An adapted layer
+keeps its weight W and adds `scale * B A x` to its output. A switch to another adapter, or to none,
+therefore moves no weights and leaves no rounding errors.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from worker.engine import checkpoint, hub
 from worker.engine.errors import ModelLoadError
 
 STANDARD: Final = "pytorch_lora_weights.safetensors"
-"""What diffusers calls the file in a folder."""
+"""The name that diffusers gives to an adapter's file."""
 _MODELS: Final = ("unet", "text_encoder", "text_encoder_2")
 
 log = get_logger(__name__)
@@ -33,60 +34,72 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """`inner` is its name inside the models, which must not hold a dot. `texts`: whether it changes text encoders."""
+    """A loaded adapter.
+
+    `peft_name` is its name inside the models, which must not contain a dot. `adapts_text` tells
+    whether it changes the text encoders.
+    """
 
     spec: LoraSpec
-    inner: str
-    texts: bool
+    peft_name: str
+    adapts_text: bool
 
 
 class Adapters:
-    """The adapters of a pipeline, of which at most one acts at a time."""
+    """The adapters of a pipeline. At most one is active at a time."""
 
     def __init__(self, pipeline: Any, adapters: Sequence[Adapter]) -> None:
         self._pipeline = pipeline
-        self._known = {each.spec.name: each for each in adapters}
-        self._acts: tuple[str, float] | None = None
+        self._adapters = {adapter.spec.name: adapter for adapter in adapters}
+        self._active: tuple[str, float] | None = None
         self.switches = 0
-        """How often another one had to be turned to."""
+        """How often the active adapter or its scale has changed."""
 
     @property
     def specs(self) -> tuple[LoraSpec, ...]:
-        return tuple(each.spec for each in self._known.values())
+        """The names and revisions of all loaded adapters."""
+        return tuple(adapter.spec for adapter in self._adapters.values())
 
     def use(self, name: str, scale: float) -> None:
-        """From now on the adapter acts, by `scale`; an empty name: none does. Raises ValueError for one that is not loaded."""
-        wanted = (name, scale) if name else ("", 0.0)
-        if name and name not in self._known:
+        """Activate the adapter `name` with `scale`; an empty name activates none.
+
+        Raises `ValueError` for an adapter that is not loaded.
+        """
+        requested = (name, scale) if name else ("", 0.0)
+        if name and name not in self._adapters:
             raise ValueError(
-                f"This worker has not loaded the adapter that the job names; it has {_listed(self._known)}."
+                f"This worker has not loaded the adapter that the job names; it has {_listed(self._adapters)}."
             )
-        if not self._known or wanted == self._acts:
+        if not self._adapters or requested == self._active:
             return
-        # A switch that fails half way leaves nothing that the next pass would take for done.
-        self._acts = None
+        # Reset first: after a switch that fails halfway, the next pass must switch again.
+        self._active = None
         if name:
             self._pipeline.enable_lora()
-            self._pipeline.set_adapters(self._known[name].inner, scale)
+            self._pipeline.set_adapters(self._adapters[name].peft_name, scale)
         else:
             self._pipeline.disable_lora()
-        self._acts = wanted
+        self._active = requested
         self.switches += 1
 
     def text_variant(self) -> tuple[str, float]:
-        """What tells the embeddings of a text under the adapter that acts from those without: equal where it leaves texts alone."""
-        name, scale = self._acts or ("", 0.0)
-        return (name, scale) if name and self._known[name].texts else ("", 0.0)
+        """Return the part of the prompt cache's key that depends on the active adapter.
+
+        It is the same as without an adapter if the active one does not change the text encoders.
+        """
+        name, scale = self._active or ("", 0.0)
+        return (name, scale) if name and self._adapters[name].adapts_text else ("", 0.0)
 
 
 def load(pipeline: Any, settings: WorkerSettings) -> Adapters:
-    """The adapters of the settings, loaded into `pipeline`; none acts. Call before its layers are replaced.
+    """Load the adapters of the settings into `pipeline`. None is active afterwards.
 
-    Raises `ModelLoadError` that names the adapter and what is wrong with it.
+    Call it before layers of the pipeline are replaced. Raises `ModelLoadError`, which names the
+    adapter and what is wrong with it.
     """
     sources = settings.lora_sources
     if sources:
-        _check_fits(settings)
+        _check_settings(settings)
     adapters = [_load(pipeline, source, f"lora_{number}") for number, source in enumerate(sources)]
     if adapters:
         for model in _models(pipeline).values():
@@ -95,16 +108,16 @@ def load(pipeline: Any, settings: WorkerSettings) -> Adapters:
     return Adapters(pipeline, adapters)
 
 
-def _check_fits(settings: WorkerSettings) -> None:
-    wishes = (
+def _check_settings(settings: WorkerSettings) -> None:
+    settings_in_use = (
         ("compile", settings.compile),
         ("quantise", settings.quantise != "none"),
         ("graphs", settings.graphs != "off"),
     )
-    for clash, wish in wishes:
-        if wish:
+    for setting, in_use in settings_in_use:
+        if in_use:
             raise ModelLoadError(
-                f"DARKROOM_LORAS does not go with DARKROOM_{clash.upper()}={getattr(settings, clash)}: an adapter acts beside "
+                f"DARKROOM_LORAS does not go with DARKROOM_{setting.upper()}={getattr(settings, setting)}: an adapter acts beside "
                 "layers that are neither compiled nor quantised nor recorded. Serve the adapters from workers without it, under another "
                 "DARKROOM_MODEL_NAME."
             )
@@ -112,19 +125,21 @@ def _check_fits(settings: WorkerSettings) -> None:
         raise ModelLoadError("DARKROOM_LORAS needs PEFT: pip install 'darkroom[worker]'.")
 
 
-def _load(pipeline: Any, source: LoraSource, inner: str) -> Adapter:
+def _load(pipeline: Any, source: LoraSource, peft_name: str) -> Adapter:
     path, revision = _file(source)
-    held = checkpoint.header(path)
+    tensors = checkpoint.header(path)
     verbosity = diffusers_logging.get_verbosity()
-    # What it only warns of is looked at below.
+    # The checks below replace its warnings.
     diffusers_logging.set_verbosity(diffusers_logging.CRITICAL)
     try:
-        where = {"weight_name": path.name, "use_safetensors": True, "local_files_only": True}
-        wanted, _ = pipeline.lora_state_dict(str(path.parent), unet_config=pipeline.unet.config, **where)
+        options = {"weight_name": path.name, "use_safetensors": True, "local_files_only": True}
+        state_dict, _ = pipeline.lora_state_dict(
+            str(path.parent), unet_config=pipeline.unet.config, **options
+        )
         with _texts_adapt(pipeline), warnings.catch_warnings():
-            # That there are several is what is wanted.
+            # Several adapters in one model are intended here.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
-            pipeline.load_lora_weights(str(path.parent), adapter_name=inner, **where)
+            pipeline.load_lora_weights(str(path.parent), adapter_name=peft_name, **options)
     except (ValueError, KeyError, RuntimeError, OSError, TypeError, AttributeError, IndexError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
         raise ModelLoadError(
@@ -132,26 +147,31 @@ def _load(pipeline: Any, source: LoraSource, inner: str) -> Adapter:
         ) from error
     finally:
         diffusers_logging.set_verbosity(verbosity)
-    placed = {name: _placed(model, inner) for name, model in _models(pipeline).items()}
-    matrices = sum(each.ndim >= 2 for each in wanted.values())
+    placed = {name: _count_matrices(model, peft_name) for name, model in _models(pipeline).items()}
+    matrices = sum(tensor.ndim >= 2 for tensor in state_dict.values())
     if not matrices or sum(placed.values()) != matrices:
         raise ModelLoadError(
             f"DARKROOM_LORAS: {source.name} ({path}) does not fit the model: {sum(placed.values())} of its {matrices} "
             "matrices have a place in it. Was it made for another?"
         )
     for model in _models(pipeline).values():
-        # Not the model's own `to`, which warns of what does not matter here.
+        # `nn.Module.to`, because the model's `to` prints warnings that do not matter here.
         torch.nn.Module.to(model, model.dtype)
-    log.info("lora_loaded", lora=source.name, tensors=len(held), revision=revision)
+    log.info("lora_loaded", lora=source.name, tensors=len(tensors), revision=revision)
     return Adapter(
-        LoraSpec(name=source.name, revision=revision), inner, texts=sum(placed.values()) > placed["unet"]
+        LoraSpec(name=source.name, revision=revision),
+        peft_name,
+        adapts_text=sum(placed.values()) > placed["unet"],
     )
 
 
 @contextmanager
 def _texts_adapt(pipeline: Any) -> Iterator[None]:
-    """Text encoders take adapters by PEFT's own two calls, to which `load_adapter` of transformers comes down here: that asks for
-    a version of PEFT which is not released, for kinds of model that no pipeline of ours has."""
+    """Inside, text encoders load adapters by two calls of PEFT.
+
+    `load_adapter` of transformers does no more than that for these models. But it requires a version
+    of PEFT that is not released, for kinds of model that our pipelines do not have.
+    """
     encoders = [model for name, model in _models(pipeline).items() if name != "unet"]
     for encoder in encoders:
         encoder.load_adapter = partial(_adapt_text, encoder)
@@ -172,15 +192,15 @@ def _adapt_text(
 
 
 def _file(source: LoraSource) -> tuple[Path, str]:
-    """The adapter's file, and 16 hex digits of its contents."""
-    place = Path(source.source)
-    if not place.exists():
+    """The adapter's file, and a digest of its contents as 16 hex digits."""
+    location = Path(source.source)
+    if not location.exists():
         if source.source.startswith((".", "/")) or source.source.count("/") != 1:
             raise ModelLoadError(
-                f"DARKROOM_LORAS: {source.name}: {place} is no file or folder here, and no hub id (owner/name)."
+                f"DARKROOM_LORAS: {source.name}: {location} is no file or folder here, and no hub id (owner/name)."
             )
-        place = _download(source)
-    path = _chosen(place, source.name) if place.is_dir() else place
+        location = _download(source)
+    path = _choose_file(location, source.name) if location.is_dir() else location
     if path.suffix != ".safetensors":
         raise ModelLoadError(
             f"DARKROOM_LORAS: {source.name}: {path} is no safetensors file; others can run code when they are loaded."
@@ -206,19 +226,19 @@ def _download(source: LoraSource) -> Path:
         ) from error
 
 
-def _chosen(folder: Path, name: str) -> Path:
-    """The one file of a folder that counts."""
-    found = sorted(folder.glob("*.safetensors"))
-    if (folder / STANDARD) in found:
+def _choose_file(folder: Path, name: str) -> Path:
+    """The adapter's file in a folder: the one with the standard name, or the only one."""
+    files = sorted(folder.glob("*.safetensors"))
+    if (folder / STANDARD) in files:
         return folder / STANDARD
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    if len(files) == 1:
+        return files[0]
+    if not files:
         raise ModelLoadError(
             f"DARKROOM_LORAS: {name}: {folder} holds no safetensors file; pickles are not loaded."
         )
     raise ModelLoadError(
-        f"DARKROOM_LORAS: {name}: {folder} holds {len(found)} safetensors files; name the one that is meant."
+        f"DARKROOM_LORAS: {name}: {folder} holds {len(files)} safetensors files; name the one that is meant."
     )
 
 
@@ -226,9 +246,11 @@ def _models(pipeline: Any) -> dict[str, Any]:
     return {name: model for name in _MODELS if (model := getattr(pipeline, name, None)) is not None}
 
 
-def _placed(model: Any, inner: str) -> int:
+def _count_matrices(model: Any, peft_name: str) -> int:
     """How many matrices of the adapter the model holds."""
-    return sum(f".{inner}." in name and each.ndim >= 2 for name, each in model.named_parameters())
+    return sum(
+        f".{peft_name}." in name and parameter.ndim >= 2 for name, parameter in model.named_parameters()
+    )
 
 
 def _listed(names: Any) -> str:

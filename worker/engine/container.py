@@ -1,4 +1,4 @@
-"""How much memory this process may have: the machine's, or the limit of the container or unit that it runs in."""
+"""The memory limit of this process: that of the machine, or of its container or systemd unit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ MEMBERSHIP: Final = Path("/proc/self/cgroup")
 
 
 def machine_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | None:
-    """Bytes; None where the system does not tell. Of nested control groups the tightest counts (man 7 cgroups, versions 1 and 2)."""
+    """Return the limit in bytes; None if the system does not report it.
+
+    Of nested control groups the tightest counts (man 7 cgroups, versions 1 and 2). `membership`
+    is the file that names the groups of this process.
+    """
     try:
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError):
@@ -21,19 +25,19 @@ def machine_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> in
 
 
 def _limits(cgroups: Path, membership: Path) -> Iterator[int]:
-    for file in _files(cgroups, membership):
+    for limit_file in _limit_files(cgroups, membership):
         try:
-            yield int(file.read_text())
+            yield int(limit_file.read_text())
         except (OSError, ValueError):
-            continue  # no such group here, or no limit: "max"
+            continue  # the group does not exist here, or has no limit ("max")
 
 
-def _files(cgroups: Path, membership: Path) -> Iterator[Path]:
+def _limit_files(cgroups: Path, membership: Path) -> Iterator[Path]:
     try:
         lines = membership.read_text().splitlines()
     except OSError:
         lines = []
-    # Inside of a container the own group is the root, whatever the membership says.
+    # Inside a container, the process's group is mounted as the root, whatever the membership file says.
     yield cgroups / "memory.max"
     yield cgroups / "memory" / "memory.limit_in_bytes"
     for line in lines:

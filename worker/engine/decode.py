@@ -1,4 +1,4 @@
-"""Finished latents to bytes: one VAE batch, and what is no picture told apart."""
+"""Latents to RGB bytes, through the VAE in one batch. Invalid images are reported and not returned."""
 
 from __future__ import annotations
 
@@ -14,31 +14,38 @@ from worker.engine.padded_batch import RecordedNetwork, Recorder, run_padded
 from worker.engine.samples import Sample, dtype_of
 
 BLACK: Final = 2
-"""A picture whose brightest value, of 255, is no more than this is no picture: half precision has overflowed."""
+"""The brightest level, of 255, up to which an image counts as black: half precision has overflowed."""
 
 
 class Decoder:
-    """The VAE of one pipeline. `fixed`: images in one call."""
+    """The VAE of one pipeline.
 
-    def __init__(self, pipeline: Any, fixed: int | None = None, recorder: Recorder | None = None) -> None:
+    `fixed_batch` is the number of images in every call; None leaves it open. `recorder` records the
+    VAE's calls; None runs it eagerly.
+    """
+
+    def __init__(
+        self, pipeline: Any, fixed_batch: int | None = None, recorder: Recorder | None = None
+    ) -> None:
         self._pipeline = pipeline
-        self._fixed = fixed
-        self._recorded = None if recorder is None else RecordedNetwork(self._images, recorder)
+        self._fixed_batch = fixed_batch
+        self._recorded = None if recorder is None else RecordedNetwork(self._decode_latents, recorder)
 
     def decode(self, samples: Sequence[Sample]) -> list[Pixels | ImageFault]:
-        """The pictures of finished samples."""
+        """Decode the `latents` of samples. Returns the images in order, or why an image is invalid."""
         latents = torch.cat([sample.latents for sample in samples])
         images = run_padded(
-            self._recorded or self._images, self._fixed, _unscaled(self._pipeline.vae, latents)
+            self._recorded or self._decode_latents, self._fixed_batch, _unscaled(self._pipeline.vae, latents)
         )
-        # A decoder that squashes its input, as the tiny ones do, would make a picture of infinity.
+        # The latents are checked too: a decoder that squashes its input, as the tiny ones do, would make an
+        # image of infinity.
         return to_pixels(images, [sample.warnings for sample in samples], finite=_finite(latents))
 
     def eager(self) -> AbstractContextManager[None]:
-        """Around changes of the VAE's weights: no recording of it is replayed."""
+        """Return a context for changes of the VAE's weights: inside, no recording of it is replayed."""
         return nullcontext() if self._recorded is None else self._recorded.aside()
 
-    def _images(self, latents: torch.Tensor) -> torch.Tensor:
+    def _decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         images: torch.Tensor = self._pipeline.vae.decode(latents, return_dict=False)[0]
         return images
 
@@ -46,38 +53,46 @@ class Decoder:
 def to_pixels(
     images: torch.Tensor, warnings: Sequence[tuple[str, ...]], *, finite: torch.Tensor
 ) -> list[Pixels | ImageFault]:
-    """`images`, (B, 3, height, width) in -1..1, as bytes; `finite` (B,): whether each came of numbers."""
+    """Return `images` as bytes, or why one is invalid, in order.
+
+    `images` is (B, 3, height, width) in -1..1, of any floating point dtype. `warnings` holds those
+    of each image. `finite` is (B,), bool: whether the latents of each image were finite.
+    """
     images = images.float()
     finite = finite & _finite(images)
     levels = images.mul(127.5).add_(127.5).clamp_(0, 255).round_()
     brightest = levels.amax((1, 2, 3))
-    # One copy off the device for all. Of values that are no numbers the conversion makes anything: they are not read.
+    # One copy off the device for the whole batch. Converting NaN is undefined; such images are not read.
     data = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
     height, width = data.shape[1:3]
-    made: list[Pixels | ImageFault] = []
-    for picture, is_finite, level, notes in zip(
+    results: list[Pixels | ImageFault] = []
+    for image, is_finite, level, image_warnings in zip(
         data, finite.tolist(), brightest.tolist(), warnings, strict=True
     ):
         if not is_finite:
-            made.append(ImageFault(InvalidOutput.code, "The picture holds values that are no numbers."))
+            results.append(ImageFault(InvalidOutput.code, "The picture holds values that are no numbers."))
         elif level <= BLACK:
-            made.append(ImageFault(InvalidOutput.code, "The picture is black."))
+            results.append(ImageFault(InvalidOutput.code, "The picture is black."))
         else:
-            made.append(Pixels(width, height, picture.tobytes(), notes))
-    return made
+            results.append(Pixels(width, height, image.tobytes(), image_warnings))
+    return results
 
 
 def _finite(values: torch.Tensor) -> torch.Tensor:
-    """(B,): NaN and infinity survive the sum, which reads each value once; nothing finite is so large as to overflow it."""
+    """(B,), bool, of values (B, C, h, w).
+
+    NaN and infinity survive the sum, which reads each value once. Finite values are too small to
+    overflow it.
+    """
     return torch.isfinite(values.sum((1, 2, 3)))
 
 
 def _unscaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     config = vae.config
-    mean, deviation = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-    if mean is not None and deviation is not None:
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is not None and std is not None:
         shape = (1, -1, 1, 1)
-        latents = latents * torch.tensor(deviation, device=latents.device).view(shape) / config.scaling_factor
+        latents = latents * torch.tensor(std, device=latents.device).view(shape) / config.scaling_factor
         latents = latents + torch.tensor(mean, device=latents.device).view(shape)
     else:
         latents = latents / config.scaling_factor

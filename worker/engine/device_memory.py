@@ -1,4 +1,4 @@
-"""How much memory the device has, and how much of it is in use: told by the engine's process after each pass."""
+"""How much memory the device has, and how much of it is in use. The engine reports it after each pass."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ STATM: Final = Path("/proc/self/statm")
 
 
 def device_memory() -> DeviceMemory | None:
-    """The GPU's as the driver sees it, if torch uses one; else this process's share of the machine's or container's memory.
+    """Return the memory of the GPU as the driver reports it, if torch uses one.
 
-    None where the system does not tell.
+    Otherwise return this process's resident memory, and the limit of the machine or container. None
+    if the system does not report it.
     """
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():

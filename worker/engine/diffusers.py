@@ -1,4 +1,4 @@
-"""Stable Diffusion through `diffusers`: loads a hub id or a folder, and takes samples a step on, pass by pass."""
+"""Stable Diffusion through `diffusers`: loads a hub id or a folder, and denoises samples pass by pass."""
 
 from __future__ import annotations
 
@@ -34,13 +34,20 @@ NO_MEMORY: Final = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
 )
-"""What errors say that are of no class of their own: torch's allocator on the CPU, and libraries that allocate for themselves."""
+"""Parts of messages of `RuntimeError` that mean out of memory.
+
+torch's CPU allocator and libraries with their own allocators have no error class for it.
+"""
 
 log = get_logger(__name__)
 
 
 class DiffusersEngine:
-    """The `ImageEngine` on torch: half precision on an accelerator, single precision on a CPU, unless told otherwise."""
+    """The `ImageEngine` on torch.
+
+    By default it computes in half precision on an accelerator, and in single precision on a CPU.
+    Raises `ModelLoadError` if the device is missing or lacks the arithmetic of the settings.
+    """
 
     def __init__(self, settings: WorkerSettings, name: str) -> None:
         self._settings = settings
@@ -51,7 +58,10 @@ class DiffusersEngine:
         self._device.can_quantise(settings.quantise)
 
     def load(self) -> ModelSpec:
-        """Raises `worker.engine.errors.ModelLoadError`, which says what is wrong and what to do."""
+        """Load the model, prepare it for speed, and warm it up.
+
+        Raises `worker.engine.errors.ModelLoadError`, which says what is wrong and what to do.
+        """
         settings = self._settings
         torch.set_num_threads(settings.torch_threads)
         keep_memory()
@@ -77,43 +87,50 @@ class DiffusersEngine:
                 self._quantise(spec)
         self._try_adapters(spec)
         if settings.compile:
-            # One block compiled once serves all of its kind, where the whole UNet would take minutes.
+            # Blocks of one kind share one compilation. The whole UNet would take minutes.
             pipeline.unet.compile_repeated_blocks(fullgraph=True, dynamic=True)
-        # A CPU needs no second look; an accelerator picks its algorithms by shape. The largest first: recordings of the others
-        # find room in its memory.
+        # A CPU needs one warm-up. An accelerator picks its algorithms by shape, so each batch size is warmed
+        # up. The largest comes first: recordings of the others fit in its memory.
         sizes = range(spec.max_batch, 0, -1) if self._device.kind == "cuda" or settings.compile else [1]
         for size in sizes:
             self._draw(spec, ["warm up"] * size, steps=spec.min_steps)
-        log.info("engine_ready", **self._about(loaded, spec))
+        log.info("engine_ready", **self._log_fields(loaded, spec))
         return spec
 
     @property
     def plan(self) -> Plan:
-        """What was to be expected of memory before the weights were read."""
+        """The memory plan, made before the weights were read."""
         return self._plan
 
     @property
     def pipeline(self) -> Any:
-        """The networks as they run."""
+        """The diffusers pipeline, with its networks as they run."""
         return self._pipeline
 
     @property
     def prompts(self) -> PromptEncoder:
-        """The text encoders, with their counts."""
+        """The prompt encoder, with its counts."""
         return self._encoder
 
     @property
     def adapters(self) -> Adapters:
-        """The LoRA adapters that are loaded."""
+        """The loaded LoRA adapters."""
         return self._adapters
 
     def peak_memory_bytes(self) -> int | None:
+        """Return the peak device memory of the last pass, in bytes; None if the device does not report it."""
         return self._device.peak_bytes()
 
     def free_memory(self) -> None:
+        """Free the caches of a failed pass. Raises if the device is lost."""
         self._device.free_cache()
 
     def advance(self, batch: Pass) -> list[Advanced]:
+        """Run one pass and return one entry per sample, in the order of `batch.samples`.
+
+        Raises `contracts.failures.OutOfMemory` if the pass does not fit in memory. Any other
+        exception means that the whole pass failed. The samples of a failed pass are forgotten.
+        """
         self._device.begin_peak()
         for number in batch.leaving:
             self._samples.pop(number, None)
@@ -129,47 +146,50 @@ class DiffusersEngine:
         raise OutOfMemory(f"{len(batch.samples)} images of {key.width} x {key.height} do not fit in memory.")
 
     def _advance(self, batch: Pass) -> list[Advanced]:
-        # Out of the table at once, and back at the end: whatever is raised in between, they are forgotten.
-        held = {number: self._samples.pop(number, None) for number in batch.samples}
-        self._adapt(batch.key)
+        # The samples leave the table now and return at the end. After an exception they are forgotten.
+        by_number = {number: self._samples.pop(number, None) for number in batch.samples}
+        self._use_adapter(batch.key)
         joined = self._denoiser.join(batch.key, list(batch.joining.values()))
-        held.update(zip(batch.joining, joined, strict=True))
-        samples = [sample for sample in held.values() if sample is not None]
+        by_number.update(zip(batch.joining, joined, strict=True))
+        samples = [sample for sample in by_number.values() if sample is not None]
         if len(samples) != len(batch.samples):
             raise ValueError("The pass names samples that have not joined, or names one twice.")
         self._step(batch.key, samples)
         finished = [sample for sample in samples if sample.finished]
-        shown = [
+        previewed = [
             replace(sample, latents=sample.predict_x0) for sample in samples if sample.predict_x0 is not None
         ]
-        decoded = self._decoder.decode([*finished, *shown]) if finished or shown else []
-        pictures, previews = iter(decoded[: len(finished)]), iter(decoded[len(finished) :])
-        answers: list[Advanced] = []
+        decoded = self._decoder.decode([*finished, *previewed]) if finished or previewed else []
+        images, previews = iter(decoded[: len(finished)]), iter(decoded[len(finished) :])
+        advanced: list[Advanced] = []
         for number, sample in zip(batch.samples, samples, strict=True):
             if not sample.finished:
                 self._samples[number] = sample
                 preview = None if sample.predict_x0 is None else _preview(sample, next(previews))
-                answers.append(Progress(sample.solver_state.step, sample.solver_state.steps, preview))
+                advanced.append(Progress(sample.solver_state.step, sample.solver_state.steps, preview))
                 continue
-            picture = next(pictures)
-            if isinstance(picture, ImageFault) and self._dtype is not torch.float32:
-                picture = self._again(batch.key, sample.task)
-            answers.append(picture)
-        return answers
+            image = next(images)
+            if isinstance(image, ImageFault) and self._dtype is not torch.float32:
+                image = self._again(batch.key, sample.task)
+            advanced.append(image)
+        return advanced
 
-    def _adapt(self, key: BatchKey) -> None:
+    def _use_adapter(self, key: BatchKey) -> None:
         self._adapters.use(key.lora, key.lora_scale)
         self._encoder.variant = self._adapters.text_variant()
 
     def _try_adapters(self, spec: ModelSpec) -> None:
-        """A picture by each. Raises `ModelLoadError` for one that makes none."""
+        """Draw an image with each adapter. Raises `ModelLoadError` for an adapter whose image is invalid."""
         for lora in spec.loras:
-            (drawn,) = self._draw(spec, ["warm up"], steps=spec.min_steps, lora=lora.name)
-            if isinstance(drawn, ImageFault):
-                raise ModelLoadError(f"DARKROOM_LORAS: {lora.name} makes no picture: {drawn.message}")
+            (image,) = self._draw(spec, ["warm up"], steps=spec.min_steps, lora=lora.name)
+            if isinstance(image, ImageFault):
+                raise ModelLoadError(f"DARKROOM_LORAS: {lora.name} makes no picture: {image.message}")
 
     def _again(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
-        """The image alone from its start in single precision: half precision has a tenth of a percent of its range."""
+        """Draw the image again, alone, from its first step, in single precision.
+
+        Half precision has a tenth of a percent of its range.
+        """
         log.warning("retried_in_float32", width=key.width, height=key.height)
         with self._eager(), self._in_float32():
             (sample,) = self._denoiser.join(key, [task])
@@ -179,16 +199,16 @@ class DiffusersEngine:
 
     @contextmanager
     def _eager(self) -> Iterator[None]:
-        """Around changes of the weights: nothing that was recorded with the old ones is replayed."""
+        """A context for changes of the weights: inside, no recording of the old weights is replayed."""
         with self._denoiser.eager(), self._decoder.eager():
             yield
 
     @contextmanager
     def _in_float32(self) -> Iterator[None]:
-        models = [each for each in self._pipeline.components.values() if isinstance(each, torch.nn.Module)]
-        before = [next(model.parameters()).dtype for model in models]
+        models = [model for model in self._pipeline.components.values() if isinstance(model, torch.nn.Module)]
+        dtypes = [next(model.parameters()).dtype for model in models]
         self._encoder.forget()
-        # Not every kernel takes single precision: PyTorch picks one that does.
+        # Not every kernel supports single precision. `sdpa` lets PyTorch pick one that does.
         kernel, self._kernel = self._kernel, attention.Kernel("sdpa", self._pipeline.unet.device)
         processors = dict(self._pipeline.unet.attn_processors)
         self._pipeline.unet.set_attn_processor(attention.Processor(self._kernel.attend))
@@ -197,8 +217,8 @@ class DiffusersEngine:
                 model.to(torch.float32)
             yield
         finally:
-            # What was half precision comes back as it was: single precision holds it exactly.
-            for model, dtype in zip(models, before, strict=True):
+            # Single precision holds values of half precision exactly, so the weights come back unchanged.
+            for model, dtype in zip(models, dtypes, strict=True):
                 model.to(dtype)
             self._pipeline.unet.set_attn_processor(processors)
             self._kernel = kernel
@@ -211,11 +231,11 @@ class DiffusersEngine:
     def _draw(
         self, spec: ModelSpec, prompts: list[str], *, steps: int, lora: str = ""
     ) -> list[Pixels | ImageFault]:
-        """Pictures of the model's default kind, all in one batch, seeds from 0 up."""
+        """Draw images of the model's default size in one batch, with the seeds 0, 1, 2 ..."""
         scale = spec.default_guidance_scale
         key = BatchKey(spec.name, spec.default_width, spec.default_height, scale > 1, lora, 1.0)
         tasks = [ImageTask(prompt, "", seed, steps, scale) for seed, prompt in enumerate(prompts)]
-        self._adapt(key)
+        self._use_adapter(key)
         with torch.inference_mode():
             samples = self._denoiser.join(key, tasks)
             while not samples[0].finished:
@@ -223,7 +243,7 @@ class DiffusersEngine:
             return self._decoder.decode(samples)
 
     def _quantise(self, spec: ModelSpec) -> None:
-        """Unet and text encoders to eight bits, unless the pictures suffer. Raises `ModelLoadError` when they do."""
+        """Quantise the UNet and the text encoders. Raises `ModelLoadError` if the images suffer too much."""
         names = ("unet", "text_encoder", "text_encoder_2")
         models = {name: getattr(self._pipeline, name, None) for name in names}
 
@@ -231,16 +251,21 @@ class DiffusersEngine:
             self._encoder.forget()
             return self._draw(spec, [prompt], steps=spec.default_steps)[0]
 
-        made = Quantiser(
+        quantised = Quantiser(
             self._settings,
             {name: model for name, model in models.items() if model is not None},
             draw,
             nullcontext if self._dtype is torch.float32 else self._in_float32,
         ).run()
         self._encoder.forget()
-        log.info("quantised", quality=str(made.quality), kept=len(made.kept), shrink=round(made.shrink, 2))
+        log.info(
+            "quantised",
+            quality=str(quantised.quality),
+            kept=len(quantised.kept),
+            shrink=round(quantised.shrink, 2),
+        )
 
-    def _about(self, loaded: Loaded, spec: ModelSpec) -> dict[str, str | int]:
+    def _log_fields(self, loaded: Loaded, spec: ModelSpec) -> dict[str, str | int]:
         return {
             "device": spec.device,
             "dtype": spec.dtype,
@@ -252,8 +277,8 @@ class DiffusersEngine:
         }
 
 
-def _preview(sample: Sample, picture: Pixels | ImageFault) -> Preview | None:
-    """What is no picture yet may become one."""
-    if sample.shown is None or isinstance(picture, ImageFault):
+def _preview(sample: Sample, image: Pixels | ImageFault) -> Preview | None:
+    """None for an invalid preview: the finished image may still be valid."""
+    if sample.preview_index is None or isinstance(image, ImageFault):
         return None
-    return Preview(sample.shown, picture)
+    return Preview(sample.preview_index, image)

@@ -1,8 +1,11 @@
-"""A stand-in without a model, for timing and fault tests only: coloured noise from the seed, and faults on request.
+"""An engine without a model, for timing and fault tests only.
 
-Words in a prompt steer it: `slow=0.5` makes every pass take that many seconds, `cost=20+5` 20 ms and 5 ms for each image,
-`fault:raise` raises, `fault:sticky` raises and takes the device with it, `fault:nan` has no valid output,
-`fault:oom>=4` does not fit in batches of four or more, `fault:crash` ends the process, `fault:hang` never returns.
+It draws coloured noise from the seed, and fails on request. Words in a prompt control it:
+
+- `slow=0.5` makes every pass take that many seconds; `cost=20+5` takes 20 ms, and 5 ms for each image;
+- `fault:raise` raises; `fault:sticky` raises and loses the device; `fault:nan` has no valid output;
+- `fault:oom>=4` does not fit in batches of four or more;
+- `fault:crash` ends the process; `fault:hang` never returns.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ class FakeEngine:
         self._lost = False
 
     def load(self) -> ModelSpec:
+        """Return the specification at once: there is nothing to load."""
         return ModelSpec(
             name=self._name,
             revision=self._settings.model_revision or "fake",
@@ -59,33 +63,39 @@ class FakeEngine:
         )
 
     def advance(self, batch: Pass) -> list[Advanced]:
+        """Run one pass, with the faults that its prompts ask for; see `ImageEngine.advance`.
+
+        Raises `OutOfMemory`, `ValueError` or `RuntimeError` on request.
+        """
         for sample in batch.leaving:
             self._samples.pop(sample, None)
         for sample, task in batch.joining.items():
             self._samples[sample] = (task, 0)
-        mine = [(sample, *self._samples.pop(sample)) for sample in batch.samples]
-        self._misbehave([task.prompt for _, task, _ in mine])
+        active = [(sample, *self._samples.pop(sample)) for sample in batch.samples]
+        self._apply_faults([task.prompt for _, task, _ in active])
         advanced: list[Advanced] = []
-        for sample, task, taken in mine:
+        for sample, task, taken in active:
             if taken + 1 < task.steps:
                 self._samples[sample] = (task, taken + 1)
                 advanced.append(Progress(taken + 1, task.steps, _preview(batch.key, task, taken + 1)))
             else:
-                advanced.append(self._paint(batch.key, task))
+                advanced.append(self._draw(batch.key, task))
         return advanced
 
     def peak_memory_bytes(self) -> int | None:
+        """Return None: there is no device memory."""
         return None
 
     def free_memory(self) -> None:
+        """Raise `RuntimeError` if `fault:sticky` has lost the device."""
         if self._lost:
             raise RuntimeError("the device is lost")
 
-    def _misbehave(self, prompts: list[str]) -> None:
-        costs = [(float(found[1]), float(found[2])) for p in prompts if (found := _COST.search(p))]
-        slow = [float(found[1]) for p in prompts if (found := _SLOW.search(p))]
+    def _apply_faults(self, prompts: list[str]) -> None:
+        costs = [(float(match[1]), float(match[2])) for p in prompts if (match := _COST.search(p))]
+        slow = [float(match[1]) for p in prompts if (match := _SLOW.search(p))]
         fixed_ms = max((fixed for fixed, _ in costs), default=0.0)
-        time.sleep(max(slow, default=0.0) + (fixed_ms + sum(each for _, each in costs)) / 1000)
+        time.sleep(max(slow, default=0.0) + (fixed_ms + sum(image_ms for _, image_ms in costs)) / 1000)
         for prompt in prompts:
             if "fault:crash" in prompt:
                 os._exit(86)
@@ -97,10 +107,10 @@ class FakeEngine:
                 raise RuntimeError("the device is lost")
             if "fault:raise" in prompt:
                 raise ValueError("the prompt asked for it")
-            if (found := _OOM.search(prompt)) and len(prompts) >= int(found[1]):
+            if (match := _OOM.search(prompt)) and len(prompts) >= int(match[1]):
                 raise OutOfMemory(f"{len(prompts)} images do not fit")
 
-    def _paint(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
+    def _draw(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         if "fault:nan" in task.prompt:
             return ImageFault(InvalidOutput.code, "The picture holds values that are no numbers.")
         if self._settings.fake_log is not None:
@@ -110,7 +120,7 @@ class FakeEngine:
 
 
 def _preview(key: BatchKey, task: ImageTask, step: int) -> Preview | None:
-    """Noise of another seed."""
+    """A preview is noise of another seed. None if no preview is due after `step`."""
     if step not in task.previews:
         return None
     return Preview(task.previews.index(step), _noise(key, task.seed + (step << 53)))

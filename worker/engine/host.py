@@ -1,4 +1,4 @@
-"""The host: starts the engine process, hands it passes, and kills it when it crashes or hangs."""
+"""The host: starts the engine process, sends it passes, and kills it when it crashes or hangs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.naming import model_name
 
 
 class LoadFailure(StrEnum):
-    """Why an engine did not come to serve: it said so, its process ended, or the time was over."""
+    """Why an engine did not load its model: it reported so, its process ended, or the time was over."""
 
     UNLOADABLE = "unloadable"
     DIED = "died"
@@ -26,7 +26,7 @@ class LoadFailure(StrEnum):
 
 
 class EngineLoadError(Exception):
-    """The engine cannot load its model: there is no use in going on. `may_pass`: a later start may succeed."""
+    """The engine cannot load its model. The worker must stop. `may_pass`: a later start may succeed."""
 
     def __init__(self, reason: str, *, may_pass: bool = False) -> None:
         super().__init__(reason)
@@ -34,7 +34,7 @@ class EngineLoadError(Exception):
 
 
 class EngineDied(EngineLoadError):
-    """The engine's process ended before it had loaded its model, and said nothing: the next one may do better."""
+    """The engine's process ended without a message before its model was loaded. Another start may succeed."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, may_pass=True)
@@ -42,40 +42,46 @@ class EngineDied(EngineLoadError):
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A pass without an answer; `at` on the monotonic clock."""
+    """A pass without an answer. `at` is the time of sending, in seconds of the monotonic clock."""
 
     number: int
     at: float
 
 
 class EngineHost:
-    """One engine process at a time. One thread at a time may call the methods; `kill` and `wake` may come from any."""
+    """Runs one engine process at a time.
+
+    One thread at a time may call the methods. `kill` and `wake` may be called from any thread.
+    """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._engine: EngineProcess | None = None
-        """The last one, also after its end."""
+        """The last engine process, also after its end."""
         self._sent: deque[_Sent] = deque()
         self._numbers = 0
         self._answered_at = 0.0
         self._lost: tuple[int, str] | None = None
-        """The pass under which the engine ended, and how."""
+        """The number of the pass during which the engine ended, and how it ended."""
 
     @property
     def pid(self) -> int | None:
-        """The engine's process, for measurements and fault tests."""
+        """The id of the engine's process, for measurements and fault tests; None if there is none."""
         engine = self._engine
         return None if engine is None or engine.killed else engine.pid
 
     @property
     def alive(self) -> bool:
-        """Whether there is a process that was neither killed nor found dead."""
+        """Whether there is a process that has not been killed."""
         return self.pid is not None
 
     def start(self) -> ModelSpec:
-        """A fresh process, its model loaded. Raises `EngineLoadError`, or `EngineDied`, which is one."""
+        """Start a new process and wait until its model is loaded.
+
+        Raises `EngineLoadError`, or its subclass `EngineDied`.
+        """
         for cause in LoadFailure:
-            # Known from the start, or a rate would miss the first.
+            # The counter must exist from the start, or a rate would miss the first failure.
             self._failed_to_load(cause, 0)
         self.kill()
         self._sent.clear()
@@ -99,30 +105,36 @@ class EngineHost:
         )
 
     def run(self, batch: Pass) -> Answer:
-        """One pass from beginning to end: `send` and `receive`."""
+        """Run one pass: `send` it and `receive` its answer. Raises what they raise."""
         self.send(batch)
         return self.receive()
 
     def send(self, batch: Pass) -> None:
-        """Hand over a pass. A second one may be sent while the first runs; they are answered in order, and one that finds no engine
-        has crashed. Raises what pickling raises; then nothing was sent."""
+        """Send a pass. A second one may be sent while the first runs; answers come in the same order.
+
+        Without an engine process, the pass counts as crashed. Raises what pickling raises; then
+        nothing was sent.
+        """
         if not self._sent:
             self._lost = None
-        number, said = self._numbers + 1, True
+        number, delivered = self._numbers + 1, True
         if self._engine is not None and self.alive:
-            said = self._engine.send(Order(number, batch, ahead=bool(self._sent)))
+            delivered = self._engine.send(Order(number, batch, ahead=bool(self._sent)))
         self._numbers = number
         self._sent.append(_Sent(number, time.monotonic()))
-        if not said:
-            self._lose()
+        if not delivered:
+            self._lose_engine()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Waits until `receive` would answer at once: then True. False: `timeout_s` seconds are over, or somebody called `wake`."""
+        """Wait until `receive` can return at once.
+
+        True: it can. False: `timeout_s` seconds are over, or `wake` was called.
+        """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while self._engine is not None and self.alive:
             left_s = self._left_s(self._engine)
             if left_s <= 0:
-                break  # it hangs, and `receive` says so
+                break  # the engine hangs, and `receive` reports it
             ready = self._engine.ready(left_s if until is None else min(left_s, until - time.monotonic()))
             if ready or ready is None:
                 return bool(ready)
@@ -131,26 +143,29 @@ class EngineHost:
         return True
 
     def wake(self) -> None:
-        """Ends a `wait` early."""
+        """End a `wait` early, from any thread."""
         if self._engine is not None:
             self._engine.wake()
 
     def receive(self) -> Answer:
-        """What became of the oldest pass without an answer, waited for. An engine that has ended, or needs longer for a pass than is
-        allowed, is killed, and so is one that answers another pass. The pass that it had begun has crashed; what else was sent is `Unrun`.
-        `start` it again before the next."""
+        """Wait for the answer to the oldest pass without one, and return it.
+
+        The engine is killed if it has ended, if a pass takes longer than allowed, or if it answers
+        another pass. Then the pass that it had begun counts as crashed, and every other pass that
+        was sent is `Unrun`. Call `start` again before the next pass.
+        """
         answer: Answer | None = None
         try:
             while not self.wait():
                 pass
-            word = None if self._engine is None else self._engine.answer()
-            if isinstance(word, Answered) and word.number == self._sent[0].number:
-                answer = word.answer
+            message = None if self._engine is None else self._engine.answer()
+            if isinstance(message, Answered) and message.number == self._sent[0].number:
+                answer = message.answer
             else:
-                self._lose()
+                self._lose_engine()
         except BaseException:
-            # What was read halfway would be taken for the answer to the next pass.
-            self._lose()
+            # The rest of a message that was half read would pass for the answer to the next pass.
+            self._lose_engine()
             raise
         finally:
             number = self._sent.popleft().number
@@ -165,13 +180,16 @@ class EngineHost:
         )
 
     def kill(self) -> None:
-        """End the process now, if there is one. The pass that runs has crashed."""
+        """End the process now, if there is one. The running pass counts as crashed."""
         if self._engine is not None:
             self._engine.kill()
 
-    def _lose(self) -> None:
-        """End the engine, and find under which pass it ended: the one that it had begun. Where it had begun none of them it is the
-        first, so that one with which no engine can even begin comes to an end too."""
+    def _lose_engine(self) -> None:
+        """End the engine, and find the pass that it had begun: that pass is the suspect.
+
+        If the engine had begun none of them, the first pass is the suspect. Otherwise a pass that no
+        engine can begin would be retried for ever.
+        """
         engine, numbers = self._engine, [sent.number for sent in self._sent]
         if self._lost is not None:
             return
@@ -184,7 +202,10 @@ class EngineHost:
         self._lost = (begun if begun in numbers else numbers[0], reason)
 
     def _left_s(self, engine: EngineProcess) -> float:
-        """How much longer the oldest pass may take. Its time counts from its beginning; before that, from when it could begin."""
+        """How much longer the oldest pass may take, in seconds.
+
+        Its time counts from its start. Before that, it counts from when it could have started.
+        """
         first, (number, begun_at) = self._sent[0], engine.begun()
         since = begun_at if number >= first.number else max(first.at, self._answered_at)
         return since + self._settings.batch_timeout_s - time.monotonic()

@@ -1,4 +1,4 @@
-"""Models of the hub: fetched into its cache, and what it means when that fails."""
+"""Downloads of models from the hub into its local cache, and the errors of failed downloads."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from contracts.settings import WorkerSettings
 from worker.engine.errors import ModelLoadError, ModelLoadRetryable
 
 FAILURES: Final = (OSError, ValueError, httpx.HTTPError)
-"""What a download may raise."""
+"""The exceptions that a download may raise."""
 PASSING: Final = frozenset({408, 425, 429})
-"""Refusals below 500 that pass: https://www.rfc-editor.org/rfc/rfc9110#name-client-error-4xx."""
+"""HTTP statuses below 500 that may pass: https://www.rfc-editor.org/rfc/rfc9110#name-client-error-4xx."""
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
-"""Of a disk that may be better later."""
+"""Error numbers of a full or failing disk, which may pass."""
 
 
 def fetch(settings: WorkerSettings, *, halves: bool) -> Path:
-    """The folder of the model in the hub's cache, named by its commit; `halves`: its float16 weights, where there are some.
+    """Download the model of the settings. Return its folder in the hub's cache, which is named by the commit.
 
-    Raises `ModelLoadError`; `ModelLoadRetryable` where hub or network are at fault.
+    With `halves`, the float16 weights are downloaded if the hub has them. Raises `ModelLoadError`,
+    and its subclass `ModelLoadRetryable` if the hub or the network is at fault.
     """
-    wanted = {
+    options = {
         "pretrained_model_name": settings.model,
         "revision": settings.model_revision,
         "use_safetensors": True,
@@ -37,21 +38,28 @@ def fetch(settings: WorkerSettings, *, halves: bool) -> Path:
     try:
         if halves:
             with suppress(ValueError):
-                # Half the bytes, where the hub has them; it has no better way to ask.
-                return Path(DiffusionPipeline.download(**wanted, variant="fp16"))
-        return Path(DiffusionPipeline.download(**wanted))
+                # Half the bytes. Trying is the only way to find out whether the hub has them.
+                return Path(DiffusionPipeline.download(**options, variant="fp16"))
+        return Path(DiffusionPipeline.download(**options))
     except FAILURES as error:
         raise refusal(f"DARKROOM_MODEL={settings.model} cannot be fetched", error) from error
 
 
 def refusal(what: str, error: BaseException) -> ModelLoadError:
-    """What to raise for a failed download, with `what` failed before the reason: `ModelLoadRetryable` where it may pass."""
+    """Return the error to raise for a failed download: `ModelLoadRetryable` if it may pass.
+
+    `what` is the sentence before the reason.
+    """
     kind = ModelLoadRetryable if may_pass(error) else ModelLoadError
     return kind(f"{what}: {_reason(error)}")
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same download may succeed later. What the hub itself has said decides, else whether it could be reached."""
+    """Return whether the same download may succeed later.
+
+    The hub's answer decides. If there is none, it may pass if the hub was unreachable or the disk
+    failed.
+    """
     for cause in _causes(error):
         if isinstance(cause, OfflineModeIsEnabled):
             return False
@@ -69,13 +77,13 @@ def _reason(error: BaseException) -> str:
     causes = list(_causes(error))
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return "the hub has no such model, or shows it to its owners alone."
-    # diffusers wraps what the network said in words that do not repeat it.
+    # The message of diffusers does not repeat the network's error, so both are given.
     lines = [(str(cause).splitlines() or [""])[0] for cause in (causes[0], causes[-1])]
     return "; ".join(dict.fromkeys(line for line in lines if line)) or type(error).__name__
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__ or found.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -1,4 +1,4 @@
-"""A picture to start from, into the space of the latents."""
+"""Init images to latents."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from contracts.engine import BatchKey
 
 
 def encode(vae: Any, key: BatchKey, rgb: bytes, generator: torch.Generator) -> torch.Tensor:
-    """`rgb`, height * width * 3 bytes, as latents (1, C, h, w), float32, through the VAE's encoder: alone, so that a picture has
-    the same latents in any company. Of an encoder that answers a distribution they are drawn by `generator`, as diffusers does,
-    before the noise."""
+    """Return the latents of an init image, (1, C, h, w), float32, by the encoder of `vae`.
+
+    `rgb` holds height * width * 3 bytes of the size in `key`. Each image is encoded alone, so its
+    latents are the same whatever it is batched with. Some encoders return a distribution. Then
+    `generator`, on the CPU, draws the latents before it draws the noise, as diffusers does.
+    """
     pixels = torch.frombuffer(bytearray(rgb), dtype=torch.uint8).view(1, key.height, key.width, 3)
     image = pixels.permute(0, 3, 1, 2).to(vae.device, vae.dtype).div_(127.5).sub_(1)
-    answer = vae.encode(image.contiguous(memory_format=torch.channels_last))
-    if hasattr(answer, "latent_dist"):
-        spread = answer.latent_dist
-        # On the CPU, as the noise: a seed means the same on every machine.
-        unit = torch.randn(spread.mean.shape, generator=generator).to(spread.mean.device)
-        latents = spread.mean.float() + spread.std.float() * unit
+    encoded = vae.encode(image.contiguous(memory_format=torch.channels_last))
+    if hasattr(encoded, "latent_dist"):
+        latent_dist = encoded.latent_dist
+        # Drawn on the CPU, as the noise is: a seed gives the same values on every machine.
+        noise = torch.randn(latent_dist.mean.shape, generator=generator).to(latent_dist.mean.device)
+        latents = latent_dist.mean.float() + latent_dist.std.float() * noise
     else:
-        latents = answer.latents.float()
+        latents = encoded.latents.float()
     return _scaled(vae.config, latents)
 
 
 def _scaled(config: Any, latents: torch.Tensor) -> torch.Tensor:
-    """As the UNet knows them: the other way round than `decode` does."""
-    mean, deviation = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-    if mean is None or deviation is None:
+    """Latents at the scale that the UNet was trained with. `decode` reverses this."""
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or std is None:
         scaled: torch.Tensor = latents * config.scaling_factor
         return scaled
     shape = (1, -1, 1, 1)
     latents = latents - torch.tensor(mean, device=latents.device).view(shape)
     rescaled: torch.Tensor = (
-        latents * config.scaling_factor / torch.tensor(deviation, device=latents.device).view(shape)
+        latents * config.scaling_factor / torch.tensor(std, device=latents.device).view(shape)
     )
     return rescaled

@@ -1,4 +1,4 @@
-"""From a setting to a pipeline on the device: fetched, looked at, planned for, loaded, and laid out for speed."""
+"""From a setting to a pipeline on the device: fetch, check, plan the memory, load, optimise the layout."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ from worker.engine.profiles import Profile, profile_of
 from worker.engine.upsample import fold
 
 TINY: Final = {False: "madebyollin/taesd", True: "madebyollin/taesdxl"}
-"""The tiny decoders, by whether the model is of SDXL's family."""
+"""The tiny VAEs, by whether the model is an SDXL model."""
 CLIP_TOKENS: Final = 77
+"""How many tokens CLIP's text encoders read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A pipeline on its device. `revision` changes with whatever decides pixels."""
+    """A pipeline on its device.
+
+    `revision` identifies the weights, and the VAE if another one replaces the model's own.
+    """
 
     pipeline: Any
     revision: str
@@ -43,7 +47,7 @@ class Loaded:
 
 
 class Loader:
-    """Loads the model of the settings. `load` raises `ModelLoadError`."""
+    """Loads the model of the settings onto `device` in `dtype`. `name` decides its default profile."""
 
     def __init__(self, settings: WorkerSettings, device: Device, dtype: torch.dtype, name: str) -> None:
         self._settings = settings
@@ -52,14 +56,15 @@ class Loader:
         self._name = name
 
     def load(self) -> Loaded:
+        """Load the model. Raises `ModelLoadError`, which says what is wrong."""
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
         folder, revision = self._fetch()
-        # Of the folder that the weights come from, wherever it was found.
+        # The folder with the weights holds the profile, whether it is local or in the hub's cache.
         profile = profile_of(self._name, folder, self._settings.max_num_inference_steps)
-        found = checkpoint.read(folder)
-        vae = self._other_vae("text_encoder_2" in found.parameters)
-        plan = self._plan(found, vae, profile)
+        contents = checkpoint.read(folder)
+        vae = self._other_vae("text_encoder_2" in contents.parameters)
+        plan = self._plan(contents, vae, profile)
         batch = plan.largest_batch(self._settings.max_batch)
         try:
             pipeline: Any = DiffusionPipeline.from_pretrained(
@@ -67,18 +72,18 @@ class Loader:
                 dtype=self._dtype,
                 local_files_only=True,
                 use_safetensors=True,
-                variant=found.variant,
+                variant=contents.variant,
                 **({"vae": vae} if vae is not None else {}),
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            # What the files' names and sizes do not tell: weights that do not fit their configuration.
+            # `checkpoint.read` cannot see this: weights that do not fit their configuration.
             raise ModelLoadError(f"{folder}: {error}") from error
         pipeline.set_progress_bar_config(disable=True)
         if profile.distilled:
             pipeline.scheduler = EulerDiscreteScheduler.from_config(
                 pipeline.scheduler.config, timestep_spacing="trailing"
             )
-        # Before layers are folded: one that an adapter acts on stays as it is.
+        # Before layers are folded: a layer with an adapter must stay as it is.
         loras = adapters.load(pipeline, self._settings)
         self._place(pipeline)
         if not plan.decodes_whole(batch):
@@ -93,7 +98,7 @@ class Loader:
         pipeline.vae.to(memory_format=torch.channels_last)
         fold(pipeline.vae)
         if self._settings.quantise == "none":
-            # A folded convolution has no form in eight bits.
+            # Folded convolutions cannot be quantised.
             fold(pipeline.unet)
         if self._device.kind == "cuda":
             replace_group_norms(pipeline.unet)
@@ -103,7 +108,7 @@ class Loader:
             pipeline.vae.to(dtype)
 
     def _vae_dtype(self, config: Any, *, is_xl: bool) -> torch.dtype:
-        """SDXL's own decoder overflows in half precision."""
+        """The VAE's dtype. SDXL's own VAE overflows in half precision."""
         overflows = is_xl and self._dtype is torch.float16 and getattr(config, "force_upcast", False)
         return torch.float32 if overflows else self._dtype
 
@@ -115,65 +120,65 @@ class Loader:
             raise ModelLoadError(str(error)) from error
         if local is not None:
             return local, checkpoint.digest(local)
-        # The hub's own cache names the folder by the commit.
+        # The hub's cache names the folder by the commit.
         folder = hub.fetch(self._settings, halves=self._device.kind != "cpu")
         return folder, folder.name
 
     def _other_vae(self, is_xl: bool) -> Any:
-        """The decoder that was asked for in place of the model's own; None for that."""
-        wish = self._settings.vae
-        if wish == "model":
+        """The VAE that replaces the model's own, as the settings ask; None if none does."""
+        setting = self._settings.vae
+        if setting == "model":
             return None
-        source = TINY[is_xl] if wish == "tiny" else wish
+        source = TINY[is_xl] if setting == "tiny" else setting
         local = Path(source)
-        kind = _class_of(checkpoint.config(local), local) if local.is_dir() else AutoencoderTiny
+        vae_class = _class_of(checkpoint.config(local), local) if local.is_dir() else AutoencoderTiny
         try:
-            return kind.from_pretrained(source, dtype=self._dtype, use_safetensors=True)
+            return vae_class.from_pretrained(source, dtype=self._dtype, use_safetensors=True)
         except (*hub.FAILURES, RuntimeError) as error:
-            raise hub.refusal(f"DARKROOM_VAE={wish} cannot be loaded", error) from error
+            raise hub.refusal(f"DARKROOM_VAE={setting} cannot be loaded", error) from error
 
-    def _plan(self, found: Checkpoint, vae: Any, profile: Profile) -> Plan:
-        """Before any weights are read: what they and a pass will take."""
+    def _plan(self, contents: Checkpoint, vae: Any, profile: Profile) -> Plan:
+        """The memory plan of weights and passes, made before any weights are read."""
         with torch.device("meta"):
-            unet = _from_config(UNet2DConditionModel, checkpoint.config(found.folder / "unet"))
+            unet = _from_config(UNet2DConditionModel, checkpoint.config(contents.folder / "unet"))
             if vae is None:
-                own = checkpoint.config(found.folder / "vae")
-                decoder = _from_config(_class_of(own, found.folder / "vae"), own)
+                config = checkpoint.config(contents.folder / "vae")
+                decoder = _from_config(_class_of(config, contents.folder / "vae"), config)
             else:
                 decoder = _from_config(type(vae), vae.config)
-        is_xl = "text_encoder_2" in found.parameters
-        # Not the model's own `to`, which warns of what does not matter without contents.
+        is_xl = "text_encoder_2" in contents.parameters
+        # `nn.Module.to`, because the model's `to` prints warnings that do not matter on the meta device.
         torch.nn.Module.to(unet, self._dtype)
         torch.nn.Module.to(decoder, self._vae_dtype(decoder.config, is_xl=is_xl))
         factor = 2 ** (len(decoder.config.block_out_channels) - 1)
         side = unet.config.sample_size * factor
         denoise, decode = memory_plan.per_image(unet, decoder, side, factor, CLIP_TOKENS)
         if profile.guidance_scale > 1:
-            # A guided image is two rows of the UNet's.
+            # A guided image takes two rows of the UNet's batch.
             denoise *= 2
         free = self._device.free_bytes()
-        whole = Plan(found.weights_bytes(self._dtype.itemsize), denoise, decode, free)
+        unquantised = Plan(contents.weights_bytes(self._dtype.itemsize), denoise, decode, free)
         if self._settings.quantise not in ("int8", "int8-dynamic"):
-            return whole
-        # It is read and judged whole before it shrinks.
-        whole.largest_batch(1)
-        return Plan(found.eight_bit_bytes(self._dtype.itemsize), denoise, decode, free)
+            return unquantised
+        # The model is loaded and judged in full precision before it is quantised.
+        unquantised.largest_batch(1)
+        return Plan(contents.eight_bit_bytes(self._dtype.itemsize), denoise, decode, free)
 
 
 def _class_of(config: dict[str, Any], folder: Path) -> Any:
     name = str(config.get("_class_name", ""))
-    kind = getattr(diffusers, name, None)
-    if kind is None or not name.startswith("Autoencoder"):
+    vae_class = getattr(diffusers, name, None)
+    if vae_class is None or not name.startswith("Autoencoder"):
         raise ModelLoadError(
             f"{folder} holds no decoder that this diffusers knows: {name or 'it names no class'}."
         )
-    return kind
+    return vae_class
 
 
-def _from_config(kind: Any, config: dict[str, Any]) -> Any:
+def _from_config(model_class: Any, config: dict[str, Any]) -> Any:
     try:
-        return kind.from_config(config)
+        return model_class.from_config(config)
     except (TypeError, ValueError, KeyError) as error:
         raise ModelLoadError(
-            f"The model's configuration does not describe a {kind.__name__}: {error}"
+            f"The model's configuration does not describe a {model_class.__name__}: {error}"
         ) from error

@@ -1,6 +1,7 @@
-"""The engine's own memory limit: a process that has outgrown it ends itself, before the machine ends another one.
+"""The engine's memory limit. A process that exceeds it ends itself, before the kernel kills another process.
 
-Resident memory is watched rather than address space limited (`setrlimit`): CUDA reserves far more addresses than it ever uses.
+The watchdog reads resident memory. A limit of address space (`setrlimit`) would not work: CUDA
+reserves far more addresses than it ever uses.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from telemetry.logs import get_logger
 
 EVERY_S: Final = 0.5
 OUTGROWN: Final = 87
-"""The exit status."""
+"""The exit status of an engine that has exceeded its limit."""
 KEPT_FREE: Final = 384 << 20
-"""What the rest of the worker needs, at the least, in bytes."""
+"""What the rest of the worker needs at least, in bytes."""
 
 log = get_logger(__name__)
 
 
 def limit_of(setting: int | None, memory_bytes: int | None) -> int | None:
-    """The limit in bytes, None for no limit: `engine_memory_bytes`, or what `memory_bytes` of memory leaves beside the rest of the
-    worker. A machine that is too small to leave half of it to the engine leaves half."""
+    """Return the limit in bytes, or None for no limit.
+
+    `setting` is `engine_memory_bytes`; 0 means no limit. Without it, the limit is `memory_bytes`
+    less what the rest of the worker needs, and never under half of `memory_bytes`.
+    """
     if setting is not None:
         return setting or None
     if memory_bytes is None:
@@ -34,8 +38,11 @@ def limit_of(setting: int | None, memory_bytes: int | None) -> int | None:
 
 
 def watch(limit_bytes: int, every_s: float = EVERY_S) -> None:
-    """End this process, from now on, once its resident memory is more than `limit_bytes`. Its host sees a crash: the images
-    run again alone, and one under which it happens again fails."""
+    """Start a thread that ends this process once its resident memory is above `limit_bytes`.
+
+    The host sees a crash and runs each image again alone. An image that makes the engine exceed the
+    limit again fails. `every_s` is the interval between checks, in seconds.
+    """
     threading.Thread(target=_watch, args=(limit_bytes, every_s), name="memory", daemon=True).start()
 
 

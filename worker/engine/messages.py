@@ -1,8 +1,9 @@
-"""What host and engine process say to each other, pickled over a socket pair. Both ends are ours and of one version.
+"""The messages between host and engine process, pickled over a socket pair. Both ends run the same version.
 
-The host sends an `Order` and gets an `Answered` with its number, in the order of what it sent. At most two orders are under way:
-one runs, the next is at hand. When a pass begins, the engine also writes a record to a pipe. The record outlives the engine, and says
-which pass was running when the engine died.
+The host sends an `Order` and gets an `Answered` with its number. Answers come in the order of the
+orders. At most two orders are pending: one runs, the other waits in the engine. When a pass begins,
+the engine also writes a record to a pipe. The record outlives the engine, and tells which pass was
+running when the engine died.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from contracts.models import ModelSpec
 from scheduler.recovery import Failure
 
 BEGUN: Final = struct.Struct("=qd")
-"""The number of the pass that begins, and when it does: seconds of the machine's monotonic clock, which all processes share."""
+"""The record: the number of the pass, and its start in seconds of the monotonic clock.
+
+All processes of the machine share that clock.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A pass to run. `ahead`: it was sent before the answer to the one before it was known."""
+    """A pass to run. `ahead` is true if it was sent before the host knew the previous pass's answer."""
 
     number: int
     batch: Pass
@@ -30,14 +34,17 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """First word of the engine: it has loaded its model."""
+    """The engine's first message: it has loaded its model."""
 
     spec: ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRefused:
-    """First word of an engine that has no use. `may_pass`: another start may succeed without a change of anything of ours."""
+    """The first message of an engine that cannot load its model.
+
+    `may_pass`: another start may succeed with the same model and settings.
+    """
 
     reason: str
     may_pass: bool
@@ -45,7 +52,7 @@ class LoadRefused:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """Bytes in use and in all of the `device`: `cuda`, or `cpu`."""
+    """Memory of the `device` (`cuda` or `cpu`), in bytes: how much is in use, and how much there is."""
 
     device: str
     used_bytes: int
@@ -54,18 +61,22 @@ class DeviceMemory:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One entry per sample of the pass, in order; `seconds` on the device, and its peak memory where it tells."""
+    """The pass ran. `samples` holds one entry per sample of the pass, in order.
+
+    `seconds` is the time on the device. `memory_bytes` is its peak memory, None if the device does
+    not report it.
+    """
 
     samples: list[Advanced]
     seconds: float
     memory_bytes: int | None = None
     device: DeviceMemory | None = None
-    """What is in use after the pass, by whomever."""
+    """The memory in use after the pass, by all programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The pass as a whole failed; the engine is well, and has forgotten its samples."""
+    """The whole pass failed. The engine still works, and has forgotten the samples of the pass."""
 
     failure: Failure
     reason: str
@@ -73,19 +84,21 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Unrun:
-    """The pass did not run, or nothing is known of what it made, and its images have no part in that: the pass before it failed, or the
-    engine died under another pass."""
+    """The pass did not run, or its result is lost. Its images are not the cause.
+
+    The previous pass failed, or the engine died during another pass.
+    """
 
     reason: str
 
 
 Answer = Done | Failed | Unrun
-"""What becomes of a pass."""
+"""The outcome of a pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What became of the pass of the order with this number."""
+    """The outcome of the order with this number."""
 
     number: int
     answer: Answer

@@ -1,9 +1,9 @@
-"""Group normalisation that leaves channels-last memory as it is.
+"""Group normalisation of channels-last memory (Wu and He 2018, "Group Normalization").
 
-CUDA's kernel of PyTorch reads channels-first only: in a network that is laid out channels-last it copies its input there, the
-convolution behind it copies back, and a small batch keeps few of the device's processors busy. Of SD-Turbo's passes on an H200 that
-was half the time (docs/engine.md). Here the sums over pixels are reductions of the memory as it lies, and one more
-reading scales and shifts (Wu and He 2018, "Group Normalization").
+PyTorch's CUDA kernel reads channels-first memory only. In a channels-last network it copies its input
+to that layout, and the next convolution copies it back. A small batch also keeps few of the device's
+processors busy. On an H200, this took half the time of SD-Turbo's passes (docs/engine.md). Here the
+sums over pixels read the memory as it lies. One more read scales and shifts the values.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ import torch.nn.functional as F
 from torch import nn
 
 LARGE: Final = 1 << 20
-"""Values of one image from which on this is quicker than PyTorch's; below, its fewer launches count for more. Of one image, not of
-the batch: in any batch a picture goes the same way."""
+"""The number of values of one image from which on this is faster than PyTorch's kernel.
+
+Below it, PyTorch's fewer launches matter more. The number is that of one image and not of the batch,
+so an image takes the same way in any batch.
+"""
 
 
 def channels_last_group_norm(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int, eps: float
 ) -> torch.Tensor:
-    """`F.group_norm` of (B, C, h, w) in channels-last memory, in the same memory; sums and squares in single precision."""
+    """Return `F.group_norm` of `x`, (B, C, h, w), in channels-last memory as `x` and of its dtype.
+
+    `weight` and `bias` are (C,), of any floating point dtype. Sums and squares are in float32.
+    """
     batch, channels, height, width = x.shape
     pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
     count = height * width * (channels // groups)
@@ -33,9 +39,9 @@ def channels_last_group_norm(
     variance = (squares / count - mean * mean).clamp_min(0)
     scale = weight.view(groups, -1) * torch.rsqrt(variance + eps)
     shift = bias.view(groups, -1) - mean * scale
-    scale, shift = (each.to(x.dtype).view(batch, 1, channels) for each in (scale, shift))
-    made = torch.addcmul(shift, pixels, scale)
-    return made.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    scale, shift = (tensor.to(x.dtype).view(batch, 1, channels) for tensor in (scale, shift))
+    normalised = torch.addcmul(shift, pixels, scale)
+    return normalised.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 class ChannelsLastGroupNorm(nn.Module):
@@ -47,15 +53,15 @@ class ChannelsLastGroupNorm(nn.Module):
         self._groups, self._eps = norm.num_groups, norm.eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, ...) to the same."""
-        last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        if not last or x[0].numel() < LARGE:
+        """Return the normalised `x`, (B, C, ...), of the same shape and dtype."""
+        channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        if not channels_last or x[0].numel() < LARGE:
             return F.group_norm(x, self._groups, self.weight, self.bias, self._eps)
         return channels_last_group_norm(x, self.weight, self.bias, self._groups, self._eps)
 
 
 def replace_group_norms(model: nn.Module) -> int:
-    """Replace every affine group normalisation in `model`; answers how many."""
+    """Replace every affine group normalisation in `model`. Returns how many it replaced."""
     count = 0
     for name, module in list(model.named_children()):
         if type(module) is nn.GroupNorm and module.affine:

@@ -1,4 +1,7 @@
-"""How a network is called: in calls of one size, so that every picture is bit for bit its own; and as a recording on CUDA."""
+"""Two ways to call a network: in calls of one batch size, and as a recording (CUDA graph).
+
+With one batch size, an image is bit-identical whatever it is batched with.
+"""
 
 from __future__ import annotations
 
@@ -9,42 +12,53 @@ from typing import Final, Protocol
 import torch
 
 Network = Callable[..., torch.Tensor]
-"""Tensors of one number of rows, to a tensor of as many."""
+"""A function of tensors (B, ...) of any dtype to a tensor (B, ...). All have the same number of rows B."""
 MOST_RECORDINGS: Final = 64
-"""Of one network. Each holds the buffers of its shape; what comes later runs as it is."""
+"""Recordings of one network. Each holds the buffers of its shape; further shapes run eagerly."""
 
 
 def run_padded(network: Network, size: int | None, *rows: torch.Tensor) -> torch.Tensor:
-    """`network(*rows)`; with `size` in calls of exactly so many rows, the last filled up with copies of its last row.
+    """Return `network(*rows)`, (B, ...), in the network's dtype.
 
-    Libraries choose an algorithm by shape, and with it the order of additions: only a call of the same shape rounds alike.
+    `rows` are tensors (B, ...) of any dtypes. With a `size`, the network is called with exactly
+    `size` rows each time. The last call is filled up with copies of the last row.
+
+    Libraries choose an algorithm by shape, and with it the order of additions. Only calls of the
+    same shape round alike.
     """
     if size is None:
         return network(*rows)
-    parts = []
-    for pieces in zip(*(each.split(size) for each in rows), strict=True):
-        count = pieces[0].shape[0]
-        parts.append(network(*(_filled(each, size) for each in pieces))[:count])
-    return torch.cat(parts)
+    outputs = []
+    for chunks in zip(*(tensor.split(size) for tensor in rows), strict=True):
+        count = chunks[0].shape[0]
+        outputs.append(network(*(_padded(chunk, size) for chunk in chunks))[:count])
+    return torch.cat(outputs)
 
 
-def _filled(rows: torch.Tensor, size: int) -> torch.Tensor:
+def _padded(rows: torch.Tensor, size: int) -> torch.Tensor:
     missing = size - rows.shape[0]
     return rows.contiguous() if missing == 0 else torch.cat([rows, *[rows[-1:]] * missing])
 
 
 class Recorder(Protocol):
-    """Records what a network launches."""
+    """Records the kernels that a network launches."""
 
     def record(
         self, network: Network, buffers: list[torch.Tensor]
     ) -> tuple[torch.Tensor, Callable[[], None]]:
-        """The tensor that holds the answer, and what computes it anew from what is in `buffers`."""
+        """Record `network(*buffers)`; the buffers are (B, ...), of any dtypes.
+
+        Returns the output, (B, ...), and a function that computes it again, in place, from the
+        present contents of `buffers`.
+        """
         ...
 
 
 class CudaRecorder:
-    """CUDA graphs, all in one pool of memory: a pass is one launch instead of thousands (docs.pytorch.org, "CUDA Graphs")."""
+    """Records CUDA graphs, all in one memory pool.
+
+    A replay is one launch instead of thousands (docs.pytorch.org, "CUDA Graphs").
+    """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -52,50 +66,59 @@ class CudaRecorder:
     def record(
         self, network: Network, buffers: list[torch.Tensor]
     ) -> tuple[torch.Tensor, Callable[[], None]]:
-        # Libraries set themselves up in the first calls, which must not be recorded; on a stream of its own, as the manual asks.
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        """Record `network(*buffers)` as a CUDA graph; see `Recorder.record`.
+
+        The buffers and the output are (B, ...), of any dtypes, on the current CUDA device.
+        """
+        # Libraries initialise in the first calls, which must not be recorded. PyTorch's manual asks for a
+        # side stream.
+        side_stream = torch.cuda.Stream()
+        side_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side_stream):
             for _ in range(2):
                 network(*buffers)
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(side_stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            made = network(*buffers)
-        return made, graph.replay
+            output = network(*buffers)
+        return output, graph.replay
 
 
 class RecordedNetwork:
-    """A network that is recorded once for each shape of its arguments, and replayed."""
+    """A network that is recorded once for each shape and dtype of its arguments, and then replayed."""
 
     def __init__(self, network: Network, recorder: Recorder) -> None:
         self._network = network
         self._recorder = recorder
-        self._known: dict[
+        self._recordings: dict[
             tuple[object, ...], tuple[list[torch.Tensor], torch.Tensor, Callable[[], None]]
         ] = {}
-        self._aside = False
+        self._eager = False
 
     def __call__(self, *rows: torch.Tensor) -> torch.Tensor:
-        key = tuple((each.shape, each.dtype) for each in rows)
-        if self._aside or (key not in self._known and len(self._known) >= MOST_RECORDINGS):
+        """Return `network(*rows)`, (B, ...), in the network's dtype. `rows` are (B, ...), of any dtypes."""
+        key = tuple((tensor.shape, tensor.dtype) for tensor in rows)
+        if self._eager or (key not in self._recordings and len(self._recordings) >= MOST_RECORDINGS):
             return self._network(*rows)
-        if key not in self._known:
-            buffers = [each.clone(memory_format=torch.contiguous_format) for each in rows]
-            self._known[key] = (buffers, *self._recorder.record(self._network, buffers))
-        buffers, made, replay = self._known[key]
-        for buffer, given in zip(buffers, rows, strict=True):
-            buffer.copy_(given)
+        if key not in self._recordings:
+            buffers = [tensor.clone(memory_format=torch.contiguous_format) for tensor in rows]
+            self._recordings[key] = (buffers, *self._recorder.record(self._network, buffers))
+        buffers, output, replay = self._recordings[key]
+        for buffer, tensor in zip(buffers, rows, strict=True):
+            buffer.copy_(tensor)
         replay()
-        # The next pass writes to the same place.
-        return made.clone()
+        # The next replay writes to the same memory.
+        return output.clone()
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Inside nothing is replayed; afterwards all is recorded anew. Around changes of the weights, whose addresses recordings hold."""
-        self._aside = True
-        self._known.clear()
+        """Return a context for changes of the weights, whose addresses the recordings hold.
+
+        Inside, nothing is replayed. Afterwards everything is recorded anew.
+        """
+        self._eager = True
+        self._recordings.clear()
         try:
             yield
         finally:
-            self._aside = False
+            self._eager = False

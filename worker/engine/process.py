@@ -1,4 +1,4 @@
-"""The engine's process and what joins it to its host: the socket of orders and answers, and the pipes beside it."""
+"""The engine's process and its connection to the host: the socket of orders and answers, and the pipes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ from worker.engine.memory_watchdog import OUTGROWN
 from worker.engine.messages import BEGUN
 
 END_S: Final = 5.0
+"""How long `kill` waits for the process to end."""
 DYING_S: Final = 0.5
+"""How long `status` waits for an exit status."""
 _QUIET: Final = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
-"""Their warnings are of parts that we do not use; what goes wrong, they raise."""
+"""Their warnings concern parts that we do not use. Real failures raise."""
 
 
 class EngineProcess:
-    """One process, from its start to its end. One thread at a time speaks with it; `kill` and `wake` may come from any."""
+    """One engine process, from its start to its end.
+
+    One thread at a time may call the methods. `kill` and `wake` may be called from any thread.
+    `connection` is the host's end of the socket. `lifeline` is a pipe that ends the engine when it
+    closes. `begun` is the read end of the pipe of `BEGUN` records. `waking` is the pipe (read and
+    write end) by which `wake` ends `ready`.
+    """
 
     def __init__(
         self,
@@ -38,46 +46,52 @@ class EngineProcess:
         self._connection = connection
         self._lifeline = lifeline
         self._begun = begun
-        self._woken, self._waker = waking
+        self._wake_read, self._wake_write = waking
         self._lock = threading.Lock()
         self._dead = False
-        self._last = (0, 0.0)
+        self._last_begun = (0, 0.0)
 
     @classmethod
     def start(cls, settings: WorkerSettings) -> EngineProcess:
-        """A fresh one, which begins to load its model."""
-        ours, theirs = socket.socketpair()
-        _limit_waits(ours, settings.batch_timeout_s)
+        """Start a process, which begins to load its model. Raises `OSError` if it cannot be started."""
+        host_socket, engine_socket = socket.socketpair()
+        _limit_waits(host_socket, settings.batch_timeout_s)
         lifeline, our_lifeline = os.pipe()
         our_begun, begun = os.pipe()
         waking = os.pipe()
         for end in (our_begun, *waking):
             os.set_blocking(end, False)
-        given = (theirs.fileno(), lifeline, begun)
-        with theirs:
+        engine_fds = (engine_socket.fileno(), lifeline, begun)
+        with engine_socket:
             process = subprocess.Popen(
-                [sys.executable, "-m", "worker.engine", *map(str, given)],
-                pass_fds=given,
+                [sys.executable, "-m", "worker.engine", *map(str, engine_fds)],
+                pass_fds=engine_fds,
                 env={**os.environ, **_QUIET, **_thread_limits(settings), **settings.to_env()},
                 stdin=subprocess.DEVNULL,
             )
         os.close(lifeline)
         os.close(begun)
-        return cls(process, Connection(ours.detach()), our_lifeline, our_begun, waking)
+        return cls(process, Connection(host_socket.detach()), our_lifeline, our_begun, waking)
 
     @property
     def pid(self) -> int:
+        """The process id."""
         return self._process.pid
 
     @property
     def killed(self) -> bool:
+        """Whether `kill` has ended it."""
         return self._dead
 
-    def send(self, word: object) -> bool:
-        """Raises what pickling raises. That the process is gone is seen by `answer`. False: it reads nothing for as long as a pass may
-        take, and has perhaps half of the word: it is of no use any more."""
+    def send(self, message: object) -> bool:
+        """Send a message. Raises what pickling raises.
+
+        Returns False if the engine has read nothing for as long as a pass may take. It may then
+        hold half of the message, so it must be killed. True if the process is gone: `answer` reports
+        that.
+        """
         try:
-            self._connection.send(word)
+            self._connection.send(message)
         except BlockingIOError:
             return False
         except OSError:
@@ -85,80 +99,90 @@ class EngineProcess:
         return True
 
     def ready(self, timeout_s: float) -> bool | None:
-        """Waits until `answer` would not: True. None: it was woken before. False: the time is over."""
+        """Wait until `answer` can return at once.
+
+        True: it can. None: `wake` was called first. False: `timeout_s` seconds are over.
+        """
         try:
-            found = wait([self._connection, self._woken], max(0.0, timeout_s))
+            readable = wait([self._connection, self._wake_read], max(0.0, timeout_s))
         except OSError:
             return True
-        if self._connection in found:
+        if self._connection in readable:
             return True
-        if not found:
+        if not readable:
             return False
-        # It may have been killed, and the pipe closed, meanwhile.
+        # `kill` may have closed the pipe meanwhile.
         with suppress(OSError):
-            os.read(self._woken, 4096)
+            os.read(self._wake_read, 4096)
         return None
 
     def answer(self) -> object:
-        """Its next word; None if it has not said one, hung up, or stopped in the middle of it for as long as a pass may take."""
+        """Return its next message.
+
+        None if there is none, if the engine has hung up, or if it has stopped in the middle of a
+        message for as long as a pass may take.
+        """
         try:
             return self._connection.recv() if self._connection.poll(0) else None
         except (EOFError, OSError):
             return None
 
     def wake(self) -> None:
-        """Ends `ready` early, from any thread."""
+        """End `ready` early, from any thread."""
         with self._lock:
             if not self._dead:
                 with suppress(BlockingIOError):
-                    os.write(self._waker, b"!")
+                    os.write(self._wake_write, b"!")
 
     def begun(self) -> tuple[int, float]:
-        """The number of the last pass that it began, 0 for none, and when that was; known beyond its end."""
+        """Return the number of the last pass that it began and the start in seconds of the monotonic clock.
+
+        The number is 0 if it has begun none. Both stay known after its end.
+        """
         with self._lock:
-            self._hear()
-            return self._last
+            self._read_begun()
+            return self._last_begun
 
     def status(self) -> int | None:
-        """How it has ended; None: it runs."""
+        """Return its exit status, as `Popen.returncode` gives it; None if it still runs."""
         try:
-            # A process closes its socket a moment before it is gone.
+            # A process closes its socket a moment before it ends.
             return self._process.wait(DYING_S)
         except subprocess.TimeoutExpired:
             return None
 
     def kill(self) -> None:
-        """End it now. One that does not die in time, for the kernel holds it, is given up all the same."""
+        """End the process now. If the kernel holds it for longer than `END_S`, it is abandoned."""
         if self.killed:
             return
-        # Outside of the lock: `wake` must not wait for that.
+        # Outside the lock: `wake` must not wait for the end of the process.
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(END_S)
         with self._lock:
             if self._dead:
                 return
-            self._hear()
+            self._read_begun()
             self._dead = True
             self._connection.close()
-            for end in (self._lifeline, self._begun, self._woken, self._waker):
+            for end in (self._lifeline, self._begun, self._wake_read, self._wake_write):
                 os.close(end)
 
-    def _hear(self) -> None:
+    def _read_begun(self) -> None:
         with suppress(BlockingIOError):
-            while not self._dead and (told := os.read(self._begun, 64 * BEGUN.size)):
-                self._last = BEGUN.unpack(told[-BEGUN.size :])
+            while not self._dead and (records := os.read(self._begun, 64 * BEGUN.size)):
+                self._last_begun = BEGUN.unpack(records[-BEGUN.size :])
 
 
 def _limit_waits(end: socket.socket, seconds: float) -> None:
-    """Let no read and no write of a part of a word take longer. That a word begins is waited for elsewhere."""
-    whole, rest = divmod(max(1, round(seconds * 1e6)), 1_000_000)
+    """Limit each read and write of a part of a message. `ready` waits for the beginning of a message."""
+    whole_seconds, microseconds = divmod(max(1, round(seconds * 1e6)), 1_000_000)
     for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-        end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, rest))
+        end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole_seconds, microseconds))
 
 
 def end_of(status: int) -> str:
-    """What became of a process with this exit status, and why as a rule."""
+    """Describe how a process with this exit status ended, as the predicate of a sentence."""
     if status == -signal.SIGKILL:
         return "was killed (SIGKILL, as a rule for want of memory)"
     if status < 0:
@@ -169,6 +193,7 @@ def end_of(status: int) -> str:
 
 
 def _thread_limits(settings: WorkerSettings) -> dict[str, str]:
-    # Read by the mathematical libraries when they load. Threads that spin while they wait would starve each other.
+    # The mathematical libraries read these when they load. Threads that spin while they wait would starve
+    # each other.
     count = str(settings.torch_threads)
     return {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OMP_WAIT_POLICY": "PASSIVE"}

@@ -1,6 +1,7 @@
-"""What a model wants to be asked: steps and guidance that its weights alone do not tell.
+"""Profiles: a model's defaults and limits for steps and guidance, which its weights alone do not tell.
 
-A model's folder may say it in `darkroom.json`. What it leaves open is guessed from the model's name.
+The file `darkroom.json` in a model's folder may state them. What the file leaves open is guessed from
+the model's name.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ FILE: Final = "darkroom.json"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Defaults and limits of sampling."""
+    """Defaults and limits of steps and guidance."""
 
     steps: int
     max_steps: int
@@ -29,24 +30,25 @@ class Profile:
 
     @property
     def distilled(self) -> bool:
-        """Whether the model takes its steps from the last timestep down (trailing), as one-step models do."""
+        """Whether the model uses trailing timestep spacing, as one-step models do."""
         return self.guidance_scale == 0.0
 
     @property
     def init_images(self) -> bool:
-        """Whether it can start from a picture. That takes a part of the steps, so there have to be two."""
+        """Whether it can start from an init image. That takes a part of the steps, so two are needed."""
         return self.max_steps > 1
 
 
 TURBO: Final = Profile(steps=1, max_steps=8, guidance_scale=0.0, max_guidance_scale=4.0)
-"""SD-Turbo's own: one step, no guidance (Sauer et al. 2023, "Adversarial Diffusion Distillation")."""
+"""SD-Turbo: one step, no guidance (Sauer et al. 2023, "Adversarial Diffusion Distillation")."""
 DIFFUSION: Final = Profile(steps=25, max_steps=100, guidance_scale=7.5, max_guidance_scale=20.0)
+"""Stable Diffusion, and every other model."""
 XL: Final = Profile(steps=30, max_steps=100, guidance_scale=5.0, max_guidance_scale=20.0)
-"""Podell et al. 2023; the scale is diffusers' own default for it."""
+"""SDXL (Podell et al. 2023). The guidance scale is diffusers' default for it."""
 
 
 class Announcement(Frozen):
-    """The fields of `darkroom.json`, named as `GET /v1/models` names them. All may be left out."""
+    """The fields of `darkroom.json`, with the names of `GET /v1/models`. All are optional."""
 
     default_num_inference_steps: Annotated[int, Field(ge=1)] | None = None
     max_num_inference_steps: Annotated[int, Field(ge=1)] | None = None
@@ -56,10 +58,10 @@ class Announcement(Frozen):
 
 
 def profile_of(name: str, folder: Path | None = None, max_steps: int | None = None) -> Profile:
-    """The profile of the model called `name`: SD-Turbo's for a turbo model, SDXL's, else Stable Diffusion's.
+    """Return the profile of the model called `name`: that of SD-Turbo, of SDXL or of Stable Diffusion.
 
-    The `darkroom.json` of `folder` comes before the name, and the operator's `max_steps` before both. Raises
-    `ModelLoadError` for a file that does not fit.
+    The `darkroom.json` of `folder` overrides the name, and the operator's `max_steps` overrides both.
+    Raises `ModelLoadError` for an invalid file.
     """
     profile = _by_name(name)
     if folder is not None and (folder / FILE).is_file():
@@ -75,21 +77,22 @@ def _by_name(name: str) -> Profile:
     return XL if "xl" in name.lower() else DIFFUSION
 
 
-def _announced(path: Path, otherwise: Profile) -> Profile:
+def _announced(path: Path, defaults: Profile) -> Profile:
+    """The profile of a `darkroom.json`; `defaults` gives what the file leaves open."""
     try:
-        said = Announcement.model_validate_json(path.read_bytes())
+        announcement = Announcement.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelLoadError(f"{path}: {where}{': ' if where else ''}{first['msg']}.") from None
-    given: dict[str, Any] = {
-        "steps": said.default_num_inference_steps,
-        "max_steps": said.max_num_inference_steps,
-        "guidance_scale": said.default_guidance_scale,
-        "max_guidance_scale": said.max_guidance_scale,
-        "description": said.description,
+        field = ".".join(str(part) for part in first["loc"])
+        raise ModelLoadError(f"{path}: {field}{': ' if field else ''}{first['msg']}.") from None
+    stated: dict[str, Any] = {
+        "steps": announcement.default_num_inference_steps,
+        "max_steps": announcement.max_num_inference_steps,
+        "guidance_scale": announcement.default_guidance_scale,
+        "max_guidance_scale": announcement.max_guidance_scale,
+        "description": announcement.description,
     }
-    profile = replace(otherwise, **{name: value for name, value in given.items() if value is not None})
+    profile = replace(defaults, **{name: value for name, value in stated.items() if value is not None})
     if profile.steps > profile.max_steps or profile.guidance_scale > profile.max_guidance_scale:
         raise ModelLoadError(f"{path}: a default is above its maximum.")
     return profile

@@ -1,9 +1,10 @@
-"""From a model to the same in eight bits: calibrated on some prompts, judged on others, refused below the floor.
+"""Quantisation of a model to eight bits: calibrated on some prompts, judged on others, refused below a floor.
 
-Calibration is post-training quantisation without learning. The prompts of `DARKROOM_CALIBRATION_PROMPTS` are drawn in full, and every
-layer is heard: how large its inputs become, which sets the scale of `fp8`, and how much noise eight bits would add to its output. Then
-the fewest of the noisiest layers stay in float with which the pictures of these prompts reach the floor. The golden prompts, which had
-no part in the choice, have the last word.
+Calibration is post-training quantisation without learning. The prompts of
+`DARKROOM_CALIBRATION_PROMPTS` are drawn in full, and every layer is observed. The largest input sets
+the scale of `fp8`. The noise that eight bits would add to the output ranks the layers. As few as
+possible of the noisiest layers then stay in floating point: just enough for the images of these
+prompts to reach the floor. The golden prompts decide in the end. They had no part in the choice.
 """
 
 from __future__ import annotations
@@ -26,16 +27,22 @@ from worker.engine import quality, quantised_layers
 from worker.engine.quality import Clip, Floor, Quality
 
 Draw = Callable[[str], Pixels | ImageFault]
-"""One picture of a prompt, by the model as it is now."""
+"""Draws one image of a prompt with the model as it is now."""
 SHARES: Final = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
-"""Of the layers, how many may stay in float; what wants more than half does not want eight bits."""
+"""The shares of layers that may stay in floating point, tried in order.
+
+A model that needs more than half of its layers in floating point gains too little from eight bits.
+"""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """What came of it. `kept`: layers that stay in float; `shrink`: bytes before over bytes after."""
+    """The result. `kept` names the layers that stay in floating point.
+
+    `shrink` is the size before divided by the size after.
+    """
 
     quality: Quality
     kept: tuple[str, ...]
@@ -43,9 +50,10 @@ class Quantised:
 
 
 class Quantiser:
-    """Quantises `models`, by name, after the settings.
+    """Quantises `models`, given by name, as the settings ask.
 
-    `draw` draws with them; inside `in_float32()` it does so in single precision, which is what all is compared with.
+    `draw` draws an image with them. Inside `in_float32()` it draws in single precision: these images
+    are the reference. Raises `ModelLoadError` if prompts or CLIP model cannot be loaded.
     """
 
     def __init__(
@@ -69,37 +77,37 @@ class Quantiser:
         self._clip = None if settings.quality_clip is None else Clip(settings.quality_clip)
 
     def run(self) -> Quantised:
-        """Raises `ModelLoadError` when the pictures suffer."""
+        """Quantise the models in place. Raises `ModelLoadError` if the quality is below the floor."""
         with self._in_float32():
-            golden = self._pictures(self._golden)
-            wanted = self._pictures(self._prompts) if self._calibrated else golden
+            golden = self._images(self._golden)
+            reference = self._images(self._prompts) if self._calibrated else golden
         largest: dict[str, float] = {}
         noisiest: list[str] = []
         if self._calibrated or self._way == "fp8":
-            with _heard(self._models, largest):
-                self._pictures(self._prompts)
+            with _record_largest(self._models, largest):
+                self._images(self._prompts)
         if self._calibrated:
             noise: dict[str, Noise] = {}
-            with _compared(self._models, self._way, largest, noise):
-                self._pictures(self._prompts)
+            with _record_noise(self._models, self._way, largest, noise):
+                self._images(self._prompts)
             noisiest = sorted(noise, key=lambda name: noise[name].sqnr_db)
         size = quantised_layers.size_bytes(self._models)
-        kept = self._choose(largest, noisiest, wanted)
-        reached = quality.measure(golden, self._pictures(self._golden), self._clip)
+        kept = self._choose_kept(largest, noisiest, reference)
+        reached = quality.measure(golden, self._images(self._golden), self._clip)
         quality.gate(reached, self._floor)
         return Quantised(reached, kept, size / quantised_layers.size_bytes(self._models))
 
-    def _choose(
-        self, largest: dict[str, float], noisiest: list[str], wanted: Sequence[Pixels | ImageFault]
+    def _choose_kept(
+        self, largest: dict[str, float], noisiest: list[str], reference: Sequence[Pixels | ImageFault]
     ) -> tuple[str, ...]:
-        """Quantises; answers what stayed as it was. Without calibration that is nothing."""
+        """Quantise, and return the layers that stay as they are. Without calibration there are none."""
         if not self._calibrated:
             quantised_layers.quantise(self._models, self._way, largest)
             return ()
         for share in SHARES:
             kept = tuple(noisiest[: math.ceil(share * len(noisiest))])
             replaced = quantised_layers.quantise(self._models, self._way, largest, kept)
-            reached = quality.measure(wanted, self._pictures(self._prompts), self._clip)
+            reached = quality.measure(reference, self._images(self._prompts), self._clip)
             log.info("calibrated", kept=len(kept), layers=len(noisiest), quality=str(reached))
             if self._floor.holds(reached):
                 break
@@ -107,37 +115,41 @@ class Quantiser:
                 quantised_layers.restore(self._models, replaced)
         return kept
 
-    def _pictures(self, prompts: Sequence[str]) -> list[Pixels | ImageFault]:
+    def _images(self, prompts: Sequence[str]) -> list[Pixels | ImageFault]:
         return [self._draw(prompt) for prompt in prompts]
 
 
 @dataclass(slots=True)
 class Noise:
-    """Energy of a layer's outputs, and of what eight bits add to them."""
+    """The energy of a layer's outputs, and the energy of the noise that eight bits add to them."""
 
     signal: float = 0.0
     noise: float = 0.0
 
     @property
     def sqnr_db(self) -> float:
-        """Signal to quantisation noise."""
+        """The signal-to-quantisation-noise ratio, in dB."""
         if self.noise == 0.0:
             return math.inf
         return 10 * math.log10(max(self.signal, 1e-30) / self.noise)
 
 
 def calibration_digest(path: Path) -> str:
-    """8 hex digits of calibration prompts: others may choose other layers, and so other pixels. Raises `ModelLoadError`."""
+    """Return a digest of the calibration prompts, as 8 hex digits.
+
+    Other prompts may choose other layers, which changes pixels. Raises `ModelLoadError` if the file
+    cannot be read.
+    """
     prompts = quality.prompts(path, "DARKROOM_CALIBRATION_PROMPTS")
     return hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]
 
 
 @contextmanager
 def _hooked(
-    models: nn.Module, hear: Callable[[str, quantised_layers.Layer, torch.Tensor, torch.Tensor], None]
+    models: nn.Module, observe: Callable[[str, quantised_layers.Layer, torch.Tensor, torch.Tensor], None]
 ) -> Iterator[None]:
     def hook(name: str) -> Callable[..., None]:
-        return lambda layer, inputs, output: hear(name, layer, inputs[0], output)
+        return lambda layer, inputs, output: observe(name, layer, inputs[0], output)
 
     handles = [
         layer.register_forward_hook(hook(name)) for name, layer in quantised_layers.layers(models).items()
@@ -149,26 +161,26 @@ def _hooked(
             handle.remove()
 
 
-def _heard(models: nn.Module, largest: dict[str, float]) -> AbstractContextManager[None]:
-    """Around a pass: fills in the largest input of each layer."""
+def _record_largest(models: nn.Module, largest: dict[str, float]) -> AbstractContextManager[None]:
+    """A context for a pass: inside, `largest` records the largest absolute input of each layer."""
 
-    def hear(name: str, _layer: Any, given: torch.Tensor, _made: torch.Tensor) -> None:
-        largest[name] = max(largest.get(name, 0.0), float(given.abs().amax()))
+    def observe(name: str, _layer: Any, x: torch.Tensor, _output: torch.Tensor) -> None:
+        largest[name] = max(largest.get(name, 0.0), float(x.abs().amax()))
 
-    return _hooked(models, hear)
+    return _hooked(models, observe)
 
 
-def _compared(
+def _record_noise(
     models: nn.Module, way: str, largest: dict[str, float], noise: dict[str, Noise]
 ) -> AbstractContextManager[None]:
-    """Around a pass: fills in what eight bits would add to the outputs of each layer on the inputs that it gets."""
+    """A context for a pass: inside, `noise` records what eight bits would add to each layer's outputs."""
 
-    def hear(name: str, layer: quantised_layers.Layer, given: torch.Tensor, made: torch.Tensor) -> None:
-        other = quantised_layers.quantise_layer(layer, way, largest.get(name))
-        if other is None:
+    def observe(name: str, layer: quantised_layers.Layer, x: torch.Tensor, output: torch.Tensor) -> None:
+        quantised = quantised_layers.quantise_layer(layer, way, largest.get(name))
+        if quantised is None:
             return
-        heard = noise.setdefault(name, Noise())
-        heard.signal += float(made.float().square().sum())
-        heard.noise += float((other(given).float() - made.float()).square().sum())
+        record = noise.setdefault(name, Noise())
+        record.signal += float(output.float().square().sum())
+        record.noise += float((quantised(x).float() - output.float()).square().sum())
 
-    return _hooked(models, hear)
+    return _hooked(models, observe)

@@ -1,8 +1,9 @@
-"""How samples walk down the noise levels: each by its own schedule and state, all in one pass.
+"""Solvers, which take samples from one noise level to the next. Each sample has its own schedule and state.
 
-A sample's `SolverState` is what it was given when it joined. The Euler solver has no memory, so that a step of a whole batch, each
-sample at its own place of its own schedule, is one multiplication and addition; every other solver of diffusers keeps its
-memory in a scheduler object, of which each sample gets a copy.
+A sample gets its `SolverState` when it joins. The Euler solver keeps no history. Its step for a
+whole batch is therefore one multiplication and addition, although every sample is at another place
+of another schedule. Every other solver of diffusers keeps its history in a scheduler object. Each
+sample gets a copy of that object.
 """
 
 from __future__ import annotations
@@ -22,113 +23,145 @@ from contracts.requests import steps_taken
 from worker.engine.errors import ModelLoadError
 
 SCHEDULES_KEPT: Final = 128
-"""Step counts whose schedule is remembered."""
+"""How many step counts have their schedule cached."""
 NUDGE: Final = 2.0**-40
-"""Far above the error of a division, and far below what would round a timestep to another one."""
+"""A relative change far above the error of a division. It is too small to round a timestep to another one."""
 
 
 @dataclass(slots=True)
 class SolverState:
-    """A sample's way: how far it has come, of how many steps. `state` belongs to the sampler that made it."""
+    """A sample's progress through its schedule of `steps` denoising steps.
+
+    `state` belongs to the sampler that made it.
+    """
 
     steps: int
     init_noise_sigma: float
-    """What unit noise is multiplied by to start."""
+    """The factor of the unit noise at the start."""
     state: Any
     step: int = 0
-    """Steps that it has taken."""
+    """How many steps it has taken."""
 
 
 class Sampler(Protocol):
-    """One solver for all samples of a model. Latents and predictions are (B, C, h, w), float32."""
+    """One solver for all samples of a model. Latents and model outputs are (B, C, h, w), float32."""
 
     def begin(self, steps: int, strength: float | None = None) -> SolverState:
-        """The course of a sample for which `steps` are named, or of the share `strength` at their end. How many steps it has is
-        the solver's to say. Raises `ValueError` where the solver cannot take `steps`."""
+        """Return the state of a new sample with the schedule of `steps` named steps.
+
+        With a `strength`, only that share of the schedule is taken, at its end. The solver decides
+        how many denoising steps that makes. Raises `ValueError` if the solver cannot take `steps`.
+        """
         ...
 
     def start(
         self, solver_state: SolverState, noise: torch.Tensor, image: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The latents before the first step: unit `noise` as strong as the course begins, over `image` if there is one."""
+        """Return the latents before the first step, (1, C, h, w), float32.
+
+        They are the unit `noise`, scaled to the first noise level, added to `image` if there is
+        one. `noise` and `image` (latents) are (1, C, h, w), float32.
+        """
         ...
 
     def inputs(
         self, solver_states: Sequence[SolverState], latents: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the model reads: the latents scaled, and the timesteps (B,)."""
+        """Return the model's input: the scaled `latents` and the timesteps.
+
+        `latents` and scaled latents are (B, C, h, w), float32. The timesteps are (B,), in float32 or in
+        the dtype of the scheduler's timesteps.
+        """
         ...
 
     def step(
         self,
         solver_states: Sequence[SolverState],
-        prediction: torch.Tensor,
+        model_output: torch.Tensor,
         latents: torch.Tensor,
         generators: Sequence[torch.Generator],
     ) -> torch.Tensor:
-        """The latents one step on; counts the step in each course."""
+        """Return the latents after the step, and count the step in each solver state.
+
+        `model_output`, `latents` and the result are (B, C, h, w), float32. `generators` are the
+        samples' own, for solvers that add noise.
+        """
         ...
 
     def predict_x0(
-        self, solver_state: SolverState, given: torch.Tensor, prediction: torch.Tensor
+        self, solver_state: SolverState, model_input: torch.Tensor, model_output: torch.Tensor
     ) -> torch.Tensor | None:
-        """The latents without noise, as the model sees them now: of one sample, before its step is taken. `given` is what
-        the model read, (1, C, h, w). None where the solver does not tell."""
+        """Return the model's present prediction of one sample's clean latents, before its step is taken.
+
+        `model_input` (the scaled latents), `model_output` and the result are (1, C, h, w), float32.
+        None if the solver cannot tell.
+        """
         ...
 
 
 def denoised(
-    kind: str | None, root: float, given: torch.Tensor, prediction: torch.Tensor
+    prediction_type: str | None, alpha: float, model_input: torch.Tensor, model_output: torch.Tensor
 ) -> torch.Tensor | None:
-    """The clean x of `given` = `root` x + sqrt(1 - `root`^2) noise, by a model's `prediction` of that `kind` (Salimans and Ho
-    2022, section 4). Every solver of a model that was trained so scales what the model reads to this form. None for
-    another kind."""
-    noise: float = max(0.0, 1 - root**2) ** 0.5
-    match kind:
+    """Return the clean x of `model_input` = `alpha` x + sqrt(1 - `alpha`^2) noise.
+
+    `model_output` is the model's prediction of that `prediction_type` (Salimans and Ho 2022,
+    section 4). Every solver scales the model's input to this form, if the model was trained with
+    one of these types. `model_input`, `model_output` and the result are (B, C, h, w), float32.
+    None for another prediction type.
+    """
+    sigma: float = max(0.0, 1 - alpha**2) ** 0.5
+    match prediction_type:
         case "epsilon":
-            return (given - noise * prediction) / root
+            return (model_input - sigma * model_output) / alpha
         case "v_prediction":
-            return root * given - noise * prediction
+            return alpha * model_input - sigma * model_output
         case "sample" | "original_sample":
-            return prediction
+            return model_output
     return None
 
 
 def set_steps(scheduler: Any, steps: int) -> None:
-    """`scheduler.set_timesteps(steps)`, without the timestep -1 that it adds for 61, 103, 121, 122 ... steps.
+    """Call `scheduler.set_timesteps(steps)`, without the timestep -1 that it adds for 61, 103, 121 ... steps.
 
-    With trailing spacing diffusers 0.42 walks down from the last timestep by `numpy.arange` with a broken step, whose error lets
-    one number too many in. A model has no timestep -1: some solvers read the last entry of their tables for it.
+    With trailing spacing, diffusers 0.42 counts down from the last timestep by `numpy.arange` with
+    a fractional stride. The rounding error lets in one number too many. A model has no timestep -1:
+    some solvers read the last entry of their tables for it. Raises what `set_timesteps` raises.
     """
     scheduler.set_timesteps(steps)
-    if not _beyond_the_last(scheduler):
+    if not _has_surplus_timestep(scheduler):
         return
-    # A stride that is longer by less than rounds a timestep to another one ends just before the surplus number.
+    # A slightly longer stride ends just before the surplus number. It rounds every timestep as before.
     scheduler.set_timesteps(steps * (1 - NUDGE))
     scheduler.num_inference_steps = steps
 
 
-def _beyond_the_last(scheduler: Any) -> bool:
+def _has_surplus_timestep(scheduler: Any) -> bool:
     config = scheduler.config
-    # Continuous timesteps are logarithms of noise levels: they may be of any sign.
+    # Continuous timesteps are logarithms of noise levels, so they may be negative.
     by_index = config.get("timestep_spacing") == "trailing" and config.get("timestep_type") != "continuous"
     return by_index and float(scheduler.timesteps[-1]) == -1
 
 
 def step_count(scheduler: Any, steps: int) -> int:
-    """The denoising steps that `scheduler` takes where `steps` are named; 0 where it cannot. `scheduler` stays as it is."""
-    own = copy.deepcopy(scheduler)
+    """Return how many denoising steps `scheduler` takes for `steps` named steps; 0 if it cannot take them.
+
+    `scheduler` is not changed.
+    """
+    scratch = copy.deepcopy(scheduler)
     try:
-        set_steps(own, steps)
+        set_steps(scratch, steps)
     except (ValueError, IndexError, ZeroDivisionError, RuntimeError):
-        # What they raise where a schedule cannot be made of so few, or so many, steps.
+        # Schedulers raise these if they cannot make a schedule of so few or so many steps.
         return 0
-    return len(own.timesteps)
+    return len(scratch.timesteps)
 
 
 def step_counts(scheduler: Any, limit: int) -> StepCounts:
-    """What `scheduler` makes of every count from 1 to `limit`, or to the last one that it can take. Raises `ModelLoadError` where it
-    can take none."""
+    """Return the denoising steps of every step count from 1 to `limit`.
+
+    The counts end with the last one that `scheduler` can take. Raises `ModelLoadError` if it can
+    take none.
+    """
     taken = [step_count(scheduler, steps) for steps in range(1, limit + 1)]
     while taken and not taken[-1]:
         taken.pop()
@@ -140,32 +173,35 @@ def step_counts(scheduler: Any, limit: int) -> StepCounts:
 
 
 def _skipped(scheduler: Any, steps: int, strength: float | None) -> int:
-    """The denoising steps that are left out before those of `strength`, as in `get_timesteps` of diffusers' image-to-image pipelines."""
+    """How many steps `strength` leaves out, as `get_timesteps` of diffusers' img2img pipelines counts."""
     return (steps - steps_taken(steps, strength)) * int(scheduler.order)
 
 
 def sampler_of(scheduler: Any) -> Sampler:
-    """The sampler that does what `scheduler`, of diffusers, does for one sample."""
+    """Return the sampler that does for a batch what diffusers' `scheduler` does for one sample."""
     return EulerSampler(scheduler) if type(scheduler) is EulerDiscreteScheduler else CopySampler(scheduler)
 
 
 class EulerSampler:
-    """Algorithm 2 of Karras et al. 2022 ("Elucidating the Design Space of Diffusion-Based Generative Models") without churn.
+    """Euler's method: algorithm 2 of Karras et al. 2022, without churn.
 
-    With the noise level sigma, the next one sigma', and the model's output m for the input c x, a step is x' = a x + b m. The
-    coefficients depend on the schedule alone, and are worked out once per number of steps, in double precision.
+    The paper is "Elucidating the Design Space of Diffusion-Based Generative Models". Let sigma be
+    the noise level, sigma' the next one, and m the model's output for the input c x. Then a step is
+    x' = a x + b m. The coefficients depend on the schedule alone. They are computed once per number
+    of steps, in double precision.
     """
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
-        self._known: dict[int, tuple[float, tuple[tuple[float, ...], ...]]] = {}
+        self._schedules: dict[int, tuple[float, tuple[tuple[float, ...], ...]]] = {}
 
     def begin(self, steps: int, strength: float | None = None) -> SolverState:
-        if steps not in self._known:
-            if len(self._known) >= SCHEDULES_KEPT:
-                self._known.clear()
-            self._known[steps] = self._schedule(steps)
-        init_noise_sigma, rows = self._known[steps]
+        """See `Sampler.begin`. The state holds one row per step: timestep, c, a, b."""
+        if steps not in self._schedules:
+            if len(self._schedules) >= SCHEDULES_KEPT:
+                self._schedules.clear()
+            self._schedules[steps] = self._schedule(steps)
+        init_noise_sigma, rows = self._schedules[steps]
         if strength is not None:
             rows = rows[_skipped(self._scheduler, steps, strength) :]
             # c is 1 / sqrt(sigma^2 + 1)
@@ -175,36 +211,40 @@ class EulerSampler:
     def start(
         self, solver_state: SolverState, noise: torch.Tensor, image: torch.Tensor | None = None
     ) -> torch.Tensor:
+        """Return the latents before the first step; all tensors are (1, C, h, w), float32."""
         noise = noise * solver_state.init_noise_sigma
         return noise if image is None else image + noise
 
     def inputs(
         self, solver_states: Sequence[SolverState], latents: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scaled latents, (B, C, h, w), float32 as `latents`, and the timesteps, (B,), float32."""
         rows = self._rows(solver_states, latents.device)
         return latents * rows[1].view(-1, 1, 1, 1), rows[0]
 
     def step(
         self,
         solver_states: Sequence[SolverState],
-        prediction: torch.Tensor,
+        model_output: torch.Tensor,
         latents: torch.Tensor,
         generators: Sequence[torch.Generator],
     ) -> torch.Tensor:
+        """Return the latents after the step; all tensors are (B, C, h, w), float32. No generator is used."""
         rows = self._rows(solver_states, latents.device)
         for solver_state in solver_states:
             solver_state.step += 1
-        return torch.addcmul(latents * rows[2].view(-1, 1, 1, 1), prediction, rows[3].view(-1, 1, 1, 1))
+        return torch.addcmul(latents * rows[2].view(-1, 1, 1, 1), model_output, rows[3].view(-1, 1, 1, 1))
 
     def predict_x0(
-        self, solver_state: SolverState, given: torch.Tensor, prediction: torch.Tensor
+        self, solver_state: SolverState, model_input: torch.Tensor, model_output: torch.Tensor
     ) -> torch.Tensor | None:
+        """Return the predicted clean latents or None; all tensors are (1, C, h, w), float32."""
         c: float = solver_state.state[solver_state.step][1]
-        return denoised(self._scheduler.config.prediction_type, c, given, prediction)
+        return denoised(self._scheduler.config.prediction_type, c, model_input, model_output)
 
     @staticmethod
     def _rows(solver_states: Sequence[SolverState], device: torch.device) -> torch.Tensor:
-        """(4, B): timestep, c, a, b."""
+        """(4, B), float32: timestep, c, a, b."""
         return torch.tensor(
             [solver_state.state[solver_state.step] for solver_state in solver_states], device=device
         ).T
@@ -215,16 +255,16 @@ class EulerSampler:
         sigmas: list[float] = scheduler.sigmas.tolist()
         timesteps: list[float] = scheduler.timesteps.tolist()
         rows = []
-        for timestep, sigma, after in zip(timesteps, sigmas[:-1], sigmas[1:], strict=True):
-            down = after - sigma
+        for timestep, sigma, next_sigma in zip(timesteps, sigmas[:-1], sigmas[1:], strict=True):
+            dt = next_sigma - sigma
             match scheduler.config.prediction_type:
                 case "epsilon":
-                    a, b = 1.0, down
+                    a, b = 1.0, dt
                 case "v_prediction":
-                    a = 1 + down * sigma / (sigma**2 + 1)
-                    b = down / (sigma**2 + 1) ** 0.5
+                    a = 1 + dt * sigma / (sigma**2 + 1)
+                    b = dt / (sigma**2 + 1) ** 0.5
                 case "sample" | "original_sample":
-                    a, b = 1 + down / sigma, -down / sigma
+                    a, b = 1 + dt / sigma, -dt / sigma
                 case other:
                     raise ValueError(
                         f"The scheduler predicts {other!r}, which the Euler solver does not know."
@@ -234,66 +274,80 @@ class EulerSampler:
 
 
 class CopySampler:
-    """Any scheduler of diffusers: a copy for each sample, which holds its history and its place. A course's state is that
-    copy, and the timesteps of the course."""
+    """Any scheduler of diffusers. Each sample has a copy, which holds its history and its place.
+
+    `SolverState.state` holds that copy and its timesteps.
+    """
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
-        self._takes = {"eta", "generator"} & set(inspect.signature(scheduler.step).parameters)
+        self._step_options = {"eta", "generator"} & set(inspect.signature(scheduler.step).parameters)
 
     def begin(self, steps: int, strength: float | None = None) -> SolverState:
-        own = copy.deepcopy(self._scheduler)
-        set_steps(own, steps)
-        skipped = _skipped(own, steps, strength)
-        if strength is not None and hasattr(own, "set_begin_index"):
-            own.set_begin_index(skipped)
-        times = own.timesteps[skipped:]
-        return SolverState(len(times), float(own.init_noise_sigma), (own, times))
+        """See `Sampler.begin`."""
+        scheduler = copy.deepcopy(self._scheduler)
+        set_steps(scheduler, steps)
+        skipped = _skipped(scheduler, steps, strength)
+        if strength is not None and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped)
+        timesteps = scheduler.timesteps[skipped:]
+        return SolverState(len(timesteps), float(scheduler.init_noise_sigma), (scheduler, timesteps))
 
     def start(
         self, solver_state: SolverState, noise: torch.Tensor, image: torch.Tensor | None = None
     ) -> torch.Tensor:
+        """Return the latents before the first step; all tensors are (1, C, h, w), float32."""
         if image is None:
             return noise * solver_state.init_noise_sigma
-        own, times = solver_state.state
-        started: torch.Tensor = own.add_noise(image, noise, times[:1])
-        return started
+        scheduler, timesteps = solver_state.state
+        latents: torch.Tensor = scheduler.add_noise(image, noise, timesteps[:1])
+        return latents
 
     def inputs(
         self, solver_states: Sequence[SolverState], latents: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        times = [solver_state.state[1][solver_state.step] for solver_state in solver_states]
+        """Return the scaled latents, (B, C, h, w), float32 as `latents`, and the timesteps, (B,).
+
+        The timesteps have the scheduler's dtype.
+        """
+        timesteps = [solver_state.state[1][solver_state.step] for solver_state in solver_states]
         scaled = [
-            solver_state.state[0].scale_model_input(part, time)
-            for solver_state, part, time in zip(solver_states, latents.split(1), times, strict=True)
+            solver_state.state[0].scale_model_input(sample, timestep)
+            for solver_state, sample, timestep in zip(solver_states, latents.split(1), timesteps, strict=True)
         ]
-        return torch.cat(scaled), torch.stack(times).to(latents.device)
+        return torch.cat(scaled), torch.stack(timesteps).to(latents.device)
 
     def step(
         self,
         solver_states: Sequence[SolverState],
-        prediction: torch.Tensor,
+        model_output: torch.Tensor,
         latents: torch.Tensor,
         generators: Sequence[torch.Generator],
     ) -> torch.Tensor:
-        moved = []
-        for solver_state, output, part, generator in zip(
-            solver_states, prediction.split(1), latents.split(1), generators, strict=True
+        """Return the latents after the step; all tensors are (B, C, h, w), float32."""
+        next_latents = []
+        for solver_state, output, sample, generator in zip(
+            solver_states, model_output.split(1), latents.split(1), generators, strict=True
         ):
-            given = {"eta": 0.0, "generator": generator}
-            extra = {name: given[name] for name in self._takes}
-            own, times = solver_state.state
-            moved.append(own.step(output, times[solver_state.step], part, **extra, return_dict=False)[0])
+            options = {"eta": 0.0, "generator": generator}
+            extra = {name: options[name] for name in self._step_options}
+            scheduler, timesteps = solver_state.state
+            next_latents.append(
+                scheduler.step(output, timesteps[solver_state.step], sample, **extra, return_dict=False)[0]
+            )
             solver_state.step += 1
-        return torch.cat(moved)
+        return torch.cat(next_latents)
 
     def predict_x0(
-        self, solver_state: SolverState, given: torch.Tensor, prediction: torch.Tensor
+        self, solver_state: SolverState, model_input: torch.Tensor, model_output: torch.Tensor
     ) -> torch.Tensor | None:
-        scheduler, times = solver_state.state
-        signal = getattr(scheduler, "alphas_cumprod", None)
-        if signal is None:
+        """Return the predicted clean latents or None; all tensors are (1, C, h, w), float32."""
+        scheduler, timesteps = solver_state.state
+        alphas = getattr(scheduler, "alphas_cumprod", None)
+        if alphas is None:
             return None
-        # Timesteps may lie between those that the model was trained at.
-        root = float(np.interp(float(times[solver_state.step]), range(len(signal)), signal.tolist())) ** 0.5
-        return denoised(getattr(scheduler.config, "prediction_type", None), root, given, prediction)
+        # A timestep may lie between those that the model was trained at.
+        alpha = (
+            float(np.interp(float(timesteps[solver_state.step]), range(len(alphas)), alphas.tolist())) ** 0.5
+        )
+        return denoised(getattr(scheduler.config, "prediction_type", None), alpha, model_input, model_output)

@@ -1,7 +1,8 @@
-"""What a scheduler of diffusers is called in A1111's web UI, whose names other tools read in a picture's metadata.
+"""The names of diffusers' schedulers in A1111's web UI. Other tools read these names in an image's metadata.
 
-The names are those of diffusers' own table (https://huggingface.co/docs/diffusers/api/schedulers/overview) and of A1111's
-`modules/sd_samplers_kdiffusion.py`, `sd_samplers_timesteps.py` and `sd_schedulers.py`.
+The names come from diffusers' table (https://huggingface.co/docs/diffusers/api/schedulers/overview)
+and from A1111's `modules/sd_samplers_kdiffusion.py`, `sd_samplers_timesteps.py` and
+`sd_schedulers.py`.
 """
 
 from __future__ import annotations
@@ -31,16 +32,19 @@ SCHEDULES: Final = {
 
 
 def names_of(class_name: str, config: Mapping[str, Any]) -> tuple[str, str]:
-    """Sampler and schedule type of a scheduler of that class. One that A1111 does not have keeps its class's name; a schedule
-    that it has no name for is empty."""
+    """Return the sampler and the schedule type of a scheduler, by its class and its configuration.
+
+    A sampler that A1111 does not have keeps the name of its class. A schedule type that A1111 has
+    no name for is empty.
+    """
     sampler = SAMPLERS.get(class_name, class_name)
-    # Of the many forms of this one, A1111 has a name for two.
+    # This scheduler has many variants. A1111 has names for two of them.
     match class_name, config.get("algorithm_type"):
         case "DPMSolverMultistepScheduler", "sde-dpmsolver++":
             sampler = "DPM++ 2M SDE"
         case "DPMSolverMultistepScheduler", other if other not in (None, "dpmsolver++"):
             sampler = class_name
-    named = [name for option, name in SCHEDULES.items() if config.get(option)]
-    if not named and config.get("timestep_spacing") == "trailing":
-        named = ["SGM Uniform"]
-    return sampler, named[0] if named else ""
+    schedules = [name for option, name in SCHEDULES.items() if config.get(option)]
+    if not schedules and config.get("timestep_spacing") == "trailing":
+        schedules = ["SGM Uniform"]
+    return sampler, schedules[0] if schedules else ""

@@ -1,4 +1,4 @@
-"""What a loaded model can be asked for: read off its pipeline, and told to the API by the worker."""
+"""The specification of a loaded model. It is read from the pipeline, and the worker sends it to the API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from worker.engine.solver_names import names_of
 def spec_of(
     loaded: Loaded, settings: WorkerSettings, name: str, device: str, dtype: torch.dtype, attention: str
 ) -> ModelSpec:
-    """The model `name` as it runs on `device` in `dtype`, by the kernel `attention`."""
+    """Return the specification of the model `name`.
+
+    `device` is the device's name for people. `dtype` is the precision of the networks, and
+    `attention` the name of the attention kernel. Raises `ModelLoadError` if the scheduler can make
+    no schedule, or if the calibration prompts cannot be read.
+    """
     pipeline = loaded.pipeline
     sampler, schedule_type = names_of(type(pipeline.scheduler).__name__, pipeline.scheduler.config)
     factor: int = pipeline.vae_scale_factor
@@ -25,21 +30,21 @@ def spec_of(
     largest = side * 3 // 2
     profile = loaded.profile
     counts = step_counts(pipeline.scheduler, profile.max_steps)
-    possible = [n for n in range(1, profile.max_steps + 1) if counts.of(n)]
+    accepted = [n for n in range(1, profile.max_steps + 1) if counts.of(n)]
     return ModelSpec(
         name=name,
         revision=loaded.revision,
-        # What changes pixels beyond rounding is part of every cache key.
-        dtype="-".join([str(dtype).removeprefix("torch."), *_eight_bit(settings)]),
+        # Everything that changes pixels beyond rounding is part of the cache key.
+        dtype="-".join([str(dtype).removeprefix("torch."), *_quantisation_tags(settings)]),
         default_width=side,
         default_height=side,
         size_multiple=multiple,
         min_size=max(multiple, side // 2),
         max_size=largest,
         max_pixels=largest * largest,
-        # The nearest that the solver can take.
-        default_steps=min(possible, key=lambda n: (abs(n - profile.steps), n)),
-        max_steps=possible[-1],
+        # The nearest step count that the solver accepts.
+        default_steps=min(accepted, key=lambda n: (abs(n - profile.steps), n)),
+        max_steps=accepted[-1],
         step_counts=counts,
         default_guidance_scale=profile.guidance_scale,
         max_guidance_scale=profile.max_guidance_scale,
@@ -55,8 +60,8 @@ def spec_of(
     )
 
 
-def _eight_bit(settings: WorkerSettings) -> list[str]:
-    """The way to eight bits and the prompts that it was calibrated on."""
+def _quantisation_tags(settings: WorkerSettings) -> list[str]:
+    """The quantisation method, and the digest of its calibration prompts."""
     if settings.quantise == "none":
         return []
     path = settings.calibration_prompts

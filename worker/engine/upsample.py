@@ -1,8 +1,10 @@
-"""Doubling an image and convolving it, in four ninths of the multiplications.
+"""Upsampling by 2 with the convolution behind it, in four ninths of the multiplications.
 
-Of the nine values that a 3 x 3 kernel reads from an image doubled by nearest neighbours, some are the same pixel: each of the four
-phases of the output (even and odd rows and columns) is a 2 x 2 convolution of the small image, with the weights that meet on one
-pixel added up beforehand. The same up to rounding; the large image in between is never made.
+A 3 x 3 kernel reads nine values from an image that was doubled by nearest neighbours. Some of these
+values are the same pixel. Each of the four phases of the output (even and odd rows and columns) is
+therefore a 2 x 2 convolution of the small image. Its weights are sums of the weights that read the
+same pixel, computed beforehand. The result is the same up to rounding, and the doubled image is
+never stored.
 """
 
 from __future__ import annotations
@@ -15,20 +17,27 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 _PHASES: Final = (((0,), (1, 2)), ((0, 1), (2,)))
-"""For even and odd outputs: which rows of the kernel meet on the first, and which on the second of the two pixels read."""
+"""For even and for odd outputs: which rows of the kernel read the first pixel, and which the second."""
 
 
 class DoubledConv(nn.Module):
-    """`conv(F.interpolate(x, scale_factor=2, mode="nearest"))` of a 3 x 3 convolution with padding 1: (B, C, h, w) to (B, D, 2h, 2w)."""
+    """Computes `conv(F.interpolate(x, scale_factor=2, mode="nearest"))`.
+
+    `conv` is a 3 x 3 convolution from C to D channels with padding 1. The weight is (4 D, C, 2, 2),
+    in the dtype of `conv`.
+    """
 
     weight: torch.Tensor
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        whole = conv.weight.detach()
+        kernel = conv.weight.detach()
         phases = [
             torch.stack(
-                [torch.stack([_met(whole, up, left) for left in _PHASES[column]], -1) for up in _PHASES[row]],
+                [
+                    torch.stack([_summed(kernel, up, left) for left in _PHASES[column]], -1)
+                    for up in _PHASES[row]
+                ],
                 -2,
             )
             for row in (0, 1)
@@ -42,25 +51,26 @@ class DoubledConv(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """Map `x`, (B, C, h, w), to (B, D, 2h, 2w), both in the dtype of the weight."""
         batch, _channels, height, width = x.shape
-        parts = F.conv2d(x, self.weight, self.bias, padding=1).chunk(4, 1)
-        made = torch.empty(
+        phases = F.conv2d(x, self.weight, self.bias, padding=1).chunk(4, 1)
+        output = torch.empty(
             batch,
-            parts[0].shape[1],
+            phases[0].shape[1],
             2 * height,
             2 * width,
             dtype=x.dtype,
             device=x.device,
             memory_format=torch.channels_last,
         )
-        for number, part in enumerate(parts):
+        for number, phase in enumerate(phases):
             row, column = divmod(number, 2)
-            made[:, :, row::2, column::2] = part[:, :, row : row + height, column : column + width]
-        return made
+            output[:, :, row::2, column::2] = phase[:, :, row : row + height, column : column + width]
+        return output
 
 
 class DoublingUpsample(nn.Module):
-    """diffusers' `Upsample2D` where it doubles."""
+    """Takes the place of a diffusers `Upsample2D` that doubles the image."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -69,21 +79,25 @@ class DoublingUpsample(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, output_size: Any = None, *_: Any, **__: Any
     ) -> torch.Tensor:
-        """Raises ValueError when asked for another size, as for images whose size is no multiple of the model's."""
+        """Map `hidden_states`, (B, C, h, w), to (B, D, 2h, 2w), both in the dtype of the weight.
+
+        Raises `ValueError` if `output_size` is another size. That happens if the image's size is no
+        multiple of the model's.
+        """
         height, width = hidden_states.shape[-2:]
         if output_size is not None and tuple(output_size) != (2 * height, 2 * width):
             raise ValueError(f"The image's size is no multiple of the model's: {tuple(output_size)}.")
-        answer: torch.Tensor = self.conv(hidden_states)
-        return answer
+        upsampled: torch.Tensor = self.conv(hidden_states)
+        return upsampled
 
 
 def fold(model: nn.Module) -> int:
-    """Replace every doubling with a convolution behind it in `model`; answers how many."""
+    """Replace every upsampling by 2 that a 3 x 3 convolution follows. Returns how many it replaced."""
     count = 0
     for name, module in list(model.named_children()):
         if isinstance(module, Upsample2D):
-            plain = module.interpolate and not module.use_conv_transpose and module.norm is None
-            if plain and _fits(getattr(module, "conv", None)):
+            interpolates = module.interpolate and not module.use_conv_transpose and module.norm is None
+            if interpolates and _fits(getattr(module, "conv", None)):
                 setattr(model, name, DoublingUpsample(module.conv))
                 count += 1
             continue
@@ -106,5 +120,5 @@ def _fits(conv: nn.Module | None) -> bool:
     )
 
 
-def _met(weight: torch.Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> torch.Tensor:
+def _summed(weight: torch.Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> torch.Tensor:
     return weight[:, :, list(rows)][:, :, :, list(columns)].float().sum((-2, -1)).to(weight.dtype)
