@@ -6,9 +6,9 @@ import secrets
 from collections import OrderedDict
 from typing import Final
 
-from api.views import job_view
 from contracts.jobs import Job, JobResult
 from contracts.requests import GenerationRequest
+from views.job import job_view
 
 MAX_BODIES: Final = 4096
 MAX_CHARS: Final = 8192

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.errors import LEFT_OUT
 from api.job_request import JobRequest
 from api.normalise import invalid
-from api.schemas import Wire
 from contracts.errors import DarkroomError, InvalidRequest, RequestError
 from contracts.jobs import ImageRef
 from contracts.requests import MAX_PREVIEWS, OutputFormat
+from views.job import Wire
 
 MAX_RETRY_AFTER_S: Final = 120.0
 """The longest `Retry-After` that OpenAI's client waits for. Above it the client does not retry at all."""

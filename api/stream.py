@@ -26,8 +26,7 @@ from api.catalogue import Catalogue
 from api.keyring import Principal
 from api.long_poll import disconnected
 from api.read_limits import BUSY_S, Shares, too_many
-from api.schemas import JobView, OutputEvent, StatusEvent, Wire
-from api.views import image_url
+from api.schemas import OutputEvent, StatusEvent
 from api.watch import SharedReadings
 from contracts.errors import DarkroomError, TooManyStreams
 from contracts.jobs import Job, JobStatus, Preview
@@ -35,6 +34,7 @@ from contracts.settings import ApiSettings
 from contracts.tasks import end
 from store.stores import Stores
 from telemetry import metrics
+from views.job import JobView, Wire, image_url
 
 RETRY_MS: Final = 2000
 """When a client that lost its stream comes back."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from api.catalogue import Catalogue
-from api.schemas import JobView
 from api.views import job_views
 from contracts.job_store import JobStore
 from contracts.jobs import Change, Job, JobEnd, JobStatus, Preview
 from contracts.tasks import end
 from store.stores import Stores
+from views.job import JobView
 
 LOOK_AGAIN_S: Final = 5.0
 """A change can be lost with the connection that would have told it: the record is read again this often."""

@@ -6,9 +6,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from api.views import job_view
 from contracts.jobs import Job
 from contracts.webhooks import event_of
+from views.job import job_view
 
 
 def payload(job: Job, public_url: str | None) -> bytes:

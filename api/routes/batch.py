@@ -16,11 +16,12 @@ from api.body import as_model, checked, with_accepted
 from api.job_request import EXPECTED, JobRequest
 from api.long_poll import watched
 from api.routes.job_docs import IdempotencyKey
-from api.schemas import ErrorBody, JobView, Wire
+from api.schemas import ErrorBody
 from api.services import Services, Wired, failures
 from api.submit import Accepted
 from api.views import job_views
 from contracts.errors import DarkroomError, InternalError
+from views.job import JobView, Wire
 
 router = APIRouter(tags=["jobs"])
 

@@ -10,10 +10,10 @@ from pydantic import Field
 
 from api.auth import Admin
 from api.normalise import invalid
-from api.schemas import Wire
 from api.services import Wired, failures
 from cache.cache_key import result_pattern, tenant_scope
 from scheduler.bounds import Fault
+from views.job import Wire
 
 router = APIRouter(prefix="/v1/cache", tags=["operation"])
 

@@ -19,13 +19,14 @@ from api.normalise import invalid
 from api.openapi import JOB_ID_PATTERN
 from api.query import check_query
 from api.routes.job_docs import AGAIN, APPLIED, BODY, CACHE, LOCATION, TENANT, Prefer
-from api.schemas import JobList, JobView
+from api.schemas import JobList
 from api.services import Services, Wired, failures
 from api.views import job_views, poll_again_s
 from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.ids import is_job_id
 from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.tenancy import TENANT_PATTERN, is_tenant
+from views.job import JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

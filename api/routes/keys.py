@@ -11,7 +11,6 @@ from starlette.responses import Response
 from api.auth import Admin
 from api.body import checked
 from api.normalise import invalid
-from api.schemas import Wire
 from api.services import Wired, failures
 from contracts.errors import KeyNotFound
 from contracts.tenancy import (
@@ -25,6 +24,7 @@ from contracts.tenancy import (
     id_of,
     new_token,
 )
+from views.job import Wire
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 

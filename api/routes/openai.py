@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from api import advice, errors
+from api import errors
 from api.auth import Caller
 from api.body import checked
 from api.end_listener import EndListener
@@ -47,6 +47,7 @@ from contracts.errors import (
 )
 from contracts.jobs import Job, JobResult, JobStatus, Preview
 from telemetry.logs import get_logger
+from views import warnings
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
@@ -81,7 +82,7 @@ async def _body(request: Request) -> ImagesRequest:
             "description": "The pictures; with `stream`, server-sent events.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
             "headers": {
-                advice.HEADER: {
+                warnings.HEADER: {
                     "description": "Warnings, as a JSON array of strings: what the model did not read. Left out where there "
                     "are none.",
                     "schema": {"type": "string"},
@@ -117,7 +118,7 @@ async def _generated(
     if body.stream:
         write = _streamed(services, job, errors.request_id_of(request.scope))
         stream = services.streams.open(write, caller.holder, left=partial(_abandon, services, job))
-        stream.headers.update(advice.header(advice.advice(job.request)))
+        stream.headers.update(warnings.header(warnings.advice(job.request)))
         return stream
     result = _result(await _ended(request, services, caller, job, listener))
     data = []
@@ -129,7 +130,7 @@ async def _generated(
     view = answer(job.created_at, result.images, data, job.request.output_format)
     return Response(
         view.model_dump_json(exclude_none=True),
-        headers={"X-Job-ID": job.id, **advice.header([*result.warnings, *advice.advice(job.request)])},
+        headers={"X-Job-ID": job.id, **warnings.header([*result.warnings, *warnings.advice(job.request)])},
         media_type="application/json",
     )
 

@@ -13,11 +13,11 @@ from starlette.responses import Response
 from api.auth import Admin
 from api.normalise import invalid
 from api.routes.jobs import checked_tenant
-from api.schemas import Wire
 from api.services import Wired, failures
 from api.usage import day_of
 from contracts.tenancy import TENANT_PATTERN
 from contracts.usage import KEEP_DAYS
+from views.job import Wire
 
 router = APIRouter(prefix="/v1/admin", tags=["operation"])
 

@@ -10,11 +10,11 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api.auth import Caller
-from api.schemas import Wire
 from api.services import Wired, failures
 from contracts.errors import JobNotFound
 from contracts.ids import is_job_id
 from contracts.webhooks import DeliveryStatus, Secret, webhook_id
+from views.job import Wire
 
 OVERLAP_S: Final = 86_400.0
 """How long a replaced secret signs beside its successor."""

@@ -1,0 +1,1 @@
+"""What clients and webhook receivers are shown. Pure."""
