@@ -1,1 +1,1 @@
-"""What clients and webhook receivers are shown. Pure."""
+"""What clients and webhook receivers see of a job. Pure."""

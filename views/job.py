@@ -1,4 +1,5 @@
-"""A job as its owner sees it, in the API's answers and in webhooks: the wire models, and how a record becomes one. Pure."""
+"""A job as its owner sees it, in the API's answers and in webhooks: the wire models, and how a
+record becomes one. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +13,21 @@ from views.warnings import NOBODY, advice
 
 
 class Wire(BaseModel):
+    """The base of all models of answers: immutable."""
+
     model_config = ConfigDict(frozen=True)
 
 
 class LoraView(Wire):
+    """The adapter that acted on the model, and how strongly."""
+
     name: str
     scale: float
 
 
 class RequestView(Wire):
-    """The request as it is computed: defaults filled in, the prompt as it was sent, the seed that was used."""
+    """The request as it is computed: defaults filled in, the prompt as it was sent, the seed that
+    was used."""
 
     model: str
     prompt: str
@@ -41,13 +47,15 @@ class RequestView(Wire):
     lora: LoraView | None = None
     init_image: str | None = Field(
         default=None,
-        description="The picture that it started from, as it was read: its SHA-256. No route serves it.",
+        description="The SHA-256 of the init image, as it was read. No route serves this image.",
     )
     strength: float | None = None
     metadata: dict[str, str] = Field(default={}, description="As it was sent.")
 
 
 class ImageView(Wire):
+    """One image of a job, and where it is."""
+
     url: str
     width: int
     height: int
@@ -56,7 +64,7 @@ class ImageView(Wire):
 
 
 class TimingsView(Wire):
-    """Milliseconds; `batch_size` counts the images that shared the batch."""
+    """Times of the computation, in milliseconds. `batch_size` is the number of images in the batch."""
 
     queued_ms: float
     batch_ms: float
@@ -65,7 +73,7 @@ class TimingsView(Wire):
 
 
 class ProgressView(Wire):
-    """`step` of `steps` denoising steps are done."""
+    """How many denoising steps are done (`step`), of how many (`steps`)."""
 
     step: int
     steps: int
@@ -80,6 +88,8 @@ class JobErrorView(Wire):
 
 
 class UrlsView(Wire):
+    """The addresses of a job, and of what can be done with it."""
+
     self: str
     events: str
     cancel: str
@@ -89,7 +99,7 @@ class UrlsView(Wire):
 
 
 class JobView(Wire):
-    """A job. Times are Unix seconds; what is not known (yet) is null."""
+    """A job. Times are Unix seconds. A value that is not known, or not yet, is null."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -152,7 +162,7 @@ class JobView(Wire):
     started_at: float | None
     finished_at: float | None
     queue_position: int | None = Field(
-        description="Jobs ahead in the queue; of a job that joined another, ahead of that one."
+        description="Jobs ahead in the queue. For a job that joined another: ahead of that one."
     )
     eta_seconds: float | None
     priority: Priority
@@ -163,21 +173,25 @@ class JobView(Wire):
     timings: TimingsView | None = Field(
         description="Of the computation; null while there is none, and on a hit."
     )
-    warnings: list[str] = Field(description="What was cut or not read: sentences for people.")
+    warnings: list[str] = Field(description="What was cut or not read, in sentences.")
     error: JobErrorView | None
     urls: UrlsView
     progress: ProgressView | None = Field(
-        default=None, description="Of the running computation, where the model takes more than one step."
+        default=None, description="Of the running computation, if it takes more than one step."
     )
 
 
 def image_url(name: str) -> str:
-    """Where a picture of the blob store is found."""
+    """The address of the image called `name` in the blob store."""
     return f"/v1/images/{name}"
 
 
 def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView:
-    """One job, `ahead` of which that many wait for the model `served` (None: not known now)."""
+    """The view of `job`.
+
+    `ahead` is how many jobs wait before it (None: not known, or it does not wait). `served` is its model
+    (None: not known).
+    """
     result = job.result
     eta, warnings = None, [*job.request.warnings, *(() if result is None else result.warnings)]
     if ahead is not None and served is not None:
@@ -185,7 +199,7 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
         if not served.workers and result is None:
             warnings.append(NOBODY)
     images = [] if result is None else result.images
-    # A hit computed nothing: the times of the job that did are not its own.
+    # A hit computed nothing. The times in its result are those of the job that did.
     computed = result is not None and job.cache is not CacheStatus.HIT
     self_url = f"/v1/jobs/{job.id}"
     return JobView(
