@@ -1,5 +1,7 @@
-"""The wire formats of what a client gets back, except a job's (`views.job`). What it may send is in `api.job_request`
-and beside the routes."""
+"""The wire models of answers, except a job's (`views.job`).
+
+Those of requests are in `api.job_request` and in the modules of the routes.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from views.job import ImageView, JobErrorView, JobView, TimingsView, Wire
 
 
 class StatusEvent(Wire):
-    """Event `status`: where the job stands now. The stream ends after a terminal one."""
+    """Event `status`: the state of the job now. The stream ends after a terminal one."""
 
     id: str
     status: JobStatus
@@ -24,7 +26,7 @@ class StatusEvent(Wire):
 
 
 class OutputEvent(Wire):
-    """Event `output`: the pictures of a job that succeeds; a terminal `status` follows."""
+    """Event `output`: the images of a job that has succeeded. A terminal `status` follows."""
 
     id: str
     cache: CacheStatus
@@ -34,14 +36,17 @@ class OutputEvent(Wire):
 
 
 class JobList(Wire):
-    """One page, newest first. `next_cursor` goes into `after`; null on the last page."""
+    """One page of jobs, newest first.
+
+    `next_cursor` is the `after` of the next page; null on the last page.
+    """
 
     data: list[JobView]
     next_cursor: str | None
 
 
 class ModelView(Wire):
-    """A served model in the shape of OpenAI's list, with its limits and defaults."""
+    """A served model in the format of OpenAI's list, with its limits and defaults."""
 
     id: str
     object: Literal["model"] = "model"
@@ -60,32 +65,43 @@ class ModelView(Wire):
     max_pixels: int
     default_num_inference_steps: int
     max_num_inference_steps: int
-    refused_num_inference_steps: list[int] = Field(description="Counts that the solver cannot take.")
+    refused_num_inference_steps: list[int] = Field(description="Numbers of steps that the solver cannot do.")
     default_guidance_scale: float
     max_guidance_scale: float
     max_prompt_tokens: int
     max_num_images: int
-    init_images: bool = Field(description="Whether a request may give a picture to start from.")
+    init_images: bool = Field(description="Whether a request may have an `init_image`.")
     loras: list[str] = Field(description="The adapters that a request may name.")
     live_workers: int
     images_per_s: float
 
 
 class ModelList(Wire):
+    """All served models, in the format of OpenAI's list."""
+
     object: Literal["list"] = "list"
     data: list[ModelView]
 
 
 class Ready(Wire):
+    """The process can take jobs; each of `checks` is `ok`."""
+
     status: Literal["ready"] = "ready"
     checks: dict[str, str] = Field(examples=[{"broker": "ok", "store": "ok"}])
 
 
 class Health(Wire):
+    """The process is alive."""
+
     status: Literal["ok"] = "ok"
 
 
 class ErrorBody(Wire):
+    """What went wrong: `code` for programs, `message` for people.
+
+    `param` names the field, if it is about one.
+    """
+
     code: str
     message: str
     type: str
@@ -95,7 +111,7 @@ class ErrorBody(Wire):
 
 
 class ErrorView(Wire):
-    """Every error of every route."""
+    """An error. All routes use this format."""
 
     model_config = ConfigDict(
         json_schema_extra={

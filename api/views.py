@@ -1,4 +1,5 @@
-"""From a job record to what the client sees of it, with its place in the queue and when it may be done."""
+"""From job records and models to what a client sees: the view of a job has its place in the queue,
+and when it may be done."""
 
 from __future__ import annotations
 
@@ -27,8 +28,11 @@ MAX_POLL_S = 30
 async def job_views(
     jobs: Sequence[Job], store: JobStore, catalogue: Catalogue, counted: Mapping[str, int] = NONE
 ) -> list[JobView]:
-    """The jobs as their owner sees them. Queue positions are null where the store or a model is away: they are extras. `counted`: how
-    many were ahead of each just now."""
+    """The views of `jobs`.
+
+    Queue positions are extras: they are null if the store is unavailable. `counted` has the number
+    of jobs ahead by job id, for jobs whose number is known already.
+    """
     queued: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
         if job.status is JobStatus.QUEUED and job.id not in counted:
@@ -46,22 +50,25 @@ async def job_views(
 
 
 async def _places(model: str, queued: Sequence[Job], store: JobStore) -> dict[str, int]:
-    """How many jobs are ahead of each. One that joined another's computation has the place of that one."""
+    """The number of jobs ahead by job id.
+
+    A job that joined another's computation has the place of that job.
+    """
     joined = [job for job in queued if job.cache is CacheStatus.JOINED]
     leaders = await store.leaders([job.key for job in joined]) if joined else []
     stands_for = {job.id: leader for job, leader in zip(joined, leaders, strict=True) if leader is not None}
     _, places = await store.waiting(model, [stands_for.get(job.id, job.id) for job in queued])
-    found: dict[str, int] = {}
+    ahead: dict[str, int] = {}
     for job, place in zip(queued, places, strict=True):
         if place is not None:
-            found[job.id] = place
+            ahead[job.id] = place
         elif stands_for.get(job.id, job.id) != job.id:
-            found[job.id] = 0  # what it waits for has its turn
-    return found
+            ahead[job.id] = 0  # the job that it follows waits no more
+    return ahead
 
 
 def poll_again_s(view: JobView) -> int:
-    """When it makes sense to ask again, in whole seconds."""
+    """After how many whole seconds a client should read the job again."""
     if view.eta_seconds is None:
         return MIN_POLL_S
     return min(MAX_POLL_S, max(MIN_POLL_S, math.ceil(view.eta_seconds)))
@@ -92,7 +99,7 @@ def model_view(served: ServedModel, catalogue: Catalogue, settings: ApiSettings)
         max_guidance_scale=spec.max_guidance_scale,
         max_prompt_tokens=spec.max_prompt_tokens,
         init_images=spec.init_images,
-        loras=[each.name for each in spec.loras],
+        loras=[adapter.name for adapter in spec.loras],
         max_num_images=max_images(spec, settings),
         live_workers=len(served.workers),
         images_per_s=round(
