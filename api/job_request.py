@@ -73,7 +73,8 @@ class JobRequest(BaseModel):
     )
     timeout_seconds: float | None = Field(
         default=None,
-        description="The job expires, and costs nothing, if it has not ended by then. The platform's limit is the default and the maximum.",
+        description="The job expires, and costs nothing, if it has not ended by then. The platform's limit is the "
+        "default and the maximum.",
     )
     output_format: OutputFormat | None = Field(
         default=None,
@@ -99,12 +100,14 @@ class JobRequest(BaseModel):
     )
     init_image: str | None = Field(
         default=None,
-        description="A picture to start from: PNG, JPEG or WebP in base64, alone or as a data URL. It is turned upright, converted to sRGB by "
-        "its colour profile, put on white, scaled to cover the size of the job, and cut at its centre.",
+        description="A picture to start from: PNG, JPEG or WebP in base64, alone or as a data URL. It is turned upright, "
+        "converted to sRGB by its colour profile, put on white, scaled to cover the size of the job, and cut at its "
+        "centre.",
     )
     strength: float | None = Field(
         default=None,
-        description="How far the result may be from `init_image`: the share of the steps that are taken, above 0, at most 1. By default 0.8.",
+        description="How far the result may be from `init_image`: the share of the steps that are taken, above 0, at "
+        "most 1. By default 0.8.",
     )
     previews: int | None = Field(
         default=None, description="0 to 3: how often the job's events show its first picture in the making."
