@@ -9,7 +9,7 @@ from typing import Final
 
 REDUCING_GAP: Final = 2
 """Averaging over whole blocks stops at this many times the final size. Lanczos does the rest; the
-result is then the same as without averaging."""
+result is then practically the same as without averaging."""
 
 Size = tuple[int, int]
 """A width and a height in pixels."""
