@@ -1,1 +1,1 @@
-"""The door: HTTP in, jobs out. Carries no torch."""
+"""The HTTP API: takes requests, and makes jobs of them. Does not import torch."""

@@ -30,23 +30,24 @@ from store.stores import Stores, open_stores
 from telemetry import logs, metrics, tracing
 
 LEAVE_S: Final = 0.5
-"""Time for clients to hear, with their next answer, that their connection ends: one that is closed just as a request is sent on it
-looks like a fault."""
+"""Seconds between a signal and the end. Clients learn from their next answer that the connection
+ends. To a client, a connection that closes just as it sends a request looks like a fault."""
 
 log = logs.get_logger("api")
 
 
 def build(settings: ApiSettings) -> FastAPI:
-    """The application on the services of the settings."""
+    """The application, with the services that the settings name."""
     stores = open_stores(settings, hot_results=settings.hot_results, hot_ttl_s=settings.hot_result_ttl_s)
     letters = open_dead_letters(settings)
     return create_app(settings, stores, open_publisher(settings), SystemClock(), letters)
 
 
 async def refuse_to_be_open(settings: ApiSettings, keys: KeyStore) -> None:
-    """Raises `SettingsError` where others could reach a server that nobody has a key to.
+    """Raises `SettingsError` if other machines can reach this server and no API key exists.
 
-    While the store is away it is not known whether there are keys; until there are, the server answers 401.
+    While the store is unavailable, it is not known whether keys exist. The server starts then, and
+    answers 401 until there are keys.
     """
     if is_loopback(settings.host) or settings.allow_anonymous or settings.admin_key is not None:
         return
@@ -63,12 +64,15 @@ async def refuse_to_be_open(settings: ApiSettings, keys: KeyStore) -> None:
 
 
 async def serve(app: FastAPI, settings: ApiSettings) -> bool:
-    """Serve until a signal. Answers whether it was one that ended it, and not a fault. Raises `SettingsError`, also for a port
-    that is in use."""
+    """Serve until a signal.
+
+    Returns whether a signal ended it; False means a fault. Raises `SettingsError`, also for a port
+    that is in use, and `QueueMisdeclared`.
+    """
     services: Services = app.state.services
     listener = None
     try:
-        # First of all. Whoever connects is answered once the rest is known to be well.
+        # Listen first. Clients that connect now get their answers once the other checks have passed.
         listener = listen(settings.host, settings.port, "DARKROOM_PORT", shared=settings.share_port)
         await require_layout(settings)
         await refuse_to_be_open(settings, services.stores.keys)
@@ -111,7 +115,10 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
 
 
 async def check_queues(settings: ApiSettings, stores: Stores) -> None:
-    """Raises `QueueMisdeclared` for a queue of a model that is served now. A service that is away is met later."""
+    """Raises `QueueMisdeclared` if a queue of a served model has other properties than ours.
+
+    Services that are unavailable are ignored here.
+    """
     try:
         models = [served.spec.name for served in (await stores.models.models()).models if served.workers]
     except StoreUnavailable:
@@ -120,6 +127,7 @@ async def check_queues(settings: ApiSettings, stores: Stores) -> None:
 
 
 def main() -> int:
+    """Run the process; returns its exit status (`contracts.exit_codes`)."""
     try:
         settings = ApiSettings.from_env()
         logs.configure(settings, service="api")

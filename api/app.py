@@ -1,4 +1,7 @@
-"""The application: everything wired together. Constructing it does no I/O; its lifespan starts and ends the work."""
+"""The application, with all its parts connected.
+
+Constructing it does no I/O. Its lifespan starts and ends the background tasks.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,7 @@ from telemetry import series
 from telemetry.logs import get_logger
 
 SWEEP_INTERVAL_S: Final = 1.0
+"""Seconds between two runs of the sweeper."""
 
 log = get_logger(__name__)
 
@@ -60,8 +64,11 @@ def create_app(
     clock: Clock,
     letters: DeadLetters | None = None,
 ) -> FastAPI:
-    """The ASGI application. It owns what it is given from the start of its lifespan, and closes it at its end. Without
-    `letters` it leaves those that the broker has given up on to others."""
+    """The ASGI application.
+
+    It closes `stores`, `publisher` and `letters` at the end of its lifespan. Without `letters`, it
+    leaves dead letters to other processes.
+    """
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
     services = Services(
@@ -85,10 +92,10 @@ def create_app(
         summary="Text to image over REST: submit a prompt, wait for its picture.",
         lifespan=_lifespan,
         redirect_slashes=False,
-        openapi_url=None,  # ours tells limits too
-        docs_url=None,  # their pages load scripts from other hosts
+        openapi_url=None,  # our document (api.routes.reference) also has the limits of the models
+        docs_url=None,  # FastAPI's pages load scripts from other hosts
         redoc_url=None,
-        # Ours instead: one tracer for HTTP, broker and batches, and no log of bodies that were refused.
+        # We have our own: one tracer for HTTP, broker and batches. FastAPI would also log refused bodies.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.services = services
@@ -99,11 +106,11 @@ def create_app(
     app.router.routes.append(jobs.direct)
     for module in (jobs, webhooks, batch, events, openai, images, models, cache, keys, usage_routes):
         app.include_router(module.router, dependencies=[Depends(known_query)])
-    # Probes, scrapers and browsers add parameters of their own.
+    # No check of the query here: probes, scrapers and browsers add their own parameters.
     for module in (health, page, reference):
         app.include_router(module.router)
     series.begin_api(_endpoints(app))
-    # The last one added is the outermost.
+    # The middleware that is added last is the outermost.
     app.add_middleware(
         BodyLimit,
         limit=settings.max_body_bytes,
@@ -120,7 +127,7 @@ def create_app(
 
 
 def _endpoints(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """Method and path of every route, and of requests that match none."""
+    """The method and path of every route, and of requests that match no route."""
     for route in app.routes:
         for method in sorted(getattr(route, "methods", None) or ()):
             yield method, getattr(route, "path", "unmatched")

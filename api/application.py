@@ -1,4 +1,4 @@
-"""FastAPI, without those of its layers that do nothing here."""
+"""FastAPI without the layers that do nothing here."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from starlette.types import ASGIApp
 
 
 class Application(FastAPI):
-    """Every request passes our own middleware, then what turns errors into answers and closes files, then the router."""
+    """A request passes our middleware, then the layers that turn errors into answers and close
+    files, then the router."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        """FastAPI puts three layers more around ours: a last catch, which `RequestContext` is; traces, which it makes; and a limit of
-        bodies, which `BodyLimit` is. Each costs every request a call and a wrapped `send`."""
+        """The layers around the router.
+
+        FastAPI would add three more, each of which costs every request a call and a wrapped `send`.
+        We have our own: `RequestContext` catches what is left over and traces, `BodyLimit` limits
+        bodies.
+        """
         app: ASGIApp = ExceptionMiddleware(
             AsyncExitStackMiddleware(self.router), handlers=self.exception_handlers, debug=self.debug
         )

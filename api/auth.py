@@ -1,8 +1,8 @@
-"""The key of a request as a dependency of routes: `Caller` for those who make pictures, `Admin` for those who rule,
-`Reader` for either.
+"""The API key of a request, as a dependency of routes.
 
-A route that takes one is closed to others. Those that take none are open: health, metrics, the page, and pictures, whose
-names are capabilities (docs/adr/0010-pictures-are-capabilities.md).
+`Caller` needs the scope `generate`, `Admin` the scope `admin`, `Reader` either. A route with one of
+these dependencies refuses other callers. Routes without one are open: health, metrics, the
+playground, and images, whose names are capabilities (docs/adr/0010-pictures-are-capabilities.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contracts.errors import RequestError, Unauthenticated
 from contracts.tenancy import Scope, id_of, is_token
 
 TENANT_HEADER: Final = "X-Tenant"
-"""Tells an administrator whose job an answer is about, where it is another's."""
+"""The header that names the tenant of a job, if an administrator asks for a job of another tenant."""
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, `dk_...`.", scheme_name="bearer")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same.", scheme_name="header")
@@ -29,7 +29,7 @@ _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same
 PROXY_HEADERS: Final = frozenset(
     (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x-forwarded-host", b"via")
 )
-"""What a proxy adds to a request that it passes on (RFC 7239, RFC 9110 section 7.6.3, and custom)."""
+"""Headers that a proxy adds to a request (RFC 7239, RFC 9110 section 7.6.3, and custom)."""
 
 
 def _proxied(request: Request) -> bool:
@@ -60,7 +60,10 @@ async def _caller(
 
 
 async def caller_of(request: Request, services: Services) -> Principal:
-    """What `Caller` resolves to, for the one route that cannot afford to have it resolved: a cache hit costs half as much."""
+    """The same as `Caller`, without the framework's resolving of dependencies.
+
+    With it a cache hit would cost twice as much. Raises `RequestError`, `StoreUnavailable`.
+    """
     scope = request.scope
     bearer = None if header(scope, b"authorization") is None else await _bearer(request)
     token = header(scope, b"x-api-key") or None if bearer is None else bearer.credentials
@@ -108,7 +111,8 @@ def _require(principal: Principal, scope: Scope) -> None:
 
 
 async def owner_of(request: Request, services: Services, reader: Principal, job_id: str) -> str:
-    """The tenant of a job that `reader` asks for: its own, or for an administrator whichever it is; then the answer says so."""
+    """The tenant whose job `reader` may look at: its own; for an administrator that of the job,
+    which the answer then names. Raises `RequestError`, `StoreUnavailable`."""
     if not reader.rules:
         return reader.tenant
     owner = await services.stores.jobs.owner(job_id) or reader.tenant
@@ -117,7 +121,10 @@ async def owner_of(request: Request, services: Services, reader: Principal, job_
 
 
 def look_into(request: Request, reader: Principal, tenant: str | None) -> None:
-    """Admit `reader` to the jobs of `tenant`, by default its own. What only an administrator may see is noted. Raises `RequestError`."""
+    """Check that `reader` may see the jobs of `tenant` (None: its own).
+
+    What only an administrator may see goes into the audit trail. Raises `RequestError`.
+    """
     own = tenant in (None, reader.tenant)
     if own and (reader.key is None or tenant is None or Scope.GENERATE in reader.key.scopes):
         _require(reader, Scope.GENERATE)
@@ -129,6 +136,8 @@ def look_into(request: Request, reader: Principal, tenant: str | None) -> None:
 
 
 Caller = Annotated[Principal, Depends(_caller)]
+"""A caller who may submit jobs."""
 Reader = Annotated[Principal, Depends(_reader)]
-"""Who may look at jobs: those who make pictures at their tenant's, and administrators at all."""
+"""A caller who may look at jobs: with the scope `generate` at those of its tenant, with `admin` at all."""
 Admin = Annotated[Principal, Depends(_admin)]
+"""A caller with the scope `admin`."""

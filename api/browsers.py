@@ -1,9 +1,10 @@
-"""What a browser may ask of a server that serves everybody: nothing on behalf of another site.
+"""Refuses requests that a browser makes on behalf of another site, on servers that need no API key.
 
-Where no API key is needed, reaching the server is all it takes, and a browser reaches what its user can. Two ways lead from a
-foreign page to such a server. A name of that page may be made to point here (DNS rebinding): then `Host` names what we are
-not. Or the page sends a request across sites: then `Origin` or `Sec-Fetch-Site` says so
-(https://www.w3.org/TR/fetch-metadata/). Programs send neither, and are not affected.
+A server without API keys serves everybody who can reach it, and a browser can reach what its user
+can. A foreign page has two ways to such a server. Its own name may resolve to this server (DNS
+rebinding); `Host` then holds that foreign name. Or the page sends a cross-site request; `Origin` or
+`Sec-Fetch-Site` then says so (https://www.w3.org/TR/fetch-metadata/). Other programs send neither
+header, and are not affected.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from contracts.errors import HostNotAllowed, OriginNotAllowed, RequestError
 from contracts.settings import ApiSettings
 
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked by the names of pods and services; they tell nothing of a tenant."""
+"""Paths that are not guarded. They are requested by names of pods and services, and show nothing of
+a tenant."""
 MAX_NAME_CHARS: Final = 261
-"""Of a DNS name (RFC 1035, section 2.3.4) and a port; what is longer is not remembered."""
+"""The length of a DNS name (RFC 1035, section 2.3.4) and a port. Longer names are not remembered."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
 
 
 class BrowserGuard:
-    """Refuses requests that a browser makes for another site. For servers that need no key."""
+    """Middleware that refuses requests of a browser for another site. For servers that need no API key."""
 
     def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
         self._app = app
@@ -37,6 +40,7 @@ class BrowserGuard:
         self._public = (settings.public_url or "").rstrip("/").lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer it with the refusal."""
         refused = self._refusal(scope) if scope["type"] == "http" else None
         if refused is None:
             await self._app(scope, receive, send)
@@ -48,8 +52,8 @@ class BrowserGuard:
             return None
         host = header(scope, b"host")
         if host is None:
-            return None  # no browser of today
-        # Nearly all requests name the same few: parsing the name is dearer than finding it.
+            return None  # today's browsers always send it
+        # Nearly all requests have one of a few names, and a look-up costs less than parsing.
         if not (_is_known if len(host) <= MAX_NAME_CHARS else is_known)(host, self._names):
             return HostNotAllowed(
                 "This server does not answer to that Host. Name it in DARKROOM_ALLOWED_HOSTS, or use an address or localhost."
@@ -62,13 +66,13 @@ class BrowserGuard:
         return None
 
     def _is_ours(self, origin: str, host: str) -> bool:
-        """Whether a page of `origin` is one of ours. The scheme may differ: a proxy in front may have ended TLS."""
+        """Whether `origin` is this server. The scheme may differ: a proxy in front may terminate TLS."""
         origin = origin.lower()
         return origin.partition("://")[2] == host.lower() or origin == self._public
 
 
 def known_names(settings: ApiSettings) -> frozenset[str]:
-    """The names, in lower case and without a port, that a server of these settings goes by. Pure."""
+    """The names of a server with these settings, in lower case and without a port. Pure."""
     names: Iterable[str | None] = (
         "localhost",
         settings.host,
@@ -79,19 +83,22 @@ def known_names(settings: ApiSettings) -> frozenset[str]:
 
 
 def is_known(host: str, names: frozenset[str]) -> bool:
-    """Whether a `Host` header names this server: an address, which no foreign page can make its own; `localhost`; or one of
-    `names`, where `.example.org` stands for all names under it. Pure."""
+    """Whether the `Host` header `host` names this server.
+
+    That is an IP address, which no foreign page can have as its name, or one of `names`. There,
+    `.example.org` stands for all names under it. Pure.
+    """
     name = _name_of(host)
     if name is None:
         return False
-    return _is_address(name) or name in names or any(each[0] == "." and name.endswith(each) for each in names)
+    return _is_address(name) or name in names or any(own[0] == "." and name.endswith(own) for own in names)
 
 
 _is_known = lru_cache(maxsize=256)(is_known)
 
 
 def _name_of(host: str) -> str | None:
-    """The name of a `Host` header, in lower case and without its port; None where it has none."""
+    """The name in a `Host` header, in lower case and without its port; None: it has no name."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:

@@ -1,4 +1,7 @@
-"""Which models are served: the directory, remembered for a second, so that no request waits for Redis to learn it."""
+"""Which models are served.
+
+The model directory is remembered for a second, so requests need not wait for Redis.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,18 @@ from contracts.ports import ModelDirectory
 from telemetry import metrics
 
 FRESH_S: Final = 1.0
+"""The age in seconds at which the directory is read again."""
 STALE_S: Final = 60.0
-"""How long the last good answer is served while the directory is away."""
+"""How long the last good answer is used while the directory is unavailable, in seconds."""
 COME_BACK_S: Final = 5.0
+"""When a client should come again for a model that is not announced yet, in seconds."""
 
 
 class Catalogue:
-    """A view of the `ModelDirectory` with one refresh at a time, however many ask."""
+    """A cached view of the `ModelDirectory`, with one refresh at a time for all requests.
+
+    `aliases` are other names for models. `default_model` (a name or an alias) is for requests that name none.
+    """
 
     def __init__(
         self,
@@ -40,7 +48,8 @@ class Catalogue:
         self._refresh: asyncio.Task[Sequence[ServedModel]] | None = None
 
     async def models(self) -> Sequence[ServedModel]:
-        """Every announced model, at most `FRESH_S` seconds old, or `STALE_S` while the directory is away.
+        """Every announced model, at most `FRESH_S` seconds old, or `STALE_S` while the directory is
+        unavailable.
 
         Raises `StoreUnavailable`.
         """
@@ -52,18 +61,18 @@ class Catalogue:
         return await asyncio.shield(self._refresh)
 
     def real_name(self, name: str) -> str:
-        """What the alias `name` stands for, or `name` where it is none."""
+        """The model that the alias `name` stands for; `name` itself if it is no alias."""
         return self._aliases.get(name, name)
 
     def aliases_of(self, model: str) -> list[str]:
-        """The other names of `model`, in order."""
+        """The aliases of `model`, sorted."""
         return sorted(alias for alias, real in self._aliases.items() if real == model)
 
     async def resolve(self, name: str | None) -> ServedModel:
-        """The model called `name`, under its own name or an alias, or the default one.
+        """The model with the name or alias `name` (None: the default model).
 
-        Raises `ModelNotFound`, or `ModelUnavailable` while nothing is announced, or `StoreUnavailable`. A model whose
-        workers are all gone is still known.
+        A model whose workers are all gone is still known. Raises `ModelNotFound`,
+        `ModelUnavailable` (not announced yet), and `StoreUnavailable`.
         """
         models = await self.models()
         if models is not self._named[0]:
@@ -81,7 +90,7 @@ class Catalogue:
         if name is None:
             name = self._default_model
             if name is None:
-                # One that somebody serves, if there is any: others are remembered long after their last worker.
+                # Prefer a model with workers: others are remembered long after their last worker.
                 return max(known.values(), key=lambda served: (bool(served.workers), served.awaited))
             if name not in known:
                 raise ModelUnavailable(
@@ -90,7 +99,7 @@ class Catalogue:
         if (real := self.real_name(name)) in known:
             return known[real]
         if real != name:
-            # The operator promises it: a client that hears 404 would take its request for wrong.
+            # The operator has configured this alias, so the request is right: 404 would be misleading.
             raise ModelUnavailable(
                 f"{name} stands for {real}, which has not been announced yet.",
                 retry_after_s=COME_BACK_S,

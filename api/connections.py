@@ -1,7 +1,9 @@
-"""How many connections one address may have open. The server accepts in native code, so this looks at what it has accepted.
+"""Limits how many connections one address may have open.
 
-Like a firewall's limit: connections that were there first stay, newer ones are closed. A look twice a second bounds what one
-address holds, not how often it connects: that is what a proxy or firewall in front is for (docs/security.md).
+The server accepts connections in native code, so this module looks at the open connections twice a
+second. As with a firewall's limit, older connections stay and newer ones are closed. It bounds how
+many connections an address holds, not how often it connects. A proxy or firewall in front does that
+(docs/security.md).
 """
 
 from __future__ import annotations
@@ -24,20 +26,21 @@ from telemetry import metrics
 from telemetry.logs import get_logger
 
 LOOK_S: Final = 0.5
+"""Seconds between two looks."""
 SPARE_FILES: Final = 512
-"""Open files beside connections of clients: those to Redis and the broker, pictures, pipes."""
+"""Open files besides the connections of clients: those to Redis and the broker, images, pipes."""
 IPV6_PREFIX: Final = 64
-"""One customer has at least so much of IPv6 for itself (RFC 6177), so it counts as one address."""
+"""Bits of an IPv6 address that count. One customer has at least such a network (RFC 6177)."""
 
 Peer = tuple[str, int]
-"""Address and port of a client."""
+"""The address and port of a client."""
 
 log = get_logger(__name__)
 
 
 @lru_cache(maxsize=65_536)
 def owner(address: str) -> str:
-    """Under which name `address` counts: itself, or its network of IPv6. Pure."""
+    """The name under which `address` is counted: the address itself, or its IPv6 network. Pure."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -50,8 +53,11 @@ def owner(address: str) -> str:
 
 
 def excess(now: Iterable[Peer], before: Mapping[Peer, int], limit: int) -> list[Peer]:
-    """Those to be closed, so that no owner has more than `limit`: the newest. `before` numbers those that were there at an
-    earlier look, the oldest lowest. Pure."""
+    """The connections to close, so that no owner has more than `limit`.
+
+    The newest are closed. `before` numbers the connections of the last look, the oldest lowest.
+    Pure.
+    """
     held: dict[str, list[Peer]] = defaultdict(list)
     for peer in now:
         held[owner(peer[0])].append(peer)
@@ -72,13 +78,14 @@ class ConnectionGuard:
         self._limit = limit
         self._numbers = itertools.count()
         self._known: dict[Peer, int] = {}
-        """The connections of the last look, numbered as they came."""
+        """The connections of the last look, numbered in the order in which they came."""
         self._files: dict[int, tuple[int, Peer]] = {}
-        """Of each connection the number of its file, its inode, and its peer as they were at the last look. A number that passes to
-        another connection has another inode. To ask for the peers of thousands again would hold up the event loop, for both need the
-        interpreter."""
+        """From the file number of each connection to its inode and peer, as of the last look. If a
+        file number passes to another connection, its inode changes. Peers are remembered because
+        asking for thousands of them holds the interpreter, and so delays the event loop."""
 
     async def run(self) -> None:
+        """Look every `LOOK_S` seconds until cancelled."""
         while True:
             try:
                 await asyncio.to_thread(self.look)
@@ -87,7 +94,10 @@ class ConnectionGuard:
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> int:
-        """One look; answers how many were closed. Raises `OSError` where the process cannot open one file more."""
+        """Look once, and close the connections over the limit; returns how many.
+
+        Raises `OSError` if the process cannot open another file.
+        """
         accepted = self._accepted()
         over = excess(accepted, self._known, self._limit)
         closed = sum(self._close(accepted[peer], peer) for peer in over)
@@ -99,12 +109,13 @@ class ConnectionGuard:
         return closed
 
     def _accepted(self) -> dict[Peer, int]:
-        """The open connections of clients, and the number of the file of each as of now."""
+        """The open connections of clients, each with its file number."""
         files = {}
         for number in _open_files():
             with suppress(OSError):
                 now = os.fstat(number)
-                # Only sockets: closing a second descriptor of a file would give up this process's locks on it.
+                # Only sockets: closing a second descriptor of a file would release this process's
+                # locks on it.
                 if stat.S_ISSOCK(now.st_mode):
                     inode, peer = self._files.get(number, (None, None))
                     if inode != now.st_ino:
@@ -116,7 +127,10 @@ class ConnectionGuard:
         return {peer: number for number, (_, peer) in files.items()}
 
     def _close(self, number: int, peer: Peer) -> bool:
-        """Ends the connection of `peer`, if `number` is still its file."""
+        """Close the connection of `peer`, if `number` is still its file number.
+
+        Returns whether it was closed.
+        """
         with _duplicate(number) as socket_, suppress(OSError):
             if socket_ is not None and self._peer(socket_) == peer:
                 socket_.shutdown(socket.SHUT_RDWR)
@@ -139,27 +153,30 @@ def _open_files() -> list[int]:
 
 @contextmanager
 def _duplicate(number: int) -> Iterator[socket.socket | None]:
-    """A socket of its own on open file `number`, for the block; None where that is no socket of TCP, or no more. What is learnt of
-    the duplicate and done to it concerns one connection, though the number may pass to another one at any time."""
-    found = None
+    """A duplicate of the open file `number` as a socket, for the block; None: it is not (or no
+    longer) a TCP socket. The number may pass to another connection at any time; the duplicate stays
+    with the same one."""
+    duplicate = None
     with suppress(OSError):
-        # Only sockets: closing a second descriptor of a file would give up this process's locks on it.
+        # Only sockets: closing a second descriptor of a file would release this process's locks on it.
         if stat.S_ISSOCK(os.fstat(number).st_mode):
             copy = os.dup(number)
             try:
-                found = socket.socket(fileno=copy)
+                duplicate = socket.socket(fileno=copy)
             except OSError:
                 os.close(copy)
-    if found is None:
+    if duplicate is None:
         yield None
         return
-    with found:
-        yield found if found.family in (socket.AF_INET, socket.AF_INET6) else None
+    with duplicate:
+        yield duplicate if duplicate.family in (socket.AF_INET, socket.AF_INET6) else None
 
 
 def check_open_files(connections: int) -> None:
-    """Warns where the system allows this process fewer open files than so many connections need. (Granian has raised the limit as
-    far as it may, when it was imported.)"""
+    """Log a warning if this process may open fewer files than `connections` need.
+
+    Granian has already raised the limit as far as possible, on its import.
+    """
     wanted = connections + SPARE_FILES
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed != resource.RLIM_INFINITY and allowed < wanted:

@@ -1,4 +1,7 @@
-"""The reference as a page: the OpenAPI document as plain HTML. No script, nothing from another host. Pure."""
+"""The reference as a page: the OpenAPI document as plain HTML.
+
+It has no script, and loads nothing from other hosts. Pure.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ code, pre { font: 13.5px/1.5 ui-monospace, monospace; } pre { overflow-x: auto; 
 
 
 def page(document: dict[str, Any]) -> str:
-    """The whole document, operation by operation, then its schemas."""
+    """The OpenAPI `document` as HTML: every operation, then the schemas."""
     info = document["info"]
     operations = [
         (path, method, operation)
@@ -53,19 +56,19 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[st
     yield f"<h3><code><span class='method'>{escape(method)}</span> {escape(path)}</code></h3>"
     yield f"<p>{escape(operation.get('summary', ''))}. {escape(operation.get('description', ''))}</p>"
     parameters = [
-        (f"{each['name']} <span class='dim'>{each['in']}</span>", each.get("schema", {}), each)
-        for each in operation.get("parameters", ())
+        (f"{item['name']} <span class='dim'>{item['in']}</span>", item.get("schema", {}), item)
+        for item in operation.get("parameters", ())
     ]
     if parameters:
         yield "<table><tr><th>parameter<th>type<th>meaning</tr>"
-        for name, schema, each in parameters:
-            yield f"<tr><td><code>{name}</code><td>{_type(schema)}<td>{escape(each.get('description', ''))}</tr>"
+        for name, schema, item in parameters:
+            yield f"<tr><td><code>{name}</code><td>{_type(schema)}<td>{escape(item.get('description', ''))}</tr>"
         yield "</table>"
     for media, body in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Body, <code>{escape(media)}</code>: {_type(body.get('schema', {}))}</p>"
     yield "<table><tr><th>status<th>answer<th>meaning</tr>"
     for status, answer in operation.get("responses", {}).items():
-        shapes = [_type(each.get("schema", {})) + _codes(each) for each in answer.get("content", {}).values()]
+        shapes = [_type(body.get("schema", {})) + _codes(body) for body in answer.get("content", {}).values()]
         yield f"<tr><td>{escape(status)}<td>{'<br>'.join(dict.fromkeys(shapes))}"
         yield f"<td>{escape(answer.get('description', ''))}</tr>"
     yield "</table>"
@@ -81,9 +84,9 @@ def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:
     required = schema.get("required", ())
     if "properties" in schema:
         yield "<table><tr><th>field<th>type<th>meaning</tr>"
-        for field, each in schema["properties"].items():
+        for field, part in schema["properties"].items():
             mark = " <span class='dim'>required</span>" if field in required else ""
-            yield f"<tr><td><code>{escape(field)}</code>{mark}<td>{_type(each)}<td>{escape(each.get('description', ''))}</tr>"
+            yield f"<tr><td><code>{escape(field)}</code>{mark}<td>{_type(part)}<td>{escape(part.get('description', ''))}</tr>"
         yield "</table>"
     elif "enum" in schema:
         yield f"<p>{_type(schema)}</p>"
@@ -96,9 +99,9 @@ def _type(schema: dict[str, Any]) -> str:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f"<a href='#schema-{name}'>{name}</a>"
     if "anyOf" in schema:
-        return " or ".join(_type(each) for each in schema["anyOf"])
+        return " or ".join(_type(branch) for branch in schema["anyOf"])
     if "enum" in schema:
-        return ", ".join(f"<code>{escape(json.dumps(each))}</code>" for each in schema["enum"])
+        return ", ".join(f"<code>{escape(json.dumps(value))}</code>" for value in schema["enum"])
     if "const" in schema:
         return f"<code>{escape(json.dumps(schema['const']))}</code>"
     if schema.get("type") == "array":

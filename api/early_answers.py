@@ -1,7 +1,9 @@
-"""What becomes of a body that nobody read when its request is answered: it is read to its end and thrown away, within bounds.
+"""Discards the body of a request that is answered before its body was read. The body is read to its
+end, within bounds.
 
-A server that answers and closes while its client still sends resets the connection. Many clients (Node's fetch among them) then
-report a broken pipe instead of the answer. RFC 9112 section 9.6 describes the same danger.
+A server that answers and closes while its client still sends resets the connection. Many clients,
+such as Node's fetch, then report a broken pipe instead of the answer. RFC 9112 section 9.6
+describes the same danger.
 """
 
 from __future__ import annotations
@@ -14,20 +16,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.fast_route import header
 
 MAX_DISCARDED_BYTES: Final = 16 * 1024 * 1024
-"""The most of a body that is read, what its route has read included; beyond it the connection is closed."""
+"""The most bytes of a body that are read, including those that its route has read. After more, the
+connection is closed."""
 MAX_DISCARD_S: Final = 10.0
-"""How long after its request began a body may still arrive."""
+"""How long a body may still arrive after the begin of its request, in seconds."""
 
 
 class EarlyAnswers:
-    """Holds an answer back until the request's body has arrived, and throws that body away. Where it is longer than
-    `MAX_DISCARDED_BYTES`, slower than `MAX_DISCARD_S`, or still waits for a `100 Continue`, the answer goes out at once and
-    says that the connection is closed."""
+    """Holds an answer back until the request's body has arrived, and discards that body.
+
+    The answer goes out at once, and closes the connection, if the body is longer than
+    `MAX_DISCARDED_BYTES`, slower than `MAX_DISCARD_S`, or if the client still waits for a `100
+    Continue`.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and hold its answer back as above."""
         if scope["type"] != "http" or not has_body(scope):
             await self._app(scope, receive, send)
             return
@@ -42,7 +49,7 @@ class EarlyAnswers:
 
 
 class _Body:
-    """The body of one request: how much of it has arrived, and whether that was all."""
+    """The body of one request: how much of it has arrived, and whether it is complete."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._receive = receive
@@ -57,19 +64,22 @@ class _Body:
         message = await self._receive()
         self._seen += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
-            # The client has left, or has sent what is no body: nothing more can be read from this connection.
+            # The client has left or has sent an invalid body. This connection cannot be read any more.
             self._ended = self._broken = True
-        # The server may have a last, empty part to tell of the end; a known length says the same.
+        # The server may send a last, empty part. It need not be awaited if the length is known.
         if not message.get("more_body", False) or self._seen == self._length:
             self._ended = True
         return message
 
     async def discarded(self) -> bool:
-        """Reads what is left. Answers whether the body has ended, so that the connection can be used again."""
+        """Read what is left.
+
+        Returns whether the body has ended: only then can the connection be used again.
+        """
         if self._ended:
             return self._read_whole
         too_long = self._length is not None and self._length > MAX_DISCARDED_BYTES
-        # A client that waits to be told to go on has sent nothing, and reads the answer instead.
+        # A client that waits for `100 Continue` has sent no body, and reads the answer instead.
         if too_long or (self._expects and not self._asked):
             return False
         try:
@@ -94,6 +104,6 @@ def has_body(scope: Scope) -> bool:
 
 
 def declared_length(scope: Scope) -> int | None:
-    """The `Content-Length` in bytes; None: there is none that is a number. Pure."""
+    """The `Content-Length` in bytes; None: the header is absent or not a number. Pure."""
     declared = header(scope, b"content-length") or ""
     return int(declared) if declared.isascii() and declared.isdigit() and len(declared) <= 18 else None

@@ -1,4 +1,7 @@
-"""Hearing how one job ends: from before it is recorded or read, so that nothing of it needs to be read again."""
+"""Listens for the end of one job.
+
+It starts before the job is recorded or read, so the job need not be read again.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,16 @@ from contracts.ports import JobEvents
 
 
 class EndListener:
-    """Listens for one job, from `listen` on, for as long as its block runs."""
+    """Listens for one job, from `listen` until its `async with` block ends."""
 
     def __init__(self, events: JobEvents) -> None:
         self._events = events
-        self._hearing: list[AbstractAsyncContextManager[None]] = []
+        self._subscriptions: list[AbstractAsyncContextManager[None]] = []
         self._job_id: str | None = None
         self._closed = self._deaf = False
         self._end: JobEnd | None = None
         self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done once the job has ended, or nothing more will be heard of it."""
+        """Done once the job has ended, or once no more events of it can arrive."""
         self._known: Job | None = None
 
     async def __aenter__(self) -> Self:
@@ -31,32 +34,35 @@ class EndListener:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        for hearing in self._hearing:
-            await hearing.__aexit__(None, None, None)
+        for subscription in self._subscriptions:
+            await subscription.__aexit__(None, None, None)
 
     async def listen(self, job_id: str) -> None:
-        """Hear of `job_id` from now on. Raises `StoreUnavailable`."""
-        hearing = self._events.hear(job_id, self._tell)
-        await hearing.__aenter__()
+        """Receive the events of `job_id` from now on. Raises `StoreUnavailable`."""
+        subscription = self._events.hear(job_id, self._tell)
+        await subscription.__aenter__()
         if self._closed:
-            # The client has left meanwhile; its job goes on.
-            await hearing.__aexit__(None, None, None)
+            # The client has left meanwhile. Its job goes on.
+            await subscription.__aexit__(None, None, None)
             return
-        self._hearing.append(hearing)
+        self._subscriptions.append(subscription)
         self._job_id = job_id
 
     def note(self, job: Job) -> None:
-        """`job` has just been recorded or read. Of another than the one that is listened for nothing is known."""
+        """Remember `job`, which was just recorded or read. A job that this does not listen for is ignored."""
         if job.id == self._job_id:
             self._known = job
 
     @property
     def known(self) -> Job | None:
-        """The job, as it was recorded or read while this listens; None also where nothing more will be heard of it."""
+        """The job, as it was recorded or read while this listens.
+
+        None: no such job, or no more events can arrive.
+        """
         return None if self._deaf else self._known
 
     def ended(self) -> Job | None:
-        """The job at its end, if that was heard whole."""
+        """The job at its end, if the event carried the whole end; else None."""
         return None if self._end is None or self._known is None else self._known.ended(self._end)
 
     def _tell(self, change: Change | None) -> None:

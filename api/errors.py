@@ -1,4 +1,4 @@
-"""From any exception to the one error shape of the wire contract. The only place that maps errors to HTTP."""
+"""From any exception to the one error format of the API. Only this module maps errors to HTTP."""
 
 from __future__ import annotations
 
@@ -32,14 +32,20 @@ from contracts.errors import (
 from scheduler.bounds import Fault
 
 MAX_NAME_CHARS = 64
+"""The most characters of a client's own name for something that an answer repeats."""
 LEFT_OUT = "left out"
-"""How the words for a field begin that is known and refused: it is not offered to who misspells another."""
+"""The first words for a field that is known and refused. Such a field is not suggested when another
+is misspelt."""
 UNFORESEEN = "Something went wrong on our side. It has been logged."
+"""The message of an error that is not a `DarkroomError`."""
 _FINAL = frozenset({JobCanceled.status, GenerationFailed.status})
 
 
 def install(app: FastAPI) -> None:
-    """Handle every expected error; what is left over is caught by `api.middleware.RequestContext`."""
+    """Install the handlers of expected errors in `app`.
+
+    `api.middleware.RequestContext` catches all others.
+    """
 
     async def darkroom(request: Request, error: Exception) -> Response:
         if not isinstance(error, DarkroomError):
@@ -57,7 +63,7 @@ def install(app: FastAPI) -> None:
         if not isinstance(error, HTTPException):
             raise error
         if error.status_code == 405:
-            # The framework names the methods of the first route at this address alone.
+            # The framework names only the methods of the first route at this address.
             error.headers = {"Allow": ", ".join(_allowed(request))}
         return from_http(error, request.method, request_id_of(request.scope))
 
@@ -67,7 +73,8 @@ def install(app: FastAPI) -> None:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods of the address: those that are described, else those of every route that takes it."""
+    """The methods that the address allows: those in the OpenAPI document, else those of every route
+    that matches."""
     app, methods = request.app, ("GET", "POST", "PUT", "PATCH", "DELETE")
     described = app.openapi()["paths"].get(request.url.path)
     if described is not None:
@@ -88,25 +95,25 @@ def request_id_of(scope: Mapping[str, Any]) -> str:
 
 
 def response(error: DarkroomError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer to `error`, with `Retry-After` in whole seconds where the error says when to come again."""
+    """The answer to `error`. It has a `Retry-After` in whole seconds if the error says when to come again."""
     all_headers = dict(headers or {})
     if error.retry_after_s is not None:
         all_headers["Retry-After"] = str(whole_retry_after_s(error.retry_after_s))
     if challenge := _challenge(error):
         all_headers["WWW-Authenticate"] = challenge
     if error.status in _FINAL:
-        # OpenAI's clients would ask again for these of their own accord.
+        # OpenAI's clients would retry these by default.
         all_headers["X-Should-Retry"] = "false"
     return _render(error.status, body(error, request_id), all_headers)
 
 
 def whole_retry_after_s(seconds: float) -> int:
-    """As `Retry-After` says it."""
+    """`seconds` as `Retry-After` gives them: whole, and at least 1."""
     return max(1, math.ceil(seconds))
 
 
 def _challenge(error: DarkroomError) -> str | None:
-    """How to authenticate, as RFC 6750 section 3 has it."""
+    """The value of `WWW-Authenticate` (RFC 6750 section 3); None: the error needs none."""
     match error:
         case InvalidApiKey():
             return 'Bearer realm="darkroom", error="invalid_token"'
@@ -118,17 +125,17 @@ def _challenge(error: DarkroomError) -> str | None:
 
 
 def body(error: DarkroomError, request_id: str) -> dict[str, Any]:
-    """The one shape of an error."""
+    """The JSON of `error`, in the format that all errors have."""
     return _body(error.code, error.message, error.type, request_id, error.param, error.details)
 
 
 def internal(request_id: str) -> Response:
-    """The answer to what nobody foresaw: no word of the cause."""
+    """The answer to an unexpected error. It says nothing about the cause."""
     return response(InternalError(UNFORESEEN), request_id)
 
 
 def from_http(error: HTTPException, method: str, request_id: str) -> Response:
-    """Errors of the web framework: no such route, wrong method, and those raised with a bare status."""
+    """The answer to an error of the web framework: no such route, wrong method, or a bare status."""
     headers = dict(error.headers or {})
     if error.status_code == 404:
         return response(RouteNotFound("There is nothing at this address."), request_id, headers)
@@ -142,7 +149,10 @@ def from_http(error: HTTPException, method: str, request_id: str) -> Response:
 
 
 def faults_of(errors: list[dict[str, Any]], expected: Mapping[str, str] = EXPECTED) -> list[Fault]:
-    """Pydantic's list of errors in our words: one fault per field, in the order found."""
+    """Pydantic's list of errors in our words: one fault for each field, in the same order.
+
+    `expected` says what each field must be.
+    """
     faults: dict[str, str] = {}
     for error in errors:
         name = printable(_name(error["loc"]))
@@ -151,7 +161,8 @@ def faults_of(errors: list[dict[str, Any]], expected: Mapping[str, str] = EXPECT
 
 
 def _name(location: Sequence[Any]) -> str:
-    # What follows the name of a field is a place in it, or which of its types was tried; only objects have fields or keys.
+    # After the name of a field comes a place in it, or the type that was tried. Only objects have
+    # inner names.
     inner = location[1:2] if location and location[0] in ("webhook", "lora", "metadata") else ()
     return ".".join(str(part) for part in (*location[:1], *inner))
 
@@ -171,7 +182,7 @@ def _sentence(name: str, error: Mapping[str, Any], expected: Mapping[str, str]) 
 
 
 def unknown(name: str, kind: str, known: Sequence[str]) -> str:
-    """The sentence for a `kind` of thing that is called `name` and should be one of `known`. Pure."""
+    """The message for a `name` that should be one of `known`; `kind` is what it names. Pure."""
     if not known:
         return f"{name} is not a known {kind}; there is none here."
     near = difflib.get_close_matches(name, known, n=1)
@@ -180,7 +191,7 @@ def unknown(name: str, kind: str, known: Sequence[str]) -> str:
 
 
 def _siblings(name: str, expected: Mapping[str, str]) -> list[str]:
-    """The fields that are known where `name` stands: those of the object that it is in, else of the body."""
+    """The known fields beside `name`: those of the object that holds it, else those of the body."""
     inside = f"{name.partition('.')[0]}."
     return [known for known in expected if known.startswith(inside)] or [
         known for known, words in expected.items() if "." not in known and not words.startswith(LEFT_OUT)
@@ -188,8 +199,12 @@ def _siblings(name: str, expected: Mapping[str, str]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """`text`, which a client made up, fit to be repeated in an answer. Pure."""
-    # Names of unknown fields are the client's: they may be long, or hold what no UTF-8 can.
+    """`text` of a client, shortened and with printable characters only, so that an answer can
+    repeat it.
+
+    Pure.
+    """
+    # Clients choose the names of unknown fields. They may be long, or hold what UTF-8 cannot encode.
     cut = text[:MAX_NAME_CHARS].encode("utf-8", "replace").decode("utf-8")
     return "".join(character if character.isprintable() else "?" for character in cut)
 
@@ -215,5 +230,5 @@ def _body(
 
 
 def _render(status: int, content: dict[str, Any], headers: dict[str, str]) -> Response:
-    # ASCII with escapes cannot fail to encode, whatever a message repeats.
+    # ASCII with escapes can encode every message.
     return Response(json.dumps(content), status, headers, media_type="application/json")

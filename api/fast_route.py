@@ -1,6 +1,7 @@
-"""A route whose endpoint takes the bare request: past the framework's matching, its exit stacks and its resolving of parameters.
+"""A route whose endpoint takes the bare request. It skips the framework's matching, exit stacks and
+resolving of parameters.
 
-For one whose own work costs less than these. The framework describes it as any other, from what it is registered with.
+It is for an endpoint that costs less than these. The framework documents it like any other route.
 """
 
 from __future__ import annotations
@@ -16,23 +17,28 @@ _ELSEWHERE: Final[tuple[Match, Scope]] = (Match.NONE, {})
 
 
 class FastRoute(APIRoute):
-    """Takes one method at exactly its path. Whatever else comes is left to the routes behind it. Its endpoint takes the request alone, and
-    answers a response. Errors are answered as everywhere, by the handlers around the router."""
+    """Takes one method at exactly its path. All other requests go to the routes after it.
+
+    Its endpoint takes only the request, and returns a response. The usual handlers around the
+    router answer errors.
+    """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """A full match for its method and path, else none."""
         if scope["type"] == "http" and scope["path"] == self.path and scope["method"] in (self.methods or ()):
             return Match.FULL, {"route": self, "endpoint": self.endpoint, "path_params": {}}
         return _ELSEWHERE
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the endpoint, and send its response."""
         response = await self.endpoint(Request(scope, receive, send))
         await response(scope, receive, send)
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """The first header called `name` (lower case); None: there is none."""
-    for given, value in scope["headers"]:
-        if given == name:
+    """The value of the first header called `name` (lower case); None: there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
             text: str = value.decode("latin-1")
             return text
     return None

@@ -1,4 +1,7 @@
-"""The bodies of cache hits, written once per picture: only the id and the times of one hit differ from those of the next."""
+"""The response bodies of cache hits, serialised once for each result.
+
+Between two hits only the id and the times differ.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,24 @@ import secrets
 from collections import OrderedDict
 from typing import Final
 
-from api.views import job_view
 from contracts.jobs import Job, JobResult
 from contracts.requests import GenerationRequest
+from views.job import job_view
 
 MAX_BODIES: Final = 4096
+"""How many bodies are kept."""
 MAX_CHARS: Final = 8192
+"""The longest body that is kept, in characters."""
 
 
 class HitResponseCache:
-    """The JSON of jobs that were born succeeded, as `JobView` has it. Bounded by entries and by their length."""
+    """The JSON (`JobView`) of jobs that the cache answered.
+
+    Bounded in the number of entries and in their length.
+    """
 
     def __init__(self) -> None:
-        # Stand in for what differs; nobody who sends a prompt can know them.
+        # Placeholders for the id and the times. They are random: no prompt can contain them on purpose.
         self._id = f"job_{secrets.token_hex(16)}"
         self._time = float(10**15 + secrets.randbelow(10**15))
         self._parts: OrderedDict[tuple[int, int], tuple[GenerationRequest, JobResult, list[list[str]]]] = (
@@ -26,10 +34,13 @@ class HitResponseCache:
         )
 
     def body(self, job: Job) -> str:
-        """The JSON of `job`, a hit. Hot requests and results are the same objects each time: they are known by identity, and
-        held, so that no other object can take theirs."""
+        """The JSON of `job`, a cache hit.
+
+        Frequent requests and results are the same objects each time, so an entry is found by their
+        identities. The entry holds both objects, so no other object can get the same identity.
+        """
         result = job.result
-        if result is None or job.request.metadata:  # its own: the next hit has another
+        if result is None or job.request.metadata:  # metadata differs from hit to hit
             return job_view(job, None, None).model_dump_json()
         known = self._parts.get((id(job.request), id(result)))
         if known is None:
@@ -42,7 +53,7 @@ class HitResponseCache:
         return job.id.join([time.join(parts) for parts in known[2]])
 
     def _split(self, job: Job) -> list[list[str]]:
-        """What lies between the places of the id, and in each of these what lies between those of the time."""
+        """The JSON, split at the places of the id, and each part split at the places of the time."""
         stamps = {"id": self._id, **dict.fromkeys(("created_at", "started_at", "finished_at"), self._time)}
         text = job_view(job.model_copy(update=stamps), None, None).model_dump_json()
         return [part.split(repr(self._time)) for part in text.split(self._id)]

@@ -1,7 +1,9 @@
-"""`Idempotency-Key`: one job for a key and a body, however often and wherever they come.
+"""`Idempotency-Key`: one job for a key and a body, however often and in whichever process they
+arrive.
 
-No copy waits for another, and none can block the key by dying: the first one reserves not a place but the job itself, with
-its id, and every copy records that very job. Recording is idempotent by id (docs/adr/0013-idempotency-by-job-id.md).
+The first copy of a request reserves the whole job with its id, and every copy records that same
+job. No copy waits for another, and a copy that dies blocks nothing. Recording is idempotent by id
+(docs/adr/0013-idempotency-by-job-id.md).
 """
 
 from __future__ import annotations
@@ -25,20 +27,24 @@ from telemetry import metrics
 T = TypeVar("T")
 
 REPLAYED: Final = "Idempotency-Replayed"
-"""A header of answers to a request that had been answered before."""
+"""The header of an answer to a request that was answered before."""
 MAX_KEY_CHARS: Final = 255
+"""The longest `Idempotency-Key`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A tenant's key, and the body that came with it."""
+    """An idempotency key of a tenant, and the fingerprint of the body that came with it."""
 
     tenant: str
     key: str
     fingerprint: str
 
     async def replay(self, caller: Principal, stores: Stores) -> Job | None:
-        """The job of an earlier request, if that was accepted. Raises `IdempotencyKeyReuse`, and as `JobStore.get`."""
+        """The job of an earlier request, if it was accepted; else None.
+
+        Raises `IdempotencyKeyReuse`, and as `JobStore.get`.
+        """
         known = await stores.idempotency.find(self.tenant, self.key)
         if known is None:
             return None
@@ -46,8 +52,11 @@ class Slot:
         return await self._replayed(caller, stores, known) if known.done else None
 
     async def reserve(self, caller: Principal, stores: Stores, new: NewJob) -> NewJob | Job:
-        """The job to record: `new`, or that of a copy which was quicker; or its job, where that is accepted already. Raises
-        `IdempotencyKeyReuse`."""
+        """Reserve the key for `new`.
+
+        Returns the job to record: `new`, or the job of an earlier copy. Returns a `Job` if that one
+        is accepted already. Raises `IdempotencyKeyReuse`, and as `JobStore.get`.
+        """
         mine = Reservation(fingerprint=self.fingerprint, new=new)
         reserved = await stores.idempotency.reserve(self.tenant, self.key, mine)
         self._check(reserved)
@@ -58,12 +67,12 @@ class Slot:
         return await stores.jobs.get(self.tenant, known.id)
 
     async def complete(self, store: IdempotencyStore, new: NewJob) -> None:
-        """`new` is accepted."""
+        """Store that `new` is accepted."""
         try:
             done = Reservation(fingerprint=self.fingerprint, new=new)
             await store.complete(self.tenant, self.key, done)
         except StoreUnavailable:
-            # The next copy records the same job once more, and finds it.
+            # The next copy records the same job again, and finds it.
             metrics.REPAIRED.labels("idempotency").inc()
 
     def _check(self, known: Reservation) -> None:
@@ -74,10 +83,10 @@ class Slot:
 
 
 class Copies(Generic[T]):
-    """The requests with an `Idempotency-Key` that are under way in this process: copies share one of them."""
+    """The active requests with an `Idempotency-Key` in this process. Copies of a request share one."""
 
     def __init__(self) -> None:
-        self._under_way: dict[Slot, tuple[asyncio.Task[T], Audience]] = {}
+        self._active: dict[Slot, tuple[asyncio.Task[T], Audience]] = {}
 
     async def shared(
         self,
@@ -86,11 +95,15 @@ class Copies(Generic[T]):
         gone: asyncio.Future[None] | None,
         start: Callable[[asyncio.Future[None]], asyncio.Task[T]],
     ) -> T:
-        """What comes of the request under way, or of the one that `start` begins; it is handed what is done once all its clients, each
-        of which is `gone` by itself, have left."""
-        task, audience = self._under_way.get(slot, (None, Audience()))
+        """The result of the active request of `slot`, or of the one that `start` begins. Raises
+        what that raises.
+
+        `gone` is done when this client leaves. `start` gets a future that is done once all clients
+        of the request have left.
+        """
+        task, audience = self._active.get(slot, (None, Audience()))
         if audience.gone.done():
-            # All have left it, just now: it comes to nothing.
+            # All its clients have just left: it ends without a result.
             task, audience = None, Audience()
         audience.join(gone)
         if task is not None:
@@ -98,18 +111,21 @@ class Copies(Generic[T]):
             mark_replayed(caller)
             return accepted
         task = start(audience.gone)
-        self._under_way[slot] = task, audience
+        self._active[slot] = task, audience
         for ended in (task, audience.gone):
             ended.add_done_callback(lambda _: self._forget(slot, task))
         return await asyncio.shield(task)
 
     def _forget(self, slot: Slot, task: asyncio.Task[T]) -> None:
-        if slot in self._under_way and self._under_way[slot][0] is task:
-            del self._under_way[slot]
+        if slot in self._active and self._active[slot][0] is task:
+            del self._active[slot]
 
 
 def slot(tenant: str, key: str | None, body: JobRequest) -> Slot | None:
-    """The slot of a request, if it names a key. Equal bodies are equal JSON values: white space and order do not count."""
+    """The slot of a request; None without a `key`.
+
+    Bodies are compared as JSON values: white space and order do not count.
+    """
     if key is None:
         return None
     canonical = json.dumps(body.model_dump(exclude_none=True), sort_keys=True, separators=(",", ":"))
@@ -117,4 +133,5 @@ def slot(tenant: str, key: str | None, body: JobRequest) -> Slot | None:
 
 
 def mark_replayed(caller: Principal) -> None:
+    """Add the header `REPLAYED` to the answer for `caller`."""
     caller.headers[REPLAYED] = "true"

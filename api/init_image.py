@@ -1,4 +1,5 @@
-"""`init_image` as a client sends it: base64 in its many dialects, and what its header may announce. Pure; nothing is decoded here."""
+"""`init_image` as a client sends it: the variants of base64, and the bounds on what its header
+announces. Pure; no pixel is decoded here."""
 
 from __future__ import annotations
 
@@ -15,21 +16,22 @@ from contracts.errors import InvalidRequest
 
 FIELD: Final = "init_image"
 _NO_BASE64: Final = "must be base64, alone or as data:image/png;base64,… (or jpeg, webp)"
-# RFC 2397: a type and parameters, in any case. What the file is, its bytes say; a browser that does not know says octet-stream.
+# RFC 2397: a type and parameters, in any case. The bytes of the file say what it is. Browsers send
+# octet-stream for types they do not know.
 _DATA_URL: Final = re.compile(
     rb"\s*data:(?:image/[\w.+-]+|application/octet-stream)?(?:;[^;,]*)*?;\s*base64\s*,",
     re.ASCII | re.IGNORECASE,
 )
 MAX_HEAD_CHARS: Final = 256
-"""Of a data URL, up to its comma."""
+"""The most characters of a data URL up to its comma."""
 _WHITE: Final = b" \t\r\n\v\f"
-# RFC 4648, 5: the alphabet that is safe in URLs.
+# The URL-safe alphabet of RFC 4648, section 5.
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePicture:
-    """A file that a client sent, and what its header announces."""
+    """A file that a client sent, and its header."""
 
     data: bytes
     header: Header
@@ -37,7 +39,8 @@ class SourcePicture:
 
 @dataclass(frozen=True, slots=True)
 class InitImage:
-    """A PNG of exactly the size that is drawn, RGB, and the name that it has in every blob store."""
+    """The decoded init image: an RGB PNG of exactly the job's size (`data`), and its name in every
+    blob store."""
 
     name: str
     data: bytes
@@ -45,17 +48,18 @@ class InitImage:
 
 
 def longest_text(max_bytes: int) -> int:
-    """The most characters in which a file of `max_bytes` may come: base64 with line breaks, as a data URL."""
+    """The most characters that a file of `max_bytes` takes as a data URL in base64 with line breaks."""
     encoded = (max_bytes + 2) // 3 * 4
-    # A line has 64 characters at least, and two for its end, which take two each in JSON.
+    # A line has at least 64 characters. Its end has two more, each of which takes two in JSON.
     return encoded + encoded // 64 * 4 + MAX_HEAD_CHARS
 
 
 def read(text: str, *, max_bytes: int, max_pixels: int) -> SourcePicture:
-    """The file in `text`, base64 or a data URL: white space, line breaks, either alphabet, with padding or without.
+    """The file in `text`, which is base64 or a data URL. White space, both alphabets and missing
+    padding are accepted.
 
-    Raises `InvalidRequest` for what is no PNG, JPEG or WebP, and for more bytes, or more pixels in its header, than are allowed:
-    nothing larger is ever decoded.
+    Raises `InvalidRequest` if the file is no PNG, JPEG or WebP, has more than `max_bytes`, or
+    announces more than `max_pixels`. Nothing larger is ever decoded.
     """
     data = _bytes(text, max_bytes)
     header = header_of(data)
@@ -77,7 +81,7 @@ def _bytes(text: str, limit: int) -> bytes:
             encoded = unquote_to_bytes(encoded)
     digits = encoded.translate(_STANDARD, _WHITE)
     bare = digits.rstrip(b"=")
-    # Before it is decoded: four characters for three bytes.
+    # Checked before decoding: four characters make three bytes.
     if len(bare) * 3 // 4 > limit:
         raise fault(f"must be at most {limit} bytes long")
     try:
@@ -86,6 +90,6 @@ def _bytes(text: str, limit: int) -> bytes:
         raise fault(_NO_BASE64) from None
 
 
-def fault(says: str) -> InvalidRequest:
-    """What is wrong with the picture, as the client hears it."""
-    return invalid([(FIELD, f"{FIELD} {says}.")])
+def fault(reason: str) -> InvalidRequest:
+    """The error for an unusable init image. `reason` completes a sentence that begins with `init_image`."""
+    return invalid([(FIELD, f"{FIELD} {reason}.")])

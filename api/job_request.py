@@ -1,5 +1,7 @@
-"""What a client may send: the body of `POST /v1/jobs`. Shapes; bounds that a model or a setting decides live in
-`api.normalise`."""
+"""What a client may send: the fields of the body of `POST /v1/jobs`, and their types.
+
+`api.normalise` checks the bounds that depend on a model or a setting.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from contracts.webhooks import EVENTS
 
 
 class WebhookRequest(BaseModel):
-    """Where the end of the job is told, signed by Standard Webhooks, for three days until a 2xx answers."""
+    """Where the end of the job is reported: signed as in Standard Webhooks, and repeated for up to
+    three days until a 2xx answer."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -20,12 +23,12 @@ class WebhookRequest(BaseModel):
         description="Reachable from the internet, over https.", examples=["https://example.com/hook"]
     )
     events: Annotated[tuple[str, ...], Field(strict=False)] | None = Field(
-        default=None, description=f"Of {', '.join(EVENTS)}; by default all.", examples=[list(EVENTS)]
+        default=None, description=f"Of {', '.join(EVENTS)}. By default all.", examples=[list(EVENTS)]
     )
 
 
 class LoraRequest(BaseModel):
-    """A low-rank adapter of the model; `GET /v1/models` names those that each model has."""
+    """A low-rank adapter of the model. `GET /v1/models` lists the adapters of each model."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -70,44 +73,48 @@ class JobRequest(BaseModel):
     )
     timeout_seconds: float | None = Field(
         default=None,
-        description="The job expires, and costs nothing, if it has not ended by then. By default and at most the platform's limit.",
+        description="The job expires, and costs nothing, if it has not ended by then. The platform's limit is the "
+        "default and the maximum.",
     )
     output_format: OutputFormat | None = Field(
-        default=None, description="Of the files; by default what `Accept` names, else the platform's own."
+        default=None,
+        description="The format of the images. By default that of `Accept`, else the platform's.",
     )
     output_quality: int | None = Field(
-        default=None, description="1 to 100, of jpeg and webp; by default 90. PNG does not read it."
+        default=None, description="1 to 100, for jpeg and webp. By default 90. PNG ignores it."
     )
     lossless: bool | None = Field(default=None, description="WebP without loss.")
     embed_metadata: bool | None = Field(
         default=None,
         description="Write the parameters, the prompt among them, into the file: as the PNG text `parameters`, or as Exif "
-        "in jpeg and webp. By default a file holds nothing but its picture.",
+        "in jpeg and webp. By default a file has no metadata.",
     )
     cache: CacheMode | None = Field(
         default=None,
         description="use (by default): answer from the cache where it can; refresh: compute anew, and put the result into the "
         "cache; off: neither read nor write it, and share nothing.",
     )
-    webhook: WebhookRequest | None = Field(default=None, description="Where the end of the job is told.")
+    webhook: WebhookRequest | None = Field(default=None, description="Where the end of the job is reported.")
     lora: LoraRequest | None = Field(
-        default=None, description="An adapter of the model that acts on its weights."
+        default=None, description="An adapter that changes the weights of the model."
     )
     init_image: str | None = Field(
         default=None,
-        description="A picture to start from: PNG, JPEG or WebP in base64, alone or as a data URL. Turned upright, in sRGB by its "
-        "colour profile, on white, scaled to cover the size that is drawn, and cut at its centre.",
+        description="A picture to start from: PNG, JPEG or WebP in base64, alone or as a data URL. It is turned upright, "
+        "converted to sRGB by its colour profile, put on white, scaled to cover the size of the job, and cut at its "
+        "centre.",
     )
     strength: float | None = Field(
         default=None,
-        description="How far from `init_image`, above 0 to 1: the share of the steps that are taken. By default 0.8.",
+        description="How far the result may be from `init_image`: the share of the steps that are taken, above 0, at "
+        "most 1. By default 0.8.",
     )
     previews: int | None = Field(
         default=None, description="0 to 3: how often the job's events show its first picture in the making."
     )
     metadata: Metadata | None = Field(
         default=None,
-        description="Pairs of your own, kept with the job and told with it. They decide nothing about the pictures.",
+        description="Your own pairs, kept and shown with the job. They do not change the images.",
         examples=[{"order": "17"}],
     )
 

@@ -1,4 +1,4 @@
-"""Whose request it is: from the key that came with it to the tenant it speaks for."""
+"""Who makes a request: from its API key to the tenant of that key."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ from contracts.tenancy import (
 )
 
 REMEMBER_S: Final = 1.0
-"""A key that was looked up is not looked up again for this long: so long may a revoked one still work."""
+"""How long a key that was looked up is remembered, in seconds. A revoked key may work for as long."""
 MAX_REMEMBERED: Final = 10_000
+"""How many keys are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls, from which address. `headers` go with the answer, whatever it turns out to be."""
+    """Who calls, and from which address.
+
+    `headers` are added to the answer, whatever it is. `key` None: without an API key.
+    """
 
     tenant: str
     key: ApiKey | None = None
@@ -40,11 +44,15 @@ class Principal:
 
     @property
     def holder(self) -> str:
-        """Under which name streams, waits and reads are counted: its key, or without one its address."""
+        """The name under which streams, waits and reads are counted: the id of the key, or without
+        a key the address."""
         return owner(self.address) if self.key is None else self.key.id
 
     def require(self, scope: Scope) -> None:
-        """Raises `PermissionDenied` without `scope`; `Unauthenticated` where a key might have it."""
+        """Check that the caller has `scope`.
+
+        Raises `PermissionDenied`, or `Unauthenticated` if it came without a key.
+        """
         if self.key is None and scope is not Scope.GENERATE:
             raise Unauthenticated(f"This needs an API key with the scope {scope}.")
         if self.key is not None and scope not in self.key.scopes:
@@ -54,29 +62,32 @@ class Principal:
 
     @property
     def key_id(self) -> str | None:
-        """The public part of its key; None: it came without one."""
+        """The public part of the key; None: the caller came without one."""
         return None if self.key is None else self.key.id
 
     @property
     def rules(self) -> bool:
-        """Whether it may see what all tenants do."""
+        """Whether the caller may see the jobs of all tenants."""
         return self.key is not None and Scope.ADMIN in self.key.scopes
 
     @property
     def limited(self) -> bool:
-        """Whether its jobs are charged."""
+        """Whether jobs of the caller count against limits of its key."""
         return self.key is not None and self.key.limits.any
 
     @property
     def weight(self) -> float:
-        """The share of the devices that its tenant has, against that of others."""
+        """The share of the devices that the caller's tenant gets, relative to other tenants."""
         return 1.0 if self.key is None else self.key.limits.weight
 
     def priority(self, asked: str | None) -> Priority:
-        """The priority class of its job: the one asked for, else the best that it may have. Raises `PermissionDenied`."""
+        """The priority class of a job: the one `asked` for (None: the best that the key allows).
+
+        Raises `PermissionDenied`.
+        """
         allowed = PRIORITIES if self.key is None else self.key.limits.priorities
         if asked is None:
-            return next(Priority(each) for each in PRIORITIES if each in allowed)
+            return next(Priority(name) for name in PRIORITIES if name in allowed)
         if asked not in allowed:
             raise PermissionDenied(
                 f"The API key may not ask for the priority {asked}.",
@@ -87,14 +98,15 @@ class Principal:
 
 
 class KeyRing:
-    """Finds the holder of a key, at most once a second for each in the store."""
+    """Finds the holder of an API key. Each key is looked up in the store at most once a second."""
 
     def __init__(self, keys: KeyStore, settings: ApiSettings, clock: Clock) -> None:
         self._keys = keys
         self._clock = clock
         self._anonymous = settings.anonymous
         self._local_only = settings.allow_anonymous is None
-        """Nobody has said that everybody may come: it follows from where the server listens."""
+        """No setting allows anonymous callers. They are allowed because the server listens on
+        loopback only."""
         self._admin = None if settings.admin_key is None else _admin(settings.admin_key, clock.now())
         self._known: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
         self._looking: dict[str, asyncio.Task[ApiKey | None]] = {}
@@ -102,15 +114,18 @@ class KeyRing:
     async def principal(
         self, token: str | None, headers: dict[str, str], address: str, *, proxied: bool = False
     ) -> Principal:
-        """The caller who presents `token`. `proxied`: a proxy has passed it on, so `address` says nothing of where it comes from.
-        Raises `Unauthenticated`, `InvalidApiKey`, `StoreUnavailable`."""
+        """The caller who presents `token` (None: no key). `headers` are those of its answer.
+
+        `proxied`: the request came through a proxy, so `address` is not the client's. Raises
+        `Unauthenticated`, `InvalidApiKey`, `StoreUnavailable`.
+        """
         if token is None or (self._anonymous and not token.startswith("dk_")):
             if self._anonymous and self._local_only and proxied:
                 raise Unauthenticated(
                     "This server serves local clients without a key, and this request came through a proxy. Set "
                     "DARKROOM_ALLOW_ANONYMOUS=true to serve everybody, or false and give clients API keys."
                 )
-            # Clients that must send some key, as OpenAI's, are served without one of ours where none is needed.
+            # Some clients, such as OpenAI's, must send a key. Here any text is accepted as one.
             if self._anonymous:
                 return Principal(ANONYMOUS_TENANT, None, headers, address)
             raise Unauthenticated(
@@ -131,7 +146,8 @@ class KeyRing:
         return key if key is not None and key.opens_with(token) else None
 
     async def _looked_up(self, key_id: str) -> ApiKey | None:
-        # Those who come meanwhile share the answer; one that leaves must not end it for the others.
+        # Requests that arrive meanwhile share the answer. One that is cancelled must not end it for
+        # the others.
         task = self._looking.get(key_id)
         if task is None:
             task = self._looking[key_id] = asyncio.create_task(self._look_up(key_id))
@@ -146,7 +162,7 @@ class KeyRing:
     async def _look_up(self, key_id: str) -> ApiKey | None:
         asked_at = self._clock.monotonic()
         key = await self._keys.find(key_id)
-        # Ids that are nobody's are not remembered: anyone can invent any number of them.
+        # Unknown ids are not remembered: a client can invent any number of them.
         if key is not None:
             self._known[key_id] = (asked_at + REMEMBER_S, key)
             self._known.move_to_end(key_id)

@@ -1,4 +1,5 @@
-"""Long polling: `Prefer: wait=N` (RFC 7240), the bounded wait for a job to end, and work that ends with its clients."""
+"""Long polling: `Prefer: wait=N` (RFC 7240), the bounded wait for the end of a job, and work that
+ends when its clients leave."""
 
 from __future__ import annotations
 
@@ -21,13 +22,14 @@ from telemetry import metrics
 T = TypeVar("T")
 
 RECHECK_S: Final = 5.0
-"""An event can be lost with the connection that would have brought it: look again this often, in seconds."""
+"""Seconds between two reads of a job. An event can be lost with the connection that carries it."""
 
 
 def preferred_wait_s(headers: Sequence[str], limit_s: float) -> int:
-    """The whole seconds of the first `wait` in the `Prefer` headers, at most `limit_s`; 0 without a valid one.
+    """The seconds of the first `wait` in the `Prefer` headers, whole and at most `limit_s`; 0
+    without a valid one.
 
-    A preference that is not understood is ignored, as RFC 7240 section 2 asks.
+    A preference that is not understood is ignored, as RFC 7240 section 2 requires.
     """
     for header in headers:
         for preference in header.split(","):
@@ -41,7 +43,10 @@ def preferred_wait_s(headers: Sequence[str], limit_s: float) -> int:
 
 
 class Waiters:
-    """Everyone who is held for a job. Bounded by `shares`: beyond, nobody is held, and gets the job as it stands."""
+    """Holds requests until their job ends.
+
+    `shares` bounds how many; a request beyond the bound gets the job as it is.
+    """
 
     def __init__(self, jobs: JobStore, events: JobEvents, shares: Shares) -> None:
         self._reads = SharedReads(jobs)
@@ -52,20 +57,24 @@ class Waiters:
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called: the process ends."""
         return self._closed
 
     def close(self) -> None:
-        """Let everyone go with the job as it stands; hold nobody any more."""
+        """Answer all held requests with the job as it is, and hold no more."""
         self._closed = True
         for woken in self._held:
             _wake(woken)
 
     def crowded(self, holder: str) -> bool:
-        """Whether it is `holder` that has too many held."""
+        """Whether `holder` itself has too many requests held, and not all holders together."""
         return not self._shares.full and not self._shares.has_room(holder)
 
     def listener(self) -> EndListener:
-        """To be opened before the job is recorded or read: then nothing needs to be read before its end."""
+        """A listener, to be opened before the job is recorded or read.
+
+        Then the job need not be read again before its end.
+        """
         return EndListener(self._events)
 
     async def until_terminal(
@@ -77,15 +86,16 @@ class Waiters:
         holder: str,
         listener: EndListener | None = None,
     ) -> Job | None:
-        """The job once it has ended, or as it stands after `wait_s` seconds or on `close`; None: nobody more can be held, or
-        nobody more of `holder` (`Principal.holder`). A `listener` may know the job already.
+        """The job once it has ended, or as it is after `wait_s` seconds or on `close`.
 
-        Raises what `JobStore.get` does, and `ClientDisconnect` when the client leaves.
+        None: no more requests can be held, in all or of `holder` (`Principal.holder`). A `listener`
+        may know the job already. Raises what `JobStore.get` does, and `ClientDisconnect` when the
+        client leaves.
         """
         if self._shares.full or self._closed or not self._shares.allows(holder):
             return None
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # A server may tell only once that the client has left: it is asked by one who asks for as long as we hold.
+        # A server may report only once that the client has left. One task therefore asks for the whole wait.
         gone = asyncio.create_task(disconnected(request.receive))
         gone.add_done_callback(lambda _: _wake(woken))
         self._held.add(woken)
@@ -108,12 +118,13 @@ class Waiters:
     async def _hold(
         self, woken: asyncio.Future[None], tenant: str, job_id: str, wait_s: float, listener: EndListener
     ) -> Job:
-        """The job once it has ended, or as it stands when `woken`, after `wait_s` seconds, or when no more is heard of it."""
+        """The job once it has ended, or as it is when `woken`, after `wait_s` seconds, or when no
+        more events can arrive."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         job = listener.known
         while True:
-            # Noted before the record is read: what happens while it is read is looked at once more.
+            # Set before the record is read: a change during the read is seen in the next round.
             last = woken.done() or listener.told.done() or loop.time() >= until
             if job is None or last:
                 job = listener.ended() or await self._reads.get(tenant, job_id)
@@ -135,7 +146,7 @@ def _wake(woken: asyncio.Future[None]) -> None:
 
 @asynccontextmanager
 async def watched(request: Request) -> AsyncIterator[asyncio.Future[None]]:
-    """A future that is done once the client has left, for as long as it is watched."""
+    """A future that is done once the client has left. It is valid inside the block."""
     gone = asyncio.create_task(disconnected(request.receive))
     try:
         yield gone
@@ -152,7 +163,7 @@ class Audience:
         self._present = 0
 
     def join(self, gone: asyncio.Future[None] | None) -> None:
-        """One more waits, until `gone`; None: for good."""
+        """Add a client, which waits until `gone` is done (None: it never leaves)."""
         self._present += 1
         if gone is not None:
             gone.add_done_callback(self._left)
@@ -164,7 +175,11 @@ class Audience:
 
 
 async def unless_gone(gone: asyncio.Future[None] | None, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` comes to. It is cancelled when its client leaves, and `ClientDisconnect` raised."""
+    """The result of `work`.
+
+    When `gone` is done first, `work` is cancelled and `ClientDisconnect` raised. `gone` None: the
+    client stays.
+    """
     task = asyncio.ensure_future(work)
     either: set[asyncio.Future[Any]] = {task} if gone is None else {task, gone}
     try:
@@ -179,6 +194,6 @@ async def unless_gone(gone: asyncio.Future[None] | None, work: Coroutine[Any, An
 
 
 async def disconnected(receive: Receive) -> None:
-    """Returns once the client has left."""
+    """Return once the client has left."""
     while (await receive())["type"] != "http.disconnect":
         continue

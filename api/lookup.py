@@ -1,4 +1,5 @@
-"""Looking a request up in the result cache: here, in the cache, or in the script that records its job."""
+"""Looks a result up: in this process, in the result cache, or in the answer of the script that
+records the job."""
 
 from __future__ import annotations
 
@@ -9,13 +10,16 @@ from telemetry import metrics, tracing
 
 
 async def remembered(stores: Stores, address: str) -> JobResult | None:
-    """The result, if this process remembers it by itself and all its pictures are still there."""
+    """The result at `address`, if this process remembers it and all its images still exist; else None."""
     result = stores.results.peek(address)
     return None if result is None else await checked(stores, address, result)
 
 
 async def looked_up(stores: Stores, address: str) -> JobResult | None:
-    """The cached result, if all its pictures are still there. A cache that is away is a miss."""
+    """The cached result at `address`, if all its images still exist; else None.
+
+    An unavailable cache is a miss.
+    """
     with tracing.span("look up in cache"):
         try:
             result = await stores.results.get(address)
@@ -26,7 +30,10 @@ async def looked_up(stores: Stores, address: str) -> JobResult | None:
 
 
 async def checked(stores: Stores, address: str, result: JobResult) -> JobResult | None:
-    """`result`, if all its pictures are still there; else the cache forgets it. A store that is away is a miss."""
+    """`result`, if all its images still exist.
+
+    Else the cache forgets it, and this returns None. An unavailable store is a miss.
+    """
     try:
         for image in result.images:
             if not await stores.blobs.exists(image.name):

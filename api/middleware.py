@@ -1,6 +1,8 @@
-"""What happens to every request whatever its route: id, metrics, security headers, HEAD, the last catch, the body limit.
+"""What every request passes: id, metrics, security headers, HEAD, the last handler of errors, the
+body limit.
 
-Pure ASGI: a middleware that wraps responses in tasks would hide disconnects from the routes.
+These are pure ASGI middlewares. A middleware that wraps responses in tasks would hide disconnects
+from the routes.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
 
 CLIENT_GONE: Final = 499
-"""Counted for a client that left before its answer; never sent."""
+"""The status that is counted for a client that left before its answer. It is never sent."""
 
 Header = tuple[bytes, bytes]
-_UNLESS_SAID: Final[Sequence[Header]] = (
+"""Name and value of a header."""
+_DEFAULTS: Final[Sequence[Header]] = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
@@ -40,8 +43,11 @@ log = get_logger(__name__)
 
 
 class RequestContext:
-    """Gives each request an id, counts, times and traces it, answers HEAD as GET without a body, and turns what nobody
-    foresaw into a 500 in the error shape. While the process is `leaving`, every answer ends its connection."""
+    """Gives each request an id, and counts, times and traces it.
+
+    It answers HEAD as GET without a body. An unexpected error becomes a 500 in the usual error
+    format. While the process ends (`leaving`), every answer closes its connection.
+    """
 
     def __init__(self, app: ASGIApp, clock: Clock, leaving: Callable[[], bool]) -> None:
         self._app = app
@@ -49,6 +55,7 @@ class RequestContext:
         self._leaving = leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and complete its answer as above."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -59,7 +66,7 @@ class RequestContext:
         if headless:
             scope["method"] = "GET"
         extra: dict[str, str] = {}
-        scope["state"]["headers"] = extra  # what routes want on the answer, whatever it turns out to be
+        scope["state"]["headers"] = extra  # headers that routes add to the answer, whatever it is
         started = self._clock.monotonic()
         status = 0
 
@@ -69,7 +76,7 @@ class RequestContext:
                 status = message["status"]
                 if self._leaving():
                     extra["Connection"] = "close"
-                message["headers"] = _whole(message["headers"], request_id, extra)
+                message["headers"] = _all_headers(message["headers"], request_id, extra)
             elif headless:
                 message = {**message, "body": b""}
             await send(message)
@@ -81,7 +88,7 @@ class RequestContext:
             except ClientDisconnect:
                 status = status or CLIENT_GONE
             except Exception as error:
-                # The message of an unforeseen error may repeat a prompt: its type and place must do.
+                # The message of an unexpected error may hold a prompt. Only its type and place are logged.
                 log.error(
                     "request_crashed",
                     error=type(error).__name__,
@@ -101,8 +108,10 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Refuses bodies over `limit` bytes: by their declared length before anything is read, else while counting.
-    `others` are the limits of single paths. An address that does not exist, a method and a key are judged first."""
+    """Refuses bodies over `limit` bytes: by their declared length before anything is read, else by counting.
+
+    `others` are the limits of single paths. The path, the method and the API key are checked first.
+    """
 
     def __init__(self, app: ASGIApp, limit: int, others: Mapping[str, int]) -> None:
         self._app = app
@@ -110,6 +119,7 @@ class BodyLimit:
         self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on. Reading a body that is too long raises `PayloadTooLarge` in its route."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -117,7 +127,7 @@ class BodyLimit:
         declared = header(scope, b"content-length") or ""
         over = declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit)
         if over and scope["method"] not in _WITH_BODY:
-            # Its route reads no body, and would take the error for a client that has left.
+            # The route of such a method reads no body. It would treat the error as a client that has left.
             await errors.response(_too_large(limit), errors.request_id_of(scope))(scope, receive, send)
             return
         seen = 0
@@ -141,7 +151,8 @@ def _too_large(limit: int) -> PayloadTooLarge:
 
 
 def _traced(scope: Scope, method: str, request_id: str) -> AbstractContextManager[tracing.Span]:
-    """The request's span, under the caller's where it names one (https://opentelemetry.io/docs/specs/semconv/http/)."""
+    """The request's span, below the caller's if it names one
+    (https://opentelemetry.io/docs/specs/semconv/http/)."""
     if scope["path"] in _UNTRACED:
         return nullcontext(tracing.Span())
     return tracing.span(
@@ -157,12 +168,12 @@ def _request_id(scope: Scope) -> str:
     return given if _SANE_ID.match(given) else f"req_{secrets.token_hex(12)}"
 
 
-def _whole(headers: Iterable[Header], request_id: str, extra: Mapping[str, str]) -> list[Header]:
-    """The headers of an answer with those that are ours to say, and those that it leaves unsaid. Pure."""
+def _all_headers(headers: Iterable[Header], request_id: str, extra: Mapping[str, str]) -> list[Header]:
+    """The `headers` of an answer. `extra` replaces those of the same name; defaults are added. Pure."""
     ours = {b"x-request-id": request_id.encode("latin-1")}
     for name, value in extra.items():
         ours[name.lower().encode("latin-1")] = value.encode("latin-1")
-    kept = [each for each in headers if each[0] not in ours]
-    said = {name for name, _ in kept}
-    unsaid = [each for each in _UNLESS_SAID if each[0] not in said and each[0] not in ours]
-    return [*kept, *ours.items(), *unsaid]
+    kept = [pair for pair in headers if pair[0] not in ours]
+    present = {name for name, _ in kept}
+    defaults = [pair for pair in _DEFAULTS if pair[0] not in present and pair[0] not in ours]
+    return [*kept, *ours.items(), *defaults]

@@ -1,4 +1,5 @@
-"""From what a client sent to what is computed: defaults filled in, every bound checked, the seed fixed. Pure."""
+"""From a client's request to the request that is computed: fills in defaults, checks every bound,
+fixes the seed. Pure."""
 
 from __future__ import annotations
 
@@ -30,8 +31,11 @@ from scheduler.bounds import (
 )
 
 MAX_MODEL_CHARS: Final = 200
+"""The longest name of a model in a request."""
 MIN_TIMEOUT_S: Final = 0.1
+"""The shortest `timeout_seconds`."""
 DEFAULT_STRENGTH: Final = 0.8
+"""`strength` where a request with an init image gives none."""
 
 
 def normalise(
@@ -43,10 +47,12 @@ def normalise(
     random_seed: Callable[[], int],
     init_image: str | None = None,
 ) -> GenerationRequest:
-    """The request to compute. The prompt stays as it was sent: the cache key normalises it on its own.
+    """The request to compute. The prompt stays as it was sent; the cache key normalises its own
+    copy.
 
-    No seed: it is derived from all the rest within the tenant `scope`. `"random"`: from `random_seed()`.
-    `init_image` is the name of the picture to start from, once it is known. Raises `InvalidRequest` with every fault in its details.
+    Without a seed, it is derived from the rest of the request and the tenant `scope`. With
+    `"random"` it is `random_seed()`. `init_image` is the name of the init image in the blob store,
+    once it is known. Raises `InvalidRequest` with every fault in its details.
     """
     width = spec.default_width if body.width is None else body.width
     height = spec.default_height if body.height is None else body.height
@@ -108,7 +114,7 @@ def normalise(
         seed=body.seed if isinstance(body.seed, int) else 0,
         num_images=images,
         output_format=file,
-        # Where it is not read, every value is one: equal files have equal keys.
+        # Where the quality is not used, it gets one value, so that equal files have equal cache keys.
         output_quality=DEFAULT_QUALITY if file == "png" or body.lossless else quality,
         lossless=bool(body.lossless) and file == "webp",
         embed_metadata=bool(body.embed_metadata),
@@ -128,7 +134,7 @@ def normalise(
 
 
 def _default_steps(spec: ModelSpec, strength: float | None) -> int:
-    """The model's own, or as many more as it takes that one of them is left to be taken."""
+    """The model's default steps, or the least number above it at which `strength` leaves a step to take."""
     if strength is None or not 0 < strength <= 1:
         return spec.default_steps
     enough = range(spec.default_steps, spec.max_steps + 1)
@@ -155,23 +161,26 @@ def _start_faults(body: JobRequest, spec: ModelSpec, steps: int, strength: float
 
 
 def _none_left(body: JobRequest, spec: ModelSpec, strength: float) -> Fault:
-    """No step is left to be taken: said of the fields that were sent, in the numbers in which they came."""
-    said = f"{strength!r}" if body.strength is not None else f"{strength!r} where it is left out"
+    """The fault that no step is left to take.
+
+    It names the fields that were sent, with the numbers as they were sent.
+    """
+    sent = f"{strength!r}" if body.strength is not None else f"{strength!r} where it is left out"
     least = next((steps for steps in range(1, spec.max_steps + 1) if steps_taken(steps, strength)), None)
     if least is None:
         return (
             "strength",
             f"strength must be at least 1/{spec.max_steps}: of the steps of {spec.name}, {spec.max_steps} at most, one must be left; "
-            f"it is {said}.",
+            f"it is {sent}.",
         )
     if body.strength is None:
         return (
             "num_inference_steps",
-            f"num_inference_steps must be at least {least} with an init_image: one step must be left, and strength is {said}.",
+            f"num_inference_steps must be at least {least} with an init_image: one step must be left, and strength is {sent}.",
         )
     return (
         "strength",
-        f"strength times num_inference_steps must be at least 1, not {said} times {body.num_inference_steps}.",
+        f"strength times num_inference_steps must be at least 1, not {sent} times {body.num_inference_steps}.",
     )
 
 
@@ -189,19 +198,19 @@ def _text_room_faults(body: JobRequest, file: str) -> Iterable[Fault]:
 
 
 def _lora(body: JobRequest) -> Lora | None:
-    """The adapter; none where it would do nothing, so that such requests are one with those that name none."""
+    """The adapter; None at a scale of 0. Such a request then equals one without an adapter."""
     if body.lora is None or body.lora.scale == 0:
         return None
     return Lora(name=body.lora.name, scale=1.0 if body.lora.scale is None else float(body.lora.scale))
 
 
 def max_images(spec: ModelSpec, settings: ApiSettings) -> int:
-    """The most pictures of one job: a job is never larger than a batch."""
+    """The most images of one job. A job is never larger than a batch."""
     return min(settings.max_images_per_job, spec.max_batch)
 
 
 def checked_model_name(name: str) -> str:
-    """`name`, fit to be looked up and repeated in an answer. Raises `InvalidRequest`."""
+    """`name`, checked so that it can be looked up and repeated in an answer. Raises `InvalidRequest`."""
     faults = list(text_faults("model", name, MAX_MODEL_CHARS))
     if faults:
         raise invalid(faults)
@@ -209,9 +218,9 @@ def checked_model_name(name: str) -> str:
 
 
 def invalid(faults: Iterable[Fault]) -> InvalidRequest:
-    """The error for one or more faults: the first is its message, all are in its details."""
-    listed: list[dict[str, Any]] = [{"param": param, "message": message} for param, message in faults]
-    return InvalidRequest(listed[0]["message"], param=listed[0]["param"], details={"faults": listed})
+    """The error for one or more `faults`. Its message is that of the first; its details have all."""
+    details: list[dict[str, Any]] = [{"param": param, "message": message} for param, message in faults]
+    return InvalidRequest(details[0]["message"], param=details[0]["param"], details={"faults": details})
 
 
 def _prompt_faults(name: str, text: str, limit: int, *, required: bool) -> Iterable[Fault]:

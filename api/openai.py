@@ -1,7 +1,9 @@
-"""OpenAI's Images API (https://platform.openai.com/docs/api-reference/images/create) in terms of jobs. Shapes and translation; pure.
+"""OpenAI's Images API (https://platform.openai.com/docs/api-reference/images/create) in terms of
+jobs: its wire models, and the translation. Pure.
 
-What OpenAI defines and a diffusion model has no use for (quality, style, moderation, who the user is) is taken and not read. What it
-would have to read and cannot do (transparency, animation, drawings) is refused by name. docs/api.md lists all of it.
+Fields of OpenAI that a diffusion model has no use for (quality, style, moderation, user) are
+accepted and ignored. Fields that ask for something that we cannot do (transparency, animation,
+drawings) are refused by name. docs/api.md lists them all.
 """
 
 from __future__ import annotations
@@ -16,15 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.errors import LEFT_OUT
 from api.job_request import JobRequest
 from api.normalise import invalid
-from api.schemas import Wire
 from contracts.errors import DarkroomError, InvalidRequest, RequestError
 from contracts.jobs import ImageRef
 from contracts.requests import MAX_PREVIEWS, OutputFormat
+from views.job import Wire
 
 MAX_RETRY_AFTER_S: Final = 120.0
 """The longest `Retry-After` that OpenAI's client waits for. Above it the client does not retry at all."""
 HOPELESS_S: Final = 3600.0
-"""Who has to wait longer, as for a new day, is told not to retry: no call should be held for so long."""
+"""A client that has to wait longer, such as for a new day, is told not to retry: no call should be
+held for so long."""
 
 _SIZE: Final = re.compile(r"(\d{1,9})x(\d{1,9})\Z", re.ASCII)
 _NAMES: Final = {
@@ -33,7 +36,7 @@ _NAMES: Final = {
     "height": "size",
     "output_quality": "output_compression",
 }
-"""What our fields are called there."""
+"""From our names of fields to OpenAI's."""
 
 
 class ImagesRequest(BaseModel):
@@ -121,13 +124,15 @@ EXPECTED: Final = {
 
 
 class ImageData(Wire):
-    """One picture: its address, or its bytes in base64."""
+    """One image: its address, or its bytes in base64."""
 
     url: str | None = None
     b64_json: str | None = None
 
 
 class ImagesAnswer(Wire):
+    """The answer of `POST /v1/images/generations`. `created` is in Unix seconds; `size` is `WIDTHxHEIGHT`."""
+
     created: int
     background: Literal["opaque"] = "opaque"
     data: list[ImageData]
@@ -136,12 +141,14 @@ class ImagesAnswer(Wire):
 
 
 class TokenDetails(Wire):
+    """OpenAI's split of tokens; always zero here."""
+
     image_tokens: int = 0
     text_tokens: int = 0
 
 
 class Usage(Wire):
-    """OpenAI counts tokens; we count none."""
+    """OpenAI's count of tokens; always zero here."""
 
     input_tokens: int = 0
     input_tokens_details: TokenDetails = TokenDetails()
@@ -150,7 +157,7 @@ class Usage(Wire):
 
 
 class PartialEvent(Wire):
-    """Event `image_generation.partial_image`: the first picture of a streamed answer, as it stands."""
+    """Event `image_generation.partial_image`: the first image of a streamed answer, as it is so far."""
 
     type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
     partial_image_index: int
@@ -163,7 +170,7 @@ class PartialEvent(Wire):
 
 
 class CompletedEvent(Wire):
-    """Event `image_generation.completed`: one picture of a streamed answer."""
+    """Event `image_generation.completed`: one finished image of a streamed answer."""
 
     type: Literal["image_generation.completed"] = "image_generation.completed"
     b64_json: str
@@ -179,10 +186,10 @@ def to_job(body: ImagesRequest) -> JobRequest:
     """The job that `body` asks for. Raises `RequestError` (400)."""
     width = height = None
     if body.size not in (None, "auto"):
-        found = _SIZE.match(body.size or "")
-        if found is None:
+        sides = _SIZE.match(body.size or "")
+        if sides is None:
             raise as_openai(invalid([("size", "size must be WIDTHxHEIGHT in pixels, or auto.")]))
-        width, height = int(found[1]), int(found[2])
+        width, height = int(sides[1]), int(sides[2])
     if body.partial_images is not None and not 0 <= body.partial_images <= MAX_PREVIEWS:
         limit = f"partial_images must be between 0 and {MAX_PREVIEWS}."
         raise as_openai(invalid([("partial_images", limit)]))
@@ -206,24 +213,27 @@ def to_job(body: ImagesRequest) -> JobRequest:
 
 
 def as_openai(error: InvalidRequest) -> RequestError:
-    """A bad value as OpenAI answers it: 400, which its client raises as `BadRequestError`, with its own field names."""
+    """`error` as OpenAI answers a bad value: with status 400, which its client raises as
+    `BadRequestError`, and its names of fields."""
     faults: list[dict[str, Any]] = (error.details or {}).get("faults", [])
-    named = [_named(fault["param"], fault["message"]) for fault in faults]
+    named = [_with_openai_name(fault["param"], fault["message"]) for fault in faults]
     first = named[0] if named else (error.param, error.message)
     details = {"faults": [{"param": param, "message": message} for param, message in named]}
     return RequestError(first[1], param=first[0], details=details)
 
 
-def _named(param: str, message: str) -> tuple[str, str]:
-    theirs = _NAMES.get(param, param)
-    if theirs == "size":
-        return theirs, f"size: {message}"
-    return theirs, theirs + message.removeprefix(param) if message.startswith(param) else message
+def _with_openai_name(param: str, message: str) -> tuple[str, str]:
+    name = _NAMES.get(param, param)
+    if name == "size":
+        return name, f"size: {message}"
+    return name, name + message.removeprefix(param) if message.startswith(param) else message
 
 
 def within_patience(error: DarkroomError, headers: dict[str, str]) -> DarkroomError:
-    """`error` with a wait that OpenAI's client takes; the true one is in `details.retry_after_s`. `headers` are added to the
-    answer."""
+    """`error` with a wait that OpenAI's client accepts.
+
+    The true wait is then in `details.retry_after_s`. Headers of the answer are added to `headers`.
+    """
     if error.retry_after_s is not None and error.retry_after_s > MAX_RETRY_AFTER_S:
         if error.retry_after_s > HOPELESS_S:
             headers["X-Should-Retry"] = "false"
@@ -235,13 +245,19 @@ def within_patience(error: DarkroomError, headers: dict[str, str]) -> DarkroomEr
 def answer(
     created: float, images: Iterable[ImageRef], data: Iterable[ImageData], format_: OutputFormat
 ) -> ImagesAnswer:
+    """The answer with `data`, which are the `images` in the format `format_`.
+
+    `created` is in Unix seconds.
+    """
     first = next(iter(images))
     return ImagesAnswer(created=int(created), data=list(data), output_format=format_, size=size_of(first))
 
 
 def size_of(image: ImageRef) -> str:
+    """The size of `image` as `WIDTHxHEIGHT`, in pixels."""
     return f"{image.width}x{image.height}"
 
 
 def b64(data: bytes) -> str:
+    """`data` in base64."""
     return base64.b64encode(data).decode("ascii")

@@ -1,7 +1,8 @@
-"""The OpenAPI document: what the framework knows of the routes, made whole.
+"""The OpenAPI document: the framework's document of the routes, completed.
 
-Added here, for every operation alike: the limits of what is served now, the codes of each error with an example, the
-header that names a request, and the links from a submitted job to what can be done with it. Pure: dictionaries in and out.
+Added here, for all operations: the limits of the models that are served now, the codes of each
+error with an example, the header that names a request, and the links from a submitted job to its
+other operations. Pure: dictionaries in and out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contracts.webhooks import EVENTS
 from scheduler.bounds import MAX_LORA_SCALE
 
 Schema = dict[str, Any]
+"""A JSON schema, or another part of the document."""
 
 JOB_ID_PATTERN: Final = "^job_[0-9a-hjkmnp-tv-z]{26}[0-9a-f]$"
 _CONTROL: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
@@ -46,7 +48,7 @@ _RETRY_AFTER: Final = {
 
 
 def complete(document: Schema, models: Sequence[ServedModel], settings: ApiSettings) -> Schema:
-    """A copy of the framework's `document`, whole, with the limits of `models` in it."""
+    """A completed copy of the framework's `document`, with the limits of `models`."""
     document = copy.deepcopy(document)
     schemas: Schema = document.setdefault("components", {}).setdefault("schemas", {})
     for operation in _operations(document):
@@ -73,7 +75,7 @@ def complete(document: Schema, models: Sequence[ServedModel], settings: ApiSetti
     lora = schemas.get("LoraRequest", {}).get("properties", {})
     if lora:
         _branch(lora["scale"], "number").update(minimum=0, maximum=MAX_LORA_SCALE)
-        lora["name"]["enum"] = sorted({each.name for served in models for each in served.spec.loras})
+        lora["name"]["enum"] = sorted({adapter.name for served in models for adapter in served.spec.loras})
     _link(document)
     return document
 
@@ -84,34 +86,37 @@ def _operations(document: Schema) -> Iterator[Schema]:
 
 
 def _hoist(operation: Schema, schemas: Schema) -> None:
-    """A body's own definitions become the document's, so that one reference reaches them from everywhere."""
+    """Move the definitions inside a body's schema into the document's schemas.
+
+    One reference then works everywhere.
+    """
     for media in operation.get("requestBody", {}).get("content", {}).values():
         media["schema"] = _lifted(media.get("schema", {}), schemas)
 
 
 def _lifted(node: Any, schemas: Schema) -> Any:
-    """`node` with references where it had definitions, and named objects; those go into `schemas`."""
+    """`node` with references in place of its definitions and named objects, which go into `schemas`."""
     if isinstance(node, list):
-        return [_lifted(each, schemas) for each in node]
+        return [_lifted(item, schemas) for item in node]
     if not isinstance(node, dict):
         return node
     for name, definition in node.get("$defs", {}).items():
         lifted = _lifted(definition, schemas)
-        if name not in schemas:  # a named object has put itself there
+        if name not in schemas:  # a named object is there already
             schemas[name] = lifted
-    found = {key: _lifted(value, schemas) for key, value in node.items() if key != "$defs"}
-    if isinstance(reference := found.get("$ref"), str):
-        found["$ref"] = reference.replace("#/$defs/", "#/components/schemas/")
-    if "properties" in found and isinstance(name := found.get("title"), str) and name.isidentifier():
-        schemas[name] = found
+    result = {key: _lifted(value, schemas) for key, value in node.items() if key != "$defs"}
+    if isinstance(reference := result.get("$ref"), str):
+        result["$ref"] = reference.replace("#/$defs/", "#/components/schemas/")
+    if "properties" in result and isinstance(name := result.get("title"), str) and name.isidentifier():
+        schemas[name] = result
         return {"$ref": f"#/components/schemas/{name}"}
-    return found
+    return result
 
 
 def _header(schema: Schema) -> Schema:
-    # On the wire every header is a string; one that comes twice is a list to the framework alone.
-    found = _branch(schema, "string")
-    return found if found.get("type") == "string" else {"type": "string"}
+    # Every header is a string on the wire. Only the framework makes a list of a repeated one.
+    text = _branch(schema, "string")
+    return text if text.get("type") == "string" else {"type": "string"}
 
 
 def _explain(answer: Schema, status: int) -> None:
@@ -127,10 +132,10 @@ def _explain(answer: Schema, status: int) -> None:
 
 
 def _tree(kind: type[DarkroomError]) -> Iterator[type[DarkroomError]]:
-    for each in kind.__subclasses__():
-        if not issubclass(each, GenerationError):
-            yield each
-            yield from _tree(each)
+    for subclass in kind.__subclasses__():
+        if not issubclass(subclass, GenerationError):
+            yield subclass
+            yield from _tree(subclass)
 
 
 def _example(kind: type[DarkroomError]) -> Schema:
@@ -146,7 +151,10 @@ def _example(kind: type[DarkroomError]) -> Schema:
 
 
 def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings) -> None:
-    """What a field may be on this server now. Where models differ, the widest of them; each model's own are in its entry."""
+    """Set the limits of fields on this server now.
+
+    Where models differ, the widest limits are used; `GET /v1/models` has those of each model.
+    """
     fields, limit = schema["properties"], settings.max_prompt_chars
     fields["prompt"] |= {"minLength": 1, "maxLength": limit, "pattern": _SAYING}
     _branch(fields["negative_prompt"], "string").update(maxLength=limit, pattern=_TEXT)
@@ -210,7 +218,7 @@ def _bound_start(fields: Schema, specs: Sequence[ModelSpec], settings: ApiSettin
 
 
 def _sizes(specs: Sequence[ModelSpec]) -> str:
-    """The sizes that some model draws, as a pattern of `WIDTHxHEIGHT` or `auto`."""
+    """The sizes that some model can draw, as a pattern for `WIDTHxHEIGHT` or `auto`."""
     sides = {
         side
         for spec in specs
@@ -222,11 +230,12 @@ def _sizes(specs: Sequence[ModelSpec]) -> str:
 
 
 def _branch(field: Schema, kind: str) -> Schema:
-    """The part of a field's schema for values of that type."""
+    """The part of a field's schema for values of the JSON type `kind`; the whole schema if it has
+    no parts."""
     for branch in field.get("anyOf", ()):
         if branch.get("type") == kind:
-            found: Schema = branch
-            return found
+            part: Schema = branch
+            return part
     return field
 
 

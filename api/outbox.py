@@ -1,4 +1,5 @@
-"""From a job to its message: recorded, published, cleared (docs/adr/0001-record-first-then-publish.md), and undone where that fails."""
+"""From a job to its message: records the job, publishes its message, clears the outbox
+(docs/adr/0001-record-first-then-publish.md). If publishing fails, the record is undone."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from telemetry.logs import get_logger
 T = TypeVar("T")
 
 MAX_GROUP: Final = 64
-"""Jobs in one call: the store does nothing else meanwhile."""
+"""The most jobs in one call to the store, which does nothing else meanwhile."""
 
 log = get_logger(__name__)
 
@@ -39,8 +40,11 @@ class Entry:
 
 
 class Outbox:
-    """Records jobs, and publishes the messages of those that lead their key. Jobs that meet share a call to the store. What it begins for
-    others runs in `background`. `redis_timeout_s` bounds a call to the store."""
+    """Records jobs, and publishes the messages of those that lead their key.
+
+    Jobs that arrive together share a call to the store. Work that no client waits for runs in
+    `background`. `redis_timeout_s` bounds a call to the store, in seconds.
+    """
 
     def __init__(
         self, jobs: JobStore, publisher: Publisher, background: Background, redis_timeout_s: float
@@ -48,7 +52,7 @@ class Outbox:
         self._jobs = jobs
         self._publisher = publisher
         self._background = background
-        # The call that is on its way when a job comes, its own, and the wait for a connection.
+        # Time for the call that runs when a job arrives, for the job's own call, and for a connection.
         self._record_s = 2 * redis_timeout_s + QUEUE_S
         self._clearing = OutboxCleaner(jobs, background)
         self._records: Grouped[Submission, Submitted | Found | TooManyAhead] = Grouped(
@@ -58,8 +62,12 @@ class Outbox:
     async def record(
         self, asked: Submission, refusal: Callable[[int | None], UnavailableError]
     ) -> Submitted | Found:
-        """The recorded job, or its result where the cache has it: then nothing was recorded. `refusal` says why too many are ahead.
-        Raises `NothingLeft`, `StoreUnavailable`."""
+        """Record the job of `asked`. Returns `Found` if the cache has its result; then nothing was
+        recorded.
+
+        `refusal` makes the error for too many jobs ahead, from their number. Raises `NothingLeft`,
+        `StoreUnavailable`.
+        """
         with tracing.span("record job", attributes={"darkroom.job_id": asked.new.id}):
             try:
                 answer = await self._in_time(self._records.add(asked))
@@ -70,19 +78,22 @@ class Outbox:
         return answer
 
     async def record_hit(self, new: NewJob, result: JobResult) -> Submitted:
-        """As `hit`, but raises `NothingLeft` where nothing was recorded."""
+        """As `hit`, but raises `NothingLeft` if nothing was recorded."""
         try:
             return await self.hit(new, result)
         except StoreFull as error:
             raise NothingLeft(error) from None
 
     async def hit(self, new: NewJob, result: JobResult) -> Submitted:
-        """The recorded job, which has its result. Raises `StoreUnavailable`."""
+        """Record `new` as a job that has ended with `result`. Raises `StoreUnavailable`, `StoreFull`."""
         with tracing.span("record job", attributes={"darkroom.job_id": new.id}):
             return await self._in_time(self._jobs.submit(new, result))
 
     async def publish(self, submitted: Submitted, *, repeats: bool) -> Job:
-        """The job, once its message is with the broker, where it leads its key. Raises as `entry` and `Publisher.publish`."""
+        """Publish the message of a recorded job, if it leads its key, and return the job.
+
+        Raises as `entry` and `Publisher.publish`.
+        """
         async with self.entry(submitted, repeats=repeats) as entry:
             if entry.lead:
                 await self._publisher.publish(entry.job.message())
@@ -90,8 +101,12 @@ class Outbox:
 
     @asynccontextmanager
     async def entry(self, submitted: Submitted, *, repeats: bool) -> AsyncIterator[Entry]:
-        """A recorded job. The block publishes its message, where it leads; one that fails undoes the record. One that `repeats` is never
-        undone: a copy of the request, in another process, may have published it. Raises `NothingLeft` where the record was undone."""
+        """A recorded job, for the block that publishes its message. If the block raises
+        `UnavailableError`, the record is undone.
+
+        A job that `repeats` is never undone: a copy of the request in another process may have
+        published it. Raises `NothingLeft` if the record was undone.
+        """
         entry = Entry(submitted.job, submitted.lead)
         try:
             yield entry
@@ -104,11 +119,14 @@ class Outbox:
                 self._clearing.add(entry.job.id)
 
     def end(self) -> None:
-        """What is still to be cleared is cleared at once, in the background."""
+        """Clear the remaining jobs from the outbox at once, in the background."""
         self._clearing.end()
 
     def publish_later(self, promoted: Sequence[JobMessage], reason: str) -> None:
-        """Publish other people's jobs, for which no client must wait. What fails is left to the sweeper."""
+        """Publish the messages of other tenants' jobs; no client waits for that.
+
+        The sweeper publishes those that fail.
+        """
         if promoted:
             self._background.start(publish_all(self._jobs, self._publisher, promoted, reason))
 
@@ -116,8 +134,11 @@ class Outbox:
         return await self._jobs.submit_many(asked)
 
     async def _in_time(self, answer: Coroutine[Any, Any, T]) -> T:
-        """What the store answers. A store that answers nobody must not let those who wait become ever more. Raises `StoreUnavailable`: the
-        job may be recorded, if it was on its way."""
+        """The answer of the store, within `_record_s`.
+
+        Without a limit, requests would pile up behind a store that does not answer. Raises
+        `StoreUnavailable`; the job may be recorded all the same.
+        """
         try:
             async with asyncio.timeout(self._record_s):
                 return await answer
@@ -125,15 +146,18 @@ class Outbox:
             raise StoreUnavailable("The job store did not answer in time.") from None
 
     async def _undone(self, job: Job, error: UnavailableError) -> Job:
-        """The job, where its message did arrive and a worker was quicker. Else raises `NothingLeft`, or `error` where it is not known
-        whether anything is left."""
+        """Undo the record of `job`.
+
+        Returns the job if its message has arrived and a worker has it already. Else raises
+        `NothingLeft`, or `error` if it is not known whether the record is undone.
+        """
         log.warning("publish_failed", job_id=job.id, code=error.code)
         try:
             finished = await self._jobs.withdraw(job.id)
             if not finished.applied:
                 return await self._jobs.get(job.tenant, job.id)
         except DarkroomError:
-            # The sweeper will publish it; the client comes again and joins it.
+            # The sweeper will publish the job. The client comes again, and joins it.
             metrics.REPAIRED.labels("withdraw").inc()
             raise error from None
         self.publish_later(finished.promoted, "withdrawn")

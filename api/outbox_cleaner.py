@@ -1,4 +1,4 @@
-"""Clearing the outbox: a job whose message is with the broker leaves it in the background, and together with others."""
+"""Clears the outbox: removes jobs whose message the broker has, in the background and in groups."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from contracts.job_store import JobStore
 from telemetry import metrics
 
 LINGER_S: Final = 0.25
-"""How long one that leaves waits for others to leave with it: nobody waits for it, and the sweeper looks at what is older than seconds."""
+"""How long a job waits for others to be cleared with it, in seconds. No client waits for this, and
+the sweeper only looks at jobs that are older than a few seconds."""
 MAX_GROUP: Final = 256
+"""The most jobs in one call to the store."""
 MAX_WAITING: Final = 10_000
-"""More are left to the sweeper, which publishes them once more and clears them then."""
+"""The most jobs that wait to be cleared. Further ones are left to the sweeper, which publishes them
+again and then clears them."""
 
 
 class OutboxCleaner:
-    """Takes jobs out of the outbox. No client waits for that: a job that stays there, because the process dies or the store is away, is
-    published a second time, and the worker's claim takes it once."""
+    """Takes jobs out of the outbox. No client waits for that.
+
+    A job stays there if the process dies or the store is unavailable. It is then published again,
+    and the worker's claim takes it only once.
+    """
 
     def __init__(self, jobs: JobStore, background: Background) -> None:
         self._jobs = jobs
@@ -31,7 +37,7 @@ class OutboxCleaner:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, job_id: str) -> None:
-        """The job's message is with the broker."""
+        """Clear the job `job_id` soon: the broker has its message."""
         if len(self._waiting) >= MAX_WAITING:
             metrics.REPAIRED.labels("confirm").inc()
             return
@@ -40,7 +46,7 @@ class OutboxCleaner:
             self._task = self._background.start(self._work())
 
     def end(self) -> None:
-        """Wait for nobody any more."""
+        """From now on clear jobs at once, without waiting for others."""
         self._ending.set()
 
     async def _work(self) -> None:

@@ -1,4 +1,5 @@
-"""What a body comes to: the request to compute, its cache key, where its result is kept, and its cost. Pure, and remembered."""
+"""The plan of a request body: the request to compute, its cache key, the address of its result, and
+its cost. Pure; plans are remembered."""
 
 from __future__ import annotations
 
@@ -18,25 +19,31 @@ from contracts.settings import ApiSettings
 from scheduler.fairness import cost_of
 
 MAX_PLANS: Final = 4096
+"""How many plans are remembered."""
 MAX_PLAN_CHARS: Final = 1000
-"""Plans of longer texts are made anew each time. That bounds the memory of all."""
+"""The longest texts of a plan that is remembered, in characters. This bounds the memory of all plans."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a body comes to with the model as it is served now."""
+    """The plan of a body, with its model as it is served now.
+
+    `cost` is in the unit of `scheduler.fairness.cost_of`.
+    """
 
     served: ServedModel
     request: GenerationRequest
     key: str
     address: str
-    """Of its result in the cache."""
+    """The address of its result in the cache."""
     cost: float
     init: InitImage | None = None
-    """The picture to start from. It is stored with the job, where that is to be computed. The key's rate has been charged for it."""
+    """The init image. It is stored only if the job is computed. The rate limit of the API key has
+    been charged for it."""
 
 
 def random_seed() -> int:
+    """A random seed, from 0 to `MAX_SEED`."""
     return secrets.randbelow(MAX_SEED + 1)
 
 
@@ -49,8 +56,11 @@ def planned(
     seed: Callable[[], int] = random_seed,
     init: InitImage | None = None,
 ) -> Plan:
-    """The plan of `body`, which starts from `init` where it names a picture. `seed` gives the number that a random seed becomes.
-    Raises `InvalidRequest`."""
+    """The plan of `body` of `tenant`, for the model `served`.
+
+    `seed` makes the seed of a body that asks for a random one. `init` is the decoded init image
+    (None: none, or not decoded yet). Raises `InvalidRequest`.
+    """
     spec = served.spec
     scope = tenant_scope(tenant, settings.share_cache_between_tenants)
     name = None if init is None else init.name
@@ -62,15 +72,18 @@ def planned(
 
 
 class Plans:
-    """The plans of bodies without a picture, remembered for those that come again."""
+    """Makes the plans of bodies without an init image, and remembers them for equal bodies."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
         self._known: OrderedDict[tuple[str, JobRequest], Plan] = OrderedDict()
 
     def of(self, tenant: str, body: JobRequest, served: ServedModel) -> Plan:
-        """The plan of `body`, which names no webhook and no metadata: they decide nothing, and could not be looked up. Raises
-        `InvalidRequest`."""
+        """The plan of `body`.
+
+        It must have no webhook and no metadata: these do not change a plan, and could not be part
+        of a look-up key. Raises `InvalidRequest`.
+        """
         known = self._known.get((tenant, body))
         if known is not None and known.served is served:
             return known

@@ -1,4 +1,4 @@
-"""Planning a body: its model is looked up, and its picture to start from is decoded. The plan itself is `api.plan`'s."""
+"""Plans a request body: looks up its model, and decodes its init image. `api.plan` makes the plan itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from contracts.settings import ApiSettings
 
 
 class Planner:
-    """Plans bodies with the models as they are now. `close` at the end."""
+    """Plans bodies with the models as they are served now. `close` at the end."""
 
     def __init__(self, settings: ApiSettings, catalogue: Catalogue, quotas: Quotas) -> None:
         self._settings = settings
@@ -29,8 +29,11 @@ class Planner:
         self._decoders = Decoders(settings)
 
     async def plan(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> Plan:
-        """What `body` comes to. Leaves nothing behind but the charge for a picture to start from. Raises `RequestError`,
-        `UnavailableError`, and `ClientDisconnect` where `gone` is done before the picture is decoded."""
+        """The plan of `body`. Its only lasting effect is the charge for an init image.
+
+        Raises `RequestError`, `UnavailableError`, and `ClientDisconnect` if `gone` is done before
+        the init image is decoded.
+        """
         name = None if body.model is None else checked_model_name(body.model)
         served = await self._catalogue.resolve(name)
         metadata = body.metadata
@@ -39,7 +42,7 @@ class Planner:
         if body.init_image is None:
             plan = self._plans.of(caller.tenant, body, served)
         else:
-            plan = await unless_gone(gone, self._with_picture(caller, body, body.init_image, served))
+            plan = await unless_gone(gone, self._with_init_image(caller, body, body.init_image, served))
         return (
             replace(plan, request=plan.request.model_copy(update={"metadata": metadata}))
             if metadata
@@ -47,13 +50,17 @@ class Planner:
         )
 
     async def close(self) -> None:
+        """End the processes that decode."""
         await self._decoders.close()
 
-    async def _with_picture(
+    async def _with_init_image(
         self, caller: Principal, body: JobRequest, text: str, served: ServedModel
     ) -> Plan:
-        """The plan of a body with a picture, which is too large to be remembered. The picture is decoded once all the rest is known
-        to be right, and the key's rate is charged."""
+        """The plan of a body with an init image.
+
+        It is too large to be remembered. The image is decoded last: after the rest is checked and
+        the rate limit of the API key is charged.
+        """
         settings, seed = self._settings, random_seed()
         checked = planned(caller.tenant, body, served, settings, seed=lambda: seed).request
         source = read(

@@ -1,4 +1,7 @@
-"""The query string of a request: parameters that a route does not know are refused. A filter that nobody reads would look obeyed."""
+"""The query string of a request.
+
+Unknown parameters are refused: an ignored filter would look as if it were applied.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,20 @@ from api.normalise import invalid
 
 
 async def known_query(request: Request) -> None:
-    """A dependency of every route under `/v1`. Raises `InvalidRequest` naming each parameter that the route does not read."""
+    """A dependency of every route under `/v1`.
+
+    Raises `InvalidRequest` naming each parameter that the route does not know.
+    """
     if request.scope["query_string"]:
-        check_query(request.scope, [each.alias for each in request.scope["route"].dependant.query_params])
+        check_query(request.scope, [field.alias for field in request.scope["route"].dependant.query_params])
 
 
 def check_query(scope: Scope, known: Sequence[str]) -> None:
-    """Raises `InvalidRequest` for parameters other than `known`."""
-    given = dict.fromkeys(QueryParams(scope["query_string"]).keys())
+    """Raises `InvalidRequest` for query parameters other than `known`."""
+    names = dict.fromkeys(QueryParams(scope["query_string"]).keys())
     faults = [
         (printable(name), unknown(printable(name), "query parameter", known))
-        for name in given
+        for name in names
         if name not in known
     ]
     if faults:

@@ -1,7 +1,8 @@
-"""The limits of an API key, kept at the door: charged before a job is recorded, and told in headers.
+"""The limits of an API key. A job is charged before it is recorded, and headers of the answer show
+what is left.
 
-What a key holds is never a counter that could leak. The ledger holds the ids of admitted jobs; before a job is refused for
-its siblings' sake, the job records say which of them still live.
+The jobs of a key are not a counter, which could leak. The ledger holds the ids of admitted jobs.
+Before a job is refused because of others, the job records say which of them are still live.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from contracts.tenancy import Account, ApiKey, Charge, Limits, QuotaLedger
 from telemetry import metrics
 
 ON_ITS_WAY_S: Final = 30.0
-"""An admitted job without a record is being recorded, unless it was admitted longer ago than this."""
+"""How long an admitted job may be without a record, in seconds. After that it counts as ended."""
 DAY_S: Final = 86_400
 LIVE: Final = ("concurrent_jobs", "queued_jobs")
+"""The limits that count live jobs."""
 
 
 class NothingLeft(Exception):
-    """A job came to nothing because of `error`, and nothing of it is left: what was charged for it is given back."""
+    """A job failed with `error` before it was accepted, and nothing of it is left. Its charge is refunded."""
 
     def __init__(self, error: DarkroomError) -> None:
         super().__init__(error.message)
@@ -35,8 +37,11 @@ class NothingLeft(Exception):
 
 @contextmanager
 def nothing_left(*, unless: bool) -> Iterator[None]:
-    """What the block does leaves no job behind: an `UnavailableError` of it becomes `NothingLeft`, `unless` a copy of the request may
-    have left one."""
+    """A block that leaves no job behind when it fails: its `UnavailableError` becomes
+    `NothingLeft`.
+
+    Not so if a copy of the request may have left a job (`unless`).
+    """
     try:
         yield
     except UnavailableError as error:
@@ -46,7 +51,7 @@ def nothing_left(*, unless: bool) -> Iterator[None]:
 
 
 class Quotas:
-    """Admits jobs within the limits of their keys."""
+    """Admits jobs within the limits of their API keys."""
 
     def __init__(self, ledger: QuotaLedger, jobs: JobStore) -> None:
         self._ledger = ledger
@@ -55,13 +60,19 @@ class Quotas:
         self._next: dict[str, asyncio.Task[None]] = {}
 
     async def charge_rate(self, caller: Principal) -> None:
-        """Charge the caller's key for a request that costs something before its job is known. Raises as `admit`, which must then
-        not charge the rate again."""
+        """Charge only the rate limit of the caller's key, for work that comes before the job is
+        known.
+
+        A later `admit` must then not charge the rate again. Raises as `admit`.
+        """
         if caller.key is not None and caller.key.limits.requests_per_minute is not None:
             await self.admit(caller, Charge("", 0, computed=False))
 
     async def admit(self, caller: Principal, charge: Charge, *, charge_rate: bool = True) -> None:
-        """Charge the caller's key, and leave on the answer what is left. Raises `QuotaExceeded`, `StoreUnavailable`."""
+        """Charge the caller's key, and add what is left to the headers of the answer.
+
+        Raises `QuotaExceeded`, `StoreUnavailable`.
+        """
         key = caller.key
         if key is None or not caller.limited:
             return
@@ -78,8 +89,11 @@ class Quotas:
     async def charged(
         self, caller: Principal, charge: Charge, *, charge_rate: bool = True
     ) -> AsyncIterator[None]:
-        """As `admit`, for as long as it takes to record and publish the job. A block that raises `NothingLeft` gives the charge back, and
-        its error is raised. After any other error the job may exist: the charge stays."""
+        """As `admit`, around the block that records and publishes the job.
+
+        If the block raises `NothingLeft`, the charge is refunded and its `error` raised. After any
+        other error the job may exist, and the charge stays.
+        """
         await self.admit(caller, charge, charge_rate=charge_rate)
         try:
             yield
@@ -93,13 +107,13 @@ class Quotas:
         try:
             await self._ledger.refund(caller.key.id, caller.key.limits, charge)
         except StoreUnavailable:
-            # Its place is free again once it is seen to have no record; its pictures stay charged for the day.
+            # Its place is free again once it is seen to have no record. Its images stay charged for the day.
             metrics.REPAIRED.labels("refund").inc()
 
     async def _settled(self, key_id: str) -> None:
-        """Returns once the key's account was compared with job records read after this call."""
-        # One comparison at a time for each key, shared by all who came before it began: a client that hammers at its
-        # limit costs no more than one.
+        """Return once the key's account was compared with job records that were read after this call."""
+        # One comparison at a time for each key. All requests that came before it began share it, so
+        # a client that exceeds its limit all the time costs no more than others.
         task = self._next.get(key_id)
         if task is None:
             task = asyncio.create_task(self._after(self._settling.get(key_id), key_id))
@@ -137,7 +151,7 @@ class Quotas:
 
 
 def refusal(key: ApiKey, account: Account, charge: Charge) -> QuotaExceeded:
-    """The error for a charge that `account.refused` forbade. Pure."""
+    """The error for a `charge` that the limit `account.refused` forbids. Pure."""
     limits, limit = key.limits, account.refused
     value = getattr(limits, limit)
     message = {
@@ -153,8 +167,11 @@ def refusal(key: ApiKey, account: Account, charge: Charge) -> QuotaExceeded:
 
 
 def headers(limits: Limits, account: Account) -> dict[str, str]:
-    """What is left, as draft-ietf-httpapi-ratelimit-headers-10 has it (`RateLimit`, `RateLimit-Policy`), and for the limit
-    that is nearest its end in the three older fields that most clients read. Pure."""
+    """The headers that show what is left. Pure.
+
+    `RateLimit` and `RateLimit-Policy` are those of draft-ietf-httpapi-ratelimit-headers-10. Most
+    clients read three older headers; they show the limit that has the least left.
+    """
     policies, states, nearest = [], [], []
     for name, quota, window_s, unit, left, reset_s in _standings(limits, account):
         window = f";w={window_s}" if window_s else ""
@@ -173,22 +190,23 @@ def headers(limits: Limits, account: Account) -> dict[str, str]:
 
 
 def _standings(limits: Limits, account: Account) -> list[tuple[str, int, int, str, int, int]]:
-    """Name, quota, window in seconds, unit, what is left, and seconds until it is whole again, of each limit."""
-    found = []
+    """For each limit: its name, quota, window in seconds, unit, what is left, and the seconds until
+    all is left again."""
+    standings = []
     if limits.requests_per_minute is not None:
         interval_s = 60.0 / limits.requests_per_minute
         burst = limits.burst_size
         left = max(0, int((burst * interval_s - account.full_in_s) / interval_s + 1e-6))
         window_s = max(1, math.ceil(burst * interval_s))
-        found.append(("requests_per_minute", burst, window_s, "", left, math.ceil(account.full_in_s)))
+        standings.append(("requests_per_minute", burst, window_s, "", left, math.ceil(account.full_in_s)))
     if limits.concurrent_jobs is not None:
         left = max(0, limits.concurrent_jobs - account.live)
-        found.append(("concurrent_jobs", limits.concurrent_jobs, 0, "jobs", left, 1))
+        standings.append(("concurrent_jobs", limits.concurrent_jobs, 0, "jobs", left, 1))
     if limits.queued_jobs is not None:
         left = max(0, limits.queued_jobs - account.queued)
-        found.append(("queued_jobs", limits.queued_jobs, 0, "jobs", left, 1))
+        standings.append(("queued_jobs", limits.queued_jobs, 0, "jobs", left, 1))
     if limits.images_per_day is not None:
         left = max(0, limits.images_per_day - account.images)
         reset_s = math.ceil(account.day_ends_in_s)
-        found.append(("images_per_day", limits.images_per_day, DAY_S, "images", left, reset_s))
-    return found
+        standings.append(("images_per_day", limits.images_per_day, DAY_S, "images", left, reset_s))
+    return standings

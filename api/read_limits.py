@@ -1,6 +1,6 @@
-"""What one key may have at once: event streams and held requests in this process, and how often it may read.
+"""How many event streams and held requests one API key may have at once, and how often it may read.
 
-Without keys everybody has an account by address. In this process alone: a platform of several processes allows so much in each.
+Callers without a key are counted by their address. The limits hold in each API process separately.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from contracts.errors import QuotaExceeded
 from telemetry import metrics
 
 BUSY_S: Final = 5.0
-"""When one that was refused may come again: streams and waits end at no known time."""
+"""When a refused client may come again, in seconds. Streams and waits end at no known time."""
 MAX_REMEMBERED: Final = 10_000
+"""How many holders are remembered."""
 BURST_S: Final = 10.0
-"""So many seconds' worth of reads may come at once."""
+"""The reads of this many seconds may come at once."""
 MAX_WAIT_S: Final = 60.0
-"""A read that is refused is told to come again within this."""
+"""The longest time after which a refused read is told to come again, in seconds."""
 
 
 class Shares:
-    """How many things of one kind each holder has; at most `total` in all and `each` of one holder."""
+    """Counts how many things of one kind each holder has: at most `total` in all, and `each` for
+    one holder. `limit` is the kind's name."""
 
     def __init__(self, limit: str, total: int, each: int) -> None:
         self._limit = limit
@@ -35,14 +37,15 @@ class Shares:
 
     @property
     def full(self) -> bool:
+        """Whether all holders together have as many as are allowed."""
         return self._all >= self._total
 
     def has_room(self, holder: str) -> bool:
-        """Whether `holder` has fewer than it may, the total aside."""
+        """Whether `holder` has fewer than it may have. The total is not checked."""
         return self._held.get(holder, 0) < self._each
 
     def allows(self, holder: str) -> bool:
-        """As `has_room`; a refusal is counted."""
+        """As `has_room`, and counts a refusal in the metrics."""
         if self.has_room(holder):
             return True
         metrics.READS_REFUSED.labels(self._limit).inc()
@@ -50,7 +53,7 @@ class Shares:
 
     @contextmanager
     def one(self, holder: str) -> Iterator[None]:
-        """One more of `holder`, for as long as the block runs."""
+        """Count one more of `holder` while the block runs."""
         self._held[holder] += 1
         self._all += 1
         try:
@@ -63,20 +66,21 @@ class Shares:
 
 
 class ReadRate:
-    """Reads of each holder: `per_minute` on average, some at once (GCRA, as `scheduler` has it for submits); None: no limit.
+    """Limits the reads of each holder: `per_minute` on average, with bursts (GCRA, as for submits).
+    None: no limit.
 
-    Each that is refused is told a time of its own. Told the same, a thousand clients of one key would all come again within the
-    second, and again.
+    Each refused read gets a different time to come again. With the same time, a thousand clients of
+    one key would all come again in the same second.
     """
 
     def __init__(self, per_minute: float | None, clock: Clock) -> None:
         self._gap_s = None if per_minute is None else 60.0 / per_minute
         self._clock = clock
         self._due: OrderedDict[str, float] = OrderedDict()
-        self._told: OrderedDict[str, float] = OrderedDict()
+        self._retry_at: OrderedDict[str, float] = OrderedDict()
 
     def charge(self, holder: str) -> None:
-        """One read. Raises `QuotaExceeded`."""
+        """Charge `holder` for one read. Raises `QuotaExceeded`."""
         if self._gap_s is None:
             return
         now = self._clock.monotonic()
@@ -84,8 +88,8 @@ class ReadRate:
         wait_s = due - now - max(BURST_S, self._gap_s) + self._gap_s
         if wait_s > 1e-9:
             metrics.READS_REFUSED.labels("reads_per_minute").inc()
-            wait_s = max(wait_s, min(self._told.get(holder, now) + self._gap_s - now, MAX_WAIT_S))
-            _remember(self._told, holder, now + wait_s)
+            wait_s = max(wait_s, min(self._retry_at.get(holder, now) + self._gap_s - now, MAX_WAIT_S))
+            _remember(self._retry_at, holder, now + wait_s)
             raise too_many("reads_per_minute", "Too many reads: use Prefer: wait or an event stream.", wait_s)
         _remember(self._due, holder, due + self._gap_s)
 
@@ -98,5 +102,5 @@ def _remember(times: OrderedDict[str, float], holder: str, at: float) -> None:
 
 
 def too_many(limit: str, message: str, retry_after_s: float = BUSY_S) -> QuotaExceeded:
-    """The refusal for one of these limits."""
+    """The error for a request over one of these limits. `limit` is its name in `details.limit`."""
     return QuotaExceeded(message, details={"limit": limit}, retry_after_s=retry_after_s)

@@ -1,4 +1,7 @@
-"""The documents that describe the interface, as they are sent. Whoever asks needs no key, so asking must cost next to nothing."""
+"""The documents that describe the API, as they are sent.
+
+They need no API key, so a request for one must cost almost nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from contracts.models import ModelSpec, ServedModel
 
 
 class WrittenDocuments:
-    """Each document by its name, written anew when the models have changed."""
+    """The documents by name. They are written again when the models have changed."""
 
     def __init__(self) -> None:
         self._specs: Sequence[ModelSpec] = ()
         self._written: dict[str, bytes] = {}
 
     def get(self, name: str, models: Sequence[ServedModel], write: Callable[[], str]) -> bytes:
-        """The document `name` with the limits of `models`; `write` is asked for it where that is not known."""
+        """The document `name` with the limits of `models`. `write` makes it if it is not remembered."""
         specs = [served.spec for served in models]
         if specs != self._specs:
             self._specs, self._written = specs, {}

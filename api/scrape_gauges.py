@@ -1,5 +1,7 @@
-"""Numbers that no event tells: how long each model's queue is now, and what its workers make of it. Read at the scrape, so
-that they are never older than it, however quiet the door."""
+"""Gauges that no event updates, such as the length of each model's queue.
+
+They are read at each scrape, so they are never older than it.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,11 @@ from telemetry import metrics
 
 
 async def refresh(stores: Stores, catalogue: Catalogue, memory: Memory | None) -> None:
-    """Set the gauges of the stores, and of every model; `memory` is the state Redis's. What cannot be learned now is absent, or 0,
-    rather than old."""
+    """Set the gauges of the stores and of every model.
+
+    `memory` is that of the state Redis (None: not known). A value that cannot be read now is absent
+    or 0, never old.
+    """
     metrics.STORE_MEMORY.set(0 if memory is None else memory.used_bytes)
     metrics.STORE_MEMORY_LIMIT.set(0 if memory is None else memory.limit_bytes)
     free_bytes, disk_bytes = await stores.blobs.space() or (0, 0)

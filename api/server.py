@@ -1,10 +1,12 @@
-"""Granian in this process, on a socket of our own making.
+"""Runs Granian in this process, on our own socket.
 
-In this process rather than in Granian's worker processes: a third of the memory, and one process to supervise. On a socket of our
-own: the one that Granian makes on Linux has SO_REUSEPORT, and so shares a port with whoever else has it, in silence.
+Granian's worker processes would take three times the memory, and more supervision. Granian's own
+socket has SO_REUSEPORT on Linux. It would therefore share its port silently with any other process
+that uses it.
 
-Its bounds: `backpressure` counts open connections, not requests. The timer for a head also runs while a connection is new or
-kept alive, so an idle one ends by it. It has no timer for writes, and no bound on what the kernel keeps of them: the kernel's do that.
+Granian's bounds: `backpressure` counts open connections, not requests. The timer for a request head
+also runs while a connection is new or kept alive, so it ends idle ones. Granian has no timer for
+writes, and does not bound what the kernel buffers. Socket options do both.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from granian.server.embed import Server
 from contracts.settings import ApiSettings
 
 UNSENT_BYTES: Final = 65_536
-"""What the kernel keeps of an answer that a client's window has no room for; the rest waits in this process, where it is already."""
+"""How much of an answer the kernel buffers beyond the client's window. The rest waits in this
+process, which has it anyway."""
 
 
 class HttpServer(Server):
-    """Serves `app` to those who connect to `listener`, which it closes at its end."""
+    """Serves `app` on `listener`, which it closes at its end. `backlog` is that of the listener."""
 
     def __init__(self, app: FastAPI, listener: socket.socket, backlog: int, settings: ApiSettings) -> None:
         super().__init__(
@@ -46,17 +49,19 @@ class HttpServer(Server):
         _bound_writes(listener, settings.write_timeout_s)
 
     def _init_shared_socket(self) -> None:
-        # Where Granian makes its socket. What it does elsewhere than on Linux: its worker is handed one that listens already.
+        # Granian makes its socket here. It gets ours, which listens already. On systems other than
+        # Linux it does the same itself.
         self._shd: Any = SocketHolder(self._listener.detach(), False, self._backlog)  # type: ignore[call-arg]
         self._ssp = None
 
 
 def _bound_writes(listener: socket.socket, timeout_s: float) -> None:
-    """For every connection that `listener` accepts (tcp(7)): it ends when its client takes nothing for so long (TCP_USER_TIMEOUT: also
-    while the client's window is shut), and until then the kernel keeps no more than `UNSENT_BYTES` for it (TCP_NOTSENT_LOWAT).
+    """Bound the writes of every connection that `listener` accepts (tcp(7)).
 
-    By itself the kernel keeps megabytes for a client that asks and never reads (`tcp_wmem`), and these are memory of the container.
-    Linux alone has the first, and some systems have the second.
+    A connection ends if its client accepts no data for `timeout_s` (TCP_USER_TIMEOUT; also while
+    the client's window is closed). Until then the kernel buffers at most `UNSENT_BYTES` for it
+    (TCP_NOTSENT_LOWAT). Its default is megabytes (`tcp_wmem`), which are memory of the container.
+    Only Linux has the first option; some other systems have the second.
     """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))

@@ -1,4 +1,5 @@
-"""What the routes work with, wired once per process, and how they and their documentation get at it."""
+"""The parts that the routes work with, made once per process, and the dependency that gives them to
+a route."""
 
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ from store.stores import Stores
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    """The parts that the routes work with."""
+
     settings: ApiSettings
     stores: Stores
     publisher: Publisher
@@ -41,21 +44,23 @@ class Services:
 
     @property
     def leaving(self) -> bool:
+        """Whether the process ends."""
         return self.waiters.closed
 
     def let_go(self) -> None:
-        """End everything that is held open for a client; every answer from now on ends its connection."""
+        """End all waits and streams of clients. From now on every answer closes its connection."""
         self.waiters.close()
         self.streams.close()
 
 
 async def _services(request: Request) -> Services:
-    # Not a plain function: the framework would run that on another thread, for every request.
+    # A coroutine: the framework would run a plain function on another thread, for every request.
     services: Services = request.app.state.services
     return services
 
 
 Wired = Annotated[Services, Depends(_services)]
+"""The services, as a parameter of a route."""
 
 _MEANING: Final = {
     400: "The body is not JSON.",
@@ -77,5 +82,5 @@ _MEANING: Final = {
 
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for its documentation."""
+    """The error answers of a route with these `statuses` and 500, for its documentation."""
     return {status: {"model": ErrorView, "description": _MEANING[status]} for status in (*statuses, 500)}

@@ -1,7 +1,8 @@
-"""Whether the store has room for one more job, and for one more of this tenant.
+"""Whether the store has room for one more job, and for one more job of this tenant.
 
-A submit asks nobody: once a second each process counts what it has recorded and learns what the others have, and how full Redis is.
-So a tenant may go over its bound by what is recorded in a second (docs/adr/0037-room-in-the-store.md).
+A submit makes no call for this. Once a second each process adds what it has recorded to the store's
+counts, and reads the counts of all processes and how full Redis is. A tenant may therefore exceed
+its bound by what is recorded in a second (docs/adr/0037-room-in-the-store.md).
 """
 
 from __future__ import annotations
@@ -24,30 +25,36 @@ from store.packed_request import PACK_FROM_CHARS, pack
 from telemetry import metrics
 
 EVERY_S: Final = 1.0
+"""Seconds between two ticks."""
 LIMIT: Final = "kept_bytes"
+"""The name of this limit in errors and metrics."""
 TENANT_SHARE: Final = 0.5
-"""Of Redis' `maxmemory`, where `tenant_store_bytes` says nothing else."""
+"""The share of Redis' `maxmemory` that a tenant may use, unless `tenant_store_bytes` is set."""
 PARTS: Final = 24
-"""Parts of the retention by which it is known when bytes lapse."""
+"""The retention is counted in this many parts. Bytes lapse at the end of a part."""
 WEBHOOK_KEEP_S: Final = 4 * 86_400.0
-"""A record that owes a webhook stays so long (`HOOK_KEEP_S` of lua/prelude.lua)."""
+"""How long a record with a webhook stays, in seconds (`HOOK_KEEP_S` of lua/prelude.lua)."""
 
 # Measured by tests/store/test_memory_per_job.py, in bytes.
 RECORD: Final = {CacheStatus.HIT: 1150, CacheStatus.JOINED: 1150, CacheStatus.MISS: 1850}
-"""A record without its request and its pictures; of a computed job with its entry in the cache of results."""
+"""A record without its request and images. For a computed job, this includes its entry in the
+result cache."""
 REQUEST: Final = 340
 """A request without its texts."""
 PAIR: Final = 6
-"""What JSON puts around a pair of its metadata."""
+"""The JSON around one pair of metadata."""
 PICTURE: Final = 330
+"""One image in a result."""
 IDEMPOTENCY_KEY: Final = 570
+"""An idempotency key that holds the id of its job."""
 RESERVATION: Final = 1100
-"""An idempotency key that still holds the whole job, without its texts."""
+"""An idempotency key that still holds the whole job, without the job's texts."""
 WEBHOOK: Final = 720
+"""A webhook of a job, without its URL."""
 
 
 class Room:
-    """Knows what the store holds. `run` until canceled; one `tick` can be called by a test."""
+    """Knows how full the store is, and what it holds of each tenant. `run` it as a task."""
 
     def __init__(self, store: MemoryUseStore, settings: ApiSettings, clock: Clock) -> None:
         self._store = store
@@ -56,17 +63,19 @@ class Room:
         self._part_s = settings.job_retention_s / PARTS
         self._asked: set[str] = set()
         self._new: dict[str, dict[int, int]] = {}
-        """What this process has recorded since the last count, by tenant."""
+        """What this process has recorded since the last tick: by tenant, bytes by the time at which
+        they lapse."""
         self._counting: dict[str, dict[int, int]] = {}
-        """What is on its way to the store."""
+        """The same, while it is being added to the store's counts."""
         self._known: dict[str, Lapses] = {}
-        """What is counted for the tenants that this process has seen lately."""
+        """The store's counts of the tenants that this process has seen lately."""
         self.memory: Memory | None = None
-        """Of the fullest server; None while it is not known."""
+        """The memory of the fullest server; None: not known yet."""
         self._limit_bytes = settings.tenant_store_bytes
 
     def require(self, tenant: str) -> None:
-        """Raises `StoreFull` where no job should be recorded, and `QuotaExceeded` where none of the tenant's."""
+        """Raises `StoreFull` if the store is nearly full, and `QuotaExceeded` if the jobs of
+        `tenant` take all its room."""
         if self.memory is not None and self.memory.share >= self._settings.store_full_share:
             raise StoreFull("The store of jobs is nearly full; what it has taken will end.")
         self._asked.add(tenant)
@@ -85,7 +94,7 @@ class Room:
         )
 
     def note(self, job: Job, *, repeats: bool) -> None:
-        """A job was recorded; with `repeats`, an idempotency key with it."""
+        """Count `job`, which was recorded; with `repeats` also its idempotency key."""
         settings = self._settings
         kept_s = (
             settings.job_retention_s if job.webhook is None else max(settings.job_retention_s, WEBHOOK_KEEP_S)
@@ -94,7 +103,11 @@ class Room:
         self._count(job.tenant, until, kept_bytes(job) + (IDEMPOTENCY_KEY if repeats else 0))
 
     def reserved(self, new: NewJob, sign: Literal[1, -1]) -> None:
-        """An idempotency key now holds the whole of a job; with -1 its id alone again. One that is refused keeps it for a day."""
+        """Count an idempotency key that holds the whole job `new`.
+
+        With `sign` -1 it holds only the id again. A key whose job is refused holds the whole job
+        for a day.
+        """
         size = RESERVATION + _text_bytes(new.request)
         self._count(new.tenant, self._clock.now() + KEPT_S, sign * size)
 
@@ -103,7 +116,10 @@ class Room:
         self._new.setdefault(tenant, defaultdict(int))[lapse] += size
 
     async def tick(self) -> None:
-        """Counts, and learns. Raises `StoreUnavailable`; what was not counted is counted the next time."""
+        """Add this process's counts to the store's, and read them.
+
+        Raises `StoreUnavailable`; the next tick then counts what was not counted.
+        """
         servers = await self._store.memory()
         self.memory = max(servers, key=lambda server: server.share, default=None)
         if self._settings.tenant_store_bytes is None:
@@ -132,7 +148,7 @@ class Room:
         }
 
     async def run(self) -> None:
-        """Ticks for ever."""
+        """Tick every second until cancelled."""
         while True:
             try:
                 await self.tick()
@@ -141,7 +157,7 @@ class Room:
             await asyncio.sleep(EVERY_S)
 
     async def close(self) -> None:
-        """After `run` was canceled: counts what is left, if the store is there."""
+        """Count what is left, if the store is available. To be called after `run` was cancelled."""
         with suppress(StoreUnavailable):
             await self.tick()
 
@@ -155,7 +171,7 @@ class Room:
         return sum(size for lapses in self._of(tenant) for time, size in lapses.items() if time > now)
 
     def _lapses(self, tenant: str, now: float) -> Iterator[int]:
-        """When bytes of the tenant lapse."""
+        """The times at which bytes of the tenant lapse."""
         return (time for lapses in self._of(tenant) for time in lapses if time > now)
 
     def _of(self, tenant: str) -> list[Lapses]:
@@ -163,10 +179,10 @@ class Room:
 
 
 def kept_bytes(job: Job) -> int:
-    """What the record of a job takes of Redis, about. Pure."""
-    pictures = PICTURE * job.request.num_images * (2 if job.cache is CacheStatus.MISS else 1)
+    """About how many bytes of Redis the record of `job` takes. Pure."""
+    images = PICTURE * job.request.num_images * (2 if job.cache is CacheStatus.MISS else 1)
     hook = 0 if job.webhook is None else WEBHOOK + len(job.webhook.url)
-    return RECORD[job.cache] + _request_bytes(job.request) + pictures + hook
+    return RECORD[job.cache] + _request_bytes(job.request) + images + hook
 
 
 def _request_bytes(request: GenerationRequest) -> int:

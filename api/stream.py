@@ -1,12 +1,16 @@
-"""Server-sent events of a job (https://html.spec.whatwg.org/multipage/server-sent-events.html), derived from its record.
+"""Server-sent events of a job (https://html.spec.whatwg.org/multipage/server-sent-events.html),
+derived from its record.
 
-The store counts the changes of a record in its `sequence`, and the id of an event is the sequence of the record that it
-was read from. No log of events is kept, and none is needed: each change replaces what it supersedes (a later step an
-earlier one, a status the one before), so whoever comes back with the `Last-Event-ID` n and finds the sequence m > n is
-told all that the record now says, and then knows what one who never left knows. Where one change makes several events
-(pictures, then the end) only the last of them carries the id: a client that leaves between them is told all of them
-again. Nothing is lost between the reading of the record and what follows, for the subscription to changes is in force
-before the record is read, and the record is read again after every change.
+The store counts the changes of a record in its `sequence`. The id of an event is the sequence of
+the record that it was read from. No log of events is kept or needed, because each change replaces
+the one before: a later step an earlier one, a status the last one. A client that comes back with
+the `Last-Event-ID` n, while the sequence is m > n, gets all that the record says now. It then knows
+as much as a client that never left.
+
+One change may make several events (images, then the end). Only the last of them carries the id. A
+client that leaves between them gets all of them again. No change is lost between a reading and the
+next: the subscription to changes begins before the record is read, and the record is read again
+after every change.
 """
 
 from __future__ import annotations
@@ -26,8 +30,7 @@ from api.catalogue import Catalogue
 from api.keyring import Principal
 from api.long_poll import disconnected
 from api.read_limits import BUSY_S, Shares, too_many
-from api.schemas import JobView, OutputEvent, StatusEvent, Wire
-from api.views import image_url
+from api.schemas import OutputEvent, StatusEvent
 from api.watch import SharedReadings
 from contracts.errors import DarkroomError, TooManyStreams
 from contracts.jobs import Job, JobStatus, Preview
@@ -35,40 +38,48 @@ from contracts.settings import ApiSettings
 from contracts.tasks import end
 from store.stores import Stores
 from telemetry import metrics
+from views.job import JobView, Wire, image_url
 
 RETRY_MS: Final = 2000
-"""When a client that lost its stream comes back."""
+"""The least time after which a client that lost its stream comes back, in milliseconds."""
 SEND_S: Final = 30.0
-"""A client that takes nothing for this long has gone."""
+"""A client that accepts no data for this many seconds is taken to have left."""
 BEAT: Final = ": still here\n\n"
-"""A comment, which clients pass over."""
+"""A heartbeat: a comment, which clients ignore."""
 
 HEADERS: Final = {
-    # A cache would hold the stream back, and a compressing proxy would collect it: neither may.
+    # A cache or a compressing proxy would delay the stream.
     "Cache-Control": "no-cache, no-store, no-transform",
-    "X-Accel-Buffering": "no",  # nginx and its kin
+    "X-Accel-Buffering": "no",  # for nginx and similar proxies
 }
+"""Headers of every stream."""
 
 Put = Callable[[str], Awaitable[None]]
-"""Sends a piece of the stream to the client, and returns when it may send the next."""
+"""Sends a piece of the stream to the client, and returns when the next may be sent."""
 Writer = Callable[[Put], Awaitable[None]]
+"""Writes a whole stream."""
 Left = Callable[[], Awaitable[None]]
+"""Called when the client has left, or was refused."""
 
 
 class PreviewEvent(Wire):
-    """Event `preview`: the first picture of a running job as it stands."""
+    """Event `preview`: the first image of a running job, as it is so far."""
 
     index: int
     url: str
 
     @classmethod
     def of(cls, preview: Preview) -> PreviewEvent:
+        """The event for `preview`."""
         return cls(index=preview.index, url=image_url(preview.name))
 
 
 class Streams:
-    """All open streams of this process. Bounded, in all and for each holder (`Principal.holder`): beyond the limit a stream is
-    refused, and polling still works."""
+    """All open streams of this process.
+
+    Their number is bounded, in all and for each holder (`Principal.holder`). Beyond the limit a
+    stream is refused; polling still works.
+    """
 
     def __init__(self, stores: Stores, catalogue: Catalogue, settings: ApiSettings) -> None:
         self.readings = SharedReadings(stores, catalogue, settings.event_heartbeat_s)
@@ -77,13 +88,16 @@ class Streams:
         self._closing = asyncio.Event()
 
     def close(self) -> None:
-        """End every stream; clients come back to another process and resume there."""
+        """End every stream. Clients connect to another process, and resume there."""
         self._closing.set()
 
     def of(
         self, caller: Principal, job: Job, last_event_id: str | None, *, headless: bool = False
     ) -> Response:
-        """The answer to one who asks for the stream of a job that was just read."""
+        """The stream of `job`, which was just read, for `caller`.
+
+        `headless`: a HEAD request, which gets only the headers.
+        """
         last = _sequence(last_event_id)
         if job.status.terminal and last == job.sequence:
             # 204 is how a server tells a browser's EventSource not to come back.
@@ -93,14 +107,17 @@ class Streams:
         return self.open(partial(self._follow, job.tenant, job.id, last), caller.holder)
 
     def open(self, write: Writer, holder: str, left: Left | None = None) -> Response:
-        """A stream whose body `write` puts, text by text. Sending it raises `TooManyStreams` where there are too many, and
-        `QuotaExceeded` where `holder` has too many. `left` is called when nobody reads it any more: the client went before its
-        end, or it could not be opened."""
+        """A stream with the body that `write` puts, piece by piece.
+
+        Sending it raises `TooManyStreams` if there are too many, and `QuotaExceeded` if `holder`
+        has too many. `left` is called if the client leaves before the end, or if the stream could
+        not be opened.
+        """
         return _EventStream(partial(self._serve, holder=holder, left=left), write)
 
     async def _follow(self, tenant: str, job_id: str, last: int | None, put: Put) -> None:
-        """Everything that there is to tell of a job. A store that is away ends the stream: the client comes back."""
-        # Jittered, so that those who were cut off together do not come back together.
+        """Put all events of a job. An unavailable store ends the stream; the client comes back."""
+        # With jitter: clients that were cut off together come back at different times.
         await put(f"retry: {RETRY_MS + random.randrange(RETRY_MS)}\n\n")
         before: JobView | None = None
         sequence = last
@@ -108,9 +125,10 @@ class Streams:
         silent_since = loop.time()
         async with aclosing(self.readings.follow(tenant, job_id)) as readings:
             async for job, view, previews in readings:
-                # In passing, as a place in the queue: who was not there has missed them, and loses nothing of the result.
+                # Previews have no id, as places in the queue. A client that was away misses them,
+                # but nothing of the result.
                 shown = previews if before is not None else ()
-                text = "".join(_event("preview", PreviewEvent.of(each)) for each in shown)
+                text = "".join(_event("preview", PreviewEvent.of(preview)) for preview in shown)
                 text += tell(view, job.sequence, before, sequence)
                 before, sequence = view, job.sequence
                 if not text and loop.time() - silent_since >= self._heartbeat_s:
@@ -122,7 +140,7 @@ class Streams:
     async def _serve(
         self, write: Writer, start: Message, receive: Receive, send: Send, *, holder: str, left: Left | None
     ) -> None:
-        """One stream until all is written, the client has gone, or the process closes."""
+        """Send one stream, until all is written, the client has left, or the process ends."""
         refusal: DarkroomError | None = None
         if self._shares.full or self._closing.is_set():
             message = "No more event streams can be opened; poll the job meanwhile."
@@ -153,7 +171,7 @@ class Streams:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 outcomes = await end(*tasks)
-        # Cut off, or no longer to be sent to: nobody was there for the rest.
+        # The stream was cut off, or could not be sent: the client has not read the rest.
         unread = isinstance(outcomes[0], (asyncio.CancelledError, OSError))
         if unread and left is not None:
             await left()
@@ -179,14 +197,15 @@ class _EventStream(Response):
 
 
 def tell(view: JobView, sequence: int, before: JobView | None, last: int | None) -> str:
-    """The events that bring one who knows the record as of `last` up to `sequence`; empty: nothing is new. Pure.
+    """The events that bring a client from the sequence `last` up to `sequence`; empty: nothing is
+    new. Pure.
 
-    `before` is what was read last for this stream; None for its first reading. A `last` of None, or one that the record
-    has never reached (it was lost and built again), is answered with a snapshot.
+    `before` is the reading before for this stream; None: this is the first. A snapshot is sent if
+    `last` is None, or if the record has never reached it (the record was lost and built again).
     """
     if before is None and (last is None or last > sequence):
         if view.status.terminal:
-            # Whoever listens for the end alone hears it too, and the id comes with it.
+            # A client that listens only for the end gets it too, and the id with it.
             return _event("snapshot", view) + _changes(view, sequence, status=True, progress=False)
         return _event("snapshot", view, sequence)
     if sequence == last:
@@ -194,9 +213,9 @@ def tell(view: JobView, sequence: int, before: JobView | None, last: int | None)
             before.queue_position,
             before.eta_seconds,
         )
-        # A place in the queue is no change of the record: it is told in passing, without an id.
+        # A place in the queue is no change of the record. Its event has no id.
         return _event("status", _status(view)) if moved and view.status is JobStatus.QUEUED else ""
-    # A job that runs again after its worker died goes back to `queued`, or starts anew without a step done.
+    # A job whose worker died goes back to `queued`, or starts again with no step done.
     status = before is None or view.status is not before.status or view.progress is None
     progress = view.progress is not None and (before is None or view.progress != before.progress)
     return _changes(view, sequence, status=status, progress=progress and not view.status.terminal)
@@ -232,17 +251,17 @@ def _status(view: JobView) -> StatusEvent:
 
 
 def _event(name: str, data: BaseModel, sequence: int | None = None) -> str:
-    # JSON of one line: pydantic escapes line ends, which would cut the event.
+    # The JSON is one line: pydantic escapes line ends, which would end the event.
     return sse(name, data.model_dump_json(), sequence)
 
 
 def sse(name: str, data: str, id_: int | None = None) -> str:
-    """One event; `data` is a single line."""
+    """One server-sent event. `data` must be a single line."""
     number = "" if id_ is None else f"id: {id_}\n"
     return f"event: {name}\n{number}data: {data}\n\n"
 
 
 def _sequence(last_event_id: str | None) -> int | None:
-    """The sequence in a `Last-Event-ID`; None where there is none of ours."""
+    """The sequence in a `Last-Event-ID`; None: the header is absent or not ours."""
     text = (last_event_id or "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else None

@@ -1,8 +1,8 @@
-"""Submitting and canceling: the steps of a job from a checked body to the broker. Each step's own module says what it does, and what
-undoes it.
+"""Submitting and canceling: the steps of a job from a checked body to the broker. The module of
+each step says what it does, and how it is undone.
 
-From the record on the steps run as a task of their own that the client cannot cancel. A client that hangs up between the record and
-the publish must not leave a job behind that is neither queued nor refused.
+From the record on, the steps run as a task that the client cannot cancel. Otherwise a client that
+leaves between the record and the publish would leave a job that is neither queued nor refused.
 """
 
 from __future__ import annotations
@@ -47,21 +47,24 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A job before it is recorded, and the plan that it follows."""
+    """A job before it is recorded, and its plan."""
 
     plan: Plan
     new: NewJob
     address: str
-    """Of its result in the cache."""
+    """The address of its result in the cache."""
 
     @property
     def cached(self) -> bool:
-        """Whether the cache may answer it."""
+        """Whether a cached result may answer it."""
         return self.new.request.cache == "use"
 
 
 class Accepted(NamedTuple):
-    """A job that was accepted; `ahead` is how many jobs were ahead of it when it was recorded, where they were counted."""
+    """A job that was accepted.
+
+    `ahead` is how many jobs were ahead of it when it was recorded; None: they were not counted.
+    """
 
     job: Job
     ahead: int | None = None
@@ -89,7 +92,8 @@ class JobService:
         self._planner = Planner(settings, catalogue, self._quotas)
         self._outbox = Outbox(stores.jobs, publisher, self._background, settings.redis_timeout_s)
         self._cache_apart = settings.cache_redis_url not in (None, settings.redis_url)
-        """A slow cache must then hold up its own requests only: it is asked before they join those of others."""
+        """Whether the cache has its own Redis. Each request then asks it before the call that
+        requests share, so a slow cache delays no others."""
         self._copies: Copies[Accepted] = Copies()
 
     async def submit(
@@ -100,13 +104,17 @@ class JobService:
         gone: asyncio.Future[None] | None = None,
         listener: EndListener | None = None,
     ) -> Accepted:
-        """Record the job and, where it leads its key, publish it: a returned job is accepted for good.
+        """Record the job and, if it leads its key, publish its message. A returned job is accepted
+        for good.
 
-        With an idempotency key that the tenant used before, the job of then; `caller.headers` says so. `gone` is done when the
-        client leaves: its picture to start from is then not decoded, and `ClientDisconnect` raised. A `listener` hears of the
-        job from before it is recorded; not of one that was there before, or in the cache.
-        Raises `RequestError` or `UnavailableError`; then nothing is left that anybody waits for, unless there is an
-        idempotency key: a job whose message could not be published then stays for the next copy, or the sweeper.
+        With an idempotency key that the tenant has used before, this returns the job of that
+        request, and `caller.headers` says so. `gone` is done when the client leaves; its init image
+        is then not decoded, and `ClientDisconnect` raised. A `listener` listens from before the
+        record on. It does not listen for a job that existed before or that the cache answered.
+
+        Raises `RequestError` or `UnavailableError`. No job is left then, unless there is an
+        idempotency key: a job whose message could not be published stays for the next copy of the
+        request, or for the sweeper.
         """
         slot = slot_of(caller.tenant, idempotency_key, body)
         try:
@@ -130,11 +138,14 @@ class JobService:
         return accepted
 
     async def cancel(self, tenant: str, job_id: str) -> Job:
-        """End the job `canceled` unless it has ended already. Raises `JobNotFound`, `JobGone`, `StoreUnavailable`."""
+        """Cancel the job, unless it has ended already, and return it.
+
+        Raises `JobNotFound`, `JobGone`, `StoreUnavailable`.
+        """
         return await self._background.whole(self._cancel(tenant, job_id))
 
     async def drain(self) -> None:
-        """Wait until all that was begun is done. Bounded: every step of it is."""
+        """Wait until all tasks are done. This ends, because every step of theirs is bounded."""
         self._outbox.end()
         await self._background.drain()
         await self._planner.close()
@@ -148,7 +159,7 @@ class JobService:
         job_id = new_job_id(self._clock.now(), plan.key[0])
         key = private_key(plan.key, job_id) if plan.request.cache == "off" else plan.key
         if plan.request.cache == "refresh":
-            # What has only just landed is not fresh; what is still being computed is.
+            # A result that was just completed does not count as fresh. One that is still being computed does.
             await self._stores.jobs.forget_landed([key])
         new = NewJob(
             id=job_id,
@@ -167,7 +178,7 @@ class JobService:
     async def _submit(self, caller: Principal, draft: _Draft, listener: EndListener | None) -> Accepted:
         result = await remembered(self._stores, draft.address) if draft.cached else None
         if result is not None and not caller.limited:
-            # One step, in nobody's way and with nothing to undo: it needs no task.
+            # A single step with nothing to undo: it needs no task.
             submitted = await self._outbox.hit(draft.new, result)
             return self._accepted(caller, Accepted(submitted.job))
         return await self._background.whole(self._accept(caller, draft, result, None, listener))
@@ -195,7 +206,7 @@ class JobService:
             draft = _Draft(draft.plan, new, result_address(new.key, new.request, scope))
         accepted = await self._accept(caller, draft, None, slot, listener)
         if first:
-            self.room.reserved(new, -1)  # it alone takes back what it has counted
+            self.room.reserved(new, -1)  # only the copy that counted it takes it back
         return accepted
 
     async def _accept(
@@ -206,15 +217,19 @@ class JobService:
         slot: Slot | None,
         listener: EndListener | None,
     ) -> Accepted:
-        """Admission, charge, picture, record, message. Where the store's answer to the record is lost on its way, the sweeper publishes
-        the job; the client, told 503, comes again with the same request and joins it."""
+        """Admission, charge, init image, record, message.
+
+        If the store's answer to the record is lost, the client gets a 503 and the sweeper publishes
+        the job. The client comes again with the same request, and joins it.
+        """
         new, init, repeats = draft.new, draft.plan.init, slot is not None
         limit = bound(
             draft.plan.served, new.request.steps, new.ttl_s, scale_from_zero=self._settings.scale_from_zero
         )
         if result is None and draft.cached and (caller.limited or init is not None or self._cache_apart):
-            # What it is charged, and whether its picture is kept, depends on this. The call that records it looks again: the result
-            # may come in between. Where the cache is apart, such a result is still with the job store.
+            # The charge depends on this, and whether the init image is stored. The call that
+            # records the job looks again, because the result may arrive in between. If the cache
+            # has its own Redis, such a result is still in the job store.
             result = await looked_up(self._stores, draft.address)
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=repeats)
         async with self._quotas.charged(caller, charge, charge_rate=init is None):
@@ -226,7 +241,7 @@ class JobService:
                         # Before the record: a worker that runs the job must find it.
                         await self._stores.blobs.put(init.data, "png", is_input=True)
             if listener is not None and result is None:
-                with suppress(StoreUnavailable):  # then the job is read at its end
+                with suppress(StoreUnavailable):  # without a listener, the job is read at its end
                     await listener.listen(new.id)
             if result is None:
                 submitted = await self._recorded(draft, limit, look_up=draft.cached and not self._cache_apart)
@@ -238,29 +253,29 @@ class JobService:
         return self._accepted(caller, Accepted(job, submitted.ahead), repeats=repeats)
 
     async def _recorded(self, draft: _Draft, limit: Bound, *, look_up: bool) -> Submitted:
-        """The recorded job; the call that records it looks its result up as well, if asked to."""
-        results, asked = self._stores.results, Submission(draft.new, None, limit.most_ahead)
+        """The recorded job. With `look_up`, the call that records it also looks up its result."""
+        results, submission = self._stores.results, Submission(draft.new, None, limit.most_ahead)
         if look_up:
-            asked = replace(asked, address=draft.address)
+            submission = replace(submission, address=draft.address)
         remember = results.watch(draft.address)
-        while isinstance(answer := await self._outbox.record(asked, limit.refusal), Found):
+        while isinstance(answer := await self._outbox.record(submission, limit.refusal), Found):
             result = await checked(self._stores, draft.address, answer.result)
             if result is not None:
                 remember(result)
                 return await self._outbox.record_hit(draft.new, result)
-            asked = replace(asked, address=None)
+            submission = replace(submission, address=None)
         return answer
 
     def _accepted(self, caller: Principal, accepted: Accepted, *, repeats: bool = False) -> Accepted:
-        """Counts and logs the job."""
+        """Count and log the job."""
         job = accepted.job
         self.room.note(job, repeats=repeats)
         self._stores.results.count(job.cache)
         steps = job.request.steps if job.cache is CacheStatus.MISS else 0
         metrics.submitted(job.request.model, job.cache.value, steps)
         self._usage.accepted(job.tenant, job.cache, job.request.num_images, steps)
-        told = {"tenant": job.tenant, "key_id": caller.key_id}
-        log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value, **told)
+        owner = {"tenant": job.tenant, "key_id": caller.key_id}
+        log.info("job_accepted", job_id=job.id, model=job.request.model, cache=job.cache.value, **owner)
         return accepted
 
     async def _cancel(self, tenant: str, job_id: str) -> Job:

@@ -1,4 +1,5 @@
-"""Who loads the platform: counts by tenant in this process, added to the store's every few seconds, and metrics of the largest."""
+"""Usage by tenant: counts in this process, added to the store's every few seconds, and metrics of
+the largest tenants."""
 
 from __future__ import annotations
 
@@ -16,14 +17,19 @@ from telemetry.logs import get_logger
 from telemetry.tenants import TenantMetrics
 
 FLUSH_S: Final = 5.0
+"""Seconds between two flushes."""
 MAX_UNSTORED: Final = 100_000
-"""Counts that wait for a store that is away; more are dropped."""
+"""The most counts of a day that wait for an unavailable store. Further ones are dropped."""
 
 log = get_logger(__name__)
 
 
 class Usage:
-    """Counts jobs as they are accepted and refused. `run` as a task, and `flush` before the process ends."""
+    """Counts accepted and refused jobs.
+
+    `run` it as a task, and `flush` before the process ends. `metrics_tenants` is how many tenants
+    get metrics.
+    """
 
     def __init__(self, store: UsageStore, metrics_tenants: int, clock: Clock) -> None:
         self._store = store
@@ -32,7 +38,7 @@ class Usage:
         self._days: dict[str, Counter[tuple[str, str]]] = {}
 
     def accepted(self, tenant: str, cache: CacheStatus, images: int, steps: int) -> None:
-        """A job of `images` images was accepted, and `steps` denoising steps are to be done for it."""
+        """Count an accepted job of `images` images, for which `steps` denoising steps are to be computed."""
         counts = self._today()
         counts[tenant, "jobs"] += 1
         counts[tenant, "images"] += images
@@ -45,18 +51,18 @@ class Usage:
         self._metrics.accepted(tenant, steps, self._clock.monotonic())
 
     def refused(self, tenant: str) -> None:
-        """A job was refused."""
+        """Count a refused job."""
         self._today()[tenant, "refused"] += 1
         self._metrics.refused(tenant, self._clock.monotonic())
 
     async def run(self) -> None:
-        """Flush for ever."""
+        """Flush every few seconds until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_S)
             await self.flush()
 
     async def flush(self) -> None:
-        """Add what has been counted to the store's counts. What it does not take is kept for the next time."""
+        """Add the counts to the store's. Those that it does not take are kept for the next time."""
         for day in list(self._days):
             counts, stored = self._days.pop(day), False
             try:
@@ -66,7 +72,7 @@ class Usage:
                 metrics.REPAIRED.labels("usage").inc()
                 log.warning("usage_not_stored", code=error.code)
             finally:
-                # It may have been added all the same: then it counts twice.
+                # The store may have added them all the same. They then count twice.
                 if not stored:
                     self._keep(day, counts)
 
@@ -80,5 +86,5 @@ class Usage:
 
 
 def day_of(now: float) -> str:
-    """The day of UTC of a Unix time, `2026-11-30`."""
+    """The UTC day of the Unix time `now`, such as `2026-11-30`."""
     return time.strftime("%Y-%m-%d", time.gmtime(now))

@@ -1,4 +1,5 @@
-"""From a job record to what the client sees of it, with its place in the queue and when it may be done."""
+"""From job records and models to what a client sees: the view of a job has its place in the queue,
+and when it may be done."""
 
 from __future__ import annotations
 
@@ -8,41 +9,30 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from api.advice import NOBODY, advice
 from api.catalogue import Catalogue
 from api.normalise import max_images
-from api.schemas import (
-    ImageView,
-    JobErrorView,
-    JobView,
-    ModelView,
-    ProgressView,
-    RequestView,
-    TimingsView,
-    UrlsView,
-)
+from api.schemas import ModelView
 from contracts.errors import StoreUnavailable
 from contracts.job_store import JobStore
 from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.models import ServedModel
 from contracts.settings import ApiSettings
-from scheduler.admission import capacity_of, eta_s
+from scheduler.admission import capacity_of
+from views.job import JobView, job_view
 
 NONE: Final[Mapping[str, int]] = MappingProxyType({})
 MIN_POLL_S = 1
 MAX_POLL_S = 30
 
 
-def image_url(name: str) -> str:
-    """Where a picture of the blob store is found."""
-    return f"/v1/images/{name}"
-
-
 async def job_views(
     jobs: Sequence[Job], store: JobStore, catalogue: Catalogue, counted: Mapping[str, int] = NONE
 ) -> list[JobView]:
-    """The jobs as their owner sees them. Queue positions are null where the store or a model is away: they are extras. `counted`: how
-    many were ahead of each just now."""
+    """The views of `jobs`.
+
+    Queue positions are extras: they are null if the store is unavailable. `counted` has the number
+    of jobs ahead by job id, for jobs whose number is known already.
+    """
     queued: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
         if job.status is JobStatus.QUEUED and job.id not in counted:
@@ -60,75 +50,25 @@ async def job_views(
 
 
 async def _places(model: str, queued: Sequence[Job], store: JobStore) -> dict[str, int]:
-    """How many jobs are ahead of each. One that joined another's computation has the place of that one."""
+    """The number of jobs ahead by job id.
+
+    A job that joined another's computation has the place of that job.
+    """
     joined = [job for job in queued if job.cache is CacheStatus.JOINED]
     leaders = await store.leaders([job.key for job in joined]) if joined else []
     stands_for = {job.id: leader for job, leader in zip(joined, leaders, strict=True) if leader is not None}
     _, places = await store.waiting(model, [stands_for.get(job.id, job.id) for job in queued])
-    found: dict[str, int] = {}
+    ahead: dict[str, int] = {}
     for job, place in zip(queued, places, strict=True):
         if place is not None:
-            found[job.id] = place
+            ahead[job.id] = place
         elif stands_for.get(job.id, job.id) != job.id:
-            found[job.id] = 0  # what it waits for has its turn
-    return found
-
-
-def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView:
-    """One job, `ahead` of which that many wait for the model `served` (None: not known now)."""
-    result = job.result
-    eta, warnings = None, [*job.request.warnings, *(() if result is None else result.warnings)]
-    if ahead is not None and served is not None:
-        eta = eta_s(ahead, job.request.steps, capacity_of(served.workers))
-        if not served.workers and result is None:
-            warnings.append(NOBODY)
-    images = [] if result is None else result.images
-    # A hit computed nothing: the times of the job that did are not its own.
-    computed = result is not None and job.cache is not CacheStatus.HIT
-    self_url = f"/v1/jobs/{job.id}"
-    return JobView(
-        id=job.id,
-        status=job.status,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        queue_position=ahead,
-        eta_seconds=None if eta is None else round(eta, 2),
-        priority=job.priority,
-        cache=job.cache,
-        request=RequestView.model_validate(job.request, from_attributes=True),
-        denoising_steps=job.request.steps_taken,
-        images=[
-            ImageView(
-                url=image_url(image.name),
-                width=image.width,
-                height=image.height,
-                seed=image.seed,
-                content_type=image.content_type,
-            )
-            for image in images
-        ],
-        timings=(
-            TimingsView.model_validate(result.timings, from_attributes=True)
-            if result is not None and computed
-            else None
-        ),
-        warnings=[*warnings, *advice(job.request)],
-        error=None if job.failure is None else JobErrorView.model_validate(job.failure, from_attributes=True),
-        urls=UrlsView(
-            self=self_url,
-            events=f"{self_url}/events",
-            cancel=f"{self_url}/cancel",
-            webhook=None if job.webhook is None else f"{self_url}/webhook",
-        ),
-        progress=None
-        if job.progress is None
-        else ProgressView.model_validate(job.progress, from_attributes=True),
-    )
+            ahead[job.id] = 0  # the job that it follows waits no more
+    return ahead
 
 
 def poll_again_s(view: JobView) -> int:
-    """When it makes sense to ask again, in whole seconds."""
+    """After how many whole seconds a client should read the job again."""
     if view.eta_seconds is None:
         return MIN_POLL_S
     return min(MAX_POLL_S, max(MIN_POLL_S, math.ceil(view.eta_seconds)))
@@ -159,7 +99,7 @@ def model_view(served: ServedModel, catalogue: Catalogue, settings: ApiSettings)
         max_guidance_scale=spec.max_guidance_scale,
         max_prompt_tokens=spec.max_prompt_tokens,
         init_images=spec.init_images,
-        loras=[each.name for each in spec.loras],
+        loras=[adapter.name for adapter in spec.loras],
         max_num_images=max_images(spec, settings),
         live_workers=len(served.workers),
         images_per_s=round(

@@ -1,4 +1,4 @@
-"""Reads of jobs that many clients of this process follow: one read a change for all of them, however many there are."""
+"""Shared reads of jobs: each change of a job is read once for all clients of this process that follow it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from api.catalogue import Catalogue
-from api.schemas import JobView
 from api.views import job_views
 from contracts.job_store import JobStore
 from contracts.jobs import Change, Job, JobEnd, JobStatus, Preview
 from contracts.tasks import end
 from store.stores import Stores
+from views.job import JobView
 
 LOOK_AGAIN_S: Final = 5.0
-"""A change can be lost with the connection that would have told it: the record is read again this often."""
+"""Seconds between two reads of a record. A change can be lost with the connection that carries it."""
 AT_ONCE: Final = 16
+"""How many followers are notified of a change at once."""
 PAUSE_S: Final = 0.005
-"""So many are told of a change at once, and the next after a pause: everybody else's requests come in between."""
+"""Seconds between two such groups. Other requests run in the pause."""
 
 Key = tuple[str, str]
-"""Tenant and job."""
+"""The tenant and the id of a job."""
 
 
 class Reading(NamedTuple):
-    """A job as it was read, and the previews that have come since the reading before."""
+    """A job as it was read, and the previews that have arrived since the last reading."""
 
     job: Job
     view: JobView
@@ -36,7 +37,7 @@ class Reading(NamedTuple):
 
 
 class SharedReads:
-    """Reads that begin after they were asked for. All who ask before one begins share it."""
+    """Reads of jobs. A read always begins after the call for it. All calls before it begins share it."""
 
     def __init__(self, jobs: JobStore) -> None:
         self._jobs = jobs
@@ -44,13 +45,13 @@ class SharedReads:
         self._next: dict[Key, asyncio.Task[Job]] = {}
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        """The job as of now or later. Raises what `JobStore.get` does."""
+        """The job as it is now or later. Raises what `JobStore.get` does."""
         key = tenant, job_id
         task = self._next.get(key)
         if task is None:
             task = self._next[key] = asyncio.create_task(self._read(self._reading.get(key), key))
             task.add_done_callback(lambda done: self._ended(key, done))
-        # One that leaves must not end it for the others.
+        # A caller that is cancelled must not end the read for the others.
         return await asyncio.shield(task)
 
     async def _read(self, earlier: asyncio.Task[Job] | None, key: Key) -> Job:
@@ -69,10 +70,13 @@ class SharedReads:
 
 @dataclass(eq=False, slots=True)
 class _Follower:
-    """One that is told. `wants` is the number of the first reading that began after it came."""
+    """One client that follows a job.
+
+    `wants` is the number of the first reading that began after it joined.
+    """
 
     wants: int
-    heard: list[Preview] = field(default_factory=list)
+    previews: list[Preview] = field(default_factory=list)
     latest: tuple[Job, JobView] | None = None
     failure: Exception | None = None
     fresh: asyncio.Event = field(default_factory=asyncio.Event)
@@ -90,7 +94,7 @@ class _Watch:
         self.task: asyncio.Task[None] | None = None
 
     def join(self) -> _Follower:
-        # An earlier reading may be older than what this client knows from another process.
+        # A reading that began earlier may be older than what this client knows from another process.
         follower = _Follower(self.begun + 1)
         self.followers.add(follower)
         self.changed.set()
@@ -102,22 +106,25 @@ class _Watch:
             self.end = change
         if isinstance(change, Preview):
             for follower in self.followers:
-                follower.heard.append(change)
+                follower.previews.append(change)
         self.changed.set()
 
     def ended(self, job: Job | None) -> Job | None:
-        """`job`, which was read while this heard of it, at its end; None: read it."""
+        """`job` at its end, if the event carried the end; None: it must be read.
+
+        `job` was read while this listened.
+        """
         return None if job is None or self.end is None else job.ended(self.end)
 
     async def publish(self, job: Job, view: JobView) -> bool:
-        """Answers whether everybody has it."""
+        """Give the reading to all followers. Returns whether all have it."""
         served = [follower for follower in self.followers if follower.wants <= self.begun]
         for place, follower in enumerate(served):
             if place and place % AT_ONCE == 0:
                 await asyncio.sleep(PAUSE_S)
             follower.latest = job, view
             follower.fresh.set()
-        # Some may have come or gone in the pauses.
+        # Followers may have joined or left in the pauses.
         return self.followers <= set(served)
 
     def fail(self, error: Exception) -> None:
@@ -127,7 +134,7 @@ class _Watch:
 
 
 class SharedReadings:
-    """The jobs that are followed in this process, each read by one task."""
+    """The jobs that clients of this process follow. One task reads each of them."""
 
     def __init__(self, stores: Stores, catalogue: Catalogue, heartbeat_s: float) -> None:
         self._stores = stores
@@ -136,8 +143,11 @@ class SharedReadings:
         self._watches: dict[Key, _Watch] = {}
 
     async def follow(self, tenant: str, job_id: str) -> AsyncGenerator[Reading]:
-        """The job now, after every change, and often enough in between for a heartbeat; the last one has ended. Who is slow
-        misses readings, never the last one. Raises what `JobStore.get` does."""
+        """The job now, after every change, and often enough in between for a heartbeat. The last
+        reading is that of the ended job.
+
+        A slow client misses readings, but never the last one. Raises what `JobStore.get` does.
+        """
         key = tenant, job_id
         watch = self._watches.get(key)
         if watch is None:
@@ -155,10 +165,10 @@ class SharedReadings:
                 if follower.latest is None:
                     continue
                 job, view = follower.latest
-                # A leader may show more than its follower asked for, and a second attempt shows all again.
+                # A leader may have more previews than this job asked for. A second attempt sends all again.
                 previews = []
-                while follower.heard:
-                    preview = follower.heard.pop(0)
+                while follower.previews:
+                    preview = follower.previews.pop(0)
                     if shown < preview.index < job.request.previews:
                         shown = preview.index
                         previews.append(preview)
@@ -202,7 +212,10 @@ class SharedReadings:
 
 
 def _look_again_s(view: JobView) -> float:
-    """When to read a job again that tells of no change: places in the queue move silently, far ones slowly."""
+    """After how many seconds to read a job without an event.
+
+    Places in the queue change without events; far ones change slowly.
+    """
     if view.status is not JobStatus.QUEUED or view.queue_position is None:
         return LOOK_AGAIN_S
     return min(LOOK_AGAIN_S, max(1.0, math.sqrt(view.eta_seconds or 1.0)))

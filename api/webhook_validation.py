@@ -1,6 +1,7 @@
-"""Where a client wants to be called: checked at the door, as far as that is possible without resolving a name.
+"""Checks the webhook of a request, as far as this is possible without resolving a name.
 
-What a name resolves to is checked when it is called (`webhooks/caller.py`), for only then does it count.
+What the name resolves to is checked when it is called (`webhooks/caller.py`): only then is it known
+which address is used.
 """
 
 from __future__ import annotations
@@ -20,24 +21,29 @@ from contracts.webhooks import EVENTS
 from scheduler.bounds import Fault
 
 MAX_URL_CHARS: Final = 2048
+"""The longest URL of a webhook."""
 
-# What systems take for an IPv4 address although it is not in plain notation: 127.1, 0177.0.0.1, 0x7f000001, 2130706433.
+# Systems also accept these as IPv4 addresses: 127.1, 0177.0.0.1, 0x7f000001, 2130706433.
 _NUMERIC = re.compile(r"(?:.*\.)?(?:\d+|0x[0-9a-f]*)\.?\Z", re.IGNORECASE)
 
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
 
 
-def checked_webhook(given: WebhookRequest | None, allow_networks: str) -> Webhook | None:
-    """The webhook to be kept with the job, its URL in canonical form. Raises `InvalidRequest` with every fault."""
-    if given is None:
+def checked_webhook(webhook: WebhookRequest | None, allow_networks: str) -> Webhook | None:
+    """The webhook to store with the job, with its URL in canonical form; None without one.
+
+    `allow_networks` are the operator's own networks, as in the settings. Raises `InvalidRequest`
+    with every fault.
+    """
+    if webhook is None:
         return None
-    events = tuple(dict.fromkeys(EVENTS if given.events is None else given.events))
+    events = tuple(dict.fromkeys(EVENTS if webhook.events is None else webhook.events))
     faults = [*_event_faults(events)]
     try:
-        url = httpx.URL(given.url) if _plain(given.url) else None
+        url = httpx.URL(webhook.url) if _plain(webhook.url) else None
     except (httpx.InvalidURL, ValueError):
         url = None
-    if len(given.url) > MAX_URL_CHARS:
+    if len(webhook.url) > MAX_URL_CHARS:
         faults.append(("webhook.url", f"webhook.url must be at most {MAX_URL_CHARS} characters long."))
     elif url is None:
         faults.append(("webhook.url", "webhook.url must be a valid URL."))
@@ -51,7 +57,7 @@ def checked_webhook(given: WebhookRequest | None, allow_networks: str) -> Webhoo
 
 
 def _plain(text: str) -> bool:
-    # Parsers differ on what is not printable and on backslashes: none of it reaches one.
+    # Parsers treat backslashes and unprintable characters differently. Such texts are not parsed at all.
     return text.isprintable() and "\\" not in text and " " not in text and len(text) <= MAX_URL_CHARS
 
 

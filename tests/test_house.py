@@ -30,6 +30,7 @@ ROOMS = (
     "scheduler",
     "store",
     "telemetry",
+    "views",
     "webhooks",
     "worker",
 )

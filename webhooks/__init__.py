@@ -1,1 +1,4 @@
-"""Webhooks: tells receivers that jobs have ended. A process of its own, so that no receiver can slow API or workers."""
+"""Webhooks: sends an event to a receiver when a job ends.
+
+Runs as a separate process: a slow receiver delays neither the API nor a worker.
+"""

@@ -1,4 +1,4 @@
-"""`python -m webhooks`: delivers webhooks until SIGTERM or SIGINT. As many processes as you like."""
+"""`python -m webhooks`: delivers webhooks until SIGTERM or SIGINT. Any number of these processes may run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logs.get_logger("webhooks")
 
 
 class Runtime:
-    """An event loop on a thread of its own, to which Celery's threads hand their calls. `start`, then `stop`."""
+    """An event loop on its own thread. Celery's threads pass their calls to it. Call `start`, then `stop`."""
 
     def __init__(self, settings: WebhookSettings) -> None:
         self._loop = asyncio.new_event_loop()
@@ -53,23 +53,27 @@ class Runtime:
         self._dispatching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """Start the thread, and the dispatcher on it."""
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
 
     def unready(self) -> str | None:
-        """Why it delivers nothing now: for a readiness probe, from any thread."""
+        """Why this process delivers nothing now, or None. For a readiness probe; callable from any thread."""
         dispatching = self._dispatching
         return "It starts, or it ends." if dispatching is None or dispatching.done() else None
 
     def fault(self) -> str | None:
-        """Why the process should be started anew: for a liveness probe, from any thread."""
+        """Why this process should be restarted, or None. For a liveness probe; callable from any thread."""
         dispatching = self._dispatching
         if dispatching is not None and dispatching.done() and not dispatching.cancelled():
             return "The dispatcher has ended."
         return None
 
     def run(self, call: Call) -> None:
-        """One attempt, from any thread. What a store that is away leaves undone falls due again."""
+        """Make one attempt; callable from any thread.
+
+        If the store is unavailable, the call falls due again.
+        """
         try:
             asyncio.run_coroutine_threadsafe(self._deliverer.run(call), self._loop).result()
         except StoreUnavailable as error:
@@ -77,6 +81,7 @@ class Runtime:
             log.warning("webhook_put_off", job_id=call.job_id, code=error.code)
 
     def stop(self) -> None:
+        """End the dispatcher, close the stores and connections, and end the thread."""
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -100,6 +105,7 @@ def _dispatcher_ended(task: asyncio.Task[None]) -> None:
 
 
 def main() -> int:
+    """Run the process; returns its exit status (`contracts.exit_codes`)."""
     try:
         settings = WebhookSettings.from_env()
         asyncio.run(require_layout(settings))
@@ -122,7 +128,7 @@ def main() -> int:
     try:
         consume(runtime.app, settings)
     except SystemExit as ended:
-        # Celery leaves this way, whatever it was that ended it.
+        # Celery's worker always ends with SystemExit, whatever the cause.
         log.info("consumer_ended", code=str(ended.code))
     finally:
         runtime.stop()

@@ -1,4 +1,4 @@
-"""The Celery application of webhooks: a queue of its own, a task that makes one attempt."""
+"""The Celery application of webhooks: its own queue, and a task that makes one attempt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 
 def create_app(settings: WebhookSettings, run: Callable[[Call], None]) -> Celery:
-    """The application whose task hands each call to `run`, which may block."""
+    """The application whose task passes each call to `run`, which may block."""
     queue = webhook_queue(settings)
     options = transport_options(settings.broker_url)
     if not is_redis(settings.broker_url):
@@ -37,7 +37,7 @@ def create_app(settings: WebhookSettings, run: Callable[[Call], None]) -> Celery
         task_queues=[queue],
         task_default_queue=queue.name,
         task_create_missing_queues=False,
-        # The outbox makes good what is lost: acked at once, so that a slow receiver holds no message.
+        # Acked at once: a slow receiver holds no message. The outbox repeats what is lost.
         task_acks_late=False,
         task_ignore_result=True,
         worker_prefetch_multiplier=1,
@@ -67,14 +67,14 @@ def create_app(settings: WebhookSettings, run: Callable[[Call], None]) -> Celery
 
 
 class Enqueuer:
-    """Puts calls on the queue, off the event loop."""
+    """Puts calls on the queue, on another thread than the event loop's."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._lock = threading.Lock()
 
     async def __call__(self, calls: Sequence[Call]) -> None:
-        """Raises `BrokerUnavailable`."""
+        """Put `calls` on the queue. Raises `BrokerUnavailable`; some may be on the queue then."""
         await asyncio.to_thread(self._put, calls)
 
     def _put(self, calls: Sequence[Call]) -> None:
@@ -89,7 +89,7 @@ class Enqueuer:
 
 
 def consume(app: Celery, settings: WebhookSettings) -> None:
-    """Consumes until SIGTERM or SIGINT; attempts that are being made are waited for."""
+    """Consume until SIGTERM or SIGINT, then wait for the attempts that run."""
     signals.setup_logging.connect(_keep_our_logging)
     worker = app.Worker(
         pool="threads",
@@ -104,4 +104,4 @@ def consume(app: Celery, settings: WebhookSettings) -> None:
 
 
 def _keep_our_logging(**_: Any) -> None:
-    """Connected, so that Celery leaves logging alone."""
+    """Celery configures no logging while this signal has a receiver."""

@@ -1,7 +1,8 @@
-"""Calling an address that a client chose, without being used against our own network.
+"""Calls an address that a client chose, and protects our own network from such calls.
 
-The name is resolved once; every address that it has is checked; and the connection goes to a checked address, with the
-original name in `Host` and in TLS. No second look-up, so nothing to rebind; no redirect, no proxy, no kept connection.
+The name is resolved once, and every address that it has is checked. The connection goes to a checked
+address, with the original name in `Host` and in TLS. There is no second look-up that DNS rebinding
+could use. Redirects, proxies and kept connections are not used.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ import httpx
 from contracts.addresses import Address, Network, forbidden, inside
 
 MAX_ADDRESSES: Final = 4
-"""Addresses of one name that are tried."""
+"""How many addresses of one name are tried."""
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""From a host name and a port to its addresses. Raises `CallFailed`."""
 
 
 class CallFailed(Exception):
-    """No answer. `code` is for the log of deliveries; `refused`: we do not call such an address, now or later."""
+    """The call got no answer.
+
+    `code` goes into the log of deliveries. `refused`: we do not call this address, now or later.
+    """
 
     def __init__(self, code: str, *, refused: bool = False) -> None:
         super().__init__(code)
@@ -39,12 +44,17 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """The status of a receiver's answer, and its `Retry-After` header (None: it has none)."""
+
     status_code: int
     retry_after: str | None
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Dials only what was checked. `plain`: without TLS, which is for the operator's own networks alone."""
+    """Connects only to checked addresses.
+
+    `plain`: without TLS. This is allowed only in the operator's own networks (`allowed`).
+    """
 
     def __init__(
         self,
@@ -67,6 +77,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first address of `host` that accepts. Raises `CallFailed`, and as httpcore does."""
         addresses = [ip_address(text) for text in await self._resolve(host, port)]
         self._check(addresses)
         fault: Exception = CallFailed("name_not_resolved")
@@ -85,13 +96,15 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,  # noqa: ASYNC109 - the interface of httpcore
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        """Always raises `CallFailed`: no receiver is on a Unix socket."""
         raise CallFailed("address_refused", refused=True)
 
     async def sleep(self, seconds: float) -> None:
+        """Sleep, as httpcore asks of its backends."""
         await asyncio.sleep(seconds)
 
     def _check(self, addresses: Sequence[Address]) -> None:
-        # All of them: a name that also means an inner address is not meant well.
+        # All addresses: a name that also has an internal address may be an attack.
         if any(forbidden(address, self._allowed) for address in addresses):
             raise CallFailed("address_refused", refused=True)
         if self._plain and not all(inside(address, self._allowed) for address in addresses):
@@ -99,7 +112,10 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
 
 class Caller:
-    """Posts to receivers, each call within `timeout_s` in all. `close` it."""
+    """Posts to receivers. A whole call takes at most `timeout_s`. `close` it at the end.
+
+    `allowed` are the operator's own networks; `threads` is how many names are resolved at once.
+    """
 
     def __init__(
         self,
@@ -113,21 +129,21 @@ class Caller:
     ) -> None:
         self._allowed = allowed
         self._timeout_s = timeout_s
-        # A resolver that hangs holds a thread: of its own, so that nothing else waits for it.
+        # A resolver that hangs holds a thread. Nothing else uses the threads of this pool.
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
         self._resolve = resolve or partial(_resolve, self._pool)
         self._dialer = dialer or httpcore.AnyIOBackend()
         self._context = context or ssl.create_default_context()
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """The receiver's answer; its body is not read. Raises `CallFailed`."""
+        """Post `body`, and return the receiver's answer. Its body is not read. Raises `CallFailed`."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(httpx.URL(url), headers, body)
         except CallFailed:
             raise
         except httpx.InvalidURL:
-            # The door lets none of these in; a record of an older version may hold one.
+            # The API refuses such URLs. A record of an older version may hold one.
             raise CallFailed("invalid_url", refused=True) from None
         except (TimeoutError, httpcore.TimeoutException):
             raise CallFailed("timeout") from None
@@ -137,6 +153,7 @@ class Caller:
             raise CallFailed("connection_broken") from None
 
     def close(self) -> None:
+        """End the resolver's threads, without waiting for names that are being resolved."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _post(self, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -155,19 +172,19 @@ class Caller:
             ) as pool,
             pool.stream("POST", target, headers=list(all_headers.items()), content=body) as response,
         ):
-            found = {name.lower(): value for name, value in response.headers}
-            retry_after = found.get(b"retry-after")
+            answer_headers = {name.lower(): value for name, value in response.headers}
+            retry_after = answer_headers.get(b"retry-after")
             return Answer(response.status, None if retry_after is None else retry_after.decode("latin-1"))
 
 
 async def _resolve(pool: ThreadPoolExecutor, host: str, port: int) -> Sequence[str]:
-    # Every notation that the system understands, octal and hexadecimal among them, becomes an address here.
+    # The system turns every notation that it understands into an address, also octal and hexadecimal ones.
     look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
-        found = await asyncio.get_running_loop().run_in_executor(pool, look_up)
+        entries = await asyncio.get_running_loop().run_in_executor(pool, look_up)
     except (OSError, UnicodeError):
         raise CallFailed("name_not_resolved") from None
-    return list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
+    return list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in entries))
 
 
 def _tls(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""One attempt at one webhook, from the granted duty to its entry in the log."""
+"""One attempt at one webhook: from the duty that the store grants to the entry in the log of deliveries."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from webhooks.payload import payload
 from webhooks.schedule import Pacer, Verdict, after, retry_after_s
 
 MARGIN_S: Final = 15.0
-"""A lease outlasts the longest attempt by this much."""
+"""A lease is this much longer than the longest attempt, in seconds."""
 UNREADABLE_S: Final = 10.0
-"""When a call whose job only a newer version can read falls due again."""
+"""A call whose job only a newer version can read falls due again after this many seconds."""
 USER_AGENT: Final = "Darkroom-Webhooks/1"
 
 log = get_logger(__name__)
@@ -30,14 +30,19 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class Deliverer:
-    """Makes attempts. All state is in the store; the pacer's is a matter of manners, and of this process alone."""
+    """Makes attempts. All state is in the store, except the pacers': they spare slow receivers, in
+    this process only.
+
+    `timeout_s` bounds one attempt. `delays_s` are the seconds between attempts. `chance` returns a
+    random number in [0, 1).
+    """
 
     store: WebhookStore
     caller: Caller
     clock: Clock
     receivers: Pacer
     tenants: Pacer
-    """A tenant may own any number of receivers, all of them slow."""
+    """Paces by tenant: one tenant may own any number of slow receivers."""
     timeout_s: float
     delays_s: Sequence[float]
     public_url: str | None = None
@@ -45,14 +50,15 @@ class Deliverer:
 
     @property
     def lease_s(self) -> float:
+        """How long the store grants a duty to this process, in seconds."""
         return self.timeout_s + MARGIN_S
 
     async def run(self, call: Call) -> None:
-        """The attempt, if it is still to be made. Raises `StoreUnavailable`: then it falls due again by itself."""
+        """Make the attempt, if it is still due. Raises `StoreUnavailable`; the call then falls due again."""
         try:
             duty = await self.store.begin(call, self.lease_s)
         except RecordUnreadable:
-            # Granted all the same: given back uncounted, for a newer process.
+            # The store has granted it all the same. It goes back uncounted, for a newer process.
             metrics.WEBHOOKS.labels("deferred").inc()
             await self.store.defer(call, UNREADABLE_S)
             return
@@ -78,7 +84,10 @@ class Deliverer:
         await self._settle(duty, answer, took_s)
 
     async def _attempt(self, duty: Duty) -> Answer | CallFailed | None:
-        """The receiver's answer, why there is none, or None: the receiver has gone before, and is not called."""
+        """The receiver's answer, or why there is none.
+
+        None: the receiver was disabled before, and is not called.
+        """
         if await self.store.disabled(duty.job.tenant, duty.webhook.url):
             return None
         secrets = await self.store.secrets(duty.job.tenant)
@@ -116,7 +125,7 @@ class Deliverer:
         outcome = "retry" if verdict.status is DeliveryStatus.PENDING else verdict.status.value
         metrics.WEBHOOKS.labels(outcome).inc()
         metrics.WEBHOOK_SECONDS.observe(took_s)
-        # Never the address: it may hold a token.
+        # The URL is not logged: it may hold a token.
         log.info(
             "webhook_attempt",
             job_id=duty.job.id,

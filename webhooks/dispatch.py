@@ -1,4 +1,7 @@
-"""From the outbox to the queue: what is due becomes a message, at once where an event tells of it, else at the next tick."""
+"""From the outbox to the queue: each call that is due becomes a message.
+
+An event triggers this at once, else the next tick does.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,23 @@ from telemetry import metrics
 from telemetry.logs import get_logger
 
 BATCH: Final = 100
+"""Most calls that are taken from the outbox at once."""
 TICK_S: Final = 1.0
+"""Seconds between two looks at all shards."""
 TAKEN_S: Final = 60.0
-"""A call that was put on the queue and has not been begun by then is put there again."""
+"""A call on the queue that has not begun after this many seconds is put there again."""
 
 log = get_logger(__name__)
 
 Enqueue = Callable[[Sequence[Call]], Awaitable[None]]
-"""Puts calls on the queue. Raises `BrokerUnavailable`; what was not put there falls due again by itself."""
+"""Puts calls on the queue. Raises `BrokerUnavailable`; calls that are not on the queue fall due again."""
 
 
 class Dispatcher:
-    """Every webhook process runs one; the store hands each due call to one of them. `run` until cancelled."""
+    """Puts due calls on the queue.
+
+    Every webhook process runs one; the store gives each due call to one of them.
+    """
 
     def __init__(self, store: WebhookStore, enqueue: Enqueue) -> None:
         self._store = store
@@ -33,7 +41,10 @@ class Dispatcher:
         self._woken = asyncio.Event()
 
     async def tick(self, shards: Sequence[str] | None = None) -> int:
-        """Enqueues what is due on `shards`, by default all; answers how many. Raises `UnavailableError`."""
+        """Enqueue the calls that are due on `shards` (None: all), and return how many.
+
+        Raises `UnavailableError`.
+        """
         moved = 0
         for shard in self._store.shards if shards is None else shards:
             while calls := await self._store.take(shard, BATCH, TAKEN_S):
@@ -44,6 +55,7 @@ class Dispatcher:
         return moved
 
     async def run(self) -> None:
+        """Dispatch until cancelled."""
         listening = asyncio.create_task(self._listen(), name="webhook wakes")
         try:
             while True:
@@ -60,7 +72,7 @@ class Dispatcher:
             await end(listening)
 
     async def _next(self) -> None:
-        """Until an event, or the tick that looks at everything."""
+        """Wait for an event, or for the tick that looks at all shards."""
         try:
             async with asyncio.timeout(TICK_S):
                 await self._woken.wait()

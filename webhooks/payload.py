@@ -1,4 +1,4 @@
-"""What a receiver is told: the event, when it happened, and the job exactly as `GET /v1/jobs/{id}` shows it."""
+"""What a receiver gets: the event, its time, and the job exactly as `GET /v1/jobs/{id}` shows it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from api.views import job_view
 from contracts.jobs import Job
 from contracts.webhooks import event_of
+from views.job import job_view
 
 
 def payload(job: Job, public_url: str | None) -> bytes:
-    """The body for an ended job: the same bytes at every attempt. Links are absolute where `public_url` is known."""
+    """The body for `job`, which has ended: the same bytes at every attempt.
+
+    With a `public_url`, links are absolute.
+    """
     view: dict[str, Any] = job_view(job, None, None).model_dump(mode="json")
     if public_url:
         base = public_url.rstrip("/")

@@ -1,4 +1,4 @@
-"""When to call again, and how many at once. Pure decisions; time and chance come in as arguments."""
+"""When to call a receiver again, and how many calls it gets at once. Pure; time and chance are arguments."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Final
 from contracts.webhooks import DeliveryStatus
 
 HORIZON_S: Final = 3 * 86_400.0
+"""Attempts end this many seconds after the job has ended."""
 JITTER: Final = 0.1
+"""The share of a delay by which it varies either way."""
 MAX_RETRY_AFTER_S: Final = 86_400.0
+"""The longest `Retry-After` that is obeyed, in seconds."""
 GONE: Final = 410
+"""The HTTP status that disables a receiver."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What follows from an attempt. `next_in_s` only with `PENDING`."""
+    """What follows from an attempt. `next_in_s` (seconds until the next one) is set only with `PENDING`."""
 
     status: DeliveryStatus
     next_in_s: float | None = None
@@ -35,9 +39,10 @@ def after(
 ) -> Verdict:
     """The verdict on attempt number `attempt` (1 is the first), made `age_s` seconds after the job ended.
 
-    Only 2xx is success (Standard Webhooks); 3xx is a failure like any other. 410 disables. `refused`: the address is one
-    that we do not call, and never will. `chance` in [0, 1) spreads the delay by a tenth either way. A receiver's
-    `Retry-After` is a lower bound. What would come after three days lapses.
+    Only 2xx is success (Standard Webhooks); 3xx is a failure like any other. 410 disables the receiver.
+    `status_code` None: there was no answer. `refused`: we never call this address. `chance` in [0, 1)
+    varies the delay by a tenth either way. A receiver's `Retry-After` is a lower bound. There is no
+    attempt later than three days after the job's end.
     """
     if status_code is not None and 200 <= status_code < 300:
         return Verdict(DeliveryStatus.DELIVERED)
@@ -53,7 +58,10 @@ def after(
 
 
 def retry_after_s(header: str | None) -> float | None:
-    """The seconds of a `Retry-After`; None without one, and for its other form, a date: we need not obey."""
+    """The seconds in a `Retry-After` header.
+
+    None: there is no header, or it holds a date, which we may ignore.
+    """
     if header is None or not (header.isascii() and header.isdigit()):
         return None
     return MAX_RETRY_AFTER_S if len(header) > 6 else float(header)
@@ -68,26 +76,32 @@ class _Receiver:
 
 @dataclass(slots=True)
 class Pacer:
-    """At most `limit` calls at once to one receiver. Those beyond are given a time each, as far apart as the receiver is
-    slow, so that a backlog of any length costs one deferral each and not many. Pure state; not for several threads."""
+    """Allows at most `limit` calls at once to one receiver.
+
+    Each call beyond the limit gets its own later time. The times are as far apart as the receiver is
+    slow. A call in a backlog is therefore deferred once, not many times. Pure state; not thread-safe.
+    """
 
     limit: int
     _receivers: dict[str, _Receiver] = field(default_factory=lambda: defaultdict(_Receiver))
 
     def enter(self, receiver: str, now: float) -> float | None:
-        """None: go on, and `leave` afterwards. Otherwise the seconds after which to try again."""
-        found = self._receivers[receiver]
-        if found.now < self.limit:
-            found.now += 1
+        """Ask for a call at the time `now`.
+
+        None: make it, and `leave` afterwards. Else: try again in so many seconds.
+        """
+        state = self._receivers[receiver]
+        if state.now < self.limit:
+            state.now += 1
             return None
-        found.free_at = max(now, found.free_at) + found.seconds / self.limit
-        return max(0.05, found.free_at - now)
+        state.free_at = max(now, state.free_at) + state.seconds / self.limit
+        return max(0.05, state.free_at - now)
 
     def leave(self, receiver: str, took_s: float | None = None) -> None:
-        """After an `enter` that went on; `took_s`: how long the call took, if it was made."""
-        found = self._receivers[receiver]
-        found.now -= 1
+        """The call that `enter` allowed is over. It took `took_s` seconds (None: it was not made)."""
+        state = self._receivers[receiver]
+        state.now -= 1
         if took_s is not None:
-            found.seconds += 0.2 * (took_s - found.seconds)
-        if not found.now:
+            state.seconds += 0.2 * (took_s - state.seconds)
+        if not state.now:
             del self._receivers[receiver]

@@ -1,4 +1,5 @@
-"""Signatures of Standard Webhooks 1.0 (https://github.com/standard-webhooks/standard-webhooks, symmetric `v1`)."""
+"""Signatures of Standard Webhooks 1.0 (https://github.com/standard-webhooks/standard-webhooks,
+symmetric `v1`)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from contracts.webhooks import SECRET_PREFIX
 
 
 def headers(secrets: Iterable[str], webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers over `body` at `timestamp` (Unix seconds), with one signature for each valid secret."""
+    """The three headers that sign `body` at `timestamp` (Unix seconds), with one signature for each
+    of `secrets`."""
     signed = b"%s.%d.%s" % (webhook_id.encode("ascii"), timestamp, body)
     signatures = [
         base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode("ascii")

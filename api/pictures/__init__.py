@@ -1,5 +1,7 @@
-"""Pictures to start from: read in processes of their own, bounded in memory and time, and fair between tenants.
+"""Init images: decoded in separate processes, with bounds on memory and time, and fairly between
+tenants.
 
-`header` and `cover` say what a picture is and what it costs; `prepare` and `colour` make the PNG, inside the child process that
-`__main__` is; `turns` decides whose picture is next; `decoders` runs it all from the API's event loop. Only the child loads Pillow.
+`header` and `cover` say what an image is, and what decoding it costs. `prepare` and `colour` make
+the PNG, in the child process (`__main__`). `turns` decides whose image is next. `decoders` runs the
+processes from the API's event loop. Only the child loads Pillow.
 """

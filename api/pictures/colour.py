@@ -1,4 +1,7 @@
-"""Colour: from a file's own profile to sRGB, which the models were trained on. Runs in the child process."""
+"""Colour: from a file's own colour profile to sRGB, on which the models were trained.
+
+Runs in the child process.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,14 @@ _FLAGS: Final = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
 
 def to_srgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, str | None]:
-    """`picture` (L, RGB, RGBA or CMYK) as RGB, or RGBA where it was, in sRGB; and a warning where its ICC profile is of no use.
+    """`picture` (L, RGB, RGBA or CMYK) in sRGB, as RGB, or as RGBA if it was RGBA; and a warning if
+    its ICC profile cannot be used.
 
-    Relative colorimetric with black point compensation, as photo editors do. Without a profile, the values are taken for sRGB.
+    The conversion is relative colorimetric with black point compensation, as in photo editors.
+    Without a usable `profile`, the values are taken as sRGB.
     """
     if profile:
-        # Whatever is wrong with a profile, the picture can be read without it.
+        # An image with an invalid profile can be read without it.
         with suppress(Exception):
             return _transformed(picture, profile), None
     warning = UNUSED_PROFILE if profile else None
@@ -47,11 +52,14 @@ def _transformed(picture: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _channels(picture: Image.Image, mode: str) -> Image.Image:
-    """What the profile speaks of. Raises `ValueError` where its channels are not those of the picture."""
+    """The channels of `picture` that a profile for `mode` describes.
+
+    Raises `ValueError` if the picture has other channels.
+    """
     if picture.mode == mode:
         return picture
     if mode == "RGB" and picture.mode in ("L", "RGBA"):
-        # Grey under a profile for colour is common, and means equal parts.
+        # Grey images with an RGB profile are common. Their grey is equal parts of each colour.
         return picture.convert("RGB")
     if mode == "L" and picture.mode == "RGBA":
         red, green, blue, _ = picture.split()

@@ -1,4 +1,5 @@
-"""Geometry: the part of a picture that covers a size, and how far it may be shrunk on the way there. Pure."""
+"""Geometry: the part of an image that covers a target size, and how far it may be reduced before
+the final resize. Pure."""
 
 from __future__ import annotations
 
@@ -7,26 +8,31 @@ from dataclasses import dataclass
 from typing import Final
 
 REDUCING_GAP: Final = 2
-"""Averaging over whole blocks stops at this many times the final size; the rest is Lanczos, which then cannot tell the difference."""
+"""Averaging over whole blocks stops at this many times the final size. Lanczos does the rest; the
+result is then practically the same as without averaging."""
 
 Size = tuple[int, int]
-"""Width and height in pixels."""
+"""A width and a height in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """The centred part of a picture that has the aspect of a target size."""
+    """The centred part of an image that has the aspect ratio of a target size.
+
+    Coordinates are in pixels of the image.
+    """
 
     left: float
     top: float
     right: float
     bottom: float
     factor: int
-    """Blocks of so many pixels a side may be averaged first: at least `REDUCING_GAP` times the target's size is left."""
+    """The side of the blocks that may be averaged first, in pixels. At least `REDUCING_GAP` times
+    the target size is left."""
 
     @property
     def outer(self) -> tuple[int, int, int, int]:
-        """The whole pixels that the part touches: left, top, right, bottom."""
+        """The box of whole pixels that the part touches: left, top, right, bottom."""
         return math.floor(self.left), math.floor(self.top), math.ceil(self.right), math.ceil(self.bottom)
 
     @property
@@ -37,7 +43,7 @@ class Cover:
 
     @property
     def inner(self) -> tuple[float, float, float, float]:
-        """The part in coordinates of the averaged `outer`."""
+        """The part in the coordinates of the averaged `outer`: left, top, right, bottom."""
         left, top, _, _ = self.outer
         return (
             (self.left - left) / self.factor,
@@ -48,10 +54,10 @@ class Cover:
 
 
 def cover(size: Size, target: Size) -> Cover:
-    """The part of a picture of `size` that covers `target`: as large as can be, cut at the centre."""
+    """The part of an image of `size` that covers `target`: as large as possible, cut at the centre."""
     width, height = size
     across, down = target
-    # In whole numbers, so that equal aspects are seen to be equal.
+    # Compared as integers: equal aspect ratios are then exactly equal.
     if width * down > height * across:
         part = height * across / down, float(height)
     else:
@@ -62,6 +68,7 @@ def cover(size: Size, target: Size) -> Cover:
 
 
 def draft_scale(size: Size, target: Size) -> int:
-    """The fraction, one of 1, 2, 4, 8, at which libjpeg decodes a picture of `size` that is to cover `target`."""
+    """The divisor (1, 2, 4 or 8) of the size at which libjpeg decodes an image of `size` that is to
+    cover `target`."""
     scale = min(size[0] // target[0], size[1] // target[1])
-    return next(each for each in (8, 4, 2, 1) if scale >= each or each == 1)
+    return next(divisor for divisor in (8, 4, 2, 1) if scale >= divisor or divisor == 1)

@@ -1,7 +1,8 @@
-"""Pictures to start from, made ready in processes of their own: bounded in number, memory and time, fair between tenants.
+"""Decodes init images in separate processes, with bounds on their number, memory and time, and
+fairly between tenants.
 
-A process is started when the first picture needs it. One that takes too long, or whose client leaves, is killed; the next
-picture starts another.
+A process starts when an image needs it. If an image takes too long, or its client leaves, the
+process is killed. The next image starts another.
 """
 
 from __future__ import annotations
@@ -22,41 +23,44 @@ from contracts.settings import ApiSettings
 from telemetry.logs import get_logger
 
 PROCESSES: Final = 2
-"""Beside the event loop, which needs a core of its own: few."""
+"""The most processes. Few, because the event loop needs its own core."""
 ROOM_BYTES: Final = 48 * MIB
-"""Of pictures that wait for their turn, as they were sent and as files; more where a single one may be larger."""
+"""The memory for images that wait, as they were sent and as files. It is more if a single image may
+be larger."""
 HELD: Final = 2.4
-"""Bytes held for one of a file that waits: itself, and its base64."""
+"""Bytes of memory for each byte of a file that waits: the file and its base64."""
 ATTEMPTS: Final = 2
-"""A process may have been ended by somebody else: the picture is to blame when it happens twice."""
+"""How often an image is tried. One process may have been killed by something else; if it happens
+twice, the image is to blame."""
 
 log = get_logger(__name__)
 
-_Begun = asyncio.Future[None]
+_Started = asyncio.Future[None]
 
 
 class Decoders:
-    """Makes pictures ready. Nothing runs before the first one; `close` ends what runs."""
+    """Decodes init images. No process runs before the first one. `close` ends the processes."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._memory_bytes = settings.init_image_memory_bytes
         self._timeout_s = settings.init_image_timeout_s
         self._wait_s = settings.init_image_wait_s
         room_bytes = max(ROOM_BYTES, int(HELD * settings.max_init_image_bytes))
-        self._turns = Turns[_Begun](PROCESSES, self._memory_bytes, room_bytes)
+        self._turns = Turns[_Started](PROCESSES, self._memory_bytes, room_bytes)
         self._idle: list[DecoderProcess] = []
         self._closed = False
 
     @property
     def idle(self) -> tuple[int, ...]:
-        """The process ids of those that wait for work."""
-        return tuple(each.pid for each in self._idle)
+        """The process ids of the idle processes."""
+        return tuple(process.pid for process in self._idle)
 
     async def prepare(self, tenant: str, source: SourcePicture, width: int, height: int) -> InitImage:
-        """The picture as a PNG of `width` x `height`. A caller that is cancelled gives up its place, or ends the decoding.
+        """The image of `tenant` as a PNG of `width` x `height` pixels. A caller that is cancelled
+        gives up its place, or ends the decoding.
 
-        Raises `InvalidRequest` for a file that is damaged, takes too long or too much memory; `TooManyInitImages` when its turn
-        does not come in time.
+        Raises `InvalidRequest` for a file that is damaged, or takes too long or too much memory.
+        Raises `TooManyInitImages` if its turn does not come in time.
         """
         target = width, height
         need = source.header.memory_bytes(target)
@@ -66,7 +70,7 @@ class Decoders:
             )
         head = {"header": asdict(source.header), "target": target, "memory_bytes": need}
         async with self._turn(tenant, need, len(source.data)):
-            answer, png = await self._asked(head, source.data)
+            answer, png = await self._decoded(head, source.data)
         match answer.get("fault"):
             case None:
                 return InitImage(blob_name(png, "png", is_input=True), png, tuple(answer["warnings"]))
@@ -75,26 +79,26 @@ class Decoders:
         raise fault("cannot be decoded: the file is damaged")
 
     async def close(self) -> None:
-        """End the processes: those that are at work once they are done."""
+        """End the idle processes now, and the others once they are done."""
         self._closed = True
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(each.end() for each in idle))
+        await asyncio.gather(*(process.end() for process in idle))
 
     @asynccontextmanager
     async def _turn(self, tenant: str, memory_bytes: int, file_bytes: int) -> AsyncIterator[None]:
-        """Holds a place among those that decode."""
-        begun: _Begun = asyncio.get_running_loop().create_future()
-        ticket = Ticket(tenant, memory_bytes, int(HELD * file_bytes), begun)
+        """Wait for a place, and hold it for the block."""
+        started: _Started = asyncio.get_running_loop().create_future()
+        ticket = Ticket(tenant, memory_bytes, int(HELD * file_bytes), started)
         for dropped in self._turns.add(ticket):
             dropped.item.set_exception(_busy("No more pictures to start from can wait", self._timeout_s))
         try:
             self._advance()
             try:
                 async with asyncio.timeout(self._wait_s):
-                    await begun
+                    await started
             except TimeoutError:
-                says = f"The picture to start from has waited {self._wait_s:g} s to be decoded"
-                raise _busy(says, self._timeout_s) from None
+                reason = f"The picture to start from has waited {self._wait_s:g} s to be decoded"
+                raise _busy(reason, self._timeout_s) from None
             yield
         finally:
             self._turns.leave(ticket)
@@ -102,12 +106,12 @@ class Decoders:
 
     def _advance(self) -> None:
         while (ticket := self._turns.begin()) is not None:
-            # One whose caller is just giving up leaves by itself.
+            # A done ticket's caller is giving up, and leaves by itself.
             if not ticket.item.done():
                 ticket.item.set_result(None)
 
-    async def _asked(self, head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        """The answer of a process, which is killed at the time limit, and when nobody waits for it any more."""
+    async def _decoded(self, head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        """The answer of a process. The process is killed at the time limit, and when this is cancelled."""
         killed = False
         for _ in range(ATTEMPTS):
             try:
@@ -147,8 +151,8 @@ class Decoders:
         return await DecoderProcess.start()
 
 
-def _busy(says: str, again_s: float) -> TooManyInitImages:
-    return TooManyInitImages(f"{says}.", retry_after_s=again_s, param="init_image")
+def _busy(reason: str, again_s: float) -> TooManyInitImages:
+    return TooManyInitImages(f"{reason}.", retry_after_s=again_s, param="init_image")
 
 
 def _mib(count: int) -> int:

@@ -1,4 +1,5 @@
-"""The header of a PNG, JPEG or WebP: what is known of a picture before it is decoded, and the memory that decoding takes. Pure."""
+"""The header of a PNG, JPEG or WebP: what is known of an image before it is decoded, and the memory
+that decoding takes. Pure."""
 
 from __future__ import annotations
 
@@ -10,18 +11,22 @@ from api.pictures.cover import Size, cover, draft_scale
 
 MIB: Final = 1 << 20
 BAND_PIXELS: Final = 1 << 18
-"""Pixels that are converted at once."""
+"""How many pixels are converted at once."""
 WORK_BYTES: Final = 16 * MIB
-"""What a decode takes at any size: the file, tables, and one band in several modes."""
+"""The memory that a decode takes at any size: the file, tables, and one band in several modes."""
 WEBP_BYTES: Final = 17
-"""Per pixel, measured with Pillow 13: two canvases and the frame of libwebp's, and Pillow's own; some more where it is lossless."""
+"""Bytes per pixel of a WebP, measured with Pillow 13: two canvases and the frame of libwebp, and
+Pillow's own; some more if it is lossless."""
 JPEG_BLOCK: Final = 32
-"""JPEG's coefficients are kept for whole blocks: of 8 pixels, four times subsampled at most."""
+"""The side of the blocks for which JPEG keeps coefficients, in pixels: 8, at most four times subsampled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the first bytes of a file announce. `components` are channels as they are stored, `depth` their bits."""
+    """What the first bytes of a file announce.
+
+    `components` is the number of stored channels, `depth` their bits.
+    """
 
     format: Literal["PNG", "JPEG", "WEBP"]
     width: int
@@ -29,16 +34,18 @@ class Header:
     components: int = 3
     depth: int = 8
     whole: bool = False
-    """JPEG: all coefficients are kept until the last scan, whatever the size that is decoded. PNG of 16 bits: decoded twice, since one
-    colour is transparent."""
+    """JPEG: all coefficients are kept until the last scan, at any decoded size. 16-bit PNG: decoded
+    twice, because one colour is transparent."""
 
     @property
     def size(self) -> Size:
+        """The width and height in pixels."""
         return self.width, self.height
 
     def memory_bytes(self, target: Size) -> int:
-        """The most that it takes to make a picture of the `target` size of it, beside the process itself."""
-        # Turned by 90 degrees or not is known later.
+        """The most bytes of memory that it takes to make an image of the `target` size of this
+        file, besides the process itself."""
+        # Whether the image is turned by 90 degrees is known only later.
         return max(self._memory(target), self._memory((target[1], target[0])))
 
     def _memory(self, target: Size) -> int:
@@ -57,20 +64,21 @@ class Header:
                 decoded += (1 if self.components == 1 else 4) * size[0] * size[1]
         part = cover(size, target)
         averaged = math.prod(part.reduced)
-        # First the whole, and what it is averaged into. Then that in sRGB, on white, and both at once; its Lanczos by rows, and the
-        # result: in the making, turned, and as a file.
+        # First: the whole image, and the averaged one. Later: the averaged one in sRGB, on white,
+        # and both at once; its rows after Lanczos; and the result while it is made, turned, and as
+        # a file.
         later = 16 * averaged + 4 * target[0] * part.reduced[1] + 16 * target[0] * target[1]
         return max(decoded + 4 * averaged, later) + WORK_BYTES
 
     def _png_pixel(self) -> int:
-        """Bytes of a pixel in Pillow's memory."""
+        """Bytes of a PNG's pixel in Pillow's memory."""
         if self.components == 1:
             return 2 if self.depth == 16 else 1
         return 8 if self.whole else 4
 
 
 def header_of(data: bytes) -> Header | None:
-    """The header of a file; None: it is no PNG, JPEG or WebP, or is cut off before its size."""
+    """The header of the file `data`; None: it is no PNG, JPEG or WebP, or ends before its size."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(data)
     if data.startswith(b"\xff\xd8\xff"):
@@ -81,7 +89,7 @@ def header_of(data: bytes) -> Header | None:
 
 
 def _png(data: bytes) -> Header | None:
-    """Portable Network Graphics (third edition), 11.2.1: the first chunk tells it."""
+    """Portable Network Graphics (third edition), 11.2.1: the header is the first chunk."""
     if data[12:16] != b"IHDR" or len(data) < 29:
         return None
     depth, kind = data[24], data[25]
@@ -92,15 +100,15 @@ def _png(data: bytes) -> Header | None:
 
 
 def _jpeg(data: bytes) -> Header | None:
-    """ITU-T T.81, B.2: segments up to the first scan, the frame's header among them."""
+    """ITU-T T.81, B.2: the header of the frame is in a segment before the first scan."""
     at, frame, progressive = 2, b"", False
     while at + 4 <= len(data):
         if data[at] != 0xFF:
-            at += 1  # left over between segments; Pillow passes over it too
+            at += 1  # a stray byte between segments; Pillow skips it too
             continue
         marker = data[at + 1]
         if marker == 0xFF or marker == 0 or marker == 1 or 0xD0 <= marker <= 0xD8:
-            # Filling, or without contents: 0xFF may begin the next marker.
+            # A fill byte, or a marker without contents. 0xFF may begin the next marker.
             at += 1 if marker == 0xFF else 2
             continue
         length = _big(data[at + 2 : at + 4])
@@ -110,8 +118,8 @@ def _jpeg(data: bytes) -> Header | None:
                 return None
             components = frame[5]
             whole = progressive or body[0] < components
-            found = Header("JPEG", _big(frame[3:5]), _big(frame[1:3]), components, frame[0], whole)
-            return _sized(found)
+            header = Header("JPEG", _big(frame[3:5]), _big(frame[1:3]), components, frame[0], whole)
+            return _sized(header)
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             frame, progressive = body, marker in (0xC2, 0xC6, 0xCA, 0xCE)
         at += 2 + max(length, 2)
@@ -119,7 +127,7 @@ def _jpeg(data: bytes) -> Header | None:
 
 
 def _webp(data: bytes) -> Header | None:
-    """RFC 9649, 2: the canvas of an extended file, else the frame."""
+    """RFC 9649, 2: the size is that of the canvas in an extended file, else that of the frame."""
     kind, body = data[12:16], data[20:30]
     if len(body) < 10:
         return None

@@ -1,7 +1,8 @@
-"""From a picture file to the PNG that a worker reads. Runs in the child process; pure, but for memory and time.
+"""From an image file to the PNG that a worker reads. Runs in the child process. Pure, except for
+memory and time.
 
-The file is decoded whole (a JPEG at a fraction of its size). All that follows goes band by band until the picture is small: no second
-copy of its full size is made.
+The file is decoded as a whole (a JPEG at a fraction of its size). The next steps go band by band
+until the image is small. No second copy of the full size is made.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from api.pictures.cover import Cover, Size, cover
 from api.pictures.header import BAND_PIXELS, Header
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
+"""The formats that Pillow may read."""
 _ORIENTATION: Final = 0x0112
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,21 +30,24 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture of that Exif orientation upright (Exif 2.32, 4.6.4)."""
+"""From an Exif orientation to what makes the image upright (Exif 2.32, 4.6.4)."""
 _SIDEWAYS: Final = (5, 6, 7, 8)
 _GREY_8: Final = [(value + 128) // 257 for value in range(65_536)]
-"""16-bit grey in 8 bits: white is 65535, and 257 x 255."""
+"""From 16-bit grey to 8 bits: white is 65535, which is 257 x 255."""
 
 Read = Callable[[tuple[int, int, int, int]], Image.Image]
+"""Reads a box (left, top, right, bottom) of an image."""
 
 
 class Unlike(ValueError):
-    """The picture is not what its header announced."""
+    """The image is not what its header announced."""
 
 
 def prepare(data: bytes, header: Header, target: Size) -> tuple[bytes, list[str]]:
-    """The file `data` as a PNG of the `target` size, RGB in sRGB, and warnings for its owner: turned upright, on white, scaled to
-    cover, cut at its centre. Raises whatever Pillow does for files that are cut short or forged, and `MemoryError`.
+    """The file `data` as an RGB PNG of the `target` size in sRGB, and warnings for its owner.
+
+    The image is turned upright, put on white, scaled to cover the target, and cut at its centre.
+    Raises errors of Pillow's for files that are cut short or forged, `Unlike`, and `MemoryError`.
     """
     small, part, turn, profile = _shrunk(data, header, target)
     coloured, warning = to_srgb(small, profile)
@@ -57,13 +62,14 @@ def prepare(data: bytes, header: Header, target: Size) -> tuple[bytes, list[str]
 
 
 def _shrunk(data: bytes, header: Header, target: Size) -> tuple[Image.Image, Cover, int, bytes | None]:
-    """The part that is wanted, averaged; where it lies, how it is turned, and its colour profile. The whole is forgotten."""
+    """The part of the image that is used, averaged; its position, its orientation, and its colour
+    profile. The full image is freed."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         if picture.size != header.size:
             raise Unlike("the size of the picture is not that of its header")
         turn = orientation(picture)
         upright = _upright_size(target, turn)
-        # A JPEG is decoded at a fraction of its size where that is enough.
+        # A JPEG is decoded at a fraction of its size if that is enough.
         picture.draft(None, upright)
         picture.load()
         part = cover(picture.size, upright)
@@ -71,13 +77,13 @@ def _shrunk(data: bytes, header: Header, target: Size) -> tuple[Image.Image, Cov
 
 
 def _upright_size(target: Size, turn: int) -> Size:
-    """The target's size as the picture lies in its file."""
+    """The target's size in the orientation of the file."""
     return (target[1], target[0]) if turn in _SIDEWAYS else target
 
 
 def orientation(picture: Image.Image) -> int:
-    """How the picture lies, 1 to 8; 1 where it does not say, or says what nobody understands."""
-    # Of all that Exif may hold this alone is read: what is wrong with the rest is none of our business.
+    """The Exif orientation of `picture`, 1 to 8; 1 if it has none or an invalid one."""
+    # This is the only Exif field that is read. Faults in others do not matter.
     with suppress(Exception):
         value = picture.getexif().get(_ORIENTATION)
         if isinstance(value, int) and value in _TURNS:
@@ -86,7 +92,7 @@ def orientation(picture: Image.Image) -> int:
 
 
 def _averaged(read: Read, part: Cover) -> Image.Image:
-    """`part.outer`, blocks of `part.factor` pixels a side averaged. L, RGB, RGBA or CMYK."""
+    """`part.outer` with blocks of `part.factor` pixels a side averaged, in L, RGB, RGBA or CMYK."""
     left, top, right, bottom = part.outer
     rows = max(1, BAND_PIXELS // ((right - left) * part.factor)) * part.factor
     small: Image.Image | None = None
@@ -101,7 +107,7 @@ def _averaged(read: Read, part: Cover) -> Image.Image:
 
 
 def _reader(picture: Image.Image, header: Header, data: bytes) -> Read:
-    """Reads a box of the picture as L, RGB, RGBA or CMYK."""
+    """A function that reads a box of the picture as L, RGB, RGBA or CMYK."""
     key = picture.info.get("transparency")
     match picture.mode:
         case "1" | "L" | "I;16" if key is not None:
@@ -124,18 +130,18 @@ def _grey_8(band: Image.Image) -> Image.Image:
 
 
 def _keyed_grey(band: Image.Image, key: int, header: Header) -> Image.Image:
-    """Grey of which one value is transparent (PNG, 11.3.1.1): compared in the depth of the file, where it was written."""
+    """Grey with one transparent value (PNG, 11.3.1.1). The value is compared in the depth of the file."""
     if band.mode == "I;16":
         alpha = band.convert("I").point([0 if value == key else 255 for value in range(65_536)], "L")
         return _merged(_grey_8(band), alpha)
     grey = band.convert("L")
-    # Pillow stretches values of 2 and 4 bits to 8, and tells the key as it was written; of one bit it has stretched both.
+    # Pillow scales values of 2 and 4 bits to 8, but not the key. At one bit it scales both.
     seen = key if band.mode == "1" else key * 255 // (2**header.depth - 1)
     return _merged(grey, grey.point([0 if value == seen else 255 for value in range(256)]))
 
 
 def _keyed(band: Image.Image, low: Image.Image | None, key: tuple[int, int, int]) -> Image.Image:
-    """Colour of which one is transparent; of 16 bits, `low` holds the low bytes."""
+    """Colour with one transparent value. For 16 bits, `low` holds the low bytes."""
     alpha = _differs(band, key if low is None else tuple(value >> 8 for value in key))
     if low is not None:
         alpha = ImageChops.lighter(alpha, _differs(low, tuple(value & 255 for value in key)))
@@ -143,7 +149,7 @@ def _keyed(band: Image.Image, low: Image.Image | None, key: tuple[int, int, int]
 
 
 def _differs(band: Image.Image, key: tuple[int, ...]) -> Image.Image:
-    """255 where any channel has another value than the key's, else 0."""
+    """255 where any channel differs from the key, else 0."""
     red, green, blue = (
         channel.point([0 if value == wanted else 255 for value in range(256)])
         for channel, wanted in zip(band.split(), key, strict=True)
@@ -152,11 +158,14 @@ def _differs(band: Image.Image, key: tuple[int, ...]) -> Image.Image:
 
 
 def _low_bytes(data: bytes) -> Image.Image:
-    """The low bytes of a PNG of 16-bit colour: Pillow keeps the high ones alone, and reads these where it takes the file for one
-    of the other byte order."""
+    """The low bytes of a PNG of 16-bit colour.
+
+    Pillow keeps only the high bytes. It reads the low ones if it takes the file for one of the
+    other byte order.
+    """
     picture = Image.open(io.BytesIO(data), formats=("PNG",))
     tile: Any = picture
-    tile.tile = [each._replace(args="RGB;16L") for each in tile.tile]
+    tile.tile = [part._replace(args="RGB;16L") for part in tile.tile]
     picture.load()
     return picture
 

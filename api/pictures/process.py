@@ -1,4 +1,4 @@
-"""The API's end of one process that decodes: started, asked, ended. All asynchronous; nothing blocks the event loop."""
+"""The API's side of one process that decodes. All calls are asynchronous; none blocks the event loop."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from pathlib import Path
 from typing import Any, Final
 
 START_TIMEOUT_S: Final = 30.0
+"""How long a process may take to be ready, in seconds."""
 PIPE_BYTES: Final = 1 << 20
+"""The buffer for the output of a process."""
 DYING_S: Final = 1.0
-"""A process closes its pipes a moment before it is gone."""
+"""How long a process may take to end after it has closed its pipes, in seconds."""
 _ROOT: Final = Path(__file__).parents[2]
 _PASSED: Final = ("PATH", "PYTHON", "COVERAGE", "LD_LIBRARY_PATH", "LANG", "LC_", "TMPDIR")
-# What is freed goes back to the system at once, whatever was freed before.
+# Freed memory goes back to the system at once. Fixed values keep glibc from raising these thresholds.
 _MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 
 
 class DecoderDied(Exception):
-    """The process has ended, or never began to work."""
+    """The process has ended, or was never ready."""
 
 
 class DecoderProcess:
-    """One process that decodes one picture at a time. Made by `start`."""
+    """One process, which decodes one image at a time. Made by `start`."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
     @classmethod
     async def start(cls) -> DecoderProcess:
-        """A process that is ready for its first picture. Raises `DecoderDied`."""
-        # It reads what strangers send: no setting, key or password of ours is in its environment.
+        """A process that is ready for its first image. Raises `DecoderDied`."""
+        # It reads untrusted files, so its environment has none of our settings, keys and passwords.
         environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED)}
         try:
             process = await asyncio.create_subprocess_exec(
@@ -65,14 +67,19 @@ class DecoderProcess:
 
     @property
     def pid(self) -> int:
+        """The id of the process."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
+        """Whether the process is not known to have ended."""
         return self._process.returncode is None
 
     async def ask(self, head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        """The answer to a frame. Raises `DecoderDied`. Whoever is interrupted here must `end` the process."""
+        """Send a frame, and return the head and data of the answer.
+
+        Raises `DecoderDied`. A caller that is cancelled here must `end` the process.
+        """
         sink = self._process.stdin
         text = json.dumps({**head, "bytes": len(data)}).encode()
         try:
@@ -85,14 +92,18 @@ class DecoderProcess:
         return await self._answer()
 
     async def was_killed(self) -> bool:
-        """Whether somebody else has killed it: the machine, as a rule, for want of memory. Of one that does not read or answer."""
+        """Whether something else has killed the process; usually the system does, for lack of
+        memory.
+
+        To be called after `DecoderDied`.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(DYING_S):
                 return await self._process.wait() == -signal.SIGKILL
         return False
 
     async def end(self) -> None:
-        """Kill it, and return once it is gone."""
+        """Kill the process, and return once it has ended."""
         with suppress(ProcessLookupError):
             self._process.kill()
         if self._process.stdin is not None:

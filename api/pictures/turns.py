@@ -1,7 +1,9 @@
-"""Whose picture is decoded next: tenants take turns, within a number of processes and one budget of memory. Pure.
+"""Whose image is decoded next. Tenants take turns, within a number of processes and a memory
+budget. Pure.
 
-A picture that does not fit waits, and the others behind it: else large ones would never have their turn. What waits is bounded
-too; where there is no more room, the tenant that fills most of it loses what it sent last.
+An image that does not fit waits, and all others wait behind it. Otherwise large images would never
+be decoded. The waiting images are bounded too. If there is no more room, the tenant that uses most
+of it loses its newest image.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket(Generic[T]):
-    """One picture: `memory_bytes` while it is decoded, `held_bytes` while it waits; `item` is the caller's."""
+    """One image.
+
+    It takes `memory_bytes` while it is decoded, and `held_bytes` while it waits. `item` belongs to
+    the caller.
+    """
 
     tenant: str
     memory_bytes: int
@@ -25,17 +31,24 @@ class Ticket(Generic[T]):
 
 @dataclass(slots=True)
 class Turns(Generic[T]):
-    """The queue of all tenants. `processes` and `memory_bytes` bound what is decoded at once, `room_bytes` what waits."""
+    """The queue of all tenants.
+
+    `processes` and `memory_bytes` bound the images that are decoded at once, `room_bytes` those
+    that wait.
+    """
 
     processes: int
     memory_bytes: int
     room_bytes: int
     _waiting: dict[str, deque[Ticket[T]]] = field(default_factory=dict)
-    """By tenant, in the order of their turns."""
+    """The waiting images by tenant, in the order in which tenants are next."""
     _running: set[Ticket[T]] = field(default_factory=set)
 
     def add(self, ticket: Ticket[T]) -> list[Ticket[T]]:
-        """Let `ticket` wait. Answers those that must give up for want of room; it may be among them."""
+        """Let `ticket` wait.
+
+        Returns the tickets that must give up for lack of room; `ticket` may be among them.
+        """
         self._waiting.setdefault(ticket.tenant, deque()).append(ticket)
         dropped = []
         while sum(map(self._held_by, self._waiting)) > self.room_bytes:
@@ -45,12 +58,12 @@ class Turns(Generic[T]):
         return dropped
 
     def begin(self) -> Ticket[T] | None:
-        """The picture whose turn it is, from now on under way; None: nobody waits, or it does not fit now."""
+        """Start the next image, and return it. None: no image waits, or the next one does not fit now."""
         if not self._waiting or len(self._running) >= self.processes:
             return None
         tenant, queue = next(iter(self._waiting.items()))
         ticket = queue[0]
-        if sum(each.memory_bytes for each in self._running) + ticket.memory_bytes > self.memory_bytes:
+        if sum(other.memory_bytes for other in self._running) + ticket.memory_bytes > self.memory_bytes:
             return None
         self.leave(ticket)
         if queue:
@@ -59,7 +72,7 @@ class Turns(Generic[T]):
         return ticket
 
     def leave(self, ticket: Ticket[T]) -> None:
-        """`ticket` neither waits nor is under way any more."""
+        """Remove `ticket`: it neither waits nor is decoded any more."""
         self._running.discard(ticket)
         queue = self._waiting.get(ticket.tenant, deque())
         if ticket in queue:

@@ -1,1 +1,1 @@
-"""The wire contract, one module per kind of thing."""
+"""The routes of the API, one module for each kind of resource."""

@@ -1,4 +1,4 @@
-"""`/v1/jobs:batch`: many jobs in one request, each accepted or refused by itself."""
+"""`/v1/jobs:batch`: many jobs in one request. Each is accepted or refused separately."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ from api.body import as_model, checked, with_accepted
 from api.job_request import EXPECTED, JobRequest
 from api.long_poll import watched
 from api.routes.job_docs import IdempotencyKey
-from api.schemas import ErrorBody, JobView, Wire
+from api.schemas import ErrorBody
 from api.services import Services, Wired, failures
 from api.submit import Accepted
 from api.views import job_views
 from contracts.errors import DarkroomError, InternalError
+from views.job import JobView, Wire
 
 router = APIRouter(tags=["jobs"])
 
 PATH: Final = "/v1/jobs:batch"
 MAX_REQUESTS: Final = 256
+"""The most requests in one batch."""
 AT_ONCE: Final = 32
-"""Requests of one batch that are under way together: enough to share calls to the store and flushes to the broker, and to leave
-room for others."""
+"""How many requests of one batch are active at once: enough to share calls to the store and to the
+broker, and few enough to leave room for other clients."""
 
 Checked = list[JobRequest | DarkroomError]
+"""The requests of a batch: each is valid, or the error that it is answered with."""
 
 
 class BatchItem(Wire):
-    """What came of one request: `status` is what `POST /v1/jobs` would have answered, with the job or the error."""
+    """The answer to one request. `status` is that of `POST /v1/jobs`; it comes with the job or the error."""
 
     index: int
     status: int
@@ -44,7 +47,7 @@ class BatchItem(Wire):
 
 
 class BatchView(Wire):
-    """One item for each request, in their order."""
+    """One item for each request, in the same order."""
 
     accepted: int
     refused: int
@@ -66,7 +69,7 @@ _BODY: dict[str, Any] = {
                             "minItems": 1,
                             "maxItems": MAX_REQUESTS,
                             "items": {
-                                "description": "As the body of `POST /v1/jobs`; each is judged by itself."
+                                "description": "As the body of `POST /v1/jobs`. Each is checked separately."
                             },
                         }
                     },
@@ -116,7 +119,7 @@ async def submit_batch(
     requests: Annotated[Checked, Depends(_requests)],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Ask for many pictures at once. An `Idempotency-Key` holds for each request at its place in the list."""
+    """Submit many jobs at once. An `Idempotency-Key` holds for each request at its place in the list."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(index: int, item: JobRequest | DarkroomError, gone: asyncio.Future[None]) -> Accepted:
@@ -138,7 +141,7 @@ async def _view(
     services: Services, outcomes: Sequence[Accepted | BaseException], request_id: str
 ) -> BatchView:
     accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
-    jobs = [each.job for each in accepted]
+    jobs = [outcome.job for outcome in accepted]
     counted = {job.id: ahead for job, ahead in accepted if ahead is not None}
     views = iter(await job_views(jobs, services.stores.jobs, services.catalogue, counted))
     data = []
@@ -149,7 +152,7 @@ async def _view(
                 BatchItem(index=index, status=status, job=next(views), error=None, retry_after_s=None)
             )
         else:
-            # What nobody foresaw has been logged where it happened; the other jobs are accepted all the same.
+            # An unexpected error was logged where it happened. The other jobs are accepted all the same.
             error = outcome if isinstance(outcome, DarkroomError) else InternalError(errors.UNFORESEEN)
             again = error.retry_after_s
             data.append(

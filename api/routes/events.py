@@ -1,4 +1,4 @@
-"""`/v1/jobs/{id}/events`: what becomes of a job, as it happens."""
+"""`/v1/jobs/{id}/events`: the changes of a job as they happen."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _EXAMPLE = (
     response_class=Response,
     responses={
         200: {
-            "description": "Server-sent events: `snapshot` (the job) first, then `status`, `progress`, `preview` (where "
-            "the job asked for `previews`) and `output` as they happen. Ends after a terminal `status`.",
+            "description": "Server-sent events: `snapshot` (the job) first, then `status`, `progress`, `preview` "
+            "(if the job asked for `previews`) and `output` as they happen. Ends after a terminal `status`.",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
         },
-        204: {"description": "All has been told already; do not come back."},
+        204: {"description": "All events were sent already; do not come back."},
         **failures(401, 403, 404, 410, 422, 429, 503),
     },
 )
@@ -43,10 +43,13 @@ async def events(
     reader: Reader,
     job_id: str,
     last_event_id: Annotated[
-        str | None, Header(description="The `id` of the last event seen: only what came after it is told.")
+        str | None, Header(description="The `id` of the last event seen. Only later events are sent.")
     ] = None,
 ) -> Response:
-    """Server-sent events. A stream that breaks is resumed with `Last-Event-ID`, on any process, without a gap."""
+    """Server-sent events.
+
+    A stream that breaks can be resumed with `Last-Event-ID`, on any process and without a gap.
+    """
     tenant = await owner_of(request, services, reader, known(job_id))
     job = await services.stores.jobs.get(tenant, job_id)
     headless = bool(request.scope["state"]["headless"])

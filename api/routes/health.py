@@ -1,4 +1,4 @@
-"""For those who operate it: alive, ready, and the numbers."""
+"""For operators: liveness, readiness, and metrics."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ router = APIRouter(tags=["operation"])
 
 @router.get("/healthz", summary="Is the process alive?", responses=failures())
 async def healthz() -> Health:
-    """Asks nothing of any other service: a broker that is away is no reason to restart this process."""
+    """Checks no other service: an unavailable broker is no reason to restart this process."""
     return Health()
 
 
 @router.get("/readyz", summary="Can it take jobs?", responses=failures(503))
 async def readyz(services: Wired) -> Ready:
-    """Asks broker and Redis. 503 names what is away in `details.checks`; also while the process ends."""
+    """Checks broker and Redis. 503 if one is unavailable (`details.checks` names it), or if the
+    process ends."""
     if services.leaving:
         raise UnavailableError("Not ready: the process ends.")
     timeout_s = max(services.settings.publish_timeout_s, services.settings.redis_timeout_s)
@@ -46,6 +47,7 @@ async def readyz(services: Wired) -> Ready:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **failures()},
 )
 async def scrape(services: Wired) -> Response:
+    """The metrics of this process, and gauges of the queues and stores that are read now."""
     await scrape_gauges.refresh(services.stores, services.catalogue, services.jobs.room.memory)
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

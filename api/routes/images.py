@@ -1,4 +1,4 @@
-"""`/v1/images/{name}`: finished pictures. Content-addressed, so that nothing about them ever changes."""
+"""`/v1/images/{name}`: finished images. They are content-addressed, so they never change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from contracts.errors import ImageNotFound, RangeNotSatisfiable
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 CONTENT_TYPES: Final = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg", "jpeg": "image/jpeg"}
-_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+"""From the ending of a name to the content type."""
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
 
 
@@ -26,10 +27,10 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
     responses={
         200: {
             "description": "The picture.",
-            "content": dict.fromkeys(("image/png", "image/webp", "image/jpeg"), _PICTURE),
+            "content": dict.fromkeys(("image/png", "image/webp", "image/jpeg"), _BINARY),
         },
         206: {"description": "The bytes of one `Range`."},
-        304: {"description": "The copy named by `If-None-Match` is good."},
+        304: {"description": "The copy named by `If-None-Match` is current."},
         **failures(404, 416, 422, 503),
     },
 )
@@ -41,7 +42,7 @@ async def image(
     if_none_match: Annotated[str | None, Header()] = None,
     if_range: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The bytes of a finished picture, to be cached for good. Pictures that jobs started from are not served."""
+    """The bytes of a finished image; they may be cached forever. Init images are not served."""
     content_type = CONTENT_TYPES.get(name.rpartition(".")[2])
     if content_type is None or not is_public_name(name):
         raise ImageNotFound("There is no such picture.")
@@ -68,20 +69,21 @@ async def image(
 
 
 def matches(if_none_match: str, etag: str) -> bool:
-    """Whether an `If-None-Match` names `etag`, by the weak comparison of RFC 9110 section 8.8.3.2."""
-    given = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return given == ["*"] or etag in given
+    """Whether the header `if_none_match` names `etag`, by the weak comparison of RFC 9110 section 8.8.3.2."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return tags == ["*"] or etag in tags
 
 
 def byte_range(header: str, size: int) -> range | None:
-    """The one byte range of a `Range` header (RFC 9110 section 14.1.2), cut to `size`; empty: it cannot be satisfied.
+    """The byte range of a `Range` header (RFC 9110 section 14.1.2), cut to `size` bytes; empty: it
+    cannot be satisfied.
 
-    None: malformed or several ranges, which a server may ignore.
+    None: the header is malformed or has several ranges. A server may ignore such headers.
     """
-    found = _RANGE.match(header.strip())
-    if found is None or found[0] == "bytes=-":
+    span = _RANGE.match(header.strip())
+    if span is None or span[0] == "bytes=-":
         return None
-    first, last = found[1], found[2]
+    first, last = span[1], span[2]
     if not first:
         return range(max(0, size - int(last)), size)
     if last and int(last) < int(first):

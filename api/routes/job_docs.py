@@ -1,4 +1,4 @@
-"""What the API's document says of the headers and the body of the routes of jobs."""
+"""The documentation of the headers and the body of the job routes, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ BODY: dict[str, Any] = {
             "in": "header",
             "required": False,
             "schema": {"type": "string"},
-            "description": "The format of the pictures, where the body names none.",
+            "description": "The format of the images, if the body names none.",
             "example": "image/webp",
         },
         {
@@ -69,13 +69,13 @@ APPLIED = {"Preference-Applied": {"description": "The wait that was honoured.", 
 AGAIN = {"Retry-After": {"description": "When to ask again, in seconds.", "schema": {"type": "integer"}}}
 CACHE = {
     "X-Cache": {
-        "description": "How the cache took the job.",
-        "schema": {"type": "string", "enum": [each.value for each in CacheStatus]},
+        "description": "How the cache answered the job.",
+        "schema": {"type": "string", "enum": [status.value for status in CacheStatus]},
     }
 }
 TENANT = {
     TENANT_HEADER: {
-        "description": "Whose job it is, where an administrator asks for another tenant's.",
+        "description": "The tenant of the job, if an administrator asks for a job of another tenant.",
         "schema": {"type": "string"},
     }
 }
@@ -83,7 +83,7 @@ LOCATION = {
     "Location": {"description": "The job.", "schema": {"type": "string"}},
     "X-Cache-Key": {"description": "The key of its result in the cache.", "schema": {"type": "string"}},
     REPLAYED: {
-        "description": "`true`: this Idempotency-Key came before, and the job is that of then.",
+        "description": "`true`: this Idempotency-Key was used before, and this is the job of that request.",
         "schema": {"type": "string"},
     },
 }

@@ -19,19 +19,20 @@ from api.normalise import invalid
 from api.openapi import JOB_ID_PATTERN
 from api.query import check_query
 from api.routes.job_docs import AGAIN, APPLIED, BODY, CACHE, LOCATION, TENANT, Prefer
-from api.schemas import JobList, JobView
+from api.schemas import JobList
 from api.services import Services, Wired, failures
 from api.views import job_views, poll_again_s
 from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.ids import is_job_id
 from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.tenancy import TENANT_PATTERN, is_tenant
+from views.job import JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 async def submit(request: Request) -> Response:
-    """Ask for pictures. Accepted jobs are never lost; equal requests share one computation and its result."""
+    """Submit a job. Accepted jobs are never lost. Equal requests share one computation and its result."""
     if request.scope["query_string"]:
         check_query(request.scope, ())
     idempotency_key = header(request.scope, b"idempotency-key")
@@ -67,14 +68,14 @@ async def _submitted(
         location["X-Cache"] = job.cache.value
         return Response(services.hit_bodies.body(job), 200, location, media_type="application/json")
     if REPLAYED in caller.headers and not prefer:
-        # The first answer was 202; the job is told as it stands.
+        # The first answer was 202. This one has the same status, and shows the job as it is.
         return await _answer(services, job, 202, location, ended=202)
     if listener is None:
         return await _answer(services, job, 202, location, ahead=ahead)
     try:
         return await _held(request, services, caller, job, prefer, 202, location, listener)
     except StoreUnavailable:
-        # The job is accepted: that the wait for it failed must not tell the client otherwise.
+        # The job is accepted. A failed wait must not look like a refusal.
         return await _answer(services, job, 202, location)
 
 
@@ -107,11 +108,11 @@ async def list_jobs(
     look_into(request, reader, None if tenant is None else checked_tenant(tenant))
     if after is not None and not is_job_id(after):
         raise invalid([("after", "after must be the next_cursor of a page.")])
-    found = await services.stores.jobs.list(tenant or reader.tenant, limit + 1, after)
-    page = found[:limit]
+    jobs = await services.stores.jobs.list(tenant or reader.tenant, limit + 1, after)
+    page = jobs[:limit]
     views = await job_views(page, services.stores.jobs, services.catalogue)
-    listed = JobList(data=views, next_cursor=page[-1].id if len(found) > limit else None)
-    return Response(listed.model_dump_json(), media_type="application/json")
+    answer = JobList(data=views, next_cursor=page[-1].id if len(jobs) > limit else None)
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 @router.get(
@@ -126,8 +127,11 @@ async def list_jobs(
 async def read(
     request: Request, services: Wired, reader: Reader, job_id: str, prefer: Prefer = None
 ) -> Response:
-    """A job as it stands, or with `Prefer: wait=N` once it has ended or N seconds have passed. With a key of the scope `admin` any
-    tenant's."""
+    """A job as it is now.
+
+    With `Prefer: wait=N` the answer comes once the job has ended, or after N seconds. A key of the
+    scope `admin` may read the jobs of all tenants.
+    """
     tenant = await owner_of(request, services, reader, known(job_id))
     if not preferred_wait_s(prefer or [], services.settings.max_wait_s):
         return await _answer(services, await services.stores.jobs.get(tenant, job_id), 200, {})
@@ -145,8 +149,11 @@ async def read(
     responses={200: {"model": JobView, "headers": TENANT}, **failures(401, 403, 404, 410, 422, 503)},
 )
 async def cancel(request: Request, services: Wired, reader: Reader, job_id: str) -> Response:
-    """End a job before its batch runs. One that has ended stays as it is; asking twice does no harm. With a key of the scope
-    `admin` any tenant's."""
+    """End a job before its batch runs.
+
+    A job that has ended stays as it is, so a second call does no harm. A key of the scope `admin`
+    may cancel the jobs of all tenants.
+    """
     tenant = await owner_of(request, services, reader, known(job_id))
     job = await services.jobs.cancel(tenant, job_id)
     return await _answer(services, job, 200, {})
@@ -193,7 +200,7 @@ async def _answer(
 
 
 def checked_tenant(tenant: str) -> str:
-    """`tenant`, if it has the form of one. Raises `InvalidRequest`."""
+    """`tenant`, if it is a valid name of a tenant. Raises `InvalidRequest`."""
     if not is_tenant(tenant):
         raise invalid(
             [("tenant", "tenant must be 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit.")]
@@ -202,7 +209,7 @@ def checked_tenant(tenant: str) -> str:
 
 
 def known(job_id: str) -> str:
-    """`job_id`, if it has the form of one. Raises `JobNotFound`."""
+    """`job_id`, if it has the form of a job id. Raises `JobNotFound`."""
     if not is_job_id(job_id):
         raise JobNotFound("There is no such job.")
     return job_id
@@ -231,4 +238,5 @@ direct = FastRoute(
         **failures(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
     },
 )
-"""`POST /v1/jobs`, in front of all other routes: the framework's way to an endpoint costs more than a cache hit does."""
+"""`POST /v1/jobs`, before all other routes. The framework's way to an endpoint would cost more than
+a cache hit."""

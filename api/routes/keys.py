@@ -1,4 +1,4 @@
-"""`/v1/keys`: API keys, for those with the scope `admin`."""
+"""`/v1/keys`: API keys, for callers with the scope `admin`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from starlette.responses import Response
 from api.auth import Admin
 from api.body import checked
 from api.normalise import invalid
-from api.schemas import Wire
 from api.services import Wired, failures
 from contracts.errors import KeyNotFound
 from contracts.tenancy import (
@@ -25,17 +24,19 @@ from contracts.tenancy import (
     id_of,
     new_token,
 )
+from views.job import Wire
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 MAX_NAME_CHARS: Final = 100
+"""The longest name of a key."""
 
 
 Scopes = Annotated[tuple[Literal["generate", "admin"], ...], Field(strict=False, min_length=1, max_length=2)]
 
 
 class KeyRequest(Limits):
-    """The body of `POST /v1/keys`. A limit that is not given, or null, does not limit."""
+    """The body of `POST /v1/keys`. A limit that is left out or null does not limit."""
 
     model_config = ConfigDict(
         strict=True,
@@ -44,7 +45,7 @@ class KeyRequest(Limits):
     )
 
     tenant: str = Field(
-        pattern=TENANT_PATTERN, description="Whom it speaks for. Keys of one tenant see the same jobs."
+        pattern=TENANT_PATTERN, description="The tenant of the key. Keys of one tenant see the same jobs."
     )
     name: str = Field(default="", max_length=MAX_NAME_CHARS, description="What it is for, in your words.")
     scopes: Scopes = ("generate",)
@@ -62,10 +63,11 @@ EXPECTED: Final = {
     "weight": "a number above 0, at most 1000",
     "priorities": 'a list of "interactive" and "batch"',
 }
+"""What each field of `KeyRequest` must be, in the words of an error message."""
 
 
 class KeyView(Wire):
-    """A key as it may be shown: everything but the key. `id` is how it begins. Times are Unix seconds."""
+    """A key without its secret. `id` is the beginning of the key. Times are Unix seconds."""
 
     id: str
     name: str
@@ -77,10 +79,14 @@ class KeyView(Wire):
 
 
 class NewKeyView(KeyView):
+    """A new key, with its secret."""
+
     key: str = Field(description="The key itself. It is not kept, and not shown again.")
 
 
 class KeyList(Wire):
+    """API keys, newest first."""
+
     data: list[KeyView]
 
 
@@ -108,7 +114,7 @@ async def _key_request(request: Request) -> KeyRequest:
     },
 )
 async def create(services: Wired, _: Admin, body: Annotated[KeyRequest, Depends(_key_request)]) -> Response:
-    """A new API key for a tenant. Tenants need no other record: one exists when a key names it."""
+    """Create an API key for a tenant. Tenants have no other record: a tenant exists once a key names it."""
     limits = Limits.model_validate(body.model_dump(include=set(Limits.model_fields)))
     if not body.name.isprintable():
         raise invalid([("name", "name must hold printable characters only.")])
@@ -144,8 +150,8 @@ async def list_keys(
 ) -> Response:
     """Every key, newest first, revoked ones too."""
     keys = await services.stores.keys.list()
-    listed = KeyList(data=[_view(key) for key in keys if tenant in (None, key.tenant)])
-    return Response(listed.model_dump_json(), media_type="application/json")
+    answer = KeyList(data=[_view(key) for key in keys if tenant in (None, key.tenant)])
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 @router.delete(
@@ -155,7 +161,10 @@ async def list_keys(
     responses={200: {"model": KeyView}, **failures(401, 403, 404, 422, 503)},
 )
 async def revoke(services: Wired, _: Admin, key_id: str) -> Response:
-    """End a key, within two seconds and for good. Its jobs go on; asking twice does no harm."""
+    """Revoke a key for good.
+
+    It takes effect within two seconds. Its jobs go on. A second call does no harm.
+    """
     if len(key_id) != ID_CHARS or not key_id.isascii():
         raise KeyNotFound("There is no API key of that id.")
     key = await services.stores.keys.revoke(key_id, services.clock.now())

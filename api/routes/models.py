@@ -1,4 +1,4 @@
-"""`/v1/models`: what is served."""
+"""`/v1/models`: the models that are served."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 async def models(services: Wired, _: Caller) -> Response:
     """Every model, with its limits, its defaults, and how many workers serve it now."""
     served = await services.catalogue.models()
-    listed = ModelList(data=[model_view(each, services.catalogue, services.settings) for each in served])
-    return Response(listed.model_dump_json(), media_type="application/json")
+    answer = ModelList(data=[model_view(model, services.catalogue, services.settings) for model in served])
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 @router.get(
@@ -35,7 +35,7 @@ async def models(services: Wired, _: Caller) -> Response:
     responses={200: {"model": ModelView}, **failures(401, 403, 404, 422, 503)},
 )
 async def one_model(model: str, services: Wired, _: Caller) -> Response:
-    """The model of that name or alias, with its limits, its defaults, and how many workers serve it now."""
+    """The model with that name or alias, with its limits, its defaults, and how many workers serve it now."""
     try:
         served = await services.catalogue.resolve(checked_model_name(model))
     except InvalidRequest:

@@ -1,4 +1,7 @@
-"""`POST /v1/images/generations`: OpenAI's Images API over the same jobs. Held until the pictures are there."""
+"""`POST /v1/images/generations`: OpenAI's Images API, with the same jobs.
+
+The answer is held until the images are ready.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from api import advice, errors
+from api import errors
 from api.auth import Caller
 from api.body import checked
 from api.end_listener import EndListener
@@ -47,11 +50,13 @@ from contracts.errors import (
 )
 from contracts.jobs import Job, JobResult, JobStatus, Preview
 from telemetry.logs import get_logger
+from views import warnings
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 GRACE_S: Final = 10.0
-"""A job ends by its deadline and one sweep; then nobody is held any more."""
+"""How long a request is held after the deadline of its job, in seconds. The sweeper ends the job
+within that time."""
 
 _EVERY_METHOD: Final = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -81,9 +86,8 @@ async def _body(request: Request) -> ImagesRequest:
             "description": "The pictures; with `stream`, server-sent events.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
             "headers": {
-                advice.HEADER: {
-                    "description": "Warnings, as a JSON array of strings: what the model did not read. Left out where there "
-                    "are none.",
+                warnings.HEADER: {
+                    "description": "Warnings, as a JSON array of strings: what the model did not read. Absent if there are none.",
                     "schema": {"type": "string"},
                 }
             },
@@ -94,10 +98,13 @@ async def _body(request: Request) -> ImagesRequest:
 async def generations(
     request: Request, services: Wired, caller: Caller, body: Annotated[ImagesRequest, Depends(_body)]
 ) -> Response:
-    """For OpenAI's clients: point their `base_url` at `/v1`. Bad values are 400 here, as they are there."""
-    wanted = to_job(body)
+    """For OpenAI's clients: set their `base_url` to `/v1`.
+
+    As with OpenAI, bad values are answered with 400.
+    """
+    job_request = to_job(body)
     async with services.waiters.listener() as listener:
-        return await _generated(request, services, caller, body, wanted, listener)
+        return await _generated(request, services, caller, body, job_request, listener)
 
 
 async def _generated(
@@ -105,11 +112,11 @@ async def _generated(
     services: Services,
     caller: Principal,
     body: ImagesRequest,
-    wanted: JobRequest,
+    job_request: JobRequest,
     listener: EndListener,
 ) -> Response:
     try:
-        job, _ = await services.jobs.submit(caller, wanted, listener=None if body.stream else listener)
+        job, _ = await services.jobs.submit(caller, job_request, listener=None if body.stream else listener)
     except InvalidRequest as error:
         raise as_openai(error) from None
     except DarkroomError as error:
@@ -117,7 +124,7 @@ async def _generated(
     if body.stream:
         write = _streamed(services, job, errors.request_id_of(request.scope))
         stream = services.streams.open(write, caller.holder, left=partial(_abandon, services, job))
-        stream.headers.update(advice.header(advice.advice(job.request)))
+        stream.headers.update(warnings.header(warnings.advice(job.request)))
         return stream
     result = _result(await _ended(request, services, caller, job, listener))
     data = []
@@ -129,7 +136,7 @@ async def _generated(
     view = answer(job.created_at, result.images, data, job.request.output_format)
     return Response(
         view.model_dump_json(exclude_none=True),
-        headers={"X-Job-ID": job.id, **advice.header([*result.warnings, *advice.advice(job.request)])},
+        headers={"X-Job-ID": job.id, **warnings.header([*result.warnings, *warnings.advice(job.request)])},
         media_type="application/json",
     )
 
@@ -137,7 +144,7 @@ async def _generated(
 @router.api_route("/edits", methods=_EVERY_METHOD, include_in_schema=False)
 @router.api_route("/variations", methods=_EVERY_METHOD, include_in_schema=False)
 async def not_offered(request: Request) -> Response:
-    """OpenAI's other two routes. Without this they would be taken for names of pictures, which can be fetched."""
+    """Refuse OpenAI's other two routes. Without this they would match the route of images, as names."""
     raise RouteNotFound(
         f"{request.url.path} is not offered here. To start from a picture, send it as init_image to POST /v1/jobs."
     )
@@ -146,7 +153,7 @@ async def not_offered(request: Request) -> Response:
 async def _ended(
     request: Request, services: Services, caller: Principal, job: Job, listener: EndListener
 ) -> Job:
-    """The job once it has ended. One that still waits for its turn is canceled when its only reader leaves."""
+    """The job once it has ended. A job that still waits is canceled when its only reader leaves."""
     if job.status.terminal:
         return job
     try:
@@ -158,16 +165,16 @@ async def _ended(
         await _abandon(services, job)
         raise
     if ended is None:
-        own = services.waiters.crowded(caller.holder)
+        crowded = services.waiters.crowded(caller.holder)
         await _abandon(services, job)
-        if own:
+        if crowded:
             raise too_many("waits", "You have too many requests waiting; submit a job and poll it.")
         raise TooManyStreams("No more requests can be held; submit a job and poll it.")
     return ended
 
 
 async def _abandon(services: Services, job: Job) -> None:
-    """Nobody waits for the job, and nobody else knows of it: it should not have its turn."""
+    """Cancel the job, unless it runs: its only client has left, and nobody else knows of it."""
     try:
         now = await services.stores.jobs.get(job.tenant, job.id)
         if now.status is JobStatus.QUEUED:
@@ -177,7 +184,7 @@ async def _abandon(services: Services, job: Job) -> None:
 
 
 def _result(job: Job) -> JobResult:
-    """The pictures. Raises what became of the job instead."""
+    """The result of an ended job. Raises the error of a job that has none."""
     if job.result is not None:
         return job.result
     if job.failure is not None:
@@ -191,7 +198,8 @@ def _result(job: Job) -> JobResult:
 
 
 def _streamed(services: Services, job: Job, request_id: str) -> Any:
-    """The writer of a streamed answer: partial images as they come, a completed event for each picture, or an `error` event."""
+    """The writer of a streamed answer: partial images as they arrive, a completed event for each
+    image, or an `error` event."""
 
     async def partial_image(preview: Preview) -> str:
         event = PartialEvent(
@@ -209,7 +217,7 @@ def _streamed(services: Services, job: Job, request_id: str) -> Any:
             async with aclosing(services.streams.readings.follow(job.tenant, job.id)) as readings:
                 async for ended, _, previews in readings:
                     for preview in previews:
-                        # One that cannot be had is passed over.
+                        # A preview that cannot be read is skipped.
                         with suppress(ImageNotFound, StoreUnavailable):
                             await put(await partial_image(preview))
                     if not ended.status.terminal:
@@ -230,7 +238,7 @@ def _streamed(services: Services, job: Job, request_id: str) -> Any:
 
 
 def _base(request: Request, services: Services) -> str:
-    """Where clients reach us: as the operator says, else as this one did."""
+    """The address of this server for clients: that of the settings, else that of this request."""
     if services.settings.public_url:
         return services.settings.public_url.rstrip("/")
     return str(request.base_url).rstrip("/")

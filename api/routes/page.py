@@ -1,4 +1,4 @@
-"""`/`: the playground, one page that needs no other host, and the files that it is made of."""
+"""`/`: the playground, a page that loads nothing from other hosts, and its files."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""No script or style runs but those of our own files."""
+"""The content security policy: only scripts and styles in our own files run."""
 
 
 @router.get("/")
 async def playground(if_none_match: Annotated[str | None, Header()] = None) -> Response:
+    """The page."""
     return _answer(PAGE, if_none_match)
 
 
 @router.get("/static/{name}")
 async def part(name: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+    """One file of the page."""
     return _answer(name, if_none_match)
 
 
 def _answer(name: str, if_none_match: str | None) -> Response:
-    found = _files().get(name)
-    if found is None:
+    file = _files().get(name)
+    if file is None:
         raise HTTPException(404)
-    data, etag, media_type = found
+    data, etag, media_type = file
     headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache", "ETag": etag}
     if if_none_match is not None and matches(if_none_match, etag):
         return Response(None, 304, headers)
@@ -47,11 +49,14 @@ def _answer(name: str, if_none_match: str | None) -> Response:
 
 @cache
 def _files() -> dict[str, tuple[bytes, str, str]]:
-    """All files of the page by name, with their entity tags and media types: there is no path to walk out of."""
-    found = {}
+    """All files of the page by name: data, entity tag and media type.
+
+    Files are looked up by name, so no path can leave the folder.
+    """
+    contents = {}
     for file in (files("api") / "static").iterdir():
         media_type = TYPES.get(file.name[file.name.rfind(".") :])
         if media_type is not None:
             data = file.read_bytes()
-            found[file.name] = (data, f'"{hashlib.sha256(data).hexdigest()[:32]}"', media_type)
-    return found
+            contents[file.name] = (data, f'"{hashlib.sha256(data).hexdigest()[:32]}"', media_type)
+    return contents

@@ -1,4 +1,5 @@
-"""`/openapi.json` and `/docs`: the interface, described, with the limits of what is served now."""
+"""`/openapi.json` and `/docs`: the reference of the API, with the limits of the models that are
+served now."""
 
 from __future__ import annotations
 
@@ -29,11 +30,13 @@ _POLICY: Final = (
 
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
+    """The OpenAPI document."""
     return Response(await _written(request.app, "openapi", json.dumps), media_type="application/json")
 
 
 @router.get("/docs")
 async def reference(request: Request) -> Response:
+    """The reference as an HTML page."""
     return Response(
         await _written(request.app, "docs", docs.page),
         headers={"Content-Security-Policy": _POLICY},
@@ -44,7 +47,7 @@ async def reference(request: Request) -> Response:
 async def _written(app: FastAPI, name: str, write: Callable[[dict[str, Any]], str]) -> bytes:
     services: Services = app.state.services
     served: list[ServedModel] = []
-    with suppress(StoreUnavailable):  # the limits are an extra
+    with suppress(StoreUnavailable):  # the document then has no limits of models
         served = list(await services.catalogue.models())
     return services.documents.get(
         name, served, lambda: write(complete(app.openapi(), served, services.settings))

@@ -1,4 +1,4 @@
-"""`/v1/admin/usage`: what each tenant has asked for on a day. For the operator."""
+"""`/v1/admin/usage`: the usage of each tenant on a day. For the operator."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from starlette.responses import Response
 from api.auth import Admin
 from api.normalise import invalid
 from api.routes.jobs import checked_tenant
-from api.schemas import Wire
 from api.services import Wired, failures
 from api.usage import day_of
 from contracts.tenancy import TENANT_PATTERN
 from contracts.usage import KEEP_DAYS
+from views.job import Wire
 
 router = APIRouter(prefix="/v1/admin", tags=["operation"])
 
@@ -26,21 +26,24 @@ _DAY = re.compile(DAY_PATTERN.replace("$", r"\Z"))
 
 
 class TenantUsage(Wire):
-    """What a tenant has asked for."""
+    """The usage of one tenant."""
 
     tenant: str
     jobs: int = Field(default=0, description="Jobs accepted.")
-    hits: int = Field(default=0, description="Those of them that the cache answered.")
-    joined: int = Field(default=0, description="Those of them that joined a computation.")
+    hits: int = Field(default=0, description="Accepted jobs that the cache answered.")
+    joined: int = Field(default=0, description="Accepted jobs that joined another job's computation.")
     images: int = Field(default=0, description="Images of all jobs accepted.")
     steps: int = Field(
         default=0, description="Denoising steps of all images of the jobs that were to be computed."
     )
-    refused: int = Field(default=0, description="Jobs refused, whatever for.")
+    refused: int = Field(default=0, description="Jobs refused, for any reason.")
 
 
 class UsageView(Wire):
-    """A day of UTC, those with the most steps first. Counts of the last seconds may be missing."""
+    """The usage on a UTC day.
+
+    Tenants with the most steps come first. Counts of the last seconds may be missing.
+    """
 
     day: str
     data: list[TenantUsage]
@@ -58,7 +61,7 @@ async def usage(
     day: Annotated[
         str | None,
         Query(
-            description=f"A day of UTC, by default today; {KEEP_DAYS} are kept.",
+            description=f"A UTC day, by default today. {KEEP_DAYS} days are kept.",
             json_schema_extra={"pattern": DAY_PATTERN},
             examples=["2026-11-30"],
         ),
@@ -68,17 +71,17 @@ async def usage(
         Query(description="Of this tenant only.", json_schema_extra={"pattern": TENANT_PATTERN}),
     ] = None,
 ) -> Response:
-    """Who loads the platform: jobs, images, denoising steps and refusals of each tenant. For operation, not for bills."""
+    """The jobs, images, denoising steps and refusals of each tenant. For operation, not for billing."""
     if day is not None and not _DAY.match(day):
         raise invalid([("day", "day must be a day of UTC, as 2026-11-30.")])
     if tenant is not None:
         checked_tenant(tenant)
     day = day or day_of(services.clock.now())
     await services.usage.flush()
-    found: dict[str, dict[str, int]] = defaultdict(dict)
+    usages: dict[str, dict[str, int]] = defaultdict(dict)
     for (name, measure), count in (await services.stores.usage.of(day)).items():
         if tenant in (None, name):
-            found[name][measure] = count
-    data = [TenantUsage(tenant=name, **counts) for name, counts in found.items()]
-    data.sort(key=lambda each: (-each.steps, -each.jobs, each.tenant))
+            usages[name][measure] = count
+    data = [TenantUsage(tenant=name, **counts) for name, counts in usages.items()]
+    data.sort(key=lambda item: (-item.steps, -item.jobs, item.tenant))
     return Response(UsageView(day=day, data=data).model_dump_json(), media_type="application/json")

@@ -1,4 +1,4 @@
-"""What a receiver's owner needs: the log of a job's deliveries, and the secret that signs them."""
+"""For owners of receivers: the log of a job's deliveries, and the secret that signs them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api.auth import Caller
-from api.schemas import Wire
 from api.services import Wired, failures
 from contracts.errors import JobNotFound
 from contracts.ids import is_job_id
 from contracts.webhooks import DeliveryStatus, Secret, webhook_id
+from views.job import Wire
 
 OVERLAP_S: Final = 86_400.0
-"""How long a replaced secret signs beside its successor."""
+"""How long a replaced secret still signs, together with the new one, in seconds."""
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
@@ -32,7 +32,10 @@ class AttemptView(Wire):
 
 
 class DeliveryView(Wire):
-    """The delivery of a job's event. `status` and `event` are null while there is none to deliver. Times are Unix seconds."""
+    """The delivery of a job's event.
+
+    `status` and `event` are null while there is nothing to deliver. Times are Unix seconds.
+    """
 
     id: str = Field(
         description="The `webhook-id` of every attempt.", examples=["msg_01hf7yat00f3q8m2k5t9v1x4za7"]
@@ -46,11 +49,13 @@ class DeliveryView(Wire):
 
 
 class SecretView(Wire):
-    """What signs your webhooks: verify with either secret while there are two."""
+    """The secret that signs your webhooks. While there are two, verify with either."""
 
     secret: str = Field(examples=["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"])
     created_at: float
-    previous: str | None = Field(description="Replaced, and still signing beside the current one.")
+    previous: str | None = Field(
+        description="The replaced secret, which still signs together with the current one."
+    )
     previous_expires_at: float | None
 
 
@@ -61,18 +66,18 @@ class SecretView(Wire):
     responses={200: {"model": DeliveryView}, **failures(401, 403, 404, 410, 422, 503)},
 )
 async def delivery(services: Wired, caller: Caller, job_id: str) -> Response:
-    """Every attempt to tell of the job's end, and when the next one is due."""
+    """Every attempt to report the job's end, and when the next one is due."""
     if not is_job_id(job_id):
         raise JobNotFound("There is no such job.")
-    found = await services.stores.webhooks.get(caller.tenant, job_id)
+    log = await services.stores.webhooks.get(caller.tenant, job_id)
     view = DeliveryView(
         id=webhook_id(job_id),
-        url=None if found.webhook is None else found.webhook.url,
-        events=[] if found.webhook is None else list(found.webhook.events),
-        event=found.event,
-        status=found.status,
-        attempts=[AttemptView(**attempt.model_dump()) for attempt in found.attempts],
-        next_attempt_at=found.next_attempt_at,
+        url=None if log.webhook is None else log.webhook.url,
+        events=[] if log.webhook is None else list(log.webhook.events),
+        event=log.event,
+        status=log.status,
+        attempts=[AttemptView(**attempt.model_dump()) for attempt in log.attempts],
+        next_attempt_at=log.next_attempt_at,
     )
     return Response(view.model_dump_json(), media_type="application/json")
 
@@ -95,7 +100,10 @@ async def secret(services: Wired, caller: Caller) -> Response:
     responses={200: {"model": SecretView}, **failures(401, 403, 503)},
 )
 async def rotate(services: Wired, caller: Caller) -> Response:
-    """For a day both sign. Rotating again within that day ends the older of the two at once."""
+    """Replace the secret.
+
+    Both sign for a day. A second rotation within that day ends the older one at once.
+    """
     return _answer(await services.stores.webhooks.rotate(caller.tenant, OVERLAP_S))
 
 

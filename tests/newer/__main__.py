@@ -24,7 +24,8 @@ from tests.newer.versions import provide_servers
 
 SERVER_SUITES: Final = ("broker", "cache", "faults", "integration", "webhooks", "worker")
 TORCHLESS_SUITES: Final = (
-    "api", "broker", "cache", "client", "contracts", "faults_api", "scheduler", "telemetry", "webhooks",
+    "api", "backends", "broker", "cache", "client", "contracts", "faults_api", "scheduler", "store", "telemetry",
+    "views", "webhooks",
 )  # fmt: skip
 PYTEST: Final = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 TWO: Final = ("--numprocesses", "2", "--dist", "loadfile")

@@ -1,7 +1,7 @@
-"""The warnings of a request: what it asks for and the model will not read. Pure.
+"""The warnings of a request: the parts of it that the model does not read. Pure.
 
-They are no errors: the request is drawn as it is. They are worked out from the request whenever a job is shown and never
-stored, because a result may belong to another request with the same pixels.
+Warnings are not errors: the request is computed as it is. They are derived from the request whenever
+a job is shown. They are never stored with a result, because another request may share that result.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Final
 from contracts.requests import GenerationRequest
 
 NOBODY: Final = "No worker serves this model now: the job waits for one to start, and expires if none does."
+"""The warning of a job whose model has no live worker."""
 HEADER: Final = "X-Warnings"
-"""Where an answer has no field for warnings: a JSON array of strings, in ASCII."""
+"""A header for answers without a field for warnings: a JSON array of strings, in ASCII."""
 
-# As A1111's web UI has it: "(a red apple:1.5)" and "((a red apple))". "(16:9)" and "(12:30)" hold no words.
+# The weights of A1111's web UI: "(a red apple:1.5)" and "((a red apple))". "(16:9)" and "(12:30)"
+# hold no words.
 _WEIGHT: Final = re.compile(r"\([^()]*[^\W\d][^()]*:\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\)|\(\([^()]+\)\)")
 _ADAPTER: Final = re.compile(r"<\s*(?:lora|lyco|hypernet)\s*:", re.IGNORECASE)
 
 
 def advice(request: GenerationRequest) -> Iterator[str]:
-    """Each thing in `request` that has no effect, in a sentence that says why and what to do."""
+    """One sentence for each part of `request` that has no effect: why, and what to do."""
     texts = {"prompt": request.prompt}
     if request.guidance_scale > 1:
         texts["negative_prompt"] = request.negative_prompt
@@ -40,6 +42,6 @@ def advice(request: GenerationRequest) -> Iterator[str]:
 
 
 def header(warnings: Iterable[str]) -> dict[str, str]:
-    """`HEADER` with these warnings; nothing where there are none."""
-    listed = list(warnings)
-    return {HEADER: json.dumps(listed)} if listed else {}
+    """The header `HEADER` with `warnings`; no header if there are none."""
+    sentences = list(warnings)
+    return {HEADER: json.dumps(sentences)} if sentences else {}

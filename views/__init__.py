@@ -1,0 +1,1 @@
+"""What clients and webhook receivers see of a job. Pure."""
