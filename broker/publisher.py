@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from broker.link import Group, Link, Nacked, Outgoing, Verdict, faults_of
+from broker.publishing_link import Group, Link, Nacked, Outgoing, Verdict, faults_of
 from broker.topology import publisher_connection, queue_name
 from contracts.errors import BrokerUnavailable, QueueFull, UnavailableError
 from contracts.grouping import Grouped

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from typing import Final
 
-from broker.dead_letters import fail_dead_letters
+from broker.fail_dead_letters import fail_dead_letters
 from broker.relay import publish_all
 from contracts.blobs import BlobStore
 from contracts.clock import Clock

@@ -13,7 +13,7 @@ from kombu import Connection
 
 from backends.redis_client import connect
 from broker.dead_letter_queue import HELD, RENEW_AFTER_RETURNS, RENEW_AFTER_S, KombuDeadLetters, must_renew
-from broker.dead_letters import LIMIT, fail_dead_letters
+from broker.fail_dead_letters import LIMIT, fail_dead_letters
 from broker.topology import DEAD_LETTER_QUEUE, dead_letter_queue, refused_queue, task_message
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer

@@ -17,8 +17,8 @@ import pytest
 from kombu import Connection
 from kombu.message import Message
 
-from broker.link import Group, Link, Verdict
 from broker.publisher import LANES, MAX_GROUP, KombuPublisher, open_publisher
+from broker.publishing_link import Group, Link, Verdict
 from broker.topology import DEAD_LETTER_QUEUE, TASK_NAME, queue_name
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer

@@ -114,7 +114,7 @@ def die_before_publish(passage: str) -> None:
 
 def die_in_group(passage: str) -> None:
     """Half of a group of three and more is with the broker, the rest has not been sent, and none is confirmed."""
-    from broker.link import Link
+    from broker.publishing_link import Link
 
     pass_by, real = _kill_at(passage), Link._publish_confirmed
 

@@ -22,7 +22,7 @@ from tests.newer.python import environ, image_version, provide_python
 from tests.newer.suites import ROOT, NotProvided, inside, provide
 from tests.newer.versions import provide_servers
 
-SERVER_SUITES: Final = ("broker", "cache", "faults", "integration", "webhooks", "worker")
+SERVER_SUITES: Final = ("backends", "broker", "cache", "faults", "integration", "store", "webhooks", "worker")
 TORCHLESS_SUITES: Final = (
     "api", "backends", "broker", "cache", "client", "contracts", "faults_api", "scheduler", "store", "telemetry",
     "views", "webhooks",

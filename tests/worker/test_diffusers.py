@@ -21,8 +21,8 @@ from tests.worker.drawing import APPLE, EQUAL_DB, GUIDED, KEY, MODELS, draw, of_
 from tests.worker.drawing import engine as engine
 from tests.worker.drawing import loaded as loaded
 from tests.worker.drawing import plain as plain
+from worker.engine.denoiser import Denoiser
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.samples import Denoiser
 from worker.engine.schedule import CopySampler, EulerSampler, sampler_of
 
 # Of diffusers about itself; nothing of ours can avoid them.

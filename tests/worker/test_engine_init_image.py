@@ -19,8 +19,8 @@ from PIL import Image
 from contracts.engine import BatchKey, ImageTask, Pass, Progress
 from contracts.settings import WorkerSettings
 from tests.worker.test_adapters import EQUAL_DB, MODEL, draw, picture, psnr
+from worker.engine.denoiser import Denoiser
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.samples import Denoiser
 from worker.engine.schedule import sampler_of
 
 pytestmark = [

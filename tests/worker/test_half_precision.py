@@ -14,8 +14,8 @@ from tests.worker.drawing import APPLE, KEY, MODELS, draw, picture, psnr
 from tests.worker.drawing import engine as engine
 from tests.worker.drawing import loaded as loaded
 from worker.engine import attention
+from worker.engine.denoiser import dtype_of
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.samples import dtype_of
 
 # Of diffusers about itself; nothing of ours can avoid them.
 pytestmark = [

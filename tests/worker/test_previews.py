@@ -12,8 +12,8 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from contracts.engine import BatchKey, ImageTask, Pass, Pixels, Progress
 from contracts.settings import WorkerSettings
 from tests.worker.drawing import MODELS, picture, psnr
+from worker.engine.denoiser import Denoiser
 from worker.engine.diffusers import DiffusersEngine
-from worker.engine.samples import Denoiser
 from worker.engine.schedule import denoised, sampler_of
 
 pytestmark = [

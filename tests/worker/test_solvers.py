@@ -28,9 +28,9 @@ from tests.worker.hosts import HostHere
 from tests.worker.schedulers import DISTILLED, NAMES, made, mend
 from worker import active_images
 from worker.batcher import Batcher
+from worker.engine.denoiser import Denoiser
 from worker.engine.diffusers import DiffusersEngine
 from worker.engine.messages import Done, Failed
-from worker.engine.samples import Denoiser
 from worker.engine.schedule import sampler_of, step_counts
 from worker.images import ImageResult, ScheduleKey
 

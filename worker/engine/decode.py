@@ -10,8 +10,8 @@ import torch
 
 from contracts.engine import ImageFault, Pixels
 from contracts.failures import InvalidOutput
+from worker.engine.denoiser import Sample, dtype_of
 from worker.engine.padded_batch import RecordedNetwork, Recorder, run_padded
-from worker.engine.samples import Sample, dtype_of
 
 BLACK: Final = 2
 """The brightest level, of 255, up to which an image counts as black: half precision has overflowed."""

@@ -17,13 +17,13 @@ from telemetry.logs import get_logger
 from worker.engine import attention
 from worker.engine.adapters import Adapters
 from worker.engine.decode import Decoder
+from worker.engine.denoiser import Denoiser, Sample
 from worker.engine.device import keep_memory, pick
 from worker.engine.errors import ModelLoadError
 from worker.engine.loading import Loaded, Loader
 from worker.engine.memory_plan import Plan
 from worker.engine.padded_batch import CudaRecorder
 from worker.engine.quantising import Quantiser
-from worker.engine.samples import Denoiser, Sample
 from worker.engine.schedule import sampler_of
 from worker.engine.specification import spec_of
 from worker.engine.text import PromptEncoder
