@@ -102,6 +102,7 @@ def pinned(text: str, digest_of: Callable[[str, str], str]) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    """Prints or writes the digests of the images that the chart names."""
     parser = argparse.ArgumentParser(prog="python docker/digests.py", description=__doc__)
     parser.add_argument("registry", help="the URL of a registry")
     parser.add_argument(

@@ -144,6 +144,7 @@ def licence(of: PackageMetadata | Message) -> str:
 
 
 def table(licences: dict[str, str]) -> str:
+    """The packages and their licences as a Markdown table."""
     rows = [f"| {name} | {each} |" for name, each in licences.items()]
     return "\n".join(["| package | licence |", "|---|---|", *rows]) + "\n"
 

@@ -134,6 +134,7 @@ def resolve(requirements: Iterable[str]) -> dict[str, Locked]:
 
 
 def without(locked: dict[str, Locked], *others: dict[str, Locked]) -> dict[str, Locked]:
+    """The packages that none of `others` locks."""
     return {name: each for name, each in locked.items() if not any(name in other for other in others)}
 
 

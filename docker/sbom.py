@@ -83,6 +83,7 @@ def bill(image: str, extras: Iterable[str], made_at: datetime) -> str:
 
 
 def main(arguments: list[str]) -> None:
+    """Writes the bill of materials of each container image, and prints the paths."""
     parser = argparse.ArgumentParser(prog="python docker/sbom.py", description=__doc__)
     parser.add_argument("extras", nargs="*", metavar="EXTRA")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write; dist by default")
