@@ -19,7 +19,7 @@ BATCHES_WAITING: Final = 2
 
 Many keys may be needed to fill a pass of one key.
 """
-BATCHES_IN_HAND: Final = 4
+BATCHES_HELD: Final = 4
 """Limit of all images that a worker holds, in full batches: waiting ones,
 and active ones that take turns on the device."""
 
@@ -44,19 +44,19 @@ class QueuedImage:
     begun: bool
 
 
-def slots_to_fetch(hand: Sequence[QueuedImage], ending: int, max_batch: int) -> int:
+def slots_to_fetch(images: Sequence[QueuedImage], ending: int, max_batch: int) -> int:
     """How many more images to fetch, so that the next pass is full.
 
-    `hand` are the images on this worker; `ending` counts those on their last step. The key of the smallest tag in
-    `hand` will lead the next pass. With one key, the answer is a batch minus the waiting images. With
+    `images` are the images on this worker; `ending` counts those on their last step. The key of the smallest tag in
+    `images` will lead the next pass. With one key, the answer is a batch minus the waiting images. With
     several, the fetched images are expected to have that key as often as the waiting ones.
     """
-    waiting = [image for image in hand if not image.begun]
-    bound = min(BATCHES_WAITING * max_batch - len(waiting), BATCHES_IN_HAND * max_batch - len(hand) - ending)
-    if not hand:
+    waiting = [image for image in images if not image.begun]
+    bound = min(BATCHES_WAITING * max_batch - len(waiting), BATCHES_HELD * max_batch - len(images) - ending)
+    if not images:
         return min(max_batch, bound)
-    lead = min(hand, key=lambda image: image.tag).key
-    ready = sum(image.key == lead for image in waiting)
+    first_key = min(images, key=lambda image: image.tag).key
+    ready = sum(image.key == first_key for image in waiting)
     missing = max_batch - ready
     if 0 < ready < len(waiting):
         missing = math.ceil(missing * len(waiting) / ready)

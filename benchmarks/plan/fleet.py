@@ -24,7 +24,7 @@ from contracts.jobs import Priority
 from scheduler import policy
 from scheduler.fairness import flow_of, weight_of
 from scheduler.policy import Dispatch, Sample, decide
-from scheduler.prefetch import BATCHES_IN_HAND, LEAD_S, LEAD_SHARE
+from scheduler.prefetch import BATCHES_HELD, LEAD_S, LEAD_SHARE
 
 IDLE_S: Final = 1.0
 """As `worker.job_fetcher.IDLE_S`: how often an idle worker looks."""
@@ -139,7 +139,7 @@ class Simulation:
         if not store or worker.draining:
             return
         most, held = self._config.max_batch, len(worker.hand)
-        room = min(most - held + worker.begun, BATCHES_IN_HAND * most - held)
+        room = min(most - held + worker.begun, BATCHES_HELD * most - held)
         ttl_s, times, steps = self._config.ttl_s, self._times, self._steps
         while room > 0 and store:
             tag, job = heappop(store)

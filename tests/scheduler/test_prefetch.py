@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from contracts.engine import BatchKey
 from scheduler.prefetch import (
-    BATCHES_IN_HAND,
+    BATCHES_HELD,
     BATCHES_WAITING,
     DEVIATIONS,
     LEAD_S,
@@ -22,7 +22,7 @@ from scheduler.prefetch import (
 A, B = (BatchKey("m", width, 64, guided=False) for width in (64, 96))
 hands = st.lists(
     st.builds(QueuedImage, st.sampled_from([A, B]), st.floats(0, 9), st.booleans()),
-    max_size=BATCHES_IN_HAND * 8,
+    max_size=BATCHES_HELD * 8,
 )
 
 
@@ -58,7 +58,7 @@ def test_no_bound_is_exceeded(hand: list[QueuedImage], ending: int) -> None:
     waits = sum(not image.begun for image in hand)
     assert room >= 0
     assert room == 0 or waits + room <= BATCHES_WAITING * 8
-    assert room == 0 or len(hand) + ending + room <= BATCHES_IN_HAND * 8
+    assert room == 0 or len(hand) + ending + room <= BATCHES_HELD * 8
 
 
 @given(st.integers(0, 8), st.integers(0, 8), st.integers(0, 8))

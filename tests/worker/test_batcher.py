@@ -18,7 +18,7 @@ from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pi
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from scheduler.cost import DOUBTED_AFTER, CostModel
-from scheduler.prefetch import BATCHES_IN_HAND
+from scheduler.prefetch import BATCHES_HELD
 from scheduler.recovery import Failure
 from tests.worker.hosts import HostHere
 from worker.batcher import Batcher
@@ -145,7 +145,7 @@ async def drawn_by(host: ScriptedHost, jobs: list[Job]) -> list[object]:
             futures.append(batcher.add(job.key, task, ScheduleKey(job.tag, math.inf)))
             # One that has ended is dropped by the device's thread, a moment later.
             held = [image for image in list(batcher._active.images) if not image.result.done()]
-            assert len(held) <= BATCHES_IN_HAND * LIMIT
+            assert len(held) <= BATCHES_HELD * LIMIT
             if job.kind == "canceled":
                 futures[-1].cancel()
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
