@@ -13,8 +13,8 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.connections import ConnectionGuard, check_open_files
-from api.server import HttpServer
 from api.services import Services
+from backends.http_server import HttpServer
 from broker.dead_letter_queue import open_dead_letters
 from broker.publisher import open_publisher
 from broker.topology import check_topology
@@ -85,7 +85,15 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
     port = listener.getsockname()[1]
     log.info("listening", host=settings.host, port=port)
     check_open_files(settings.max_connections)
-    server = HttpServer(app, listener, BACKLOG, settings)
+    server = HttpServer(
+        app,
+        listener,
+        BACKLOG,
+        max_connections=settings.max_connections,
+        header_timeout_s=settings.header_timeout_s,
+        max_header_bytes=settings.max_header_bytes,
+        write_timeout_s=settings.write_timeout_s,
+    )
     end: Callable[[], None] = server.stop
     asked = False
 

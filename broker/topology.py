@@ -20,8 +20,9 @@ from contracts.settings import BackendSettings
 
 TASK_NAME: Final = "darkroom.generate"
 WEBHOOK_QUEUE: Final = "darkroom.webhooks"
-WEBHOOK_QUEUE_LENGTH: Final = 10_000
-"""The most calls in the queue. Further calls wait in the outbox, which holds every delivery anyway."""
+SEARCH_QUEUE: Final = "darkroom.search"
+DUTY_QUEUE_LENGTH: Final = 10_000
+"""The most duties in a queue. Further ones wait in the outbox, which holds every duty anyway."""
 DEAD_LETTER_QUEUE: Final = "darkroom.dead"
 REFUSED_QUEUE: Final = "darkroom.refused"
 REFUSED_MAX_LENGTH: Final = 10_000
@@ -80,15 +81,25 @@ def job_queue(model: str, settings: BackendSettings) -> Queue:
 
 
 def webhook_queue(settings: BackendSettings) -> Queue:
-    """The queue of webhook calls: bounded, rejects publishes when full.
+    """The queue of webhook calls."""
+    return _duty_queue(WEBHOOK_QUEUE, settings)
+
+
+def search_queue(settings: BackendSettings) -> Queue:
+    """The queue of images that are owed to the search index."""
+    return _duty_queue(SEARCH_QUEUE, settings)
+
+
+def _duty_queue(name: str, settings: BackendSettings) -> Queue:
+    """A queue of duties: bounded, rejects publishes when full.
 
     Its messages are wake-ups and may be lost.
     """
-    length = min(WEBHOOK_QUEUE_LENGTH, settings.queue_max_length)
+    length = min(DUTY_QUEUE_LENGTH, settings.queue_max_length)
     return Queue(
-        WEBHOOK_QUEUE,
+        name,
         exchange="",
-        routing_key=WEBHOOK_QUEUE,
+        routing_key=name,
         durable=True,
         queue_arguments={"x-queue-type": "quorum", "x-overflow": "reject-publish", "x-max-length": length},
     )

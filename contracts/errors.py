@@ -174,6 +174,20 @@ class ImageNotFound(RequestError):
     status = 404
 
 
+class PictureNotIndexed(RequestError):
+    """The search index has no such image of the caller."""
+
+    code = "picture_not_indexed"
+    status = 404
+
+
+class SearchOff(RequestError):
+    """The platform runs without a search."""
+
+    code = "search_off"
+    status = 404
+
+
 class RouteNotFound(RequestError):
     """The API has no such path."""
 
@@ -272,6 +286,12 @@ class BlobStoreFull(BlobStoreUnavailable):
     """The directory or bucket of the images has no room."""
 
     code = "blob_store_full"
+
+
+class SearchUnavailable(UnavailableError):
+    """The search process is away, or its index is."""
+
+    code = "search_unavailable"
 
 
 class QueueFull(UnavailableError):

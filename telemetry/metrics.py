@@ -162,6 +162,26 @@ WEBHOOK_SECONDS = Histogram(
 )
 WEBHOOKS_DUE = Gauge("darkroom_webhooks_due", "Webhooks that are due and not in the queue.")
 
+# Search
+SEARCH_SECONDS = Histogram(
+    "darkroom_search_seconds", "Duration of one search, in the search process.", buckets=_LATENCY_S
+)
+SEARCH_EMBED_SECONDS = Histogram(
+    "darkroom_search_embed_seconds",
+    "Duration of one batch of embeddings in the search process, by kind of input.",
+    ["kind"],
+    buckets=_LATENCY_S,
+)
+SEARCH_INDEXED = Counter(
+    "darkroom_search_images_total", "Images that came into the index or left it, by outcome.", ["outcome"]
+)
+SEARCH_LATENESS = Histogram(
+    "darkroom_search_lateness_seconds", "Time from the end of a job until its image is in the index.", buckets=_LATENCY_S
+)
+SEARCH_OWED = Gauge("darkroom_search_owed", "Jobs whose images are owed to the index, and not in the queue.")
+SEARCH_IMAGES = Gauge("darkroom_search_index_images", "Images in the index.")
+SEARCH_GONE = Counter("darkroom_search_gone_total", "Hits whose files were gone, and which left the index.")
+
 RECORDS_UNREADABLE = Counter(
     "darkroom_records_unreadable_total",
     "Documents of a newer version that this process could not read and left to others, by kind.",

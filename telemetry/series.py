@@ -25,6 +25,7 @@ RELAY_REASONS: Final = ("stale", "promoted", "withdrawn", "canceled")
 BLOB_STORE_CAUSES: Final = ("full", "unavailable")
 WEBHOOK_OUTCOMES: Final = ("delivered", "retry", "failed", "disabled", "repeated", "deferred")
 LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day", "kept_bytes")
+SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "unreadable")
 READ_LIMITS: Final = ("event_streams", "waits", "reads_per_minute")
 REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "api": (
@@ -57,6 +58,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "take",
         "withdraw_worker",
     ),
+    "search": ("search", "search_dispatch", "search_tidy"),
     "webhooks": ("webhook", "webhook_dispatch"),
 }
 
@@ -95,6 +97,12 @@ def begin_webhooks() -> None:
     """Create the series of a process that delivers webhooks."""
     _begin(metrics.WEBHOOKS, WEBHOOK_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["webhooks"])
+
+
+def begin_search() -> None:
+    """Create the series of a search process."""
+    _begin(metrics.SEARCH_INDEXED, SEARCH_OUTCOMES)
+    _begin(metrics.REPAIRED, REPAIRED_STEPS["search"])
 
 
 def _begin_shared() -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 from importlib.metadata import version
 
+from broker.topology import webhook_queue
 from contracts import exit_codes
 from contracts.addresses import parse_networks
 from contracts.clock import SystemClock
@@ -14,14 +15,14 @@ from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import WebhookSettings
 from contracts.tasks import end
 from contracts.webhooks import Call
+from duties.dispatch import Dispatcher
+from duties.queue import DutyQueue
 from store.layout import require_layout
 from store.stores import Stores, open_stores
 from telemetry import logs, metrics, series, tracing
 from telemetry.server import OperationServer
-from webhooks.app import Enqueuer, consume, create_app
 from webhooks.caller import Caller
 from webhooks.deliver import Deliverer
-from webhooks.dispatch import Dispatcher
 from webhooks.schedule import Pacer
 
 log = logs.get_logger("webhooks")
@@ -49,7 +50,8 @@ class Runtime:
             settings.retry_delays_s,
             settings.public_url,
         )
-        self.app = create_app(settings, self.run)
+        # Acked at once: a slow receiver holds no message.
+        self.queue = DutyQueue(settings, "webhook", webhook_queue(settings), Call, self.run, late=False)
         self._dispatching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -88,7 +90,9 @@ class Runtime:
         self._loop.close()
 
     async def _start(self) -> None:
-        dispatcher = Dispatcher(self._stores.webhooks, Enqueuer(self.app))
+        dispatcher = Dispatcher(
+            self._stores.webhooks, self.queue.put, "webhook_dispatch", metrics.WEBHOOKS_DUE
+        )
         self._dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
         self._dispatching.add_done_callback(_dispatcher_ended)
 
@@ -126,7 +130,7 @@ def main() -> int:
     runtime.start()
     log.info("webhooks_ready")
     try:
-        consume(runtime.app, settings)
+        runtime.queue.consume(settings.webhook_concurrency, settings.log_level)
     except SystemExit as ended:
         # Celery's worker always ends with SystemExit, whatever the cause.
         log.info("consumer_ended", code=str(ended.code))

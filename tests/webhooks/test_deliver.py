@@ -16,13 +16,14 @@ from contracts.addresses import parse_networks
 from contracts.jobs import NewJob, Webhook
 from contracts.settings import WebhookSettings
 from contracts.webhooks import EVENTS, Call, Delivery, DeliveryStatus, webhook_id
+from duties.dispatch import Dispatcher
 from store.stores import Stores
+from telemetry import metrics
 from tests.store.made import FAILURE, led, new, result
 from tests.stores import StoreClock, opened_stores
 from tests.webhooks.conftest import Receiver
 from webhooks.caller import Caller
 from webhooks.deliver import Deliverer
-from webhooks.dispatch import Dispatcher
 from webhooks.schedule import Pacer
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +38,7 @@ class Desk:
     clock: StoreClock
     deliverer: Deliverer
     queue: list[Call]
-    dispatcher: Dispatcher
+    dispatcher: Dispatcher[Call]
 
     async def ended(self, url: str, end: str = "succeeded") -> NewJob:
         key = f"{next(KEYS):064x}"
@@ -81,7 +82,7 @@ async def desk(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) ->
             "https://darkroom.example/",
             lambda: 0.5,
         )
-        yield Desk(stores, clock, deliverer, queue, Dispatcher(stores.webhooks, enqueue))
+        yield Desk(stores, clock, deliverer, queue, Dispatcher(stores.webhooks, enqueue, "webhook_dispatch", metrics.WEBHOOKS_DUE))
     caller.close()
 
 

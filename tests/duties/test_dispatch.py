@@ -10,13 +10,18 @@ from pathlib import Path
 from cli.services.redis import RedisServer
 from contracts.settings import BackendSettings
 from contracts.tasks import end
-from contracts.webhooks import Call
+from contracts.webhooks import Call, WebhookStore
+from duties.dispatch import Dispatcher
 from store.stores import open_stores
-from webhooks.dispatch import Dispatcher
+from telemetry import metrics
 
 
 async def enqueue(_: Sequence[Call]) -> None:
     raise AssertionError("Nothing is owed.")
+
+
+def dispatcher(store: WebhookStore) -> Dispatcher[Call]:
+    return Dispatcher(store, enqueue, "webhook_dispatch", metrics.WEBHOOKS_DUE)
 
 
 def test_it_ends_at_whatever_moment_it_is_told_to(redis_server: RedisServer, tmp_path: Path) -> None:
@@ -29,7 +34,7 @@ def test_it_ends_at_whatever_moment_it_is_told_to(redis_server: RedisServer, tmp
             # The first look at the layout is a task that all callers of the process share: it outlives the one that asked.
             await stores.webhooks.due()
             for _ in range(50):
-                running = asyncio.create_task(Dispatcher(stores.webhooks, enqueue).run())
+                running = asyncio.create_task(dispatcher(stores.webhooks).run())
                 await asyncio.sleep(moments.uniform(0.0, 0.02))
                 async with asyncio.timeout(10):
                     (outcome,) = await end(running)

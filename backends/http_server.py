@@ -14,13 +14,10 @@ from __future__ import annotations
 import socket
 from typing import Any, Final
 
-from fastapi import FastAPI
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.net import SocketHolder  # type: ignore[attr-defined]  # its stubs leave it out
 from granian.server.embed import Server
-
-from contracts.settings import ApiSettings
 
 UNSENT_BYTES: Final = 65_536
 """How much of an answer the kernel buffers beyond the client's window. The rest waits in this
@@ -28,25 +25,40 @@ process, which has it anyway."""
 
 
 class HttpServer(Server):
-    """Serves `app` on `listener`, which it closes at its end. `backlog` is that of the listener."""
+    """Serves the ASGI application `app` on `listener`, which it closes at its end. `backlog` is that of
+    the listener.
 
-    def __init__(self, app: FastAPI, listener: socket.socket, backlog: int, settings: ApiSettings) -> None:
+    `max_connections` may be open. A request head of at most `max_header_bytes` must come within
+    `header_timeout_s`, and a client must accept data within `write_timeout_s`.
+    """
+
+    def __init__(
+        self,
+        app: object,
+        listener: socket.socket,
+        backlog: int,
+        *,
+        max_connections: int,
+        header_timeout_s: float,
+        max_header_bytes: int,
+        write_timeout_s: float,
+    ) -> None:
         super().__init__(
             app,
             interface=Interfaces.ASGI,
             http=HTTPModes.http1,
             websockets=False,
             backlog=backlog,
-            backpressure=settings.max_connections,
+            backpressure=max_connections,
             http1_settings=HTTP1Settings(
-                header_read_timeout=int(settings.header_timeout_s * 1000),
-                max_buffer_size=settings.max_header_bytes,
+                header_read_timeout=int(header_timeout_s * 1000),
+                max_buffer_size=max_header_bytes,
             ),
             log_enabled=False,
         )
         self._listener = listener
         self._backlog = backlog
-        _bound_writes(listener, settings.write_timeout_s)
+        _bound_writes(listener, write_timeout_s)
 
     def _init_shared_socket(self) -> None:
         # Granian makes its socket here. It gets ours, which listens already. On systems other than

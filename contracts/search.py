@@ -1,0 +1,111 @@
+"""What the API and the search process say to each other, as JSON over HTTP.
+
+The API decodes images that clients send. The search process gets their pixels, and no file of a stranger.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from contracts.documents import Document, Frozen
+from contracts.pictures import PictureRecord, Source
+
+MAX_LIMIT: Final = 100
+"""The most hits of one answer."""
+MAX_QUERY_CHARS: Final = 2_000
+MAX_OFFSET: Final = 10_000
+"""How deep a search may be paged. Without words or image, there is no such limit."""
+
+Reason = Literal["vector", "words", "rerank"]
+
+
+class Filters(Frozen):
+    """Which images may be found. None and the empty text mean: any."""
+
+    model: str | None = None
+    lora: str | None = None
+    source: Source | None = None
+    seed: int | None = None
+    min_width: int | None = None
+    max_width: int | None = None
+    min_height: int | None = None
+    max_height: int | None = None
+    created_after: float | None = None
+    """Unix seconds, inclusive."""
+    created_before: float | None = None
+    """Unix seconds, exclusive."""
+
+
+class QueryPixels(Frozen):
+    """An image to search by: `rgb` is the base64 of `height * width * 3` bytes."""
+
+    width: Annotated[int, Field(ge=1, le=1024)]
+    height: Annotated[int, Field(ge=1, le=1024)]
+    rgb: str
+
+
+class SearchQuery(Frozen):
+    """A search by text, by pixels, or by an image of the index (`like`). Without any: the newest first.
+
+    `scopes` are the scopes that the caller may see. `cursor` continues an answer to the same query.
+    """
+
+    scopes: tuple[str, ...]
+    text: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] = ""
+    like: str = ""
+    pixels: QueryPixels | None = None
+    filters: Filters = Filters()
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 20
+    cursor: str = ""
+
+
+class Evidence(Document):
+    """Why an image is a hit: its rank in one list, from 1, and the list's own score.
+
+    The score of `vector` is the cosine similarity. The score of `words` is that of the engine.
+    """
+
+    rank: int
+    score: float
+
+
+class Hit(Document):
+    """One image that was found. `picture` has no embedding."""
+
+    picture: PictureRecord
+    score: float
+    why: dict[Reason, Evidence] = {}
+
+
+class SearchAnswer(Document):
+    """The hits, best first. `cursor` continues them; None: there are no more."""
+
+    hits: tuple[Hit, ...]
+    cursor: str | None = None
+    clip: str = ""
+    """The model that compared them, as `name@revision`."""
+
+
+class TextVectors(Document):
+    """Embeddings of texts, each the base64 of little-endian float16 numbers of length 1."""
+
+    clip: str
+    vectors: tuple[str, ...]
+
+
+class Texts(Frozen):
+    """Texts to embed."""
+
+    texts: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+
+
+class IndexState(Document):
+    """How much the index holds, and how much of it is still to come."""
+
+    clip: str
+    pictures: int
+    bytes_on_disk: int
+    bytes_in_memory: int
+    owed: int

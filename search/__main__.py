@@ -1,0 +1,181 @@
+"""`python -m search`: keeps the index of images and answers searches, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from importlib.metadata import version
+from typing import Final
+
+from backends.http_server import HttpServer
+from broker.topology import search_queue
+from contracts import exit_codes
+from contracts.clock import SystemClock
+from contracts.errors import SettingsError, UnavailableError
+from contracts.listening import BACKLOG, listen
+from contracts.pictures import Owed
+from contracts.search import IndexState
+from contracts.settings import SearchSettings
+from contracts.tasks import end
+from duties.dispatch import Dispatcher
+from duties.queue import DutyQueue
+from search.clip import ClipError, open_clip
+from search.embedder import Embedder
+from search.index import IndexRefused, open_index
+from search.indexer import Indexer
+from search.query import Searcher
+from search.service import create_app
+from store.layout import require_layout
+from store.stores import Stores, open_stores
+from telemetry import logs, metrics, series, tracing
+from telemetry.server import OperationServer
+
+TIDY_S: Final = 5.0
+"""Seconds between two looks at what must leave the index."""
+MAX_CONNECTIONS: Final = 512
+HEADER_TIMEOUT_S: Final = 300.0
+"""The API keeps its connections open between searches."""
+MAX_HEADER_BYTES: Final = 16_384
+WRITE_TIMEOUT_S: Final = 30.0
+
+log = logs.get_logger("search")
+
+
+class Runtime:
+    """An event loop on its own thread. Celery's threads pass their duties to it. Call `start`, then `stop`."""
+
+    def __init__(self, settings: SearchSettings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="runtime", daemon=True)
+        self._stores: Stores = open_stores(settings)
+        self._embedder = Embedder(open_clip(settings))
+        self._index = open_index(settings)
+        self._indexer = Indexer(
+            self._stores.pictures, self._index, self._embedder, self._stores.blobs, self._clock
+        )
+        self._searcher = Searcher(
+            self._index, self._embedder, self._stores.blobs, self._stores.pictures, self._clock
+        )
+        self._listener = listen(settings.search_host, settings.search_port, "DARKROOM_SEARCH_PORT")
+        self.queue = DutyQueue(settings, "search", search_queue(settings), Owed, self.run, late=True)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Open the index, then start the service, the dispatcher and the tidying. Raises `IndexRefused`."""
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+
+    def unready(self) -> str | None:
+        """Why this process answers no searches now, or None. For a readiness probe; callable from any thread."""
+        return None if self._tasks and not any(task.done() for task in self._tasks) else "It starts, or it ends."
+
+    def fault(self) -> str | None:
+        """Why this process should be restarted, or None. For a liveness probe; callable from any thread."""
+        ended = [task.get_name() for task in self._tasks if task.done() and not task.cancelled()]
+        return f"{ended[0]} has ended." if ended else None
+
+    def run(self, owed: Owed) -> None:
+        """Index the images of one job; callable from any thread.
+
+        If a store or the index is unavailable, the duty falls due again.
+        """
+        try:
+            asyncio.run_coroutine_threadsafe(self._indexer.add([owed.job_id]), self._loop).result()
+        except UnavailableError as error:
+            metrics.REPAIRED.labels("search").inc()
+            log.warning("indexing_put_off", job_id=owed.job_id, code=error.code)
+
+    def stop(self) -> None:
+        """End the tasks, close the index, the stores and the connections, and end the thread."""
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._embedder.close()
+
+    async def _start(self) -> None:
+        await self._index.open(self._embedder.name, self._embedder.dimensions)
+        app = create_app(self._searcher, self._embedder, self._state, self._settings.search_token)
+        server = HttpServer(
+            app,
+            self._listener,
+            BACKLOG,
+            max_connections=MAX_CONNECTIONS,
+            header_timeout_s=HEADER_TIMEOUT_S,
+            max_header_bytes=MAX_HEADER_BYTES,
+            write_timeout_s=WRITE_TIMEOUT_S,
+        )
+        dispatcher = Dispatcher(
+            self._stores.pictures, self.queue.put, "search_dispatch", metrics.SEARCH_OWED
+        )
+        for name, work in (("service", server.serve()), ("dispatcher", dispatcher.run()), ("tidying", self._tidy())):
+            task = asyncio.create_task(work, name=name)
+            task.add_done_callback(_ended)
+            self._tasks.append(task)
+
+    async def _state(self) -> IndexState:
+        stats = await self._index.stats()
+        return IndexState(
+            clip=self._embedder.name,
+            pictures=stats.pictures,
+            bytes_on_disk=stats.bytes_on_disk,
+            bytes_in_memory=stats.bytes_in_memory,
+            owed=await self._stores.pictures.owed(),
+        )
+
+    async def _tidy(self) -> None:
+        """Take out what has expired and what was deleted elsewhere, for ever."""
+        while True:
+            try:
+                await self._indexer.forget()
+                await self._indexer.expire()
+                metrics.SEARCH_IMAGES.set((await self._index.stats()).pictures)
+            except UnavailableError as error:
+                metrics.REPAIRED.labels("search_tidy").inc()
+                log.warning("tidying_put_off", code=error.code)
+            await asyncio.sleep(TIDY_S)
+
+    async def _stop(self) -> None:
+        await end(*self._tasks)
+        await self._index.close()
+        await self._stores.close()
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        log.error("task_ended", task=task.get_name(), error=type(task.exception()).__name__)
+
+
+def main() -> int:
+    """Run the process; returns its exit status (`contracts.exit_codes`)."""
+    try:
+        settings = SearchSettings.from_env()
+        asyncio.run(require_layout(settings))
+        logs.configure(settings, service="search")
+        tracing.configure(settings, "search")
+        metrics.BUILD.labels("search", version("darkroom")).set(1)
+        series.begin_search()
+        runtime = Runtime(settings)
+        if settings.metrics_port:
+            OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()
+        runtime.start()
+    except (SettingsError, ClipError, IndexRefused) as error:
+        sys.stderr.write(f"darkroom search: {error}\n")
+        return exit_codes.UNUSABLE
+    log.info("search_ready")
+    try:
+        runtime.queue.consume(settings.search_concurrency, settings.log_level)
+    except SystemExit as ended:
+        # Celery's worker always ends with SystemExit, whatever the cause.
+        log.info("consumer_ended", code=str(ended.code))
+    finally:
+        runtime.stop()
+        tracing.shutdown()
+    return exit_codes.ENDED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
