@@ -21,6 +21,7 @@ from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.long_poll import Waiters
 from api.middleware import BodyLimit, RequestContext
+from api.pictures.decoders import Decoders
 from api.query import known_query
 from api.read_limits import ReadRate, Shares
 from api.routes import (
@@ -37,7 +38,9 @@ from api.routes import (
     reference,
     webhooks,
 )
+from api.routes import search as search_routes
 from api.routes import usage as usage_routes
+from api.search import SearchClient
 from api.services import Services
 from api.stream import Streams
 from api.submit import JobService
@@ -71,12 +74,13 @@ def create_app(
     """
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
+    decoders = Decoders(settings)
     services = Services(
         settings=settings,
         stores=stores,
         publisher=publisher,
         catalogue=catalogue,
-        jobs=JobService(settings, stores, publisher, catalogue, usage, clock),
+        jobs=JobService(settings, stores, publisher, catalogue, usage, decoders, clock),
         waiters=Waiters(
             stores.jobs, stores.events, Shares("waits", settings.max_waits, settings.max_waits_per_key)
         ),
@@ -84,6 +88,8 @@ def create_app(
         keyring=KeyRing(stores.keys, settings, clock),
         read_rate=ReadRate(settings.reads_per_minute, clock),
         usage=usage,
+        search=SearchClient(settings, decoders),
+        decoders=decoders,
         clock=clock,
     )
     app = Application(
@@ -104,7 +110,19 @@ def create_app(
     )
     errors.install(app)
     app.router.routes.append(jobs.direct)
-    for module in (jobs, webhooks, batch, events, openai, images, models, cache, keys, usage_routes):
+    for module in (
+        jobs,
+        webhooks,
+        batch,
+        events,
+        openai,
+        images,
+        models,
+        cache,
+        keys,
+        usage_routes,
+        search_routes,
+    ):
         app.include_router(module.router, dependencies=[Depends(known_query)])
     # No check of the query here: probes, scrapers and browsers add their own parameters.
     for module in (health, page, reference):
@@ -116,6 +134,7 @@ def create_app(
         limit=settings.max_body_bytes,
         others={
             batch.PATH: settings.max_batch_body_bytes,
+            search_routes.PATH: settings.max_body_bytes + longest_text(settings.max_init_image_bytes),
             jobs.router.prefix: settings.max_body_bytes + longest_text(settings.max_init_image_bytes),
         },
     )
@@ -150,6 +169,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         services.let_go()
         await services.jobs.drain()
+        await services.decoders.close()
+        await services.search.close()
         await end(sweeping, *counting)
         await services.jobs.room.close()
         await services.usage.flush()

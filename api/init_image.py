@@ -31,10 +31,11 @@ _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 @dataclass(frozen=True, slots=True)
 class SourcePicture:
-    """A file that a client sent, and its header."""
+    """A file that a client sent in `field`, and its header."""
 
     data: bytes
     header: Header
+    field: str = FIELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +55,27 @@ def longest_text(max_bytes: int) -> int:
     return encoded + encoded // 64 * 4 + MAX_HEAD_CHARS
 
 
-def read(text: str, *, max_bytes: int, max_pixels: int) -> SourcePicture:
+def read(text: str, *, max_bytes: int, max_pixels: int, field: str = FIELD) -> SourcePicture:
     """The file in `text`, which is base64 or a data URL. White space, both alphabets and missing
     padding are accepted.
 
     Raises `InvalidRequest` if the file is no PNG, JPEG or WebP, has more than `max_bytes`, or
     announces more than `max_pixels`. Nothing larger is ever decoded.
     """
-    data = _bytes(text, max_bytes)
+    data = _bytes(text, max_bytes, field)
     header = header_of(data)
     if header is None:
-        raise fault("must be a PNG, JPEG or WebP")
+        raise fault("must be a PNG, JPEG or WebP", field)
     if header.width * header.height > max_pixels:
-        raise fault(f"must have at most {max_pixels} pixels, not {header.width} x {header.height}")
-    return SourcePicture(data, header)
+        raise fault(f"must have at most {max_pixels} pixels, not {header.width} x {header.height}", field)
+    return SourcePicture(data, header, field)
 
 
-def _bytes(text: str, limit: int) -> bytes:
+def _bytes(text: str, limit: int, field: str) -> bytes:
     try:
         encoded = text.encode("ascii")
     except UnicodeEncodeError:
-        raise fault(_NO_BASE64) from None
+        raise fault(_NO_BASE64, field) from None
     if head := _DATA_URL.match(encoded, 0, MAX_HEAD_CHARS):
         encoded = encoded[head.end() :]
         if b"%" in encoded:
@@ -83,13 +84,13 @@ def _bytes(text: str, limit: int) -> bytes:
     bare = digits.rstrip(b"=")
     # Checked before decoding: four characters make three bytes.
     if len(bare) * 3 // 4 > limit:
-        raise fault(f"must be at most {limit} bytes long")
+        raise fault(f"must be at most {limit} bytes long", field)
     try:
         return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise fault(_NO_BASE64) from None
+        raise fault(_NO_BASE64, field) from None
 
 
-def fault(reason: str) -> InvalidRequest:
-    """The error for an unusable init image. `reason` completes a sentence that begins with `init_image`."""
-    return invalid([(FIELD, f"{FIELD} {reason}.")])
+def fault(reason: str, field: str = FIELD) -> InvalidRequest:
+    """The error for an unusable image. `reason` completes a sentence that begins with `field`."""
+    return invalid([(field, f"{field} {reason}.")])

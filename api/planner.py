@@ -19,14 +19,16 @@ from contracts.settings import ApiSettings
 
 
 class Planner:
-    """Plans bodies with the models as they are served now. `close` at the end."""
+    """Plans bodies with the models as they are served now."""
 
-    def __init__(self, settings: ApiSettings, catalogue: Catalogue, quotas: Quotas) -> None:
+    def __init__(
+        self, settings: ApiSettings, catalogue: Catalogue, quotas: Quotas, decoders: Decoders
+    ) -> None:
         self._settings = settings
         self._catalogue = catalogue
         self._quotas = quotas
         self._plans = Plans(settings)
-        self._decoders = Decoders(settings)
+        self._decoders = decoders
 
     async def plan(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> Plan:
         """The plan of `body`. Its only lasting effect is the charge for an init image.
@@ -48,10 +50,6 @@ class Planner:
             if metadata
             else plan
         )
-
-    async def close(self) -> None:
-        """End the processes that decode."""
-        await self._decoders.close()
 
     async def _with_init_image(
         self, caller: Principal, body: JobRequest, text: str, served: ServedModel

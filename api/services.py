@@ -12,9 +12,11 @@ from api.catalogue import Catalogue
 from api.hit_responses import HitResponseCache
 from api.keyring import KeyRing
 from api.long_poll import Waiters
+from api.pictures.decoders import Decoders
 from api.read_limits import ReadRate
 from api.reference import WrittenDocuments
 from api.schemas import ErrorView
+from api.search import SearchClient
 from api.stream import Streams
 from api.submit import JobService
 from api.usage import Usage
@@ -38,6 +40,8 @@ class Services:
     keyring: KeyRing
     read_rate: ReadRate
     usage: Usage
+    search: SearchClient
+    decoders: Decoders
     clock: Clock
     hit_bodies: HitResponseCache = field(default_factory=HitResponseCache)
     documents: WrittenDocuments = field(default_factory=WrittenDocuments)

@@ -22,6 +22,7 @@ from api.job_request import JobRequest
 from api.keyring import Principal
 from api.lookup import checked, looked_up, remembered
 from api.outbox import Outbox
+from api.pictures.decoders import Decoders
 from api.plan import Plan
 from api.planner import Planner
 from api.quotas import Quotas, nothing_left
@@ -80,6 +81,7 @@ class JobService:
         publisher: Publisher,
         catalogue: Catalogue,
         usage: Usage,
+        decoders: Decoders,
         clock: Clock,
     ) -> None:
         self._settings = settings
@@ -89,7 +91,7 @@ class JobService:
         self.room = Room(stores.room, settings, clock)
         self._background = Background()
         self._quotas = Quotas(stores.quotas, stores.jobs)
-        self._planner = Planner(settings, catalogue, self._quotas)
+        self._planner = Planner(settings, catalogue, self._quotas, decoders)
         self._outbox = Outbox(stores.jobs, publisher, self._background, settings.redis_timeout_s)
         self._cache_apart = settings.cache_redis_url not in (None, settings.redis_url)
         """Whether the cache has its own Redis. Each request then asks it before the call that
@@ -148,7 +150,6 @@ class JobService:
         """Wait until all tasks are done. This ends, because every step of theirs is bounded."""
         self._outbox.end()
         await self._background.drain()
-        await self._planner.close()
 
     async def _draft(self, caller: Principal, body: JobRequest, gone: asyncio.Future[None] | None) -> _Draft:
         """The job that `body` asks for."""

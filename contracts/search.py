@@ -1,6 +1,7 @@
 """What the API and the search process say to each other, as JSON over HTTP.
 
-The API decodes images that clients send. The search process gets their pixels, and no file of a stranger.
+The API decodes images that clients send, in a process that it can kill, and encodes them again. The
+search process reads no file of a stranger.
 """
 
 from __future__ import annotations
@@ -38,24 +39,17 @@ class Filters(Frozen):
     """Unix seconds, exclusive."""
 
 
-class QueryPixels(Frozen):
-    """An image to search by: `rgb` is the base64 of `height * width * 3` bytes."""
-
-    width: Annotated[int, Field(ge=1, le=1024)]
-    height: Annotated[int, Field(ge=1, le=1024)]
-    rgb: str
-
-
 class SearchQuery(Frozen):
-    """A search by text, by pixels, or by an image of the index (`like`). Without any: the newest first.
+    """A search by text, by an image, or by an image of the index (`like`). Without any: the newest first.
 
-    `scopes` are the scopes that the caller may see. `cursor` continues an answer to the same query.
+    `scopes` are the scopes that the caller may see. `image` is the base64 of a PNG that the API wrote.
+    `cursor` continues an answer to the same query.
     """
 
     scopes: tuple[str, ...]
     text: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] = ""
     like: str = ""
-    pixels: QueryPixels | None = None
+    image: str = ""
     filters: Filters = Filters()
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 20
     cursor: str = ""

@@ -279,6 +279,12 @@ class ApiSettings(BackendSettings):
     """The longest time to decode one `init_image`. Then its process is killed, and the request is refused."""
     init_image_wait_s: Seconds = 10.0
     """An `init_image` whose decoding has not started after this time is refused with 503."""
+    search_url: WebUrl | None = None
+    """The search process, `http://127.0.0.1:8010`. By default there is no search."""
+    search_token: Annotated[str, Field(repr=False)] = ""
+    """The DARKROOM_SEARCH_TOKEN of the search process."""
+    search_timeout_s: Seconds = 10.0
+    """A search that takes longer is answered with 503."""
     allow_anonymous: bool | None = None
     """Whether requests without an API key are served. By default only if `host` is reachable from this machine alone."""
     allowed_hosts: str = ""

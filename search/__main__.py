@@ -70,7 +70,9 @@ class Runtime:
 
     def unready(self) -> str | None:
         """Why this process answers no searches now, or None. For a readiness probe; callable from any thread."""
-        return None if self._tasks and not any(task.done() for task in self._tasks) else "It starts, or it ends."
+        return (
+            None if self._tasks and not any(task.done() for task in self._tasks) else "It starts, or it ends."
+        )
 
     def fault(self) -> str | None:
         """Why this process should be restarted, or None. For a liveness probe; callable from any thread."""
@@ -108,10 +110,12 @@ class Runtime:
             max_header_bytes=MAX_HEADER_BYTES,
             write_timeout_s=WRITE_TIMEOUT_S,
         )
-        dispatcher = Dispatcher(
-            self._stores.pictures, self.queue.put, "search_dispatch", metrics.SEARCH_OWED
-        )
-        for name, work in (("service", server.serve()), ("dispatcher", dispatcher.run()), ("tidying", self._tidy())):
+        dispatcher = Dispatcher(self._stores.pictures, self.queue.put, "search_dispatch", metrics.SEARCH_OWED)
+        for name, work in (
+            ("service", server.serve()),
+            ("dispatcher", dispatcher.run()),
+            ("tidying", self._tidy()),
+        ):
             task = asyncio.create_task(work, name=name)
             task.add_done_callback(_ended)
             self._tasks.append(task)

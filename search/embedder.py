@@ -7,12 +7,14 @@ share the next batch.
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from contracts.grouping import Grouped
 from telemetry import metrics
@@ -94,3 +96,9 @@ class Embedder:
             return list(vectors)
 
         return run
+
+
+def decoded(data: bytes) -> Rgb:
+    """The pixels of a file that this platform wrote: (height, width, 3). Raises what Pillow raises."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
+from store.pictures import PictureOutbox
 
 from contracts.blobs import BlobStore
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
 from contracts.pictures import Embedding, PictureRecord
-from search.embedder import Embedder, Rgb
+from search.embedder import Embedder, decoded
 from search.index import PictureIndex
-from store.pictures import PictureOutbox
 from telemetry import metrics
 from telemetry.logs import get_logger
 
@@ -78,7 +76,7 @@ class Indexer:
         if record.embedding is not None and record.embedding.model == self._embedder.name:
             return record
         try:
-            image = await asyncio.to_thread(_decoded, await self._blobs.get(record.name))
+            image = await asyncio.to_thread(decoded, await self._blobs.get(record.name))
         except ImageNotFound:
             metrics.SEARCH_INDEXED.labels("lost").inc()
             return None
@@ -90,12 +88,6 @@ class Indexer:
         return record.model_copy(
             update={"embedding": Embedding.of(self._embedder.name, vector.astype("<f2").tobytes())}
         )
-
-
-def _decoded(data: bytes) -> Rgb:
-    """The pixels of an image that this platform wrote: (height, width, 3)."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _by_scope(unwanted: Sequence[tuple[str, str]]) -> dict[str, list[str]]:

@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from PIL import UnidentifiedImageError
+from store.pictures import PictureOutbox
 
 from contracts.blobs import BlobStore
 from contracts.clock import Clock
 from contracts.errors import InvalidRequest, PictureNotIndexed
 from contracts.pictures import PictureRecord
-from contracts.search import MAX_OFFSET, Hit, QueryPixels, SearchAnswer, SearchQuery
+from contracts.search import MAX_OFFSET, Hit, SearchAnswer, SearchQuery
 from search import fusion
-from search.embedder import Embedder, Rgb, Vector
+from search.embedder import Embedder, Rgb, Vector, decoded
 from search.index import Found, PictureIndex, Where
-from store.pictures import PictureOutbox
 from telemetry import metrics
 from telemetry.logs import get_logger
 
@@ -47,7 +48,7 @@ class Searcher:
         index, and `UnavailableError`.
         """
         where = Where.of(query.filters, alive_at=self._clock.now())
-        if not (query.text or query.like or query.pixels):
+        if not (query.text or query.like or query.image):
             return await self._newest(query, where)
         start = fusion.offset_of(query)
         if start > MAX_OFFSET:
@@ -78,7 +79,7 @@ class Searcher:
 
     async def _vector(self, query: SearchQuery) -> Vector:
         if query.pixels is not None:
-            return await self._embedder.image(pixels_of(query.pixels))
+            return await self._embedder.image(pixels_of(query.image))
         if query.like:
             for scope in query.scopes:
                 record = await self._index.get(scope, query.like)
@@ -100,20 +101,17 @@ class Searcher:
         return [hit for hit, is_there in zip(hits, there, strict=True) if is_there]
 
 
-def pixels_of(pixels: QueryPixels) -> Rgb:
-    """The image as an array, (height, width, 3). Raises `InvalidRequest`."""
-    try:
-        raw = base64.b64decode(pixels.rgb, validate=True)
-    except binascii.Error:
-        raise InvalidRequest("pixels.rgb is not base64.", param="pixels.rgb") from None
-    if len(raw) != pixels.width * pixels.height * 3:
-        raise InvalidRequest("pixels.rgb must have height * width * 3 bytes.", param="pixels.rgb")
-    return np.frombuffer(raw, np.uint8).reshape(pixels.height, pixels.width, 3)
-
-
 def without_vector(record: PictureRecord) -> PictureRecord:
     """The record without its embedding, as clients may have it."""
     return record.model_copy(update={"embedding": None})
+
+
+def _decoded(image: str) -> Rgb:
+    """The pixels of an image that the API wrote. Raises `InvalidRequest`."""
+    try:
+        return decoded(base64.b64decode(image, validate=True))
+    except (OSError, binascii.Error, UnidentifiedImageError):
+        raise InvalidRequest("image cannot be read.", param="image") from None
 
 
 async def _nothing() -> Sequence[Found]:

@@ -66,17 +66,18 @@ class Decoders:
         need = source.header.memory_bytes(target)
         if need > self._memory_bytes:
             raise fault(
-                f"would take {_mib(need)} MiB of memory to decode, and {_mib(self._memory_bytes)} are allowed: send it smaller"
+                f"would take {_mib(need)} MiB of memory to decode, and {_mib(self._memory_bytes)} are allowed: send it smaller",
+                source.field,
             )
         head = {"header": asdict(source.header), "target": target, "memory_bytes": need}
         async with self._turn(tenant, need, len(source.data)):
-            answer, png = await self._decoded(head, source.data)
+            answer, png = await self._decoded(head, source)
         match answer.get("fault"):
             case None:
                 return InitImage(blob_name(png, "png", is_input=True), png, tuple(answer["warnings"]))
             case "memory":
-                raise fault("takes more memory to decode than its header says")
-        raise fault("cannot be decoded: the file is damaged")
+                raise fault("takes more memory to decode than its header says", source.field)
+        raise fault("cannot be decoded: the file is damaged", source.field)
 
     async def close(self) -> None:
         """End the idle processes now, and the others once they are done."""
@@ -110,7 +111,7 @@ class Decoders:
             if not ticket.item.done():
                 ticket.item.set_result(None)
 
-    async def _decoded(self, head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    async def _decoded(self, head: dict[str, Any], source: SourcePicture) -> tuple[dict[str, Any], bytes]:
         """The answer of a process. The process is killed at the time limit, and when this is cancelled."""
         killed = False
         for _ in range(ATTEMPTS):
@@ -122,13 +123,14 @@ class Decoders:
             whole = False
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    answer = await process.ask(head, data)
+                    answer = await process.ask(head, source.data)
                 whole = True
                 return answer
             except TimeoutError:
                 log.warning("decoder_killed", seconds=self._timeout_s)
                 raise fault(
-                    f"takes longer than {self._timeout_s:g} s to decode, the most that is allowed"
+                    f"takes longer than {self._timeout_s:g} s to decode, the most that is allowed",
+                    source.field,
                 ) from None
             except DecoderDied as error:
                 killed = await process.was_killed()

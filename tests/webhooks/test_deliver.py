@@ -82,7 +82,13 @@ async def desk(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) ->
             "https://darkroom.example/",
             lambda: 0.5,
         )
-        yield Desk(stores, clock, deliverer, queue, Dispatcher(stores.webhooks, enqueue, "webhook_dispatch", metrics.WEBHOOKS_DUE))
+        yield Desk(
+            stores,
+            clock,
+            deliverer,
+            queue,
+            Dispatcher(stores.webhooks, enqueue, "webhook_dispatch", metrics.WEBHOOKS_DUE),
+        )
     caller.close()
 
 

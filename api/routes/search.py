@@ -1,0 +1,213 @@
+"""`/v1/search` and `/v1/images/{name}/similar`: find images by words or by an image."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from api.auth import Admin, Reader
+from api.body import as_model, checked
+from api.search import EXPECTED, SearchRequest
+from api.services import Services, Wired, failures
+from contracts.pictures import Source
+from contracts.search import MAX_LIMIT, Hit, SearchAnswer
+from views.job import Wire, image_url
+
+router = APIRouter(tags=["search"])
+
+PATH: Final = "/v1/search"
+_ERRORS: Final = failures(401, 403, 404, 422, 429, 503)
+
+
+class EvidenceView(Wire):
+    """The rank of a hit in one list, from 1, and the list's own score."""
+
+    rank: int
+    score: float
+
+
+class HitView(Wire):
+    """One image that was found."""
+
+    name: str
+    url: str
+    score: float = Field(description="Higher is better. Comparable within one answer only.")
+    why: dict[str, EvidenceView] = Field(
+        description="`vector`: what it shows; the score is the cosine similarity. `words`: its prompt. `rerank`: a second model."
+    )
+    prompt: str = Field(description="The prompt, or the caption of an imported image.")
+    model: str
+    lora: str | None
+    width: int
+    height: int
+    seed: int | None
+    source: Source
+    created_at: float
+    job_id: str | None
+    origin: str | None = Field(description="Where an imported image comes from.")
+
+
+class SearchView(Wire):
+    """The hits, best first.
+
+    `next_cursor` is the `cursor` of the next answer; null on the last one.
+    """
+
+    data: list[HitView]
+    next_cursor: str | None
+    model: str = Field(description="The CLIP that compared the images.")
+
+
+class IndexView(Wire):
+    """The search index."""
+
+    model: str
+    images: int
+    bytes_on_disk: int
+    bytes_in_memory: int
+    owed_jobs: int = Field(description="Jobs whose images are still to come.")
+
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": SearchRequest.model_json_schema(),
+                "examples": {"words": {"value": {"q": "a red apple", "limit": 10}}},
+            }
+        },
+    }
+}
+
+
+@router.get(
+    PATH, summary="Search images", response_class=Response, responses={200: {"model": SearchView}, **_ERRORS}
+)
+async def search(
+    request: Request,
+    services: Wired,
+    reader: Reader,
+    q: Annotated[
+        str | None, Query(description="What the image shows, in words.", examples=["a red apple"])
+    ] = None,
+    like: Annotated[str | None, Query(description="The name of an image: find similar ones.")] = None,
+    model: Annotated[str | None, Query(description="Drawn by this model.")] = None,
+    lora: Annotated[str | None, Query(description="Drawn with this adapter.")] = None,
+    source: Annotated[
+        Literal["generated", "imported"] | None, Query(description="Drawn here, or brought in.")
+    ] = None,
+    seed: Annotated[int | None, Query(description="Drawn with this seed.")] = None,
+    min_width: Annotated[int | None, Query(description="In pixels.")] = None,
+    max_width: Annotated[int | None, Query(description="In pixels.")] = None,
+    min_height: Annotated[int | None, Query(description="In pixels.")] = None,
+    max_height: Annotated[int | None, Query(description="In pixels.")] = None,
+    created_after: Annotated[float | None, Query(description="Unix seconds, inclusive.")] = None,
+    created_before: Annotated[float | None, Query(description="Unix seconds, exclusive.")] = None,
+    limit: Annotated[
+        int | None, Query(description=f"Hits of one answer, at most {MAX_LIMIT}; by default 20.")
+    ] = None,
+    cursor: Annotated[str | None, Query(description="The `next_cursor` of the answer before.")] = None,
+) -> Response:
+    """Your images that show what the words say, best first; without words the newest.
+
+    You see the images of your tenant and those that are shared with all.
+    """
+    given = {
+        "q": q,
+        "like": like,
+        "model": model,
+        "lora": lora,
+        "source": source,
+        "seed": seed,
+        "min_width": min_width,
+        "max_width": max_width,
+        "min_height": min_height,
+        "max_height": max_height,
+        "created_after": created_after,
+        "created_before": created_before,
+        "limit": limit,
+        "cursor": cursor,
+    }
+    wanted = {name: value for name, value in given.items() if value is not None}
+    return await _answer(services, reader.tenant, as_model(wanted, SearchRequest, EXPECTED))
+
+
+@router.post(
+    PATH,
+    summary="Search images by an image",
+    openapi_extra=_BODY,
+    response_class=Response,
+    responses={200: {"model": SearchView}, **failures(400, 401, 403, 404, 408, 413, 415, 422, 429, 503)},
+)
+async def search_by_body(request: Request, services: Wired, reader: Reader) -> Response:
+    """As `GET`, with a body, which may have an `image` to search by."""
+    body = await checked(request, SearchRequest, EXPECTED)
+    return await _answer(services, reader.tenant, body)
+
+
+@router.get(
+    "/v1/images/{name}/similar",
+    summary="Similar images",
+    response_class=Response,
+    responses={200: {"model": SearchView}, **_ERRORS},
+)
+async def similar(
+    services: Wired,
+    reader: Reader,
+    name: str,
+    limit: Annotated[
+        int | None, Query(description=f"Hits of one answer, at most {MAX_LIMIT}; by default 20.")
+    ] = None,
+    cursor: Annotated[str | None, Query(description="The `next_cursor` of the answer before.")] = None,
+) -> Response:
+    """Images that look like this one, the most similar first."""
+    wanted = {"like": name, "limit": limit, "cursor": cursor}
+    given = {key: value for key, value in wanted.items() if value is not None}
+    return await _answer(services, reader.tenant, as_model(given, SearchRequest, EXPECTED))
+
+
+@router.get("/v1/admin/search", summary="The search index", responses=failures(401, 403, 404, 503))
+async def state(services: Wired, _: Admin) -> IndexView:
+    """How much the index holds, and how much is still to come."""
+    found = await services.search.state()
+    return IndexView(
+        model=found.clip,
+        images=found.pictures,
+        bytes_on_disk=found.bytes_on_disk,
+        bytes_in_memory=found.bytes_in_memory,
+        owed_jobs=found.owed,
+    )
+
+
+async def _answer(services: Services, tenant: str, body: SearchRequest) -> Response:
+    view = view_of(await services.search.search(tenant, body))
+    return Response(view.model_dump_json(), media_type="application/json")
+
+
+def view_of(answer: SearchAnswer) -> SearchView:
+    """The answer as clients get it."""
+    return SearchView(data=[_hit(hit) for hit in answer.hits], next_cursor=answer.cursor, model=answer.clip)
+
+
+def _hit(hit: Hit) -> HitView:
+    picture = hit.picture
+    return HitView(
+        name=picture.name,
+        url=image_url(picture.name),
+        score=hit.score,
+        why={reason: EvidenceView(rank=each.rank, score=each.score) for reason, each in hit.why.items()},
+        prompt=picture.prompt,
+        model=picture.model,
+        lora=picture.lora or None,
+        width=picture.width,
+        height=picture.height,
+        seed=picture.seed,
+        source=picture.source,
+        created_at=picture.created_at,
+        job_id=picture.job_id,
+        origin=picture.origin or None,
+    )

@@ -1,0 +1,198 @@
+"""The way from the API to the search process, and what a client may ask it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Annotated, Any, Final
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field
+
+from api import init_image
+from api.normalise import invalid
+from api.pictures.decoders import Decoders
+from api.pictures.header import Header
+from cache.cache_key import tenant_scope
+from contracts.errors import InvalidRequest, PictureNotIndexed, SearchOff, SearchUnavailable
+from contracts.pictures import SHARED, Source
+from contracts.search import MAX_LIMIT, MAX_QUERY_CHARS, IndexState, SearchAnswer, SearchQuery
+from contracts.settings import ApiSettings
+
+SHORTER_SIDE: Final = 256
+"""An image to search by is scaled to this, in pixels, before the search process gets it."""
+LONGEST_SIDE: Final = 1024
+AGAIN_S: Final = 2.0
+NAME = re.compile(r"[0-9a-f]{64}\.(?:png|webp|jpeg)\Z")
+
+EXPECTED: Final = {
+    "q": f"a string of at most {MAX_QUERY_CHARS} characters",
+    "image": "a string",
+    "like": "the name of an image",
+    "model": "a string of at most 200 characters",
+    "lora": "a string of at most 200 characters",
+    "source": "generated or imported",
+    "seed": "an integer from 0 to 2^63 - 1",
+    "min_width": "an integer from 1 to 16384",
+    "max_width": "an integer from 1 to 16384",
+    "min_height": "an integer from 1 to 16384",
+    "max_height": "an integer from 1 to 16384",
+    "created_after": "a time in Unix seconds",
+    "created_before": "a time in Unix seconds",
+    "limit": f"an integer from 1 to {MAX_LIMIT}",
+    "cursor": "the next_cursor of an answer",
+}
+"""What each field of `SearchRequest` must be, in the words of an error message."""
+
+Side = Annotated[int, Field(ge=1, le=16_384)]
+
+
+class SearchRequest(BaseModel):
+    """A search by words (`q`), by an image (`image`), or by an image of the platform (`like`).
+
+    Without any, the newest images come first.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    q: Annotated[str, Field(max_length=MAX_QUERY_CHARS, description="What the image shows, in words.")] = ""
+    image: str | None = Field(
+        default=None, description="An image to search by: PNG, JPEG or WebP in base64, or a data URL."
+    )
+    like: Annotated[
+        str | None, Field(description="The name of an image of the platform: find similar ones.")
+    ] = None
+    model: Annotated[str | None, Field(max_length=200)] = None
+    lora: Annotated[str | None, Field(max_length=200)] = None
+    source: Source | None = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    min_width: Side | None = None
+    max_width: Side | None = None
+    min_height: Side | None = None
+    max_height: Side | None = None
+    created_after: Annotated[
+        float | None, Field(ge=0, lt=1e12, allow_inf_nan=False, description="Unix seconds, inclusive.")
+    ] = None
+    created_before: Annotated[
+        float | None, Field(ge=0, lt=1e12, allow_inf_nan=False, description="Unix seconds, exclusive.")
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Hits of one answer.")] = 20
+    cursor: Annotated[
+        str | None, Field(max_length=400, description="The `next_cursor` of the answer before.")
+    ] = None
+
+    def filters(self) -> dict[str, Any]:
+        """The filters that are set, as `contracts.search.Filters` names them."""
+        return self.model_dump(exclude={"q", "image", "like", "limit", "cursor"}, exclude_none=True)
+
+
+def check(request: SearchRequest) -> None:
+    """Raises `InvalidRequest` unless at most one of `q`, `image` and `like` is given, and `like` is a name."""
+    given = [name for name in ("q", "image", "like") if getattr(request, name)]
+    if len(given) > 1:
+        raise invalid([(given[1], f"{given[1]} cannot be given together with {given[0]}.")])
+    if request.like and not NAME.match(request.like):
+        raise invalid(
+            [("like", "like must be the name of an image, as in its URL: 64 hex digits and an ending.")]
+        )
+
+
+def query_of(request: SearchRequest, tenant: str, image: str, *, shared: bool) -> SearchQuery:
+    """The query for the search process. A tenant sees what it shares its cache with, and what all may see."""
+    scopes = dict.fromkeys((tenant_scope(tenant, shared), SHARED))
+    return SearchQuery(
+        scopes=tuple(scopes),
+        text=request.q,
+        like=request.like or "",
+        image=image,
+        filters=request.filters(),
+        limit=request.limit,
+        cursor=request.cursor or "",
+    )
+
+
+def target(header: Header) -> tuple[int, int]:
+    """Width and height, in pixels, to which an image to search by is scaled. Its shape stays."""
+    width, height = header.size
+    scale = min(1.0, SHORTER_SIDE / min(width, height), LONGEST_SIDE / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+class SearchClient:
+    """Asks the search process of the settings. Its connections stay open."""
+
+    def __init__(self, settings: ApiSettings, decoders: Decoders) -> None:
+        self._settings = settings
+        self._decoders = decoders
+        self._http: httpx.AsyncClient | None = None
+
+    async def search(self, tenant: str, request: SearchRequest) -> SearchAnswer:
+        """The hits that `tenant` may see. Raises `RequestError`, `UnavailableError`."""
+        self._require()
+        check(request)
+        settings = self._settings
+        image = ""
+        if request.image is not None:
+            source = init_image.read(
+                request.image,
+                max_bytes=settings.max_init_image_bytes,
+                max_pixels=settings.max_init_image_pixels,
+                field="image",
+            )
+            prepared = await self._decoders.prepare(tenant, source, *target(source.header))
+            image = base64.b64encode(prepared.data).decode("ascii")
+        query = query_of(request, tenant, image, shared=settings.share_cache_between_tenants)
+        answer = await self._call("POST", "/search", query.model_dump_json())
+        return SearchAnswer.model_validate_json(answer)
+
+    async def state(self) -> IndexState:
+        """How much the index holds. Raises `SearchOff`, `SearchUnavailable`."""
+        self._require()
+        return IndexState.model_validate_json(await self._call("GET", "/state"))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            await self._http.aclose()
+
+    def _require(self) -> None:
+        if not self._settings.search_url:
+            raise SearchOff("This platform runs without a search. An operator sets DARKROOM_SEARCH_URL.")
+
+    def _client(self) -> httpx.AsyncClient:
+        if self._http is None:
+            token = self._settings.search_token
+            self._http = httpx.AsyncClient(
+                base_url=self._settings.search_url or "",
+                headers={"Authorization": f"Bearer {token}"} if token else {},
+                timeout=self._settings.search_timeout_s,
+                trust_env=False,
+            )
+        return self._http
+
+    async def _call(self, method: str, path: str, body: str | None = None) -> bytes:
+        try:
+            answer = await self._client().request(
+                method, path, content=body, headers={"Content-Type": "application/json"}
+            )
+        except httpx.HTTPError as error:
+            reason = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "is away"
+            raise SearchUnavailable(f"The search {reason}.", retry_after_s=AGAIN_S) from None
+        if answer.status_code == httpx.codes.OK:
+            return answer.content
+        raise _fault(answer)
+
+
+def _fault(answer: httpx.Response) -> InvalidRequest | PictureNotIndexed | SearchUnavailable:
+    """The error that the search process has answered."""
+    try:
+        error = json.loads(answer.content)["error"]
+        code, message, param = error["code"], error["message"], error["param"]
+    except (ValueError, KeyError, TypeError):
+        return SearchUnavailable(f"The search answered {answer.status_code}.", retry_after_s=AGAIN_S)
+    if code == PictureNotIndexed.code:
+        return PictureNotIndexed(message)
+    if code == InvalidRequest.code:
+        return invalid([(param or "q", message)])
+    return SearchUnavailable(message, retry_after_s=AGAIN_S)
