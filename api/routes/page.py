@@ -1,4 +1,4 @@
-"""`/`: the playground, a page that loads nothing from other hosts, and its files."""
+"""`/`, the playground, and `/gallery`, the search: pages that load nothing from other hosts, and their files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from api.routes.images import matches
 router = APIRouter(include_in_schema=False)
 
 PAGE: Final = "index.html"
+GALLERY: Final = "gallery.html"
 TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The content security policy: only scripts and styles in our own files run."""
@@ -26,13 +27,19 @@ POLICY: Final = (
 
 @router.get("/")
 async def playground(if_none_match: Annotated[str | None, Header()] = None) -> Response:
-    """The page."""
+    """The playground."""
     return _answer(PAGE, if_none_match)
+
+
+@router.get("/gallery")
+async def gallery(if_none_match: Annotated[str | None, Header()] = None) -> Response:
+    """The search."""
+    return _answer(GALLERY, if_none_match)
 
 
 @router.get("/static/{name}")
 async def part(name: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
-    """One file of the page."""
+    """One file of a page."""
     return _answer(name, if_none_match)
 
 
@@ -49,7 +56,7 @@ def _answer(name: str, if_none_match: str | None) -> Response:
 
 @cache
 def _files() -> dict[str, tuple[bytes, str, str]]:
-    """All files of the page by name: data, entity tag and media type.
+    """All files of the pages by name: data, entity tag and media type.
 
     Files are looked up by name, so no path can leave the folder.
     """
