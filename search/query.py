@@ -8,37 +8,29 @@ import binascii
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
 from PIL import UnidentifiedImageError
-from store.pictures import PictureOutbox
 
 from contracts.blobs import BlobStore
 from contracts.clock import Clock
 from contracts.errors import InvalidRequest, PictureNotIndexed
 from contracts.pictures import PictureRecord
-from contracts.search import MAX_OFFSET, Hit, SearchAnswer, SearchQuery
+from contracts.search import Evidence, Filters, Reason, SearchAnswer, SearchQuery
+from contracts.search import Hit as HitDocument
 from search import fusion
-from search.embedder import Embedder, Rgb, Vector, decoded
-from search.index import Found, PictureIndex, Where
+from search.embedder import Embedder, Rgb, decoded
+from search.index import Match, PictureIndex
+from search.where import Where
 from telemetry import metrics
-from telemetry.logs import get_logger
 
-DEPTH: Final = 100
-"""How many of the nearest, and how many of the best by words, are fused. Deeper pages take as many as they need."""
-
-log = get_logger(__name__)
 
 
 class Searcher:
-    """Answers queries. `outbox` is told of images whose files are gone."""
+    """Answers queries."""
 
-    def __init__(
-        self, index: PictureIndex, embedder: Embedder, blobs: BlobStore, outbox: PictureOutbox, clock: Clock
-    ) -> None:
+    def __init__(self, index: PictureIndex, embedder: Embedder, blobs: BlobStore, clock: Clock) -> None:
         self._index = index
         self._embedder = embedder
         self._blobs = blobs
-        self._outbox = outbox
         self._clock = clock
 
     async def search(self, query: SearchQuery) -> SearchAnswer:
@@ -47,63 +39,77 @@ class Searcher:
         Raises `InvalidRequest` for a bad cursor or image, `PictureNotIndexed` if `like` is not in the
         index, and `UnavailableError`.
         """
-        where = Where.of(query.filters, alive_at=self._clock.now())
-        if not (query.text or query.like or query.image):
-            return await self._newest(query, where)
-        start = fusion.offset_of(query)
-        if start > MAX_OFFSET:
-            raise InvalidRequest(f"cursor: a search ends after {MAX_OFFSET} hits.", param="cursor")
-        vector = await self._vector(query)
-        depth = max(DEPTH, start + query.limit + 1)
-        nearest, worded = await asyncio.gather(
-            self._index.nearest(query.scopes, vector, depth, where),
-            self._index.by_words(query.scopes, query.text, depth, where) if query.text else _nothing(),
-        )
-        fused = fusion.fuse(nearest, worded, without=query.like)
-        page = fused[start : start + query.limit]
-        more = len(fused) > start + query.limit
-        hits = await self._present(page)
+        now = self._clock.now()
+        bound = fusion.digest(query.scopes, query.model_dump(mode="json", exclude={"limit", "cursor"}))
+        cursor = fusion.Cursor.parse(query.cursor, bound) if query.cursor else None
+        where = where_of(query.filters, now, now if cursor is None else cursor.as_of)
+        depth = fusion.depth(0 if cursor is None else cursor.offset, query.limit)
+        if query.text or query.like or query.image:
+            vector = await self._vector(query)
+            nearest, worded = await asyncio.gather(
+                self._index.nearest(query.scopes, vector, depth, where),
+                self._index.by_words(query.scopes, query.text, depth, where) if query.text else _nothing(),
+            )
+        else:
+            nearest, worded = await self._index.newest(query.scopes, depth, where), ()
+        hits = fusion.fuse([match for match in nearest if match.name != query.like], worded, query.scopes)
+        complete = len(nearest) < depth and len(worded) < depth
+        page, following = fusion.page(hits, query.limit, cursor, bound, now, complete=complete)
         return SearchAnswer(
-            hits=tuple(hits),
-            cursor=fusion.cursor(query, start + query.limit) if more else None,
+            hits=tuple(await self._present(page)),
+            cursor=None if following is None else following.text(),
             clip=self._embedder.name,
         )
 
-    async def _newest(self, query: SearchQuery, where: Where) -> SearchAnswer:
-        before = fusion.place_of(query)
-        found = await self._index.newest(query.scopes, before, query.limit + 1, where)
-        page = found[: query.limit]
-        hits = await self._present([Hit(picture=without_vector(record), score=0.0) for record in page])
-        cursor = fusion.place_cursor(query, page[-1]) if len(found) > query.limit else None
-        return SearchAnswer(hits=tuple(hits), cursor=cursor, clip=self._embedder.name)
+    async def _vector(self, query: SearchQuery) -> bytes:
+        if query.image:
+            image = await asyncio.to_thread(_decoded, query.image)
+            return (await self._embedder.image(image)).tobytes()
+        if not query.like:
+            return (await self._embedder.text(query.text)).tobytes()
+        for scope in query.scopes:
+            record = await self._index.get(scope, query.like)
+            if record is not None and record.embedding is not None:
+                return record.embedding.raw()
+        raise PictureNotIndexed("The index has no such image. It may not have arrived yet.")
 
-    async def _vector(self, query: SearchQuery) -> Vector:
-        if query.pixels is not None:
-            return await self._embedder.image(pixels_of(query.image))
-        if query.like:
-            for scope in query.scopes:
-                record = await self._index.get(scope, query.like)
-                if record is not None and record.embedding is not None:
-                    return np.frombuffer(record.embedding.raw(), "<f2")
-            raise PictureNotIndexed("The index has no such image. It may not have arrived yet.")
-        return await self._embedder.text(query.text)
-
-    async def _present(self, hits: Sequence[Hit]) -> list[Hit]:
-        """The hits whose files are there. The others leave the index."""
-        there = await asyncio.gather(*(self._blobs.exists(hit.picture.name) for hit in hits))
+    async def _present(self, hits: Sequence[fusion.Hit]) -> list[HitDocument]:
+        """The hits whose records and files are there. Those whose files are gone leave the index."""
+        records = await self._index.get_many([hit.key for hit in hits])
+        there = await asyncio.gather(*(self._blobs.exists(hit.key.name) for hit in hits))
         gone: dict[str, list[str]] = {}
-        for hit, is_there in zip(hits, there, strict=True):
+        found = []
+        for hit, record, is_there in zip(hits, records, there, strict=True):
             if not is_there:
-                gone.setdefault(hit.picture.scope, []).append(hit.picture.name)
+                gone.setdefault(hit.key.scope, []).append(hit.key.name)
+            elif record is not None:
+                found.append(document_of(hit, record))
         for scope, names in gone.items():
-            metrics.SEARCH_GONE.inc(len(names))
-            await self._index.delete(scope, names)
-        return [hit for hit, is_there in zip(hits, there, strict=True) if is_there]
+            metrics.SEARCH_GONE.inc(await self._index.delete(scope, names))
+        return found
 
 
-def without_vector(record: PictureRecord) -> PictureRecord:
-    """The record without its embedding, as clients may have it."""
-    return record.model_copy(update={"embedding": None})
+def document_of(hit: fusion.Hit, record: PictureRecord) -> HitDocument:
+    """The hit as the API gets it, without the embedding."""
+    places: dict[Reason, fusion.Place | None] = {
+        "vector": hit.vector,
+        "words": hit.words,
+        "rerank": hit.rerank,
+    }
+    why = {
+        reason: Evidence(rank=place.rank, score=place.score)
+        for reason, place in places.items()
+        if place is not None
+    }
+    picture = record.model_copy(update={"embedding": None})
+    return HitDocument(picture=picture, score=hit.score, why=why)
+
+
+def where_of(filters: Filters, now: float, as_of: float) -> Where:
+    """The filter of the index: what the client asks for, what has not expired at `now`, and what was there at `as_of`."""
+    wanted = filters.model_dump(exclude={"created_after", "created_before"})
+    before = as_of if filters.created_before is None else min(as_of, filters.created_before)
+    return Where(alive_at=now, created_from=filters.created_after, created_to=before, **wanted)
 
 
 def _decoded(image: str) -> Rgb:
@@ -114,5 +120,7 @@ def _decoded(image: str) -> Rgb:
         raise InvalidRequest("image cannot be read.", param="image") from None
 
 
-async def _nothing() -> Sequence[Found]:
+async def _nothing() -> Sequence[Match]:
     return ()
+
+
