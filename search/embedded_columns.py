@@ -33,7 +33,7 @@ _ROW: Final = np.dtype(
         ("gone", "?"),
     ]
 )
-_FIRST: Final = 1024
+_FIRST: Final = 64
 NO_SEED: Final = -1
 
 

@@ -13,7 +13,16 @@ from contracts.errors import StoreFull, StoreUnavailable
 from contracts.pictures import PictureRecord
 from search import postgres_sql as sql
 from search import vectors, words
-from search.index import REBUILD, IndexMismatch, IndexStats, Key, Match, Refusal, VectorsMissing, bounded
+from search.index import (
+    REBUILD,
+    IndexMismatch,
+    IndexStats,
+    Key,
+    Match,
+    Refusal,
+    VectorsMissing,
+    bounded,
+)
 from search.where import EVERYTHING, Where
 from telemetry.logs import get_logger
 
@@ -21,6 +30,7 @@ log = get_logger(__name__)
 
 _COMPARED: Final = 10_000
 """Scopes and filters with at most so many pictures are answered by comparing all of them."""
+_REMEMBERED: Final = 10_000
 _COUNTED: Final = 20_000
 """Pictures that have a word are counted up to here. A word of more tells nothing."""
 _MISSING: Final = (
@@ -38,6 +48,7 @@ class PostgresIndex:
         self._timeout_s = timeout_s
         self._max_connections = max_connections
         self._pool: AsyncConnectionPool[Connection] | None = None
+        self._large: set[tuple[str, ...]] = set()
         self._clip = ""
         self._dimensions = 0
 
@@ -64,15 +75,9 @@ class PostgresIndex:
 
     async def put(self, records: Sequence[PictureRecord]) -> Sequence[Refusal]:
         """See `PictureIndex.put`."""
-        refused, taken = list[Refusal](), dict[Key, PictureRecord]()
-        for record in records:
-            reason = vectors.fault(record, self._clip, self._dimensions)
-            if reason is None:
-                taken[Key(record.scope, record.name)] = record
-            else:
-                refused.append(Refusal(record.scope, record.name, reason))
+        taken, refused = vectors.sorted_out(records, self._clip, self._dimensions)
         # In one order, so that two processes never wait for each other.
-        rows = [sql.row(taken[key]) for key in sorted(taken)]
+        rows = [sql.row(record) for record in sorted(taken, key=lambda each: (each.scope, each.name))]
         async with self._connection() as connection, connection.transaction(), connection.cursor() as cursor:
             await cursor.executemany(sql.PUT, rows)
         return refused
@@ -104,12 +109,11 @@ class PostgresIndex:
                 return []
             if not (count and within):
                 return []
-            text, values = sql.passing(where)
-            ((passing,),) = await _fetch(connection, text, [within, *values, _COMPARED + 1])
-            exact, asked = passing <= _COMPARED, sql.vector_text(query)
+            exact, asked = not await self._is_large(connection, within, where), sql.vector_text(query)
             text, values = sql.nearest(where, exact=exact)
             found = await _fetch(connection, text, [asked, within, *values, asked, count])
             if not exact and len(found) < count:
+                self._large.discard(tuple(within))
                 text, values = sql.nearest(where, exact=True)
                 found = await _fetch(connection, text, [asked, within, *values, asked, count])
         return [Match(scope, name, float(score)) for scope, name, score in found]
@@ -151,6 +155,17 @@ class PostgresIndex:
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
+
+    async def _is_large(self, connection: Connection, scopes: list[str], where: Where) -> bool:
+        """Whether so many pictures pass that the graph is quicker. It is remembered of scopes, where nothing else is filtered."""
+        known = tuple(scopes)
+        if not where.selects and known in self._large:
+            return True
+        text, values = sql.passing(where)
+        ((passing,),) = await _fetch(connection, text, [scopes, *values, _COMPARED + 1])
+        if passing > _COMPARED and not where.selects and len(self._large) < _REMEMBERED:
+            self._large.add(known)
+        return bool(passing > _COMPARED)
 
     async def _prepare(self, connection: Connection, fresh: bool) -> None:
         """Make the tables, or check that they are ours. Raises `IndexMismatch`, `VectorsMissing`."""

@@ -81,15 +81,9 @@ class RedisIndex:
     async def put(self, records: Sequence[PictureRecord]) -> Sequence[Refusal]:
         """See `PictureIndex.put`."""
         _ = self._client
-        refused, taken = list[Refusal](), dict[Key, PictureRecord]()
-        for record in records:
-            reason = vectors.fault(record, self._clip, self._dimensions)
-            if reason is None:
-                taken[Key(record.scope, record.name)] = record
-            else:
-                refused.append(Refusal(record.scope, record.name, reason))
-        scopes = sorted({key.scope for key in taken})
-        for chunk in _chunks(list(taken.values())):
+        taken, refused = vectors.sorted_out(records, self._clip, self._dimensions)
+        scopes = sorted({record.scope for record in taken})
+        for chunk in _chunks(taken):
             # The scope is listed before and after, since it may be erased meanwhile.
             async with self._errors():
                 await self._client.sadd(_SCOPES, *scopes)
@@ -134,13 +128,15 @@ class RedisIndex:
             ("VSIM", f"{_base(scope)}vectors", "FP32", raw, "WITHSCORES", "COUNT", count, *effort, *rule)
             for scope in within
         ]
-        found = [_scored(each) for each in await self._each(calls)]
-        if rule and any(len(each) < count for each in found):
-            # The search ends where a filter lets few through. All pictures are compared instead.
-            short = [at for at, each in enumerate(found) if len(each) < count]
-            exact = await self._each([(*calls[at], "TRUTH") for at in short])
-            for at, answer in zip(short, exact, strict=True):
-                found[at] = _scored(answer)
+        sizes = [("VCARD", call[1]) for call in calls] if rule else []
+        answers = await self._each([*calls, *sizes])
+        found = [_scored(each) for each in answers[: len(calls)]]
+        # The search ends early where a filter lets few through. All pictures are compared instead.
+        short = [
+            at for at, size in enumerate(answers[len(calls) :]) if len(found[at]) < min(count, int(size))
+        ]
+        for at, answer in zip(short, await self._each([(*calls[at], "TRUTH") for at in short]), strict=True):
+            found[at] = _scored(answer)
         matches = [
             Match(scope, name, 2 * score - 1)
             for scope, each in zip(within, found, strict=True)

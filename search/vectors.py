@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from contracts.pictures import PictureRecord
+from search.index import Key, Refusal
 from search.where import MAX_INTEGER
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -72,6 +74,20 @@ def fault(record: PictureRecord, clip: str, dimensions: int) -> str | None:
     if abs(length - 1.0) > _UNIT_SLACK:
         return f"its vector has the length {length:.3g} instead of 1"
     return None
+
+
+def sorted_out(
+    records: Sequence[PictureRecord], clip: str, dimensions: int
+) -> tuple[list[PictureRecord], list[Refusal]]:
+    """The records that an index of this model takes, the last one of each picture; and those that it refuses."""
+    taken, refused = dict[Key, PictureRecord](), list[Refusal]()
+    for record in records:
+        reason = fault(record, clip, dimensions)
+        if reason is None:
+            taken[Key(record.scope, record.name)] = record
+        else:
+            refused.append(Refusal(record.scope, record.name, reason))
+    return list(taken.values()), refused
 
 
 def raw_of(record: PictureRecord) -> bytes:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import StoreUnavailable
-from search.embedded import DATABASE, EmbeddedIndex
+from search.embedded import EmbeddedIndex
+from search.embedded_folder import DATABASE
 from search.index import IndexBusy, IndexDamaged
 from tests.search.made import CLIP, DIMENSIONS, name_of, record, vector
 
@@ -96,8 +97,8 @@ async def test_the_file_of_vectors_is_used(folder: Path, monkeypatch: pytest.Mon
 
 
 async def test_files_left_behind_are_deleted(folder: Path) -> None:
-    (folder / "vectors-1-99-0.usearch").write_bytes(b"of a process that was killed")
-    (folder / "vectors-1-99-0.part").write_bytes(b"half")
+    (folder / "vectors-1-99.usearch").write_bytes(b"of a process that was killed")
+    (folder / "vectors-1-99.part").write_bytes(b"half")
     index = await opened(folder)
     assert len(graphs(folder)) == 1
     await index.close()
@@ -112,6 +113,21 @@ async def test_a_scope_that_has_become_small_needs_no_graph(folder: Path) -> Non
     assert graphs(folder) == []
     await index.put([record(number) for number in range(20)])
     assert await found(index) == {name_of(number) for number in range(20)}
+    await index.close()
+
+
+async def test_small_scopes_do_not_all_stay_in_memory(tmp_path: Path) -> None:
+    index = EmbeddedIndex(tmp_path / "index", 1000, small_bytes=50_000)
+    await index.open(CLIP, DIMENSIONS)
+    for tenant in range(40):
+        await index.put([record(number, f"t{tenant}") for number in range(5)])
+    assert (await index.stats()).memory_bytes < 60_000
+    for tenant in range(40):
+        assert len(await index.nearest([f"t{tenant}"], vector(1), 10)) == 5
+        assert len(await index.by_words([f"t{tenant}"], "picture", 10)) == 5
+        assert await index.delete(f"t{tenant}", [name_of(1)]) == 1
+        assert len(await index.nearest([f"t{tenant}"], vector(1), 10)) == 4
+    assert (await index.stats()).memory_bytes < 60_000
     await index.close()
 
 

@@ -13,6 +13,7 @@ from contracts.errors import StoreFull, StoreUnavailable
 from search.index import VectorSetsMissing
 from search.redis_index import PREFIX, RedisIndex
 from store.key_names import PREFIX as RECORDS
+from store.rdb import RdbFile
 from tests.search.engines import TIMEOUT_S
 from tests.search.made import CLIP, DIMENSIONS, record, vector
 from tests.search.servers import redis_8
@@ -88,6 +89,28 @@ if redis_8():
         await index.put([record(2)])
         assert await index.count() == 1
         await index.close()
+
+    async def test_a_backup_of_a_server_that_has_the_index_too_is_read(newest: RedisServer) -> None:
+        index = RedisIndex(newest.url, TIMEOUT_S, 4)
+        await index.open(CLIP, DIMENSIONS)
+        await index.put([record(number) for number in range(30)])
+        client = index._client
+        await client.set("darkroom:before", "1", ex=1000)
+        await client.expire(f"{PREFIX}{{s:a}}:vectors", 1000)
+        await client.zadd("darkroom:after", {"m": 2.5})
+        await client.execute_command("SAVE")  # type: ignore[no-untyped-call]
+        await index.close()
+        with (newest.folder / "dump.rdb").open("rb") as file:
+            entries = {entry.key: entry for entry in RdbFile(file)}
+        ours = {key: entry for key, entry in entries.items() if key.startswith(RECORDS.encode())}
+        assert {key: entry.kind for key, entry in ours.items()} == {
+            b"darkroom:before": "string",
+            b"darkroom:after": "zset",
+        }
+        assert ours[b"darkroom:before"].expires_ms is not None
+        assert ours[b"darkroom:after"].expires_ms is None
+        assert f"{PREFIX}{{s:a}}:records".encode() in entries
+        assert f"{PREFIX}{{s:a}}:vectors".encode() not in entries
 
     async def test_nothing_is_left_of_a_scope_that_was_erased(newest: RedisServer) -> None:
         index = RedisIndex(newest.url, TIMEOUT_S, 4)
