@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
 from backends.redis_client import connect, disconnect, pages, store_errors, unlink
@@ -185,9 +185,11 @@ class RedisIndex:
 
     async def stats(self) -> IndexStats:
         """See `PictureIndex.stats`. Memory is all that the server or cluster uses."""
+        client: Any = self._client
+        everywhere = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
         async with self._errors():
-            told: Any = await self._client.info("memory")
-        nodes = told.values() if "used_memory" not in told else [told]
+            told = await client.execute_command("INFO", "memory", **everywhere)
+        nodes = [told] if "used_memory" in told else told.values()
         return IndexStats(await self.count(), 0, sum(int(each["used_memory"]) for each in nodes))
 
     async def flush(self) -> None:

@@ -39,13 +39,17 @@ def on_redis(_: Path) -> PictureIndex:
     return RedisIndex(SERVERS_OF_TESTS.redis().url, TIMEOUT_S, 16)
 
 
+def on_cluster(_: Path) -> PictureIndex:
+    return RedisIndex(SERVERS_OF_TESTS.cluster().url, TIMEOUT_S, 16)
+
+
 def on_postgres(_: Path) -> PictureIndex:
     return PostgresIndex(SERVERS_OF_TESTS.postgres().url(), TIMEOUT_S, 4)
 
 
 EMBEDDED: Final = (Engine("embedded", embedded), Engine("graph", graph))
-SERVED: Final = (*((Engine("redis", on_redis),) if redis_8() else ()), Engine("postgres", on_postgres))
-ENGINES: Final = {each.name: each for each in (*EMBEDDED, *SERVED)}
+REDIS: Final = (Engine("redis", on_redis), Engine("cluster", on_cluster)) if redis_8() else ()
+ENGINES: Final = {each.name: each for each in (*EMBEDDED, *REDIS, Engine("postgres", on_postgres))}
 """Without Redis 8 here, its index is not in it: `conftest.py` says so."""
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from cli.services import process
 from cli.services.process import FOLDER_SETTING, find_program
 from cli.services.redis import RedisServer
+from tests.backends.servers import ClusterServers
 from tests.newer.suites import CACHE, READY, NotProvided
 from tests.newer.versions import SERVERS, provide_servers
 
@@ -106,6 +107,7 @@ class Servers:
     def __init__(self) -> None:
         self._folders: list[Path] = []
         self._redis: RedisServer | None = None
+        self._cluster: ClusterServers | None = None
         self._postgres: PostgresServer | None = None
 
     def redis(self) -> RedisServer:
@@ -115,6 +117,12 @@ class Servers:
             self._redis.start()
         return self._redis
 
+    def cluster(self) -> ClusterServers:
+        if self._cluster is None:
+            self._cluster = ClusterServers(self._folder(), redis_8())
+            self._cluster.start()
+        return self._cluster
+
     def postgres(self) -> PostgresServer:
         if self._postgres is None:
             self._postgres = PostgresServer(self._folder())
@@ -122,12 +130,12 @@ class Servers:
         return self._postgres
 
     def stop(self) -> None:
-        for server in (self._redis, self._postgres):
+        for server in (self._redis, self._cluster, self._postgres):
             if server is not None:
                 server.stop()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
-        self._redis, self._postgres, self._folders = None, None, []
+        self._redis, self._cluster, self._postgres, self._folders = None, None, None, []
 
     def _folder(self) -> Path:
         self._folders.append(Path(tempfile.mkdtemp(prefix="darkroom-search-")))
