@@ -129,7 +129,7 @@ class PostgresIndex:
         return await self._changed(sql.EXPIRE, [now, limit])
 
     async def count(self, scope: str | None = None) -> int:
-        """See `PictureIndex.count`. It reads an index of the whole table."""
+        """See `PictureIndex.count`. Of all scopes it is the planner's estimate, where that is above a million."""
         if scope is None:
             ((found,),) = await self._rows(sql.COUNT_ALL, [])
         else:
@@ -138,7 +138,10 @@ class PostgresIndex:
 
     async def erase(self, scope: str) -> int:
         """See `PictureIndex.erase`."""
-        return await self._changed(sql.ERASE, [scope]) if vectors.is_scope(scope) else 0
+        erased = 0
+        while vectors.is_scope(scope) and (gone := await self._changed(sql.ERASE_SOME, [scope, scope])):
+            erased += gone
+        return erased
 
     async def stats(self) -> IndexStats:
         """See `PictureIndex.stats`. Memory is not told: all processes of the server share it."""

@@ -42,7 +42,9 @@ ON CONFLICT (scope, name) DO UPDATE SET vector = EXCLUDED.vector, words = EXCLUD
 WHERE old.record IS DISTINCT FROM EXCLUDED.record
 """
 DELETE: Final = f"DELETE FROM {PICTURES} WHERE scope = %s AND name = ANY(%s)"
-ERASE: Final = f"DELETE FROM {PICTURES} WHERE scope = %s"
+ERASE_SOME: Final = f"""
+DELETE FROM {PICTURES} WHERE scope = %s AND name IN (SELECT name FROM {PICTURES} WHERE scope = %s LIMIT 1000)
+"""
 EXPIRE: Final = f"""
 DELETE FROM {PICTURES} WHERE (scope, name) IN
   (SELECT scope, name FROM {PICTURES} WHERE expires_at <= %s ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED)
@@ -51,7 +53,10 @@ GET: Final = f"""
 SELECT record FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS asked (scope, name, at)
 LEFT JOIN {PICTURES} USING (scope, name) ORDER BY at
 """
-COUNT_ALL: Final = f"SELECT count(*) FROM {PICTURES}"
+COUNT_ALL: Final = f"""
+SELECT CASE WHEN reltuples < 1e6 THEN (SELECT count(*) FROM {PICTURES}) ELSE reltuples::bigint END
+FROM pg_class WHERE oid = '{PICTURES}'::regclass
+"""
 COUNT: Final = f"SELECT count(*) FROM {PICTURES} WHERE scope = %s"
 SIZE: Final = f"SELECT pg_total_relation_size('{PICTURES}')"
 
