@@ -15,6 +15,7 @@ from pydantic import AfterValidator
 REDIS: Final = ("redis", "rediss")
 REDIS_GROUPS: Final = ("redis+sentinel", "redis+cluster")
 """Schemes of URLs that name several hosts."""
+POSTGRES: Final = ("postgresql", "postgres")
 BROKERS: Final = ("amqp", "amqps", *REDIS)
 TLS_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 """Parameters of an `amqps://` URL: the CA file, our certificate and its key. redis-py has the same
@@ -65,6 +66,14 @@ def broker_url(text: str) -> str:
                 raise ValueError("files of certificates belong to amqps://")
             if named - TLS_FILES:
                 raise ValueError(f"of TLS it may say {', '.join(sorted(TLS_FILES))}")
+    return text
+
+
+def postgres_url(text: str) -> str:
+    """Check the URL of a PostgreSQL database, and return it. Raises `ValueError`."""
+    _checked(text, POSTGRES, database=False)
+    if not urlsplit(text).path.strip("/"):
+        raise ValueError("it must name a database, as postgresql://host/database does")
     return text
 
 

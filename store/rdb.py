@@ -3,7 +3,8 @@
 The file holds every key at one moment. The values can be written to any server, whatever its
 version. The file itself, like the payload of DUMP, is refused by a server that is older or of the
 other project. This reader knows the forms that Redis 6.2 to 8.0 and Valkey 7.2 to 9.1 write for
-strings, lists, sets, sorted sets and hashes. Anything else is an error.
+strings, lists, sets, sorted sets and hashes. Values of modules, such as the vector sets of the search
+index, are left out: no record is one. Anything else is an error.
 
 Sources: rdb.h and rdb.c of those versions. The checksum at the end is not computed: in Python it
 would take longer than all the rest. Lengths, kinds and the end are checked.
@@ -27,6 +28,7 @@ _MAGIC_BYTES: Final = 9
 _SLOT_IMPORT, _SLOT_INFO, _FUNCTION, _MODULE_AUX, _IDLE, _FREQ, _AUX = 243, 244, 245, 247, 248, 249, 250
 _RESIZE, _EXPIRE_MS, _EXPIRE_S, _SELECT, _EOF = 251, 252, 253, 254, 255
 
+_MODULE_VALUE: Final = 7
 _PLAIN_NODE: Final = 1
 _SPECIAL_SCORES: Final = {253: b"nan", 254: b"inf", 255: b"-inf"}
 _PACKED: Final = {10: ziplist, 11: intset, 12: ziplist, 13: ziplist, 16: listpack, 17: listpack, 20: listpack}
@@ -96,6 +98,10 @@ class RdbFile:
                 key = self._string()
                 yield Entry(database, key, _KINDS[code], tuple(self._values(code)), expires_ms)
                 expires_ms = None
+            elif code == _MODULE_VALUE:
+                self._string(), self._length()
+                self._skip_module()
+                expires_ms = None
             else:
                 self._skip(code)
 
@@ -116,14 +122,13 @@ class RdbFile:
             for _ in range(self._length()):
                 self._length(), self._length()
         elif code == _MODULE_AUX:
+            self._length(), self._length(), self._length()
             self._skip_module()
         else:
-            raise RdbError(
-                f"It holds something of the unknown kind {code}: a stream, a module's, or a newer server's."
-            )
+            raise RdbError(f"It holds something of the unknown kind {code}: a stream, or a newer server's.")
 
     def _skip_module(self) -> None:
-        self._length(), self._length(), self._length()
+        """Skips what a module wrote, behind its number."""
         while code := self._length():
             if code in (1, 2):
                 self._length()

@@ -28,6 +28,7 @@ ROOMS = (
     "contracts",
     "models",
     "scheduler",
+    "search",
     "store",
     "telemetry",
     "views",

@@ -33,7 +33,7 @@ class RedisServer:
     """A server on the loopback interface with its data in `folder`: append-only file, no eviction.
 
     `port` is by default a free one. `options` are further options of redis-server. `environ` is its
-    environment; None: the one of this process.
+    environment; None: the one of this process. `program` is the server program; None: `find_server` finds it.
     """
 
     def __init__(
@@ -42,11 +42,13 @@ class RedisServer:
         port: int | None = None,
         options: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        program: str | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self.port = port or process.free_port()
         self._options = options
         self._environ = environ
+        self._program = program
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -56,7 +58,8 @@ class RedisServer:
         Raises `ServiceError`.
         """
         self.stop()
-        command = [find_server(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
+        program = self._program or find_server()
+        command = [program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
         command += ["--maxmemory-policy", "noeviction", "--daemonize", "no", *self._options]
         self._process = process.launch(command, self.folder, self._environ)

@@ -18,12 +18,12 @@ READY_S: Final = 20.0
 class ClusterServers:
     """A Redis Cluster of three masters on the loopback interface."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: str | None = None) -> None:
         self.servers = []
         for number in range(3):
             bus = str(process.free_port())
             options = ("--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000")
-            self.servers.append(RedisServer(folder / str(number), options=options))
+            self.servers.append(RedisServer(folder / str(number), options=options, program=program))
             self._bus = bus
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 

@@ -22,10 +22,20 @@ from tests.newer.python import environ, image_version, provide_python
 from tests.newer.suites import ROOT, NotProvided, inside, provide
 from tests.newer.versions import provide_servers
 
-SERVER_SUITES: Final = ("backends", "broker", "cache", "faults", "integration", "store", "webhooks", "worker")
+SERVER_SUITES: Final = (
+    "backends",
+    "broker",
+    "cache",
+    "faults",
+    "integration",
+    "search",
+    "store",
+    "webhooks",
+    "worker",
+)
 TORCHLESS_SUITES: Final = (
-    "api", "backends", "broker", "cache", "client", "contracts", "faults_api", "scheduler", "store", "telemetry",
-    "views", "webhooks",
+    "api", "backends", "broker", "cache", "client", "contracts", "faults_api", "scheduler", "search", "store",
+    "telemetry", "views", "webhooks",
 )  # fmt: skip
 PYTEST: Final = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 TWO: Final = ("--numprocesses", "2", "--dist", "loadfile")

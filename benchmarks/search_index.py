@@ -1,0 +1,381 @@
+"""The index of pictures: recall, what the port costs over the library's own call, memory, and rates.
+
+    python -m benchmarks.search_index --json out.json --html out.html
+    python -m benchmarks.search_index --sizes 100000,1000000 --engines embedded
+    python -m benchmarks.search_index --engines embedded,redis,postgres --postgres postgresql://...
+
+Vectors have 96 dimensions in float16. They are drawn around 2,000 centres, as pictures of 330 things in several styles are. Queries
+are drawn alike. `recall_10` is the share of the exact ten nearest that are found. Records have prompts of four to seven words, of
+which one is in every prompt.
+
+`port_over_library` is the time of `PictureIndex.nearest` over that of usearch's own `search` on a copy of the same graph, at equal
+counts. The port's call goes to another thread, leaves out what has expired, and reads the names. Calls alternate: the port, the
+library, the port again. `port_again` is the second series of the port over the first (A/A).
+
+Redis is a private server if the tests' one is Redis 8 (DARKROOM_SERVERS names the folder of one); PostgreSQL is measured where
+`--postgres` names a database, whose schema `darkroom_search` is made anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from benchmarks import report
+from benchmarks.arguments import count
+from cli.services.redis import RedisServer
+from contracts.pictures import Embedding, PictureRecord
+from contracts.search_settings import SearchSettings
+from search.embedded_graph import EXPANSION_SEARCH
+from search.engines import index_of
+from search.fusion import fuse
+from search.index import PictureIndex, VectorSetsMissing
+from search.where import Where
+
+CLIP: Final = "benchmark@1"
+DIMENSIONS: Final = 96
+CENTRES: Final = 2_000
+SPREAD: Final = 0.55
+"""The standard deviation around a centre, of a vector of length 1 in all: cosines within a centre are about 0.77."""
+NOW: Final = 1_800_000_000.0
+SCOPE: Final = "tenant:benchmark"
+BATCH: Final = 2_000
+TEN, HUNDRED = 10, 100
+COLOURS: Final = ("red", "blue", "green", "yellow", "black", "white", "pink", "brown")
+STYLES: Final = ("drawing", "photo", "sticker", "icon", "painting")
+ALIVE: Final = Where(alive_at=NOW)
+FILTERS: Final = {
+    "half": Where(alive_at=NOW, lora="pixel"),
+    "hundredth": Where(alive_at=NOW, model="rare"),
+}
+ENGINES: Final = ("embedded", "redis", "postgres")
+
+Halves = npt.NDArray[np.float16]
+Floats = npt.NDArray[np.float32]
+
+
+def clustered(rng: np.random.Generator, centres: Floats, size: int) -> Halves:
+    """Vectors of length 1 around the centres, float16 of shape `(size, DIMENSIONS)`."""
+    near = centres[rng.integers(0, len(centres), size)]
+    found: Floats = near + rng.normal(scale=SPREAD / np.sqrt(DIMENSIONS), size=near.shape).astype(np.float32)
+    unit: Halves = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
+    return unit
+
+
+def centres_of(rng: np.random.Generator) -> Floats:
+    found = rng.normal(size=(CENTRES, DIMENSIONS)).astype(np.float32)
+    unit: Floats = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit
+
+
+def record(number: int, vector: Halves) -> PictureRecord:
+    words = (
+        COLOURS[number % 8],
+        f"thing{number % 331}",
+        STYLES[number % 5],
+        *(["with", "hat"] if number % 7 == 0 else []),
+    )
+    return PictureRecord(
+        scope=SCOPE,
+        name=f"{number:064x}.png",
+        embedding=Embedding.of(CLIP, vector.astype("<f2").tobytes()),
+        created_at=NOW - 1e6 + number,
+        # One in fifty has expired and is not yet deleted.
+        expires_at=NOW - 1.0 if number % 50 == 0 else NOW + 1e6,
+        prompt=f"a {' '.join(words)}",
+        model="rare" if number % 100 == 1 else "emoji-turbo",
+        lora="pixel" if number % 2 else "",
+        width=512,
+        height=512,
+        seed=number,
+        job_id=f"job_{number:027}",
+    )
+
+
+def number_of(name: str) -> int:
+    return int(name.partition(".")[0], 16)
+
+
+def exact(vectors: Halves, queries: Halves, wanted: int, allowed: npt.NDArray[np.bool_]) -> list[set[int]]:
+    """The numbers of the nearest vectors of each query, by comparing all."""
+    best = [np.zeros((0, 2)) for _ in queries]
+    asked = queries.astype(np.float32)
+    for at in range(0, len(vectors), 50_000):
+        similar = asked @ vectors[at : at + 50_000].astype(np.float32).T
+        similar[:, ~allowed[at : at + 50_000]] = -2.0
+        for row, found in enumerate(similar):
+            top = np.argpartition(found, -wanted)[-wanted:]
+            merged = np.concatenate([best[row], np.stack([found[top], at + top], axis=1)])
+            best[row] = merged[np.argsort(-merged[:, 0])[:wanted]]
+    return [set(each[:, 1].astype(int).tolist()) for each in best]
+
+
+async def timed(call: Awaitable[Any]) -> float:
+    """Milliseconds."""
+    began = time.perf_counter()
+    await call
+    return (time.perf_counter() - began) * 1000
+
+
+def p(samples: list[float], share: float) -> float:
+    return float(np.quantile(samples, share))
+
+
+def resident() -> int:
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
+
+
+def batches(vectors: Halves) -> Iterator[list[PictureRecord]]:
+    for at in range(0, len(vectors), BATCH):
+        yield [record(at + i, vector) for i, vector in enumerate(vectors[at : at + BATCH])]
+
+
+async def filled(index: PictureIndex, vectors: Halves) -> float:
+    """Puts all pictures. Returns the seconds that the index took for it."""
+    seconds = 0.0
+    for batch in batches(vectors):
+        began = time.perf_counter()
+        refused = await index.put(batch)
+        seconds += time.perf_counter() - began
+        assert list(refused) == []
+    return seconds
+
+
+async def recall(index: PictureIndex, queries: Halves, truth: list[set[int]], where: Where) -> float:
+    shares = []
+    for query, right in zip(queries, truth, strict=True):
+        found = await index.nearest([SCOPE], query.tobytes(), TEN, where)
+        shares.append(len({number_of(each.name) for each in found} & right) / len(right))
+    return statistics.fmean(shares)
+
+
+def graph_of(folder: Path | None) -> Path | None:
+    """The file of the embedded index's graph; None: it has none, being small."""
+    return next(folder.glob("vectors-*.usearch"), None) if folder is not None else None
+
+
+def beside_library(file: Path) -> Callable[[Floats, int], Any]:
+    """usearch's own search on a copy of the graph."""
+    from usearch.index import Index
+
+    library = Index.restore(str(file), expansion_search=EXPANSION_SEARCH)
+    assert library is not None
+
+    def search(query: Floats, wanted: int) -> Any:
+        return library.search(query, wanted, threads=1)
+
+    return search
+
+
+async def against_library(
+    index: PictureIndex, file: Path, queries: Halves, wanted: int
+) -> dict[str, list[float]]:
+    """Milliseconds of the port, of the library, and of the port again, in turns."""
+    library = beside_library(file)
+    found: dict[str, list[float]] = {"port": [], "library": [], "port again": []}
+    for query in queries:
+        raw, plain = query.tobytes(), query.astype(np.float32)
+        found["port"].append(await timed(index.nearest([SCOPE], raw, wanted, ALIVE)))
+        began = time.perf_counter()
+        library(plain, wanted)
+        found["library"].append((time.perf_counter() - began) * 1000)
+        found["port again"].append(await timed(index.nearest([SCOPE], raw, wanted, ALIVE)))
+    return found
+
+
+async def measure(
+    engine: str,
+    index: PictureIndex,
+    size: int,
+    queries: Halves,
+    vectors: Halves,
+    folder: Path | None,
+    samples: dict[str, Any],
+) -> dict[str, float]:
+    """All figures of one engine at one size; their names end in `_ENGINE_SIZE`."""
+    numbers = np.arange(size)
+    alive = numbers % 50 != 0
+    truth = exact(vectors, queries, TEN, alive)
+    before = resident()
+    await index.open(CLIP, DIMENSIONS, fresh=True)
+    figures: dict[str, float] = {}
+    figures["build_rate"] = size / await filled(index, vectors)
+    await index.flush()
+    figures["resident_bytes_a_vector"] = (resident() - before) / size if engine == "embedded" else 0.0
+    told = await index.stats()
+    figures["memory_bytes_a_vector"] = told.memory_bytes / size
+    figures["disk_bytes_a_vector"] = told.disk_bytes / size
+    if engine == "embedded":
+        await index.close()
+        figures["reopen_s"] = await timed(index.open(CLIP, DIMENSIONS)) / 1000
+    figures["recall_10"] = await recall(index, queries, truth, ALIVE)
+    for name, where in FILTERS.items():
+        passing = alive & (numbers % 2 == 1 if name == "half" else numbers % 100 == 1)
+        some = queries[: len(queries) // 4]
+        figures[f"recall_10_{name}"] = await recall(index, some, exact(vectors, some, TEN, passing), where)
+        times = [await timed(index.nearest([SCOPE], q.tobytes(), HUNDRED, where)) for q in some]
+        figures[f"nearest_{name}_ms_p50"] = p(times, 0.5)
+    for wanted in (TEN, HUNDRED):
+        times = [await timed(index.nearest([SCOPE], q.tobytes(), wanted, ALIVE)) for q in queries]
+        figures |= {f"nearest_{wanted}_ms_p50": p(times, 0.5), f"nearest_{wanted}_ms_p99": p(times, 0.99)}
+        if (file := graph_of(folder)) is not None:
+            pairs = await against_library(index, file, queries, wanted)
+            samples[f"{engine} {size} {wanted}"] = {
+                key: [round(v, 4) for v in each] for key, each in pairs.items()
+            }
+            for share, name in ((0.5, "p50"), (0.99, "p99")):
+                port = p(pairs["port"], share)
+                figures[f"port_over_library_{wanted}_{name}"] = port / p(pairs["library"], share)
+                figures[f"port_again_{wanted}_{name}"] = p(pairs["port again"], share) / port
+    texts = [f"a {COLOURS[n % 8]} thing{n % 331} {STYLES[n % 3]}" for n in range(0, 97 * 40, 97)]
+    times = [await timed(index.by_words([SCOPE], t, HUNDRED, ALIVE)) for t in texts]
+    figures |= {"words_ms_p50": p(times, 0.5), "words_ms_p99": p(times, 0.99)}
+    names = [f"{number:064x}.png" for number in range(0, size, max(1, size // 5_000))]
+    began = time.perf_counter()
+    for at in range(0, len(names), HUNDRED):
+        await index.delete(SCOPE, names[at : at + HUNDRED])
+    figures["delete_rate"] = len(names) / (time.perf_counter() - began)
+    gone = np.zeros(size, np.bool_)
+    gone[:: max(1, size // 5_000)] = True
+    some = queries[: len(queries) // 4]
+    figures["recall_10_after_deletes"] = await recall(
+        index, some, exact(vectors, some, TEN, alive & ~gone), ALIVE
+    )
+    await index.close()
+    return {f"{name}_{engine}_{size}": value for name, value in figures.items() if value}
+
+
+async def fusion_us(index: PictureIndex, queries: Halves) -> float:
+    """Microseconds to fuse a hundred of each list."""
+    await index.open(CLIP, DIMENSIONS)
+    near = await index.nearest([SCOPE], queries[0].tobytes(), HUNDRED, ALIVE)
+    worded = await index.by_words([SCOPE], "a red thing1", HUNDRED, ALIVE)
+    await index.close()
+    times = []
+    for _ in range(200):
+        began = time.perf_counter()
+        fuse(near, worded, [SCOPE])
+        times.append((time.perf_counter() - began) * 1e6)
+    return statistics.median(times)
+
+
+async def run(
+    args: argparse.Namespace, sizes: list[int], asked: int, samples: dict[str, Any]
+) -> dict[str, float]:
+    rng = np.random.default_rng(7)
+    centres = centres_of(rng)
+    vectors, queries = clustered(rng, centres, max(sizes)), clustered(rng, centres, asked)
+    figures: dict[str, float] = {}
+    for size in sizes:
+        for engine in args.engines:
+            with tempfile.TemporaryDirectory(prefix="search-index-", dir=args.folder) as name:
+                folder, server = Path(name), None
+                setting = f"embedded:{folder / 'index'}"
+                if engine == "redis":
+                    server = RedisServer(folder, options=("--appendonly", "no"))
+                    server.start()
+                    setting = server.url
+                elif engine == "postgres":
+                    setting = args.postgres
+                index = index_of(SearchSettings(search_index=setting, search_timeout_s=600.0))
+                try:
+                    held = folder / "index" if engine == "embedded" else None
+                    figures |= await measure(engine, index, size, queries, vectors[:size], held, samples)
+                    if engine == "embedded":
+                        figures["fuse_us"] = await fusion_us(index, queries)
+                except VectorSetsMissing as error:
+                    print(f"{engine}: not measured. {error}")
+                finally:
+                    await index.close()
+                    if server is not None:
+                        server.stop()
+    return figures
+
+
+def plot_of(samples: dict[str, Any]) -> Any:
+    """How the times of the port and of the library are distributed."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    figure, grid = pyplot.subplots(
+        1, max(1, len(samples)), figsize=(5 * max(1, len(samples)), 4), squeeze=False
+    )
+    for axes, (title, series) in zip(grid.flat, samples.items(), strict=False):
+        for name, times in series.items():
+            ordered = np.sort(times)
+            axes.plot(ordered, np.linspace(0, 1, len(ordered)), label=name)
+        axes.set(title=f"{title} nearest", xlabel="milliseconds", ylabel="share of calls", xscale="log")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def table_of(figures: dict[str, float], engines: list[str], sizes: list[int]) -> list[list[object]]:
+    names = sorted({key.rsplit("_", 2)[0] for key in figures if key.endswith(tuple(map(str, sizes)))})
+    columns = [f"{engine}_{size}" for engine in engines for size in sizes]
+    rows: list[list[object]] = [
+        [
+            name,
+            *(f"{figures[key]:.4g}" if (key := f"{name}_{column}") in figures else "" for column in columns),
+        ]
+        for name in names
+    ]
+    return [["figure", *(column.replace("_", ", ") for column in columns)], *rows]
+
+
+def engines(text: str) -> list[str]:
+    found = text.split(",")
+    if unknown := set(found) - set(ENGINES):
+        raise argparse.ArgumentTypeError(f"there is no engine {', '.join(sorted(unknown))}")
+    return found
+
+
+def sizes_of(text: str) -> list[int]:
+    return [count(each) for each in text.split(",")]
+
+
+def main() -> None:
+    parser = report.parser(__doc__)
+    parser.add_argument("--sizes", type=sizes_of, help="numbers of vectors, separated by commas")
+    parser.add_argument("--engines", type=engines, default=["embedded"], help=f"of {', '.join(ENGINES)}")
+    parser.add_argument("--postgres", help="the URL of a database, for the engine postgres")
+    parser.add_argument("--folder", type=Path, help="where the files go meanwhile")
+    args = parser.parse_args()
+    if "postgres" in args.engines and not args.postgres:
+        parser.error("the engine postgres needs --postgres")
+    sizes = args.sizes or ([5_000, 60_000] if args.quick else [100_000, 1_000_000])
+    asked = 100 if args.quick else 1_000
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    samples: dict[str, Any] = {}
+    figures = asyncio.run(run(args, sizes, asked, samples))
+    figures["peak_resident_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    config = {
+        "dimensions": DIMENSIONS,
+        "centres": CENTRES,
+        "spread": SPREAD,
+        "sizes": sizes,
+        "engines": args.engines,
+        "queries": asked,
+    }
+    tables = {"by engine and size": table_of(figures, args.engines, sizes)}
+    report.publish(args, "search_index", config, figures, samples, plot_of(samples), tables)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The settings of a process that searches."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+from contracts.settings import BackendSettings, Count, Seconds
+from contracts.urls import REDIS, REDIS_GROUPS, postgres_url, redis_url
+
+EMBEDDED: Final = "embedded:"
+
+IndexKind = Literal["embedded", "redis", "postgres"]
+
+
+def index_kind(text: str) -> IndexKind:
+    """Which engine the setting `search_index` names."""
+    scheme = urlsplit(text).scheme
+    if scheme == EMBEDDED[:-1]:
+        return "embedded"
+    return "redis" if scheme in (*REDIS, *REDIS_GROUPS) else "postgres"
+
+
+def _search_index(text: str) -> str:
+    kind = index_kind(text)
+    if kind == "redis":
+        return redis_url(text)
+    if kind == "postgres":
+        return postgres_url(text)
+    if not text.removeprefix(EMBEDDED).strip():
+        raise ValueError("embedded: needs a folder, as in embedded:/data/search")
+    return text
+
+
+SearchIndex = Annotated[str, AfterValidator(_search_index)]
+"""`embedded:FOLDER`, a URL of Redis as in `contracts.urls`, or `postgresql://user:password@host/database`."""
+
+
+class SearchSettings(BackendSettings):
+    """The settings of a process that searches."""
+
+    search_index: SearchIndex = "embedded:.cache/search"
+    """The index: `embedded:FOLDER` for one process, `redis://host` (Redis 8 or newer), or `postgresql://host/database` with pgvector."""
+    search_exact_below: Count = 50_000
+    """A tenant with fewer pictures than this is searched exactly. For more, an approximate graph is faster."""
+    search_timeout_s: Seconds = 5.0
+    """The longest time of one call to an index on Redis or PostgreSQL."""
+    search_connections: Count = 16
+    """Connections of one process to an index on Redis or PostgreSQL."""
