@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
-from contracts.settings import BackendSettings, Count, Seconds
+from contracts.settings import BackendSettings, Count, Port, Seconds
 from contracts.urls import REDIS, REDIS_GROUPS, postgres_url, redis_url
 
 EMBEDDED: Final = "embedded:"
@@ -49,3 +49,14 @@ class SearchSettings(BackendSettings):
     """The longest time of one call to an index on Redis or PostgreSQL."""
     search_connections: Count = 16
     """Connections of one process to an index on Redis or PostgreSQL."""
+    clip: str = ""
+    """The CLIP or SigLIP of the search: a folder, an embedded model, or a hub id, as the workers have it."""
+    search_host: str = "127.0.0.1"
+    search_port: Port = 8010
+    """The port at which the API asks; 0: a free one."""
+    search_token: Annotated[str, Field(repr=False)] = ""
+    """What the API must show to this process; empty: nothing."""
+    search_concurrency: Count = 2
+    """How many groups of images one process indexes at once."""
+    metrics_port: Port = 0
+    """The port of the process's `/metrics`, `/healthz` and `/readyz`; 0: none."""

@@ -384,21 +384,6 @@ class WorkerSettings(BackendSettings):
         return _lora_sources(self.loras)
 
 
-class SearchSettings(BackendSettings):
-    """The settings of a search process."""
-
-    clip: str = ""
-    """The CLIP or SigLIP of the search: a folder, or a hub id. The workers need the same."""
-    search_host: str = "127.0.0.1"
-    search_port: Port = 8010
-    search_token: Annotated[str, Field(repr=False)] = ""
-    """What the API must show to the search process; empty: nothing."""
-    search_concurrency: Count = 2
-    """How many groups of images one process indexes at once."""
-    metrics_port: Port = 0
-    """The port of the process's `/metrics`, `/healthz` and `/readyz`; 0: none."""
-
-
 class WebhookSettings(BackendSettings):
     """The settings of a process that delivers webhooks."""
 

@@ -16,14 +16,16 @@ from contracts.errors import SettingsError, UnavailableError
 from contracts.listening import BACKLOG, listen
 from contracts.pictures import Owed
 from contracts.search import IndexState
-from contracts.settings import SearchSettings
+from contracts.search_settings import SearchSettings
 from contracts.tasks import end
 from duties.dispatch import Dispatcher
 from duties.queue import DutyQueue
-from search.clip import ClipError, open_clip
+from search.clip import ClipModel
 from search.embedder import Embedder
-from search.index import IndexRefused, open_index
+from search.engines import index_of
+from search.index import IndexBusy, IndexDamaged, IndexMismatch, VectorSetsMissing, VectorsMissing
 from search.indexer import Indexer
+from search.owed import OwedPictures
 from search.query import Searcher
 from search.service import create_app
 from store.layout import require_layout
@@ -39,6 +41,9 @@ HEADER_TIMEOUT_S: Final = 300.0
 MAX_HEADER_BYTES: Final = 16_384
 WRITE_TIMEOUT_S: Final = 30.0
 
+REFUSALS: Final = (IndexMismatch, IndexDamaged, IndexBusy, VectorSetsMissing, VectorsMissing)
+"""Why an index cannot be opened, with a message for the operator."""
+
 log = logs.get_logger("search")
 
 
@@ -51,20 +56,19 @@ class Runtime:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="runtime", daemon=True)
         self._stores: Stores = open_stores(settings)
-        self._embedder = Embedder(open_clip(settings))
-        self._index = open_index(settings)
+        self._embedder = Embedder(ClipModel(settings.clip))
+        self._index = index_of(settings)
         self._indexer = Indexer(
             self._stores.pictures, self._index, self._embedder, self._stores.blobs, self._clock
         )
-        self._searcher = Searcher(
-            self._index, self._embedder, self._stores.blobs, self._stores.pictures, self._clock
-        )
+        self._searcher = Searcher(self._index, self._embedder, self._stores.blobs, self._clock)
         self._listener = listen(settings.search_host, settings.search_port, "DARKROOM_SEARCH_PORT")
         self.queue = DutyQueue(settings, "search", search_queue(settings), Owed, self.run, late=True)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Open the index, then start the service, the dispatcher and the tidying. Raises `IndexRefused`."""
+        """Open the index, then start the service, the dispatcher and the tidying. Raises one of
+        `REFUSALS`, and `StoreUnavailable`."""
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
 
@@ -125,8 +129,8 @@ class Runtime:
         return IndexState(
             clip=self._embedder.name,
             pictures=stats.pictures,
-            bytes_on_disk=stats.bytes_on_disk,
-            bytes_in_memory=stats.bytes_in_memory,
+            bytes_on_disk=stats.disk_bytes,
+            bytes_in_memory=stats.memory_bytes,
             owed=await self._stores.pictures.owed(),
         )
 
@@ -166,7 +170,7 @@ def main() -> int:
         if settings.metrics_port:
             OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()
         runtime.start()
-    except (SettingsError, ClipError, IndexRefused) as error:
+    except (SettingsError, *REFUSALS) as error:
         sys.stderr.write(f"darkroom search: {error}\n")
         return exit_codes.UNUSABLE
     log.info("search_ready")

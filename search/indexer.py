@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from typing import Final
 
 from PIL import Image, UnidentifiedImageError
-from store.pictures import PictureOutbox
 
 from contracts.blobs import BlobStore
 from contracts.clock import Clock
 from contracts.errors import ImageNotFound
+from contracts.picture_outbox import PictureOutbox, Unwanted
 from contracts.pictures import Embedding, PictureRecord
+from duties.dispatch import TAKEN_S
 from search.embedder import Embedder, decoded
 from search.index import PictureIndex
 from telemetry import metrics
 from telemetry.logs import get_logger
 
 EXPIRED: Final = 1_000
-"""Most expired images that one look removes."""
+"""Most images that one call removes."""
 
 log = get_logger(__name__)
 
@@ -42,14 +43,27 @@ class Indexer:
         Raises `UnavailableError`: the duties fall due again.
         """
         records = await self._outbox.read(job_ids)
-        ready = await self.embedded(records)
-        await self._index.put(ready)
-        await self._outbox.settle(job_ids)
+        added = await self.put(records)
+        gone = set(await self._outbox.settle(job_ids))
+        # Erased while they were on their way.
+        for record in added:
+            if record.job_id in gone:
+                await self._index.delete(record.scope, [record.name])
         now = self._clock.now()
-        for record in ready:
+        for record in added:
             metrics.SEARCH_LATENESS.observe(max(0.0, now - record.created_at))
-        metrics.SEARCH_INDEXED.labels("added").inc(len(ready))
-        return len(ready)
+        return len(added)
+
+    async def put(self, records: Sequence[PictureRecord]) -> list[PictureRecord]:
+        """Put records into the index, and answer those that it has now. Raises `UnavailableError`."""
+        ready = await self.embedded(records)
+        refused = {(refusal.scope, refusal.name) for refusal in await self._index.put(ready)}
+        if refused:
+            log.error("pictures_refused", count=len(refused))
+            metrics.SEARCH_INDEXED.labels("refused").inc(len(refused))
+        added = [record for record in ready if (record.scope, record.name) not in refused]
+        metrics.SEARCH_INDEXED.labels("added").inc(len(added))
+        return added
 
     async def embedded(self, records: Sequence[PictureRecord]) -> list[PictureRecord]:
         """The records with embeddings of this index's CLIP. Those that no file is left of are left out."""
@@ -65,10 +79,11 @@ class Indexer:
     async def forget(self) -> int:
         """Take out images that were deleted elsewhere. Answers how many."""
         removed = 0
-        while unwanted := await self._outbox.unwanted(EXPIRED):
-            for scope, names in _by_scope(unwanted).items():
-                removed += await self._index.delete(scope, names)
-            await self._outbox.forgotten(unwanted)
+        for shard in self._outbox.shards:
+            while unwanted := await self._outbox.take_unwanted(shard, EXPIRED, TAKEN_S):
+                for scope, names in _by_scope(unwanted).items():
+                    removed += await self._index.delete(scope, names)
+                await self._outbox.settle_unwanted(unwanted)
         metrics.SEARCH_INDEXED.labels("deleted").inc(removed)
         return removed
 
@@ -90,8 +105,8 @@ class Indexer:
         )
 
 
-def _by_scope(unwanted: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+def _by_scope(unwanted: Sequence[Unwanted]) -> dict[str, list[str]]:
     scopes: dict[str, list[str]] = {}
-    for scope, name in unwanted:
-        scopes.setdefault(scope, []).append(name)
+    for each in unwanted:
+        scopes.setdefault(each.scope, []).append(each.name)
     return scopes

@@ -25,7 +25,7 @@ RELAY_REASONS: Final = ("stale", "promoted", "withdrawn", "canceled")
 BLOB_STORE_CAUSES: Final = ("full", "unavailable")
 WEBHOOK_OUTCOMES: Final = ("delivered", "retry", "failed", "disabled", "repeated", "deferred")
 LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day", "kept_bytes")
-SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "unreadable")
+SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "refused", "unreadable")
 READ_LIMITS: Final = ("event_streams", "waits", "reads_per_minute")
 REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "api": (

@@ -1,0 +1,97 @@
+"""A CLIP or SigLIP with both parts, for queries. Its images are prepared as the worker's engine does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from transformers import (
+    AutoTokenizer,
+    CLIPTextModelWithProjection,
+    SiglipTextModel,
+)
+
+from contracts.errors import SettingsError
+from search.embedder import Rgb
+from worker.engine import clip_source, embedding
+from worker.engine.clip_source import BROKEN
+from worker.engine.device import pick
+from worker.engine.errors import ModelLoadError
+
+TEXTS: Final = {"clip": CLIPTextModelWithProjection, "siglip": SiglipTextModel}
+"""The text part of each kind of model."""
+
+
+class ClipModel:
+    """The `Clip` on this machine's processor. Raises `SettingsError` for a model that cannot be loaded."""
+
+    def __init__(self, setting: str, threads: int = 1) -> None:
+        if not setting:
+            raise SettingsError("DARKROOM_CLIP must name the CLIP or SigLIP that the workers have.")
+        torch.set_num_threads(threads)
+        try:
+            source = clip_source.read(setting)
+            self._embedder = embedding.load(source, pick("cpu"))
+            self._text, self._tokenizer = _text_part(source)
+            self.name = source.identity
+            self.dimensions = self.texts(["a"]).shape[1]
+            images = self.images([np.zeros((64, 64, 3), np.uint8)])
+        except ModelLoadError as error:
+            raise SettingsError(str(error)) from error
+        if images.shape[1] != self.dimensions:
+            raise SettingsError(
+                f"DARKROOM_CLIP={setting}: its texts have {self.dimensions} dimensions, its images {images.shape[1]}."
+            )
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float16]:
+        """The embeddings of texts, (texts, dimensions), each of length 1. Longer texts are cut."""
+        tokens = self._tokenizer(
+            list(texts),
+            padding="max_length",
+            truncation=True,
+            max_length=self._text.config.max_position_embeddings,
+            return_tensors="pt",
+        )
+        wanted = {name: tokens[name] for name in self._inputs if name in tokens}
+        with torch.inference_mode():
+            output = self._text(**wanted)
+        found = getattr(output, "text_embeds", None)
+        vectors = output.pooler_output if found is None else found
+        return _half(vectors)
+
+    def images(self, images: Sequence[Rgb]) -> NDArray[np.float16]:
+        """The embeddings of images, each (height, width, 3): (images, dimensions), each of length 1."""
+        found = []
+        with torch.inference_mode():
+            for image in images:
+                levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+                found.append(self._embedder.embed(levels))
+        return _half(torch.cat(found))
+
+    @property
+    def _inputs(self) -> tuple[str, ...]:
+        # SigLIP was trained without a mask: it attends to its padding.
+        is_siglip = isinstance(self._text, SiglipTextModel)
+        return ("input_ids",) if is_siglip else ("input_ids", "attention_mask")
+
+
+def _text_part(source: clip_source.ClipSource) -> tuple[Any, Any]:
+    """The text part and its tokenizer. Raises `ModelLoadError`."""
+    kind = "siglip" if source.config.model_type.startswith("siglip") else "clip"
+    try:
+        network: Any = TEXTS[kind].from_pretrained(
+            source.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    except BROKEN as error:
+        raise ModelLoadError(f"DARKROOM_CLIP={source.setting}: its text part cannot be loaded: {error}") from error
+    return network.requires_grad_(False).eval(), tokenizer
+
+
+def _half(vectors: torch.Tensor) -> NDArray[np.float16]:
+    halves: NDArray[np.float16] = F.normalize(vectors.float()).half().numpy().astype("<f2")
+    return halves

@@ -1,0 +1,33 @@
+"""The outbox of images as a dispatcher sees it: each duty names one job."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from contracts.picture_outbox import PictureOutbox
+from contracts.pictures import Owed
+
+
+@dataclass(frozen=True, slots=True)
+class OwedPictures:
+    """The `duties.dispatch.Outbox` of the index. Every coroutine raises `StoreUnavailable`."""
+
+    outbox: PictureOutbox
+
+    @property
+    def shards(self) -> Sequence[str]:
+        """The shards of the store."""
+        return self.outbox.shards
+
+    async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Owed]:
+        """Up to `limit` jobs of the shard whose images are due. They are due again after `lease_s` seconds."""
+        return [Owed(job_id=job_id) for job_id in await self.outbox.take(shard, limit, lease_s)]
+
+    async def due(self) -> int:
+        """How many jobs and deletions the index is owed, taken or not."""
+        return await self.outbox.owed()
+
+    def wakes(self) -> AsyncIterator[str]:
+        """Shards in which images have just become due, until the connection is lost."""
+        return self.outbox.wakes()
