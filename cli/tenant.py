@@ -140,15 +140,23 @@ async def _erase(settings: BackendSettings, tenant: str, *, cancel: bool, dry_ru
         shared_pictures=erased.shared_pictures,
         left=erased.left,
         remains=list(
-            remains(settings, tenant, clock.now(), canceled=bool(erased.counts.get("canceled_jobs")))
+            remains(
+                settings,
+                tenant,
+                clock.now(),
+                canceled=bool(erased.counts.get("canceled_jobs")),
+                indexed=bool(erased.counts.get("picture_records")),
+            )
         ),
     )
 
 
-def remains(settings: BackendSettings, tenant: str, now: float, *, canceled: bool) -> list[str]:
+def remains(
+    settings: BackendSettings, tenant: str, now: float, *, canceled: bool, indexed: bool = False
+) -> list[str]:
     """Returns what an erasure at `now` (Unix seconds) does not erase, in words.
 
-    `canceled`: it canceled jobs.
+    `canceled`: it canceled jobs. `indexed`: it erased records that the search index may have.
     """
     until = stamp(now + settings.blob_retention_s)
     lines = [
@@ -157,6 +165,10 @@ def remains(settings: BackendSettings, tenant: str, now: float, *, canceled: boo
     ]
     if canceled:
         lines.append("Messages of canceled jobs on the broker: until a worker takes them. They are not run.")
+    if indexed:
+        lines.append(
+            f"Images in the search index, and their names in the store: until the index has forgotten them, {until} at the latest."
+        )
     if settings.blob_s3_bucket is not None:
         lines.append(f"Earlier versions of pictures, if the bucket {settings.blob_s3_bucket} keeps any.")
     if tenant in RESERVED_TENANTS:

@@ -78,12 +78,17 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A finished image: `rgb` holds `height * width * 3` bytes, row by row, in the order red, green, blue."""
+    """A finished image: `rgb` holds `height * width * 3` bytes, row by row, in the order red, green, blue.
+
+    `embedding` is its vector by the model `ModelSpec.clip`: little-endian float16 numbers, of length 1.
+    None: there is no such model, or it has failed.
+    """
 
     width: int
     height: int
     rgb: bytes
     warnings: tuple[str, ...] = ()
+    embedding: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

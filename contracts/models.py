@@ -45,6 +45,10 @@ def _as_named(counts: StepCounts) -> bool:
     return counts == AS_NAMED
 
 
+def _empty(text: str) -> bool:
+    return not text
+
+
 class LoraSpec(Document):
     """A low-rank adapter that the worker has loaded. `revision` changes with its weights."""
 
@@ -88,6 +92,8 @@ class ModelSpec(Versioned):
     """The solver's name in image metadata, as other tools know it; empty where there is none."""
     schedule_type: str = ""
     """The schedule of the solver's steps, also by its name in image metadata."""
+    clip: str = Field(default="", exclude_if=_empty)
+    """The CLIP that embeds finished images, as `name@revision`; empty: none does."""
     step_counts: StepCounts = Field(default=AS_NAMED, exclude_if=_as_named)
     """The solver's steps for each count up to `max_steps`."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob
+from contracts.pictures import PictureRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,16 @@ SubmitAnswer = Submitted | Found | TooManyAhead | Exception
 class End:
     """The end of an active job: its result, its failure, or, with None, `expired`.
 
-    A result is stored in the result cache at `address`, if there is one.
+    A result is stored in the result cache at `address`, if there is one. `pictures` are the images of a
+    result that have an embedding. They are recorded for the search index
+    (`contracts.picture_outbox.PictureOutbox`). The store stamps their times: it keeps the distance of
+    `expires_at` from `created_at`.
     """
 
     lease: Lease
     outcome: JobResult | JobFailure | None
     address: str | None = None
+    pictures: tuple[PictureRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

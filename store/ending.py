@@ -13,6 +13,7 @@ from contracts.jobs import JobResult, JobStatus
 from contracts.transitions import End, EndAnswer, Finished
 from store.groups import run_many
 from store.key_names import Layout
+from store.pictures import record_parts
 from store.records import messages_of, paired
 from store.scripts import Scripts
 from telemetry import metrics
@@ -66,6 +67,8 @@ class Ending:
         document |= {"status": JobStatus.SUCCEEDED.value, "result": text}
         if self._together and end.address is not None:
             document |= {"address": end.address, "ttl_ms": self._results.ttl_ms}
+        if end.pictures:
+            document["pictures"] = [record_parts(picture) for picture in end.pictures]
         return document
 
     def _parse_answer(self, answer: Any) -> EndAnswer:
@@ -73,6 +76,9 @@ class Ending:
             case Exception():
                 return answer
             case [1, promoted]:
+                return Finished(True, messages_of(map(paired, promoted)))
+            case [1, promoted, unrecorded]:
+                metrics.EMBEDDINGS.labels("no_room").inc(unrecorded)
                 return Finished(True, messages_of(map(paired, promoted)))
             case [0]:
                 return Finished(applied=False)

@@ -25,7 +25,7 @@ from store.key_names import PREFIX
 from store.record_names import images_of, init_image_of, inner, names_in, shared_address
 from store.scripts import lua_source
 from store.stores import Stores
-from store.tenant_data import WHAT, Found, TenantData
+from store.tenant_data import WHAT, Found, TenantData, embedded_names
 from store.usage import usage_key
 
 PROGRESS_PREFIX: Final = f"{PREFIX}erasing:"
@@ -147,6 +147,7 @@ class _Eraser:
     async def round(self, found: Found) -> None:
         """Erases everything that was found."""
         unshared = await self._pictures(found)
+        await self._embedded(found)
         await self._results(found, unshared)
         await self._unlink("idempotency_keys", found.reservations)
         await self._jobs(found)
@@ -210,6 +211,8 @@ class _Eraser:
             for record in page:
                 in_use |= images_of(record) & pictures
                 unshared -= shared_address(record)
+        async for records in self._data.embedded(lambda tenant: tenant != self._data.tenant):
+            in_use |= embedded_names(records) & pictures
         async for reserved in self._data.reserved():
             for name, reservation in reserved:
                 if name not in found.reservations:
@@ -219,6 +222,19 @@ class _Eraser:
                 if address not in found.results and address not in unshared:
                     in_use |= names_in(result) & pictures
         return in_use, unshared
+
+    async def _embedded(self, found: Found) -> None:
+        """Deletes the records of images with an embedding. The search index forgets these images,
+        but for those that records of other tenants share."""
+        for page in _groups(sorted(found.embedded)):
+            erased = await asyncio.gather(
+                *(self._stores.pictures.erase(job_id, self._shared) for job_id in page),
+                return_exceptions=True,
+            )
+            await self._count(
+                "picture_records", sum(count for count in erased if not isinstance(count, BaseException))
+            )
+            _raise_first(erased)
 
     async def _results(self, found: Found, unshared: set[str]) -> None:
         purged = await self._stores.results.purge(self._data.scope)

@@ -25,12 +25,19 @@ MEMBERS: Final = 1000
 """Members of a list or a sorted set that one command writes."""
 _NAME: Final = re.compile(rf"{PREFIX}\{{s([0-9a-f])\}}:(([a-z]+)(?::(.*))?)", re.DOTALL)
 _PATTERN: Final = f"{PREFIX}{{s?}}:*"
-_OF_ONE: Final = {"job": "hash", "hook": "hash", "flight": "hash", "hooklog": "list", "followers": "list"}
+_OF_ONE: Final = {
+    "job": "hash",
+    "hook": "hash",
+    "picture": "hash",
+    "flight": "hash",
+    "hooklog": "list",
+    "followers": "list",
+}
 """Kinds of keys of one job or one cache key, and their types."""
 _OF_KEY: Final = ("flight", "followers")
 """Those of them that belong to a cache key."""
-_OF_MANY: Final = ("outbox", "leases", "deadlines", "hooks", "waiting", "tenant")
-"""Kinds of sorted sets of job ids."""
+_OF_MANY: Final = ("outbox", "leases", "deadlines", "hooks", "unindexed", "unwanted", "waiting", "tenant")
+"""Kinds of sorted sets of job ids, or of other names whose last digit says where they lie."""
 _OF_SHARD: Final = ("counts", "mark")
 """Kinds of keys of a whole shard. `Migration` holds their values."""
 

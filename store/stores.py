@@ -14,6 +14,7 @@ from contracts.blobs import BlobStore
 from contracts.clock import SystemClock
 from contracts.job_store import JobStore
 from contracts.memory_use import MemoryUseStore
+from contracts.picture_outbox import PictureOutbox
 from contracts.ports import JobEvents, ModelDirectory, ResultCache
 from contracts.settings import BackendSettings
 from contracts.tenancy import IdempotencyStore, KeyStore, QuotaLedger
@@ -27,6 +28,7 @@ from store.key_names import Layout
 from store.layout import LayoutGuard
 from store.memory_use import RedisMemoryUseStore
 from store.model_directory import RedisModelDirectory
+from store.pictures import RedisPictureOutbox
 from store.probe import probe
 from store.quotas import RedisQuotaLedger
 from store.usage import RedisUsageStore
@@ -35,8 +37,8 @@ from store.webhooks import RedisWebhookStore
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The open stores of one process. `blobs` holds the images, `room` counts the memory that
-    records take."""
+    """The open stores of one process. `blobs` holds the images, `pictures` what the search index is
+    owed, `room` counts the memory that records take."""
 
     jobs: JobStore
     events: JobEvents
@@ -50,6 +52,7 @@ class Stores:
     quotas: QuotaLedger
     idempotency: IdempotencyStore
     webhooks: WebhookStore
+    pictures: PictureOutbox
     room: MemoryUseStore
     usage: UsageStore
 
@@ -110,6 +113,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
         idempotency=RedisIdempotencyStore(state, timeout_s),
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
+        pictures=RedisPictureOutbox(state, settings, guard),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),
         usage=RedisUsageStore(state, timeout_s),
     )

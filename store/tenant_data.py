@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from backends.blobs import INPUTS
+from backends.blobs import INPUTS, is_blob_name
 from backends.redis_client import pages, store_errors
 from cache import results
 from cache.cache_key import covers, result_pattern, tenant_scope
 from store import api_keys, idempotency, memory_use, usage
 from store.key_names import ANY, Layout, fair_prefix, shard_prefix
+from store.pictures import TENANT
 from store.quotas import account_prefix
 from store.record_names import Record, images_of, init_image_of, inner, names_in, parsed, shared_address
 from store.states import ENDED
@@ -54,6 +55,9 @@ class Found:
     pictures: set[str] = field(default_factory=set)
     webhooks: set[str] = field(default_factory=set)
     """Ids of jobs that have a webhook delivery."""
+    embedded: dict[str, set[str]] = field(default_factory=dict)
+    """The images with an embedding that are recorded, by job. These records outlive that of the
+    job."""
     lists: set[str] = field(default_factory=set)
     results: dict[str, Any] = field(default_factory=dict)
     """Results in the tenant's own scope, by address."""
@@ -76,6 +80,7 @@ class Found:
             "jobs": len(self.jobs),
             "webhooks": len(self.webhooks),
             "pictures": len(self.pictures) - inputs,
+            "picture_records": sum(map(len, self.embedded.values())),
             "source_pictures": inputs,
             "cached_results": len(self.results),
             "idempotency_keys": len(self.reservations),
@@ -107,6 +112,9 @@ class TenantData:
         found = Found()
         async for page in self.jobs():
             await self._add_jobs(found, page)
+        async for records in self.embedded(lambda tenant: tenant == self.tenant):
+            found.embedded |= {job_id: set(images) for job_id, images in records.items()}
+            found.pictures |= embedded_names(records)
         await self._add_results(found)
         await self._add_reservations(found)
         await self._add_keys(found)
@@ -133,19 +141,37 @@ class TenantData:
     async def records(self, wanted: Callable[[str | None], bool]) -> AsyncIterator[list[Record]]:
         """The job records of the wanted tenants, page by page, without the marks of withdrawn
         jobs."""
+        async for page in self._hashes("job", wanted):
+            yield [record for _, record in page if record.get("tenant") and record.get("id")]
+
+    async def embedded(
+        self, wanted: Callable[[str | None], bool]
+    ) -> AsyncIterator[dict[str, dict[str, Any]]]:
+        """The records of images with an embedding, of the wanted tenants, page by page: by job, then
+        by the image's name. Damaged ones are None."""
+        async for page in self._hashes("picture", wanted):
+            yield {
+                name.rpartition(":")[2]: {key: parsed(text) for key, text in stored.items() if key != TENANT}
+                for name, stored in page
+            }
+
+    async def _hashes(
+        self, kind: str, wanted: Callable[[str | None], bool]
+    ) -> AsyncIterator[list[tuple[str, Record]]]:
+        """The hashes of a kind that the wanted tenants own, each with its key, page by page."""
         state, timeout_s = self.servers.state, self.servers.timeout_s
-        async for names in pages(state, WHAT, timeout_s, f"{shard_prefix(ANY)}job:*", PAGE):
+        async for names in pages(state, WHAT, timeout_s, f"{shard_prefix(ANY)}{kind}:*", PAGE):
             async with store_errors(WHAT, timeout_s), state.pipeline(transaction=False) as pipeline:
                 for name in names:
-                    pipeline.hget(name, "tenant")
+                    pipeline.hget(name, TENANT)
                 tenants = await pipeline.execute()
                 wanted_names = [
                     name for name, tenant in zip(names, tenants, strict=True) if tenant and wanted(tenant)
                 ]
                 for name in wanted_names:
                     pipeline.hgetall(name)
-                records = await pipeline.execute() if wanted_names else []
-            yield [record for record in records if record.get("tenant") and record.get("id")]
+                hashes = await pipeline.execute() if wanted_names else []
+            yield [pair for pair in zip(wanted_names, hashes, strict=True) if pair[1]]
 
     async def cached(self) -> AsyncIterator[list[tuple[str, Any]]]:
         """Address and result of everything in the cache, page by page."""
@@ -246,6 +272,11 @@ class TenantData:
                     pipeline.get(name)
                 values = await pipeline.execute()
             yield [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+
+
+def embedded_names(records: dict[str, dict[str, Any]]) -> set[str]:
+    """The names of the images that these records are of."""
+    return {name for images in records.values() for name in images if is_blob_name(name)}
 
 
 def _covered(pattern: str, address: str) -> bool:

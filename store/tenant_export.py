@@ -54,6 +54,13 @@ async def documents(data: TenantData, found: Found) -> dict[str, Any]:
         "usage_days": found.usage,
         "idempotency_keys": list(found.reservations.values()),
         "cached_results": list(found.results.values()),
+        "picture_records": [
+            record
+            async for page in data.embedded(lambda tenant: tenant == data.tenant)
+            for images in page.values()
+            for record in images.values()
+            if record is not None
+        ],
         "queue_shares": {
             name.removeprefix(before).removesuffix(after): flows for name, flows in found.shares.items()
         },

@@ -128,6 +128,11 @@ BATCH_SECONDS = Histogram(
 )
 STEPS = Counter("darkroom_steps_total", "Denoising steps done, over all images.", ["model"])
 IMAGES = Counter("darkroom_images_total", "Images drawn, encoded and stored.", ["model"])
+EMBEDDINGS = Counter(
+    "darkroom_embeddings_total",
+    "Embeddings of images, by outcome: `made`, `failed`, or made and not recorded because the store had `no_room`.",
+    ["outcome"],
+)
 ENCODE_SECONDS = Histogram("darkroom_encode_seconds", "Time to encode one image.", buckets=_LATENCY_S)
 STORE_SECONDS = Histogram("darkroom_blob_store_seconds", "Time to store one image.", buckets=_LATENCY_S)
 DEVICE_MEMORY = Gauge(

@@ -22,6 +22,7 @@ RESTART_CAUSES: Final = ("crash",)
 DEAD_LETTER_OUTCOMES: Final = ("failed", "refused")
 PUBLISH_OUTCOMES: Final = ("confirmed", "error", "broker_unavailable", "queue_full")
 RELAY_REASONS: Final = ("stale", "promoted", "withdrawn", "canceled")
+EMBEDDING_OUTCOMES: Final = ("made", "failed", "no_room")
 BLOB_STORE_CAUSES: Final = ("full", "unavailable")
 WEBHOOK_OUTCOMES: Final = ("delivered", "retry", "failed", "disabled", "repeated", "deferred")
 LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day", "kept_bytes")
@@ -89,6 +90,7 @@ def begin_worker(model: str, max_attempts: int) -> None:
         metrics.BATCHES.labels(model, outcome)
     for cause in RESTART_CAUSES:
         metrics.ENGINE_RESTARTS.labels(model, cause)
+    _begin(metrics.EMBEDDINGS, EMBEDDING_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["worker"])
     _begin_shared()
 

@@ -16,6 +16,7 @@ from cli.services.redis import RedisServer
 from contracts.clock import ManualClock
 from contracts.settings import BackendSettings
 from store.jobs import RedisJobStore
+from store.pictures import RedisPictureOutbox
 from store.quotas import RedisQuotaLedger
 from store.stores import Stores, open_stores
 from store.webhooks import RedisWebhookStore
@@ -64,8 +65,8 @@ class StoreClock(ManualClock):
 
 def skew(stores: Stores, seconds: float) -> None:
     """Move the clock that the scripts of the stores go by."""
-    for each in (stores.jobs, stores.quotas, stores.webhooks):
-        assert isinstance(each, RedisJobStore | RedisQuotaLedger | RedisWebhookStore)
+    for each in (stores.jobs, stores.quotas, stores.webhooks, stores.pictures):
+        assert isinstance(each, RedisJobStore | RedisQuotaLedger | RedisWebhookStore | RedisPictureOutbox)
         each.skew_s += seconds
 
 

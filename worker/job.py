@@ -12,10 +12,11 @@ from broker.relay import publish_all
 from cache.cache_key import result_address, tenant_scope
 from contracts import failures
 from contracts.clock import Clock
-from contracts.engine import BatchKey, ImageFault, ImageTask, Progress
+from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
 from contracts.errors import BlobStoreUnavailable, ImageNotFound
 from contracts.failures import GenerationError, InitImageLost, OutOfBounds, WorkerFault
-from contracts.jobs import JobFailure, JobMessage, JobStatus, Lease
+from contracts.jobs import JobFailure, JobMessage, JobResult, JobStatus, Lease
+from contracts.pictures import SHARED, PictureRecord
 from contracts.ports import Publisher
 from contracts.requests import GenerationRequest
 from contracts.transitions import End, Finished, Granted, TakenJob
@@ -30,7 +31,7 @@ from worker.end_batcher import EndBatcher
 from worker.images import ImageResult, ScheduleKey, TooLate
 from worker.leases import Leases
 from worker.outcomes import outcomes_of
-from worker.pictures import Pictures
+from worker.pictures import Pictures, picture_records
 from worker.previews import PreviewPublisher
 from worker.progress import ProgressReporter
 from worker.retrier import GIVE_UP_S, Hold, Retrier, unstored
@@ -57,6 +58,7 @@ class JobRunner:
         bounds: Bounds,
         *,
         share_cache: bool = False,
+        keep_pictures_s: float = 259_200.0,
     ) -> None:
         self._worker_id = worker_id
         self._stores = stores
@@ -69,6 +71,7 @@ class JobRunner:
         self.bounds = bounds
         """The bounds of the loaded model."""
         self._share_cache = share_cache
+        self._keep_pictures_s = keep_pictures_s
         self._retrier = retrier
         self._pictures = Pictures(stores, encoder, retrier, bounds.spec)
 
@@ -234,10 +237,28 @@ class JobRunner:
         if result is None:
             return await self._gave_up(lease)
         with tracing.span("finish"):
-            ended = await self._end(message, JobStatus.SUCCEEDED, End(lease, result, self._address(message)))
+            end = End(lease, result, self._address(message), self._records(message, result, results))
+            ended = await self._end(message, JobStatus.SUCCEEDED, end)
         if ended:
             metrics.IMAGES.labels(message.request.model).inc(len(result.images))
         return ended
+
+    def _records(
+        self, message: JobMessage, result: JobResult, results: Sequence[ImageResult]
+    ) -> tuple[PictureRecord, ...]:
+        """What the search index is owed of the job: nothing, if no image is embedded."""
+        spec = self.bounds.spec
+        if not spec.clip:
+            return ()
+        images = [drawn.image for drawn in results if isinstance(drawn.image, Pixels)]
+        # Tenants who share cached results share what is found.
+        scope = SHARED if self._share_cache else message.tenant
+        records = picture_records(
+            message, result, images, spec, scope, self._clock.now(), self._keep_pictures_s
+        )
+        metrics.EMBEDDINGS.labels("made").inc(len(records))
+        metrics.EMBEDDINGS.labels("failed").inc(len(images) - len(records))
+        return records
 
     def _address(self, message: JobMessage) -> str | None:
         """The address of the cached result; None: it is not cached."""

@@ -10,6 +10,7 @@ from functools import partial
 from contracts.engine import Pixels
 from contracts.jobs import ImageRef, JobMessage, JobResult, Lease, Timings
 from contracts.models import ModelSpec
+from contracts.pictures import Embedding, PictureRecord
 from contracts.requests import GenerationRequest
 from store.stores import Stores
 from telemetry import metrics, tracing
@@ -93,6 +94,41 @@ class Pictures:
             return await self._retrier.retry_until_drained(
                 partial(self._stores.blobs.put, file.data, file.format), hold
             )
+
+
+def picture_records(
+    message: JobMessage,
+    result: JobResult,
+    images: Sequence[Pixels],
+    spec: ModelSpec,
+    scope: str,
+    now: float,
+    keep_s: float,
+) -> tuple[PictureRecord, ...]:
+    """The records of the images that have an embedding, for the search index. Pure.
+
+    `images` are those of `result`, in order. `now` is Unix seconds. The store stamps the records
+    itself, and keeps them for `keep_s` seconds.
+    """
+    request = message.request
+    return tuple(
+        PictureRecord(
+            scope=scope,
+            name=ref.name,
+            embedding=Embedding.of(spec.clip, image.embedding),
+            created_at=now,
+            expires_at=now + keep_s,
+            prompt=request.prompt,
+            model=request.model,
+            lora="" if request.lora is None else request.lora.name,
+            width=ref.width,
+            height=ref.height,
+            seed=ref.seed,
+            job_id=message.job_id,
+        )
+        for ref, image in zip(result.images, images, strict=True)
+        if image.embedding is not None
+    )
 
 
 def _ref(name: str, pixels: Pixels, file: Encoded, request: GenerationRequest, index: int) -> ImageRef:

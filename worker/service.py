@@ -87,6 +87,7 @@ async def serving(
                 clock,
                 Bounds(spec, settings.max_images_per_job),
                 share_cache=settings.share_cache_between_tenants,
+                keep_pictures_s=settings.blob_retention_s,
             )
             fetcher = JobFetcher(
                 worker_id,

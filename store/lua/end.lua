@@ -1,8 +1,10 @@
 -- Ends jobs that workers run, each by itself. ARGV: a JSON list of documents {id, attempt, status;
 -- result or failure, as JSON text; `address` and `ttl_ms`, if the result cache on this server is to
--- store the result}. A job that succeeds ends its followers with its result. Any other hands its
--- key to one of them. Answers for each job {1, promoted}, {0} if the lease does not hold, or
--- {'failed', error}.
+-- store the result; `pictures`, if images are to be recorded for the search index, each {name, keep_s,
+-- rest: its record as JSON text without the first brace and without its times}}. A job that succeeds
+-- ends its followers with its result. Any other hands its key to one of them. Answers for each job
+-- {1, promoted}, {1, promoted, how many images there was no room to record}, {0} if the lease does not
+-- hold, or {'failed', error}.
 
 local docs = cjson.decode(ARGV[3])
 local jobs, seen = {}, {}
@@ -13,8 +15,41 @@ for i, doc in ipairs(docs) do
   end
 end
 
--- Before all other writes: if the server is at its `maxmemory`, the cache gets nothing.
+-- Records the images of a job that is about to succeed. Answers for how long, in seconds; false: there
+-- was no room.
+local function record_pictures(job, pictures)
+  local fields, longest = { 'tenant', job.tenant }, 0
+  for _, picture in ipairs(pictures) do
+    local stamps = '{"created_at":' .. seconds(NOW) .. ',"expires_at":' .. seconds(NOW + picture.keep_s) .. ','
+    fields[#fields + 1] = picture.name
+    fields[#fields + 1] = stamps .. picture.rest
+    longest = math.max(longest, picture.keep_s)
+  end
+  if type(redis.pcall('HSET', P .. 'picture:' .. job.id, unpack(fields))) == 'table' then
+    return false
+  end
+  redis.call('PEXPIRE', P .. 'picture:' .. job.id, math.ceil(longest * 1000))
+  return longest
+end
+
+-- Owes the index the images of the job, whose records stay for `keep_s`.
+local function owe_index(id, keep_s)
+  local unindexed = P .. 'unindexed'
+  -- Without an index, nobody takes what has expired.
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', unindexed, '-inf', seconds(NOW - keep_s), 'LIMIT', 0, TRIM)) do
+    if redis.call('EXISTS', P .. 'picture:' .. old) == 0 then
+      redis.call('ZREM', unindexed, old)
+    end
+  end
+  redis.call('ZADD', unindexed, seconds(NOW), id)
+  redis.call('PUBLISH', unindexed, id)
+end
+
+-- Before all other writes: if the server is at its `maxmemory`, cache and index get nothing.
 for i, doc in ipairs(docs) do
+  if jobs[i] and doc.pictures then
+    doc.recorded = record_pictures(jobs[i], doc.pictures)
+  end
   if jobs[i] and doc.address then
     local before = redis.pcall('SET', ROOT .. 'result:' .. doc.address, doc.result, 'PX', doc.ttl_ms, 'GET')
     doc.cached = type(before) ~= 'table'
@@ -53,10 +88,18 @@ end
 
 local function close(job, doc)
   if DONE[job.id] then
+    if doc.recorded then
+      redis.call('DEL', P .. 'picture:' .. job.id)
+    end
     return { 0 } -- ended with its leader in this call
   end
   if doc.status == 'succeeded' then
     succeed(job, doc.result, doc.cached)
+    if doc.recorded then
+      owe_index(job.id, doc.recorded)
+    elseif doc.pictures then
+      return { 1, {}, #doc.pictures }
+    end
     return { 1, {} }
   end
   finish(job, doc.status, doc.failure and 'failure', doc.failure)

@@ -29,7 +29,7 @@ from store.audit import audit
 from store.erasing import SETTLE_S
 from store.stores import Stores, open_stores
 from tests.store.made import new, result
-from tests.store.tenants import Used, everything, lived_in
+from tests.store.tenants import Used, everything, indexed, lived_in
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -129,13 +129,14 @@ def test_an_export_is_json_and_pictures_with_a_receipt(
     assert receipt["counts"] == {
         "jobs": 6,
         "webhooks": 1,
-        "pictures": 4,
+        "pictures": 5,
         "source_pictures": 2,
         "api_keys": 1,
         "quota_accounts": 1,
         "usage_days": 2,
         "idempotency_keys": 3,
         "cached_results": 1,
+        "picture_records": 3,
         "queue_shares": 1,
         "room_account": 1,
         "webhook_secrets": 1,
@@ -152,6 +153,11 @@ def test_an_export_is_json_and_pictures_with_a_receipt(
     assert files["source_pictures/" + acme.pictures["input"].removeprefix("inputs/")].startswith(b"input")
     assert json.loads(files["api_keys.json"])[0]["id"] == acme.key_id
     assert set(json.loads(files["quota_accounts.json"])[acme.key_id]) >= {"queued", "running", "tat"}
+    records = json.loads(files["picture_records.json"])
+    assert {each["name"] for each in records} == {
+        acme.pictures[kind] for kind in ("both", "own", "forgotten")
+    }
+    assert {each["prompt"] for each in records} == {acme.prompt}
     assert json.loads(files["usage_days.json"])["2026-11-30"] == {"jobs": 6, "steps": 8}
     text = b"".join(files.values())
     for stranger in (other.prompt, other.key_id, "acme2", "d" * 64, "whsec_"):
@@ -187,7 +193,7 @@ def test_a_dry_run_counts_and_erases_nothing(darkroom: Command, settings: Backen
     assert (receipt["counts"]["jobs"], receipt["counts"]["live_jobs"], receipt["counts"]["pictures"]) == (
         6,
         1,
-        4,
+        5,
     )
     assert everywhere(settings) == before
 
@@ -202,9 +208,11 @@ def test_an_erasure_leaves_nothing_but_its_receipt(
     receipt = json.loads(path.read_text())
     assert is_whole(path.read_text())
     assert (receipt["receipt"], receipt["tenant"], receipt["complete"]) == ("erase", "acme", True)
-    assert (receipt["counts"]["jobs"], receipt["counts"]["pictures"], receipt["shared_pictures"]) == (6, 3, 1)
+    assert (receipt["counts"]["jobs"], receipt["counts"]["pictures"], receipt["shared_pictures"]) == (6, 4, 1)
     assert any("until 20" in line for line in receipt["remains"])
     assert acme.key_id not in path.read_text(), "it is kept longer than what it is about"
+    assert any("search index" in line for line in receipt["remains"])
+    assert {each.scope for each in on(settings, indexed)} == {"acme"}
     left = everywhere(settings)
     for word in (r"\bacme\b", re.escape(acme.prompt), acme.key_id, acme.pictures["own"]):
         assert not re.search(word, left), word

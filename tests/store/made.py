@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from contracts.ids import new_job_id
 from contracts.job_store import JobStore
 from contracts.jobs import ImageRef, JobFailure, JobResult, JobStatus, Lease, NewJob, Timings
+from contracts.pictures import Embedding, PictureRecord
 from contracts.requests import GenerationRequest
 from contracts.transitions import Granted, TakenJob
 
 KEY = "a" * 64
+CLIP = "emoji-clip@0123456789abcdef"
+KEEP_S = 5000.0
+"""For so long the records of pictures stay."""
 FAILURE = JobFailure(code="engine_fault", message="it broke")
 _ticks = itertools.count()
 
@@ -69,3 +75,28 @@ def keys(count: int, digits: str = "0123456789abcdef") -> list[str]:
 
 async def taken(jobs: JobStore, limit: int, worker: str = "w1") -> list[TakenJob]:
     return list((await jobs.take("m", worker, limit)).jobs)
+
+
+def name(number: int) -> str:
+    """The name of a picture's file."""
+    return f"{number:064x}.png"
+
+
+def record(job: NewJob, number: int = 0, **changes: Any) -> PictureRecord:
+    """The record of a picture of the job, for the search index."""
+    vector = struct.pack("<4e", 0.5, -0.5, 0.5, number / 1000)
+    fields: dict[str, Any] = {
+        "scope": job.tenant,
+        "name": name(number),
+        "embedding": Embedding.of(CLIP, vector),
+        "created_at": 1.0,
+        "expires_at": 1.0 + KEEP_S,
+        "prompt": 'Ein "Apfel" ☂ \\ \n',
+        "model": "m",
+        "lora": "ink",
+        "width": 64,
+        "height": 48,
+        "seed": 2**53 - 1,
+        "job_id": job.id,
+    }
+    return PictureRecord(**{**fields, **changes})

@@ -13,12 +13,14 @@ from backends.redis_client import pages
 from cache.cache_key import result_address, tenant_scope
 from contracts.ids import shard_of
 from contracts.jobs import JobResult, NewJob, Preview, Webhook
+from contracts.picture_outbox import Unwanted
+from contracts.pictures import SHARED
 from contracts.settings import BackendSettings
 from contracts.tenancy import ApiKey, Charge, Limits, Reservation, Scope
-from contracts.transitions import Granted
+from contracts.transitions import End, Finished, Granted
 from contracts.webhooks import EVENTS, Attempt, DeliveryStatus
 from store.stores import Stores
-from tests.store.made import FAILURE, new, result
+from tests.store.made import FAILURE, new, record, result
 
 _numbers = itertools.count()
 LIMITS = Limits(requests_per_minute=6, burst=100, concurrent_jobs=8, images_per_day=100)
@@ -62,6 +64,7 @@ async def lived_in(stores: Stores, settings: BackendSettings, tenant: str, *, sh
         "both": await drawn(stores, blobs, b"of both"),
         "own": await drawn(stores, blobs, f"own {number}".encode()),
         "cached": await drawn(stores, blobs, f"cached {number}".encode()),
+        "forgotten": await drawn(stores, blobs, f"forgotten {number}".encode()),
         "preview": await drawn(stores, blobs, f"preview {number}".encode()),
         "input": await drawn(stores, blobs, f"input {number}".encode(), is_input=True),
         "reserved": await drawn(stores, blobs, f"reserved {number}".encode(), is_input=True),
@@ -88,7 +91,12 @@ async def lived_in(stores: Stores, settings: BackendSettings, tenant: str, *, sh
     made["joined"] = follower
     await jobs.submit(follower)
     assert await jobs.preview(lease, Preview(index=0, name=pictures["preview"]))
-    assert (await jobs.succeed(lease, named(pictures["both"], pictures["own"]))).applied
+    embedded = tuple(
+        record(leader, scope=SHARED if shared else tenant, name=pictures[kind], prompt=prompt)
+        for kind in ("both", "own", "forgotten")
+    )
+    ended = await jobs.end_many([End(lease, named(pictures["both"], pictures["own"]), pictures=embedded)])
+    assert ended == [Finished(applied=True)]
     await jobs.submit(job("hit", "2"), named(pictures["cached"]))
     assert (await jobs.fail(await _claimed(stores, job("failed", "3")), FAILURE)).applied
     withdrawn = job("withdrawn", "4")
@@ -149,6 +157,17 @@ async def _keyed(
     request = made["hit"].request.model_copy(update={"init_image": pictures["reserved"]})
     waiting = made["hit"].model_copy(update={"id": new("6" * 64).id, "request": request})
     await stores.idempotency.reserve(tenant, "three", Reservation(fingerprint="f" * 64, new=waiting))
+
+
+async def indexed(stores: Stores) -> list[Unwanted]:
+    """An indexer comes by: it forgets what it must, and is owed nothing any more. Answers what it has forgotten."""
+    store = stores.pictures
+    taken = [job_id for shard in store.shards for job_id in await store.take(shard, 1000, 60.0)]
+    await store.settle(taken)
+    unwanted = [each for shard in store.shards for each in await store.take_unwanted(shard, 1000, 60.0)]
+    await store.settle_unwanted(unwanted)
+    assert await store.owed() == 0
+    return sorted(unwanted)
 
 
 async def everything(client: Any, timeout_s: float = 20.0) -> dict[str, Any]:

@@ -12,12 +12,15 @@ from redis.asyncio import Redis
 from backends.redis_client import connect, disconnect
 from cli.services.redis import RedisServer
 from contracts.jobs import JobMessage, NewJob
+from contracts.pictures import PictureRecord
 from contracts.settings import BackendSettings
 from contracts.transitions import Busy, End, Finished, Found, Submission, Submitted
 from store.stores import Stores, open_stores
-from tests.store.made import keys, new, result, taken
+from tests.store.made import keys, new, record, result, taken
 
 MOST_COMMANDS: Final = 43
+MOST_OF_EMBEDDINGS: Final = 5
+"""More than that, for a picture with an embedding."""
 MOST_SCRIPTS: Final = 3
 MOST_OF_A_MESSAGE: Final = 5
 MOST_OF_A_HIT: Final = 11
@@ -76,12 +79,12 @@ async def submitted(stores: Stores, job: NewJob) -> JobMessage:
     return answer.job.message()
 
 
-async def drawn(stores: Stores, job: NewJob) -> None:
+async def drawn(stores: Stores, job: NewJob, pictures: tuple[PictureRecord, ...] = ()) -> None:
     """One picture, from its submit to its end: four trips."""
     await submitted(stores, job)
     await stores.jobs.confirm_many([job.id])
     (mine,) = await taken(stores.jobs, 8)
-    (answer,) = await stores.jobs.end_many([End(mine.lease, result(), address(job))])
+    (answer,) = await stores.jobs.end_many([End(mine.lease, result(), address(job), pictures)])
     assert answer == Finished(applied=True)
 
 
@@ -95,6 +98,17 @@ async def test_a_cold_picture(stores: Stores, client: Redis) -> None:
     print(sum(commands.values()), commands)
     assert commands["evalsha"] <= MOST_SCRIPTS
     assert sum(commands.values()) <= MOST_COMMANDS, commands
+
+
+async def test_a_cold_picture_with_an_embedding(stores: Stores, client: Redis) -> None:
+    warm, job = (new(key) for key in keys(2))
+    await drawn(stores, warm)
+    counted = Counted(client)
+    await counted.begin()
+    await drawn(stores, job, (record(job, 1), record(job, 2)))
+    commands = await counted.commands()
+    assert commands["evalsha"] <= MOST_SCRIPTS
+    assert sum(commands.values()) <= MOST_COMMANDS + MOST_OF_EMBEDDINGS, commands
 
 
 async def test_a_message_that_comes_while_its_job_waits(stores: Stores, client: Redis) -> None:

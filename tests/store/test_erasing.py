@@ -21,15 +21,15 @@ from contracts.errors import BlobStoreUnavailable
 from contracts.jobs import JobStatus
 from contracts.settings import BackendSettings
 from contracts.tenancy import Reservation
-from contracts.transitions import Ended, Granted
+from contracts.transitions import End, Ended, Granted
 from store import erasing
 from store.audit import audit
 from store.erasing import Erased, TenantBusy, erase
 from store.key_names import Layout
 from store.stores import Stores, open_stores
 from store.tenant_data import Servers, TenantData
-from tests.store.made import new, result
-from tests.store.tenants import Used, drawn, everything, lived_in, named
+from tests.store.made import new, record, result
+from tests.store.tenants import Used, drawn, everything, indexed, lived_in, named
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -87,7 +87,8 @@ async def test_nothing_of_a_tenant_is_left_and_nothing_of_another_is_touched(
     assert done.counts == {
         "jobs": 6,
         "webhooks": 1,
-        "pictures": 3,
+        "pictures": 4,
+        "picture_records": 3,
         "source_pictures": 2,
         "cached_results": 1,
         "idempotency_keys": 3,
@@ -99,6 +100,10 @@ async def test_nothing_of_a_tenant_is_left_and_nothing_of_another_is_touched(
         "webhook_secrets": 1,
         "webhook_receivers": 1,
     }
+    forgotten = {(each.scope, each.name) for each in await indexed(place.stores)}
+    scope = "" if shared else "acme"
+    mine = {acme.pictures["own"], acme.pictures["forgotten"], *([] if shared else [acme.pictures["both"]])}
+    assert forgotten == {(scope, name) for name in mine}, "the shared one stays in the index of all"
     left = await place.all()
     assert words_of(acme).findall(str(left)) == []
     marks = {place.servers.layout.job_key(job.id) for job in acme.jobs.values()}
@@ -277,3 +282,36 @@ async def test_one_that_broke_off_is_taken_up_again_and_its_receipt_counts_both(
     assert done.counts == whole.counts
     assert not re.search(r"\bacme\b", str(await place.all()))
     assert await place.stores.blobs.exists(other.pictures["both"])
+
+
+async def test_pictures_are_their_tenants_after_their_jobs_have_lapsed(place: Place) -> None:
+    """A job's record is kept for a day, its pictures and their records for three."""
+    used = await place.live("acme")
+    for job in used.jobs.values():
+        await place.servers.state.delete(place.servers.layout.job_key(job.id))
+    done = await place.erase("acme")
+    assert (done.left, done.counts["picture_records"]) == ({}, 3)
+    assert not await place.stores.blobs.exists(used.pictures["forgotten"]), "nothing but its record names it"
+    assert {each.name for each in await indexed(place.stores)} == {
+        used.pictures[kind] for kind in ("both", "own", "forgotten")
+    }
+    left = await place.all()
+    assert re.findall(r"\bacme\b", str(left)) == []
+
+
+async def test_a_picture_that_another_tenants_record_names_stays(place: Place) -> None:
+    acme, other = await place.live("acme"), new("7" * 64, "other")
+    submitted = await place.stores.jobs.submit(other)
+    claim = await place.stores.jobs.claim(submitted.job.message(), "w1")
+    assert isinstance(claim, Granted)
+    theirs = record(other, name=acme.pictures["own"])
+    await place.stores.jobs.end_many([End(claim.lease, result(), pictures=(theirs,))])
+    await place.servers.state.delete(place.servers.layout.job_key(other.id))
+    done = await place.erase("acme")
+    assert done.shared_pictures == 1
+    assert await place.stores.blobs.exists(acme.pictures["own"])
+    assert ("acme", acme.pictures["own"]) in {
+        (each.scope, each.name) for each in await indexed(place.stores)
+    }, "in its own scope nobody shares it"
+    (kept,) = await place.stores.pictures.read([other.id])
+    assert kept.name == acme.pictures["own"]

@@ -18,12 +18,14 @@ from contracts.jobs import JobStatus, Webhook
 from contracts.models import WorkerInfo
 from contracts.settings import BackendSettings
 from contracts.tenancy import Reservation
+from contracts.transitions import End, Finished
 from contracts.webhooks import EVENTS, Attempt, Call, DeliveryStatus
 from store.jobs import RedisJobStore
 from store.layout import LAYOUT_KEY, require_layout
 from store.model_directory import PREFIX
 from store.stores import Stores, open_stores
-from tests.store.made import FAILURE, claimed, led, new, result, status, taken
+from telemetry import metrics
+from tests.store.made import FAILURE, claimed, led, new, record, result, status, taken
 from tests.store.test_versions import SPEC
 
 pytestmark = pytest.mark.anyio
@@ -204,3 +206,37 @@ async def test_a_server_that_is_away_is_not_full(tmp_path: Path) -> None:
             await client.ping()
     assert away.value.code == "store_unavailable"
     await client.aclose()
+
+
+async def test_at_the_limit_a_job_ends_and_its_pictures_are_not_recorded(
+    stores: Stores, full: Callable[[], None]
+) -> None:
+    """They may be found by nobody: the job is more. Without a cached result nothing else is written first."""
+    job = new()
+    lease = await led(stores.jobs, job)
+    lost = metrics.EMBEDDINGS.labels("no_room")._value.get()
+    full()
+    (answer,) = await stores.jobs.end_many([End(lease, result(), None, (record(job, 1), record(job, 2)))])
+    assert answer == Finished(applied=True)
+    assert await status(stores.jobs, job.id) is JobStatus.SUCCEEDED
+    assert await stores.pictures.read([job.id]) == []
+    assert await stores.pictures.owed() == 0
+    assert metrics.EMBEDDINGS.labels("no_room")._value.get() - lost == 2
+
+
+async def test_at_the_limit_the_index_is_served_and_pictures_are_erased(
+    stores: Stores, full: Callable[[], None]
+) -> None:
+    job = new()
+    await stores.jobs.end_many([End(await led(stores.jobs, job), result(), None, (record(job, 1),))])
+    full()
+    store = stores.pictures
+    (shard,) = store.shards
+    assert await store.take(shard, 9, 60.0) == [job.id]
+    assert len(await store.read([job.id])) == 1
+    assert await store.settle([job.id]) == []
+    assert await store.erase(job.id) == 1
+    (unwanted,) = await store.take_unwanted(shard, 9, 60.0)
+    await store.settle_unwanted([unwanted])
+    await store.forget("public", [unwanted.name])
+    assert await store.owed() == 1

@@ -14,7 +14,7 @@ from contracts.errors import StoreUnavailable
 from contracts.ids import SHARDS
 from contracts.jobs import JobStatus, Webhook
 from contracts.tenancy import Charge, Limits
-from contracts.transitions import Granted
+from contracts.transitions import End, Granted
 from store import migrating
 from store.audit import audit
 from store.key_names import PREFIX, Layout, shard_prefix
@@ -25,7 +25,9 @@ from tests.store.layouts import BEFORE, TIMEOUT_S, contents, settings_of
 from tests.store.layouts import client as client
 from tests.store.layouts import opened as opened
 from tests.store.layouts import url as url
-from tests.store.made import FAILURE, keys, led, new, result, taken
+from tests.store.made import FAILURE, keys, led, name, new, record, result, taken
+
+KINDS = ("job", "flight", "hook", "picture")
 
 
 async def lived_in(stores: Stores) -> dict[str, Any]:
@@ -37,7 +39,8 @@ async def lived_in(stores: Stores) -> dict[str, Any]:
         await jobs.submit(done)
         claim = await jobs.claim((await jobs.get("acme", done.id)).message(), "w1")
         assert isinstance(claim, Granted)
-        await jobs.succeed(claim.lease, result())
+        await jobs.end_many([End(claim.lease, result(), None, (record(done, 1),))])
+    await stores.pictures.forget("acme tenant", [f"{digit}{name(2)[1:]}" for digit in SHARDS])
     failed, canceled, expired = (new(key) for key in keys(3, "5e9"))
     await jobs.fail(await led(jobs, failed), FAILURE)
     await jobs.submit(canceled)
@@ -121,6 +124,15 @@ async def test_jobs_move_with_all_that_is_theirs(
         assert duty.job.id == call.job_id
     owed = [call for shard in jobs.shards for call in await stores.webhooks.take(shard, 100, 60.0)]
     assert len(owed) + len(known["calls"]) == 16
+    pictures = stores.pictures
+    unindexed = [job_id for shard in pictures.shards for job_id in await pictures.take(shard, 100, 60.0)]
+    assert len(set(unindexed)) == 16
+    assert len(await pictures.read(unindexed)) == 16
+    unwanted = [each for shard in pictures.shards for each in await pictures.take_unwanted(shard, 100, 60.0)]
+    assert {(each.scope, each.name[0]) for each in unwanted} == {("acme tenant", digit) for digit in SHARDS}
+    await pictures.settle(unindexed)
+    await pictures.settle_unwanted(unwanted)
+    assert await pictures.owed() == 0
     # The rest of the way: each is taken, in its order, and its follower ends with it.
     for job in await taken(jobs, 100):
         await jobs.succeed(job.lease, result())
@@ -234,7 +246,7 @@ async def test_what_ends_as_it_is_moved_is_not_kept_for_ever(
     monkeypatch.setattr(Pipeline, "pttl", late)
     await migrated(client, 1)
     found = await contents(client)
-    whole = [name for name in found if name.partition("}:")[2].partition(":")[0] in ("job", "flight", "hook")]
+    whole = [name for name in found if name.partition("}:")[2].partition(":")[0] in KINDS]
     assert {name.partition("}:")[0] for name in whole} <= {f"{PREFIX}{{s0"}
     assert [name for name in whole if not found[name][1]] == []
 

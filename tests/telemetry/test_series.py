@@ -30,6 +30,7 @@ UNKNOWN: Final = ("darkroom_jobs_submitted_total", "")
 """Of models, which an API process does not know at its start. An alert only compares with it, and does without."""
 LISTED: Final = {
     "BLOB_STORE_ERRORS": series.BLOB_STORE_CAUSES,
+    "EMBEDDINGS": series.EMBEDDING_OUTCOMES,
     "DEAD_LETTERS": series.DEAD_LETTER_OUTCOMES,
     "ENGINE_RESTARTS": series.RESTART_CAUSES,
     "PUBLISHES": series.PUBLISH_OUTCOMES,

@@ -1,0 +1,11 @@
+-- Deletes the records of a job's images, and owes the search index the deletion of some of them, all
+-- or nothing. ARGV: id, keep_s, names of the images as a JSON list (`store/pictures.py`).
+
+regardless()
+local id, unwanted = ARGV[3], P .. 'unwanted'
+redis.call('ZREM', P .. 'unindexed', id)
+for _, image in ipairs(cjson.decode(ARGV[5])) do
+  redis.call('ZADD', unwanted, seconds(NOW), image)
+  redis.call('PEXPIRE', unwanted, math.ceil(tonumber(ARGV[4]) * 1000))
+end
+redis.call('DEL', P .. 'picture:' .. id)
