@@ -99,7 +99,7 @@ def check(request: SearchRequest) -> None:
 
 
 def query_of(request: SearchRequest, tenant: str, image: str, *, shared: bool) -> SearchQuery:
-    """The query for the search process. A tenant sees what it shares its cache with, and what all may see."""
+    """The query for the search process. A tenant sees its own images, and what all may see."""
     scopes = dict.fromkeys((tenant_scope(tenant, shared), SHARED))
     return SearchQuery(
         scopes=tuple(scopes),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from client import Client
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.listening import is_free, listen
 from contracts.model_source import local_folder
+from contracts.search_settings import SearchSettings
 from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, WorkerSettings
 from store.migrating import MigrationRefused
 
@@ -34,6 +36,7 @@ NEWS_S: Final = 10.0
 BROKER_DATABASE: Final = "/1"
 EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to connect to
 """The address to connect to, for each address that means all interfaces."""
+EMBEDDED_CLIP: Final = "models/emoji-clip"
 _PING: Final = b"GET /healthz HTTP/1.0\r\n\r\n"
 
 
@@ -103,12 +106,18 @@ class Platform:
 
 @contextlib.contextmanager
 def started(
-    folder: Path, workers: int = 1, environ: Mapping[str, str] | None = None, *, webhooks: bool = True
+    folder: Path,
+    workers: int = 1,
+    environ: Mapping[str, str] | None = None,
+    *,
+    webhooks: bool = True,
+    search: bool = False,
 ) -> Iterator[Platform]:
     """Starts a platform with its data and logs in `folder`, yields it, and stops it at the end.
 
     Settings come from `environ`; None: from this process. `webhooks`: also start the process that
-    delivers webhooks. Raises `SettingsError` before anything starts, also for a port in use and a
+    delivers webhooks. `search`: also the one that searches, with the embedded CLIP if the settings name
+    none. Raises `SettingsError` before anything starts, also for a port in use and a
     missing model. Raises `ServiceError` if a server does not start, or another platform uses the folder.
     """
     source = dict(os.environ if environ is None else environ)
@@ -116,6 +125,7 @@ def started(
     settings = ApiSettings.from_env(source)
     WebhookSettings.from_env(source)
     worker = WorkerSettings.from_env(source)
+    SearchSettings.from_env(source)
     if worker.engine == "diffusers":
         local_folder(worker.model)
     with contextlib.ExitStack() as stack:
@@ -127,7 +137,7 @@ def started(
             raise SettingsError(f"--folder {folder} cannot be used: {error.strerror}.") from None
         # The processes check their ports too, but report to their logs.
         port = _port(settings, source)
-        metrics_ports = _metrics_ports(worker.metrics_port, workers + webhooks)
+        metrics_ports = _metrics_ports(worker.metrics_port, workers + webhooks + search)
         redis = None
         if not source.get("DARKROOM_REDIS_URL"):
             redis = RedisServer(folder / "redis")
@@ -141,11 +151,14 @@ def started(
         if not source.get("DARKROOM_BLOB_DIR"):
             source["DARKROOM_BLOB_DIR"] = str(folder / "blobs")
         source.setdefault("DARKROOM_LOG_FORMAT", "console")
+        if search:
+            _add_search(source, folder)
         admin_key = source.pop("DARKROOM_ADMIN_KEY", "") or record.admin_key(folder)
         host = EVERYWHERE.get(settings.host, settings.host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         children = [_child("api", folder, {**source, "DARKROOM_ADMIN_KEY": admin_key})]
         names = [f"worker-{number}" for number in range(1, workers + 1)] + ["webhooks"] * webhooks
+        names += ["search"] * search
         for name, metrics_port in zip(names, metrics_ports, strict=True):
             children.append(_child(name, folder, {**source, "DARKROOM_METRICS_PORT": metrics_port}))
         platform = Platform(
@@ -157,6 +170,18 @@ def started(
         record.write(folder, url, source)
         stack.callback(record.erase, folder)
         yield platform
+
+
+def _add_search(source: dict[str, str], folder: Path) -> None:
+    """Adds the settings with which API, workers and search find each other, where they are not set."""
+    port = source.setdefault("DARKROOM_SEARCH_PORT", str(process.free_port()))
+    for name, value in (
+        ("CLIP", EMBEDDED_CLIP),
+        ("SEARCH_INDEX", f"embedded:{folder / 'search-index'}"),
+        ("SEARCH_TOKEN", secrets.token_urlsafe(24)),
+        ("SEARCH_URL", f"http://127.0.0.1:{port}"),
+    ):
+        source[f"DARKROOM_{name}"] = source.get(f"DARKROOM_{name}") or value
 
 
 def _migrate_to_layout(settings: BackendSettings) -> None:

@@ -70,7 +70,7 @@ class Hit(Document):
 
     picture: PictureRecord
     score: float
-    why: dict[Reason, Evidence] = {}
+    why: dict[Reason, Evidence]
 
 
 class SearchAnswer(Document):

@@ -114,7 +114,9 @@ class Runtime:
             max_header_bytes=MAX_HEADER_BYTES,
             write_timeout_s=WRITE_TIMEOUT_S,
         )
-        dispatcher = Dispatcher(self._stores.pictures, self.queue.put, "search_dispatch", metrics.SEARCH_OWED)
+        dispatcher = Dispatcher(
+            OwedPictures(self._stores.pictures), self.queue.put, "search_dispatch", metrics.SEARCH_OWED
+        )
         for name, work in (
             ("service", server.serve()),
             ("dispatcher", dispatcher.run()),

@@ -14,11 +14,11 @@ from transformers import (
     CLIPTextModelWithProjection,
     SiglipTextModel,
 )
+from worker.engine.clip_source import BROKEN
 
 from contracts.errors import SettingsError
 from search.embedder import Rgb
 from worker.engine import clip_source, embedding
-from worker.engine.clip_source import BROKEN
 from worker.engine.device import pick
 from worker.engine.errors import ModelLoadError
 
@@ -88,7 +88,9 @@ def _text_part(source: clip_source.ClipSource) -> tuple[Any, Any]:
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except BROKEN as error:
-        raise ModelLoadError(f"DARKROOM_CLIP={source.setting}: its text part cannot be loaded: {error}") from error
+        raise ModelLoadError(
+            f"DARKROOM_CLIP={source.setting}: its text part cannot be loaded: {error}"
+        ) from error
     return network.requires_grad_(False).eval(), tokenizer
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol, TypeVar
 
@@ -27,7 +27,6 @@ Vector = NDArray[np.float16]
 Rgb = NDArray[np.uint8]
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Clip(Protocol):
@@ -89,8 +88,10 @@ class Embedder:
         """End the thread."""
         self._thread.shutdown()
 
-    def _run(self, embed: Callable[[Sequence[T]], Vector], kind: str) -> Callable[[Sequence[T]], object]:
-        async def run(items: Sequence[T]) -> Sequence[Vector]:
+    def _run(
+        self, embed: Callable[[Sequence[T]], Vector], kind: str
+    ) -> Callable[[Sequence[T]], Awaitable[Sequence[Vector | Exception]]]:
+        async def run(items: Sequence[T]) -> Sequence[Vector | Exception]:
             with metrics.SEARCH_EMBED_SECONDS.labels(kind).time():
                 vectors = await asyncio.get_running_loop().run_in_executor(self._thread, embed, items)
             return list(vectors)

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Final
 
 from PIL import UnidentifiedImageError
 
@@ -21,7 +20,6 @@ from search.embedder import Embedder, Rgb, decoded
 from search.index import Match, PictureIndex
 from search.where import Where
 from telemetry import metrics
-
 
 
 class Searcher:
@@ -122,5 +120,3 @@ def _decoded(image: str) -> Rgb:
 
 async def _nothing() -> Sequence[Match]:
     return ()
-
-

@@ -181,7 +181,9 @@ SEARCH_INDEXED = Counter(
     "darkroom_search_images_total", "Images that came into the index or left it, by outcome.", ["outcome"]
 )
 SEARCH_LATENESS = Histogram(
-    "darkroom_search_lateness_seconds", "Time from the end of a job until its image is in the index.", buckets=_LATENCY_S
+    "darkroom_search_lateness_seconds",
+    "Time from the end of a job until its image is in the index.",
+    buckets=_LATENCY_S,
 )
 SEARCH_OWED = Gauge("darkroom_search_owed", "Jobs whose images are owed to the index, and not in the queue.")
 SEARCH_IMAGES = Gauge("darkroom_search_index_images", "Images in the index.")
