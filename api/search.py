@@ -151,6 +151,11 @@ class SearchClient:
         self._require()
         return IndexState.model_validate_json(await self._call("GET", "/state"))
 
+    async def rebuild(self) -> IndexState:
+        """Begin a rebuild of the index. Raises `SearchOff`, `SearchUnavailable`."""
+        self._require()
+        return IndexState.model_validate_json(await self._call("POST", "/rebuild"))
+
     async def close(self) -> None:
         """Close the connections."""
         if self._http is not None:
@@ -179,7 +184,7 @@ class SearchClient:
         except httpx.HTTPError as error:
             reason = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "is away"
             raise SearchUnavailable(f"The search {reason}.", retry_after_s=AGAIN_S) from None
-        if answer.status_code == httpx.codes.OK:
+        if answer.is_success:
             return answer.content
         raise _fault(answer)
 

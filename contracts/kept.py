@@ -122,6 +122,17 @@ KEPT: Final = (
         _BY_JOBS,
     ),
     Kept(
+        "how far the rebuild of each search index has come",
+        Place.STATE,
+        "rebuilds",
+        ("darkroom:search-rebuild:*",),
+        "kept forever",
+        _ALL,
+        _DOCUMENT,
+        _NOBODYS,
+        "one per index and CLIP",
+    ),
+    Kept(
         "webhook signing secrets",
         Place.STATE,
         "webhooks",

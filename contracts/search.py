@@ -6,7 +6,7 @@ search process reads no file of a stranger.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Protocol
 
 from pydantic import Field
 
@@ -95,6 +95,28 @@ class Texts(Frozen):
     texts: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
 
 
+class Rebuild(Document):
+    """How far a rebuild of the index has come. `cursor` is that of `PictureOutbox.scan`; times are Unix seconds."""
+
+    started_at: float
+    cursor: str = ""
+    seen: int = 0
+    """Records that were read."""
+    finished_at: float | None = None
+
+
+class RebuildStore(Protocol):
+    """Rebuilds by the name of their index. Raises `StoreUnavailable`."""
+
+    async def get(self, index: str) -> Rebuild | None:
+        """The last rebuild; None: there was none."""
+        ...
+
+    async def put(self, index: str, rebuild: Rebuild) -> None:
+        """Record how far it has come."""
+        ...
+
+
 class IndexState(Document):
     """How much the index holds, and how much of it is still to come."""
 
@@ -103,3 +125,5 @@ class IndexState(Document):
     bytes_on_disk: int
     bytes_in_memory: int
     owed: int
+    rebuild: Rebuild | None = None
+    """The last rebuild; None: there was none."""

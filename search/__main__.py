@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 import threading
@@ -27,12 +28,15 @@ from search.index import IndexBusy, IndexDamaged, IndexMismatch, VectorSetsMissi
 from search.indexer import Indexer
 from search.owed import OwedPictures
 from search.query import Searcher
+from search.rebuild import Rebuilder, index_name
 from search.service import create_app
 from store.layout import require_layout
 from store.stores import Stores, open_stores
 from telemetry import logs, metrics, series, tracing
 from telemetry.server import OperationServer
 
+REBUILD_S: Final = 1.0
+"""Seconds between two looks at whether a rebuild is asked for."""
 TIDY_S: Final = 5.0
 """Seconds between two looks at what must leave the index."""
 MAX_CONNECTIONS: Final = 512
@@ -62,15 +66,23 @@ class Runtime:
             self._stores.pictures, self._index, self._embedder, self._stores.blobs, self._clock
         )
         self._searcher = Searcher(self._index, self._embedder, self._stores.blobs, self._clock)
+        self._rebuilder = Rebuilder(
+            self._stores.pictures,
+            self._index,
+            self._indexer,
+            self._stores.rebuilds,
+            self._clock,
+            index_name(settings.search_index, self._embedder.name),
+        )
         self._listener = listen(settings.search_host, settings.search_port, "DARKROOM_SEARCH_PORT")
         self.queue = DutyQueue(settings, "search", search_queue(settings), Owed, self.run, late=True)
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        """Open the index, then start the service, the dispatcher and the tidying. Raises one of
+    def start(self, *, fresh: bool = False) -> None:
+        """Open the index (`fresh`: after forgetting all that it holds), then start the service, the dispatcher and the tidying. Raises one of
         `REFUSALS`, and `StoreUnavailable`."""
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._start(fresh=fresh), self._loop).result()
 
     def unready(self) -> str | None:
         """Why this process answers no searches now, or None. For a readiness probe; callable from any thread."""
@@ -102,9 +114,12 @@ class Runtime:
         self._loop.close()
         self._embedder.close()
 
-    async def _start(self) -> None:
-        await self._index.open(self._embedder.name, self._embedder.dimensions)
-        app = create_app(self._searcher, self._embedder, self._state, self._settings.search_token)
+    async def _start(self, *, fresh: bool) -> None:
+        await self._index.open(self._embedder.name, self._embedder.dimensions, fresh=fresh)
+        await self._rebuilder.begin()
+        app = create_app(
+            self._searcher, self._embedder, self._state, self._rebuilder.ask, self._settings.search_token
+        )
         server = HttpServer(
             app,
             self._listener,
@@ -121,6 +136,7 @@ class Runtime:
             ("service", server.serve()),
             ("dispatcher", dispatcher.run()),
             ("tidying", self._tidy()),
+            ("rebuilding", self._rebuild()),
         ):
             task = asyncio.create_task(work, name=name)
             task.add_done_callback(_ended)
@@ -134,7 +150,18 @@ class Runtime:
             bytes_on_disk=stats.disk_bytes,
             bytes_in_memory=stats.memory_bytes,
             owed=await self._stores.pictures.owed(),
+            rebuild=self._rebuilder.progress,
         )
+
+    async def _rebuild(self) -> None:
+        """Run every rebuild that is asked for, for ever."""
+        while True:
+            try:
+                await self._rebuilder.work()
+            except UnavailableError as error:
+                metrics.REPAIRED.labels("search_rebuild").inc()
+                log.warning("rebuild_put_off", code=error.code)
+            await asyncio.sleep(REBUILD_S)
 
     async def _tidy(self) -> None:
         """Take out what has expired and what was deleted elsewhere, for ever."""
@@ -161,6 +188,11 @@ def _ended(task: asyncio.Task[None]) -> None:
 
 def main() -> int:
     """Run the process; returns its exit status (`contracts.exit_codes`)."""
+    parser = argparse.ArgumentParser(prog="python -m search", description=__doc__)
+    parser.add_argument(
+        "--rebuild", action="store_true", help="forget the index first, and fill it from the records"
+    )
+    fresh = parser.parse_args().rebuild
     try:
         settings = SearchSettings.from_env()
         asyncio.run(require_layout(settings))
@@ -171,7 +203,7 @@ def main() -> int:
         runtime = Runtime(settings)
         if settings.metrics_port:
             OperationServer(settings.metrics_port, runtime.fault, runtime.unready).start()
-        runtime.start()
+        runtime.start(fresh=fresh)
     except (SettingsError, *REFUSALS) as error:
         sys.stderr.write(f"darkroom search: {error}\n")
         return exit_codes.UNUSABLE

@@ -21,7 +21,11 @@ _bearer = HTTPBearer(auto_error=False)
 
 
 def create_app(
-    searcher: Searcher, embedder: Embedder, state: Callable[[], Awaitable[IndexState]], token: str
+    searcher: Searcher,
+    embedder: Embedder,
+    state: Callable[[], Awaitable[IndexState]],
+    rebuild: Callable[[], None],
+    token: str,
 ) -> FastAPI:
     """The ASGI application. `token` is what callers must show; empty: nothing."""
 
@@ -51,6 +55,11 @@ def create_app(
 
     @app.get("/state")
     async def index_state() -> IndexState:
+        return await state()
+
+    @app.post("/rebuild", status_code=202)
+    async def ask_rebuild() -> IndexState:
+        rebuild()
         return await state()
 
     return app

@@ -16,6 +16,7 @@ from contracts.job_store import JobStore
 from contracts.memory_use import MemoryUseStore
 from contracts.picture_outbox import PictureOutbox
 from contracts.ports import JobEvents, ModelDirectory, ResultCache
+from contracts.search import RebuildStore
 from contracts.settings import BackendSettings
 from contracts.tenancy import IdempotencyStore, KeyStore, QuotaLedger
 from contracts.usage import UsageStore
@@ -31,6 +32,7 @@ from store.model_directory import RedisModelDirectory
 from store.pictures import RedisPictureOutbox
 from store.probe import probe
 from store.quotas import RedisQuotaLedger
+from store.rebuilds import RedisRebuildStore
 from store.usage import RedisUsageStore
 from store.webhooks import RedisWebhookStore
 
@@ -53,6 +55,7 @@ class Stores:
     idempotency: IdempotencyStore
     webhooks: WebhookStore
     pictures: PictureOutbox
+    rebuilds: RebuildStore
     room: MemoryUseStore
     usage: UsageStore
 
@@ -114,6 +117,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         idempotency=RedisIdempotencyStore(state, timeout_s),
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
         pictures=RedisPictureOutbox(state, settings, guard),
+        rebuilds=RedisRebuildStore(state, timeout_s),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),
         usage=RedisUsageStore(state, timeout_s),
     )

@@ -59,7 +59,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "take",
         "withdraw_worker",
     ),
-    "search": ("search", "search_dispatch", "search_tidy"),
+    "search": ("search", "search_dispatch", "search_rebuild", "search_tidy"),
     "webhooks": ("webhook", "webhook_dispatch"),
 }
 

@@ -13,7 +13,7 @@ from api.body import as_model, checked
 from api.search import EXPECTED, SearchRequest
 from api.services import Services, Wired, failures
 from contracts.pictures import Source
-from contracts.search import MAX_LIMIT, Hit, SearchAnswer
+from contracts.search import MAX_LIMIT, Hit, IndexState, SearchAnswer
 from views.job import Wire, image_url
 
 router = APIRouter(tags=["search"])
@@ -61,6 +61,14 @@ class SearchView(Wire):
     model: str = Field(description="The CLIP that compared the images.")
 
 
+class RebuildView(Wire):
+    """How far a rebuild has come. Times are Unix seconds."""
+
+    started_at: float
+    records: int = Field(description="Records of jobs that were read.")
+    finished_at: float | None
+
+
 class IndexView(Wire):
     """The search index."""
 
@@ -69,6 +77,7 @@ class IndexView(Wire):
     bytes_on_disk: int
     bytes_in_memory: int
     owed_jobs: int = Field(description="Jobs whose images are still to come.")
+    rebuild: RebuildView | None = Field(description="The last rebuild of the index; null: there was none.")
 
 
 _BODY: dict[str, Any] = {
@@ -173,13 +182,31 @@ async def similar(
 @router.get("/v1/admin/search", summary="The search index", responses=failures(401, 403, 404, 503))
 async def state(services: Wired, _: Admin) -> IndexView:
     """How much the index holds, and how much is still to come."""
-    found = await services.search.state()
+    return _state_view(await services.search.state())
+
+
+@router.post(
+    "/v1/admin/search/rebuild",
+    summary="Rebuild the search index",
+    status_code=202,
+    responses=failures(401, 403, 404, 503),
+)
+async def rebuild(services: Wired, _: Admin) -> IndexView:
+    """Fill the index again from the records in the store. Searches go on meanwhile."""
+    return _state_view(await services.search.rebuild())
+
+
+def _state_view(state: IndexState) -> IndexView:
+    last = state.rebuild
     return IndexView(
-        model=found.clip,
-        images=found.pictures,
-        bytes_on_disk=found.bytes_on_disk,
-        bytes_in_memory=found.bytes_in_memory,
-        owed_jobs=found.owed,
+        model=state.clip,
+        images=state.pictures,
+        bytes_on_disk=state.bytes_on_disk,
+        bytes_in_memory=state.bytes_in_memory,
+        owed_jobs=state.owed,
+        rebuild=None
+        if last is None
+        else RebuildView(started_at=last.started_at, records=last.seen, finished_at=last.finished_at),
     )
 
 
