@@ -14,7 +14,6 @@ from api import init_image
 from api.normalise import invalid
 from api.pictures.decoders import Decoders
 from api.pictures.header import Header
-from cache.cache_key import tenant_scope
 from contracts.errors import InvalidRequest, PictureNotIndexed, SearchOff, SearchUnavailable
 from contracts.pictures import SHARED, Source
 from contracts.search import MAX_LIMIT, MAX_QUERY_CHARS, IndexState, SearchAnswer, SearchQuery
@@ -100,9 +99,9 @@ def check(request: SearchRequest) -> None:
 
 def query_of(request: SearchRequest, tenant: str, image: str, *, shared: bool) -> SearchQuery:
     """The query for the search process. A tenant sees its own images, and what all may see."""
-    scopes = dict.fromkeys((tenant_scope(tenant, shared), SHARED))
+    scopes = (SHARED,) if shared else (tenant, SHARED)
     return SearchQuery(
-        scopes=tuple(scopes),
+        scopes=scopes,
         text=request.q,
         like=request.like or "",
         image=image,

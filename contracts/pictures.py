@@ -16,8 +16,8 @@ from contracts.documents import Document
 Source = Literal["generated", "imported"]
 """Where an image comes from: drawn by a worker, or brought in by `darkroom search add`."""
 
-SHARED: Final = "shared"
-"""The scope of images that every tenant sees. That of a tenant alone is `tenant:NAME` (`cache.cache_key.tenant_scope`)."""
+SHARED: Final = ""
+"""The scope of images that every tenant sees. Any other scope is a tenant's name."""
 
 
 class Embedding(Document):

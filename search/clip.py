@@ -9,18 +9,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import (
-    AutoTokenizer,
-    CLIPTextModelWithProjection,
-    SiglipTextModel,
-)
-from worker.engine.clip_source import BROKEN
+from transformers import AutoConfig, AutoTokenizer, CLIPTextModelWithProjection, SiglipTextModel
 
 from contracts.errors import SettingsError
 from search.embedder import Rgb
 from worker.engine import clip_source, embedding
+from worker.engine.clip_source import BROKEN
 from worker.engine.device import pick
 from worker.engine.errors import ModelLoadError
+from worker.engine.hub import refusal
 
 TEXTS: Final = {"clip": CLIPTextModelWithProjection, "siglip": SiglipTextModel}
 """The text part of each kind of model."""
@@ -81,17 +78,16 @@ class ClipModel:
 
 def _text_part(source: clip_source.ClipSource) -> tuple[Any, Any]:
     """The text part and its tokenizer. Raises `ModelLoadError`."""
-    kind = "siglip" if source.config.model_type.startswith("siglip") else "clip"
     try:
-        network: Any = TEXTS[kind].from_pretrained(
-            source.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
+        whole: Any = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+        config = whole.text_config
+        if whole.model_type == "clip":
+            # The text part's own value is not used by the whole model, and may be another.
+            config.projection_dim = whole.projection_dim
         tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except BROKEN as error:
-        raise ModelLoadError(
-            f"DARKROOM_CLIP={source.setting}: its text part cannot be loaded: {error}"
-        ) from error
-    return network.requires_grad_(False).eval(), tokenizer
+        raise refusal(f"DARKROOM_CLIP={source.setting}: its text part cannot be loaded", error) from error
+    return embedding.part_of(source, TEXTS[whole.model_type], config), tokenizer
 
 
 def _half(vectors: torch.Tensor) -> NDArray[np.float16]:

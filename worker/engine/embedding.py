@@ -84,13 +84,22 @@ def load(
 
     Raises `ModelLoadError` if the weights do not fit the configuration.
     """
+    network = part_of(source, source.network, source.config).to(device.torch_name)
+    return ClipEmbedder(source.identity, network, source.preprocessing, fixed_batch, recorder)
+
+
+def part_of(source: ClipSource, kind: Any, config: Any) -> Any:
+    """Load one part of a checked model, of the class `kind`, in float32 on the CPU.
+
+    Raises `ModelLoadError` if the weights do not fit the configuration.
+    """
     verbosity = transformers_logging.get_verbosity()
-    # The report would list the text part, which is left out on purpose.
+    # The report would list the other part, which is left out on purpose.
     transformers_logging.set_verbosity_error()
     try:
-        network, report = source.network.from_pretrained(
+        network, report = kind.from_pretrained(
             source.folder,
-            config=source.config,
+            config=config,
             dtype=torch.float32,
             local_files_only=True,
             use_safetensors=True,
@@ -107,8 +116,7 @@ def load(
             f"{SETTING}{source.setting}: its weights do not fit its configuration: {len(unfit)} are missing or of another"
             f" shape, {min(unfit)} first."
         )
-    network.requires_grad_(False).eval().to(device.torch_name)
-    return ClipEmbedder(source.identity, network, source.preprocessing, fixed_batch, recorder)
+    return network.requires_grad_(False).eval()
 
 
 def try_embedder(embedder: ImageEmbedder, count: int, side: int, device: Device) -> None:
