@@ -19,7 +19,7 @@ from contracts.pictures import PictureRecord
 from search import vectors
 from search.embedded_folder import IndexFolder
 from search.embedded_queries import Queries
-from search.index import IndexStats, Key, Match, Refusal, bounded
+from search.index import IndexStats, Key, Match, Place, Refusal, bounded
 from search.where import EVERYTHING, Where
 
 T = TypeVar("T")
@@ -99,6 +99,12 @@ class EmbeddedIndex:
     ) -> Sequence[Match]:
         """See `PictureIndex.by_words`."""
         return await self._read(self._opened.queries.by_words, scopes, words, bounded(count), where)
+
+    async def newest(
+        self, scopes: Sequence[str], count: int, where: Where = EVERYTHING, before: Place | None = None
+    ) -> Sequence[Match]:
+        """See `PictureIndex.newest`."""
+        return await self._read(self._opened.queries.newest, scopes, bounded(count), where, before)
 
     async def expire(self, now: float, limit: int) -> int:
         """See `PictureIndex.expire`."""

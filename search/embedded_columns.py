@@ -8,7 +8,7 @@ vectors here too, for exact search.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -176,3 +176,22 @@ class Columns:
 
     def _code(self, text: str) -> int:
         return self._codes.setdefault(text, len(self._codes))
+
+
+def conditions(where: Where) -> tuple[list[str], list[Any]]:
+    """The filter as conditions of SQL, and their parameters."""
+    given = (
+        ("expires > ?", where.alive_at),
+        ("width >= ?", where.min_width),
+        ("width <= ?", where.max_width),
+        ("height >= ?", where.min_height),
+        ("height <= ?", where.max_height),
+        ("created >= ?", where.created_from),
+        ("created <= ?", where.created_to),
+        ("seed = ?", where.seed),
+        ("imported = ?", None if where.source is None else int(where.source == "imported")),
+        ("model = ?", where.model),
+        ("lora = ?", where.lora),
+    )
+    chosen = [(text, value) for text, value in given if value is not None]
+    return [text for text, _ in chosen], [value for _, value in chosen]

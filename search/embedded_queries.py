@@ -9,7 +9,7 @@ from typing import Final
 from contracts.pictures import PictureRecord
 from search import vectors, words
 from search.embedded_folder import IndexFolder
-from search.index import IndexStats, Key, Match
+from search.index import IndexStats, Key, Match, Place, in_time
 from search.where import Where
 from telemetry.logs import get_logger
 
@@ -77,6 +77,15 @@ class Queries:
         scored = ((words.score(words.terms(prompt), weight), picture) for picture, prompt in prompts.items())
         best = heapq.nsmallest(count, scored, key=lambda each: (-each[0], -each[1]))
         return self._matches(best, numbers)
+
+    def newest(self, scopes: Sequence[str], count: int, where: Where, before: Place | None) -> list[Match]:
+        """See `PictureIndex.newest`."""
+        found = [
+            Match(scope, name, created)
+            for number, scope in self._numbers(scopes).items()
+            for name, created in self._folder.reads.newest(number, count, where, before)
+        ]
+        return in_time(found)[:count]
 
     def count(self, scope: str | None) -> int:
         """See `PictureIndex.count`."""

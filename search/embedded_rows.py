@@ -17,9 +17,10 @@ from typing import Final, NamedTuple
 from contracts.errors import StoreFull, StoreUnavailable
 from contracts.pictures import Embedding, PictureRecord
 from search import words
-from search.embedded_columns import NO_SEED, Fields
-from search.index import REBUILD, IndexDamaged, Key
+from search.embedded_columns import NO_SEED, Fields, conditions
+from search.index import REBUILD, IndexDamaged, Key, Place
 from search.vectors import is_scope, raw_of
+from search.where import Where
 
 SCHEMA: Final = 1
 """The version of the tables. An index of another version is built again."""
@@ -34,6 +35,7 @@ CREATE TABLE IF NOT EXISTS pictures (
   seed INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, model TEXT NOT NULL, lora TEXT NOT NULL,
   imported INTEGER NOT NULL, UNIQUE (scope, name));
 CREATE INDEX IF NOT EXISTS expiry ON pictures (expires);
+CREATE INDEX IF NOT EXISTS newest ON pictures (scope, created DESC, name);
 CREATE TABLE IF NOT EXISTS payloads (id INTEGER PRIMARY KEY, record TEXT NOT NULL, vector BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS removed (id INTEGER PRIMARY KEY, scope INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS vector_files (
@@ -250,6 +252,21 @@ class Rows:
                 "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT ?", (query, limit)
             )
             return [row[0] for row in rows]
+
+    def newest(self, scope: int, count: int, where: Where, before: Place | None) -> list[tuple[str, float]]:
+        """Name and time of creation of up to `count` pictures of the scope, in the order of `PictureIndex.newest`."""
+        parts, values = conditions(where)
+        if before is not None:
+            parts.append("(created < ? OR (created = ? AND name > ?))")
+            values += [before.created_at, before.created_at, before.name]
+        condition = "".join(f" AND {part}" for part in parts)
+        with sqlite_errors():
+            rows = self._database.execute(
+                f"SELECT name, created FROM pictures WHERE scope = ?{condition} "  # noqa: S608 - constants
+                "ORDER BY created DESC, name LIMIT ?",
+                (scope, *values, count),
+            )
+            return rows.fetchall()
 
     def fields(self, scope: int) -> Iterator[Fields]:
         """What people filter by, of all pictures of the scope, in the order of their ids."""

@@ -15,21 +15,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from contracts.documents import Frozen
 from contracts.errors import InvalidRequest
-from search.index import MAX_COUNT, Key, Match
+from search.index import MAX_COUNT, Key, Match, Place
 
 K: Final = 60
 """The paper's constant. With it, the first hundred of a list differ by less than a factor of three."""
 DEPTH: Final = 100
 """How many pictures each list gives to the first pages."""
 _DIGEST_CHARS: Final = 22
+_PLACE_TIME: Final = TypeAdapter(Annotated[float, Field(allow_inf_nan=False)])
+_PLACE_NAME: Final = TypeAdapter(Annotated[str, Field(max_length=100)])
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Rank:
     """Where a picture stands in one list: its rank, from 1, and its score there."""
 
     rank: int
@@ -46,9 +48,9 @@ class Hit:
 
     key: Key
     score: float
-    vector: Place | None = None
-    words: Place | None = None
-    rerank: Place | None = None
+    vector: Rank | None = None
+    words: Rank | None = None
+    rerank: Rank | None = None
 
 
 def fuse(nearest: Sequence[Match], by_words: Sequence[Match], scopes: Sequence[str]) -> list[Hit]:
@@ -84,7 +86,7 @@ def rerank(hits: Sequence[Hit], scores: Mapping[Key, float]) -> list[Hit]:
         (hit for hit in hits if hit.key in scores),
         key=lambda hit: (-scores[hit.key], -hit.score, hit.key.name),
     )
-    placed = [replace(hit, rerank=Place(rank, scores[hit.key])) for rank, hit in enumerate(scored, 1)]
+    placed = [replace(hit, rerank=Rank(rank, scores[hit.key])) for rank, hit in enumerate(scored, 1)]
     return placed + [hit for hit in hits if hit.key not in scores]
 
 
@@ -132,6 +134,28 @@ class Cursor(Frozen):
         return cursor
 
 
+def place_text(place: Place, query: str) -> str:
+    """A cursor of the newest images, as clients see it. `query` is the `digest` of the query."""
+    raw = json.dumps([query, place.created_at, place.name], separators=(",", ":"))
+    return base64.urlsafe_b64encode(raw.encode()).decode("ascii").rstrip("=")
+
+
+def parse_place(text: str, query: str) -> Place:
+    """The place of such a cursor. Raises `InvalidRequest` if it is none, or of another query."""
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        bound, created_at, name = json.loads(raw)
+        place = Place(
+            _PLACE_TIME.validate_python(created_at, strict=True),
+            _PLACE_NAME.validate_python(name, strict=True),
+        )
+    except (binascii.Error, ValueError, TypeError, RecursionError):
+        raise InvalidRequest("This is no cursor of a search.", param="cursor") from None
+    if bound != query:
+        raise InvalidRequest("The cursor belongs to another search.", param="cursor")
+    return place
+
+
 def page(
     hits: Sequence[Hit], limit: int, cursor: Cursor | None, query: str, now: float, *, complete: bool
 ) -> tuple[list[Hit], Cursor | None]:
@@ -161,14 +185,14 @@ def _start(hits: Sequence[Hit], cursor: Cursor) -> int:
     return cursor.offset
 
 
-def _places(matches: Sequence[Match]) -> dict[str, Place]:
-    places: dict[str, Place] = {}
+def _places(matches: Sequence[Match]) -> dict[str, Rank]:
+    places: dict[str, Rank] = {}
     for match in matches:
-        places.setdefault(match.name, Place(len(places) + 1, match.score))
+        places.setdefault(match.name, Rank(len(places) + 1, match.score))
     return places
 
 
-def _reciprocal(place: Place | None) -> float:
+def _reciprocal(place: Rank | None) -> float:
     return 0.0 if place is None else 1.0 / (K + place.rank)
 
 

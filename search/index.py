@@ -9,7 +9,7 @@ an index belongs to one model, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -54,7 +54,8 @@ class Match(NamedTuple):
     """A picture that a query found.
 
     `score` of a vector query is the cosine similarity, from -1 to 1. `score` of a query by words is the sum
-    of the weights of the words found (`search.words`); it has no upper bound.
+    of the weights of the words found (`search.words`); it has no upper bound. `score` of the newest is
+    their time of creation.
     """
 
     scope: str
@@ -65,6 +66,13 @@ class Match(NamedTuple):
     def key(self) -> Key:
         """What identifies the picture."""
         return Key(self.scope, self.name)
+
+
+class Place(NamedTuple):
+    """A place in the order of `PictureIndex.newest`: a time of creation, in Unix seconds, and a name."""
+
+    created_at: float
+    name: str
 
 
 class Refusal(NamedTuple):
@@ -91,6 +99,11 @@ class IndexStats:
 def bounded(count: int) -> int:
     """How many matches a query for `count` gets at most."""
     return min(max(count, 0), MAX_COUNT)
+
+
+def in_time(matches: Iterable[Match]) -> list[Match]:
+    """Matches in the order of `PictureIndex.newest`."""
+    return sorted(matches, key=lambda match: (-match.score, match.name, match.scope))
 
 
 class PictureIndex(Protocol):
@@ -145,6 +158,15 @@ class PictureIndex(Protocol):
         """Up to `count` pictures of the scopes whose prompts have words of the text, the best first.
 
         Any text is a query; one without words finds nothing. Words have no syntax.
+        """
+        ...
+
+    async def newest(
+        self, scopes: Sequence[str], count: int, where: Where = EVERYTHING, before: Place | None = None
+    ) -> Sequence[Match]:
+        """Up to `count` pictures of the scopes, the newest first, and of one time by name.
+
+        `before`: only those that come after this place in that order.
         """
         ...
 

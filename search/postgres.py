@@ -19,6 +19,7 @@ from search.index import (
     IndexStats,
     Key,
     Match,
+    Place,
     Refusal,
     VectorsMissing,
     bounded,
@@ -123,6 +124,18 @@ class PostgresIndex:
     ) -> Sequence[Match]:
         """See `PictureIndex.by_words`."""
         return await self._by_words(_known(scopes), words, bounded(count), where)
+
+    async def newest(
+        self, scopes: Sequence[str], count: int, where: Where = EVERYTHING, before: Place | None = None
+    ) -> Sequence[Match]:
+        """See `PictureIndex.newest`."""
+        count, within = bounded(count), _known(scopes)
+        async with self._connection() as connection:
+            if not (count and within):
+                return []
+            text, values = sql.latest(where, before)
+            found = await _fetch(connection, text, [within, *values, count])
+        return [Match(scope, name, float(created)) for scope, name, created in found]
 
     async def expire(self, now: float, limit: int) -> int:
         """See `PictureIndex.expire`."""

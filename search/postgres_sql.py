@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from contracts.pictures import PictureRecord
 from search import vectors, words
+from search.index import Place
 from search.where import Where
 
 SCHEMA: Final = "darkroom_search"
@@ -177,5 +178,18 @@ def newest(where: Where) -> tuple[str, list[Any]]:
     return (
         f"SELECT scope, name, terms FROM {PICTURES} WHERE scope = %s AND words @@ %s::tsquery{text} "
         "ORDER BY created_at DESC, name LIMIT %s",
+        values,
+    )
+
+
+def latest(where: Where, before: Place | None) -> tuple[str, list[Any]]:
+    """Pictures in the order of `PictureIndex.newest`. Parameters: scopes, the filter's, limit."""
+    text, values = conditions(where)
+    if before is not None:
+        text += " AND (created_at < %s OR (created_at = %s AND name > %s))"
+        values = [*values, before.created_at, before.created_at, before.name]
+    return (
+        f"SELECT scope, name, created_at FROM {PICTURES} WHERE scope = ANY(%s){text} "
+        "ORDER BY created_at DESC, name, scope LIMIT %s",
         values,
     )

@@ -17,7 +17,7 @@ from contracts.search import Evidence, Filters, Reason, SearchAnswer, SearchQuer
 from contracts.search import Hit as HitDocument
 from search import fusion
 from search.embedder import Embedder, Rgb, decoded
-from search.index import Match, PictureIndex
+from search.index import Match, PictureIndex, Place
 from search.where import Where
 from telemetry import metrics
 
@@ -39,23 +39,41 @@ class Searcher:
         """
         now = self._clock.now()
         bound = fusion.digest(query.scopes, query.model_dump(mode="json", exclude={"limit", "cursor"}))
+        if not (query.text or query.like or query.image):
+            return await self._browse(query, bound, now)
         cursor = fusion.Cursor.parse(query.cursor, bound) if query.cursor else None
         where = where_of(query.filters, now, now if cursor is None else cursor.as_of)
         depth = fusion.depth(0 if cursor is None else cursor.offset, query.limit)
-        if query.text or query.like or query.image:
-            vector = await self._vector(query)
-            nearest, worded = await asyncio.gather(
-                self._index.nearest(query.scopes, vector, depth, where),
-                self._index.by_words(query.scopes, query.text, depth, where) if query.text else _nothing(),
-            )
-        else:
-            nearest, worded = await self._index.newest(query.scopes, depth, where), ()
+        vector = await self._vector(query)
+        nearest, worded = await asyncio.gather(
+            self._index.nearest(query.scopes, vector, depth, where),
+            self._index.by_words(query.scopes, query.text, depth, where) if query.text else _nothing(),
+        )
         hits = fusion.fuse([match for match in nearest if match.name != query.like], worded, query.scopes)
         complete = len(nearest) < depth and len(worded) < depth
         page, following = fusion.page(hits, query.limit, cursor, bound, now, complete=complete)
         return SearchAnswer(
             hits=tuple(await self._present(page)),
             cursor=None if following is None else following.text(),
+            clip=self._embedder.name,
+        )
+
+    async def _browse(self, query: SearchQuery, bound: str, now: float) -> SearchAnswer:
+        """All images, the newest first. New images move nothing on later pages."""
+        before = fusion.parse_place(query.cursor, bound) if query.cursor else None
+        where = where_of(query.filters, now, now)
+        # An image may be in two scopes.
+        count = query.limit * len(query.scopes) + 1
+        found = await self._index.newest(query.scopes, count, where, before)
+        names = dict.fromkeys(match.name for match in found)
+        chosen = set(list(names)[: query.limit])
+        page = [match for match in found if match.name in chosen]
+        hits = [fusion.Hit(match.key, 0.0) for match in {match.name: match for match in page}.values()]
+        more = len(names) > len(chosen)
+        place = Place(page[-1].score, page[-1].name) if page else None
+        return SearchAnswer(
+            hits=tuple(await self._present(hits)),
+            cursor=fusion.place_text(place, bound) if place is not None and more else None,
             clip=self._embedder.name,
         )
 
@@ -89,7 +107,7 @@ class Searcher:
 
 def document_of(hit: fusion.Hit, record: PictureRecord) -> HitDocument:
     """The hit as the API gets it, without the embedding."""
-    places: dict[Reason, fusion.Place | None] = {
+    places: dict[Reason, fusion.Rank | None] = {
         "vector": hit.vector,
         "words": hit.words,
         "rerank": hit.rerank,

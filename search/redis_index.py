@@ -1,8 +1,8 @@
 """The index on Redis 8 or newer: one vector set for each scope, and an inverted index of words beside it.
 
 All keys of a scope are in one hash slot, so a cluster spreads scopes over its nodes. A scope has
-`vectors` (the vector set), `records` and `facts` (hashes by name), `expiry` (sorted by time) and
-`word:TERM` (sorted by the time of creation). One script puts a picture into all of them, and one takes it
+`vectors` (the vector set), `records` and `facts` (hashes by name), `expiry` and `created` (sorted by time)
+and `word:TERM` (sorted by the time of creation). One script puts a picture into all of them, and one takes it
 out.
 """
 
@@ -29,9 +29,11 @@ from search.index import (
     IndexStats,
     Key,
     Match,
+    Place,
     Refusal,
     VectorSetsMissing,
     bounded,
+    in_time,
 )
 from search.redis_row import Facts, filter_of, row
 from search.where import EVERYTHING, Where
@@ -150,6 +152,14 @@ class RedisIndex:
         """See `PictureIndex.by_words`."""
         return await self._by_words(_known(scopes), words, bounded(count), where)
 
+    async def newest(
+        self, scopes: Sequence[str], count: int, where: Where = EVERYTHING, before: Place | None = None
+    ) -> Sequence[Match]:
+        """See `PictureIndex.newest`."""
+        count = bounded(count)
+        found = [await self._newest(scope, count, where, before) for scope in _known(scopes)]
+        return in_time(match for each in found for match in each)[:count]
+
     async def expire(self, now: float, limit: int) -> int:
         """See `PictureIndex.expire`."""
         scopes = await self._all_scopes()
@@ -234,6 +244,28 @@ class RedisIndex:
                 if where.matches(facts):
                     matches.append(Match(scope, name, words.score(facts.terms.split(" "), weight)))
         return sorted(matches, key=lambda match: (-match.score, match.scope, match.name))[:count]
+
+    async def _newest(self, scope: str, count: int, where: Where, before: Place | None) -> list[Match]:
+        """Those of one scope. Redis orders pictures of one time by name, backwards, so all of a time are read."""
+        latest = where.created_to if before is None else before.created_at
+        top: float | str = "+inf" if latest is None else latest
+        found: list[Match] = []
+        while len(found) < count:
+            call = ("ZRANGE", f"{_base(scope)}created", top, "-inf", "BYSCORE", "REV", "LIMIT", 0, _TOGETHER)
+            (page,) = await self._each([(*call, "WITHSCORES")])
+            times = _scored(page)
+            if not times:
+                break
+            last = times[-1][1]
+            (same,) = await self._each([("ZRANGE", call[1], last, last, "BYSCORE", "WITHSCORES")])
+            pairs = {**dict(times), **dict(_scored(same))}
+            facts = await self._each([("HMGET", f"{_base(scope)}facts", *pairs)])
+            for (name, created), kept in zip(pairs.items(), facts[0], strict=True):
+                is_after = before is None or (-created, name) > (-before.created_at, before.name)
+                if kept and is_after and where.matches(Facts(*json.loads(kept))):
+                    found.append(Match(scope, name, created))
+            top = f"({last!r}"
+        return in_time(found)[:count]
 
     async def _require_vector_sets(self) -> None:
         client: Any = self._client

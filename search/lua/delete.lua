@@ -12,6 +12,7 @@ for _, name in ipairs(ARGV) do
     redis.call('HDEL', base .. 'records', name)
     redis.call('HDEL', base .. 'facts', name)
     redis.call('ZREM', base .. 'expiry', name)
+    redis.call('ZREM', base .. 'created', name)
     gone = gone + 1
   end
 end

@@ -21,5 +21,6 @@ redis.call('VADD', base .. 'vectors', 'FP32', ARGV[2], name, 'NOQUANT', 'EF', '2
 redis.call('HSET', base .. 'records', name, ARGV[4])
 redis.call('HSET', base .. 'facts', name, ARGV[7])
 redis.call('ZADD', base .. 'expiry', ARGV[6], name)
+redis.call('ZADD', base .. 'created', ARGV[5], name)
 each_term(ARGV[7], function(key) redis.call('ZADD', key, ARGV[5], name) end)
 return 1

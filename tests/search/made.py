@@ -11,7 +11,7 @@ import numpy as np
 
 from contracts.pictures import Embedding, PictureRecord
 from search import words
-from search.index import Match
+from search.index import Match, Place
 from search.where import EVERYTHING, Where
 
 CLIP: Final = "emoji-clip@1"
@@ -86,6 +86,16 @@ class Exact:
             if set(weight) & set(prompts[each.scope, each.name])
         ]
         return sorted(scored, key=lambda each: -each.score)[:count]
+
+    def newest(
+        self, scopes: Sequence[str], count: int, where: Where = EVERYTHING, before: Place | None = None
+    ) -> list[Match]:
+        every = [Match(each.scope, each.name, each.created_at) for each in self.of(scopes, where)]
+        ordered = sorted(every, key=lambda each: (-each.score, each.name, each.scope))
+        if before is not None:
+            after = (-before.created_at, before.name)
+            ordered = [each for each in ordered if (-each.score, each.name) > after]
+        return ordered[:count]
 
 
 def _cosine(query: Any, each: PictureRecord) -> float:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from contracts.errors import InvalidRequest
 from contracts.pictures import SHARED
-from search.fusion import DEPTH, Cursor, K, Place, depth, digest, fuse, page, rerank
+from search.fusion import DEPTH, Cursor, K, Rank, depth, digest, fuse, page, rerank
 from search.index import MAX_COUNT, Key, Match
 
 names = st.text("abcdef", min_size=1, max_size=2)
@@ -27,8 +27,8 @@ def test_a_picture_of_both_lists_is_before_those_of_one() -> None:
     hits = fuse(matches("x", "y", "z"), matches("z", "w"), ["a"])
     assert [hit.key.name for hit in hits] == ["z", "x", "y", "w"]
     assert hits[0].score == pytest.approx(1 / (K + 3) + 1 / (K + 1))
-    assert (hits[0].vector, hits[0].words) == (Place(3, 0.9 - 2 / 10), Place(1, 0.9))
-    assert (hits[1].vector, hits[1].words) == (Place(1, 0.9), None)
+    assert (hits[0].vector, hits[0].words) == (Rank(3, 0.9 - 2 / 10), Rank(1, 0.9))
+    assert (hits[1].vector, hits[1].words) == (Rank(1, 0.9), None)
 
 
 def test_of_equal_scores_the_one_found_by_its_vector_comes_first() -> None:
@@ -39,7 +39,7 @@ def test_an_image_of_two_scopes_is_one_hit_of_the_earlier_scope() -> None:
     nearest = [Match(SHARED, "x", 0.9), Match("a", "x", 0.9), Match("a", "y", 0.8)]
     hits = fuse(nearest, matches("x", scope=SHARED), ["a", SHARED])
     assert [hit.key for hit in hits] == [Key("a", "x"), Key("a", "y")]
-    assert hits[1].vector == Place(2, 0.8), "counted once"
+    assert hits[1].vector == Rank(2, 0.8), "counted once"
     assert [hit.key for hit in fuse(nearest, [], [SHARED, "a"])] == [Key(SHARED, "x"), Key("a", "y")]
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from contracts.pictures import SHARED
+from search.index import Place
 from search.where import Where
 from tests.search.engines import ENGINES, Engine
 from tests.search.made import CLIP, DIMENSIONS, Exact, assert_same, name_of, record, vector
@@ -43,6 +44,7 @@ filters = st.builds(
     source=st.sampled_from([None, "generated", "imported"]),
 )
 wheres = st.just(Where()) | filters
+places = st.builds(Place, st.integers(0, 20).map(float), numbers.map(name_of))
 pictures = st.builds(
     record,
     numbers,
@@ -115,6 +117,11 @@ class Course(RuleBasedStateMachine):
         found = self.run(lambda: self.index.by_words(within, text, count, where))
         every = self.right.by_words(within, text, 1000, where)
         assert_same(found, every[:count], every, 1e-5)
+
+    @rule(within=several, count=st.integers(1, 20), where=wheres, before=st.none() | places)
+    def newest(self, within: list[str], count: int, where: Where, before: Place | None) -> None:
+        found = self.run(lambda: self.index.newest(within, count, where, before))
+        assert list(found) == self.right.newest(within, count, where, before)
 
     @rule(flush=st.booleans())
     def reopen(self, flush: bool) -> None:
