@@ -43,10 +43,11 @@ from api.stream import Streams
 from api.submit import JobService
 from api.usage import Usage
 from broker.sweeper import Sweeper
-from contracts.clock import Clock
-from contracts.ports import DeadLetters, Publisher
+from contracts.ports.clock import Clock
+from contracts.ports.dead_letters import DeadLetters
+from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
-from contracts.tasks import end
+from runtime.tasks import end
 from store.stores import Stores
 from telemetry import series
 from telemetry.logs import get_logger

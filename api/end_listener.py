@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from contracts.jobs import Change, Job, JobEnd
-from contracts.ports import JobEvents
+from contracts.ports.job_events import JobEvents
 
 
 class EndListener:

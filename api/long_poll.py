@@ -14,9 +14,9 @@ from starlette.types import Receive
 from api.end_listener import EndListener
 from api.read_limits import Shares
 from api.watch import SharedReads
-from contracts.job_store import JobStore
 from contracts.jobs import Job
-from contracts.ports import JobEvents
+from contracts.ports.job_events import JobEvents
+from contracts.ports.job_store import JobStore
 from telemetry import metrics
 
 T = TypeVar("T")

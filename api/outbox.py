@@ -15,11 +15,11 @@ from api.quotas import NothingLeft
 from backends.redis_client import QUEUE_S
 from broker.relay import publish_all
 from contracts.errors import DarkroomError, StoreFull, StoreUnavailable, UnavailableError
-from contracts.grouping import Grouped
-from contracts.job_store import JobStore
 from contracts.jobs import Job, JobMessage, JobResult, NewJob
-from contracts.ports import Publisher
+from contracts.ports.job_store import JobStore
+from contracts.ports.publisher import Publisher
 from contracts.transitions import Found, Submission, SubmitAnswer, Submitted, TooManyAhead
+from runtime.grouping import Grouped
 from telemetry import metrics, tracing
 from telemetry.logs import get_logger
 

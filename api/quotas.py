@@ -15,9 +15,10 @@ from typing import Final
 
 from api.keyring import Principal
 from contracts.errors import DarkroomError, QuotaExceeded, StoreUnavailable, UnavailableError
-from contracts.job_store import JobStore
 from contracts.jobs import JobStatus
-from contracts.tenancy import Account, ApiKey, Charge, Limits, QuotaLedger
+from contracts.ports.job_store import JobStore
+from contracts.ports.quota_ledger import QuotaLedger
+from contracts.tenancy import Account, ApiKey, Charge, Limits
 from telemetry import metrics
 
 ON_ITS_WAY_S: Final = 30.0

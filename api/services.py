@@ -18,8 +18,8 @@ from api.schemas import ErrorView
 from api.stream import Streams
 from api.submit import JobService
 from api.usage import Usage
-from contracts.clock import Clock
-from contracts.ports import Publisher
+from contracts.ports.clock import Clock
+from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
 from store.stores import Stores
 

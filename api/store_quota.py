@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Final, Literal
 
-from contracts.clock import Clock
 from contracts.errors import QuotaExceeded, StoreFull, StoreUnavailable
 from contracts.jobs import CacheStatus, Job, NewJob
-from contracts.memory_use import Lapses, Memory, MemoryUseStore
+from contracts.memory_use import Lapses, Memory
+from contracts.ports.clock import Clock
+from contracts.ports.memory_use_store import MemoryUseStore
 from contracts.requests import GenerationRequest
 from contracts.settings import ApiSettings
 from store.idempotency import KEPT_S

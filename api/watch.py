@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 from api.catalogue import Catalogue
 from api.views import job_views
-from contracts.job_store import JobStore
 from contracts.jobs import Change, Job, JobEnd, JobStatus, Preview
-from contracts.tasks import end
+from contracts.ports.job_store import JobStore
+from runtime.tasks import end
 from store.stores import Stores
 from views.job import JobView
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from contracts.blobs import Deletion
-from contracts.clock import Clock
 from contracts.errors import BlobStoreFull, BlobStoreUnavailable, ImageNotFound
+from contracts.ports.clock import Clock
 from telemetry import metrics
 
 Where = TypeVar("Where")

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from backends.redis_client import pubsub_of, store_errors
 from contracts.errors import StoreUnavailable
-from contracts.tasks import end
+from runtime.tasks import end
 
 LISTEN_S: Final = 1.0
 """Seconds of one wait for a message."""

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 
 from backends.blobs import blob_name, blob_store_error, blobs_to_prune, is_blob_name
 from contracts.blobs import Deletion
-from contracts.clock import Clock
 from contracts.errors import ImageNotFound, SettingsError
+from contracts.ports.clock import Clock
 
 T = TypeVar("T")
 

@@ -20,9 +20,9 @@ from cli.options import writable
 from cli.receipt import Receipt, signed, stamp
 from cli.report import REFUSED, fail, one_line_errors, say
 from cli.target import PIPE, target_of, written
-from contracts.clock import SystemClock
 from contracts.settings import BackendSettings
 from contracts.tenancy import RESERVED_TENANTS, is_tenant
+from runtime.clock import SystemClock
 from store.erasing import Erased, TenantBusy, erase
 from store.key_names import Layout
 from store.layout import LayoutGuard

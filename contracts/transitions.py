@@ -1,5 +1,5 @@
 """Arguments and answers of the job store: a job's transitions from submit to end
-(`contracts.job_store.JobStore`)."""
+(`contracts.ports.job_store.JobStore`)."""
 
 from __future__ import annotations
 

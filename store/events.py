@@ -18,9 +18,9 @@ from redis.asyncio.client import PubSub
 
 from backends.pubsub import listen, messages, subscribe
 from contracts.jobs import Change, JobEnd, JobStatus, Preview, Progress
-from contracts.ports import Tell
+from contracts.ports.job_events import Tell
 from contracts.requests import MAX_PREVIEWS
-from contracts.tasks import end
+from runtime.tasks import end
 from store.key_names import PREFIX, Layout
 
 _STATUSES: Final = frozenset(JobStatus)

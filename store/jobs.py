@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 
 from cache.results import RedisResultCache
 from contracts import ids
-from contracts.clock import Clock
 from contracts.errors import JobGone, JobNotFound, QueueFull, StoreUnavailable
 from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob, Preview
+from contracts.ports.clock import Clock
 from contracts.settings import BackendSettings
 from contracts.transitions import (
     Busy,

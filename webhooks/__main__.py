@@ -9,11 +9,11 @@ from importlib.metadata import version
 
 from contracts import exit_codes
 from contracts.addresses import parse_networks
-from contracts.clock import SystemClock
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import WebhookSettings
-from contracts.tasks import end
 from contracts.webhooks import Call
+from runtime.clock import SystemClock
+from runtime.tasks import end
 from store.layout import require_layout
 from store.stores import Stores, open_stores
 from telemetry import logs, metrics, series, tracing

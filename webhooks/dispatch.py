@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from contracts.errors import UnavailableError
-from contracts.tasks import end
-from contracts.webhooks import Call, WebhookStore
+from contracts.ports.webhook_store import WebhookStore
+from contracts.webhooks import Call
+from runtime.tasks import end
 from telemetry import metrics
 from telemetry.logs import get_logger
 

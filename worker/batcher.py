@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Callable
 from typing import Final
 
-from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageTask, Progress
+from contracts.ports.clock import Clock
 from scheduler.cost import CostModel
 from telemetry import tracing
 from worker.active_images import ActiveImages

@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from contracts.clock import Clock
 from contracts.failures import WorkerFault
+from contracts.ports.clock import Clock
 from scheduler.recovery import Failure
 from telemetry import metrics
 from telemetry.logs import get_logger

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from contracts.clock import Clock
+from contracts.ports.clock import Clock
 from scheduler import handover
 from scheduler.prefetch import FetchLatency
 from worker.active_images import ActiveImages, Chosen

@@ -11,12 +11,12 @@ from typing import Final
 from broker.relay import publish_all
 from cache.cache_key import result_address, tenant_scope
 from contracts import failures
-from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Progress
 from contracts.errors import BlobStoreUnavailable, ImageNotFound
 from contracts.failures import GenerationError, InitImageLost, OutOfBounds, WorkerFault
 from contracts.jobs import JobFailure, JobMessage, JobStatus, Lease
-from contracts.ports import Publisher
+from contracts.ports.clock import Clock
+from contracts.ports.publisher import Publisher
 from contracts.requests import GenerationRequest
 from contracts.transitions import End, Finished, Granted, TakenJob
 from scheduler.previews import preview_steps

@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any, Final
 
 from broker.relay import publish_all
-from contracts.clock import Clock
 from contracts.failures import WorkerFault
 from contracts.jobs import Envelope, JobFailure, JobMessage
-from contracts.ports import Publisher
+from contracts.ports.clock import Clock
+from contracts.ports.publisher import Publisher
 from contracts.transitions import Busy, Ended, TakenJob
 from store.stores import Stores
 from telemetry import metrics

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from contracts.clock import Clock
 from contracts.errors import BlobStoreFull, BlobStoreUnavailable, StoreUnavailable
 from contracts.jobs import JobFailure
+from contracts.ports.clock import Clock
 from telemetry import metrics
 from telemetry.logs import get_logger
 

@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from contracts.clock import Clock, SystemClock
 from contracts.models import ModelSpec
+from contracts.ports.clock import Clock
 from contracts.settings import WorkerSettings
+from runtime.clock import SystemClock
 from telemetry.logs import get_logger
 from worker.deliveries import Verdict
 from worker.naming import worker_id

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from backends.blobs import DirectoryBlobStore
 from broker.publisher import open_publisher
-from contracts.clock import Clock
 from contracts.errors import StoreUnavailable
 from contracts.models import ModelSpec, WorkerInfo
+from contracts.ports.clock import Clock
 from contracts.settings import WorkerSettings
-from contracts.tasks import end
+from runtime.tasks import end
 from scheduler.cost import CostModel
 from store.stores import Stores, open_stores
 from telemetry import metrics, series

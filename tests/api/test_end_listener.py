@@ -12,7 +12,7 @@ import pytest
 from api.end_listener import EndListener
 from contracts.errors import StoreUnavailable
 from contracts.jobs import Change, Job, JobEnd, JobStatus
-from contracts.ports import Tell
+from contracts.ports.job_events import Tell
 from store.events import parse_change
 from tests.api.conftest import ApiUnderTest
 

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from api.long_poll import Waiters
 from api.read_limits import Shares
 from contracts.jobs import Job, JobStatus
-from contracts.ports import Tell
+from contracts.ports.job_events import Tell
 from store.events import Watchers
 from tests.api.conftest import ApiUnderTest
 

@@ -24,8 +24,8 @@ from tests.newer.versions import provide_servers
 
 SERVER_SUITES: Final = ("backends", "broker", "cache", "faults", "integration", "store", "webhooks", "worker")
 TORCHLESS_SUITES: Final = (
-    "api", "backends", "broker", "cache", "client", "contracts", "faults_api", "scheduler", "store", "telemetry",
-    "views", "webhooks",
+    "api", "backends", "broker", "cache", "client", "contracts", "faults_api", "runtime", "scheduler", "store",
+    "telemetry", "views", "webhooks",
 )  # fmt: skip
 PYTEST: Final = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 TWO: Final = ("--numprocesses", "2", "--dist", "loadfile")

@@ -14,7 +14,7 @@ import pytest
 from backends.redis_client import connect
 from cli.services.redis import RedisServer
 from contracts.jobs import Change
-from contracts.ports import JobEvents
+from contracts.ports.job_events import JobEvents
 from contracts.settings import BackendSettings
 from store.stores import Stores, open_stores
 from tests.backends.servers import ClusterServers

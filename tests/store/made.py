@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable
 
 from contracts.ids import new_job_id
-from contracts.job_store import JobStore
 from contracts.jobs import ImageRef, JobFailure, JobResult, JobStatus, Lease, NewJob, Timings
+from contracts.ports.job_store import JobStore
 from contracts.requests import GenerationRequest
 from contracts.transitions import Granted, TakenJob
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cli.services.redis import RedisServer
 from contracts.settings import BackendSettings
-from contracts.tasks import end
 from contracts.webhooks import Call
+from runtime.tasks import end
 from store.stores import open_stores
 from webhooks.dispatch import Dispatcher
 

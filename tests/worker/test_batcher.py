@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.clock import ManualClock
 from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from runtime.clock import ManualClock
 from scheduler.cost import DOUBTED_AFTER, CostModel
 from scheduler.prefetch import BATCHES_HELD
 from scheduler.recovery import Failure

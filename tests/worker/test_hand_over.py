@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from contracts.clock import SystemClock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
 from contracts.settings import WorkerSettings
+from runtime.clock import SystemClock
 from scheduler.cost import CostModel
 from scheduler.recovery import Failure
 from worker.batcher import Batcher

@@ -14,7 +14,6 @@ import pytest
 from celery.exceptions import Reject
 
 from cli.services.redis import RedisServer
-from contracts.clock import ManualClock
 from contracts.documents import SCHEMA
 from contracts.engine import BatchKey, ImageTask, Pass
 from contracts.ids import new_job_id
@@ -22,6 +21,7 @@ from contracts.jobs import Envelope, JobFailure, JobMessage, NewJob
 from contracts.models import ModelSpec
 from contracts.requests import GenerationRequest
 from contracts.settings import WorkerSettings
+from runtime.clock import ManualClock
 from scheduler.cost import CostModel
 from store.stores import Stores
 from tests.publishers import RecordingPublisher

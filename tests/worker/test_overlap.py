@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from contracts.clock import SystemClock
 from contracts.engine import BatchKey, ImageTask, Pass, Pixels
 from contracts.settings import WorkerSettings
+from runtime.clock import SystemClock
 from worker.batcher import Batcher
 from worker.encode import Encoder, Output
 from worker.engine.host import EngineHost

@@ -19,8 +19,9 @@ from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from typing import Any
 
-from contracts.engine import ImageEngine, Pass
+from contracts.engine import Pass
 from contracts.failures import OutOfMemory
+from contracts.ports.image_engine import ImageEngine
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs
