@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 import httpx
+from httpx_sse import EventSource, SSEError
 
 from client import protocol
 from client.errors import ApiError, ClientError, ConnectionFailed, JobFailed, StillRunning
@@ -117,22 +118,22 @@ class AsyncClient:
             raise ClientError("This server sends no events.")
         reader, retrier = EventReader(), Retrier(self._retries)
         while True:
-            headers = {"Accept": "text/event-stream"}
-            if reader.last_id is not None:
-                headers["Last-Event-ID"] = reader.last_id
             try:
-                async with self._http.stream("GET", job.urls.events, headers=headers) as response:
+                async with self._http.stream("GET", job.urls.events, headers=reader.headers()) as response:
                     if response.status_code == 204:
                         return
                     if response.is_error:
                         await response.aread()
                         protocol.refuse(response)
-                    async for line in response.aiter_lines():
-                        for event in reader.feed(line):
-                            retrier = Retrier(self._retries)
-                            yield event
-                            if protocol.final(event):
-                                return
+                    async for sent in EventSource(response).aiter_sse():
+                        if (event := reader.read(sent)) is None:
+                            continue
+                        retrier = Retrier(self._retries)
+                        yield event
+                        if protocol.final(event):
+                            return
+            except SSEError:
+                raise protocol.unexpected(response) from None
             except protocol.LOST as error:
                 if (pause_s := retrier.after(None)) is None:
                     raise self._lost(error) from None

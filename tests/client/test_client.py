@@ -17,7 +17,7 @@ from api.job_request import JobRequest
 from cli.services import process
 from cli.services.redis import RedisServer
 from client import AsyncClient, Client, ConnectionFailed, JobFailed, JobFields, NotFound, StillRunning
-from client.errors import BadRequest, ClientError, Throttled
+from client.errors import BadRequest, ClientError, ServerError, Throttled
 from tests.integration.conftest import Stack, deployed
 
 
@@ -207,6 +207,37 @@ def test_a_stream_of_events_that_breaks_is_resumed_where_it_broke(opened: Opener
     ]
     assert "last-event-id" not in seen[1]
     assert seen[2]["last-event-id"] == "1"
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_an_event_may_hold_what_other_texts_take_for_the_end_of_a_line(opened: Opener, mark: str) -> None:
+    """JSON has these characters as they are; the lines of a stream end at CR and LF alone."""
+    body = f'event: status\nid: 0\ndata: {{"status": "succeeded", "prompt": "a{mark}b"}}\n\n'.encode()
+    stream = {"Content-Type": "text/event-stream; charset=utf-8"}
+    with scripted((202, {}, JOB % b"queued"), (200, stream, body)) as (url, _):
+        darkroom = opened(url)
+        (event,) = darkroom.events(darkroom.submit("a"))
+    assert event.data == {"status": "succeeded", "prompt": f"a{mark}b"}
+
+
+def test_an_event_that_broke_off_is_asked_for_again(opened: Opener) -> None:
+    stream = {"Content-Type": "text/event-stream"}
+    first = b'event: snapshot\nid: 0\ndata: {"status": "queued"}\n\nevent: status\nid: 1\ndata: {"sta'
+    second = b'event: status\nid: 1\ndata: {"status": "succeeded"}\n\n'
+    with scripted((202, {}, JOB % b"queued"), (200, stream, first), (200, stream, second)) as (url, seen):
+        darkroom = opened(url)
+        events = list(darkroom.events(darkroom.submit("a")))
+    assert [event.id for event in events] == ["0", "1"]
+    assert seen[2]["last-event-id"] == "0"
+
+
+def test_a_stream_that_is_not_of_events_is_refused(opened: Opener) -> None:
+    page = (200, {"Content-Type": "text/html"}, b"<html>a proxy's page</html>")
+    with scripted((202, {}, JOB % b"queued"), page) as (url, seen):
+        darkroom = opened(url)
+        with pytest.raises(ServerError, match="is it a Darkroom"):
+            list(darkroom.events(darkroom.submit("a")))
+    assert len(seen) == 2
 
 
 def test_a_server_without_events_says_so(opened: Opener) -> None:
