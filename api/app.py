@@ -90,7 +90,7 @@ def create_app(
     app = Application(
         title="Darkroom",
         version="1",
-        summary="Text to image over REST: submit a prompt, wait for its picture.",
+        summary="Text to image over REST: submit a prompt, wait for its image.",
         lifespan=_lifespan,
         redirect_slashes=False,
         openapi_url=None,  # our document (api.routes.reference) also has the limits of the models

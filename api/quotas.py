@@ -159,7 +159,7 @@ def refusal(key: ApiKey, account: Account, charge: Charge) -> QuotaExceeded:
         "requests_per_minute": f"This API key may submit {value:g} requests per minute.",
         "concurrent_jobs": f"This API key may have {value} jobs at once, and has {account.live}.",
         "queued_jobs": f"This API key may have {value} jobs waiting, and has {account.queued}.",
-        "images_per_day": f"This API key may have {value} pictures per day of UTC; {max(0, value - account.images)} "
+        "images_per_day": f"This API key may have {value} images per day of UTC; {max(0, value - account.images)} "
         f"are left today, and this job wants {charge.images}.",
     }[limit]
     return QuotaExceeded(

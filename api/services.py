@@ -72,7 +72,7 @@ _MEANING: Final = {
     410: "Older than the store keeps.",
     413: "The body is too large.",
     415: "The body is not application/json.",
-    416: "No byte of the picture lies in the range.",
+    416: "No byte of the image lies in the range.",
     422: "A value is wrong; `param` names it.",
     429: "A limit of the API key is reached; `details.limit` names it, `Retry-After` says when to come again.",
     500: "A fault of ours.",

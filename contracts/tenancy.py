@@ -70,7 +70,7 @@ class Limits(Document):
         default=None,
         ge=1,
         le=1_000_000_000,
-        description="Pictures of accepted jobs, from the cache or not, per day of UTC.",
+        description="Images of accepted jobs, from the cache or not, per day of UTC.",
     )
     weight: float = Field(
         default=1.0, gt=0, le=1000, description="Its tenant's share of the devices against that of others."

@@ -178,7 +178,7 @@ class _Eraser:
                 self._shared |= recent
                 return unshared
             self._say(
-                f"{len(recent)} pictures are new: another tenant's job may be about to name them. {GRACE_S:g} s ..."
+                f"{len(recent)} images are new: another tenant's job may be about to name them. {GRACE_S:g} s ..."
             )
             await asyncio.sleep(GRACE_S + 1.0)
             remaining, waited = recent, True

@@ -110,7 +110,7 @@ class Image:
 
 _FAULTS: Final = {
     Failure.FAULT: (EngineFault.code, "The model raised {}."),
-    Failure.CRASH: (EngineCrashed.code, "{} Twice, with only this picture in the batch."),
+    Failure.CRASH: (EngineCrashed.code, "{} Twice, with only this image in the batch."),
     Failure.OUT_OF_MEMORY: (OutOfMemory.code, "{}"),
 }
 

@@ -35,7 +35,7 @@ from worker.previews import PreviewPublisher
 from worker.progress import ProgressReporter
 from worker.retrier import GIVE_UP_S, Hold, Retrier, unstored
 
-INIT_IMAGE_LOST: Final = "The picture to start from was deleted before the job ran."
+INIT_IMAGE_LOST: Final = "The init image was deleted before the job ran."
 
 log = get_logger(__name__)
 

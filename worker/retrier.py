@@ -41,7 +41,7 @@ def unstored(what: str, error: BlobStoreUnavailable) -> JobFailure:
     `what` is "stored" or "read".
     """
     reason = "has no room" if isinstance(error, BlobStoreFull) else "did not answer"
-    message = f"The pictures could not be {what} before the deadline: their store {reason}."
+    message = f"The images could not be {what} before the deadline: their store {reason}."
     return JobFailure(code=error.code, message=message, retryable=error.retryable)
 
 

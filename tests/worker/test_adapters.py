@@ -260,7 +260,7 @@ def damaged(folder: Path, tmp_path: Path, kind: str) -> str:
         ("shape", "does not fit the model"),
         ("stranger", "does not fit the model"),
         ("no_lora", "does not fit the model"),
-        ("nan", "makes no picture"),
+        ("nan", "makes no image"),
         ("missing", "no file or folder here"),
         ("two", "name the one"),
         ("unpinned", "needs a commit"),

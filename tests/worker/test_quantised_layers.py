@@ -85,7 +85,7 @@ def test_the_floor_refuses_pictures_that_are_too_far_off() -> None:
         quality.gate(measured, quality.Floor(46))
     with pytest.raises(ModelLoadError, match=r"90\.0 dB and 0\.500 by CLIP .*_CLIP=0\.9"):
         quality.gate(quality.Quality(90, 0.5), quality.Floor(20, 0.9))
-    with pytest.raises(ModelLoadError, match="made no picture"):
+    with pytest.raises(ModelLoadError, match="made no image"):
         quality.measure(near, [_pixels(1), ImageFault("invalid_output", "black")])
 
 

@@ -183,7 +183,7 @@ class DiffusersEngine:
         for lora in spec.loras:
             (image,) = self._draw(spec, ["warm up"], steps=spec.min_steps, lora=lora.name)
             if isinstance(image, ImageFault):
-                raise ModelLoadError(f"DARKROOM_LORAS: {lora.name} makes no picture: {image.message}")
+                raise ModelLoadError(f"DARKROOM_LORAS: {lora.name} makes no image: {image.message}")
 
     def _again(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         """Draw the image again, alone, from its first step, in single precision.

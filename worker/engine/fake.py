@@ -59,7 +59,7 @@ class FakeEngine:
             max_batch=self._settings.max_batch,
             init_images=True,
             sampler="Noise",
-            description="Noise instead of pictures: for timing and fault tests only.",
+            description="Noise instead of images: for timing and fault tests only.",
         )
 
     def advance(self, batch: Pass) -> list[Advanced]:
@@ -112,7 +112,7 @@ class FakeEngine:
 
     def _draw(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         if "fault:nan" in task.prompt:
-            return ImageFault(InvalidOutput.code, "The picture holds values that are no numbers.")
+            return ImageFault(InvalidOutput.code, "The image holds values that are no numbers.")
         if self._settings.fake_log is not None:
             with self._settings.fake_log.open("a") as log:
                 log.write(f"{task.seed}\n")
