@@ -88,16 +88,16 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
     check_open_files(settings.max_connections)
     server = HttpServer(app, listener, BACKLOG, settings)
     end: Callable[[], None] = server.stop
-    asked = False
+    stopping = False
 
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
-        nonlocal asked
-        if asked:
+        nonlocal stopping
+        if stopping:
             end()
             return
-        asked = True
+        stopping = True
         services.let_go()
         loop.call_later(LEAVE_S, end)
 
@@ -112,7 +112,7 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
         await server.serve()
     finally:
         await end_tasks(*guards)
-    return asked
+    return stopping
 
 
 async def check_queues(settings: ApiSettings, stores: Stores) -> None:

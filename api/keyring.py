@@ -80,21 +80,21 @@ class Principal:
         """The share of the devices that the caller's tenant gets, relative to other tenants."""
         return 1.0 if self.key is None else self.key.limits.weight
 
-    def priority(self, asked: str | None) -> Priority:
-        """The priority class of a job: the one `asked` for (None: the best that the key allows).
+    def priority(self, requested: str | None) -> Priority:
+        """The priority class of a job: the `requested` one (None: the best that the key allows).
 
         Raises `PermissionDenied`.
         """
         allowed = PRIORITIES if self.key is None else self.key.limits.priorities
-        if asked is None:
+        if requested is None:
             return next(Priority(name) for name in PRIORITIES if name in allowed)
-        if asked not in allowed:
+        if requested not in allowed:
             raise PermissionDenied(
-                f"The API key may not ask for the priority {asked}.",
+                f"The API key may not ask for the priority {requested}.",
                 param="priority",
                 details={"allowed_priorities": list(allowed)},
             )
-        return Priority(asked)
+        return Priority(requested)
 
 
 class KeyRing:

@@ -62,7 +62,7 @@ class Room:
         self._settings = settings
         self._clock = clock
         self._part_s = settings.job_retention_s / PARTS
-        self._asked: set[str] = set()
+        self._requested: set[str] = set()
         self._new: dict[str, dict[int, int]] = {}
         """What this process has recorded since the last tick: by tenant, bytes by the time at which
         they lapse."""
@@ -79,7 +79,7 @@ class Room:
         `tenant` take all its room."""
         if self.memory is not None and self.memory.share >= self._settings.store_full_share:
             raise StoreFull("The store of jobs is nearly full; what it has taken will end.")
-        self._asked.add(tenant)
+        self._requested.add(tenant)
         limit = self._limit_bytes
         if limit is None:
             return
@@ -127,10 +127,10 @@ class Room:
             total = sum(server.limit_bytes for server in servers)
             limited = servers and all(server.limit_bytes for server in servers)
             self._limit_bytes = int(total * TENANT_SHARE) if limited else None
-        asked, self._asked = self._asked, set()
+        requested, self._requested = self._requested, set()
         new, self._new = self._new, {}
         self._counting = new
-        tenants = {tenant: new.get(tenant, {}) for tenant in asked | set(new)}
+        tenants = {tenant: new.get(tenant, {}) for tenant in requested | set(new)}
         try:
             counted = await self._store.add(tenants) if tenants else {}
             self._learn(counted)

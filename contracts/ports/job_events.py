@@ -1,4 +1,4 @@
-"""The port of job events: who waits for a job hears of its changes."""
+"""The port of job events: changes of a job, for those who wait for it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Protocol
 
 from contracts.jobs import Change
 
-Tell = Callable[[Change | None], object]
+ChangeListener = Callable[[Change | None], object]
 """A listener for changes of a job; None: no more changes will come."""
 
 
 class JobEvents(Protocol):
     """Notifies those who wait for a job to change."""
 
-    def hear(self, job_id: str, tell: Tell) -> AbstractAsyncContextManager[None]:
-        """Call `tell` on this event loop for every change of the job; it must not raise.
+    def subscribe(self, job_id: str, listener: ChangeListener) -> AbstractAsyncContextManager[None]:
+        """Call `listener` on this event loop for every change of the job; it must not raise.
 
         The subscription is active once the context is entered, so a change after that is not missed.
-        `tell(None)` means that no more changes will come.
+        `listener(None)` means that no more changes will come.
         """
         ...
 

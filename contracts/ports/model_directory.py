@@ -22,7 +22,7 @@ class ModelDirectory(Protocol):
         """Every model that was ever announced, with its live workers."""
         ...
 
-    async def remember_cost(self, model: str, device: str, told: str) -> None:
+    async def remember_cost(self, model: str, device: str, cost: str) -> None:
         """Save what a worker has learnt of the model's speed on this kind of device (`scheduler.cost`)."""
         ...
 

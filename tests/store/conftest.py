@@ -30,7 +30,7 @@ async def watching(events: JobEvents, job_id: str) -> AsyncIterator[AsyncIterato
         while (change := await heard.get()) is not None:
             yield change
 
-    async with events.hear(job_id, heard.put_nowait):
+    async with events.subscribe(job_id, heard.put_nowait):
         yield changes()
 
 
