@@ -93,10 +93,10 @@ async def test_it_listens_before_it_publishes_and_reads_nothing(
     line.notify(ended.id, end_of(ended))
     answer = await asyncio.wait_for(waiting, 5)
     assert answer.status_code == 200, answer.text
-    assert line.trips == ["hear", "submit_many", "publish"]
+    assert line.trips == ["subscribe", "submit_many", "publish"]
     if path == "/v1/jobs":
         assert answer.json() == (await api.http.get(f"/v1/jobs/{ended.id}")).json()
-    assert line.tells == [], "nobody is left who listens"
+    assert line.listeners == [], "nobody is left who listens"
 
 
 async def test_an_end_without_its_result_leads_to_one_read(api: ApiUnderTest, line: Line) -> None:
@@ -105,7 +105,7 @@ async def test_an_end_without_its_result_leads_to_one_read(api: ApiUnderTest, li
     line.trips.remove("get")
     line.notify(ended.id, JobStatus.SUCCEEDED)
     assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
-    assert line.trips == ["hear", "submit_many", "publish", "get"]
+    assert line.trips == ["subscribe", "submit_many", "publish", "get"]
 
 
 async def test_an_end_that_is_told_before_the_broker_has_confirmed_is_not_missed(
@@ -134,7 +134,7 @@ async def test_a_line_that_is_lost_before_the_wait_is_opened_again(api: ApiUnder
     api.publisher.publish = lost  # type: ignore[method-assign]
     waiting = await held(api)
     async with asyncio.timeout(5):
-        while line.trips.count("hear") < 2 or "get" not in line.trips:
+        while line.trips.count("subscribe") < 2 or "get" not in line.trips:
             await asyncio.sleep(0)
     ended = await api.work()
     line.notify(job_id, end_of(ended))
@@ -153,14 +153,14 @@ async def test_a_hit_that_the_store_finds_is_recorded_by_a_second_call(api: ApiU
     line.trips.clear()
     answer = await api.http.post("/v1/jobs", json=BODY, headers=WAIT)
     assert (answer.status_code, answer.headers["x-cache"]) == (200, "hit")
-    assert line.trips == ["hear", "submit_many", "submit"]
+    assert line.trips == ["subscribe", "submit_many", "submit"]
 
 
 async def test_who_left_before_it_listened_listens_to_nothing(api: ApiUnderTest, line: Line) -> None:
     async with EndListener(api.stores.events) as listener:
         pass
     await listener.listen("job_1")
-    assert line.tells == []
+    assert line.listeners == []
 
 
 @pytest.mark.parametrize("rest", ["", " {", " []", ' {"finished_at": 1}', ' {"finished_at": "x"}'])

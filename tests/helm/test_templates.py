@@ -58,7 +58,7 @@ def model(**values: Any) -> dict[str, Any]:
         ),
         ({"redis": {"url": "redis://x"}}, "redis: exactly one of"),
         ({"externalSecrets": {"enabled": True}}, "storeRef.name is empty"),
-        ({"blobs": {"enabled": False}}, "name the bucket for the pictures"),
+        ({"blobs": {"enabled": False}}, "name the bucket for the images"),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
         ({"backup": {"enabled": True}}, "backup.existingClaim is empty"),
         ({"backup": {"maintenance": True}}, "backup.existingClaim is empty"),
