@@ -30,7 +30,7 @@ from diffusers import AutoencoderTiny, DiffusionPipeline
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks import make_checkpoint, report
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels
 from contracts.settings import WorkerSettings
 from worker.engine import checkpoint as checkpoints
 from worker.engine import quality, quantised_layers
@@ -58,7 +58,7 @@ def tasks(size: int = BATCH, steps: int = 1) -> list[ImageTask]:
 
 def draw(engine: DiffusersEngine, key: BatchKey, wanted: list[ImageTask]) -> list[Pixels]:
     """One-step images through the engine."""
-    answers = engine.advance(Pass(key, tuple(range(len(wanted))), dict(enumerate(wanted))))
+    answers = engine.advance(Batch(key, tuple(range(len(wanted))), dict(enumerate(wanted))))
     return [each for each in answers if isinstance(each, Pixels)]
 
 

@@ -160,8 +160,8 @@ class JobRunner:
             with tracing.span("draw") as span:
                 outcomes = await outcomes_of(images)
                 results = [outcome for outcome in outcomes if isinstance(outcome, ImageResult)]
-                for last_pass in dict.fromkeys(result.traceparent for result in results):
-                    span.link(last_pass)
+                for last_batch in dict.fromkeys(result.traceparent for result in results):
+                    span.link(last_batch)
             await progress.end()
             await previews.end()
             worker_fault = next((outcome for outcome in outcomes if isinstance(outcome, WorkerFault)), None)

@@ -165,7 +165,7 @@ async def _recall_cost(stores: Stores, spec: ModelSpec) -> CostModel:
         stored = await stores.models.recall_cost(spec.name, spec.device)
         return CostModel.load(stored) if stored else CostModel()
     except (StoreUnavailable, ValueError):
-        # The first passes measure it again.
+        # The first batches measure it again.
         metrics.REPAIRED.labels("recall_cost").inc()
         return CostModel()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from contracts.engine import Advanced, Pass
+from contracts.engine import Advanced, Batch
 from contracts.models import ModelSpec
 
 
@@ -18,22 +18,22 @@ class ImageEngine(Protocol):
         """
         ...
 
-    def advance(self, batch: Pass) -> list[Advanced]:
-        """Run one pass. Returns one entry per sample, in the order of `batch.samples`.
+    def advance(self, batch: Batch) -> list[Advanced]:
+        """Run one batch. Returns one entry per sample, in the order of `batch.samples`.
 
-        Raises `contracts.failures.OutOfMemory` when the pass does not fit into memory. Any other exception
-        means that the pass failed as a whole and may be bisected. After an exception the engine has dropped
-        every sample of the pass. Samples that run again must join again.
+        Raises `contracts.failures.OutOfMemory` when the batch does not fit into memory. Any other exception
+        means that the batch failed as a whole and may be bisected. After an exception the engine has dropped
+        every sample of the batch. Samples that run again must join again.
         """
         ...
 
     def peak_memory_bytes(self) -> int | None:
-        """Peak device memory of the last pass in bytes, weights included;
+        """Peak device memory of the last batch in bytes, weights included;
         None where the device does not report it."""
         ...
 
     def free_memory(self) -> None:
-        """Free what a failed pass has left in caches. Called after `advance` has raised.
+        """Free what a failed batch has left in caches. Called after `advance` has raised.
 
         Raises any exception if the device no longer responds. The process then ends, since only a new
         process can use the device again.

@@ -153,7 +153,7 @@ def test_the_peak_counts_what_lives_at_one_time(where: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_meta_tells_the_peak_of_the_real_pass(batch: int) -> None:
+def test_meta_tells_the_peak_of_the_real_batch(batch: int) -> None:
     def peak(where: str) -> int:
         model = layers().to(where)
         return peak_of(lambda: model(torch.zeros(batch, 32, 16, 16, device=where)))

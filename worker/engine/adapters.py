@@ -72,7 +72,7 @@ class Adapters:
             )
         if not self._adapters or requested == self._active:
             return
-        # Reset first: after a switch that fails halfway, the next pass must switch again.
+        # Reset first: after a switch that fails halfway, the next batch must switch again.
         self._active = None
         if name:
             self._pipeline.enable_lora()

@@ -2,7 +2,7 @@
 
 It draws coloured noise from the seed, and fails on request. Words in a prompt control it:
 
-- `slow=0.5` makes every pass take that many seconds; `cost=20+5` takes 20 ms, and 5 ms for each image;
+- `slow=0.5` makes every batch take that many seconds; `cost=20+5` takes 20 ms, and 5 ms for each image;
 - `fault:raise` raises; `fault:sticky` raises and loses the device; `fault:nan` has no valid output;
 - `fault:oom>=4` does not fit in batches of four or more;
 - `fault:crash` ends the process; `fault:hang` never returns.
@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Preview, Progress
+from contracts.engine import Advanced, Batch, BatchKey, ImageFault, ImageTask, Pixels, Preview, Progress
 from contracts.failures import InvalidOutput, OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
@@ -62,8 +62,8 @@ class FakeEngine:
             description="Noise instead of images: for timing and fault tests only.",
         )
 
-    def advance(self, batch: Pass) -> list[Advanced]:
-        """Run one pass, with the faults that its prompts ask for; see `ImageEngine.advance`.
+    def advance(self, batch: Batch) -> list[Advanced]:
+        """Run one batch, with the faults that its prompts ask for; see `ImageEngine.advance`.
 
         Raises `OutOfMemory`, `ValueError` or `RuntimeError` on request.
         """
