@@ -30,7 +30,7 @@ CASES = [
 
 def run(command: list[str], **environ: str) -> str:
     done = subprocess.run(
-        command, env={**ENVIRON, **environ}, capture_output=True, text=True, timeout=60, check=False
+        command, env={**ENVIRON, **environ}, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.stderr == ""
     return done.stdout

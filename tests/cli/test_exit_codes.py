@@ -52,7 +52,7 @@ def test_the_table_in_the_docs_is_the_codes() -> None:
 def test_a_command_ends_with_the_code_that_is_documented(arguments: tuple[str, ...], code: int) -> None:
     given = [each.format(port=process.free_port()) for each in arguments]
     with run(*given) as command:
-        _, said = command.communicate(timeout=60)
+        _, said = command.communicate(timeout=100)
     assert command.returncode == code, said
     assert "Traceback" not in said
     assert bool(said.strip()) is (code != exit_codes.ENDED)
@@ -61,13 +61,13 @@ def test_a_command_ends_with_the_code_that_is_documented(arguments: tuple[str, .
 @pytest.mark.slow
 def test_ctrl_c_is_told_by_the_code() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(60)
+        silent.settimeout(100)
         with run("jobs", "list", "--server", f"http://127.0.0.1:{silent.getsockname()[1]}") as command:
             connection, _ = silent.accept()
             with connection:
-                connection.settimeout(60)
+                connection.settimeout(100)
                 assert connection.recv(1), "it waits for an answer now"
                 command.send_signal(signal.SIGINT)
-                _, said = command.communicate(timeout=60)
+                _, said = command.communicate(timeout=100)
     assert command.returncode == exit_codes.INTERRUPTED
     assert "Traceback" not in said

@@ -153,7 +153,7 @@ def test_a_picture_is_opened(stack: Stack, tmp_path: Path) -> None:
         },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0
