@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import uuid
@@ -22,8 +23,11 @@ Shape = TypeVar("Shape", bound=BaseModel)
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 WAIT_S: Final = 30
 """Seconds that one long poll lasts."""
+CONNECT_S: Final = 15.0
+"""Seconds that a connection and each write may take."""
+READ_S: Final = WAIT_S + 15.0
+"""Seconds until the server sends something."""
 USER_AGENT: Final = {"User-Agent": "darkroom-client"}
-TIMEOUT: Final = httpx.Timeout(15.0, read=WAIT_S + 15.0)
 RETRIES: Final = 4
 RETRY_STATUSES: Final = frozenset({429, 502, 503, 504})
 MAX_BACKOFF_S: Final = 30.0
@@ -57,6 +61,11 @@ class Bearer(httpx.Auth):
 def prefer(wait_s: float) -> dict[str, str]:
     """Returns the header that asks the server to hold its answer; none for less than a second."""
     return {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
+
+
+def within(left_s: float = math.inf) -> httpx.Timeout:
+    """Returns the timeouts of a request for which `left_s` seconds are left."""
+    return httpx.Timeout(min(CONNECT_S, left_s), read=min(READ_S, left_s))
 
 
 def new_idempotency_key() -> str:

@@ -385,4 +385,4 @@ def test_alerts_keep_their_templates_and_name_their_runbooks() -> None:
 def test_helm_test_asks_the_service() -> None:
     test = render({"service": {"port": 8080}}).one("Pod", "-test-picture")
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
-    assert "--url=http://rel-darkroom-api:8080" in test["spec"]["containers"][0]["args"]
+    assert "--server=http://rel-darkroom-api:8080" in test["spec"]["containers"][0]["args"]
