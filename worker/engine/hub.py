@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 from diffusers import DiffusionPipeline
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from contracts.settings import WorkerSettings
 from worker.engine.errors import ModelLoadError, ModelLoadRetryable
 
-FAILURES: Final = (OSError, ValueError, httpx.HTTPError)
+FAILURES: Final = (OSError, ValueError, httpx2.HTTPError)
 """The exceptions that a download may raise."""
 PASSING: Final = frozenset({408, 425, 429})
 """HTTP statuses below 500 that may pass: https://www.rfc-editor.org/rfc/rfc9110#name-client-error-4xx."""
@@ -66,7 +66,7 @@ def may_pass(error: BaseException) -> bool:
         if isinstance(cause, HfHubHTTPError) and cause.response is not None:
             status = cause.response.status_code
             return status >= 500 or status in PASSING
-        if isinstance(cause, httpx.TransportError | ConnectionError | TimeoutError | socket.gaierror):
+        if isinstance(cause, httpx2.TransportError | ConnectionError | TimeoutError | socket.gaierror):
             return True
         if isinstance(cause, OSError) and cause.errno in FULL:
             return True
