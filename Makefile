@@ -24,12 +24,19 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Darkroom needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python cannot make a virtual environment: on Debian and Ubuntu install python3-venv."; exit 1; }
 
+# install EXTRA,DOWNLOADS,DOWNLOADS WITH CUDA: pip prints each file with its size.
+define install
+	@echo "Installing into $(VENV), once: $(2) of downloads with PyTorch's CPU build, $(3) with its CUDA build. This takes some minutes."
+	@begun=$$(date +%s); $(PIP) install --constraint constraints.txt --editable '.[$(1)]' && \
+	echo "Installed in $$(( $$(date +%s) - begun )) s: $(VENV) takes $$(du -sh $(VENV) | cut -f 1) of disk."
+endef
+
 $(VENV)/.embedded: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[embedded]'
+	$(call install,embedded,0.3 GB,2.8 GB)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(call install,dev,0.5 GB,3 GB)
 	@touch $@ $(VENV)/.embedded
 
 install: $(VENV)/.dev ## everything, for development, into .venv

@@ -11,6 +11,7 @@ from typing import Final
 
 from fastapi import FastAPI
 
+from api import garbage
 from api.app import create_app
 from api.connections import ConnectionGuard, check_open_files
 from api.services import Services
@@ -18,13 +19,13 @@ from backends.http_server import HttpServer
 from broker.dead_letter_queue import open_dead_letters
 from broker.publisher import open_publisher
 from broker.topology import check_topology
-from contracts import exit_codes, garbage
-from contracts.clock import SystemClock
+from contracts import exit_codes
 from contracts.errors import QueueMisdeclared, SettingsError, StoreUnavailable
-from contracts.listening import BACKLOG, listen
+from contracts.ports.key_store import KeyStore
 from contracts.settings import ApiSettings, is_loopback
-from contracts.tasks import end as end_tasks
-from contracts.tenancy import KeyStore
+from runtime.clock import SystemClock
+from runtime.listening import BACKLOG, listen
+from runtime.tasks import end as end_tasks
 from store.layout import require_layout
 from store.stores import Stores, open_stores
 from telemetry import logs, metrics, tracing
@@ -95,16 +96,16 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
         write_timeout_s=settings.write_timeout_s,
     )
     end: Callable[[], None] = server.stop
-    asked = False
+    stopping = False
 
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
-        nonlocal asked
-        if asked:
+        nonlocal stopping
+        if stopping:
             end()
             return
-        asked = True
+        stopping = True
         services.let_go()
         loop.call_later(LEAVE_S, end)
 
@@ -119,7 +120,7 @@ async def serve(app: FastAPI, settings: ApiSettings) -> bool:
         await server.serve()
     finally:
         await end_tasks(*guards)
-    return asked
+    return stopping
 
 
 async def check_queues(settings: ApiSettings, stores: Stores) -> None:

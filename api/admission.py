@@ -45,7 +45,7 @@ class Bound:
         verdict = admit(ahead, self.steps, capacity_of(self.served.workers), self.ttl_s)
         if isinstance(verdict, Refused):
             return QueueFull(
-                f"The queue is too long: the picture would take about {verdict.wait_s:.0f} s.",
+                f"The queue is too long: the image would take about {verdict.wait_s:.0f} s.",
                 retry_after_s=verdict.retry_after_s,
             )
         return QueueFull("No more computations are taken.")

@@ -46,10 +46,11 @@ from api.stream import Streams
 from api.submit import JobService
 from api.usage import Usage
 from broker.sweeper import Sweeper
-from contracts.clock import Clock
-from contracts.ports import DeadLetters, Publisher
+from contracts.ports.clock import Clock
+from contracts.ports.dead_letters import DeadLetters
+from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
-from contracts.tasks import end
+from runtime.tasks import end
 from store.stores import Stores
 from telemetry import series
 from telemetry.logs import get_logger
@@ -95,7 +96,7 @@ def create_app(
     app = Application(
         title="Darkroom",
         version="1",
-        summary="Text to image over REST: submit a prompt, wait for its picture.",
+        summary="Text to image over REST: submit a prompt, wait for its image.",
         lifespan=_lifespan,
         redirect_slashes=False,
         openapi_url=None,  # our document (api.routes.reference) also has the limits of the models

@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from contracts.clock import Clock
 from contracts.errors import ModelNotFound, ModelUnavailable, StoreUnavailable
 from contracts.models import ServedModel
-from contracts.ports import ModelDirectory
+from contracts.ports.clock import Clock
+from contracts.ports.model_directory import ModelDirectory
 from telemetry import metrics
 
 FRESH_S: Final = 1.0

@@ -57,10 +57,10 @@ class _Body:
         self._expects = (header(scope, b"expect") or "").lower() == "100-continue"
         self._until = asyncio.get_running_loop().time() + MAX_DISCARD_S
         self._seen = 0
-        self._asked = self._ended = self._broken = False
+        self._awaited = self._ended = self._broken = False
 
     async def receive(self) -> Message:
-        self._asked = True
+        self._awaited = True
         message = await self._receive()
         self._seen += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
@@ -80,7 +80,7 @@ class _Body:
             return self._read_whole
         too_long = self._length is not None and self._length > MAX_DISCARDED_BYTES
         # A client that waits for `100 Continue` has sent no body, and reads the answer instead.
-        if too_long or (self._expects and not self._asked):
+        if too_long or (self._expects and not self._awaited):
             return False
         try:
             async with asyncio.timeout_at(self._until):

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from contracts.jobs import Change, Job, JobEnd
-from contracts.ports import JobEvents
+from contracts.ports.job_events import JobEvents
 
 
 class EndListener:
@@ -21,9 +21,9 @@ class EndListener:
         self._events = events
         self._subscriptions: list[AbstractAsyncContextManager[None]] = []
         self._job_id: str | None = None
-        self._closed = self._deaf = False
+        self._closed = self._lost = False
         self._end: JobEnd | None = None
-        self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once the job has ended, or once no more events of it can arrive."""
         self._known: Job | None = None
 
@@ -39,7 +39,7 @@ class EndListener:
 
     async def listen(self, job_id: str) -> None:
         """Receive the events of `job_id` from now on. Raises `StoreUnavailable`."""
-        subscription = self._events.hear(job_id, self._tell)
+        subscription = self._events.subscribe(job_id, self._on_change)
         await subscription.__aenter__()
         if self._closed:
             # The client has left meanwhile. Its job goes on.
@@ -59,18 +59,18 @@ class EndListener:
 
         None: no such job, or no more events can arrive.
         """
-        return None if self._deaf else self._known
+        return None if self._lost else self._known
 
     def ended(self) -> Job | None:
         """The job at its end, if the event carried the whole end; else None."""
         return None if self._end is None or self._known is None else self._known.ended(self._end)
 
-    def _tell(self, change: Change | None) -> None:
+    def _on_change(self, change: Change | None) -> None:
         if change is None:
-            self._deaf = True
+            self._lost = True
         elif not change.terminal:
             return
         elif isinstance(change, JobEnd):
             self._end = change
-        if not self.told.done():
-            self.told.set_result(None)
+        if not self.finished.done():
+            self.finished.set_result(None)

@@ -6,11 +6,11 @@ Between two hits only the id and the times differ.
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from typing import Final
 
 from contracts.jobs import Job, JobResult
 from contracts.requests import GenerationRequest
+from runtime.lru import LruCache
 from views.job import job_view
 
 MAX_BODIES: Final = 4096
@@ -29,8 +29,8 @@ class HitResponseCache:
         # Placeholders for the id and the times. They are random: no prompt can contain them on purpose.
         self._id = f"job_{secrets.token_hex(16)}"
         self._time = float(10**15 + secrets.randbelow(10**15))
-        self._parts: OrderedDict[tuple[int, int], tuple[GenerationRequest, JobResult, list[list[str]]]] = (
-            OrderedDict()
+        self._parts = LruCache[tuple[int, int], tuple[GenerationRequest, JobResult, list[list[str]]]](
+            MAX_BODIES
         )
 
     def body(self, job: Job) -> str:
@@ -47,8 +47,6 @@ class HitResponseCache:
             known = job.request, result, self._split(job)
             if sum(len(part) for parts in known[2] for part in parts) <= MAX_CHARS:
                 self._parts[id(job.request), id(result)] = known
-                if len(self._parts) > MAX_BODIES:
-                    self._parts.popitem(last=False)
         time = repr(job.created_at)
         return job.id.join([time.join(parts) for parts in known[2]])
 

@@ -20,7 +20,8 @@ from api.keyring import Principal
 from api.long_poll import Audience
 from contracts.errors import IdempotencyKeyReuse, StoreUnavailable
 from contracts.jobs import Job, NewJob
-from contracts.tenancy import IdempotencyStore, Reservation
+from contracts.ports.idempotency_store import IdempotencyStore
+from contracts.tenancy import Reservation
 from store.stores import Stores
 from telemetry import metrics
 

@@ -54,7 +54,7 @@ class JobRequest(BaseModel):
         json_schema_extra={"examples": [{"prompt": "a red apple", "seed": 7}]},
     )
 
-    prompt: str = Field(description="What the picture should show. (x:1.5) and <lora:x:1> are plain letters.")
+    prompt: str = Field(description="What the image should show. (x:1.5) and <lora:x:1> are plain letters.")
     model: str | None = Field(default=None, description="One of `GET /v1/models`; by default the platform's.")
     negative_prompt: str | None = Field(default=None, description="Not to show. Read if guidance_scale > 1.")
     width: int | None = Field(default=None, description="Pixels, within the model's limits.")
@@ -64,9 +64,9 @@ class JobRequest(BaseModel):
     seed: int | Literal["random"] | None = Field(
         default=None,
         description="0 to 2^53 - 1. By default derived from the request, so that equal requests get equal "
-        'pictures; "random" asks for a new one.',
+        'images; "random" asks for a new one.',
     )
-    num_images: int | None = Field(default=None, description="Pictures to draw, from consecutive seeds.")
+    num_images: int | None = Field(default=None, description="Images to draw, from consecutive seeds.")
     priority: Literal["interactive", "batch"] | None = Field(
         default=None,
         description="batch: nobody waits for it; it yields to interactive jobs, and keeps a ninth of the device.",
@@ -100,7 +100,7 @@ class JobRequest(BaseModel):
     )
     init_image: str | None = Field(
         default=None,
-        description="A picture to start from: PNG, JPEG or WebP in base64, alone or as a data URL. It is turned upright, "
+        description="An init image: PNG, JPEG or WebP in base64, alone or as a data URL. It is turned upright, "
         "converted to sRGB by its colour profile, put on white, scaled to cover the size of the job, and cut at its "
         "centre.",
     )
@@ -110,7 +110,7 @@ class JobRequest(BaseModel):
         "most 1. By default 0.8.",
     )
     previews: int | None = Field(
-        default=None, description="0 to 3: how often the job's events show its first picture in the making."
+        default=None, description="0 to 3: how often the job's events show its first image in the making."
     )
     metadata: Metadata | None = Field(
         default=None,

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
 from api.connections import owner
-from contracts.clock import Clock
 from contracts.errors import InvalidApiKey, PermissionDenied, Unauthenticated
 from contracts.jobs import Priority
+from contracts.ports.clock import Clock
+from contracts.ports.key_store import KeyStore
 from contracts.settings import ApiSettings
 from contracts.tenancy import (
     ADMIN_TENANT,
     ANONYMOUS_TENANT,
     PRIORITIES,
     ApiKey,
-    KeyStore,
     Scope,
     digest_of,
     id_of,
     is_token,
 )
+from runtime.lru import LruCache
 
 REMEMBER_S: Final = 1.0
 """How long a key that was looked up is remembered, in seconds. A revoked key may work for as long."""
@@ -80,21 +80,21 @@ class Principal:
         """The share of the devices that the caller's tenant gets, relative to other tenants."""
         return 1.0 if self.key is None else self.key.limits.weight
 
-    def priority(self, asked: str | None) -> Priority:
-        """The priority class of a job: the one `asked` for (None: the best that the key allows).
+    def priority(self, requested: str | None) -> Priority:
+        """The priority class of a job: the `requested` one (None: the best that the key allows).
 
         Raises `PermissionDenied`.
         """
         allowed = PRIORITIES if self.key is None else self.key.limits.priorities
-        if asked is None:
+        if requested is None:
             return next(Priority(name) for name in PRIORITIES if name in allowed)
-        if asked not in allowed:
+        if requested not in allowed:
             raise PermissionDenied(
-                f"The API key may not ask for the priority {asked}.",
+                f"The API key may not ask for the priority {requested}.",
                 param="priority",
                 details={"allowed_priorities": list(allowed)},
             )
-        return Priority(asked)
+        return Priority(requested)
 
 
 class KeyRing:
@@ -108,7 +108,7 @@ class KeyRing:
         """No setting allows anonymous callers. They are allowed because the server listens on
         loopback only."""
         self._admin = None if settings.admin_key is None else _admin(settings.admin_key, clock.now())
-        self._known: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
+        self._known = LruCache[str, tuple[float, ApiKey]](MAX_REMEMBERED)
         self._looking: dict[str, asyncio.Task[ApiKey | None]] = {}
 
     async def principal(
@@ -140,8 +140,10 @@ class KeyRing:
         if self._admin is not None and self._admin.opens_with(token):
             return self._admin
         key_id = id_of(token)
-        until, key = self._known.get(key_id, (0.0, None))
-        if key is None or until <= self._clock.monotonic():
+        known = self._known.get(key_id)
+        if known is not None and known[0] > self._clock.monotonic():
+            key: ApiKey | None = known[1]
+        else:
             key = await self._looked_up(key_id)
         return key if key is not None and key.opens_with(token) else None
 
@@ -165,9 +167,6 @@ class KeyRing:
         # Unknown ids are not remembered: a client can invent any number of them.
         if key is not None:
             self._known[key_id] = (asked_at + REMEMBER_S, key)
-            self._known.move_to_end(key_id)
-            if len(self._known) > MAX_REMEMBERED:
-                self._known.popitem(last=False)
         return key
 
 

@@ -14,9 +14,9 @@ from starlette.types import Receive
 from api.end_listener import EndListener
 from api.read_limits import Shares
 from api.watch import SharedReads
-from contracts.job_store import JobStore
 from contracts.jobs import Job
-from contracts.ports import JobEvents
+from contracts.ports.job_events import JobEvents
+from contracts.ports.job_store import JobStore
 from telemetry import metrics
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class Waiters:
         job = listener.known
         while True:
             # Set before the record is read: a change during the read is seen in the next round.
-            last = woken.done() or listener.told.done() or loop.time() >= until
+            last = woken.done() or listener.finished.done() or loop.time() >= until
             if job is None or last:
                 job = listener.ended() or await self._reads.get(tenant, job_id)
                 listener.note(job)
@@ -133,7 +133,7 @@ class Waiters:
                 return job
             job = None
             await asyncio.wait(
-                {woken, listener.told},
+                {woken, listener.finished},
                 timeout=min(RECHECK_S, max(0.0, until - loop.time())),
                 return_when=asyncio.FIRST_COMPLETED,
             )

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import audit, errors
 from api.fast_route import header
-from contracts.clock import Clock
 from contracts.errors import PayloadTooLarge
+from contracts.ports.clock import Clock
 from telemetry import logs, metrics, tracing
 from telemetry.logs import get_logger
 

@@ -151,7 +151,7 @@ def _start_faults(body: JobRequest, spec: ModelSpec, steps: int, strength: float
         yield (
             "init_image",
             f"init_image must be left out: {spec.name} {why} from noise alone. GET /v1/models tells by init_images which "
-            "models start from a picture.",
+            "models start from an image.",
         )
         return
     if not 0 < strength <= 1:

@@ -50,9 +50,9 @@ class ImagesRequest(BaseModel):
         json_schema_extra={"examples": [{"prompt": "a red apple", "n": 1, "response_format": "url"}]},
     )
 
-    prompt: str = Field(description="What the picture should show.")
+    prompt: str = Field(description="What the image should show.")
     model: str | None = Field(default=None, description="One of `GET /v1/models`.")
-    n: int | None = Field(default=None, description="Pictures to draw.")
+    n: int | None = Field(default=None, description="Images to draw.")
     size: str | None = Field(default=None, description="`WIDTHxHEIGHT` in pixels, or `auto`.")
     response_format: Literal["url", "b64_json"] | None = Field(
         default=None, description="By default `b64_json`, unless the operator says otherwise."
@@ -71,18 +71,18 @@ class ImagesRequest(BaseModel):
     stream: bool | None = Field(default=None, description="Answer with server-sent events.")
     partial_images: int | None = Field(
         default=None,
-        description="0 to 3: how often, with `stream`, the first picture is shown in the making. One step has nothing to show.",
+        description="0 to 3: how often, with `stream`, the first image is shown in the making. One step has nothing to show.",
     )
-    frame_count: None = Field(default=None, description="Refused: no picture is animated.")
-    frame_duration_ms: None = Field(default=None, description="Refused: no picture is animated.")
-    svg: None = Field(default=None, description="Refused: pictures are made of pixels.")
+    frame_count: None = Field(default=None, description="Refused: no image is animated.")
+    frame_duration_ms: None = Field(default=None, description="Refused: no image is animated.")
+    svg: None = Field(default=None, description="Refused: images are made of pixels.")
     image: None = Field(default=None, description="Refused: `init_image` of `POST /v1/jobs` does this.")
-    mask: None = Field(default=None, description="Refused: no picture is edited.")
-    markup: None = Field(default=None, description="Refused: no picture is edited.")
-    input_fidelity: None = Field(default=None, description="Refused: no picture is edited.")
+    mask: None = Field(default=None, description="Refused: no image is edited.")
+    markup: None = Field(default=None, description="Refused: no image is edited.")
+    input_fidelity: None = Field(default=None, description="Refused: no image is edited.")
     negative_prompt: str | None = Field(
         default=None,
-        description="Ours: what the picture should not show. Read only where guidance_scale is above 1.",
+        description="Ours: what the image should not show. Read only where guidance_scale is above 1.",
     )
     num_inference_steps: int | None = Field(default=None, description="Ours: denoising steps.")
     guidance_scale: float | None = Field(default=None, description="Ours: classifier-free guidance.")
@@ -100,7 +100,7 @@ EXPECTED: Final = {
     "response_format": "url or b64_json",
     "output_format": "png, jpeg or webp: others are not made here",
     "output_compression": "an integer",
-    "background": "auto or opaque: no picture is transparent here",
+    "background": "auto or opaque: no image is transparent here",
     "quality": "a string",
     "complexity": "a string",
     "style": "a string",
@@ -109,13 +109,13 @@ EXPECTED: Final = {
     "safety_identifier": "a string",
     "stream": "true or false",
     "partial_images": "an integer",
-    "frame_count": f"{LEFT_OUT}: no picture is animated here",
-    "frame_duration_ms": f"{LEFT_OUT}: no picture is animated here",
-    "svg": f"{LEFT_OUT}: pictures are made of pixels here",
-    "image": f"{LEFT_OUT}: to start from a picture, send it as init_image to POST /v1/jobs",
-    "mask": f"{LEFT_OUT}: no picture is edited here",
-    "markup": f"{LEFT_OUT}: no picture is edited here",
-    "input_fidelity": f"{LEFT_OUT}: no picture is edited here",
+    "frame_count": f"{LEFT_OUT}: no image is animated here",
+    "frame_duration_ms": f"{LEFT_OUT}: no image is animated here",
+    "svg": f"{LEFT_OUT}: images are made of pixels here",
+    "image": f"{LEFT_OUT}: to start from an image, send it as init_image to POST /v1/jobs",
+    "mask": f"{LEFT_OUT}: no image is edited here",
+    "markup": f"{LEFT_OUT}: no image is edited here",
+    "input_fidelity": f"{LEFT_OUT}: no image is edited here",
     "negative_prompt": "a string",
     "num_inference_steps": "an integer",
     "guidance_scale": "a finite number",

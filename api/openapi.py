@@ -209,7 +209,7 @@ def _bound(schema: Schema, models: Sequence[ServedModel], settings: ApiSettings)
 
 def _bound_start(fields: Schema, specs: Sequence[ModelSpec], settings: ApiSettings) -> None:
     if not any(spec.init_images for spec in specs):
-        none = {"type": "null", "description": "No model that is served starts from a picture."}
+        none = {"type": "null", "description": "No model that is served starts from an image."}
         fields |= {"init_image": none, "strength": none}
         return
     longest = longest_text(settings.max_init_image_bytes)

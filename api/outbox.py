@@ -15,11 +15,11 @@ from api.quotas import NothingLeft
 from backends.redis_client import QUEUE_S
 from broker.relay import publish_all
 from contracts.errors import DarkroomError, StoreFull, StoreUnavailable, UnavailableError
-from contracts.grouping import Grouped
-from contracts.job_store import JobStore
 from contracts.jobs import Job, JobMessage, JobResult, NewJob
-from contracts.ports import Publisher
+from contracts.ports.job_store import JobStore
+from contracts.ports.publisher import Publisher
 from contracts.transitions import Found, Submission, SubmitAnswer, Submitted, TooManyAhead
+from runtime.grouping import Grouped
 from telemetry import metrics, tracing
 from telemetry.logs import get_logger
 
@@ -60,17 +60,17 @@ class Outbox:
         )
 
     async def record(
-        self, asked: Submission, refusal: Callable[[int | None], UnavailableError]
+        self, submission: Submission, refusal: Callable[[int | None], UnavailableError]
     ) -> Submitted | Found:
-        """Record the job of `asked`. Returns `Found` if the cache has its result; then nothing was
+        """Record the job of `submission`. Returns `Found` if the cache has its result; then nothing was
         recorded.
 
         `refusal` makes the error for too many jobs ahead, from their number. Raises `NothingLeft`,
         `StoreUnavailable`.
         """
-        with tracing.span("record job", attributes={"darkroom.job_id": asked.new.id}):
+        with tracing.span("record job", attributes={"darkroom.job_id": submission.new.id}):
             try:
-                answer = await self._in_time(self._records.add(asked))
+                answer = await self._in_time(self._records.add(submission))
             except StoreFull as error:
                 raise NothingLeft(error) from None
         if isinstance(answer, TooManyAhead):
@@ -130,8 +130,8 @@ class Outbox:
         if promoted:
             self._background.start(publish_all(self._jobs, self._publisher, promoted, reason))
 
-    async def _submit(self, asked: Sequence[Submission]) -> Sequence[SubmitAnswer]:
-        return await self._jobs.submit_many(asked)
+    async def _submit(self, submissions: Sequence[Submission]) -> Sequence[SubmitAnswer]:
+        return await self._jobs.submit_many(submissions)
 
     async def _in_time(self, answer: Coroutine[Any, Any, T]) -> T:
         """The answer of the store, within `_record_s`.

@@ -9,7 +9,7 @@ from typing import Final
 
 from api.background import Background
 from contracts.errors import StoreUnavailable
-from contracts.job_store import JobStore
+from contracts.ports.job_store import JobStore
 from telemetry import metrics
 
 LINGER_S: Final = 0.25

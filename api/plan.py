@@ -4,7 +4,6 @@ its cost. Pure; plans are remembered."""
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -16,6 +15,7 @@ from cache.cache_key import request_key, result_address, tenant_scope
 from contracts.models import ServedModel
 from contracts.requests import MAX_SEED, GenerationRequest
 from contracts.settings import ApiSettings
+from runtime.lru import LruCache
 from scheduler.fairness import cost_of
 
 MAX_PLANS: Final = 4096
@@ -76,7 +76,7 @@ class Plans:
 
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
-        self._known: OrderedDict[tuple[str, JobRequest], Plan] = OrderedDict()
+        self._known = LruCache[tuple[str, JobRequest], Plan](MAX_PLANS)
 
     def of(self, tenant: str, body: JobRequest, served: ServedModel) -> Plan:
         """The plan of `body`.
@@ -94,6 +94,4 @@ class Plans:
         texts = len(body.prompt) + len(body.negative_prompt or "")
         if body.seed != "random" and texts <= MAX_PLAN_CHARS:
             self._known[tenant, body] = plan
-            if len(self._known) > MAX_PLANS:
-                self._known.popitem(last=False)
         return plan

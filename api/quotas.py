@@ -15,9 +15,10 @@ from typing import Final
 
 from api.keyring import Principal
 from contracts.errors import DarkroomError, QuotaExceeded, StoreUnavailable, UnavailableError
-from contracts.job_store import JobStore
 from contracts.jobs import JobStatus
-from contracts.tenancy import Account, ApiKey, Charge, Limits, QuotaLedger
+from contracts.ports.job_store import JobStore
+from contracts.ports.quota_ledger import QuotaLedger
+from contracts.tenancy import Account, ApiKey, Charge, Limits
 from telemetry import metrics
 
 ON_ITS_WAY_S: Final = 30.0
@@ -158,7 +159,7 @@ def refusal(key: ApiKey, account: Account, charge: Charge) -> QuotaExceeded:
         "requests_per_minute": f"This API key may submit {value:g} requests per minute.",
         "concurrent_jobs": f"This API key may have {value} jobs at once, and has {account.live}.",
         "queued_jobs": f"This API key may have {value} jobs waiting, and has {account.queued}.",
-        "images_per_day": f"This API key may have {value} pictures per day of UTC; {max(0, value - account.images)} "
+        "images_per_day": f"This API key may have {value} images per day of UTC; {max(0, value - account.images)} "
         f"are left today, and this job wants {charge.images}.",
     }[limit]
     return QuotaExceeded(

@@ -5,13 +5,14 @@ Callers without a key are counted by their address. The limits hold in each API 
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from contracts.clock import Clock
 from contracts.errors import QuotaExceeded
+from contracts.ports.clock import Clock
+from runtime.lru import LruCache
 from telemetry import metrics
 
 BUSY_S: Final = 5.0
@@ -76,29 +77,22 @@ class ReadRate:
     def __init__(self, per_minute: float | None, clock: Clock) -> None:
         self._gap_s = None if per_minute is None else 60.0 / per_minute
         self._clock = clock
-        self._due: OrderedDict[str, float] = OrderedDict()
-        self._retry_at: OrderedDict[str, float] = OrderedDict()
+        self._due = LruCache[str, float](MAX_REMEMBERED)
+        self._retry_at = LruCache[str, float](MAX_REMEMBERED)
 
     def charge(self, holder: str) -> None:
         """Charge `holder` for one read. Raises `QuotaExceeded`."""
         if self._gap_s is None:
             return
         now = self._clock.monotonic()
-        due = max(now, self._due.get(holder, now))
+        due = max(now, self._due.get(holder) or now)
         wait_s = due - now - max(BURST_S, self._gap_s) + self._gap_s
         if wait_s > 1e-9:
             metrics.READS_REFUSED.labels("reads_per_minute").inc()
-            wait_s = max(wait_s, min(self._retry_at.get(holder, now) + self._gap_s - now, MAX_WAIT_S))
-            _remember(self._retry_at, holder, now + wait_s)
+            wait_s = max(wait_s, min((self._retry_at.get(holder) or now) + self._gap_s - now, MAX_WAIT_S))
+            self._retry_at[holder] = now + wait_s
             raise too_many("reads_per_minute", "Too many reads: use Prefer: wait or an event stream.", wait_s)
-        _remember(self._due, holder, due + self._gap_s)
-
-
-def _remember(times: OrderedDict[str, float], holder: str, at: float) -> None:
-    times[holder] = at
-    times.move_to_end(holder)
-    if len(times) > MAX_REMEMBERED:
-        times.popitem(last=False)
+        self._due[holder] = due + self._gap_s
 
 
 def too_many(limit: str, message: str, retry_after_s: float = BUSY_S) -> QuotaExceeded:

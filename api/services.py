@@ -20,8 +20,8 @@ from api.search import SearchClient
 from api.stream import Streams
 from api.submit import JobService
 from api.usage import Usage
-from contracts.clock import Clock
-from contracts.ports import Publisher
+from contracts.ports.clock import Clock
+from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
 from store.stores import Stores
 
@@ -76,7 +76,7 @@ _MEANING: Final = {
     410: "Older than the store keeps.",
     413: "The body is too large.",
     415: "The body is not application/json.",
-    416: "No byte of the picture lies in the range.",
+    416: "No byte of the image lies in the range.",
     422: "A value is wrong; `param` names it.",
     429: "A limit of the API key is reached; `details.limit` names it, `Retry-After` says when to come again.",
     500: "A fault of ours.",

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Final, Literal
 
-from contracts.clock import Clock
 from contracts.errors import QuotaExceeded, StoreFull, StoreUnavailable
 from contracts.jobs import CacheStatus, Job, NewJob
-from contracts.memory_use import Lapses, Memory, MemoryUseStore
+from contracts.memory_use import Lapses, Memory
+from contracts.ports.clock import Clock
+from contracts.ports.memory_use_store import MemoryUseStore
 from contracts.requests import GenerationRequest
 from contracts.settings import ApiSettings
 from store.idempotency import KEPT_S
@@ -61,7 +62,7 @@ class Room:
         self._settings = settings
         self._clock = clock
         self._part_s = settings.job_retention_s / PARTS
-        self._asked: set[str] = set()
+        self._requested: set[str] = set()
         self._new: dict[str, dict[int, int]] = {}
         """What this process has recorded since the last tick: by tenant, bytes by the time at which
         they lapse."""
@@ -78,7 +79,7 @@ class Room:
         `tenant` take all its room."""
         if self.memory is not None and self.memory.share >= self._settings.store_full_share:
             raise StoreFull("The store of jobs is nearly full; what it has taken will end.")
-        self._asked.add(tenant)
+        self._requested.add(tenant)
         limit = self._limit_bytes
         if limit is None:
             return
@@ -126,10 +127,10 @@ class Room:
             total = sum(server.limit_bytes for server in servers)
             limited = servers and all(server.limit_bytes for server in servers)
             self._limit_bytes = int(total * TENANT_SHARE) if limited else None
-        asked, self._asked = self._asked, set()
+        requested, self._requested = self._requested, set()
         new, self._new = self._new, {}
         self._counting = new
-        tenants = {tenant: new.get(tenant, {}) for tenant in asked | set(new)}
+        tenants = {tenant: new.get(tenant, {}) for tenant in requested | set(new)}
         try:
             counted = await self._store.add(tenants) if tenants else {}
             self._learn(counted)

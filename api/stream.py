@@ -35,7 +35,7 @@ from api.watch import SharedReadings
 from contracts.errors import DarkroomError, TooManyStreams
 from contracts.jobs import Job, JobStatus, Preview
 from contracts.settings import ApiSettings
-from contracts.tasks import end
+from runtime.tasks import end
 from store.stores import Stores
 from telemetry import metrics
 from views.job import JobView, Wire, image_url

@@ -30,11 +30,11 @@ from api.store_quota import Room
 from api.usage import Usage
 from api.webhook_validation import checked_webhook
 from cache.cache_key import private_key, result_address, tenant_scope
-from contracts.clock import Clock
 from contracts.errors import DarkroomError, StoreUnavailable
 from contracts.ids import new_job_id
 from contracts.jobs import CacheStatus, Job, JobResult, NewJob, Origin
-from contracts.ports import Publisher
+from contracts.ports.clock import Clock
+from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
 from contracts.tenancy import Charge
 from contracts.transitions import Found, Submission, Submitted

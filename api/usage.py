@@ -8,10 +8,10 @@ import time
 from collections import Counter
 from typing import Final
 
-from contracts.clock import Clock
 from contracts.errors import StoreUnavailable
 from contracts.jobs import CacheStatus
-from contracts.usage import UsageStore
+from contracts.ports.clock import Clock
+from contracts.ports.usage_store import UsageStore
 from telemetry import metrics
 from telemetry.logs import get_logger
 from telemetry.tenants import TenantMetrics

@@ -13,9 +13,9 @@ from api.catalogue import Catalogue
 from api.normalise import max_images
 from api.schemas import ModelView
 from contracts.errors import StoreUnavailable
-from contracts.job_store import JobStore
 from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.models import ServedModel
+from contracts.ports.job_store import JobStore
 from contracts.settings import ApiSettings
 from scheduler.admission import capacity_of
 from views.job import JobView, job_view

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 from api.catalogue import Catalogue
 from api.views import job_views
-from contracts.job_store import JobStore
 from contracts.jobs import Change, Job, JobEnd, JobStatus, Preview
-from contracts.tasks import end
+from contracts.ports.job_store import JobStore
+from runtime.tasks import end
 from store.stores import Stores
 from views.job import JobView
 
@@ -89,7 +89,7 @@ class _Watch:
         self.followers: set[_Follower] = set()
         self.changed = asyncio.Event()
         self.begun = 0
-        self.hears = True
+        self.subscribed = True
         self.end: JobEnd | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -100,8 +100,8 @@ class _Watch:
         self.changed.set()
         return follower
 
-    def tell(self, change: Change | None) -> None:
-        self.hears = self.hears and change is not None
+    def on_change(self, change: Change | None) -> None:
+        self.subscribed = self.subscribed and change is not None
         if isinstance(change, JobEnd):
             self.end = change
         if isinstance(change, Preview):
@@ -192,10 +192,10 @@ class SharedReadings:
     async def _watch(self, key: Key, watch: _Watch) -> None:
         tenant, job_id = key
         while True:
-            watch.hears, watch.end = True, None
-            async with self._stores.events.hear(job_id, watch.tell):
+            watch.subscribed, watch.end = True, None
+            async with self._stores.events.subscribe(job_id, watch.on_change):
                 job: Job | None = None
-                while watch.hears:
+                while watch.subscribed:
                     watch.changed.clear()
                     watch.begun += 1
                     job = watch.ended(job) or await self._stores.jobs.get(tenant, job_id)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from contracts.blobs import Deletion
-from contracts.clock import Clock
 from contracts.errors import BlobStoreFull, BlobStoreUnavailable, ImageNotFound
+from contracts.ports.clock import Clock
 from telemetry import metrics
 
 Where = TypeVar("Where")
@@ -89,11 +89,11 @@ class DirectoryBlobStore:
     async def get(self, name: str) -> bytes:
         """The bytes of the image. Raises `ImageNotFound`, `BlobStoreUnavailable`."""
         if not is_blob_name(name):
-            raise ImageNotFound("There is no such picture.")
+            raise ImageNotFound("There is no such image.")
         try:
             return await asyncio.to_thread(self._path(name).read_bytes)
         except FileNotFoundError:
-            raise ImageNotFound("There is no such picture.") from None
+            raise ImageNotFound("There is no such image.") from None
         except OSError as error:
             raise _unavailable(error) from error
 
@@ -233,4 +233,4 @@ def blob_store_error(message: str, *, full: bool) -> BlobStoreUnavailable:
 
 def _unavailable(error: OSError) -> BlobStoreUnavailable:
     words = os.strerror(error.errno or 0)
-    return blob_store_error(f"The directory of pictures failed: {words}.", full=error.errno in NO_ROOM)
+    return blob_store_error(f"The directory of images failed: {words}.", full=error.errno in NO_ROOM)

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from backends.redis_client import pubsub_of, store_errors
 from contracts.errors import StoreUnavailable
-from contracts.tasks import end
+from runtime.tasks import end
 
 LISTEN_S: Final = 1.0
 """Seconds of one wait for a message."""
@@ -40,8 +40,8 @@ async def subscribe(client: Redis, channels: Sequence[str], what: str, timeout_s
     return pubsub
 
 
-async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
-    """Pass every message to `hear` until the connection is lost, then close it.
+async def listen(pubsub: PubSub, on_message: Callable[[str], None]) -> None:
+    """Pass every message to `on_message` until the connection is lost, then close it.
 
     redis-py reconnects and subscribes again by itself, and messages in between are lost. A second
     confirmation of the subscription shows it, and ends this call.
@@ -52,8 +52,8 @@ async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
             if message is None:
                 continue
             if message["type"] == "message":
-                hear(message["data"])
-                if not _drain(pubsub, hear):
+                on_message(message["data"])
+                if not _drain(pubsub, on_message):
                     return
             elif message["type"] == "subscribe":
                 return
@@ -64,7 +64,7 @@ async def listen(pubsub: PubSub, hear: Callable[[str], None]) -> None:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
 
 
-def _drain(pubsub: PubSub, hear: Callable[[str], None]) -> bool:
+def _drain(pubsub: PubSub, on_message: Callable[[str], None]) -> bool:
     """Passes on the messages that arrived together with one already read. False: the connection is
     a new one.
 
@@ -76,7 +76,7 @@ def _drain(pubsub: PubSub, hear: Callable[[str], None]) -> bool:
         return True  # not hiredis
     while isinstance(reply := reader.gets(), list):
         if reply[0] == "message":
-            hear(reply[2])
+            on_message(reply[2])
         elif reply[0] == "subscribe":
             return False
     return True

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 
 from backends.blobs import blob_name, blob_store_error, blobs_to_prune, is_blob_name
 from contracts.blobs import Deletion
-from contracts.clock import Clock
 from contracts.errors import ImageNotFound, SettingsError
+from contracts.ports.clock import Clock
 
 T = TypeVar("T")
 
@@ -76,10 +76,10 @@ class S3BlobStore:
     async def get(self, name: str) -> bytes:
         """The bytes of the image. Raises `ImageNotFound`, `BlobStoreUnavailable`."""
         if not is_blob_name(name):
-            raise ImageNotFound("There is no such picture.")
+            raise ImageNotFound("There is no such image.")
         data = await self._in_thread(lambda: self._read(name))
         if data is None:
-            raise ImageNotFound("There is no such picture.")
+            raise ImageNotFound("There is no such image.")
         return data
 
     async def exists(self, name: str) -> bool:
@@ -113,7 +113,7 @@ class S3BlobStore:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except self._faults as error:
             code = _code(error)
-            words = f"The bucket of pictures failed: {code or type(error).__name__}."
+            words = f"The bucket of images failed: {code or type(error).__name__}."
             raise blob_store_error(words, full=code in _NO_ROOM) from error
 
     def _read(self, name: str) -> bytes | None:

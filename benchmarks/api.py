@@ -1,4 +1,4 @@
-"""The door under load: cache hits against a constant answer of the same size, and submits by two hundred clients at once.
+"""The API under load: cache hits against a constant answer of the same size, and submits by two hundred clients at once.
 
     python -m benchmarks.api --json out.json --html out.html
 

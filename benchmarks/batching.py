@@ -34,7 +34,7 @@ from benchmarks.latency import WARM_UP, deployed, submit
 from cli.platform import Platform, started
 from cli.services import process
 from cli.services.rabbitmq import RabbitServer
-from contracts.engine import BatchKey, ImageTask, Pass
+from contracts.engine import Batch, BatchKey, ImageTask
 from contracts.settings import WorkerSettings
 from worker.engine.host import EngineHost
 from worker.engine.messages import Done
@@ -52,7 +52,7 @@ def bare_rate(host: EngineHost, size: int, seconds: float) -> float:
     images, busy = 0, 0.0
     while busy < seconds:
         tasks = {number: ImageTask(PROMPT, "", number) for number in itertools.islice(_seeds, size)}
-        done = host.run(Pass(KEY, tuple(tasks), tasks))
+        done = host.run(Batch(KEY, tuple(tasks), tasks))
         if not isinstance(done, Done):
             raise RuntimeError(done.reason)
         images, busy = images + size, busy + done.seconds

@@ -79,7 +79,7 @@ def sizes(count: int) -> list[int]:
 
 
 def _submit_all(connection: http.client.HTTPConnection, requests: list[dict[str, Any]]) -> None:
-    """A batch until all of it is accepted: what the door refuses for the moment is sent again. Raises `RuntimeError`."""
+    """A batch until all of it is accepted: what the API refuses for the moment is sent again. Raises `RuntimeError`."""
     for _ in range(TRIES):
         status, data = _post(connection, "/v1/jobs:batch", {"requests": requests})
         if status not in (200, 207):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import make_checkpoint, make_clip
-from contracts.engine import BatchKey, ImageTask, Pass
+from contracts.engine import Batch, BatchKey, ImageTask
 from contracts.settings import WorkerSettings
 from worker.engine import clip_source, embedding
 from worker.engine.clip_source import ClipSource
@@ -71,7 +71,7 @@ def drawing_s(folder: Path, device: str = "cpu") -> float:
     engine.load()
     key = BatchKey("sd-turbo", SIDE, SIDE, guided=False)
     begun = time.perf_counter()
-    engine.advance(Pass(key, (1,), {1: ImageTask("a lighthouse", "", 1)}))
+    engine.advance(Batch(key, (1,), {1: ImageTask("a lighthouse", "", 1)}))
     return time.perf_counter() - begun
 
 

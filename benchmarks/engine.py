@@ -30,7 +30,7 @@ from diffusers import AutoencoderTiny, DiffusionPipeline
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks import make_checkpoint, report
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels
 from contracts.settings import WorkerSettings
 from worker.engine import checkpoint as checkpoints
 from worker.engine import quality, quantised_layers
@@ -58,7 +58,7 @@ def tasks(size: int = BATCH, steps: int = 1) -> list[ImageTask]:
 
 def draw(engine: DiffusersEngine, key: BatchKey, wanted: list[ImageTask]) -> list[Pixels]:
     """One-step images through the engine."""
-    answers = engine.advance(Pass(key, tuple(range(len(wanted))), dict(enumerate(wanted))))
+    answers = engine.advance(Batch(key, tuple(range(len(wanted))), dict(enumerate(wanted))))
     return [each for each in answers if isinstance(each, Pixels)]
 
 
@@ -265,20 +265,20 @@ def full(folder: Path, rounds: int) -> dict[str, list[float]]:
     settings = WorkerSettings(model=str(folder), device="cpu", max_batch=2)
     begun = time.perf_counter()
     engine = opened(settings, "sd-turbo")
-    told("full_load_s", samples, [time.perf_counter() - begun])
+    record("full_load_s", samples, [time.perf_counter() - begun])
     plan = engine.plan
     grown = peak_rss_bytes(lambda: draw(engine, key, tasks(2)))
     samples["full_image_mib_planned"] = [max(plan.denoise_bytes, plan.decode_bytes) / 2**20]
-    told("full_image_mib_measured", samples, [grown / 2 / 2**20])
+    record("full_image_mib_measured", samples, [grown / 2 / 2**20])
     with plain(folder) as other:
         found = timed_ratios(
             lambda: other(key, tasks(1)), lambda: seconds(lambda: draw(engine, key, tasks(1))), rounds
         )
-    told("full_engine_over_pipeline", samples, found)
+    record("full_engine_over_pipeline", samples, found)
     latents, tiny, own = torch.randn(1, 4, 64, 64), AutoencoderTiny().eval(), engine.pipeline.vae
     with torch.inference_mode():
         found = ratios(lambda: own.decode(latents), lambda: tiny.decode(latents), rounds)
-    told("tiny_vae_factor", samples, found)
+    record("tiny_vae_factor", samples, found)
     wanted = tasks(1)
     return samples | eight_bits(folder, settings, key, wanted, draw(engine, key, wanted))
 
@@ -295,13 +295,13 @@ def eight_bits(
         changes = {"quantise": "int8", "quality_prompts": prompts}
         engine = opened(settings.model_copy(update=changes), "sd-turbo")
     size = 4 * checkpoints.read(folder).parameters["unet"]
-    told("full_int8_shrink", samples, [size / quantised_layers.size_bytes(engine.pipeline.unet)])
+    record("full_int8_shrink", samples, [size / quantised_layers.size_bytes(engine.pipeline.unet)])
     eighth = draw(engine, key, wanted)
-    told("full_int8_psnr_db", samples, [psnr_db(*pair) for pair in zip(whole, eighth, strict=True)])
+    record("full_int8_psnr_db", samples, [psnr_db(*pair) for pair in zip(whole, eighth, strict=True)])
     return samples
 
 
-def told(name: str, samples: dict[str, list[float]], values: list[float]) -> None:
+def record(name: str, samples: dict[str, list[float]], values: list[float]) -> None:
     """Kept, and said at once: the whole takes minutes."""
     samples[name] = values
     print(f"{name:32} {statistics.median(values):.3f}", flush=True)

@@ -157,7 +157,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     with tempfile.TemporaryDirectory() as name:
         if args.monitor:
-            print(monitor.told(now, Path(name)))
+            print(monitor.report(now, Path(name)))
             return
         extent = QUICK if args.quick else FULL
         comparison = Comparison(before, now, extent, Path(name))

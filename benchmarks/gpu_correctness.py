@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.apart import apart
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels
 from contracts.failures import OutOfMemory
 from contracts.settings import WorkerSettings
 from worker.engine.device import Device
@@ -146,7 +146,7 @@ def engine(device: Device, **more: Any) -> DiffusersEngine:
 def pictures(opened: DiffusersEngine, numbers: Any = range(BATCH)) -> list[Pixels]:
     """Those of the numbers, in one pass. Raises `ValueError` for what is no picture."""
     tasks = {number: ImageTask(PROMPTS[number % len(PROMPTS)], "", number, 1) for number in numbers}
-    made = opened.advance(Pass(KEY, tuple(tasks), tasks))
+    made = opened.advance(Batch(KEY, tuple(tasks), tasks))
     drawn = [each for each in made if isinstance(each, Pixels)]
     if len(drawn) != len(made):
         raise ValueError(f"not every answer is a picture: {made}")

@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import report
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels, Progress
 from contracts.settings import WorkerSettings
 from scheduler.cost import CostModel
 from scheduler.policy import Device, Dispatch, Sample, decide
@@ -105,7 +105,7 @@ def _advance(
     host: EngineHost, hand: dict[int, Job], batch: Sequence[int], begun: float, cost: CostModel
 ) -> None:
     joining = {n: hand[n].task for n in batch if not hand[n].taken}
-    done = host.run(Pass(KEY, tuple(batch), joining))
+    done = host.run(Batch(KEY, tuple(batch), joining))
     if not isinstance(done, Done):
         raise RuntimeError(done.reason)
     cost.ran(KEY, len(batch), done.seconds)

@@ -73,7 +73,7 @@ def measured(samples: Sequence[Sample], duration_s: float) -> Compared:
     return compared([each.latency_s for each in samples], max(each.ended_s for each in samples), duration_s)
 
 
-def told(rounds: Sequence[Round], number: int, load: int, twin: int) -> Calibration:
+def calibration_for(rounds: Sequence[Round], number: int, load: int, twin: int) -> Calibration:
     """What all runs but this one tell of it, and the other twin of how things deviate."""
     this = rounds[number].loads[load]
     others = [run for each in rounds for twins in each.loads for run in twins if run is not this[twin]]
@@ -99,7 +99,7 @@ def compare(
     for load, share in enumerate(shares):
         for number, twin in product(range(len(rounds)), (0, 1)):
             samples = rounds[number].loads[load][twin]
-            known = told(rounds, number, load, twin)
+            known = calibration_for(rounds, number, load, twin)
             rows.append(
                 {
                     "share": share,

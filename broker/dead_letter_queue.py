@@ -27,11 +27,12 @@ from broker.topology import (
     publisher_connection,
     refused_queue,
 )
-from contracts.clock import Clock, SystemClock
 from contracts.errors import BrokerUnavailable
 from contracts.jobs import Envelope, JobMessage
-from contracts.ports import DeadLetter
+from contracts.ports.clock import Clock
+from contracts.ports.dead_letters import DeadLetter
 from contracts.settings import BackendSettings
+from runtime.clock import SystemClock
 
 T = TypeVar("T")
 

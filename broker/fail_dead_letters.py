@@ -11,9 +11,10 @@ from typing import Final
 from broker.relay import publish_all
 from contracts.errors import UnavailableError
 from contracts.failures import DeadLettered
-from contracts.job_store import JobStore
 from contracts.jobs import JobFailure, JobMessage
-from contracts.ports import DeadLetter, DeadLetters, Publisher
+from contracts.ports.dead_letters import DeadLetter, DeadLetters
+from contracts.ports.job_store import JobStore
+from contracts.ports.publisher import Publisher
 from contracts.transitions import Busy, Ended, Granted
 from telemetry import metrics
 from telemetry.logs import get_logger

@@ -14,9 +14,9 @@ from typing import Final, TypeVar
 from broker.publishing_link import Group, Link, Nacked, Outgoing, Verdict, faults_of
 from broker.topology import publisher_connection, queue_name
 from contracts.errors import BrokerUnavailable, QueueFull, UnavailableError
-from contracts.grouping import Grouped
 from contracts.jobs import JobMessage
 from contracts.settings import BackendSettings
+from runtime.grouping import Grouped
 from telemetry import metrics, tracing
 from telemetry.logs import get_logger
 

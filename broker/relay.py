@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Iterable
 
 from contracts.errors import UnavailableError
-from contracts.job_store import JobStore
 from contracts.jobs import JobMessage
-from contracts.ports import Publisher
+from contracts.ports.job_store import JobStore
+from contracts.ports.publisher import Publisher
 from telemetry import metrics
 from telemetry.logs import get_logger
 

@@ -12,13 +12,14 @@ from typing import Final
 
 from broker.fail_dead_letters import fail_dead_letters
 from broker.relay import publish_all
-from contracts.blobs import BlobStore
-from contracts.clock import Clock
 from contracts.errors import UnavailableError
-from contracts.job_store import JobStore
-from contracts.ports import DeadLetters, Publisher
+from contracts.ports.blob_store import BlobStore
+from contracts.ports.clock import Clock
+from contracts.ports.dead_letters import DeadLetters
+from contracts.ports.job_store import JobStore
+from contracts.ports.publisher import Publisher
 from contracts.settings import BackendSettings
-from contracts.tasks import end
+from runtime.tasks import end
 from telemetry import metrics
 from telemetry.logs import get_logger
 

@@ -11,7 +11,6 @@ entries and their age are bounded too.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,11 +21,12 @@ from redis.asyncio import Redis
 from backends.pubsub import listen, subscribe
 from cache.cache_key import covers
 from cache.results import CHANNEL, RedisResultCache
-from contracts.clock import Clock
 from contracts.errors import StoreUnavailable
 from contracts.jobs import CacheStatus, JobResult
-from contracts.ports import CacheStats
-from contracts.tasks import end
+from contracts.ports.clock import Clock
+from contracts.ports.result_cache import CacheStats
+from runtime.lru import LruCache
+from runtime.tasks import end
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -55,10 +55,9 @@ class LocalResultCache:
         self._redis_results = below
         self._client = client
         self._clock = clock
-        self._limit = limit
         self._ttl_s = ttl_s
         self._timeout_s = timeout_s
-        self._entries: OrderedDict[str, tuple[float, JobResult]] = OrderedDict()
+        self._entries = LruCache[str, tuple[float, JobResult]](limit)
         self._forgotten = 0
         self._listening = False
         self._listener: asyncio.Task[None] | None = None
@@ -82,9 +81,8 @@ class LocalResultCache:
             return None
         if entry[0] > self._clock.monotonic():
             self._hits += 1
-            self._entries.move_to_end(address)
             return entry[1]
-        del self._entries[address]
+        self._entries.pop(address)
         return None
 
     def watch(self, address: str) -> Callable[[JobResult], None]:
@@ -97,8 +95,6 @@ class LocalResultCache:
         def remember(result: JobResult) -> None:
             if self._listening and forgotten_before == self._forgotten:
                 self._entries[address] = (self._clock.monotonic() + self._ttl_s, result)
-                if len(self._entries) > self._limit:
-                    self._entries.popitem(last=False)
 
         return remember
 
@@ -169,7 +165,7 @@ class LocalResultCache:
     def _forget(self, pattern: str) -> None:
         self._forgotten += 1
         if "*" not in pattern:
-            self._entries.pop(pattern, None)
+            self._entries.pop(pattern)
             return
         for address in [address for address in self._entries if covers(pattern, address)]:
-            del self._entries[address]
+            self._entries.pop(address)

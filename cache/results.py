@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from backends.redis_client import pages, store_errors
 from contracts.jobs import CacheStatus, JobResult
-from contracts.ports import CacheStats
+from contracts.ports.result_cache import CacheStats
 
 PREFIX: Final = "darkroom:result:"
 COUNTS: Final = "darkroom:results:counts"

@@ -22,8 +22,8 @@ from cli.operations import Folder, settings_of
 from cli.options import writable
 from cli.report import bar, contents, one_line_errors, say
 from cli.target import PIPE, target_of, written
-from contracts.clock import SystemClock
 from contracts.settings import BackendSettings, without_secrets
+from runtime.clock import SystemClock
 from store.rdb import RdbFile
 from store.snapshot import connections, database_of, download, ours, to_line
 

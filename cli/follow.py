@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from client import Client, Event, Job
+from client import Client, Event, Job, StillRunning
 
 POLL_S: Final = 1.0
 
@@ -33,11 +34,15 @@ class Progress:
         return self.status
 
 
-def follow(client: Client, job: Job) -> Iterator[Progress]:
-    """Yields the progress now and after every change, until the job has ended. Raises `ClientError`."""
+def follow(client: Client, job: Job, timeout_s: float) -> Iterator[Progress]:
+    """Yields the progress now and after every change, until the job has ended.
+
+    Raises `StillRunning` after `timeout_s` seconds, and other errors of the client.
+    """
     last = progress_of(job)
     yield last
-    changes = _from_events(client, job, last) if job.urls.events else _from_polls(client, job)
+    until = time.monotonic() + timeout_s
+    changes = _from_events(client, job, last, until) if job.urls.events else _from_polls(client, job, until)
     for progress in changes:
         if progress != last:
             last = progress
@@ -59,15 +64,19 @@ def after_event(last: Progress, event: Event) -> Progress:
     return last
 
 
-def _from_events(client: Client, job: Job, last: Progress) -> Iterator[Progress]:
+def _from_events(client: Client, job: Job, last: Progress, until: float) -> Iterator[Progress]:
     if job.ended:
         return
-    for event in client.events(job):
+    for event in client.events(job, until - time.monotonic()):
         last = after_event(last, event)
         yield last
 
 
-def _from_polls(client: Client, job: Job) -> Iterator[Progress]:
+def _from_polls(client: Client, job: Job, until: float) -> Iterator[Progress]:
     while not job.ended:
-        job = client.job(job.id, wait_s=POLL_S)
+        if (left_s := until - time.monotonic()) <= 0:
+            raise StillRunning(job)
+        if left_s < POLL_S:
+            time.sleep(left_s)
+        job = client.job(job.id, wait_s=min(POLL_S, left_s))
         yield progress_of(job)

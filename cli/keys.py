@@ -2,55 +2,38 @@
 
 from __future__ import annotations
 
-import time
-from typing import Annotated, Any, Final, NoReturn
-from urllib.parse import urlencode
+from typing import Annotated
 
-import httpx
 import typer
 
-from cli import record
-from cli.options import address, credential, identifier, positive
-from client.protocol import DEFAULT_SERVER
+from cli.group import Commands
+from cli.options import AdminKey, Json, Priority, Server, identifier, positive, tenant_name
+from cli.server import connected_as_admin
+from cli.tables import dash, date, print_json, print_table
 from contracts.tenancy import new_token
 
-TIMEOUT_S: Final = 10.0
-
-app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
-
-Url = Annotated[
-    str,
-    typer.Option(
-        "--url",
-        "--server",
-        help="The server; by default the embedded platform of this folder, else http://127.0.0.1:8000.",
-        envvar=["DARKROOM_URL", "DARKROOM_SERVER"],
-        callback=address,
-        show_default=False,
-    ),
-]
-Key = Annotated[
-    str,
-    typer.Option(
-        "--key",
-        "--api-key",
-        help="A key with the scope admin; by default the key of the embedded platform of this folder.",
-        envvar="DARKROOM_API_KEY",
-        callback=credential,
-        show_default=False,
-    ),
-]
+app = typer.Typer(
+    cls=Commands,
+    help="API keys: create, list, revoke.\n\nExample: darkroom keys list",
+    no_args_is_help=True,
+)
 
 
 @app.command()
 def new() -> None:
-    """Print a new key for DARKROOM_ADMIN_KEY, the first key of a server. Needs no server."""
+    """Print a new key for DARKROOM_ADMIN_KEY, the first key of a server. Calls no server.
+
+    Example: darkroom keys new
+    """
     typer.echo(new_token())
 
 
 @app.command()
 def create(
-    tenant: Annotated[str, typer.Argument(help="The tenant; all keys of a tenant see the same jobs.")],
+    tenant: Annotated[
+        str,
+        typer.Argument(help="The tenant; all keys of a tenant see the same jobs.", callback=tenant_name),
+    ],
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
     admin: Annotated[bool, typer.Option("--admin", help="Also give it the scope admin.")] = False,
     requests_per_minute: Annotated[
@@ -66,40 +49,64 @@ def create(
         float, typer.Option(callback=positive, help="The tenant's share of the devices.")
     ] = 1.0,
     priority: Annotated[
-        list[str] | None, typer.Option(help="A priority class that is allowed; repeatable.")
+        list[Priority] | None,
+        typer.Option(help="A priority class that is allowed; repeatable.", show_default=False),
     ] = None,
-    url: Url = "",
-    key: Key = "",
+    server: Server = None,
+    api_key: AdminKey = None,
 ) -> None:
-    """Create a key and print it. It is shown only once: the server keeps only its hash."""
-    request: dict[str, Any] = {
-        "tenant": tenant,
-        "name": name,
-        "scopes": ["generate", "admin"] if admin else ["generate"],
-        "requests_per_minute": requests_per_minute,
-        "burst": burst,
-        "concurrent_jobs": concurrent_jobs,
-        "queued_jobs": queued_jobs,
-        "images_per_day": images_per_day,
-        "weight": weight,
-    }
-    if priority:
-        request["priorities"] = priority
-    typer.echo(_call(url, key, "POST", "/v1/keys", "key", request)["key"])
+    """Create a key and print it. It is shown only once: the server keeps only its hash.
+
+    Example: darkroom keys create acme --name shop --images-per-day 1000
+    """
+    with connected_as_admin(server, api_key) as client:
+        created = client.create_key(
+            tenant,
+            name=name,
+            scopes=["generate", "admin"] if admin else ["generate"],
+            requests_per_minute=requests_per_minute,
+            burst=burst,
+            concurrent_jobs=concurrent_jobs,
+            queued_jobs=queued_jobs,
+            images_per_day=images_per_day,
+            weight=weight,
+            priorities=[each.value for each in priority] if priority else None,
+        )
+    typer.echo(created.key)
 
 
 @app.command("list")
 def list_keys(
-    tenant: Annotated[str, typer.Option(help="Only keys of this tenant.")] = "", url: Url = "", key: Key = ""
+    tenant: Annotated[
+        str | None, typer.Option(help="Only keys of this tenant.", callback=tenant_name)
+    ] = None,
+    as_json: Json = False,
+    server: Server = None,
+    api_key: AdminKey = None,
 ) -> None:
-    """List all keys, newest first. The id is the beginning of a key."""
-    path = "/v1/keys" + (f"?{urlencode({'tenant': tenant})}" if tenant else "")
-    typer.echo(f"{'ID':13}{'TENANT':20}{'SCOPES':16}{'CREATED':18}{'REVOKED':18}NAME")
-    for entry in _call(url, key, "GET", path, "data")["data"]:
-        revoked = _date(entry["revoked_at"]) if entry["revoked_at"] else "-"
-        scopes = ",".join(entry["scopes"])
-        created = _date(entry["created_at"])
-        typer.echo(f"{entry['id']:13}{entry['tenant']:20}{scopes:16}{created:18}{revoked:18}{entry['name']}")
+    """List all keys, newest first. The id is the beginning of a key.
+
+    Example: darkroom keys list --tenant acme
+    """
+    with connected_as_admin(server, api_key) as client:
+        keys = client.keys(tenant=tenant)
+    if as_json:
+        print_json(keys)
+        return
+    print_table(
+        ("ID", "TENANT", "SCOPES", "CREATED", "REVOKED", "NAME"),
+        [
+            (
+                key.id,
+                key.tenant,
+                ",".join(key.scopes),
+                date(key.created_at),
+                date(key.revoked_at) if key.revoked_at else "-",
+                dash(key.name),
+            )
+            for key in keys
+        ],
+    )
 
 
 @app.command()
@@ -107,48 +114,13 @@ def revoke(
     key_id: Annotated[
         str, typer.Argument(help="The id of the key, as `list` shows it.", callback=identifier)
     ],
-    url: Url = "",
-    key: Key = "",
+    server: Server = None,
+    api_key: AdminKey = None,
 ) -> None:
-    """Revoke a key for good. Jobs that were submitted with it go on."""
-    revoked = _call(url, key, "DELETE", f"/v1/keys/{key_id}", "id")
-    typer.echo(f"{revoked['id']} of {revoked['tenant']} is revoked.")
+    """Revoke a key for good. Jobs that were submitted with it go on.
 
-
-def _call(
-    url: str, key: str, method: str, path: str, needed: str, body: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Sends a request, and returns the answer, which has the field `needed`. Ends the command on an error."""
-    if not key:
-        # The platform of this folder may listen on another port. Another server may have the default port.
-        platform = record.running()
-        url = url or (platform.url if platform else DEFAULT_SERVER)
-        key = _key_here()
-    url = url or DEFAULT_SERVER
-    try:
-        response = httpx.request(
-            method, url + path, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT_S
-        )
-        answer: dict[str, Any] = response.json()
-        if response.is_error:
-            _fail(str(answer["error"]["message"]))
-        answer[needed]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        _fail(f"{url} does not answer as Darkroom does: {type(error).__name__}.")
-    return answer
-
-
-def _key_here() -> str:
-    try:
-        return (record.FOLDER / record.KEY_FILE).read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        _fail("Give a key with the scope admin: --key or DARKROOM_API_KEY.")
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(1)
-
-
-def _date(unix_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(unix_s))
+    Example: darkroom keys revoke dk_4fT9aQzB
+    """
+    with connected_as_admin(server, api_key) as client:
+        revoked = client.revoke_key(key_id)
+    typer.echo(f"{revoked.id} of {revoked.tenant} is revoked.")

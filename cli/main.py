@@ -6,22 +6,24 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from typer.core import TyperGroup
 
-from cli import jobs, keys, measuring, record, tenant
+from cli import cache, jobs, keys, measuring, record, tenant, webhooks
 from cli.backup import backup
 from cli.children import Unusable
 from cli.devices import WorkerGroup, environments
 from cli.generate import generate, make
+from cli.group import Commands
 from cli.migrate import migrate
+from cli.models import models
 from cli.operations import audit_jobs, doctor
 from cli.output import Out, Output
 from cli.platform import Platform, started
 from cli.restore import restore
 from cli.services.process import ServiceError
+from cli.version import print_and_end, version
 from client import Client, ClientError
 from contracts import exit_codes
 from contracts.errors import SettingsError
@@ -31,30 +33,39 @@ MAX_WORKERS: Final = 256
 FIRST_PROMPT: Final = "a red apple on a blue background"
 
 
-class TextOnly(TyperGroup):
-    """Refuses arguments that are not UTF-8, for all commands."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Checks `args`, and parses them. Raises `typer.BadParameter`."""
-        for argument in args:
-            if any("\ud800" <= character <= "\udfff" for character in argument):
-                raise typer.BadParameter(f"{argument!r} is not UTF-8.")
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=TextOnly, help="Darkroom: a platform that serves diffusion models.", no_args_is_help=True
+    cls=Commands,
+    help="Darkroom: a platform that serves diffusion models.\n\n"
+    'Example: darkroom generate "a red apple" -o apple.png\n\n'
+    "Exit codes, completion and more examples: docs/command.md",
+    no_args_is_help=True,
 )
+
+
+@app.callback()
+def darkroom(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=print_and_end, is_eager=True),
+    ] = False,
+) -> None:
+    """Holds the options of `darkroom` itself."""
+
+
+app.command()(generate)
+app.command()(models)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(keys.app, name="keys")
+app.add_typer(cache.app, name="cache")
 app.command()(doctor)
 app.command("audit")(audit_jobs)
 app.command()(backup)
 app.command()(restore)
 app.command()(migrate)
-app.command()(generate)
-app.add_typer(jobs.app, name="jobs")
-measuring.register(app)
-app.add_typer(keys.app, name="keys")
 app.add_typer(tenant.app, name="tenant")
+measuring.register(app)
+app.command()(version)
 
 
 @app.command()
@@ -62,7 +73,7 @@ def up(
     prompt: Annotated[
         str, typer.Option(help="Make a picture of this prompt first; empty: make none.")
     ] = FIRST_PROMPT,
-    out: Out = "picture.png",
+    out: Out = None,
     workers: Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Worker processes.")] = 1,
     folder: Annotated[Path, typer.Option(help="The folder for data and logs.")] = record.FOLDER,
     webhooks: Annotated[bool, typer.Option(help="Also start the process that delivers webhooks.")] = True,
@@ -73,6 +84,8 @@ def up(
     It uses the servers in DARKROOM_REDIS_URL and DARKROOM_BROKER_URL, or starts a Redis if they are not set.
     Exit code 2: it cannot run with its settings (a bad setting, a port in use, a model that cannot be loaded).
     Exit code 1: another fault.
+
+    Example: darkroom up --once -o first.png
     """
     # `kill` and a closed terminal end the platform like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -110,6 +123,8 @@ def worker(
     """Start one worker per device of this machine, and restart those that die. DARKROOM_ variables configure the workers.
 
     A worker that cannot run with its settings is not restarted. Exit code 2: no worker is left.
+
+    Example: darkroom worker --devices cpu:2
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -137,4 +152,4 @@ def _print_error(line: str) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    app(prog_name="darkroom")

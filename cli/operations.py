@@ -17,6 +17,7 @@ from backends.redis_client import connect, disconnect
 from cli import record
 from cli.doctor import examine
 from cli.findings import Grade
+from contracts import exit_codes
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import BackendSettings
 from store.audit import Audit, audit, counts
@@ -35,9 +36,11 @@ def doctor(folder: Folder = record.FOLDER) -> None:
     """Check broker, Redis, queues, disk, models, clocks and versions; say what is wrong and what to do.
 
     Exit code 1: there is a fault.
+
+    Example: darkroom doctor
     """
     settings = settings_of(folder)
-    raise typer.Exit(1 if asyncio.run(_doctor(settings)) else 0)
+    raise typer.Exit(exit_codes.FAILED if asyncio.run(_doctor(settings)) else exit_codes.ENDED)
 
 
 def audit_jobs(
@@ -46,20 +49,24 @@ def audit_jobs(
     ] = False,
     folder: Folder = record.FOLDER,
 ) -> None:
-    """Compare the counts of accepted, ended and live jobs, and list any difference. Exit code 1: there is one."""
+    """Compare the counts of accepted, ended and live jobs, and list any difference. Exit code 1: there is one.
+
+    Example: darkroom audit --full
+    """
     settings = settings_of(folder)
     try:
         result = asyncio.run(_audit(settings, full))
     except StoreUnavailable as error:
         typer.echo(error.message, err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(exit_codes.UNUSABLE) from None
     ended = ", ".join(f"{count} {status}" for status, count in result.ended.items() if count)
     typer.echo(f"{result.recorded} recorded = {ended or '0 ended'} + {result.live} live")
     if not result.balanced and not result.differences:
         typer.echo("The counts do not balance: run `darkroom audit --full`.", err=True)
     for difference in result.differences:
         typer.echo(difference, err=True)
-    raise typer.Exit(0 if result.balanced and not result.differences else 1)
+    balanced = result.balanced and not result.differences
+    raise typer.Exit(exit_codes.ENDED if balanced else exit_codes.FAILED)
 
 
 async def _doctor(settings: BackendSettings) -> int:
@@ -90,7 +97,7 @@ def settings_of(folder: Path) -> BackendSettings:
         settings = BackendSettings.from_env(environ)
     except SettingsError as error:
         typer.echo(f"darkroom: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(exit_codes.UNUSABLE) from None
     if running is not None:
         typer.echo(f"The platform in {folder}, at {running.url}:", err=True)
     return settings

@@ -8,15 +8,21 @@ from __future__ import annotations
 import math
 import os
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
 import httpx
 import typer
 
+from cli.group import warn_renamed
 from client.protocol import DEFAULT_SERVER
+from contracts.tenancy import is_tenant
 from contracts.urls import web_url
 
+SERVER: Final = "DARKROOM_SERVER"
+OLD_SERVER: Final = "DARKROOM_URL"
+"""The old name of `SERVER`. The next release drops it."""
 _ID: Final = re.compile(r"[\w-]{1,100}", re.ASCII)
 
 
@@ -79,23 +85,55 @@ def identifier(text: str | None) -> str | None:
     return text
 
 
+def tenant_name(text: str | None) -> str | None:
+    """Returns the name of a tenant. Raises `typer.BadParameter`."""
+    if text is not None and not is_tenant(text):
+        raise typer.BadParameter(
+            f"{text!r} is not a tenant: a name has 1 to 63 characters of a-z, 0-9, _ and -."
+        )
+    return text
+
+
+def _server(context: typer.Context, text: str | None) -> str | None:
+    if text is None and (old := os.environ.get(OLD_SERVER)) and not context.resilient_parsing:
+        warn_renamed(OLD_SERVER, SERVER)
+        text = old
+    return address(text)
+
+
+class Priority(StrEnum):
+    """The classes of jobs."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
 Server = Annotated[
     str | None,
     typer.Option(
         "--server",
-        "--url",
-        help="The server; by default http://127.0.0.1:8000.",
-        envvar=["DARKROOM_SERVER", "DARKROOM_URL"],
-        callback=address,
+        help=f"The server; by default the platform that runs in this folder, else {DEFAULT_SERVER}.",
+        envvar=SERVER,
+        callback=_server,
     ),
 ]
 ApiKey = Annotated[
     str | None,
     typer.Option(
         "--api-key",
-        "--key",
         help="The API key, if the server needs one.",
         envvar="DARKROOM_API_KEY",
         callback=credential,
     ),
 ]
+AdminKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        help="A key with the scope admin; by default the key of the platform of this folder.",
+        envvar="DARKROOM_API_KEY",
+        callback=credential,
+    ),
+]
+JobId = Annotated[str, typer.Argument(help="The id, job_...", callback=identifier)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

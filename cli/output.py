@@ -20,13 +20,16 @@ Format = Literal["png", "jpeg", "webp"]
 FORMATS: Final[dict[str, Format]] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 """The server's `output_format` by a file's suffix."""
 STDOUT: Final = "-"
+DEFAULT: Final = "picture"
+"""The default file, without the suffix."""
 
 Out = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--out",
         "-o",
         help="The file for the picture; its suffix sets the format: .png, .jpg or .webp. Several pictures are numbered. -: standard output.",
+        show_default=f"{DEFAULT}.png",
     ),
 ]
 
@@ -39,11 +42,14 @@ class Output:
     format: Format | None
 
     @classmethod
-    def of(cls, text: str, count: int = 1) -> Output:
-        """Returns the output for `count` images from the value of `--out`. Creates the folder.
+    def of(cls, text: str | None, count: int = 1, image_format: Format | None = None) -> Output:
+        """Returns the output for `count` images from the values of `--out` and `--format`. Creates the folder.
 
-        Raises `typer.BadParameter` for a path that cannot be written.
+        None as `text` is a file in the current folder. Raises `typer.BadParameter` for a path that
+        cannot be written, and for a suffix of another format.
         """
+        if text is None:
+            text = f"{DEFAULT}.{image_format or 'png'}"
         if text == STDOUT:
             if count > 1:
                 raise _refused(
@@ -51,31 +57,35 @@ class Output:
                 )
             if sys.stdout.isatty():
                 raise _refused("A terminal cannot show a picture: name a file, or redirect with > or |.")
-            return cls(None, None)
+            return cls(None, image_format)
         if "\0" in text:
             raise _refused("A path cannot contain a zero byte.")
         path = Path(text)
         if not text or text.endswith(("/", os.sep)) or path.is_dir():
             raise _refused(f"{text or 'Nothing'} is not a file: name one, such as {path / 'picture.png'}.")
-        if (image_format := FORMATS.get(path.suffix.lower())) is None:
-            raise _refused(f"{path.name} does not name a format: it must end in {', '.join(FORMATS)}.")
+        by_suffix = FORMATS.get(path.suffix.lower())
+        if by_suffix is None and image_format is None:
+            endings = ", ".join(FORMATS)
+            raise _refused(f"{path.name} does not name a format: end it in {endings}, or give --format.")
+        if None not in (by_suffix, image_format) and by_suffix != image_format:
+            raise _refused(f"{path.name} is the name of a {by_suffix}, but --format is {image_format}.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _refused(f"{path.parent}: {error.strerror}.") from None
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise _refused(f"{path} cannot be written.")
-        return cls(path, image_format)
+        return cls(path, image_format or by_suffix)
 
-    def save(self, client: Client, job: Job) -> list[str]:
+    def save(self, client: Client, job: Job) -> list[Path | None]:
         """Writes the job's images, and returns the path of each one. Raises `ClientError`."""
         if self.path is None:
             files: list[Path | None] = [None]
         elif len(job.images) == 1:
-            files = [self.path]
+            files = [self.path.absolute()]
         else:
-            stem = self.path.stem
-            files = [self.path.with_stem(f"{stem}-{number}") for number in range(1, len(job.images) + 1)]
+            path, numbers = self.path.absolute(), range(1, len(job.images) + 1)
+            files = [path.with_stem(f"{path.stem}-{number}") for number in numbers]
         for image, file in zip(job.images, files, strict=True):
             data = client.image(image)
             try:
@@ -88,7 +98,7 @@ class Output:
                 raise ClientError(
                     f"{file or 'Standard output'}: {error.strerror}; the job is {job.id}."
                 ) from None
-        return ["standard output" if file is None else str(file.absolute()) for file in files]
+        return files
 
 
 def _refused(message: str) -> typer.BadParameter:

@@ -22,10 +22,10 @@ from cli.services.process import ServiceError
 from cli.services.redis import RedisServer
 from client import Client
 from contracts.errors import SettingsError, StoreUnavailable
-from contracts.listening import is_free, listen
 from contracts.model_source import local_folder
 from contracts.search_settings import SearchSettings
 from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, WorkerSettings
+from runtime.listening import is_free, listen
 from store.migrating import MigrationRefused
 
 READY_S: Final = 720.0

@@ -109,5 +109,13 @@ def admin_key(folder: Path) -> str:
         return token
 
 
+def stored_key(folder: Path) -> str | None:
+    """Returns the first API key of the platform in `folder`; None if there is none to be read."""
+    try:
+        return (folder / KEY_FILE).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+
+
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)

@@ -16,14 +16,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cli.archive import ArchiveRefused, Manifest
+from contracts import exit_codes
 from contracts.errors import SettingsError, StoreUnavailable
 from store.migrating import MigrationRefused
 from store.packed import RdbError
 from store.snapshot import SnapshotRefused
 
-REFUSED: Final = 1
+REFUSED: Final = exit_codes.FAILED
 """Exit code: the archive or its target does not allow the command."""
-AWAY: Final = 2
+AWAY: Final = exit_codes.UNUSABLE
 """Exit code: a service does not answer, or a setting is wrong."""
 
 

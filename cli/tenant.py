@@ -15,33 +15,30 @@ import typer
 
 from backends.redis_client import connect, disconnect
 from cli import record, tenant_archive
+from cli.group import Commands
 from cli.operations import Folder, settings_of
-from cli.options import writable
+from cli.options import tenant_name, writable
 from cli.receipt import Receipt, signed, stamp
 from cli.report import REFUSED, fail, one_line_errors, say
 from cli.target import PIPE, target_of, written
-from contracts.clock import SystemClock
 from contracts.settings import BackendSettings
-from contracts.tenancy import RESERVED_TENANTS, is_tenant
+from contracts.tenancy import RESERVED_TENANTS
+from runtime.clock import SystemClock
 from store.erasing import Erased, TenantBusy, erase
 from store.key_names import Layout
 from store.layout import LayoutGuard
 from store.stores import Stores, open_stores
 from store.tenant_data import Found, Servers, TenantData
 
-app = typer.Typer(help="A tenant's data: export, erase.", no_args_is_help=True)
-
-
-def _tenant(text: str) -> str:
-    if not is_tenant(text):
-        raise typer.BadParameter(
-            f"{text!r} is not a tenant: a name has 1 to 63 characters of a-z, 0-9, _ and -."
-        )
-    return text
+app = typer.Typer(
+    cls=Commands,
+    help="A tenant's data: export, erase.\n\nExample: darkroom tenant erase acme --dry-run",
+    no_args_is_help=True,
+)
 
 
 Tenant = Annotated[
-    str, typer.Argument(help="The tenant, as its API keys name it.", show_default=False, callback=_tenant)
+    str, typer.Argument(help="The tenant, as its API keys name it.", show_default=False, callback=tenant_name)
 ]
 
 

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 from backends.blobs import INPUTS
 from cli import archive
 from cli.receipt import Receipt, signed, stamp
-from contracts.blobs import BlobStore
-from contracts.clock import Clock
 from contracts.errors import ImageNotFound
+from contracts.ports.blob_store import BlobStore
+from contracts.ports.clock import Clock
 from store import tenant_export
 from store.tenant_data import Found, TenantData
 

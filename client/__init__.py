@@ -7,6 +7,7 @@ with Client("http://127.0.0.1:8000") as darkroom:
     png = darkroom.image(job.images[0])
 """
 
+from client.admin import CacheStats, Delivery, Key, KeyFields, NewKey, WebhookSecret
 from client.aio import AsyncClient
 from client.errors import (
     ApiError,
@@ -30,9 +31,11 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "BadRequest",
+    "CacheStats",
     "Client",
     "ClientError",
     "ConnectionFailed",
+    "Delivery",
     "Event",
     "Forbidden",
     "Gone",
@@ -41,11 +44,15 @@ __all__ = [
     "JobFailed",
     "JobFields",
     "JobPage",
+    "Key",
+    "KeyFields",
     "Model",
+    "NewKey",
     "NotFound",
     "ServerError",
     "StillRunning",
     "Throttled",
     "Unauthorized",
     "Unavailable",
+    "WebhookSecret",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import uuid
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
 import httpx
+from httpx_sse import ServerSentEvent
 from pydantic import BaseModel, ValidationError
 
 from client.errors import ServerError, error_class
@@ -21,8 +23,11 @@ Shape = TypeVar("Shape", bound=BaseModel)
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 WAIT_S: Final = 30
 """Seconds that one long poll lasts."""
+CONNECT_S: Final = 15.0
+"""Seconds that a connection and each write may take."""
+READ_S: Final = WAIT_S + 15.0
+"""Seconds until the server sends something."""
 USER_AGENT: Final = {"User-Agent": "darkroom-client"}
-TIMEOUT: Final = httpx.Timeout(15.0, read=WAIT_S + 15.0)
 RETRIES: Final = 4
 RETRY_STATUSES: Final = frozenset({429, 502, 503, 504})
 MAX_BACKOFF_S: Final = 30.0
@@ -58,6 +63,11 @@ def prefer(wait_s: float) -> dict[str, str]:
     return {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
 
 
+def within(left_s: float = math.inf) -> httpx.Timeout:
+    """Returns the timeouts of a request for which `left_s` seconds are left."""
+    return httpx.Timeout(min(CONNECT_S, left_s), read=min(READ_S, left_s))
+
+
 def new_idempotency_key() -> str:
     """Returns a random key for one submit."""
     return str(uuid.uuid4())
@@ -78,8 +88,13 @@ def parsed(shape: type[Shape], response: httpx.Response) -> Shape:
     try:
         return shape.model_validate_json(response.content)
     except ValidationError:
-        message = "The server's answer is not what was expected: is it a Darkroom?"
-        raise ServerError(message, status=response.status_code) from None
+        raise unexpected(response) from None
+
+
+def unexpected(response: httpx.Response) -> ServerError:
+    """Returns the error for an answer that is not Darkroom's."""
+    message = "The server's answer is not what was expected: is it a Darkroom?"
+    return ServerError(message, status=response.status_code)
 
 
 @dataclass(slots=True)
@@ -134,35 +149,31 @@ def refuse(response: httpx.Response) -> NoReturn:
 
 @dataclass(slots=True)
 class EventReader:
-    """Turns the lines of a `text/event-stream` into events.
+    """Turns the server-sent events of several connections into events of one job.
 
-    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html.
+    `last_id` is the id of the last event that was read. The next connection resumes after it.
     """
 
     last_id: str | None = None
-    _name: str = ""
-    _data: list[str] = field(default_factory=list)
 
-    def feed(self, line: str) -> Iterator[Event]:
-        """Yields the event that `line` completes, if any."""
-        if not line:
-            if self._data:
-                text = "\n".join(self._data)
-                try:
-                    data = json.loads(text)
-                except ValueError:
-                    data = text
-                yield Event(name=self._name or "message", data=data, id=self.last_id)
-            self._name, self._data = "", []
-            return
-        field_name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field_name == "event":
-            self._name = value
-        elif field_name == "data":
-            self._data.append(value)
-        elif field_name == "id" and "\0" not in value:
-            self.last_id = value or None
+    def headers(self) -> dict[str, str]:
+        """Returns the headers of the next connection."""
+        resume = {} if self.last_id is None else {"Last-Event-ID": self.last_id}
+        return {"Accept": "text/event-stream", **resume}
+
+    def read(self, sent: ServerSentEvent) -> Event | None:
+        """Returns the event; None if it has no data.
+
+        httpx-sse makes an event without data of each heartbeat that follows an id.
+        """
+        self.last_id = sent.id or self.last_id
+        if not sent.data:
+            return None
+        try:
+            data = json.loads(sent.data)
+        except ValueError:
+            data = sent.data
+        return Event(name=sent.event, data=data, id=self.last_id)
 
 
 def final(event: Event) -> bool:

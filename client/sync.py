@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import httpx
+from httpx_sse import EventSource, SSEError
 
 from client import protocol
+from client.admin import CacheStats, Delivery, Key, KeyFields, KeyPage, NewKey, Purged, WebhookSecret
 from client.errors import ApiError, ClientError, ConnectionFailed, JobFailed, StillRunning
 from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
 from client.protocol import WAIT_S, EventReader, Retrier
@@ -38,7 +44,7 @@ class Client:
             base_url=self.server,
             headers=protocol.USER_AGENT,
             auth=protocol.Bearer(self.server, api_key),
-            timeout=protocol.TIMEOUT,
+            timeout=protocol.within(),
             transport=transport,
         )
 
@@ -104,43 +110,57 @@ class Client:
             left_s = until - time.monotonic()
             if left_s <= 0:
                 raise StillRunning(job)
-            job = self.job(job.id, wait_s=max(1.0, min(WAIT_S, left_s)))
+            if left_s < 1:  # a server holds an answer for whole seconds
+                time.sleep(left_s)
+            job = self.job(job.id, wait_s=min(WAIT_S, left_s))
         return job
 
-    def events(self, job: Job) -> Iterator[Event]:
+    def events(self, job: Job, timeout_s: float | None = None) -> Iterator[Event]:
         """Yields the job's events as they happen, until the job has ended.
 
-        A broken stream is resumed after the last event. Raises `ClientError` if the server sends
-        no events, `ApiError`, `ConnectionFailed`.
+        A broken stream is resumed after the last event. Raises `StillRunning` after `timeout_s`
+        seconds, `ClientError` if the server sends no events, `ApiError`, `ConnectionFailed`.
         """
         if job.urls.events is None:
             raise ClientError("This server sends no events.")
         reader, retrier = EventReader(), Retrier(self._retries)
+        until = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            headers = {"Accept": "text/event-stream"}
-            if reader.last_id is not None:
-                headers["Last-Event-ID"] = reader.last_id
+            if (left_s := until - time.monotonic()) <= 0:
+                raise StillRunning(job)
+            timeout, pause_s = protocol.within(left_s), 0.0
             try:
-                with self._http.stream("GET", job.urls.events, headers=headers) as response:
+                with (
+                    self._http.stream(
+                        "GET", job.urls.events, headers=reader.headers(), timeout=timeout
+                    ) as response,
+                    _cut_off(response, until),
+                ):
                     if response.status_code == 204:
                         return
                     if response.is_error:
                         response.read()
                         protocol.refuse(response)
-                    for line in response.iter_lines():
-                        for event in reader.feed(line):
-                            retrier = Retrier(self._retries)
-                            yield event
-                            if protocol.final(event):
-                                return
+                    for sent in EventSource(response).iter_sse():
+                        if (event := reader.read(sent)) is None:
+                            continue
+                        retrier = Retrier(self._retries)
+                        yield event
+                        if protocol.final(event):
+                            return
+            except SSEError:
+                raise protocol.unexpected(response) from None
             except protocol.LOST as error:
-                if (pause_s := retrier.after(None)) is None:
+                if time.monotonic() >= until:
+                    continue
+                if (backoff_s := retrier.after(None)) is None:
                     raise self._lost(error) from None
-                time.sleep(pause_s)
+                pause_s = backoff_s
             except ApiError as error:
-                if error.status not in protocol.RETRY_STATUSES or (pause_s := retrier.after(None)) is None:
+                if error.status not in protocol.RETRY_STATUSES or (backoff_s := retrier.after(None)) is None:
                     raise
-                time.sleep(max(pause_s, error.retry_after_s or 0.0))
+                pause_s = max(backoff_s, error.retry_after_s or 0.0)
+            time.sleep(max(0.0, min(pause_s, until - time.monotonic())))
 
     def cancel(self, job_id: str) -> Job:
         """Cancels a job that has not ended, and returns its record. Raises `ApiError`, `ConnectionFailed`."""
@@ -169,6 +189,64 @@ class Client:
         """Returns the models that the server knows. Raises `ApiError`, `ConnectionFailed`."""
         return protocol.parsed(ModelPage, self._send("GET", "/v1/models")).data
 
+    def create_key(self, tenant: str, **fields: Unpack[KeyFields]) -> NewKey:
+        """Creates an API key, and returns it with its secret. The API key of this client needs the scope admin.
+
+        A lost connection is not tried again, because the key may exist. Raises `ApiError`,
+        `ConnectionFailed`.
+        """
+        body = {name: value for name, value in fields.items() if value is not None}
+        response = self._send("POST", "/v1/keys", retries=0, json={"tenant": tenant, **body})
+        return protocol.parsed(NewKey, response)
+
+    def keys(self, *, tenant: str | None = None) -> tuple[Key, ...]:
+        """Returns all API keys, or those of `tenant`, newest first; revoked ones too.
+
+        Raises `ApiError`, `ConnectionFailed`.
+        """
+        params = {"tenant": tenant} if tenant else {}
+        return protocol.parsed(KeyPage, self._send("GET", "/v1/keys", params=params)).data
+
+    def revoke_key(self, key_id: str) -> Key:
+        """Revokes an API key for good, and returns it. Raises `ApiError`, `ConnectionFailed`."""
+        return protocol.parsed(Key, self._send("DELETE", f"/v1/keys/{key_id}"))
+
+    def cache_stats(self) -> CacheStats:
+        """Returns what the result cache holds and has answered. Raises `ApiError`, `ConnectionFailed`."""
+        return protocol.parsed(CacheStats, self._send("GET", "/v1/cache"))
+
+    def purge_cache(
+        self,
+        *,
+        key: str | None = None,
+        model: str | None = None,
+        revision: str | None = None,
+        tenant: str | None = None,
+    ) -> int:
+        """Forgets every cached result that matches all given parameters, and returns their number.
+
+        At least one is needed. `key` is the `X-Cache-Key` of a job. Raises `ApiError`, `ConnectionFailed`.
+        """
+        given = {"key": key, "model": model, "revision": revision, "tenant": tenant}
+        params = {name: value for name, value in given.items() if value is not None}
+        return protocol.parsed(Purged, self._send("DELETE", "/v1/cache", params=params)).purged
+
+    def webhook_delivery(self, job_id: str) -> Delivery:
+        """Returns every attempt to report the end of a job. Raises `ApiError`, `ConnectionFailed`."""
+        return protocol.parsed(Delivery, self._send("GET", f"/v1/jobs/{job_id}/webhook"))
+
+    def webhook_secret(self) -> WebhookSecret:
+        """Returns the secret that signs your webhooks. Raises `ApiError`, `ConnectionFailed`."""
+        return protocol.parsed(WebhookSecret, self._send("GET", "/v1/webhooks/secret"))
+
+    def rotate_webhook_secret(self) -> WebhookSecret:
+        """Replaces the secret that signs your webhooks. Both sign for a day.
+
+        A lost connection is not tried again, because a second rotation ends the old secret at once.
+        Raises `ApiError`, `ConnectionFailed`.
+        """
+        return protocol.parsed(WebhookSecret, self._send("POST", "/v1/webhooks/secret/rotate", retries=0))
+
     def ready(self) -> bool:
         """Whether the server accepts jobs and a live worker can run them. Asks once, and raises nothing."""
         try:
@@ -191,8 +269,8 @@ class Client:
     ) -> None:
         self.close()
 
-    def _send(self, method: str, path: str, **rest: Any) -> httpx.Response:
-        retrier = Retrier(self._retries)
+    def _send(self, method: str, path: str, *, retries: int | None = None, **rest: Any) -> httpx.Response:
+        retrier = Retrier(self._retries if retries is None else retries)
         while True:
             try:
                 response = self._http.request(method, path, **rest)
@@ -206,3 +284,28 @@ class Client:
 
     def _lost(self, error: Exception) -> ConnectionFailed:
         return ConnectionFailed(f"{self.server} does not answer: {error or type(error).__name__}")
+
+
+@contextmanager
+def _cut_off(response: httpx.Response, until: float) -> Iterator[None]:
+    """Ends the connection of `response` at the time `until` of the monotonic clock.
+
+    httpx limits the time of each read. A server that sends heartbeats never exceeds that.
+    """
+    connection = response.extensions.get("network_stream")
+    if connection is None or until == math.inf:
+        yield
+        return
+    # Closing the socket would not wake a thread that reads from it.
+    timer = threading.Timer(until - time.monotonic(), _shut_down, [connection.get_extra_info("socket")])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut_down(connection: socket.socket) -> None:
+    with suppress(OSError):  # it is closed already
+        connection.shutdown(socket.SHUT_RDWR)

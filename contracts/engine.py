@@ -1,19 +1,17 @@
 """The messages between the batcher and the engine process. Plain data: it crosses a pipe.
 
 The engine holds *samples*: images in the making, each with its latents, timestep and random generator.
-For every pass the batcher names the samples that take the next denoising step together. This is
+For every batch the batcher names the samples that take the next denoising step together. This is
 step-level batching, like the iteration-level scheduling of Orca (Yu et al. 2022). Images with 1, 4 and
-25 steps share passes, and join and leave between them. A one-step image joins and finishes in the same
-pass, so one-step traffic costs one message each way.
+25 steps share batches, and join and leave between them. A one-step image joins and finishes in the same
+batch, so one-step traffic costs one message each way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
-from contracts.models import ModelSpec
 from contracts.requests import steps_taken
 
 
@@ -21,7 +19,7 @@ from contracts.requests import steps_taken
 class BatchKey:
     """What must be equal for two images to share a forward pass. Seed, prompt and step count may differ.
 
-    `guided`: with classifier-free guidance, which doubles the work of a pass. The scale may differ.
+    `guided`: with classifier-free guidance, which doubles the work of a batch. The scale may differ.
     `lora`: the adapter that acts on the weights, with strength `lora_scale`; empty: none.
     """
 
@@ -34,7 +32,7 @@ class BatchKey:
 
     @property
     def work(self) -> BatchKey:
-        """The key of all passes with the same duration and memory use: `lora_scale` does not matter."""
+        """The key of all batches with the same duration and memory use: `lora_scale` does not matter."""
         return replace(self, lora_scale=0.0) if self.lora_scale else self
 
 
@@ -63,10 +61,10 @@ class ImageTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class Batch:
     """One forward pass: one denoising step for each of `samples`, all under `key`.
 
-    `joining` holds the tasks of the samples that take their first step in this pass. The engine knows the
+    `joining` holds the tasks of the samples that take their first step in this batch. The engine knows the
     others. `leaving` names samples, of any key, that are no longer wanted: the engine drops them first.
     """
 
@@ -120,37 +118,4 @@ class ImageFault:
 
 
 Advanced = Progress | Pixels | ImageFault
-"""The result of a pass for one sample. After `Pixels` or `ImageFault` the engine has dropped the sample."""
-
-
-class ImageEngine(Protocol):
-    """A loaded model on a device. It lives in a child process, and one thread calls it."""
-
-    def load(self) -> ModelSpec:
-        """Load the weights, warm up, and return the model's specification.
-
-        Raises on a bad model: the worker stops.
-        """
-        ...
-
-    def advance(self, batch: Pass) -> list[Advanced]:
-        """Run one pass. Returns one entry per sample, in the order of `batch.samples`.
-
-        Raises `contracts.failures.OutOfMemory` when the pass does not fit into memory. Any other exception
-        means that the pass failed as a whole and may be bisected. After an exception the engine has dropped
-        every sample of the pass. Samples that run again must join again.
-        """
-        ...
-
-    def peak_memory_bytes(self) -> int | None:
-        """Peak device memory of the last pass in bytes, weights included;
-        None where the device does not report it."""
-        ...
-
-    def free_memory(self) -> None:
-        """Free what a failed pass has left in caches. Called after `advance` has raised.
-
-        Raises any exception if the device no longer responds. The process then ends, since only a new
-        process can use the device again.
-        """
-        ...
+"""The result of a batch for one sample. After `Pixels` or `ImageFault` the engine has dropped the sample."""

@@ -1,7 +1,8 @@
-"""Exit codes of the platform's processes, for `darkroom up`, `darkroom worker`, systemd and Kubernetes."""
+"""Exit codes of the `darkroom` command and of the platform's processes, for scripts, systemd and Kubernetes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 ENDED: Final = 0
@@ -13,3 +14,13 @@ UNUSABLE: Final = 2
 
 The last line of standard error, `darkroom NAME: reason`, says why. Starting it again changes nothing.
 """
+INTERRUPTED: Final = 130
+"""Ctrl-C ended a command: 128 and the number of SIGINT, as shells report it."""
+
+COMMAND: Final[Mapping[int, str]] = {
+    ENDED: "The command has done what it was asked to do.",
+    FAILED: "The server does not answer, or refuses; a job failed, or has not ended in time; a check found a fault; an archive cannot be used.",
+    UNUSABLE: "An argument or a setting is wrong, and nothing was done; or a command that reads Redis and RabbitMQ itself cannot reach them.",
+    INTERRUPTED: "Ctrl-C ended the command.",
+}
+"""What each code of the `darkroom` command means."""

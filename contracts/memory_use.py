@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 Lapses = Mapping[int, int]
 """Bytes by expiry time, in whole Unix seconds."""
@@ -21,18 +20,3 @@ class Memory:
     def share(self) -> float:
         """Used memory as a share of the limit; 0.0 without a limit."""
         return self.used_bytes / self.limit_bytes if self.limit_bytes else 0.0
-
-
-class MemoryUseStore(Protocol):
-    """Counts the memory of tenants' records. Raises `StoreUnavailable`."""
-
-    async def memory(self) -> Sequence[Memory]:
-        """The memory of every server that holds records."""
-        ...
-
-    async def add(self, more: Mapping[str, Lapses]) -> Mapping[str, Lapses]:
-        """Add bytes per tenant, and return the totals of those tenants.
-
-        Expired entries may still be included.
-        """
-        ...

@@ -111,7 +111,7 @@ class ModelSpec(Versioned):
 class WorkerInfo(Document):
     """A live worker, as its heartbeat reports it.
 
-    `steps_per_s` is its rate under load, in denoising steps of one image; 0.0 until it has run a pass.
+    `steps_per_s` is its rate under load, in denoising steps of one image; 0.0 until it has run a batch.
     `backlog_steps` is the work that its active jobs still need. `steps_per_job` is the mean of its latest
     jobs.
     """

@@ -6,7 +6,7 @@ search process reads no file of a stranger.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -103,18 +103,6 @@ class Rebuild(Document):
     seen: int = 0
     """Records that were read."""
     finished_at: float | None = None
-
-
-class RebuildStore(Protocol):
-    """Rebuilds by the name of their index. Raises `StoreUnavailable`."""
-
-    async def get(self, index: str) -> Rebuild | None:
-        """The last rebuild; None: there was none."""
-        ...
-
-    async def put(self, index: str, rebuild: Rebuild) -> None:
-        """Record how far it has come."""
-        ...
 
 
 class IndexState(Document):

@@ -1,4 +1,4 @@
-"""Who calls and what they may use: API keys, tenants, limits, and the ports for accounts and idempotency.
+"""Who calls and what they may use: API keys, tenants, limits, accounts and idempotency keys.
 
 A key is `dk_` and 43 base62 digits: 256 bits. The store keeps the key's id, which is its first eleven
 characters, and the SHA-256 of the whole key. A slow hash would add nothing: random keys have no
@@ -12,10 +12,9 @@ import hmac
 import re
 import secrets
 import string
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, Protocol, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -71,7 +70,7 @@ class Limits(Document):
         default=None,
         ge=1,
         le=1_000_000_000,
-        description="Pictures of accepted jobs, from the cache or not, per day of UTC.",
+        description="Images of accepted jobs, from the cache or not, per day of UTC.",
     )
     weight: float = Field(
         default=1.0, gt=0, le=1000, description="Its tenant's share of the devices against that of others."
@@ -143,26 +142,6 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-class KeyStore(Protocol):
-    """API keys. A revoked key stays on record until its tenant is erased. Raises `StoreUnavailable`."""
-
-    async def create(self, key: ApiKey) -> bool:
-        """Store a new key; false if its id is taken."""
-        ...
-
-    async def find(self, key_id: str) -> ApiKey | None:
-        """The key with this id, revoked or not."""
-        ...
-
-    async def list(self) -> Sequence[ApiKey]:
-        """Every key, newest first."""
-        ...
-
-    async def revoke(self, key_id: str, now: float) -> ApiKey:
-        """Revoke a key at `now` (Unix seconds), unless it is revoked already. Raises `KeyNotFound`."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Charge:
     """What one job costs its key.
@@ -194,37 +173,6 @@ class Account:
     images: int
     """Images charged today (UTC)."""
     day_ends_in_s: float
-
-
-class QuotaLedger(Protocol):
-    """Accounts of keys. Raises `StoreUnavailable`.
-
-    An account holds every live job of its key, and perhaps some that have ended since. Before a refusal for
-    `concurrent_jobs` or `queued_jobs`, `settle` the account by the job records.
-    """
-
-    async def admit(
-        self, key_id: str, limits: Limits, charge: Charge, *, charge_rate: bool = True
-    ) -> Account:
-        """Charge a job to all limits of its key, or to none but the rate.
-
-        `charge_rate` false: the request has been counted already.
-        """
-        ...
-
-    async def refund(self, key_id: str, limits: Limits, charge: Charge) -> None:
-        """Undo a charge: the job was not recorded. The rate stays charged, since it counts requests."""
-        ...
-
-    async def held(self, key_id: str) -> Sequence[tuple[str, float]]:
-        """The jobs in the account, and how many seconds ago each was admitted."""
-        ...
-
-    async def settle(
-        self, key_id: str, ended: Sequence[str], running: Sequence[str], queued: Sequence[str]
-    ) -> None:
-        """Remove `ended` jobs from the account, and note which of the others are `running` or `queued`."""
-        ...
 
 
 def _absent(value: object) -> bool:
@@ -263,19 +211,3 @@ class Reservation(Document):
         """This reservation after its job is accepted for good."""
         tenant = self.tenant if self.new is None else self.new.tenant
         return self.model_copy(update={"new": None, "job_id": self.id, "tenant": tenant, "done": True})
-
-
-class IdempotencyStore(Protocol):
-    """Idempotency keys of tenants, each kept for a day. Raises `StoreUnavailable`."""
-
-    async def find(self, tenant: str, key: str) -> Reservation | None:
-        """The reservation of the tenant's key; None: there is none."""
-        ...
-
-    async def reserve(self, tenant: str, key: str, reservation: Reservation) -> Reservation:
-        """Reserve the key, unless it is reserved already. Returns the reservation that holds."""
-        ...
-
-    async def complete(self, tenant: str, key: str, reservation: Reservation) -> None:
-        """Note that the reserved job is accepted."""
-        ...

@@ -1,5 +1,5 @@
 """Arguments and answers of the job store: a job's transitions from submit to end
-(`contracts.job_store.JobStore`)."""
+(`contracts.ports.job_store.JobStore`)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class End:
 
     A result is stored in the result cache at `address`, if there is one. `pictures` are the images of a
     result that have an embedding. They are recorded for the search index
-    (`contracts.picture_outbox.PictureOutbox`). The store stamps their times: it keeps the distance of
+    (`contracts.ports.picture_outbox.PictureOutbox`). The store stamps their times: it keeps the distance of
     `expires_at` from `created_at`.
     """
 

@@ -58,17 +58,17 @@ def read_digest(registry: str, name: str, tag: str) -> str:
     headers = {"Accept": ", ".join(MANIFESTS)}
     try:
         try:
-            body, told = _get(url, headers)
+            body, announced = _get(url, headers)
         except urllib.error.HTTPError as error:
             challenge = error.headers.get("WWW-Authenticate", "")
             if error.code != 401 or not challenge.lower().startswith("bearer "):
                 raise
-            body, told = _get(url, {**headers, "Authorization": f"Bearer {_token(challenge)}"})
+            body, announced = _get(url, {**headers, "Authorization": f"Bearer {_token(challenge)}"})
     except (OSError, ValueError) as error:
         raise NotRead(f"{name}:{tag} was not read from {registry}: {error}") from error
     digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-    if told and told != digest:
-        raise NotRead(f"{name}:{tag}: {registry} calls {told} what is {digest}")
+    if announced and announced != digest:
+        raise NotRead(f"{name}:{tag}: {registry} calls {announced} what is {digest}")
     return digest
 
 

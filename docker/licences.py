@@ -77,9 +77,9 @@ def installed(wanted: Iterable[str]) -> dict[str, str]:
     waiting = [(Requirement(each), frozenset[str]()) for each in wanted]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
-        requirement, asked = waiting.pop()
+        requirement, wanted_extras = waiting.pop()
         if requirement.marker and not any(
-            requirement.marker.evaluate({"extra": extra}) for extra in asked or {""}
+            requirement.marker.evaluate({"extra": extra}) for extra in wanted_extras or {""}
         ):
             continue
         name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)

@@ -12,7 +12,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from prometheus_client import Gauge
 
 from contracts.errors import UnavailableError
-from contracts.tasks import end
+from runtime.tasks import end
 from telemetry import metrics
 from telemetry.logs import get_logger
 

@@ -1,4 +1,4 @@
-"""Duration and memory of a pass as a + b n for n images, fitted online from the passes that ran."""
+"""Duration and memory of a batch as a + b n for n images, fitted online from the batches that ran."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from contracts.engine import BatchKey
 FORGET: Final = 0.98
 """Weight that a batch keeps when the next one arrives: about fifty batches count."""
 TRUSTED_AFTER: Final = 5
-"""Passes of a key after which outliers are clipped."""
+"""Batches of a key after which outliers are clipped."""
 MAX_KEYS: Final = 256
 """How many keys are remembered, the latest ones. Clients choose the sizes, and there are thousands."""
 DOUBTED_AFTER: Final = 16
-"""After this many images of a key were given up in a row, without a pass between,
+"""After this many images of a key were given up in a row, without a batch between,
 the prediction is in doubt."""
 CLIP: Final = 3.0
 """A batch that deviates more than this many typical deviations is clipped to that (Huber 1964)."""
@@ -40,9 +40,9 @@ class _Fit:
     high: int = 0
     """`low` and `high` are the smallest and largest batch so far. Beyond them the line is a guess."""
     share: float = 0.0
-    """Recent images of this key. The sum decays with every pass of any key."""
+    """Recent images of this key. The sum decays with every batch of any key."""
     doubts: int = 0
-    """Images given up since the last pass."""
+    """Images given up since the last batch."""
 
     @property
     def doubted(self) -> bool:
@@ -85,13 +85,13 @@ class _Fit:
 
 @dataclass(slots=True)
 class CostModel:
-    """Duration and memory of passes by key. Pure state; not thread-safe."""
+    """Duration and memory of batches by key. Pure state; not thread-safe."""
 
     _fits: dict[BatchKey, _Fit] = field(default_factory=dict)
     _memory: dict[BatchKey, _Fit] = field(default_factory=dict)
 
     def ran(self, key: BatchKey, images: int, seconds: float, memory_bytes: int | None = None) -> None:
-        """Record a pass of `images` under `key`: its `seconds` on the device and its peak `memory_bytes`."""
+        """Record a batch of `images` under `key`: its `seconds` on the device and its peak `memory_bytes`."""
         fit = _latest(self._fits, key.work)
         if fit.doubted and seconds < _at(fit, images) / 2:
             fit = self._fits[key.work] = _Fit(share=fit.share)
@@ -104,32 +104,32 @@ class CostModel:
             _latest(self._memory, key.work).add(images, float(memory_bytes))
 
     def seconds(self, key: BatchKey, images: int) -> float | None:
-        """The predicted seconds of a pass of `images`; None without a pass of the key,
+        """The predicted seconds of a batch of `images`; None without a batch of the key,
         or while it is in doubt."""
         fit = self._fits.get(key.work)
         return None if fit is None or fit.doubted else _at(fit, images)
 
     def deviation_s(self, key: BatchKey) -> float:
-        """The mean error of `seconds` for passes of `key`; 0.0 without a pass of the key."""
+        """The mean error of `seconds` for batches of `key`; 0.0 without a batch of the key."""
         fit = self._fits.get(key.work)
         return 0.0 if fit is None else fit.deviation
 
     def gave_up(self, key: BatchKey) -> None:
         """Record that an image of `key` was dropped, since by `seconds` it could not be drawn in time.
 
-        After `DOUBTED_AFTER` of these, `seconds` returns None until the next pass. Otherwise a slow first pass
-        could be believed for ever: if no deadline allows such a pass, no pass would ever correct it.
+        After `DOUBTED_AFTER` of these, `seconds` returns None until the next batch. Otherwise a slow first batch
+        could be believed for ever: if no deadline allows such a batch, no batch would ever correct it.
         """
         if key.work in self._fits:
             self._fits[key.work].doubts += 1
 
     def memory_bytes(self, key: BatchKey, images: int) -> float | None:
-        """The predicted peak memory of a pass of `images`, in bytes; None where no device has reported it."""
+        """The predicted peak memory of a batch of `images`, in bytes; None where no device has reported it."""
         fit = self._memory.get(key.work)
         return None if fit is None else _at(fit, images)
 
     def steps_per_s(self, max_batch: int) -> float:
-        """Denoising steps per second under load, with full batches; 0.0 before the first pass.
+        """Denoising steps per second under load, with full batches; 0.0 before the first batch.
 
         The mean over all keys, weighted by how much of each key has run recently.
         """

@@ -23,7 +23,7 @@ from typing import Final
 from contracts.engine import BatchKey
 
 ANYONE: Final = 0
-"""The group of images that may share a pass with any other image of their key."""
+"""The group of images that may share a batch with any other image of their key."""
 LOOKAHEAD_BATCHES: Final = 4
 """How many batches ahead plans are simulated."""
 OTHER_KEYS: Final = 4
@@ -34,7 +34,7 @@ OTHER_KEYS: Final = 4
 class Sample:
     """An image that waits for its first or its next denoising step.
 
-    Samples share a pass when key and group are equal. A group other than `ANYONE` isolates images after a
+    Samples share a batch when key and group are equal. A group other than `ANYONE` isolates images after a
     failure, to find the culprit. `deadline` is in seconds, on the clock of `now`.
     """
 
@@ -51,7 +51,7 @@ class Sample:
 class Device:
     """What is known of the device.
 
-    `limit`: how many images may share a pass of a key. `seconds`: how long a pass of n images takes; 0.0
+    `limit`: how many images may share a batch of a key. `seconds`: how long a batch of n images takes; 0.0
     while unknown.
     """
 
@@ -61,7 +61,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Run `batch` now, in one pass. The images of `late` cannot meet their deadlines and expire unrun."""
+    """Run `batch` now. The images of `late` cannot meet their deadlines and expire unrun."""
 
     batch: tuple[int, ...]
     late: tuple[int, ...] = ()
@@ -76,7 +76,7 @@ class WaitUntil:
 
 
 def decide(now: float, queue: Sequence[Sample], device: Device) -> Dispatch | WaitUntil:
-    """Choose the next pass, as indices into `queue`, which is in order of arrival. Pure."""
+    """Choose the next batch, as indices into `queue`, which is in order of arrival. Pure."""
     queue = [sample if sample.steps_left >= 1 else replace(sample, steps_left=1) for sample in queue]
     own = [sample.steps_left * device.seconds(sample.key, 1) for sample in queue]
     late = tuple(i for i, sample in enumerate(queue) if now + own[i] > sample.deadline)
@@ -95,7 +95,7 @@ def decide(now: float, queue: Sequence[Sample], device: Device) -> Dispatch | Wa
 
 
 _Plan = tuple[list[int], int]
-"""Images that may share the pass, in order, and how many of them it takes."""
+"""Images that may share the batch, in order, and how many of them it takes."""
 
 
 def _limit(device: Device, sample: Sample) -> int:
@@ -126,7 +126,7 @@ def _order(
 def _plans(
     now: float, queue: Sequence[Sample], order: list[int], device: Device, *, everybody: bool
 ) -> list[_Plan]:
-    """Candidates for the next pass: the batch of the first image in order, and with `everybody` also others.
+    """Candidates for the next batch: the batch of the first image in order, and with `everybody` also others.
 
     The deadline of an urgent first image may allow only a small batch, and few images may share its key.
     Small batches cost throughput, and so the deadlines of later images.
@@ -149,7 +149,7 @@ def _plans(
 
 
 def _largest(now: float, queue: Sequence[Sample], members: list[int], device: Device) -> int:
-    """The most members, in order, whose shared pass is short enough for the deadline of each;
+    """The most members, in order, whose shared batch is short enough for the deadline of each;
     at least one."""
     key, size, least = queue[members[0]].key, 0, math.inf
     for i in members[: _limit(device, queue[members[0]])]:

@@ -1,4 +1,4 @@
-"""How many images a worker fetches for its next pass, and how long before the current pass ends.
+"""How many images a worker fetches for its next batch, and how long before the current batch ends.
 
 Both are a compromise. A fetched image can no longer yield to a newcomer, and no other worker can run it.
 So a worker should fetch few images, and late. But the device must not wait for the store, nor run half
@@ -17,7 +17,7 @@ from contracts.engine import BatchKey
 BATCHES_WAITING: Final = 2
 """Limit of the fetched images that wait, in full batches.
 
-Many keys may be needed to fill a pass of one key.
+Many keys may be needed to fill a batch of one key.
 """
 BATCHES_HELD: Final = 4
 """Limit of all images that a worker holds, in full batches: waiting ones,
@@ -26,7 +26,7 @@ and active ones that take turns on the device."""
 LEAD_S: Final = 0.01
 """The shortest lead time, in seconds."""
 LEAD_SHARE: Final = 0.1
-"""A pass may end earlier than predicted by this share of it."""
+"""A batch may end earlier than predicted by this share of it."""
 NEWEST: Final = 0.1
 """Weight of the newest fetch in the mean latency and in its mean deviation."""
 DEVIATIONS: Final = 2.0
@@ -37,7 +37,7 @@ OUTLIER_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class QueuedImage:
-    """An image on this worker that will need the pass after the current one."""
+    """An image on this worker that will need the batch after the current one."""
 
     key: BatchKey
     tag: float
@@ -45,10 +45,10 @@ class QueuedImage:
 
 
 def slots_to_fetch(images: Sequence[QueuedImage], ending: int, max_batch: int) -> int:
-    """How many more images to fetch, so that the next pass is full.
+    """How many more images to fetch, so that the next batch is full.
 
     `images` are the images on this worker; `ending` counts those on their last step. The key of the smallest tag in
-    `images` will lead the next pass. With one key, the answer is a batch minus the waiting images. With
+    `images` will lead the next batch. With one key, the answer is a batch minus the waiting images. With
     several, the fetched images are expected to have that key as often as the waiting ones.
     """
     waiting = [image for image in images if not image.begun]
@@ -68,7 +68,7 @@ class FetchLatency:
     """Tracks how long a fetch from the store takes, and how early the next one must start.
 
     The lead time is the mean latency plus a multiple of its mean deviation (Jacobson, SIGCOMM 1988), plus a
-    share of the pass.
+    share of the batch.
     """
 
     mean_s: float = 0.0
@@ -84,6 +84,6 @@ class FetchLatency:
         self.mean_s += NEWEST * error
         self.deviation_s += NEWEST * (abs(error) - self.deviation_s)
 
-    def seconds(self, pass_s: float) -> float:
-        """The lead time in seconds, for a pass that should take `pass_s`."""
-        return max(LEAD_S, self.mean_s + DEVIATIONS * self.deviation_s) + LEAD_SHARE * pass_s
+    def seconds(self, batch_s: float) -> float:
+        """The lead time in seconds, for a batch that should take `batch_s`."""
+        return max(LEAD_S, self.mean_s + DEVIATIONS * self.deviation_s) + LEAD_SHARE * batch_s

@@ -12,15 +12,15 @@ from typing import Final
 from backends.http_server import HttpServer
 from broker.topology import search_queue
 from contracts import exit_codes
-from contracts.clock import SystemClock
 from contracts.errors import SettingsError, UnavailableError
-from contracts.listening import BACKLOG, listen
 from contracts.pictures import Owed
 from contracts.search import IndexState
 from contracts.search_settings import SearchSettings
-from contracts.tasks import end
 from duties.dispatch import Dispatcher
 from duties.queue import DutyQueue
+from runtime.clock import SystemClock
+from runtime.listening import BACKLOG, listen
+from runtime.tasks import end
 from search.clip import ClipModel
 from search.embedder import Embedder
 from search.engines import index_of

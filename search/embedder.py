@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contracts.grouping import Grouped
+from runtime.grouping import Grouped
 from telemetry import metrics
 
 MAX_BATCH: Final = 32

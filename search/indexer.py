@@ -8,11 +8,11 @@ from typing import Final
 
 from PIL import Image, UnidentifiedImageError
 
-from contracts.blobs import BlobStore
-from contracts.clock import Clock
 from contracts.errors import ImageNotFound
-from contracts.picture_outbox import PictureOutbox, Unwanted
 from contracts.pictures import Embedding, PictureRecord
+from contracts.ports.blob_store import BlobStore
+from contracts.ports.clock import Clock
+from contracts.ports.picture_outbox import PictureOutbox, Unwanted
 from duties.dispatch import TAKEN_S
 from search.embedder import Embedder, decoded
 from search.index import PictureIndex

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from contracts.picture_outbox import PictureOutbox
 from contracts.pictures import Owed
+from contracts.ports.picture_outbox import PictureOutbox
 
 
 @dataclass(frozen=True, slots=True)

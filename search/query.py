@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from PIL import UnidentifiedImageError
 
-from contracts.blobs import BlobStore
-from contracts.clock import Clock
 from contracts.errors import InvalidRequest, PictureNotIndexed
 from contracts.pictures import PictureRecord
+from contracts.ports.blob_store import BlobStore
+from contracts.ports.clock import Clock
 from contracts.search import Evidence, Filters, Reason, SearchAnswer, SearchQuery
 from contracts.search import Hit as HitDocument
 from search import fusion

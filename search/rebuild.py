@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from contracts.clock import Clock
-from contracts.picture_outbox import PictureOutbox
 from contracts.pictures import PictureRecord
-from contracts.search import Rebuild, RebuildStore
+from contracts.ports.clock import Clock
+from contracts.ports.picture_outbox import PictureOutbox
+from contracts.ports.rebuild_store import RebuildStore
+from contracts.search import Rebuild
 from search.index import PictureIndex
 from search.indexer import Indexer
 from telemetry.logs import get_logger

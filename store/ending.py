@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from cache.results import RedisResultCache
-from contracts import tasks
 from contracts.errors import StoreFull, StoreUnavailable
 from contracts.jobs import JobResult, JobStatus
 from contracts.transitions import End, EndAnswer, Finished
+from runtime import tasks
 from store.groups import run_many
 from store.key_names import Layout
 from store.pictures import record_parts

@@ -18,8 +18,8 @@ from typing import Any, Final
 from backends.blobs import INPUTS
 from backends.redis_client import store_errors, unlink
 from contracts.blobs import Deletion
-from contracts.clock import Clock
 from contracts.errors import JobGone, JobNotFound, RecordUnreadable, StoreFull
+from contracts.ports.clock import Clock
 from store import api_keys
 from store.key_names import PREFIX
 from store.record_names import images_of, init_image_of, inner, names_in, shared_address
@@ -179,7 +179,7 @@ class _Eraser:
                 self._shared |= recent
                 return unshared
             self._say(
-                f"{len(recent)} pictures are new: another tenant's job may be about to name them. {GRACE_S:g} s ..."
+                f"{len(recent)} images are new: another tenant's job may be about to name them. {GRACE_S:g} s ..."
             )
             await asyncio.sleep(GRACE_S + 1.0)
             remaining, waited = recent, True

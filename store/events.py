@@ -18,48 +18,48 @@ from redis.asyncio.client import PubSub
 
 from backends.pubsub import listen, messages, subscribe
 from contracts.jobs import Change, JobEnd, JobStatus, Preview, Progress
-from contracts.ports import Tell
+from contracts.ports.job_events import ChangeListener
 from contracts.requests import MAX_PREVIEWS
-from contracts.tasks import end
+from runtime.tasks import end
 from store.key_names import PREFIX, Layout
 
 _STATUSES: Final = frozenset(JobStatus)
 
 
 class Watchers:
-    """The callbacks of this process, by the job that they watch."""
+    """The listeners of this process, by the job that they watch."""
 
     def __init__(self) -> None:
-        self._callbacks: defaultdict[str, set[Tell]] = defaultdict(set)
+        self._listeners: defaultdict[str, set[ChangeListener]] = defaultdict(set)
 
-    def add(self, job_id: str, tell: Tell) -> None:
-        """`tell` receives the changes of the job from now on, and the end of events as None, until
+    def add(self, job_id: str, listener: ChangeListener) -> None:
+        """`listener` receives the changes of the job from now on, and the end of events as None, until
         it is removed."""
-        self._callbacks[job_id].add(tell)
+        self._listeners[job_id].add(listener)
 
-    def remove(self, job_id: str, tell: Tell) -> None:
-        """`tell` receives no more changes of the job."""
-        self._callbacks[job_id].discard(tell)
-        if not self._callbacks[job_id]:
-            del self._callbacks[job_id]
+    def remove(self, job_id: str, listener: ChangeListener) -> None:
+        """`listener` receives no more changes of the job."""
+        self._listeners[job_id].discard(listener)
+        if not self._listeners[job_id]:
+            del self._listeners[job_id]
 
     def any(self, job_id: str) -> bool:
         """Whether anybody watches the job."""
-        return job_id in self._callbacks
+        return job_id in self._listeners
 
-    def tell(self, job_id: str, change: Change) -> None:
+    def notify(self, job_id: str, change: Change) -> None:
         """Pass the change on to everybody who watches the job."""
-        for tell in tuple(self._callbacks.get(job_id, ())):
-            tell(change)
+        for listener in tuple(self._listeners.get(job_id, ())):
+            listener(change)
 
     def end(self) -> None:
         """Pass None on to everybody: later changes will not arrive."""
-        for tell in [tell for callbacks in self._callbacks.values() for tell in callbacks]:
-            tell(None)
+        for listener in [each for listeners in self._listeners.values() for each in listeners]:
+            listener(None)
 
 
 class RedisJobEvents:
-    """The `JobEvents` of a Redis server. Listens from the first `hear` on. Call `close` at the
+    """The `JobEvents` of a Redis server. Listens from the first `subscribe` on. Call `close` at the
     end."""
 
     def __init__(self, client: Redis, layout: Layout, timeout_s: float) -> None:
@@ -71,16 +71,16 @@ class RedisJobEvents:
         self._listener: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:
-        """Within the context, `tell` receives every change of the job. Raises
+    async def subscribe(self, job_id: str, listener: ChangeListener) -> AsyncIterator[None]:
+        """Within the context, `listener` receives every change of the job. Raises
         `StoreUnavailable`."""
         if self._listener is None or self._listener.done():
             await self._begin()
-        self._watchers.add(job_id, tell)
+        self._watchers.add(job_id, listener)
         try:
             yield
         finally:
-            self._watchers.remove(job_id, tell)
+            self._watchers.remove(job_id, listener)
 
     def canceled(self, worker_id: str) -> AsyncGenerator[str]:
         """Ids of jobs that were canceled while this worker ran them, until the connection is
@@ -102,19 +102,19 @@ class RedisJobEvents:
         return await subscribe(self._client, channels, "job events", self._timeout_s)
 
     async def _listen(self, pubsub: PubSub) -> None:
-        """Pass events on until the connection is lost. The next `hear` opens another."""
+        """Pass events on until the connection is lost. The next `subscribe` opens another."""
         try:
-            await listen(pubsub, self._hear)
+            await listen(pubsub, self._on_event)
         finally:
             self._watchers.end()
 
-    def _hear(self, event: str) -> None:
+    def _on_event(self, event: str) -> None:
         job_id, _, words = event.partition(" ")
         if not self._watchers.any(job_id):
             return  # most events are about jobs that nobody watches here
         change = parse_change(words)
         if change is not None:
-            self._watchers.tell(job_id, change)
+            self._watchers.notify(job_id, change)
 
 
 def parse_change(words: str) -> Change | None:

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any, Final
 
 from contracts.errors import RecordUnreadable
-from contracts.grouping import Grouped
 from contracts.ids import shard_of
 from contracts.jobs import Job, JobResult, NewJob
+from runtime.grouping import Grouped
 from store.key_names import Layout
 from store.records import job_of, paired, shared_parts
 from store.scripts import Scripts, as_json

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 
 from cache.results import RedisResultCache
 from contracts import ids
-from contracts.clock import Clock
 from contracts.errors import JobGone, JobNotFound, QueueFull, StoreUnavailable
 from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob, Preview
+from contracts.ports.clock import Clock
 from contracts.settings import BackendSettings
 from contracts.transitions import (
     Busy,
@@ -126,9 +126,9 @@ class RedisJobStore:
             raise _raised(answer)
         return answer
 
-    async def submit_many(self, asked: Sequence[Submission]) -> Sequence[SubmitAnswer]:
+    async def submit_many(self, submissions: Sequence[Submission]) -> Sequence[SubmitAnswer]:
         """Record several jobs. Each gets its own answer, in their order."""
-        return await self._submitting.submit(asked)
+        return await self._submitting.submit(submissions)
 
     async def confirm(self, job_id: str) -> None:
         """Take the job out of the outbox: the broker has its message."""

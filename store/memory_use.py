@@ -15,8 +15,8 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from backends.redis_client import store_errors
-from contracts.clock import Clock
 from contracts.memory_use import Lapses, Memory
+from contracts.ports.clock import Clock
 from store.key_names import PREFIX
 
 KEPT_PREFIX: Final = f"{PREFIX}kept:"

@@ -107,11 +107,11 @@ class RedisModelDirectory:
                     pipeline.pexpire(key, longest_ms)
             await pipeline.execute()
 
-    async def remember_cost(self, model: str, device: str, told: str) -> None:
+    async def remember_cost(self, model: str, device: str, cost: str) -> None:
         """Keep the cost that a worker measured for the model on this device. Raises
         `StoreUnavailable`, `StoreFull`."""
         async with store_errors("model directory", self._timeout_s):
-            await self._client.hset(f"{PREFIX}cost", f"{model} {device}", told)
+            await self._client.hset(f"{PREFIX}cost", f"{model} {device}", cost)
 
     async def recall_cost(self, model: str, device: str) -> str | None:
         """The cost that was kept last; None: there is none. Raises `StoreUnavailable`."""

@@ -17,8 +17,8 @@ from redis.asyncio import Redis, RedisCluster
 from backends.pubsub import messages
 from contracts import ids
 from contracts.ids import SHARDS
-from contracts.picture_outbox import Unwanted
 from contracts.pictures import SHARED, PictureRecord
+from contracts.ports.picture_outbox import Unwanted
 from contracts.settings import BackendSettings
 from store.key_names import Layout
 from store.layout import LayoutGuard

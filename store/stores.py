@@ -10,17 +10,21 @@ from backends.redis_client import connect, disconnect
 from backends.s3 import S3BlobStore
 from cache.local_results import LocalResultCache
 from cache.results import RedisResultCache
-from contracts.blobs import BlobStore
-from contracts.clock import SystemClock
-from contracts.job_store import JobStore
-from contracts.memory_use import MemoryUseStore
-from contracts.picture_outbox import PictureOutbox
-from contracts.ports import JobEvents, ModelDirectory, ResultCache
-from contracts.search import RebuildStore
+from contracts.ports.blob_store import BlobStore
+from contracts.ports.idempotency_store import IdempotencyStore
+from contracts.ports.job_events import JobEvents
+from contracts.ports.job_store import JobStore
+from contracts.ports.key_store import KeyStore
+from contracts.ports.memory_use_store import MemoryUseStore
+from contracts.ports.model_directory import ModelDirectory
+from contracts.ports.picture_outbox import PictureOutbox
+from contracts.ports.quota_ledger import QuotaLedger
+from contracts.ports.rebuild_store import RebuildStore
+from contracts.ports.result_cache import ResultCache
+from contracts.ports.usage_store import UsageStore
+from contracts.ports.webhook_store import WebhookStore
 from contracts.settings import BackendSettings
-from contracts.tenancy import IdempotencyStore, KeyStore, QuotaLedger
-from contracts.usage import UsageStore
-from contracts.webhooks import WebhookStore
+from runtime.clock import SystemClock
 from store.api_keys import RedisApiKeyStore
 from store.events import RedisJobEvents
 from store.idempotency import RedisIdempotencyStore

@@ -7,7 +7,6 @@ what the script cannot reach.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -20,6 +19,7 @@ from cache.results import RedisResultCache
 from contracts.errors import StoreUnavailable, UnavailableError
 from contracts.jobs import CacheStatus, Job, JobResult, JobStatus, NewJob
 from contracts.transitions import Found, Submission, SubmitAnswer, Submitted, TooManyAhead
+from runtime.lru import LruCache
 from scheduler.fairness import flow_of
 from store.groups import run_many
 from store.key_names import Layout, fair_prefix
@@ -58,7 +58,7 @@ class Submitting:
         self._timeout_s = timeout_s
         self._clocks = clocks
         self._cached = cached
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen = LruCache[str, bool](SEEN_KEYS)
 
     async def submit(self, submissions: Sequence[Submission]) -> list[SubmitAnswer]:
         """An answer for each submission, in their order. An error is an answer."""
@@ -157,10 +157,7 @@ class Submitting:
     def _seen_lately(self, key: str) -> bool:
         """Whether this process saw the key lately. Remembers that it has seen it now."""
         seen = key in self._seen
-        self._seen[key] = None
-        self._seen.move_to_end(key)
-        if len(self._seen) > SEEN_KEYS:
-            self._seen.popitem(last=False)
+        self._seen[key] = True
         return seen
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from contracts.clock import Clock
 from contracts.jobs import JobMessage
+from contracts.ports.clock import Clock
 from store.key_names import HOUSE, Layout
 from store.layout import SCHEMA, LayoutGuard
 from store.records import messages_of, paired
@@ -20,7 +20,7 @@ PROMPT_S: Final = 1.0
 
 
 class Housekeeping:
-    """The sweeper's part of `contracts.job_store.JobStore`. `lease_s` is how long the leases of
+    """The sweeper's part of `contracts.ports.job_store.JobStore`. `lease_s` is how long the leases of
     jobs last, in seconds."""
 
     def __init__(

@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 
 from backends.pubsub import messages
 from contracts import ids
-from contracts.clock import Clock
 from contracts.errors import JobNotFound
 from contracts.jobs import Job
+from contracts.ports.clock import Clock
 from contracts.settings import BackendSettings
 from contracts.webhooks import SECRET_PREFIX, Attempt, Call, Delivery, DeliveryStatus, Duty, Secret
 from store.jobs import absent

@@ -11,7 +11,7 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from contracts.listening import listen
+from runtime.listening import listen
 
 Check = Callable[[], str | None]
 """Returns what is wrong; None when all is well. Called from any thread."""

@@ -13,8 +13,8 @@ import redis
 from redis.cluster import ClusterNode, RedisCluster
 
 from cli.services.redis import RedisServer
-from contracts.clock import ManualClock
 from contracts.settings import BackendSettings
+from runtime.clock import ManualClock
 from store.jobs import RedisJobStore
 from store.pictures import RedisPictureOutbox
 from store.quotas import RedisQuotaLedger

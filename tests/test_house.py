@@ -27,6 +27,7 @@ ROOMS = (
     "client",
     "contracts",
     "models",
+    "runtime",
     "scheduler",
     "search",
     "store",
@@ -107,6 +108,29 @@ def _named_in(path: Path) -> set[str]:
             case ast.Constant(value=str(text)):
                 found |= set(re.findall(r"[a-z_]\w*(?:\.\w+)+", text))
     return found
+
+
+def test_every_port_has_its_module() -> None:
+    """`JobStore` is in contracts/ports/job_store.py, and no other module of contracts holds a port."""
+    ports = {path.stem: _protocols(path) for path in (ROOT / "contracts" / "ports").glob("[!_]*.py")}
+    assert ports == {module: [module.replace("_", " ").title().replace(" ", "")] for module in ports}
+    elsewhere = {
+        path.name: found for path in (ROOT / "contracts").glob("*.py") if (found := _protocols(path))
+    }
+    assert elsewhere == {}
+    listed = re.findall(
+        r"^    ([A-Z]\w+)  ", (ROOT / "contracts" / "ports" / "__init__.py").read_text(), re.MULTILINE
+    )
+    assert listed == sorted(name for names in ports.values() for name in names)
+
+
+def _protocols(path: Path) -> list[str]:
+    return [
+        node.name
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+    ]
 
 
 def test_documents_name_files_that_are_there() -> None:

@@ -10,13 +10,13 @@ from importlib.metadata import version
 from broker.topology import webhook_queue
 from contracts import exit_codes
 from contracts.addresses import parse_networks
-from contracts.clock import SystemClock
 from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import WebhookSettings
-from contracts.tasks import end
 from contracts.webhooks import Call
 from duties.dispatch import Dispatcher
 from duties.queue import DutyQueue
+from runtime.clock import SystemClock
+from runtime.tasks import end
 from store.layout import require_layout
 from store.stores import Stores, open_stores
 from telemetry import logs, metrics, series, tracing

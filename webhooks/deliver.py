@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import httpx
 
-from contracts.clock import Clock
 from contracts.errors import RecordUnreadable
-from contracts.webhooks import Attempt, Call, DeliveryStatus, Duty, WebhookStore, webhook_id
+from contracts.ports.clock import Clock
+from contracts.ports.webhook_store import WebhookStore
+from contracts.webhooks import Attempt, Call, DeliveryStatus, Duty, webhook_id
 from telemetry import metrics
 from telemetry.logs import get_logger
 from webhooks import sign

@@ -1,30 +1,22 @@
-"""Signatures of Standard Webhooks 1.0 (https://github.com/standard-webhooks/standard-webhooks,
-symmetric `v1`)."""
+"""The headers that sign a webhook (Standard Webhooks 1.0, symmetric `v1`).
+
+Source: https://github.com/standard-webhooks/standard-webhooks.
+"""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
-from contracts.webhooks import SECRET_PREFIX
+from standardwebhooks import Webhook
 
 
 def headers(secrets: Iterable[str], webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers that sign `body` at `timestamp` (Unix seconds), with one signature for each
-    of `secrets`."""
-    signed = b"%s.%d.%s" % (webhook_id.encode("ascii"), timestamp, body)
-    signatures = [
-        base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode("ascii")
-        for secret in secrets
-    ]
+    """The three headers that sign `body` (UTF-8) at `timestamp` (Unix seconds), with one signature
+    for each of `secrets`."""
+    at, text = datetime.fromtimestamp(timestamp, UTC), body.decode()
     return {
         "webhook-id": webhook_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+        "webhook-signature": " ".join(Webhook(secret).sign(webhook_id, at, text) for secret in secrets),
     }
-
-
-def _key(secret: str) -> bytes:
-    return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)

@@ -1,4 +1,4 @@
-"""The active images of a worker: which of them run next, and the outcomes after a pass.
+"""The active images of a worker: which of them run next, and the outcomes after a batch.
 
 There are no threads, waits or locks here: `worker.device` has them.
 """
@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contracts.engine import BatchKey, ImageFault, Pass, Progress
+from contracts.engine import Batch, BatchKey, ImageFault, Progress
 from contracts.failures import WorkerFault
 from scheduler import handover
 from scheduler.cost import CostModel
@@ -23,10 +23,10 @@ from worker.images import Flight, Image, ImageResult, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The images of the next pass, none where there is nothing to run.
+    """The images of the next batch, none where there is nothing to run.
 
     `late` are the images that can no longer meet their deadline. `seconds` is the expected duration
-    of the pass, 0.0 while that is unknown.
+    of the batch, 0.0 while that is unknown.
     """
 
     images: list[Image]
@@ -44,10 +44,10 @@ class ActiveImages:
         self._max_batch = max_batch
         self._groups = itertools.count(ANYONE + 1)
         self._leaving: list[int] = []
-        """Samples that the engine is to drop with the next pass, by image id."""
+        """Samples that the engine is to drop with the next batch, by image id."""
 
     def room(self) -> int:
-        """How many more images to fetch for the next pass."""
+        """How many more images to fetch for the next batch."""
         queued, finishing = list[QueuedImage](), 0
         for image in self.images:
             if image.result.done():
@@ -59,17 +59,17 @@ class ActiveImages:
         return slots_to_fetch(queued, finishing, self._max_batch)
 
     def full(self) -> bool:
-        """Whether the pass after those in flight would be full."""
+        """Whether the batch after those in flight would be full."""
         waiting = [
             handover.Candidate(image.key, image.group, image.schedule_key.tag)
             for image in self.images
-            if image.needs_pass and not image.result.done()
+            if image.needs_batch and not image.result.done()
         ]
         return handover.is_full(waiting, self.limits.limit)
 
     def choose(self, begins_at: float) -> Chosen:
-        """Choose the images of a pass that begins at `begins_at`. Raises what the policy raises."""
-        waiting = [image for image in self.images if image.needs_pass]
+        """Choose the images of a batch that begins at `begins_at`. Raises what the policy raises."""
+        waiting = [image for image in self.images if image.needs_batch]
         decision = self._decide(begins_at, waiting)
         late = [waiting[index] for index in decision.late]
         for key in {image.key for image in late}:
@@ -89,33 +89,33 @@ class ActiveImages:
                 return True
             return False
 
-        return bisect_failures([image for image in self.images if image.needs_pass], breaks)
+        return bisect_failures([image for image in self.images if image.needs_batch], breaks)
 
     def take(self, images: list[Image], seconds: float) -> Flight:
-        """Make the pass of these images, which the engine gets now.
+        """Make the batch of these images, which the engine gets now.
 
         `seconds` is its expected duration.
         """
         joining = {image.id: image.task for image in images if not image.begun}
         for image in images:
             image.begun = True
-            image.passes_in_flight += 1
+            image.batches_in_flight += 1
         leaving, self._leaving = tuple(self._leaving), []
-        batch = Pass(images[0].key, tuple(image.id for image in images), joining, leaving)
+        batch = Batch(images[0].key, tuple(image.id for image in images), joining, leaving)
         return Flight(batch, images, seconds)
 
     def drop(self, images: Sequence[Image]) -> None:
-        """Remove images here at once, and in the engine with the next pass."""
+        """Remove images here at once, and in the engine with the next batch."""
         self._leaving += [image.id for image in images if image.begun]
         dropped = set(images)
         self.images = [image for image in self.images if image not in dropped]
 
     def seconds(self, key: BatchKey, images: int) -> float:
-        """The expected seconds of a pass of this many images; 0.0 while unknown."""
+        """The expected seconds of a batch of this many images; 0.0 while unknown."""
         return self.cost.seconds(key, images) or 0.0
 
     def advance(self, flight: Flight, done: Done, traceparent: str | None) -> list[Outcome | None]:
-        """The outcome of each image of a pass that ran. Images that have ended are removed."""
+        """The outcome of each image of a batch that ran. Images that have ended are removed."""
         outcomes: list[Outcome | None] = []
         size = len(flight.images)
         for image, advanced in zip(flight.images, done.samples, strict=True):
@@ -133,7 +133,7 @@ class ActiveImages:
         return outcomes
 
     def unrun(self, flight: Flight) -> None:
-        """Undo a pass that did not run.
+        """Undo a batch that did not run.
 
         Joining images have not started, and leaving samples are not dropped yet.
         """
@@ -143,7 +143,7 @@ class ActiveImages:
         self.requeue_leaving(flight)
 
     def requeue_leaving(self, flight: Flight) -> None:
-        """Keep the leaving samples for the next pass, because the engine did not get this one."""
+        """Keep the leaving samples for the next batch, because the engine did not get this one."""
         self._leaving = [*flight.batch.leaving, *self._leaving]
 
     def engine_lost(self) -> None:
@@ -154,7 +154,7 @@ class ActiveImages:
     def after_failure(
         self, flight: Flight, failure: Failure, fault: ImageFault | WorkerFault
     ) -> list[Outcome | None]:
-        """The outcome of each image of a failed pass: it runs again (None), or ends with `fault`."""
+        """The outcome of each image of a failed batch: it runs again (None), or ends with `fault`."""
         images = flight.images
         verdicts = after_failure(
             failure,
@@ -176,7 +176,7 @@ class ActiveImages:
                 image.group = verdict.group
                 image.crashes += failure is Failure.CRASH
                 outcomes.append(None)
-        # The engine drops the samples of a pass that failed in it. After an error of our own code it
+        # The engine drops the samples of a batch that failed in it. After an error of our own code it
         # still has them.
         live = [image for image in images if image not in flight.discarded]
         if isinstance(fault, WorkerFault):

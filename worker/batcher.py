@@ -1,4 +1,4 @@
-"""The batcher: holds the active images, and runs the passes that `scheduler.policy` chooses.
+"""The batcher: holds the active images, and runs the batches that `scheduler.policy` chooses.
 
 This is the event loop's side of `worker.device`.
 """
@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Callable
 from typing import Final
 
-from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageTask, Progress
+from contracts.ports.clock import Clock
 from scheduler.cost import CostModel
 from telemetry import tracing
 from worker.active_images import ActiveImages
@@ -37,7 +37,7 @@ class Batcher:
         cost: CostModel | None = None,
         room_changed: asyncio.Event | None = None,
     ) -> None:
-        """`cost` is what earlier passes took.
+        """`cost` is what earlier batches took.
 
         `room_changed` is set when there may be room for more images.
         """
@@ -50,7 +50,7 @@ class Batcher:
         """Guards the active images and the device."""
 
     async def run(self) -> None:
-        """Run passes until `drain`.
+        """Run batches until `drain`.
 
         Raises `EngineLoadError` when a crashed engine cannot be restarted.
         """
@@ -69,7 +69,7 @@ class Batcher:
         """Add one image to generate. Answers a future of its result.
 
         Cancel the future to withdraw the image. This takes effect before its next step, or one step
-        later where the engine already has the next pass. `on_step` is called after every step but
+        later where the engine already has the next batch. `on_step` is called after every step but
         the last. The future is canceled when the batcher drains before the image starts. It raises
         `TooLate` once the deadline cannot be met, and `WorkerFault` where our own code has raised.
         """
@@ -94,7 +94,7 @@ class Batcher:
             self._device.active_changed()
 
     def room(self) -> int:
-        """How many more images to fetch for the next pass."""
+        """How many more images to fetch for the next batch."""
         with self._changed:
             return self._active.room() - self._device.incoming
 
@@ -104,9 +104,9 @@ class Batcher:
             self._device.flights.fetch_latency.observe(seconds)
 
     def fetch_due_in_s(self) -> float:
-        """Seconds until the images of the next pass should be fetched; 0.0 while unknown.
+        """Seconds until the images of the next batch should be fetched; 0.0 while unknown.
 
-        This is shortly before the pass is handed over. Jobs that are submitted by then can still
+        This is shortly before the batch is handed over. Jobs that are submitted by then can still
         join it.
         """
         with self._changed:
@@ -118,7 +118,7 @@ class Batcher:
             return sum(image.steps_left for image in self._active.images)
 
     def stalled_s(self) -> float:
-        """Seconds since a pass ended, or the first active image came; 0.0 without active images."""
+        """Seconds since a batch ended, or the first active image came; 0.0 without active images."""
         with self._changed:
             return self._clock.monotonic() - self._device.last_progress_at if self._active.images else 0.0
 
@@ -132,7 +132,7 @@ class Batcher:
             image.result.cancel()
 
     def steps_per_s(self) -> float:
-        """Denoising steps a second with full batches, by the passes so far; 0.0 before the first."""
+        """Denoising steps a second with full batches, by the batches so far; 0.0 before the first."""
         with self._changed:
             return self._active.cost.steps_per_s(self._max_batch)
 
@@ -142,6 +142,6 @@ class Batcher:
             return self._active.cost.copy()
 
     async def stop(self) -> None:
-        """Drain, and end the engine at once, even during a pass."""
+        """Drain, and end the engine at once, even during a batch."""
         self.drain()
         await asyncio.to_thread(self._device.stop, STOP_S)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
 
+from runtime.lru import LruCache
 from worker.receipt import Receipt
 
 RECENTLY_ENDED: Final = 4096
@@ -30,8 +31,8 @@ class Deliveries:
 
     def __init__(self) -> None:
         self._held: dict[str, asyncio.Future[bool]] = {}
-        self._recently_ended: dict[str, None] = {}
-        """Job ids, the oldest first."""
+        self._recently_ended = LruCache[str, bool](RECENTLY_ENDED)
+        """Job ids."""
         self._check_tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -86,9 +87,7 @@ class Deliveries:
 
         Its deliveries are acked, also later ones.
         """
-        self._recently_ended[job_id] = None
-        if len(self._recently_ended) > RECENTLY_ENDED:
-            del self._recently_ended[next(iter(self._recently_ended))]
+        self._recently_ended[job_id] = True
         waiting = self._held.pop(job_id, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(True)

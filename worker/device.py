@@ -1,7 +1,7 @@
-"""The device's thread: sends passes to the engine, and reports the outcomes of their images.
+"""The device's thread: sends batches to the engine, and reports the outcomes of their images.
 
-The device's thread chooses the passes itself. Otherwise the device would be idle after each pass,
-while the event loop handles earlier results. For the same reason the engine gets the next pass
+The device's thread chooses the batches itself. Otherwise the device would be idle after each batch,
+while the event loop handles earlier results. For the same reason the engine gets the next batch
 shortly before the current one ends (`scheduler.handover`).
 """
 
@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from contracts.clock import Clock
 from contracts.failures import WorkerFault
+from contracts.ports.clock import Clock
 from scheduler.recovery import Failure
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -23,7 +23,7 @@ from worker.engine.host import EngineHost, EngineLoadError
 from worker.engine.messages import Answer, Done, Failed, Unrun
 from worker.flights import Flights
 from worker.images import Flight, Image, Outcome, TooLate, fault_of
-from worker.reports import log_broken, report_pass, traced
+from worker.reports import log_broken, report_batch, traced
 
 RESTART_DELAYS_S: Final = (0.0, 1.0, 5.0)
 """Pauses before each try to restart a crashed engine."""
@@ -37,7 +37,7 @@ log = get_logger(__name__)
 
 
 class Device:
-    """Runs passes on a separate thread. Outcomes go to the event loop that `start` gets.
+    """Runs batches on a separate thread. Outcomes go to the event loop that `start` gets.
 
     Other threads hold `changed` while they use public attributes.
     """
@@ -55,14 +55,14 @@ class Device:
         """Images that were taken from the store, and are not added yet."""
         self.draining = False
         self.last_progress_at = clock.monotonic()
-        """When a pass last ended, or the first active image came, by the monotonic clock."""
+        """When a batch last ended, or the first active image came, by the monotonic clock."""
         self.flights = Flights(active, clock)
         self._armed = False
-        """Whether the thread would hand over the next pass if that were full."""
+        """Whether the thread would hand over the next batch if that were full."""
         self._thread: threading.Thread | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
-        """Run passes until the drain. Then `ended` is done.
+        """Run batches until the drain. Then `ended` is done.
 
         It raises `EngineLoadError` when a crashed engine cannot be restarted.
         """
@@ -70,7 +70,7 @@ class Device:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """End the engine, even during a pass, and wait for the thread. Set `draining` before."""
+        """End the engine, even during a batch, and wait for the thread. Set `draining` before."""
         self._host.kill()
         if self._thread is not None:
             self._thread.join(timeout_s)
@@ -90,7 +90,7 @@ class Device:
         """The device's thread. The event loop gets the outcomes, because it owns the futures."""
         reason: Exception | None = RuntimeError("The device's thread crashed.")
         try:
-            while (flight := self._current_pass(loop)) is not None:
+            while (flight := self._current_batch(loop)) is not None:
                 outcomes = self._finish(flight, loop)
                 self.last_progress_at = self._clock.monotonic()
                 loop.call_soon_threadsafe(self._notify_all, flight.images, outcomes)
@@ -102,10 +102,10 @@ class Device:
         finally:
             loop.call_soon_threadsafe(self._end, ended, reason)
 
-    def _current_pass(self, loop: asyncio.AbstractEventLoop) -> Flight | None:
-        """The pass that the engine runs; None: the batcher has drained.
+    def _current_batch(self, loop: asyncio.AbstractEventLoop) -> Flight | None:
+        """The batch that the engine runs; None: the batcher has drained.
 
-        An idle engine gets the next pass, as soon as there is one.
+        An idle engine gets the next batch, as soon as there is one.
         """
         with self.changed:
             if self.flights:
@@ -119,9 +119,9 @@ class Device:
         return flight
 
     def _finish(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> list[Outcome | None]:
-        """Finish one pass. Answers the outcome of each image.
+        """Finish one batch. Answers the outcome of each image.
 
-        An error of our own code counts as a failure of the pass, as if the model had raised. Its
+        An error of our own code counts as a failure of the batch, as if the model had raised. Its
         images are bisected, and an image that fails alone is given up.
         """
         answer_due = flight.send_error is None
@@ -129,7 +129,7 @@ class Device:
             with traced(flight) as span:
                 if flight.send_error is not None:
                     raise flight.send_error
-                self._wait_for_pass(loop)
+                self._wait_for_batch(loop)
                 answer_due = False
                 answer = self._host.receive()
                 if isinstance(answer, Failed):
@@ -156,25 +156,25 @@ class Device:
         return outcomes
 
     def _report(self, flight: Flight, answer: Answer) -> None:
-        """Write logs and metrics of the pass, after it is settled. An error here fails no image."""
+        """Write logs and metrics of the batch, after it is settled. An error here fails no image."""
         try:
-            report_pass(flight.batch.key.model, len(flight.images), answer)
-        except Exception as error:  # noqa: BLE001 - the pass is over, and its images are settled
+            report_batch(flight.batch.key.model, len(flight.images), answer)
+        except Exception as error:  # noqa: BLE001 - the batch is over, and its images are settled
             log_broken("report_broken", error, len(flight.images))
 
     def _discard_answer(self) -> bool:
-        """Read the answer to a pass that was given up. Answers whether the pass did not run.
+        """Read the answer to a batch that was given up. Answers whether the batch did not run.
 
-        An answer that is not read would be taken for the answer to the next pass.
+        An answer that is not read would be taken for the answer to the next batch.
         """
         try:
             return isinstance(self._host.receive(), Unrun)
-        except Exception as error:  # noqa: BLE001 - the engine is lost, and the pass is given up already
+        except Exception as error:  # noqa: BLE001 - the engine is lost, and the batch is given up already
             log_broken("answer_broken", error, 0)
             return False
 
-    def _wait_for_pass(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until the pass that runs has ended. Hand over the next pass when that is due."""
+    def _wait_for_batch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until the batch that runs has ended. Hand over the next batch when that is due."""
         tried, due_s = False, None
         while True:
             try:
@@ -185,7 +185,7 @@ class Device:
                     tried = True
                     self._hand_over(loop)
                     continue
-            except Exception as error:  # noqa: BLE001 - the pass that runs did not cause it
+            except Exception as error:  # noqa: BLE001 - the batch that runs did not cause it
                 log_broken("hand_over_broken", error, len(self.active.images))
                 tried = True
                 continue
@@ -206,7 +206,7 @@ class Device:
         return self.flights.due_in_s(coming=self.incoming > 0) if self._host.alive else None
 
     def _choose(self, loop: asyncio.AbstractEventLoop, begins_at: float) -> Chosen | None:
-        """The next pass, if there is anything to run.
+        """The next batch, if there is anything to run.
 
         Images that are too late end with `TooLate`. Images for which the policy raises end with
         `WorkerFault`.
@@ -239,18 +239,18 @@ class Device:
             return chosen if chosen.images else None
 
     def _launch(self, flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
-        """Send a pass to the engine.
+        """Send a batch to the engine.
 
         Call it without the lock: sending images to start from takes time.
         """
         try:
             self._host.send(flight.batch)
-        except Exception as error:  # noqa: BLE001 - the images of the pass fail with it
+        except Exception as error:  # noqa: BLE001 - the images of the batch fail with it
             flight.send_error = error
         loop.call_soon_threadsafe(self._room_changed.set)
 
     def _apply_result(self, flight: Flight, answer: Answer, traceparent: str | None) -> list[Outcome | None]:
-        """The outcome of each image of a pass; None: it runs again.
+        """The outcome of each image of a batch; None: it runs again.
 
         Images that have ended are removed.
         """

@@ -1,6 +1,6 @@
 """Ends jobs in the store in batches.
 
-The jobs of one pass share one call. A single job does not wait for others.
+The jobs of one batch share one call. A single job does not wait for others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The passes that the engine has not answered yet: when they end, and when the next one is due.
+"""The batches that the engine has not answered yet: when they end, and when the next one is due.
 
 There are no threads, waits or locks here: `worker.device` has them.
 """
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from contracts.clock import Clock
+from contracts.ports.clock import Clock
 from scheduler import handover
 from scheduler.prefetch import FetchLatency
 from worker.active_images import ActiveImages, Chosen
@@ -17,11 +17,11 @@ from worker.engine.messages import Answer, Done
 from worker.images import Flight
 
 IN_FLIGHT: Final = 2
-"""The most passes that the engine has: one runs, and the next one waits."""
+"""The most batches that the engine has: one runs, and the next one waits."""
 
 
 class Flights:
-    """Passes in flight, oldest first. The engine runs the first. Not thread-safe."""
+    """Batches in flight, oldest first. The engine runs the first. Not thread-safe."""
 
     def __init__(self, active: ActiveImages, clock: Clock) -> None:
         self._active = active
@@ -29,9 +29,9 @@ class Flights:
         self._flights: deque[Flight] = deque()
         self.fetch_latency = FetchLatency()
         self.steady = True
-        """Whether the last pass ran.
+        """Whether the last batch ran.
 
-        After a failed pass nothing is handed over before its images are settled.
+        After a failed batch nothing is handed over before its images are settled.
         """
 
     def __bool__(self) -> bool:
@@ -42,32 +42,32 @@ class Flights:
 
     @property
     def first(self) -> Flight:
-        """The pass that runs. Raises `IndexError` if there is none."""
+        """The batch that runs. Raises `IndexError` if there is none."""
         return self._flights[0]
 
     def take(self, chosen: Chosen) -> Flight:
-        """Begin the chosen pass, which the caller sends to the engine now."""
+        """Begin the chosen batch, which the caller sends to the engine now."""
         flight = self._active.take(chosen.images, chosen.seconds)
         flight.begins_at = self._clock.monotonic()
         self._flights.append(flight)
         return flight
 
     def landed(self, flight: Flight, answer: Answer | None) -> None:
-        """Remove a pass that the engine has answered, or never will (None).
+        """Remove a batch that the engine has answered, or never will (None).
 
-        The next pass, if any, begins now.
+        The next batch, if any, begins now.
         """
         if flight not in self._flights:
             return
         self._flights.remove(flight)
         self.steady = isinstance(answer, Done)
         for image in flight.images:
-            image.passes_in_flight -= 1
+            image.batches_in_flight -= 1
         for later in self._flights:
             later.begins_at = self._clock.monotonic()
 
     def next_begins_at(self) -> float:
-        """When a pass that is handed over now would begin, by the monotonic clock."""
+        """When a batch that is handed over now would begin, by the monotonic clock."""
         now = self._clock.monotonic()
         return max(now, self._end_at()) if self._flights else now
 
@@ -80,9 +80,9 @@ class Flights:
         return max(0.0, self._end_at() - early_s - self._clock.monotonic())
 
     def due_in_s(self, *, coming: bool) -> float | None:
-        """Seconds until the next pass is to be handed over.
+        """Seconds until the next batch is to be handed over.
 
-        None: not before the active images change, or the pass that runs ends. `coming` says whether
+        None: not before the active images change, or the batch that runs ends. `coming` says whether
         more images were taken from the store and are not added yet.
         """
         running = self.first
@@ -99,9 +99,9 @@ class Flights:
         )
 
     def _end_at(self) -> float:
-        """When all passes should have ended.
+        """When all batches should have ended.
 
-        A pass that takes longer than expected counts as ending now.
+        A batch that takes longer than expected counts as ending now.
         """
         first, *later = self._flights
         ends_at = first.begins_at + first.seconds

@@ -7,7 +7,7 @@ from typing import Final
 
 from contracts.errors import StoreFull, StoreUnavailable
 from contracts.models import ModelSpec, WorkerInfo
-from contracts.ports import ModelDirectory
+from contracts.ports.model_directory import ModelDirectory
 from telemetry import metrics
 from telemetry.logs import get_logger
 from worker.batcher import Batcher

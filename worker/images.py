@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Batch, BatchKey, ImageFault, ImageTask, Pixels, Progress
 from contracts.failures import EngineCrashed, EngineFault, OutOfMemory, WorkerFault
 from scheduler.policy import ANYONE, Sample
 from scheduler.recovery import Failure
@@ -22,14 +22,14 @@ class TooLate(Exception):
 class ImageResult:
     """The result of one image, or its failure.
 
-    `batch_ms` is the time of all its passes, and `batch_size` the number of images in the largest.
+    `batch_ms` is the time of all its batches, and `batch_size` the number of images in the largest.
     """
 
     image: Pixels | ImageFault
     batch_ms: float
     batch_size: int
     traceparent: str | None = None
-    """The trace span of its last pass."""
+    """The trace span of its last batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Image:
     group: int = ANYONE
     crashes: int = 0
     begun: bool = False
-    passes_in_flight: int = 0
-    """Passes with this image that the engine has not answered yet."""
+    batches_in_flight: int = 0
+    """Batches with this image that the engine has not answered yet."""
     steps_taken: int = 0
     steps: int = field(init=False)
     """Steps in all, as the engine last reported. Before the first step, as the task says."""
@@ -71,18 +71,18 @@ class Image:
         return max(1, self.steps - self.steps_taken)
 
     @property
-    def needs_pass(self) -> bool:
-        """Whether it needs a pass after those in flight."""
-        return self.passes_in_flight == 0 or self.steps_left > self.passes_in_flight
+    def needs_batch(self) -> bool:
+        """Whether it needs a batch after those in flight."""
+        return self.batches_in_flight == 0 or self.steps_left > self.batches_in_flight
 
     @property
     def finishing(self) -> bool:
-        """Whether it needs no pass after the next one, or those in flight."""
-        return self.begun and self.steps_left <= max(1, self.passes_in_flight)
+        """Whether it needs no batch after the next one, or those in flight."""
+        return self.begun and self.steps_left <= max(1, self.batches_in_flight)
 
     def sample(self) -> Sample:
-        """The image as the policy sees it, once the passes in flight have run."""
-        schedule_key, ahead = self.schedule_key, self.passes_in_flight
+        """The image as the policy sees it, once the batches in flight have run."""
+        schedule_key, ahead = self.schedule_key, self.batches_in_flight
         return Sample(
             self.key,
             schedule_key.tag,
@@ -110,32 +110,32 @@ class Image:
 
 _FAULTS: Final = {
     Failure.FAULT: (EngineFault.code, "The model raised {}."),
-    Failure.CRASH: (EngineCrashed.code, "{} Twice, with only this picture in the batch."),
+    Failure.CRASH: (EngineCrashed.code, "{} Twice, with only this image in the batch."),
     Failure.OUT_OF_MEMORY: (OutOfMemory.code, "{}"),
 }
 
 
 def fault_of(failed: Failed) -> ImageFault:
-    """The failure of an image that made a pass fail."""
+    """The failure of an image that made a batch fail."""
     code, message = _FAULTS[failed.failure]
     return ImageFault(code, message.format(failed.reason))
 
 
 Outcome = Progress | ImageResult | TooLate | WorkerFault
-"""What a pass, or the scheduler, has made of an image."""
+"""What a batch, or the scheduler, has made of an image."""
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A pass that was sent to the engine."""
+    """A batch that was sent to the engine."""
 
-    batch: Pass
+    batch: Batch
     images: list[Image]
     seconds: float
     """Expected duration; 0.0 while unknown."""
     begins_at: float = 0.0
-    """By the worker's monotonic clock. Right once it is the first pass in flight."""
+    """By the worker's monotonic clock. Right once it is the first batch in flight."""
     discarded: set[Image] = field(default_factory=set)
-    """Images that started over after the pass was sent. What it makes of them does not count."""
+    """Images that started over after the batch was sent. What it makes of them does not count."""
     send_error: Exception | None = None
-    """Why the pass could not be sent to the engine."""
+    """Why the batch could not be sent to the engine."""

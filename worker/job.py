@@ -11,13 +11,13 @@ from typing import Final
 from broker.relay import publish_all
 from cache.cache_key import result_address, tenant_scope
 from contracts import failures
-from contracts.clock import Clock
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
 from contracts.errors import BlobStoreUnavailable, ImageNotFound
 from contracts.failures import GenerationError, InitImageLost, OutOfBounds, WorkerFault
 from contracts.jobs import JobFailure, JobMessage, JobResult, JobStatus, Lease
 from contracts.pictures import SHARED, PictureRecord
-from contracts.ports import Publisher
+from contracts.ports.clock import Clock
+from contracts.ports.publisher import Publisher
 from contracts.requests import GenerationRequest
 from contracts.transitions import End, Finished, Granted, TakenJob
 from scheduler.previews import preview_steps
@@ -36,7 +36,7 @@ from worker.previews import PreviewPublisher
 from worker.progress import ProgressReporter
 from worker.retrier import GIVE_UP_S, Hold, Retrier, unstored
 
-INIT_IMAGE_LOST: Final = "The picture to start from was deleted before the job ran."
+INIT_IMAGE_LOST: Final = "The init image was deleted before the job ran."
 
 log = get_logger(__name__)
 
@@ -163,8 +163,8 @@ class JobRunner:
             with tracing.span("draw") as span:
                 outcomes = await outcomes_of(images)
                 results = [outcome for outcome in outcomes if isinstance(outcome, ImageResult)]
-                for last_pass in dict.fromkeys(result.traceparent for result in results):
-                    span.link(last_pass)
+                for last_batch in dict.fromkeys(result.traceparent for result in results):
+                    span.link(last_batch)
             await progress.end()
             await previews.end()
             worker_fault = next((outcome for outcome in outcomes if isinstance(outcome, WorkerFault)), None)

@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any, Final
 
 from broker.relay import publish_all
-from contracts.clock import Clock
 from contracts.failures import WorkerFault
 from contracts.jobs import Envelope, JobFailure, JobMessage
-from contracts.ports import Publisher
+from contracts.ports.clock import Clock
+from contracts.ports.publisher import Publisher
 from contracts.transitions import Busy, Ended, TakenJob
 from store.stores import Stores
 from telemetry import metrics
@@ -196,7 +196,7 @@ class JobFetcher:
             await asyncio.wait(self._running.values())
 
     async def _take_when_due(self) -> None:
-        # Not before the next pass is near. A job that is taken now can no longer yield to one that
+        # Not before the next batch is near. A job that is taken now can no longer yield to one that
         # comes later, and no other worker can run it.
         due_in_s = self._batcher.fetch_due_in_s()
         if due_in_s > 0:
@@ -287,7 +287,7 @@ class JobFetcher:
         if not self._pending_images:
             self._batcher.observe_fetch(self._clock.monotonic() - self._take_began_s)
         if self._store_has_more and not self._pending_images:
-            # The batcher has all images now, and knows whether they fill its next pass.
+            # The batcher has all images now, and knows whether they fill its next batch.
             self._wake.set()
 
     def _job_ended(self, job_id: str, task: asyncio.Task[bool]) -> None:

@@ -8,9 +8,9 @@ from contextlib import aclosing, contextmanager
 from typing import Final
 
 from contracts.errors import StoreUnavailable
-from contracts.job_store import JobStore
 from contracts.jobs import Lease
-from contracts.ports import JobEvents
+from contracts.ports.job_events import JobEvents
+from contracts.ports.job_store import JobStore
 from telemetry import metrics
 from telemetry.logs import get_logger
 

@@ -10,7 +10,7 @@ from contracts import engine
 from contracts.errors import StoreUnavailable
 from contracts.jobs import Lease, Preview
 from contracts.requests import GenerationRequest
-from contracts.tasks import end
+from runtime.tasks import end
 from store.stores import Stores
 from telemetry import metrics
 from telemetry.logs import get_logger

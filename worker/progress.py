@@ -9,8 +9,8 @@ import asyncio
 
 from contracts.engine import Progress
 from contracts.errors import StoreUnavailable
-from contracts.job_store import JobStore
 from contracts.jobs import Lease
+from contracts.ports.job_store import JobStore
 from telemetry import metrics
 
 

@@ -1,4 +1,4 @@
-"""Logs, traces and metrics of the batcher's passes."""
+"""Logs, traces and metrics of batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = get_logger(__name__)
 
 
 def traced(flight: Flight) -> AbstractContextManager[tracing.Span]:
-    """The trace span of a pass. It starts a new trace, with links to the traces of its jobs."""
+    """The trace span of a batch. It starts a new trace, with links to the traces of its jobs."""
     key, images = flight.batch.key, flight.images
     return tracing.span(
         f"batch {key.model}",
@@ -30,8 +30,8 @@ def traced(flight: Flight) -> AbstractContextManager[tracing.Span]:
     )
 
 
-def report_pass(model: str, images: int, answer: Answer) -> None:
-    """Count a pass of this many images by its answer, and log it if it failed."""
+def report_batch(model: str, images: int, answer: Answer) -> None:
+    """Count a batch of this many images by its answer, and log it if it failed."""
     match answer:
         case Done():
             metrics.BATCHES.labels(model, "done").inc()
@@ -56,7 +56,7 @@ def log_broken(event: str, error: Exception, images: int) -> None:
 
 
 def report_memory(model: str, memory: DeviceMemory | None) -> None:
-    """Set the metrics of device memory after a pass. None: the device does not report it."""
+    """Set the metrics of device memory after a batch. None: the device does not report it."""
     if memory is not None:
         metrics.DEVICE_MEMORY.labels(model, memory.device).set(memory.used_bytes)
         metrics.DEVICE_MEMORY_LIMIT.labels(model, memory.device).set(memory.limit_bytes)

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from contracts.clock import Clock
 from contracts.errors import BlobStoreFull, BlobStoreUnavailable, StoreUnavailable
 from contracts.jobs import JobFailure
+from contracts.ports.clock import Clock
 from telemetry import metrics
 from telemetry.logs import get_logger
 
@@ -41,7 +41,7 @@ def unstored(what: str, error: BlobStoreUnavailable) -> JobFailure:
     `what` is "stored" or "read".
     """
     reason = "has no room" if isinstance(error, BlobStoreFull) else "did not answer"
-    message = f"The pictures could not be {what} before the deadline: their store {reason}."
+    message = f"The images could not be {what} before the deadline: their store {reason}."
     return JobFailure(code=error.code, message=message, retryable=error.retryable)
 
 

@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from contracts.clock import Clock, SystemClock
 from contracts.models import ModelSpec
+from contracts.ports.clock import Clock
 from contracts.settings import WorkerSettings
+from runtime.clock import SystemClock
 from telemetry.logs import get_logger
 from worker.deliveries import Verdict
 from worker.naming import worker_id
@@ -93,11 +94,11 @@ class Runtime:
             return f"The event loop has not answered for {ALIVE_S:g} s."
         except RuntimeError:
             return None  # the loop was closed just now
-        # The host ends a pass at its timeout, and then a new engine must load. A working engine needs
+        # The host ends a batch at its timeout, and then a new engine must load. A working engine needs
         # no longer than both.
         limit_s = self._settings.batch_timeout_s + self._settings.load_timeout_s
         stalled_s = self._service.batcher.stalled_s() if self._service and self._ready else 0.0
-        return f"No pass has ended for {stalled_s:.0f} s." if stalled_s > limit_s else None
+        return f"No batch has ended for {stalled_s:.0f} s." if stalled_s > limit_s else None
 
     def announce(self) -> None:
         """Begin to announce this worker to the API.

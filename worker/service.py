@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from backends.blobs import DirectoryBlobStore
 from broker.publisher import open_publisher
-from contracts.clock import Clock
 from contracts.errors import StoreUnavailable
 from contracts.models import ModelSpec, WorkerInfo
+from contracts.ports.clock import Clock
 from contracts.settings import WorkerSettings
-from contracts.tasks import end
+from runtime.tasks import end
 from scheduler.cost import CostModel
 from store.stores import Stores, open_stores
 from telemetry import metrics, series
@@ -166,7 +166,7 @@ async def _recall_cost(stores: Stores, spec: ModelSpec) -> CostModel:
         stored = await stores.models.recall_cost(spec.name, spec.device)
         return CostModel.load(stored) if stored else CostModel()
     except (StoreUnavailable, ValueError):
-        # The first passes measure it again.
+        # The first batches measure it again.
         metrics.REPAIRED.labels("recall_cost").inc()
         return CostModel()
 

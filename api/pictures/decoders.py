@@ -91,14 +91,14 @@ class Decoders:
         started: _Started = asyncio.get_running_loop().create_future()
         ticket = Ticket(tenant, memory_bytes, int(HELD * file_bytes), started)
         for dropped in self._turns.add(ticket):
-            dropped.item.set_exception(_busy("No more pictures to start from can wait", self._timeout_s))
+            dropped.item.set_exception(_busy("No more init images can wait", self._timeout_s))
         try:
             self._advance()
             try:
                 async with asyncio.timeout(self._wait_s):
                     await started
             except TimeoutError:
-                reason = f"The picture to start from has waited {self._wait_s:g} s to be decoded"
+                reason = f"The init image has waited {self._wait_s:g} s to be decoded"
                 raise _busy(reason, self._timeout_s) from None
             yield
         finally:
@@ -119,7 +119,7 @@ class Decoders:
                 process = await self._process()
             except DecoderDied as error:
                 log.error("decoder_not_started", reason=str(error))
-                raise _busy("No picture to start from can be decoded now", self._timeout_s) from None
+                raise _busy("No init image can be decoded now", self._timeout_s) from None
             whole = False
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -141,7 +141,7 @@ class Decoders:
                 else:
                     await process.end()
         if killed:
-            raise _busy("The process that decoded the picture to start from was killed", self._timeout_s)
+            raise _busy("The process that decoded the init image was killed", self._timeout_s)
         return {"fault": "damaged"}, b""
 
     async def _process(self) -> DecoderProcess:

@@ -66,7 +66,7 @@ def _shrunk(data: bytes, header: Header, target: Size) -> tuple[Image.Image, Cov
     profile. The full image is freed."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         if picture.size != header.size:
-            raise Unlike("the size of the picture is not that of its header")
+            raise Unlike("the size of the image is not that of its header")
         turn = orientation(picture)
         upright = _upright_size(target, turn)
         # A JPEG is decoded at a fraction of its size if that is enough.
@@ -102,7 +102,7 @@ def _averaged(read: Read, part: Cover) -> Image.Image:
             small = Image.new(band.mode, part.reduced)
         small.paste(band, (0, (row - top) // part.factor))
     if small is None:
-        raise Unlike("the picture has no pixels")
+        raise Unlike("the image has no pixels")
     return small
 
 

@@ -22,11 +22,11 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
 
 @router.get(
     "/{name}",
-    summary="Fetch a picture",
+    summary="Fetch an image",
     response_class=Response,
     responses={
         200: {
-            "description": "The picture.",
+            "description": "The image.",
             "content": dict.fromkeys(("image/png", "image/webp", "image/jpeg"), _BINARY),
         },
         206: {"description": "The bytes of one `Range`."},
@@ -45,7 +45,7 @@ async def image(
     """The bytes of a finished image; they may be cached forever. Init images are not served."""
     content_type = CONTENT_TYPES.get(name.rpartition(".")[2])
     if content_type is None or not is_public_name(name):
-        raise ImageNotFound("There is no such picture.")
+        raise ImageNotFound("There is no such image.")
     etag = f'"{name.partition(".")[0]}"'
     data = await services.stores.blobs.get(name)
     headers = {
@@ -63,7 +63,7 @@ async def image(
         return Response(data, 200, headers, content_type)
     if not span:
         request.state.headers["Content-Range"] = f"bytes */{len(data)}"
-        raise RangeNotSatisfiable(f"The picture has {len(data)} bytes; none of them is in that range.")
+        raise RangeNotSatisfiable(f"The image has {len(data)} bytes; none of them is in that range.")
     headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{len(data)}"
     return Response(data[span.start : span.stop], 206, headers, content_type)
 

@@ -72,7 +72,7 @@ async def _body(request: Request) -> ImagesRequest:
 
 @router.post(
     "/generations",
-    summary="Generate pictures as OpenAI does",
+    summary="Generate images as OpenAI does",
     response_class=Response,
     openapi_extra={
         "requestBody": {
@@ -83,7 +83,7 @@ async def _body(request: Request) -> ImagesRequest:
     responses={
         200: {
             "model": ImagesAnswer,
-            "description": "The pictures; with `stream`, server-sent events.",
+            "description": "The images; with `stream`, server-sent events.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
             "headers": {
                 warnings.HEADER: {
@@ -146,7 +146,7 @@ async def _generated(
 async def not_offered(request: Request) -> Response:
     """Refuse OpenAI's other two routes. Without this they would match the route of images, as names."""
     raise RouteNotFound(
-        f"{request.url.path} is not offered here. To start from a picture, send it as init_image to POST /v1/jobs."
+        f"{request.url.path} is not offered here. To start from an image, send it as init_image to POST /v1/jobs."
     )
 
 
@@ -194,7 +194,7 @@ def _result(job: Job) -> JobResult:
         )
     if job.status is JobStatus.CANCELED:
         raise JobCanceled("The job was canceled.", details={"job_id": job.id})
-    raise JobExpired("The picture was not drawn in time.", details={"job_id": job.id})
+    raise JobExpired("The image was not drawn in time.", details={"job_id": job.id})
 
 
 def _streamed(services: Services, job: Job, request_id: str) -> Any:

@@ -108,7 +108,7 @@ def _shared(texts: list[str]) -> int:
     return sum(1 for _ in columns) if len(texts) > 1 else 0
 
 
-def told(tree: Tree, folder: Path) -> str:
+def report(tree: Tree, folder: Path) -> str:
     """The three, as text. Starts and ends a platform of its own."""
     arm = Arm("now", tree, folder)
     try:

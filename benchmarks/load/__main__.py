@@ -120,7 +120,7 @@ def _measured(
         warning = warning or f"the load is above {NEAR:.0%} of the generator's ceiling"
     told = None
     if args.find_capacity:
-        told = outcome.told_capacity(figures["capacity_per_s"], again, trials, last)
+        told = outcome.describe_capacity(figures["capacity_per_s"], again, trials, last)
         figures["capacity_confirmed"] = float(outcome.is_confirmed(figures["capacity_per_s"], again, last))
     errors = measure.errors(done.samples)
     line = outcome.summary(figures, args.slo, errors, told, warning)

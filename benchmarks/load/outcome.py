@@ -72,7 +72,7 @@ def is_confirmed(found: float, again: bool, last: Trial) -> bool:
     return found > 0 and again and (last.holds or last.rate > found)
 
 
-def told_capacity(found: float, again: bool, trials: Sequence[Trial], last: Trial) -> str:
+def describe_capacity(found: float, again: bool, trials: Sequence[Trial], last: Trial) -> str:
     """The capacity in words, as `is_confirmed` judges it."""
     if found == 0.0:
         lowest = min((each.rate for each in trials), default=0.0)

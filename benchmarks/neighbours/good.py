@@ -30,7 +30,7 @@ class Good:
 
     async def begin(self) -> None:
         """Has one picture made, which is polled and read from then on. Raises `RuntimeError`."""
-        made = await wire.asked(self._port, self._submit(HELD))
+        made = await wire.exchange(self._port, self._submit(HELD))
         if made.status != 200:
             raise RuntimeError(f"The first job was answered {made.status}: {made.body!r}")
         job = made.json()
@@ -55,7 +55,7 @@ class Good:
         message = self._messages.get(kind) or self._submit("Connection: close\r\n")
         try:
             async with asyncio.timeout(PATIENCE_S):
-                status = (await wire.asked(self._port, message)).status
+                status = (await wire.exchange(self._port, message)).status
             if status != (202 if kind == "submit" else 200):
                 self.failed.append(f"{kind} {status}")
         except (OSError, EOFError, TimeoutError) as error:

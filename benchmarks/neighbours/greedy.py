@@ -65,13 +65,16 @@ class Greedy:
         """There is always a job that runs, or waits to."""
         while True:
             with suppress(OSError, EOFError):
-                made = await wire.asked(self._port, self._submit(LONG_JOB, self._owner_key))
+                made = await wire.exchange(self._port, self._submit(LONG_JOB, self._owner_key))
                 self.counts[f"long jobs {made.status}"] += 1
                 if made.status == 202:
                     self._path = made.json()["urls"]["self"]
                     first.set()
                     look = wire.request("GET", self._path, self._owner_key, more="Prefer: wait=5\r\n")
-                    while (await wire.asked(self._port, look)).json().get("status") in ("queued", "running"):
+                    while (await wire.exchange(self._port, look)).json().get("status") in (
+                        "queued",
+                        "running",
+                    ):
                         continue
                     continue
             await asyncio.sleep(BACK_S)

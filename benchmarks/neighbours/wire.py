@@ -47,7 +47,7 @@ def value_of(head: bytes, name: bytes) -> bytes:
     return head.partition(b"\r\n" + name + b":")[2].partition(b"\r\n")[0].strip()
 
 
-async def asked(port: int, message: bytes, source: str = "127.0.0.1") -> Answer:
+async def exchange(port: int, message: bytes, source: str = "127.0.0.1") -> Answer:
     """The answer to `message` on a connection of its own. Raises `EOFError`, `OSError`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
     try:

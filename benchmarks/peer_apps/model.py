@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.peer_apps.options import CORE, MAX_BATCH, SIDE
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels
 from contracts.settings import WorkerSettings
 from worker.engine.diffusers import DiffusersEngine
 from worker.png import png as written
@@ -45,7 +45,7 @@ class Model:
             next(self._numbers): ImageTask(prompt, "", seed, num_inference_steps=1, guidance_scale=0.0)
             for prompt, seed in zip(prompts, seeds, strict=True)
         }
-        drawn = self._engine.advance(Pass(_KEY, tuple(tasks), tasks))
+        drawn = self._engine.advance(Batch(_KEY, tuple(tasks), tasks))
         pictures = [each.rgb for each in drawn if isinstance(each, Pixels)]
         if len(pictures) != len(tasks):
             raise RuntimeError("The engine drew no picture.")

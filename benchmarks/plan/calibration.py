@@ -1,7 +1,7 @@
 """What a simulation must be told of a real platform, from the samples of runs on it. Pure.
 
-Simulated is what the scheduler makes of arrivals: who waits for which pass, and how full it is. Measured, and told, is what
-decides nothing: what a pass of n images takes, and the ways of a request to the queue and from its pass to the client.
+Simulated is what the scheduler makes of arrivals: who waits for which batch, and how full it is. Measured, and told, is what
+decides nothing: what a batch of n images takes, and the ways of a request to the queue and from its batch to the client.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ NEAR: Final = 2 * STRETCH
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Seconds. A pass of n images takes a + b n, times one of `ratios`; `gap_s` is between a pass's end and the next one's begin.
-    `ways` has a row for each request of an idle platform: from its record to its worker, and from its pass to its
-    record's end. `doors` is what a client sees beyond that. Ratios and doors are those of one run, in order of time. `spreads[n]` tells
-    of passes of n images when each of them was answered, counted from the first."""
+    """Seconds. A batch of n images takes a + b n, times one of `ratios`; `gap_s` is between a batch's end and the next one's begin.
+    `ways` has a row for each request of an idle platform: from its record to its worker, and from its batch to its
+    record's end. `overheads` is what a client sees beyond that. Ratios and overheads are those of one run, in order of time. `spreads[n]` tells
+    of batches of n images when each of them was answered, counted from the first."""
 
     a_s: float
     b_s: float
     ratios: Floats
     gap_s: float
     ways: Floats
-    doors: Floats
+    overheads: Floats
     spreads: dict[int, list[Floats]]
 
     def taken(self, rng: np.random.Generator) -> Callable[[int], float]:
-        """How long a pass of so many images takes this time, and what comes between it and the next."""
+        """How long a batch of so many images takes this time, and what comes between it and the next."""
 
         ratios = stretches(self.ratios, rng)
 
@@ -55,7 +55,7 @@ class Calibration:
         return seconds
 
     def spread(self, images: int, rng: np.random.Generator) -> Floats:
-        """When each of the images of a pass is answered, from the first on; as in a pass of the nearest size."""
+        """When each of the images of a batch is answered, from the first on; as in a batch of the nearest size."""
         size = min(self.spreads, key=lambda size: (abs(size - images), -size))
         drawn = self.spreads[size][int(rng.integers(len(self.spreads[size])))]
         return np.interp(np.arange(images), np.arange(len(drawn)), drawn)
@@ -63,10 +63,10 @@ class Calibration:
 
 def calibrated(idle: Sequence[Run], loaded: Sequence[Run], full: Sequence[Run], twin: Run) -> Calibration:
     """From runs with one request at a time, runs under load of any kind, those among them that never let the device idle, and
-    another run of the load that is to be simulated: it tells of what that load does to the machine, how passes deviate and how long
-    the door takes."""
-    a, b = line([each for run in loaded for each in passes(run)])
-    ratios = np.asarray([seconds / (a + b * images) for images, seconds in passes(twin)])
+    another run of the load that is to be simulated: it tells of what that load does to the machine, how batches deviate and how long
+    the overhead is."""
+    a, b = line([each for run in loaded for each in batches(run)])
+    ratios = np.asarray([seconds / (a + b * images) for images, seconds in batches(twin)])
     ways = np.asarray(
         [
             (each.queued_ms / 1000, max(0.0, each.server_s - (each.queued_ms + each.batch_ms) / 1000))
@@ -75,7 +75,7 @@ def calibrated(idle: Sequence[Run], loaded: Sequence[Run], full: Sequence[Run], 
             if each.batch_size == 1 and each.server_s and each.queued_ms and each.batch_ms
         ]
     )
-    doors = np.asarray(
+    overheads = np.asarray(
         [
             each.latency_s - each.server_s
             for each in sorted(measure.computed(twin), key=lambda each: each.at_s)
@@ -87,12 +87,12 @@ def calibrated(idle: Sequence[Run], loaded: Sequence[Run], full: Sequence[Run], 
         for size, ends in together(run):
             spreads[size].append(ends)
     gap_s = float(np.median([busy(run)[1] for run in full]))
-    return Calibration(a, b, ratios, gap_s, ways, doors, dict(spreads))
+    return Calibration(a, b, ratios, gap_s, ways, overheads, dict(spreads))
 
 
 def stretches(run: Floats, rng: np.random.Generator) -> Iterator[float]:
     """Values of a run without end: from a place near the present one on, as they came, and after `STRETCH` of them on average from
-    another (a local block bootstrap: Paparoditis and Politis 2002). A slow moment of a machine lasts longer than a pass, and comes
+    another (a local block bootstrap: Paparoditis and Politis 2002). A slow moment of a machine lasts longer than a batch, and comes
     when many requests do if they share its cores; queues feel both: drawn one by one, from anywhere, the same values would make
     other tails."""
     place = 0
@@ -104,16 +104,16 @@ def stretches(run: Floats, rng: np.random.Generator) -> Iterator[float]:
         place += length
 
 
-def _by_pass(samples: Run) -> dict[tuple[int, float], list[Sample]]:
+def _by_batch(samples: Run) -> dict[tuple[int, float], list[Sample]]:
     found: dict[tuple[int, float], list[Sample]] = defaultdict(list)
     for each in measure.computed(samples):
         found[(int(each.batch_size or 1), float(each.batch_ms or 0.0))].append(each)
     return found
 
 
-def passes(samples: Run) -> list[tuple[int, float]]:
-    """(images, seconds) of the passes that the samples tell of, in order of time: one for each n that shared one of n."""
-    ended = sorted(_by_pass(samples).items(), key=lambda each: min(one.ended_s for one in each[1]))
+def batches(samples: Run) -> list[tuple[int, float]]:
+    """(images, seconds) of the batches that the samples tell of, in order of time: one for each n that shared one of n."""
+    ended = sorted(_by_batch(samples).items(), key=lambda each: min(one.ended_s for one in each[1]))
     return [
         (images, took_ms / 1000)
         for (images, took_ms), members in ended
@@ -122,10 +122,10 @@ def passes(samples: Run) -> list[tuple[int, float]]:
 
 
 def together(samples: Run) -> list[tuple[int, Floats]]:
-    """(images, when each was answered from the first on) of every pass all of whose images are among the samples."""
+    """(images, when each was answered from the first on) of every batch all of whose images are among the samples."""
     return [
         (images, ends - ends[0])
-        for (images, _), members in _by_pass(samples).items()
+        for (images, _), members in _by_batch(samples).items()
         if len(members) == images
         for ends in [np.sort([each.ended_s for each in members])]
     ]
@@ -146,11 +146,11 @@ def line(found: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 
 def busy(samples: Run) -> tuple[float, float]:
-    """(images a second, seconds between a pass's end and the next one's begin) of a run that never lets the device idle, in its
+    """(images a second, seconds between a batch's end and the next one's begin) of a run that never lets the device idle, in its
     middle: neither while the queue fills nor while it empties."""
     ends = sorted(
         (min(each.ended_s for each in members), images, took_ms / 1000)
-        for (images, took_ms), members in _by_pass(samples).items()
+        for (images, took_ms), members in _by_batch(samples).items()
     )
     inner = ends[len(ends) // 6 : max(len(ends) // 6 + 2, len(ends) - 1)]
     span_s = inner[-1][0] - inner[0][0]
@@ -163,15 +163,15 @@ def simulate(times: Sequence[float], known: Calibration, max_batch: int, seed: i
     rng = np.random.default_rng(seed)
     came = np.asarray(times)
     ways = known.ways[rng.integers(len(known.ways), size=len(came))]
-    doors = np.fromiter(stretches(known.doors, rng), float, len(came))
-    # Half of the door lies before the queue: the request, and behind it the answer.
-    queued = came + doors / 2 + ways[:, 0]
+    overheads = np.fromiter(stretches(known.overheads, rng), float, len(came))
+    # Half of the overhead lies before the queue: the request, and behind it the answer.
+    queued = came + overheads / 2 + ways[:, 0]
     order = np.argsort(queued, kind="stable")
     config = Config(Device("measured", known.a_s, known.b_s), max_batch, start=1)
     outcome = Simulation(queued[order].tolist(), config, rng, taken=known.taken(rng)).run()
     drawn: Floats = np.empty(len(came))
     drawn[order] = np.asarray(outcome.ended) - known.gap_s
-    answered = drawn + ways[:, 1] + doors / 2
+    answered = drawn + ways[:, 1] + overheads / 2
     for at in np.unique(drawn):
         (members,) = np.nonzero(drawn == at)
         answered[members] += known.spread(len(members), rng)

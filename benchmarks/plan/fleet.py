@@ -33,7 +33,7 @@ KEY: Final = BatchKey("simulated", 512, 512, False)
 
 
 class Simulation:
-    """Jobs that come at `times` (seconds, ascending), each of `steps[i]` steps (one by default), at the door of a fleet. The
+    """Jobs that come at `times` (seconds, ascending), each of `steps[i]` steps (one by default), at a fleet. The
     policy expects passes to take what the device's line says; `taken` tells what they do take, if not that. `run` it once."""
 
     def __init__(

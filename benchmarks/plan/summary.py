@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the platform adds to a computed image (door, queue, encoding, store), and how long a cache hit takes; seconds.
+    """What the platform adds to a computed image (HTTP, queue, encoding, store), and how long a cache hit takes; seconds.
     `slo_s` is what an answer may take."""
 
     added_s: float = 0.014

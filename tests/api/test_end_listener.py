@@ -12,7 +12,7 @@ import pytest
 from api.end_listener import EndListener
 from contracts.errors import StoreUnavailable
 from contracts.jobs import Change, Job, JobEnd, JobStatus
-from contracts.ports import Tell
+from contracts.ports.job_events import ChangeListener
 from store.events import parse_change
 from tests.api.conftest import ApiUnderTest
 
@@ -26,10 +26,10 @@ class Line:
     """Stands between the API and its events. The test supplies the notices of jobs; a new listener is noted."""
 
     def __init__(self, api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.tells: list[tuple[str, Tell]] = []
+        self.listeners: list[tuple[str, ChangeListener]] = []
         self.trips: list[str] = []
         self.away = False
-        monkeypatch.setattr(api.stores.events, "hear", self.hear)
+        monkeypatch.setattr(api.stores.events, "subscribe", self.subscribe)
         for name in ("submit", "submit_many", "get", "statuses", "waiting"):
             monkeypatch.setattr(api.stores.jobs, name, self._noted(name, getattr(api.stores.jobs, name)))
         monkeypatch.setattr(api.publisher, "publish", self._noted("publish", api.publisher.publish))
@@ -42,18 +42,18 @@ class Line:
         return noted
 
     @asynccontextmanager
-    async def hear(self, job_id: str, tell: Tell) -> Any:
+    async def subscribe(self, job_id: str, listener: ChangeListener) -> Any:
         if self.away:
             raise StoreUnavailable("job events: away")
-        self.trips.append("hear")
-        self.tells.append((job_id, tell))
+        self.trips.append("subscribe")
+        self.listeners.append((job_id, listener))
         yield
-        self.tells.remove((job_id, tell))
+        self.listeners.remove((job_id, listener))
 
-    def tell(self, job_id: str, change: Change | None) -> None:
-        for heard, tell in list(self.tells):
-            if heard == job_id:
-                tell(change)
+    def notify(self, job_id: str, change: Change | None) -> None:
+        for watched, listener in list(self.listeners):
+            if watched == job_id:
+                listener(change)
 
 
 @pytest.fixture
@@ -89,23 +89,23 @@ async def test_it_listens_before_it_publishes_and_reads_nothing(
     waiting = await held(api, path, headers)
     ended = await api.work()
     line.trips.remove("get")  # the test's own
-    line.tell(ended.id, JobStatus.RUNNING)
-    line.tell(ended.id, end_of(ended))
+    line.notify(ended.id, JobStatus.RUNNING)
+    line.notify(ended.id, end_of(ended))
     answer = await asyncio.wait_for(waiting, 5)
     assert answer.status_code == 200, answer.text
-    assert line.trips == ["hear", "submit_many", "publish"]
+    assert line.trips == ["subscribe", "submit_many", "publish"]
     if path == "/v1/jobs":
         assert answer.json() == (await api.http.get(f"/v1/jobs/{ended.id}")).json()
-    assert line.tells == [], "nobody is left who listens"
+    assert line.listeners == [], "nobody is left who listens"
 
 
 async def test_an_end_without_its_result_leads_to_one_read(api: ApiUnderTest, line: Line) -> None:
     waiting = await held(api)
     ended = await api.work()
     line.trips.remove("get")
-    line.tell(ended.id, JobStatus.SUCCEEDED)
+    line.notify(ended.id, JobStatus.SUCCEEDED)
     assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
-    assert line.trips == ["hear", "submit_many", "publish", "get"]
+    assert line.trips == ["subscribe", "submit_many", "publish", "get"]
 
 
 async def test_an_end_that_is_told_before_the_broker_has_confirmed_is_not_missed(
@@ -115,7 +115,7 @@ async def test_an_end_that_is_told_before_the_broker_has_confirmed_is_not_missed
 
     async def slow(message: Any) -> None:
         await publish(message)
-        line.tell(message.job_id, end_of(await api.work(message)))
+        line.notify(message.job_id, end_of(await api.work(message)))
 
     monkeypatch.setattr(api.publisher, "publish", slow)
     answer = await asyncio.wait_for(api.http.post("/v1/jobs", json=BODY, headers=WAIT), 5)
@@ -128,16 +128,16 @@ async def test_a_line_that_is_lost_before_the_wait_is_opened_again(api: ApiUnder
     async def lost(message: Any) -> None:
         nonlocal job_id
         job_id = message.job_id
-        line.tell(job_id, None)
+        line.notify(job_id, None)
         api.publisher.published.append(message)
 
     api.publisher.publish = lost  # type: ignore[method-assign]
     waiting = await held(api)
     async with asyncio.timeout(5):
-        while line.trips.count("hear") < 2 or "get" not in line.trips:
+        while line.trips.count("subscribe") < 2 or "get" not in line.trips:
             await asyncio.sleep(0)
     ended = await api.work()
-    line.tell(job_id, end_of(ended))
+    line.notify(job_id, end_of(ended))
     assert (await asyncio.wait_for(waiting, 5)).json()["status"] == "succeeded"
 
 
@@ -153,14 +153,14 @@ async def test_a_hit_that_the_store_finds_is_recorded_by_a_second_call(api: ApiU
     line.trips.clear()
     answer = await api.http.post("/v1/jobs", json=BODY, headers=WAIT)
     assert (answer.status_code, answer.headers["x-cache"]) == (200, "hit")
-    assert line.trips == ["hear", "submit_many", "submit"]
+    assert line.trips == ["subscribe", "submit_many", "submit"]
 
 
 async def test_who_left_before_it_listened_listens_to_nothing(api: ApiUnderTest, line: Line) -> None:
     async with EndListener(api.stores.events) as listener:
         pass
     await listener.listen("job_1")
-    assert line.tells == []
+    assert line.listeners == []
 
 
 @pytest.mark.parametrize("rest", ["", " {", " []", ' {"finished_at": 1}', ' {"finished_at": "x"}'])

@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from api.read_limits import ReadRate, Shares
-from contracts.clock import ManualClock
 from contracts.errors import QuotaExceeded
 from contracts.jobs import Job
+from runtime.clock import ManualClock
 from tests.api.conftest import ADMIN, ApiUnderTest, Opener
 from tests.api.test_events import PATIENCE_S, claimed, opened_stream
 

@@ -12,12 +12,12 @@ import redis
 from api.store_quota import LIMIT, Room, kept_bytes
 from backends.redis_client import connect, disconnect
 from cli.services.redis import RedisServer
-from contracts.clock import ManualClock
 from contracts.errors import QuotaExceeded, StoreFull
 from contracts.jobs import CacheStatus, Job, JobStatus, Webhook
 from contracts.memory_use import Memory
 from contracts.settings import ApiSettings
 from contracts.webhooks import EVENTS
+from runtime.clock import ManualClock
 from store.memory_use import KEPT_PREFIX, RedisMemoryUseStore, memory_of
 from tests.api.conftest import ADMIN, ApiUnderTest, Opener
 from tests.store.made import new

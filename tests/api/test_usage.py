@@ -9,10 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.usage import Usage
-from contracts.clock import ManualClock
 from contracts.errors import StoreUnavailable
 from contracts.jobs import CacheStatus
 from contracts.usage import Counts
+from runtime.clock import ManualClock
 from tests.api.conftest import ADMIN_KEY, ApiUnderTest, Opener
 from tests.api.test_keys import bearer, made
 

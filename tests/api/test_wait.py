@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from api.long_poll import Waiters
 from api.read_limits import Shares
 from contracts.jobs import Job, JobStatus
-from contracts.ports import Tell
+from contracts.ports.job_events import ChangeListener
 from store.events import Watchers
 from tests.api.conftest import ApiUnderTest
 
@@ -47,13 +47,13 @@ class Events:
         self.held = asyncio.Semaphore(0)
 
     @asynccontextmanager
-    async def hear(self, job_id: str, tell: Tell) -> AsyncIterator[None]:
-        self.watchers.add(job_id, tell)
+    async def subscribe(self, job_id: str, listener: ChangeListener) -> AsyncIterator[None]:
+        self.watchers.add(job_id, listener)
         self.held.release()
         try:
             yield
         finally:
-            self.watchers.remove(job_id, tell)
+            self.watchers.remove(job_id, listener)
 
     def canceled(self, worker_id: str) -> AsyncGenerator[str]:
         raise AssertionError("only a worker asks for this")
@@ -92,10 +92,10 @@ async def test_the_end_of_the_job_and_no_other_change(
     api: ApiUnderTest, waiters: Waiters, events: Events, job: Job
 ) -> None:
     waiting = await held(waiters, events, job)
-    events.watchers.tell(job.id, JobStatus.RUNNING)
+    events.watchers.notify(job.id, JobStatus.RUNNING)
     ended = await api.work()
     assert not waiting.done()
-    events.watchers.tell(job.id, ended.status)
+    events.watchers.notify(job.id, ended.status)
     assert await let_go(waiting) == ended
 
 
@@ -108,7 +108,7 @@ async def test_an_end_that_is_told_while_the_record_is_read_is_not_missed(
         found = await get(tenant, job_id)
         if not found.status.terminal:
             monkeypatch.setattr(api.stores.jobs, "get", get)
-            events.watchers.tell(job_id, (await api.work()).status)
+            events.watchers.notify(job_id, (await api.work()).status)
         return found
 
     monkeypatch.setattr(api.stores.jobs, "get", slow)

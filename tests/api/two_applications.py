@@ -20,11 +20,11 @@ from broker.publisher import open_publisher
 from broker.topology import queue_name
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
-from contracts.clock import SystemClock
 from contracts.jobs import Job, JobResult, Lease
 from contracts.models import WorkerInfo
 from contracts.settings import ApiSettings
 from contracts.transitions import Granted
+from runtime.clock import SystemClock
 from store.stores import Stores, open_stores
 from tests.store.made import result
 from tests.store.test_others import spec

@@ -14,8 +14,7 @@ from prometheus_client import REGISTRY
 
 from backends.blobs import DirectoryBlobStore
 from backends.s3 import S3BlobStore
-from contracts.blobs import BlobStore, Deletion
-from contracts.clock import ManualClock
+from contracts.blobs import Deletion
 from contracts.errors import (
     BlobStoreFull,
     BlobStoreUnavailable,
@@ -23,7 +22,9 @@ from contracts.errors import (
     SettingsError,
     StoreUnavailable,
 )
+from contracts.ports.blob_store import BlobStore
 from contracts.settings import BackendSettings
+from runtime.clock import ManualClock
 from store.stores import open_blobs
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ from redis.asyncio.client import PubSub
 from backends.pubsub import messages
 from backends.redis_client import connect
 from cli.services.redis import RedisServer
-from contracts.tasks import end
+from runtime.tasks import end
 
 pytestmark = pytest.mark.anyio
 

@@ -337,14 +337,16 @@ def test_a_capacity_that_does_not_hold_again_is_lowered_or_said_to_be_unsure() -
 
 def test_the_capacity_is_told_by_what_its_own_last_run_did() -> None:
     holds, breaks = Trial(7.0, 1.0, 10.0, 7.0, holds=True), Trial(7.0, 0.9, 3000.0, 7.0, holds=False)
-    assert outcome.told_capacity(10.0, True, [], holds) == "capacity 10 req/s, confirmed"
-    assert "NOT CONFIRMED: the run at 7 req/s did not hold" in outcome.told_capacity(10.0, True, [], breaks)
-    assert "NOT CONFIRMED: it broke when" in outcome.told_capacity(10.0, False, [], holds)
+    assert outcome.describe_capacity(10.0, True, [], holds) == "capacity 10 req/s, confirmed"
+    assert "NOT CONFIRMED: the run at 7 req/s did not hold" in outcome.describe_capacity(
+        10.0, True, [], breaks
+    )
+    assert "NOT CONFIRMED: it broke when" in outcome.describe_capacity(10.0, False, [], holds)
     faster = dataclasses.replace(breaks, rate=20.0)
-    assert outcome.told_capacity(10.0, True, [], faster) == "capacity 10 req/s, confirmed", (
+    assert outcome.describe_capacity(10.0, True, [], faster) == "capacity 10 req/s, confirmed", (
         "it was asked for more"
     )
-    assert "NO CAPACITY: not even 7 req/s" in outcome.told_capacity(0.0, False, [breaks], breaks)
+    assert "NO CAPACITY: not even 7 req/s" in outcome.describe_capacity(0.0, False, [breaks], breaks)
 
 
 @pytest.mark.parametrize(

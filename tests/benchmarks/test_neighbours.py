@@ -138,7 +138,7 @@ async def test_an_answer_is_read_whole() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        answer = await wire.asked(port, wire.request("POST", "/", "dk_1", {"prompt": "é"}))
+        answer = await wire.exchange(port, wire.request("POST", "/", "dk_1", {"prompt": "é"}))
     assert (answer.status, answer.json()) == (202, {"prompt": "é"})
     assert wire.value_of(answer.head, b"retry-after") == b"7"
 

@@ -26,7 +26,7 @@ def drawn(batch_size: int, batch_ms: float, ended_s: float = 1.0) -> Sample:
 
 def test_passes_are_told_once_however_many_shared_them() -> None:
     samples = [drawn(4, 200.0)] * 4 + [drawn(1, 90.0), drawn(1, 91.0)]
-    assert sorted(calibration.passes(samples)) == [(1, 0.09), (1, 0.091), (4, 0.2)]
+    assert sorted(calibration.batches(samples)) == [(1, 0.09), (1, 0.091), (4, 0.2)]
 
 
 def test_a_pass_tells_when_its_images_were_answered() -> None:
@@ -61,9 +61,9 @@ def test_between_passes_is_what_they_do_not_fill() -> None:
 
 def test_the_simulation_is_told_what_was_measured() -> None:
     spreads = {1: [np.asarray([0.0])], 3: [np.asarray([0.0, 0.02, 0.04])]}
-    ways, doors = np.asarray([[0.003, 0.004]]), np.asarray([0.006])
-    known = Calibration(0.0, 0.1, np.ones(1), 0.005, ways, doors, spreads)
-    # Each alone: the door, the ways, the pass, and no gap behind the last one.
+    ways, overheads = np.asarray([[0.003, 0.004]]), np.asarray([0.006])
+    known = Calibration(0.0, 0.1, np.ones(1), 0.005, ways, overheads, spreads)
+    # Each alone: the overhead, the ways, the batch, and no gap behind the last one.
     assert calibration.simulate([0.0, 10.0, 20.0], known, 8, 1) == pytest.approx([0.113] * 3, abs=1e-6)
     assert known.taken(np.random.default_rng(1))(2) == pytest.approx(0.205)
     # Two that come during a pass share the next one, and are answered one after the other.
@@ -97,11 +97,11 @@ def round_of(*scales: float) -> validation.Round:
 
 def test_a_run_is_simulated_with_what_the_others_tell_and_deviates_as_its_twin() -> None:
     rounds = [round_of(1.0, 1.0), round_of(1.0, 1.0), round_of(1.0, 3.0)]
-    slow, quick = validation.told(rounds, 2, 0, 1), validation.told(rounds, 2, 0, 0)
+    slow, quick = validation.calibration_for(rounds, 2, 0, 1), validation.calibration_for(rounds, 2, 0, 0)
     assert slow.b_s == pytest.approx(0.04, rel=0.1), "its own passes took three times as long"
     assert slow.ratios == pytest.approx(1.0, abs=0.2), "its twin's did not"
     assert quick.ratios == pytest.approx(3.0, rel=0.2)
-    assert slow.doors == pytest.approx(0.002)
+    assert slow.overheads == pytest.approx(0.002)
 
 
 def test_errors_are_of_twins_the_mean_of_rounds_the_median_and_of_loads_the_worst() -> None:

@@ -17,12 +17,12 @@ from broker.fail_dead_letters import LIMIT, fail_dead_letters
 from broker.topology import DEAD_LETTER_QUEUE, dead_letter_queue, refused_queue, task_message
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
-from contracts.clock import ManualClock
 from contracts.errors import BrokerUnavailable, StoreUnavailable
-from contracts.job_store import JobStore
 from contracts.jobs import JobMessage, JobStatus
+from contracts.ports.job_store import JobStore
 from contracts.settings import BackendSettings
 from contracts.transitions import Claim
+from runtime.clock import ManualClock
 from store.jobs import RedisJobStore
 from store.stores import Stores, open_stores
 from tests.publishers import RecordingPublisher

@@ -13,11 +13,11 @@ from backends.blobs import DirectoryBlobStore
 from broker.relay import publish_all
 from broker.sweeper import LEASE_S, Sweeper
 from cli.services.redis import RedisServer
-from contracts.clock import ManualClock
 from contracts.errors import BrokerUnavailable
 from contracts.jobs import JobStatus
-from contracts.ports import DeadLetter
+from contracts.ports.dead_letters import DeadLetter
 from contracts.settings import BackendSettings
+from runtime.clock import ManualClock
 from store.stores import Stores
 from tests.publishers import RecordingPublisher
 from tests.store.made import new

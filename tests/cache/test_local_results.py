@@ -15,9 +15,9 @@ from cache.cache_key import result_pattern
 from cache.local_results import LocalResultCache
 from cache.results import RedisResultCache
 from cli.services.redis import RedisServer
-from contracts.clock import ManualClock
 from contracts.errors import StoreUnavailable
 from contracts.jobs import JobResult
+from runtime.clock import ManualClock
 from tests.store.made import result
 from tests.store.test_others import address
 

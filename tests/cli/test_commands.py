@@ -201,6 +201,8 @@ def test_up_outside_of_the_checkout_takes_the_embedded_model_and_is_found(
         assert ask("audit").stdout == "1 recorded = 1 succeeded + 0 live\n"
         listed = ask("keys", "list")
         assert listed.returncode == 0, "asked where the platform listens, which is not the usual port"
+        found = ask("models")
+        assert "emoji-turbo" in found.stdout, "every command that calls a server finds it"
         up.send_signal(signal.SIGINT)
         assert up.wait(60) == 0
         gone = ask("audit")

@@ -34,10 +34,14 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def darkroom(*arguments: str, **environ: str) -> str:
-    done = run("cli.main", "keys", *arguments, **environ)
+def darkroom_command(*arguments: str, **environ: str) -> str:
+    done = run("cli.main", *arguments, **environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def darkroom(*arguments: str, **environ: str) -> str:
+    return darkroom_command("keys", *arguments, **environ)
 
 
 def test_keys_are_made_listed_and_revoked(redis_server: RedisServer, tmp_path: Path) -> None:
@@ -54,7 +58,7 @@ def test_keys_are_made_listed_and_revoked(redis_server: RedisServer, tmp_path: P
         "DARKROOM_BLOB_DIR": str(tmp_path / "blobs"),
     }
     api = process.launch([sys.executable, "-m", "api"], tmp_path / "api", environ)
-    mine = {"DARKROOM_URL": url, "DARKROOM_API_KEY": admin}
+    mine = {"DARKROOM_SERVER": url, "DARKROOM_API_KEY": admin}
     try:
         until = time.monotonic() + 60
         while not process.answers(port):
@@ -78,7 +82,9 @@ def test_keys_are_made_listed_and_revoked(redis_server: RedisServer, tmp_path: P
             1,
             "The API key is not valid: unknown, or revoked.",
         )
-        assert run("cli.main", "keys", "create", "Not A Tenant", **mine).returncode == 1
+        drawn = darkroom_command("cache", "stats", **mine)
+        assert "0 jobs: 0 from the cache" in drawn
+        assert darkroom_command("cache", "purge", "--tenant", "acme", **mine) == "0 results are forgotten.\n"
         log = (tmp_path / "api" / "output.log").read_text()
         assert admin not in log
         assert key not in log

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-import typer.main
 from typer.testing import CliRunner, Result
 
 from benchmarks import arguments
@@ -23,10 +21,11 @@ from benchmarks.plan import __main__ as plan
 from cli.main import app
 from cli.services import process
 from contracts.settings import ApiSettings, Settings, WebhookSettings, WorkerSettings
+from tests.cli.listed import PASSED_ON, calling, commands, everything
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = ("abc", "", "1e999999", "-1", "nan")
-FREE = frozenset({"prompt", "model", "negative", "name", "tenant", "priority"})
+FREE = frozenset({"prompt", "model", "negative", "name"})
 """Any text is a value: what it means the server decides."""
 TENANTS = ("", "ACME", "a/b", "*", "a b", "-a", "a" * 64, "ключ", "acme\n")
 SPECIAL = {
@@ -48,11 +47,19 @@ SPECIAL = {
     "job_id": ("", "../keys", "a/b", "a?b", "a b", "\n"),
     "folder": ("/proc/none", "/dev/null/x", "x.png"),
     "devices": ("", "gpu", "0,0", "cpu:0", "-1"),
-    "priority": (),
+    "priority": ("", "urgent", "INTERACTIVE"),
+    "image_format": ("", "gif", "jpg", "PNG"),
+    "cache": ("", "on"),
+    "status": ("", "done"),
+    "init_image": ("", ".", "none.png", "/proc/none/x.png", "x\0.png", "/dev/zero"),
+    "strength": (*NUMBERS, "0", "1.5", "inf", "0.5"),
+    "lora": ("", "=1", "a=b", "a=-1", "a=nan", "a=1e3", "a=1=2"),
+    "cache_key": ("", "abc", "A" * 64, "g" * 64, "a" * 65),
+    "revision": ("",),
+    "cache purge model": ("",),
     "backup out": ("/proc/none/x.tar", "x.png/y.tar", "a/b.tar", "x\0.tar"),
     "path": ("", ".", "none.tar", "/proc/none/x.tar", "x\0.tar"),
-    "tenant export tenant": TENANTS,
-    "tenant erase tenant": TENANTS,
+    "tenant": TENANTS,
     "tenant export out": ("/proc/none/x.tar", "x.png/y.tar", "a/b.tar", "x\0.tar"),
     "receipt": ("/proc/none/x.json", "x.png/y.json", "a/b.json", "x\0.json"),
     "rdb": (".", "none.rdb", "x.png/y.rdb", "x\0.rdb"),
@@ -73,22 +80,13 @@ ARGUMENTS = {
     "key_id": "dk_1",
 }
 LOOKING = (("audit",), ("doctor",), ("backup",), ("restore",), ("tenant", "export"), ("tenant", "erase"))
-PASSED_ON = ("bench", "plan")
-"""Scripts with a parser of their own."""
 
 
-def commands(
-    group: Any = None, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    group = group or typer.main.get_command(app)
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group) or hasattr(command, "commands"):
-            yield from commands(command, (*path, name))
-        elif name not in PASSED_ON:
-            yield (*path, name), command
+def is_argument(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "argument")
 
 
-def bad_values(path: tuple[str, ...], parameter: click.Parameter) -> tuple[str, ...]:
+def bad_values(path: tuple[str, ...], parameter: Any) -> tuple[str, ...]:
     name = str(parameter.name)
     if (special := " ".join((*path, name))) in SPECIAL:
         return SPECIAL[special]
@@ -138,29 +136,54 @@ def test_a_value_that_an_option_cannot_take_is_refused(path: tuple[str, ...], na
     command = dict(commands())[path]
     given = [*path]
     for parameter in command.params:
-        if parameter.name == name and isinstance(parameter, click.Option | typer.core.TyperOption):
+        if parameter.name == name and not is_argument(parameter):
             given += [f"{parameter.opts[0]}={value}"]
     given.append("--")
     for parameter in command.params:
-        if not isinstance(parameter, click.Option | typer.core.TyperOption):
+        if is_argument(parameter):
             given.append(value if parameter.name == name else ARGUMENTS[str(parameter.name)])
     refused(CliRunner().invoke(app, given))
 
 
-@pytest.mark.parametrize("path", [path for path, _ in commands() if path[0] in ("generate", "jobs", "keys")])
+def filled(path: tuple[str, ...], command: Any) -> list[str]:
+    """The command with every argument that it needs."""
+    more = ["--model=a"] if path == ("cache", "purge") else []
+    return [*path, *more, *(ARGUMENTS[str(each.name)] for each in command.params if is_argument(each))]
+
+
+def wrong_shapes() -> Iterator[Any]:
+    for path, command in everything():
+        if path[:1] in [(name,) for name in PASSED_ON]:
+            continue
+        lines = [[*path, "--nonsense"], [*path, "--nonsense=1"], [*path, "-Z"], [*path, "nonsense", "a", "b"]]
+        if not hasattr(command, "commands"):
+            whole = filled(path, command)
+            arguments = [each for each in command.params if is_argument(each)]
+            lines += [[*whole, "surplus"], [*whole, "--", "--help"], [*whole, "--hlep"], [*whole, "--=1"]]
+            lines += [[*path, *whole[len(path) : -1]]] if arguments else []
+            for option in command.params:
+                if is_argument(option) or option.name == "help":
+                    continue
+                name = option.opts[0]
+                lines += [[*whole, f"{name}=yes"] if option.is_flag else [*whole, name]]
+                lines += [[*whole, f"{name[:-1]}_"]]
+        for line in lines:
+            yield pytest.param(line, id=" ".join(line))
+
+
+@pytest.mark.parametrize("line", list(wrong_shapes()))
+def test_words_that_make_no_command_are_refused(line: list[str]) -> None:
+    refused(CliRunner().invoke(app, line))
+
+
+@pytest.mark.parametrize("path", [path for path, _ in calling()], ids=" ".join)
 def test_a_server_that_is_away_or_a_stranger_is_said(path: tuple[str, ...], tmp_path: Path) -> None:
-    if path == ("keys", "new"):
-        return
     nowhere = f"http://127.0.0.1:{process.free_port()}"
-    given = [*path, "--server", nowhere, "--api-key", "k"]
-    given += [
-        ARGUMENTS[str(each.name)]
-        for each in dict(commands())[path].params
-        if not isinstance(each, click.Option | typer.core.TyperOption)
-    ]
+    given = [*filled(path, dict(calling())[path]), "--server", nowhere, "--api-key", "k"]
     done = CliRunner().invoke(app, given)
     assert (done.exit_code, type(done.exception)) == (1, SystemExit), done.output
-    assert "answer" in done.stderr
+    assert "does not answer" in done.stderr
+    assert len(done.stdout.splitlines()) == 0, "no head of a table before it"
 
 
 def settings() -> Iterator[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,10 +15,21 @@ import pytest
 
 import client as package
 from api.job_request import JobRequest
+from api.routes.keys import KeyRequest
 from cli.services import process
 from cli.services.redis import RedisServer
-from client import AsyncClient, Client, ConnectionFailed, JobFailed, JobFields, NotFound, StillRunning
-from client.errors import BadRequest, ClientError, Throttled
+from client import (
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    JobFailed,
+    JobFields,
+    KeyFields,
+    NotFound,
+    StillRunning,
+)
+from client.errors import BadRequest, ClientError, ServerError, Throttled
+from contracts.tenancy import new_token
 from tests.integration.conftest import Stack, deployed
 
 
@@ -56,7 +68,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     redis = RedisServer(folder / "redis")
     redis.start()
     try:
-        with deployed(folder, redis, None, 1, DARKROOM_ENGINE="fake", DARKROOM_MODEL="fake") as running:
+        fake = {"DARKROOM_ENGINE": "fake", "DARKROOM_MODEL": "fake", "DARKROOM_ADMIN_KEY": new_token()}
+        with deployed(folder, redis, None, 1, **fake) as running:
             yield running
     finally:
         redis.stop()
@@ -123,6 +136,39 @@ def test_cancel_and_failure_and_time(stack: Stack, opened: Opener) -> None:
     with pytest.raises(BadRequest) as bad:
         darkroom.submit("a", width=7)
     assert (bad.value.param, bad.value.status) == ("width", 422)
+
+
+@pytest.mark.slow
+def test_events_end_in_time(stack: Stack, opened: Opener) -> None:
+    darkroom = opened(stack.url)
+    job = darkroom.submit("slow=30", seed="random")
+    begun = time.monotonic()
+    with pytest.raises(StillRunning):
+        list(darkroom.events(job, 0.3))
+    assert time.monotonic() - begun < 10, "the job itself takes longer"
+    assert darkroom.cancel(job.id).status == "canceled"
+
+
+@pytest.mark.slow
+def test_what_operators_do(stack: Stack, opened: Opener) -> None:
+    darkroom = opened(stack.url, api_key=stack.environ["DARKROOM_ADMIN_KEY"])
+    made = darkroom.create_key("acme", name="shop", burst=3, requests_per_minute=None)
+    assert (made.tenant, made.limits["burst"]) == ("acme", 3)
+    tenants = opened(stack.url, api_key=made.key)
+    job = tenants.generate("a picture of acme", seed="random")
+    assert [key.id for key in darkroom.keys(tenant="acme") if key.revoked_at is None] == [made.id]
+    assert darkroom.cache_stats().misses >= 1
+    assert darkroom.purge_cache(tenant="acme") >= 0
+    assert tenants.webhook_delivery(job.id).url is None
+    first = tenants.webhook_secret()
+    assert tenants.rotate_webhook_secret().previous == first.secret
+    assert darkroom.revoke_key(made.id).revoked_at is not None
+
+
+def test_a_key_is_not_made_twice_by_a_lost_answer(opened: Opener) -> None:
+    with scripted(None, None) as (url, seen), pytest.raises(ConnectionFailed):
+        opened(url).create_key("acme")
+    assert len(seen) == 1
 
 
 def test_nobody_there(opened: Opener) -> None:
@@ -209,6 +255,37 @@ def test_a_stream_of_events_that_breaks_is_resumed_where_it_broke(opened: Opener
     assert seen[2]["last-event-id"] == "1"
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_an_event_may_hold_what_other_texts_take_for_the_end_of_a_line(opened: Opener, mark: str) -> None:
+    """JSON has these characters as they are; the lines of a stream end at CR and LF alone."""
+    body = f'event: status\nid: 0\ndata: {{"status": "succeeded", "prompt": "a{mark}b"}}\n\n'.encode()
+    stream = {"Content-Type": "text/event-stream; charset=utf-8"}
+    with scripted((202, {}, JOB % b"queued"), (200, stream, body)) as (url, _):
+        darkroom = opened(url)
+        (event,) = darkroom.events(darkroom.submit("a"))
+    assert event.data == {"status": "succeeded", "prompt": f"a{mark}b"}
+
+
+def test_an_event_that_broke_off_is_asked_for_again(opened: Opener) -> None:
+    stream = {"Content-Type": "text/event-stream"}
+    first = b'event: snapshot\nid: 0\ndata: {"status": "queued"}\n\nevent: status\nid: 1\ndata: {"sta'
+    second = b'event: status\nid: 1\ndata: {"status": "succeeded"}\n\n'
+    with scripted((202, {}, JOB % b"queued"), (200, stream, first), (200, stream, second)) as (url, seen):
+        darkroom = opened(url)
+        events = list(darkroom.events(darkroom.submit("a")))
+    assert [event.id for event in events] == ["0", "1"]
+    assert seen[2]["last-event-id"] == "0"
+
+
+def test_a_stream_that_is_not_of_events_is_refused(opened: Opener) -> None:
+    page = (200, {"Content-Type": "text/html"}, b"<html>a proxy's page</html>")
+    with scripted((202, {}, JOB % b"queued"), page) as (url, seen):
+        darkroom = opened(url)
+        with pytest.raises(ServerError, match="is it a Darkroom"):
+            list(darkroom.events(darkroom.submit("a")))
+    assert len(seen) == 2
+
+
 def test_a_server_without_events_says_so(opened: Opener) -> None:
     body = (JOB % b"queued").replace(b'"/events"', b"null")
     with scripted((202, {}, body)) as (url, _):
@@ -219,6 +296,10 @@ def test_a_server_without_events_says_so(opened: Opener) -> None:
 
 def test_a_client_names_all_that_the_server_takes() -> None:
     assert {"prompt", *JobFields.__annotations__} == set(JobRequest.model_fields)
+
+
+def test_a_client_names_all_that_a_key_may_have() -> None:
+    assert {"tenant", *KeyFields.__annotations__} == set(KeyRequest.model_fields)
 
 
 def test_the_twins_have_the_same_methods() -> None:

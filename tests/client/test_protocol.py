@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from httpx_sse import EventSource
 
 from client import errors, protocol
 from client.models import Event, Job
@@ -69,13 +70,14 @@ def test_an_answer_that_is_not_ours() -> None:
 
 def test_events_are_read_as_the_standard_has_it() -> None:
     reader = EventReader()
-    text = ':beat\n\nevent: snapshot\nid: 1\ndata: {"a":\ndata: 1}\n\nid: 2\ndata: plain\n\nevent: nothing\n\nretry: 5\n\n'
-    found = [event for line in text.splitlines() for event in reader.feed(line)]
+    text = ':beat\n\nevent: snapshot\nid: 1\ndata: {"a":\ndata: 1}\n\n:beat\n\nid: 2\ndata: plain\n\nevent: nothing\n\nretry: 5\n\nid: 3\n'
+    stream = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+    found = [event for sent in EventSource(stream).iter_sse() if (event := reader.read(sent)) is not None]
     assert found == [
         Event(name="snapshot", data={"a": 1}, id="1"),
         Event(name="message", data="plain", id="2"),
     ]
-    assert reader.last_id == "2"
+    assert reader.last_id == "2", "an event that was not read whole is sent again"
 
 
 def test_the_key_is_told_to_its_own_server_alone() -> None:

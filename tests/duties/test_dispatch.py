@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.services.redis import RedisServer
+from contracts.ports.webhook_store import WebhookStore
 from contracts.settings import BackendSettings
-from contracts.tasks import end
-from contracts.webhooks import Call, WebhookStore
+from contracts.webhooks import Call
 from duties.dispatch import Dispatcher
+from runtime.tasks import end
 from store.stores import open_stores
 from telemetry import metrics
 

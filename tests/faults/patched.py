@@ -184,7 +184,7 @@ def thrice(_: str) -> None:
 
 
 def clock(seconds: str) -> None:
-    from contracts.clock import SystemClock
+    from runtime.clock import SystemClock
 
     real = SystemClock.now
     SystemClock.now = lambda self: real(self) + float(seconds)  # type: ignore[method-assign]

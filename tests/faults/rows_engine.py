@@ -166,7 +166,7 @@ def not_a_number(one: Round) -> None:
 
 
 def engine_killed(one: Round) -> None:
-    """While one pass runs and the next is at hand, again and again. Nobody pays for it with an attempt, and none of those at hand is
+    """While one batch runs and the next is at hand, again and again. Nobody pays for it with an attempt, and none of those at hand is
     computed twice."""
     workers = ("worker-1", "worker-2")
     since = {name: log_size(one.site, name) for name in workers}
@@ -176,7 +176,7 @@ def engine_killed(one: Round) -> None:
         name = one.rng.choice(workers)
         engine = _engine(one.site, name)
         one.fault(f"kill -9 the engine of {name}")
-        one.history.in_flight += BATCH  # those of the pass that ran are computed again
+        one.history.in_flight += BATCH  # those of the batch that ran are computed again
         os.kill(engine, signal.SIGKILL)
         until = time.monotonic() + BACK_S
         while _engine(one.site, name) == engine and time.monotonic() < until:
@@ -189,8 +189,8 @@ def engine_killed(one: Round) -> None:
         for name in workers
         for each in logged(one.site, name, since[name]).of("batch_failed")
     )
-    one.note("crashed_passes", crashes)
-    one.find(crashes <= KILLS, f"{crashes} passes were held to have crashed, for {KILLS} engines")
+    one.note("crashed_batches", crashes)
+    one.find(crashes <= KILLS, f"{crashes} batches were held to have crashed, for {KILLS} engines")
     for submit in load.submits:
         final = one.history.finals.get(submit.job_id)
         if final is not None:
@@ -228,6 +228,6 @@ ENGINE_ROWS: Final = (
     Row(20, "out of memory at 1", "ALDXT", out_of_memory_alone, BATCH, WIDE),
     Row(120, "a device error that stays", "ALDXT", device_lost, BATCH, WIDE),
     Row(21, "NaN latents", "ALDXT", not_a_number, BATCH, WIDE),
-    Row(122, "kill -9 the engine, again and again, with the next pass handed over", "ALDXT", engine_killed),
+    Row(122, "kill -9 the engine, again and again, with the next batch handed over", "ALDXT", engine_killed),
     Row(22, "the engine hangs", "ALDXT", engine_hangs, BATCH, HANG),
 )

@@ -58,7 +58,7 @@ def model(**values: Any) -> dict[str, Any]:
         ),
         ({"redis": {"url": "redis://x"}}, "redis: exactly one of"),
         ({"externalSecrets": {"enabled": True}}, "storeRef.name is empty"),
-        ({"blobs": {"enabled": False}}, "name the bucket for the pictures"),
+        ({"blobs": {"enabled": False}}, "name the bucket for the images"),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
         ({"backup": {"enabled": True}}, "backup.existingClaim is empty"),
         ({"backup": {"maintenance": True}}, "backup.existingClaim is empty"),
@@ -385,4 +385,4 @@ def test_alerts_keep_their_templates_and_name_their_runbooks() -> None:
 def test_helm_test_asks_the_service() -> None:
     test = render({"service": {"port": 8080}}).one("Pod", "-test-picture")
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
-    assert "--url=http://rel-darkroom-api:8080" in test["spec"]["containers"][0]["args"]
+    assert "--server=http://rel-darkroom-api:8080" in test["spec"]["containers"][0]["args"]

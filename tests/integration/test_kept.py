@@ -27,7 +27,7 @@ from cli.main import app
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.kept import KEEPS_NOTHING, KEPT, Kept, Place, row_of, table
-from contracts.picture_outbox import Unwanted
+from contracts.ports.picture_outbox import Unwanted
 from contracts.settings import BackendSettings
 from contracts.tenancy import new_token
 from store.key_names import PREFIX

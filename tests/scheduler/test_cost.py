@@ -151,7 +151,7 @@ def test_a_copy_is_no_longer_changed() -> None:
     assert copy.seconds(key(width=128), 1) is None
 
 
-def test_a_slow_first_pass_is_not_believed_for_ever() -> None:
+def test_a_slow_first_batch_is_not_believed_for_ever() -> None:
     """No image has the time that it took, so that none would ever run and show that it takes less."""
     model = CostModel()
     model.ran(key(), 1, 30.0)
@@ -163,7 +163,7 @@ def test_a_slow_first_pass_is_not_believed_for_ever() -> None:
     assert model.seconds(key(), 1) == pytest.approx(0.5)
 
 
-def test_a_doubt_that_a_pass_disproves_changes_nothing() -> None:
+def test_a_doubt_that_a_batch_disproves_changes_nothing() -> None:
     model, same = trained(1.0, 0.5, 0.0, 0.0), trained(1.0, 0.5, 0.0, 0.0)
     for _ in range(DOUBTED_AFTER):
         model.gave_up(key())
@@ -172,7 +172,7 @@ def test_a_doubt_that_a_pass_disproves_changes_nothing() -> None:
     assert model.dump() == same.dump()
 
 
-def test_passes_between_leave_no_doubt() -> None:
+def test_batches_between_leave_no_doubt() -> None:
     model = trained(1.0, 0.5, 0.0, 0.0)
     for _ in range(5 * DOUBTED_AFTER):
         model.gave_up(key())

@@ -1,4 +1,4 @@
-"""When the next pass is handed to a busy engine."""
+"""When the next batch is handed to a busy engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ seconds = st.floats(0, 100)
 
 
 @given(seconds, seconds, seconds, seconds, st.booleans())
-def test_a_full_pass_goes_no_earlier_than_its_images_are_wanted(
+def test_a_full_batch_goes_no_earlier_than_its_images_are_wanted(
     now: float, ends_at: float, lead_s: float, moment_s: float, coming: bool
 ) -> None:
     due_s = due_in_s(now, ends_at, full=True, coming=coming, lead_s=lead_s, moment_s=moment_s)
@@ -41,13 +41,13 @@ def test_the_last_moment_covers_what_predictions_miss_by() -> None:
     assert last_moment_s(0.004) == LAST_MOMENT_S + 0.004
 
 
-def test_a_pass_is_full_of_those_that_share_it_with_the_smallest_tag() -> None:
+def test_a_batch_is_full_of_those_that_share_it_with_the_smallest_tag() -> None:
     lead = Candidate(SMALL, ANYONE, 0.0)
     others = [Candidate(WIDE, ANYONE, 1.0)] * 4
     assert not is_full([], lambda _: 1)
     assert not is_full([lead, *others], lambda _: 2)
     assert is_full([lead, Candidate(SMALL, ANYONE, 9.0), *others], lambda _: 2)
     assert not is_full([lead, Candidate(SMALL, 7, 9.0), *others], lambda _: 2), (
-        "one set apart shares no pass with it"
+        "one set apart shares no batch with it"
     )
     assert is_full([*others, Candidate(SMALL, ANYONE, 2.0)], lambda key: 4 if key == WIDE else 9)

@@ -48,8 +48,8 @@ def test_nothing_is_held_back_or_mixed_and_bounds_hold(queue: list[Sample], limi
 @given(queues, st.integers(1, 8))
 def test_everything_runs_to_its_end_and_once_per_step(queue: list[Sample], limit: int) -> None:
     left = [replace(sample, deadline=math.inf) for sample in queue]
-    passes = sum(sample.steps_left for sample in left)
-    for _ in range(passes):
+    batches = sum(sample.steps_left for sample in left)
+    for _ in range(batches):
         if not left:
             break
         decision = decide(0.0, left, device(limit))

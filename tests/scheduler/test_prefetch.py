@@ -1,4 +1,4 @@
-"""What a worker brings for its next pass, and when."""
+"""What a worker brings for its next batch, and when."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def waiting(*keys: BatchKey) -> list[QueuedImage]:
 
 def test_with_one_key_a_single_batch_waits() -> None:
     assert slots_to_fetch([], 0, 8) == 8
-    assert slots_to_fetch([], 8, 8) == 8, "the present pass is as good as over"
+    assert slots_to_fetch([], 8, 8) == 8, "the present batch is as good as over"
     assert slots_to_fetch(waiting(*[A] * 3), 8, 8) == 5
     assert slots_to_fetch(waiting(*[A] * 8), 8, 8) == 0
     assert slots_to_fetch([QueuedImage(A, 0.0, begun=True)] * 8, 0, 8) == 8, (
@@ -47,7 +47,7 @@ def test_with_several_keys_a_full_batch_of_the_one_that_leads_is_gathered() -> N
     assert slots_to_fetch(waiting(*[A, B] * 8), 8, 8) == 0, "nor beyond it"
 
 
-def test_images_in_the_making_may_lead_the_next_pass() -> None:
+def test_images_in_the_making_may_lead_the_next_batch() -> None:
     hand = [QueuedImage(A, 0.0, begun=True), *waiting(*[B] * 8)]
     assert slots_to_fetch(hand, 0, 8) == 8, "of the key that leads none waits yet"
 

@@ -14,7 +14,7 @@ import pytest
 from backends.redis_client import connect
 from cli.services.redis import RedisServer
 from contracts.jobs import Change
-from contracts.ports import JobEvents
+from contracts.ports.job_events import JobEvents
 from contracts.settings import BackendSettings
 from store.stores import Stores, open_stores
 from tests.backends.servers import ClusterServers
@@ -30,7 +30,7 @@ async def watching(events: JobEvents, job_id: str) -> AsyncIterator[AsyncIterato
         while (change := await heard.get()) is not None:
             yield change
 
-    async with events.hear(job_id, heard.put_nowait):
+    async with events.subscribe(job_id, heard.put_nowait):
         yield changes()
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from contracts.ids import new_job_id
-from contracts.job_store import JobStore
 from contracts.jobs import ImageRef, JobFailure, JobResult, JobStatus, Lease, NewJob, Timings
 from contracts.pictures import Embedding, PictureRecord
+from contracts.ports.job_store import JobStore
 from contracts.requests import GenerationRequest
 from contracts.transitions import Granted, TakenJob
 

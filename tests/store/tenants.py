@@ -13,8 +13,8 @@ from backends.redis_client import pages
 from cache.cache_key import result_address, tenant_scope
 from contracts.ids import shard_of
 from contracts.jobs import JobResult, NewJob, Preview, Webhook
-from contracts.picture_outbox import Unwanted
 from contracts.pictures import SHARED
+from contracts.ports.picture_outbox import Unwanted
 from contracts.settings import BackendSettings
 from contracts.tenancy import ApiKey, Charge, Limits, Reservation, Scope
 from contracts.transitions import End, Finished, Granted

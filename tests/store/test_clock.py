@@ -9,13 +9,13 @@ import pytest
 
 from backends.redis_client import connect
 from cache.results import RedisResultCache
-from contracts.clock import SystemClock
 from contracts.ids import shard_of
 from contracts.jobs import Job, JobStatus
 from contracts.models import WorkerInfo
 from contracts.tenancy import Charge, Limits
 from contracts.transitions import Busy, Ended, Granted
 from contracts.webhooks import Attempt, Call, DeliveryStatus
+from runtime.clock import SystemClock
 from store.jobs import RedisJobStore
 from store.layout import LayoutGuard
 from store.stores import open_stores

@@ -12,8 +12,8 @@ import pytest
 from backends.redis_client import connect
 from cache.results import CHANNEL, RedisResultCache
 from cli.services.redis import RedisServer
-from contracts.job_store import JobStore
 from contracts.jobs import Job, JobEnd, JobFailure, JobResult, JobStatus, NewJob
+from contracts.ports.job_store import JobStore
 from contracts.settings import BackendSettings
 from contracts.transitions import End, Finished, Submission
 from store.audit import audit

@@ -16,12 +16,12 @@ import pytest
 from backends.redis_client import connect, disconnect
 from cache.cache_key import result_address, tenant_scope
 from cli.services.redis import RedisServer
-from contracts.clock import SystemClock
 from contracts.errors import BlobStoreUnavailable
 from contracts.jobs import JobStatus
 from contracts.settings import BackendSettings
 from contracts.tenancy import Reservation
 from contracts.transitions import End, Ended, Granted
+from runtime.clock import SystemClock
 from store import erasing
 from store.audit import audit
 from store.erasing import Erased, TenantBusy, erase

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backends.redis_client import connect, disconnect
-from contracts.clock import ManualClock
+from runtime.clock import ManualClock
 from store.memory_use import RedisMemoryUseStore, memory_in, memory_of
 from tests.backends.servers import ClusterServers
 from tests.store.conftest import World

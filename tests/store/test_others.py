@@ -13,12 +13,12 @@ from backends.blobs import DirectoryBlobStore
 from backends.redis_client import connect
 from cache.cache_key import result_address, result_pattern, tenant_scope
 from cli.services.redis import RedisServer
-from contracts.clock import SystemClock
 from contracts.errors import ImageNotFound, StoreUnavailable
 from contracts.jobs import CacheStatus, Change, JobEnd, JobStatus, Progress
 from contracts.models import ModelSpec, ServedModel, WorkerInfo
 from contracts.settings import BackendSettings
 from contracts.transitions import Granted
+from runtime.clock import SystemClock
 from store.events import parse_change
 from store.stores import open_stores
 from tests.store.conftest import World, watching

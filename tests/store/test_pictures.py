@@ -12,8 +12,8 @@ import pytest
 
 from backends.redis_client import connect
 from contracts.jobs import JobStatus, Lease, NewJob
-from contracts.picture_outbox import Unwanted
 from contracts.pictures import SHARED, PictureRecord
+from contracts.ports.picture_outbox import Unwanted
 from contracts.tenancy import Reservation
 from contracts.transitions import End, Finished, Granted
 from store.key_names import Layout

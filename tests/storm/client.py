@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import httpx
+from httpx_sse import EventSource
 from PIL import Image
 
 from tests.faults.history import TERMINAL
@@ -117,7 +118,7 @@ def _events(http: httpx.Client, asked: Asked, outcome: Outcome) -> None:
     names = []
     with http.stream("GET", f"/v1/jobs/{job['id']}/events") as answer:
         if outcome.answered(answer.status_code, (200,), "events"):
-            for name, data in _told(answer):
+            for name, data in _sent_events(answer):
                 names.append(name)
                 if name == "preview":
                     outcome.previews += 1
@@ -128,14 +129,11 @@ def _events(http: httpx.Client, asked: Asked, outcome: Outcome) -> None:
     _end(http, job, body, outcome, {})
 
 
-def _told(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+def _sent_events(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and data of each server-sent event."""
-    name = ""
-    for line in answer.iter_lines():
-        if line.startswith("event: "):
-            name = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            yield name, json.loads(line.removeprefix("data: "))
+    for event in EventSource(answer).iter_sse():
+        if event.data:
+            yield event.event, json.loads(event.data)
 
 
 def _batch(http: httpx.Client, asked: Asked, outcome: Outcome) -> None:
@@ -203,7 +201,7 @@ def _openai_stream(http: httpx.Client, asked: Asked, outcome: Outcome) -> None:
     with http.stream("POST", "/v1/images/generations", json=body, timeout=END_S) as answer:
         if not outcome.answered(answer.status_code, (200,), "stream"):
             return
-        for name, data in _told(answer):
+        for name, data in _sent_events(answer):
             if name == "error":
                 outcome.faults.append(f"stream: {data}"[:300])
             elif name.endswith("partial_image"):

@@ -13,11 +13,11 @@ import pytest
 
 from cache.cache_key import result_address, tenant_scope
 from cli.services.redis import RedisServer
-from contracts.clock import SystemClock
 from contracts.ids import new_job_id
 from contracts.jobs import Job, JobMessage, NewJob
 from contracts.requests import GenerationRequest
 from contracts.settings import WorkerSettings
+from runtime.clock import SystemClock
 from store.stores import Stores
 from tests.publishers import RecordingPublisher
 from tests.stores import opened_stores

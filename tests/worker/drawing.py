@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Advanced, Batch, BatchKey, ImageFault, ImageTask, Pixels, Progress
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from worker.engine.diffusers import DiffusersEngine
@@ -49,7 +49,7 @@ def draw(engine: DiffusersEngine, key: BatchKey, tasks: Sequence[ImageTask]) -> 
     ended: dict[int, Pixels | ImageFault] = {}
     joining = dict(enumerate(tasks))
     while open_ := [number for number in range(len(tasks)) if number not in ended]:
-        answers = engine.advance(Pass(key, tuple(open_), joining))
+        answers = engine.advance(Batch(key, tuple(open_), joining))
         joining = {}
         ended.update((n, a) for n, a in zip(open_, answers, strict=True) if not isinstance(a, Progress))
     return [ended[number] for number in range(len(tasks))]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 
-from contracts.engine import Pass
+from contracts.engine import Batch
 from scheduler.recovery import Failure
 from worker.engine.host import EngineHost
 from worker.engine.messages import Answer, Done, Failed, Unrun
 
 
 class HostHere(EngineHost, ABC):
-    """`run_here` of a subclass is the engine: it is called when the answer to a pass is asked for. One that is started
+    """`run_here` of a subclass is the engine: it is called when the answer to a batch is asked for. One that is started
     has a `start` of its own."""
 
-    sent: deque[tuple[Pass, bool]]
+    sent: deque[tuple[Batch, bool]]
     well: bool
     up: bool
 
@@ -23,7 +23,7 @@ class HostHere(EngineHost, ABC):
         self.sent, self.well, self.up = deque(), True, True
 
     @abstractmethod
-    def run_here(self, batch: Pass) -> Done | Failed: ...
+    def run_here(self, batch: Batch) -> Done | Failed: ...
 
     @property
     def alive(self) -> bool:
@@ -38,13 +38,13 @@ class HostHere(EngineHost, ABC):
     def wait(self, timeout_s: float | None = None) -> bool:
         return True
 
-    def send(self, batch: Pass) -> None:
+    def send(self, batch: Batch) -> None:
         self.sent.append((batch, bool(self.sent)))
 
     def receive(self) -> Answer:
         batch, ahead = self.sent.popleft()
         if not self.up or (ahead and not self.well):
-            return Unrun("The pass before it failed.")
+            return Unrun("The batch before it failed.")
         answer = self.run_here(batch)
         self.well = isinstance(answer, Done)
         if isinstance(answer, Failed) and answer.failure is Failure.CRASH:

@@ -15,7 +15,7 @@ from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels, Progress
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from worker.engine.adapters import _texts_adapt
@@ -97,7 +97,7 @@ def draw(engine: DiffusersEngine, wanted: BatchKey, tasks: Sequence[ImageTask]) 
     ended: dict[int, Any] = {}
     joining = dict(enumerate(tasks))
     while open_ := [number for number in range(len(tasks)) if number not in ended]:
-        answers = engine.advance(Pass(wanted, tuple(open_), joining))
+        answers = engine.advance(Batch(wanted, tuple(open_), joining))
         joining = {}
         ended.update((n, a) for n, a in zip(open_, answers, strict=True) if not isinstance(a, Progress))
     return [picture(ended[number]) for number in range(len(tasks))]
@@ -147,7 +147,7 @@ def test_none_and_a_scale_of_zero_are_the_model_itself(engine: DiffusersEngine) 
 
 
 def test_in_mixed_traffic_each_picture_is_what_it_is_alone(engine: DiffusersEngine) -> None:
-    """Samples of four kinds in the making at one time, a pass of this kind and a pass of that."""
+    """Samples of four kinds in the making at one time, a batch of this kind and a batch of that."""
     order = random.Random(5)
     keys = [key(), key("a"), key("a", 0.5), key("c")]
     tasks = {
@@ -166,14 +166,14 @@ def test_in_mixed_traffic_each_picture_is_what_it_is_alone(engine: DiffusersEngi
             continue
         joining = {number: tasks[number][1] for number in chosen if number not in begun}
         begun.update(chosen)
-        answers = engine.advance(Pass(wanted, tuple(chosen), joining))
+        answers = engine.advance(Batch(wanted, tuple(chosen), joining))
         ended.update((n, a) for n, a in zip(chosen, answers, strict=True) if not isinstance(a, Progress))
     assert engine.adapters.switches - switches >= 4
     for number in tasks:
         assert psnr(picture(ended[number]), alone[number]) > EQUAL_DB
 
 
-def test_passes_of_one_adapter_switch_once(engine: DiffusersEngine) -> None:
+def test_batches_of_one_adapter_switch_once(engine: DiffusersEngine) -> None:
     draw(engine, key("a"), [TASK])
     before = engine.adapters.switches
     draw(engine, key("a"), [ImageTask("a tree", "", 1, 4)])
@@ -202,9 +202,9 @@ def test_the_specification_names_each_adapter_by_its_contents(
     assert again.revision == spec.revision
 
 
-def test_an_adapter_that_is_not_loaded_fails_its_pass_and_no_other(engine: DiffusersEngine) -> None:
+def test_an_adapter_that_is_not_loaded_fails_its_batch_and_no_other(engine: DiffusersEngine) -> None:
     with pytest.raises(ValueError, match="it has a, b, c"):
-        engine.advance(Pass(key("absent"), (1,), {1: TASK}))
+        engine.advance(Batch(key("absent"), (1,), {1: TASK}))
     (mine,) = draw(engine, key("a"), [TASK])
     assert mine.std() > 1
 
@@ -260,7 +260,7 @@ def damaged(folder: Path, tmp_path: Path, kind: str) -> str:
         ("shape", "does not fit the model"),
         ("stranger", "does not fit the model"),
         ("no_lora", "does not fit the model"),
-        ("nan", "makes no picture"),
+        ("nan", "makes no image"),
         ("missing", "no file or folder here"),
         ("two", "name the one"),
         ("unpinned", "needs a commit"),

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.clock import ManualClock
-from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Advanced, Batch, BatchKey, ImageFault, ImageTask, Pixels, Progress
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
+from runtime.clock import ManualClock
 from scheduler.cost import DOUBTED_AFTER, CostModel
 from scheduler.prefetch import BATCHES_HELD
 from scheduler.recovery import Failure
@@ -54,7 +54,7 @@ jobs = st.lists(
 
 @dataclass
 class ScriptedHost(HostHere):
-    """Every pass lasts until the next one is handed over, if it is to be. `oom_from`: passes of so many images do not fit."""
+    """Every batch lasts until the next one is handed over, if it is to be. `oom_from`: batches of so many images do not fit."""
 
     oom_from: int
     clock: ManualClock
@@ -64,7 +64,7 @@ class ScriptedHost(HostHere):
     finished: list[int] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     starts: int = 0
-    passes: int = 0
+    batches: int = 0
     ahead: int = 0
 
     def start(self) -> ModelSpec:
@@ -80,27 +80,27 @@ class ScriptedHost(HostHere):
         self.clock.advance(timeout_s)
         return False
 
-    def send(self, batch: Pass) -> None:
+    def send(self, batch: Batch) -> None:
         self.ahead += bool(self.sent)
         self._expect(len(self.sent) < 2, "one runs, one is at hand")
         super().send(batch)
 
-    def run_here(self, batch: Pass) -> Done | Failed:
-        self.passes += 1
+    def run_here(self, batch: Batch) -> Done | Failed:
+        self.batches += 1
         # Time jumps, backwards too.
-        self.clock.advance(self.steps_s[self.passes % len(self.steps_s)])
+        self.clock.advance(self.steps_s[self.batches % len(self.steps_s)])
         for sample in batch.leaving:
             self.tasks.pop(sample, None)
         self._expect(0 < len(batch.samples) <= LIMIT, "the bound is kept")
-        self._expect(len(set(batch.samples)) == len(batch.samples), "nobody twice in a pass")
+        self._expect(len(set(batch.samples)) == len(batch.samples), "nobody twice in a batch")
         for sample, task in batch.joining.items():
             self._expect(sample not in self.tasks, "who joins is new")
             self.tasks[sample], self.taken[sample] = task, 0
         for sample in batch.samples:
-            self._expect(sample in self.tasks, "the engine knows everyone in the pass")
+            self._expect(sample in self.tasks, "the engine knows everyone in the batch")
         return self._outcome(batch)
 
-    def _outcome(self, batch: Pass) -> Done | Failed:
+    def _outcome(self, batch: Batch) -> Done | Failed:
         prompts = [self.tasks[sample].prompt for sample in batch.samples]
         if "crash" in prompts:
             self.tasks.clear()
@@ -201,10 +201,10 @@ def test_what_cannot_be_drawn_in_time_is_told_and_not_begun(count: int, steps: i
 
     outcomes, host = asyncio.run(late())
     assert all(isinstance(outcome, TooLate) for outcome in outcomes)
-    assert host.passes == 0
+    assert host.batches == 0
 
 
-def test_deadlines_shorter_than_a_slow_first_pass_are_met_after_a_while() -> None:
+def test_deadlines_shorter_than_a_slow_first_batch_are_met_after_a_while() -> None:
     async def asked() -> list[object]:
         clock = ManualClock()
         host = ScriptedHost(99, clock, [0.0])
@@ -233,7 +233,7 @@ def test_a_draining_batcher_finishes_what_it_has_begun_and_gives_back_the_rest()
         host = ScriptedHost(99, clock, [0.0])
         run = host.run_here
 
-        def gated(batch: Pass) -> Done | Failed:
+        def gated(batch: Batch) -> Done | Failed:
             begun.set()
             gate.wait(10)
             return run(batch)
@@ -257,8 +257,8 @@ def test_a_draining_batcher_finishes_what_it_has_begun_and_gives_back_the_rest()
         return list(outcomes), host
 
     outcomes, host = asyncio.run(drained())
-    # The first pass may have begun with one of the two; what had begun took all of its three steps.
+    # The first batch may have begun with one of the two; what had begun took all of its three steps.
     ended = [isinstance(outcome, ImageResult) for outcome in outcomes]
     assert ended[0]
     assert not any(ended[2:])
-    assert host.passes == 3
+    assert host.batches == 3

@@ -92,7 +92,7 @@ async def test_a_picture_of_another_size_is_not_decoded(room: Room) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.slow
-async def test_a_job_larger_than_this_workers_batch_is_drawn_in_passes(room: Room) -> None:
+async def test_a_job_larger_than_this_workers_batch_is_drawn_in_batches(room: Room) -> None:
     """Workers of one model may have room for batches of different sizes."""
     room.batcher._active._max_batch = 2
     job = await room.submit("a", num_images=4)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,12 @@ def misfit(folder: Path) -> None:
     save_file({"conv_in.weight": torch.zeros(48, 5, 3, 3)}, folder / WEIGHTS)
 
 
+def headed(entry: object, folder: Path) -> None:
+    """Weights of one tensor, described by `entry`."""
+    header = json.dumps({"conv_in.weight": entry}).encode()
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+
+
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder's index": (lambda f: (f / "model_index.json").unlink(), "no model in diffusers format"),
     "index no JSON": (lambda f: (f / "model_index.json").write_text("{"), "is no JSON"),
@@ -69,8 +77,22 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda f: (f / WEIGHTS).write_bytes(b""), "no safetensors file, or was cut short"),
     "no header": (
         lambda f: (f / WEIGHTS).write_bytes(b"\x05" + b"\0" * 7 + b"hello world"),
-        "header cannot be read",
+        "no safetensors file, .*: invalid JSON in header",
     ),
+    **{
+        f"header with {what}": (partial(headed, entry), f"{WEIGHTS} is no safetensors file, .*: {says}")
+        for what, entry, says in (
+            ("no tensor", 1, "invalid type"),
+            ("no dtype", {"shape": [1], "data_offsets": [0, 4]}, "missing field `dtype`"),
+            ("another size", {"dtype": "F32", "shape": [3], "data_offsets": [0, 4]}, "invalid shape"),
+            ("a hole", {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}, "invalid offset"),
+            (
+                "an unknown dtype",
+                {"dtype": "F12", "shape": [1], "data_offsets": [0, 4]},
+                "unknown variant `F12`",
+            ),
+        )
+    },
     "complex": (
         lambda f: save_file({"w": torch.zeros(1, dtype=torch.int8)}, f / WEIGHTS),
         "numbers of type I8",

@@ -1,4 +1,4 @@
-"""The real engine, in this process: passes of samples, against diffusers' own pipeline, and what it makes of bad results."""
+"""The real engine, in this process: batches of samples, against diffusers' own pipeline, and what it makes of bad results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
 )
 
-from contracts.engine import Advanced, BatchKey, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Advanced, Batch, BatchKey, ImageTask, Pixels, Progress
 from contracts.failures import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
@@ -66,7 +66,7 @@ def test_a_sample_alone_is_what_the_pipeline_draws(
     [DPMSolverMultistepScheduler, DDIMScheduler, EulerAncestralDiscreteScheduler],
     ids=lambda each: each.__name__,
 )
-def test_solvers_with_memory_or_noise_of_their_own_share_passes_too(
+def test_solvers_with_memory_or_noise_of_their_own_share_batches_too(
     engine: DiffusersEngine, plain: Any, scheduler: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = scheduler.from_config(plain.scheduler.config)
@@ -116,7 +116,7 @@ def test_samples_join_and_leave_between_steps_and_are_what_they_are_alone(engine
     waiting = dict(enumerate(tasks))
     active: list[int] = []
     ended: dict[int, Advanced] = {}
-    passes = 0
+    batches = 0
     while waiting or active:
         joining = {n: waiting.pop(n) for n in list(waiting)[: rng.randint(0, 3)]}
         active += joining
@@ -124,41 +124,41 @@ def test_samples_join_and_leave_between_steps_and_are_what_they_are_alone(engine
         if not part:
             continue
         rng.shuffle(part)
-        answers = engine.advance(Pass(KEY, tuple(part), joining))
-        passes += 1
+        answers = engine.advance(Batch(KEY, tuple(part), joining))
+        batches += 1
         for number, answer in zip(part, answers, strict=True):
             if isinstance(answer, Progress):
                 assert 1 <= answer.step < answer.steps == tasks[number].num_inference_steps
             else:
                 ended[number] = answer
                 active.remove(number)
-    assert passes < sum(task.num_inference_steps for task in tasks)
+    assert batches < sum(task.num_inference_steps for task in tasks)
     for number, task in enumerate(tasks):
         (alone,) = draw(engine, KEY, [task])
         assert psnr(picture(ended[number]), picture(alone)) > EQUAL_DB
 
 
-def test_answers_are_in_the_order_of_the_pass_and_ended_samples_are_forgotten(
+def test_answers_are_in_the_order_of_the_batch_and_ended_samples_are_forgotten(
     engine: DiffusersEngine,
 ) -> None:
     joining = {4: ImageTask("a rocket", "", 4, 2), 9: APPLE}
-    first = engine.advance(Pass(KEY, (9, 4), joining))
+    first = engine.advance(Batch(KEY, (9, 4), joining))
     assert isinstance(first[0], Pixels)
     assert first[1] == Progress(1, 2)
     with pytest.raises(ValueError, match="not joined"):
-        engine.advance(Pass(KEY, (9,)))
+        engine.advance(Batch(KEY, (9,)))
     with pytest.raises(ValueError, match="twice"):
-        engine.advance(Pass(KEY, (4, 4)))
+        engine.advance(Batch(KEY, (4, 4)))
     with pytest.raises(ValueError, match="not joined"):
-        engine.advance(Pass(KEY, (4,)))
+        engine.advance(Batch(KEY, (4,)))
 
 
 def test_who_leaves_is_forgotten(engine: DiffusersEngine) -> None:
-    engine.advance(Pass(KEY, (1, 2), {1: ImageTask("a cat", "", 1, 4), 2: ImageTask("a cat", "", 2, 4)}))
-    assert engine.advance(Pass(KEY, (2,), leaving=(1, 77))) == [Progress(2, 4)]
+    engine.advance(Batch(KEY, (1, 2), {1: ImageTask("a cat", "", 1, 4), 2: ImageTask("a cat", "", 2, 4)}))
+    assert engine.advance(Batch(KEY, (2,), leaving=(1, 77))) == [Progress(2, 4)]
     with pytest.raises(ValueError, match="not joined"):
-        engine.advance(Pass(KEY, (1,)))
-    engine.advance(Pass(KEY, (3,), {3: APPLE}, leaving=(2,)))
+        engine.advance(Batch(KEY, (1,)))
+    engine.advance(Batch(KEY, (3,), {3: APPLE}, leaving=(2,)))
     assert engine._samples == {}
 
 
@@ -205,7 +205,7 @@ def test_pictures_and_warnings(engine: DiffusersEngine) -> None:
 def test_out_of_memory_is_told_apart_and_its_samples_forgotten(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
-    engine.advance(Pass(KEY, (1, 2), {1: ImageTask("a", "", 1, 3), 2: ImageTask("b", "", 2, 3)}))
+    engine.advance(Batch(KEY, (1, 2), {1: ImageTask("a", "", 1, 3), 2: ImageTask("b", "", 2, 3)}))
 
     def full(*_: Any, **__: Any) -> Any:
         raise error
@@ -213,10 +213,10 @@ def test_out_of_memory_is_told_apart_and_its_samples_forgotten(
     with monkeypatch.context() as patched:
         patched.setattr(engine._pipeline.unet, "forward", full)
         with pytest.raises(OutOfMemory, match="1 images of 64 x 64"):
-            engine.advance(Pass(KEY, (1,)))
+            engine.advance(Batch(KEY, (1,)))
         patched.setattr(engine._pipeline.unet, "forward", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            engine.advance(Pass(KEY, (2,)))
+            engine.advance(Batch(KEY, (2,)))
     assert engine._samples == {}
 
 

@@ -19,7 +19,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from benchmarks import embedding as cost
 from benchmarks import make_clip
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels, Progress
 from contracts.settings import WorkerSettings
 from tests.worker.drawing import APPLE, KEY, MODELS, draw
 from worker.engine import clip_source, decode, embedding
@@ -173,7 +173,7 @@ def test_previews_are_not_embedded_and_images_are_the_same_without() -> None:
             WorkerSettings(model=folder, clip=clip, device="cpu", max_batch=2), "emoji-base"
         )
         assert bool(engine.load().clip) == bool(clip)
-        answers = [engine.advance(Pass(key, (1,), {1: task} if step == 0 else {}))[0] for step in range(4)]
+        answers = [engine.advance(Batch(key, (1,), {1: task} if step == 0 else {}))[0] for step in range(4)]
         made[clip] = answers
     plain, embedded = made.values()
     assert isinstance(embedded[1], Progress)
@@ -251,9 +251,9 @@ def test_the_fake_engine_embeds_by_a_hash_and_says_so() -> None:
     engine = FakeEngine(WorkerSettings(engine="fake", model="fake", clip="models/emoji-clip"), "fake")
     assert engine.load().clip == "hash@fake"
     key = BatchKey("fake", 64, 64, guided=False)
-    (one,) = engine.advance(Pass(key, (1,), {1: APPLE}))
-    (same,) = engine.advance(Pass(key, (2,), {2: APPLE}))
-    (other,) = engine.advance(Pass(key, (3,), {3: ImageTask("x", "", 8)}))
+    (one,) = engine.advance(Batch(key, (1,), {1: APPLE}))
+    (same,) = engine.advance(Batch(key, (2,), {2: APPLE}))
+    (other,) = engine.advance(Batch(key, (3,), {3: ImageTask("x", "", 8)}))
     assert isinstance(one, Pixels)
     assert one == same
     assert isinstance(other, Pixels)

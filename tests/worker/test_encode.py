@@ -24,9 +24,9 @@ from sd_parsers import ParserManager
 from sd_parsers.data import Generators
 
 from backends.blobs import DirectoryBlobStore, blob_name
-from contracts.clock import SystemClock
 from contracts.engine import Pixels
 from contracts.requests import MAX_JPEG_TEXT_BYTES, GenerationRequest
+from runtime.clock import SystemClock
 from worker.encode import NO_ROOM, Encoded, Encoder, Output, encode
 from worker.exif import exif
 from worker.png import png

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Batch, BatchKey, ImageFault, ImageTask, Pixels, Progress
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from worker.engine.host import EngineHost, EngineLoadError
@@ -31,9 +31,9 @@ def host() -> Iterator[EngineHost]:
     host.kill()
 
 
-def batch(*prompts: str) -> Pass:
+def batch(*prompts: str) -> Batch:
     tasks = {seed: ImageTask(prompt, "", seed) for seed, prompt in enumerate(prompts)}
-    return Pass(KEY, tuple(tasks), tasks)
+    return Batch(KEY, tuple(tasks), tasks)
 
 
 def test_a_batch_answers_one_image_per_task_in_order(host: EngineHost) -> None:
@@ -61,14 +61,14 @@ def test_a_bad_image_is_told_apart_from_a_bad_batch(host: EngineHost) -> None:
 
 def test_samples_take_their_steps_side_by_side_and_those_that_leave_are_forgotten(host: EngineHost) -> None:
     tasks = {1: ImageTask("a", "", 1, 3), 2: ImageTask("b", "", 2, 1)}
-    first = host.run(Pass(KEY, (1, 2), tasks))
+    first = host.run(Batch(KEY, (1, 2), tasks))
     assert isinstance(first, Done)
     assert first.samples[0] == Progress(1, 3)
     assert isinstance(first.samples[1], Pixels)
-    second = host.run(Pass(KEY, (1,)))
+    second = host.run(Batch(KEY, (1,)))
     assert isinstance(second, Done)
     assert second.samples == [Progress(2, 3)]
-    gone = host.run(Pass(KEY, (1,), leaving=(1,)))
+    gone = host.run(Batch(KEY, (1,), leaving=(1,)))
     assert isinstance(gone, Failed), "nobody knows it any more"
 
 

@@ -16,7 +16,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from contracts.engine import BatchKey, ImageTask, Pass, Progress
+from contracts.engine import Batch, BatchKey, ImageTask, Progress
 from contracts.settings import WorkerSettings
 from tests.worker.test_adapters import EQUAL_DB, MODEL, draw, picture, psnr
 from worker.engine.denoiser import Denoiser
@@ -146,8 +146,8 @@ def test_in_one_batch_with_pictures_from_noise_each_is_what_it_is_alone(engine: 
 
 def test_it_takes_its_share_of_the_steps_and_no_more(engine: DiffusersEngine) -> None:
     task = ImageTask("a green apple", "", 1, 8, 0.0, apple(), 0.5)
-    answers = [engine.advance(Pass(KEY, (1,), {1: task}))[0]]
+    answers = [engine.advance(Batch(KEY, (1,), {1: task}))[0]]
     while isinstance(answers[-1], Progress):
-        answers += engine.advance(Pass(KEY, (1,)))
+        answers += engine.advance(Batch(KEY, (1,)))
     assert len(answers) == 4 == task.steps
     assert picture(answers[-1]).std() > 1

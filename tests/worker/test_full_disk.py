@@ -11,9 +11,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from backends.blobs import DirectoryBlobStore
-from contracts.clock import SystemClock
 from contracts.errors import StoreUnavailable
 from contracts.jobs import JobStatus
+from runtime.clock import SystemClock
 from tests.worker.conftest import Room
 from worker.deliveries import Verdict
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import make_checkpoint
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels
 from contracts.settings import WorkerSettings
 from worker.engine import checkpoint
 from worker.engine.diffusers import DiffusersEngine
@@ -32,7 +32,7 @@ def test_it_loads_and_draws_as_sd_turbo_would(folder: Path) -> None:
     assert (spec.max_prompt_tokens, spec.default_guidance_scale, spec.max_batch) == (77, 0.0, 2)
     assert spec.attention == "flash"
     key = BatchKey("sd-turbo", 256, 256, guided=False)
-    (made,) = engine.advance(Pass(key, (1,), {1: ImageTask("a lighthouse", "", 1)}))
+    (made,) = engine.advance(Batch(key, (1,), {1: ImageTask("a lighthouse", "", 1)}))
     assert isinstance(made, Pixels)
     assert len(set(made.rgb)) > 50
 

@@ -1,4 +1,4 @@
-"""The next pass is at hand when one ends, and what goes wrong with it is held against those who ran: real engine processes, the fake one."""
+"""The next batch is at hand when one ends, and what goes wrong with it is held against those who ran: real engine processes, the fake one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from contracts.clock import SystemClock
-from contracts.engine import BatchKey, ImageFault, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Batch, BatchKey, ImageFault, ImageTask, Pixels, Progress
 from contracts.settings import WorkerSettings
+from runtime.clock import SystemClock
 from scheduler.cost import CostModel
 from scheduler.recovery import Failure
 from worker.batcher import Batcher
@@ -38,9 +38,9 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def batch(*prompts: str, first: int = 0) -> Pass:
+def batch(*prompts: str, first: int = 0) -> Batch:
     tasks = {first + n: ImageTask(prompt, "", first + n) for n, prompt in enumerate(prompts)}
-    return Pass(KEY, tuple(tasks), tasks)
+    return Batch(KEY, tuple(tasks), tasks)
 
 
 def begun(host: EngineHost) -> int:
@@ -61,12 +61,12 @@ def host() -> Iterator[EngineHost]:
     host.kill()
 
 
-def test_a_pass_that_was_handed_over_begins_before_the_answer_to_the_one_before_is_read(
+def test_a_batch_that_was_handed_over_begins_before_the_answer_to_the_one_before_is_read(
     host: EngineHost,
 ) -> None:
     # More than a socket holds: nobody reads it yet.
     tasks = {n: ImageTask("a", "", n) for n in range(4)}
-    host.send(Pass(BatchKey("fake", 512, 512, guided=False), tuple(tasks), tasks))
+    host.send(Batch(BatchKey("fake", 512, 512, guided=False), tuple(tasks), tasks))
     host.send(batch("slow=0.01 b", first=10))
     until(lambda: begun(host) == 2)
     first, second = host.receive(), host.receive()
@@ -88,10 +88,10 @@ def test_an_engine_that_is_killed_died_of_what_it_ran_not_of_what_it_was_handed(
     assert isinstance(host.run(batch("b")), Done)
 
 
-def test_an_answer_that_dies_with_the_engine_is_no_crash_of_its_pass(host: EngineHost) -> None:
-    """The pass before was drawn, and its pixels were still on their way when the next one killed the engine."""
+def test_an_answer_that_dies_with_the_engine_is_no_crash_of_its_batch(host: EngineHost) -> None:
+    """The batch before was drawn, and its pixels were still on their way when the next one killed the engine."""
     tasks = {n: ImageTask("a", "", n) for n in range(4)}
-    host.send(Pass(BatchKey("fake", 1024, 1024, guided=False), tuple(tasks), tasks))
+    host.send(Batch(BatchKey("fake", 1024, 1024, guided=False), tuple(tasks), tasks))
     host.send(batch("fault:crash", first=10))
     assert host._engine is not None
     assert host._engine._process.wait(TIMEOUT_S) == 86
@@ -100,7 +100,7 @@ def test_an_answer_that_dies_with_the_engine_is_no_crash_of_its_pass(host: Engin
     assert second == Failed(Failure.CRASH, "The engine process died.")
 
 
-def test_a_pass_has_its_time_from_its_beginning(host: EngineHost) -> None:
+def test_a_batch_has_its_time_from_its_beginning(host: EngineHost) -> None:
     host.send(batch("slow=1.2 a"))
     host.send(batch("slow=1.2 b", first=10))
     assert isinstance(host.receive(), Done)
@@ -112,7 +112,7 @@ def test_a_pass_has_its_time_from_its_beginning(host: EngineHost) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["fault:raise", "fault:oom>=1"])
-def test_behind_a_pass_that_failed_nothing_runs_that_was_chosen_without_knowing(
+def test_behind_a_batch_that_failed_nothing_runs_that_was_chosen_without_knowing(
     host: EngineHost, prompt: str
 ) -> None:
     host.send(batch(f"slow=0.2 {prompt}"))
@@ -123,18 +123,18 @@ def test_behind_a_pass_that_failed_nothing_runs_that_was_chosen_without_knowing(
 
 
 class Watched(EngineHost):
-    """Notes the passes, and what became of each."""
+    """Notes the batches, and what became of each."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(settings)
-        self.passes: list[Pass] = []
+        self.batches: list[Batch] = []
         self.ahead: list[bool] = []
         self.answers: list[Answer] = []
 
-    def send(self, batch: Pass) -> None:
+    def send(self, batch: Batch) -> None:
         self.ahead.append(bool(self._sent))
         super().send(batch)
-        self.passes.append(batch)
+        self.batches.append(batch)
 
     def receive(self) -> Answer:
         answer = super().receive()
@@ -159,7 +159,7 @@ class Site:
         return self.tasks[-1]
 
     async def handed_over(self) -> None:
-        """Returns once a pass runs and another one is at hand."""
+        """Returns once a batch runs and another one is at hand."""
         async with asyncio.timeout(TIMEOUT_S):
             while len(self.host._sent) < 2 or begun(self.host) != self.host._sent[0].number:
                 await asyncio.sleep(0.002)
@@ -186,7 +186,7 @@ async def site(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Site]:
 
 
 @pytest.mark.anyio
-async def test_one_step_images_of_one_key_and_of_another_are_handed_over_while_a_pass_runs(
+async def test_one_step_images_of_one_key_and_of_another_are_handed_over_while_a_batch_runs(
     site: Site,
 ) -> None:
     images = [site.add("slow=0.1 a", KEY if n < 6 else WIDE) for n in range(10)]
@@ -212,12 +212,12 @@ async def test_samples_that_go_on_are_handed_over_and_the_last_step_is_the_last(
 
 
 @pytest.mark.anyio
-async def test_an_engine_killed_with_a_pass_handed_over_costs_its_images_nothing(site: Site) -> None:
+async def test_an_engine_killed_with_a_batch_handed_over_costs_its_images_nothing(site: Site) -> None:
     running = [site.add("slow=0.3 a") for _ in range(LIMIT)]
     waiting = [site.add("slow=0.3 b") for _ in range(LIMIT)]
     held = {image.id: image for image in site.batcher._active.images}
     await site.handed_over()
-    ran, behind = site.host.passes[-2:]
+    ran, behind = site.host.batches[-2:]
     kill_engine(site.host)
     async with asyncio.timeout(TIMEOUT_S):
         drawn = await asyncio.gather(*running, *waiting)
@@ -242,7 +242,7 @@ async def test_one_that_kills_its_engine_fails_and_none_of_those_handed_over_beh
 
 
 @pytest.mark.anyio
-async def test_what_is_withdrawn_after_it_was_handed_over_takes_one_pass_and_no_more(site: Site) -> None:
+async def test_what_is_withdrawn_after_it_was_handed_over_takes_one_batch_and_no_more(site: Site) -> None:
     site.add("slow=0.3 a")
     site.add("slow=0.3 a")
     gone = [site.add("slow=0.05 b", steps=4) for _ in range(LIMIT)]
@@ -252,7 +252,7 @@ async def test_what_is_withdrawn_after_it_was_handed_over_takes_one_pass_and_no_
     after = site.add("c")
     async with asyncio.timeout(TIMEOUT_S):
         assert isinstance((await after).image, Pixels)
-    names = [sample for each in site.host.passes for sample in each.samples if sample in (2, 3)]
+    names = [sample for each in site.host.batches for sample in each.samples if sample in (2, 3)]
     assert sorted(names) == [2, 3]
     assert site.batcher.backlog_steps() == 0
 
@@ -272,7 +272,7 @@ async def test_what_was_handed_over_is_finished_by_a_batcher_that_drains(site: S
 @pytest.mark.anyio
 async def test_the_device_goes_on_while_the_event_loop_is_stuck(site: Site) -> None:
     images = [site.add("a") for _ in range(20 * LIMIT)]
-    # Nothing else of the worker comes round: not even what became of the first pass is heard.
+    # Nothing else of the worker comes round: not even what became of the first batch is heard.
     with ThreadPoolExecutor(1) as pool:
         pool.submit(until, lambda: len(site.seeds()) == 20 * LIMIT).result(TIMEOUT_S)
     assert not any(image.done() for image in images)

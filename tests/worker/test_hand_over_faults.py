@@ -1,4 +1,4 @@
-"""What goes wrong while passes are handed over costs its own pass at most, and gives nobody the picture of another."""
+"""What goes wrong while batches are handed over costs its own batch at most, and gives nobody the picture of another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels
 from contracts.failures import WorkerFault
 from contracts.settings import WorkerSettings
 from scheduler.cost import CostModel
@@ -31,7 +31,7 @@ from worker.engine.fake import FakeEngine, _noise
 from worker.engine.host import EngineHost
 from worker.engine.messages import Answer, Answered, Done, Failed, Order, Ready, Unrun
 from worker.images import ImageResult
-from worker.reports import report_pass
+from worker.reports import report_batch
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def breaks_once(real: Callable[..., Any], raised: list[int], *, at: int = 2) -> 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("part", ["traced", "full", "wait"])
-async def test_what_raises_while_a_pass_runs_gives_nobody_the_picture_of_another(
+async def test_what_raises_while_a_batch_runs_gives_nobody_the_picture_of_another(
     site: Site, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     raised = list[int]()
@@ -66,7 +66,7 @@ async def test_what_raises_while_a_pass_runs_gives_nobody_the_picture_of_another
         drawn = await asyncio.gather(*images, return_exceptions=True)
         late = await site.add("b")
     assert raised
-    # One that was alone in the pass is given up.
+    # One that was alone in the batch is given up.
     assert sum(isinstance(each, WorkerFault) for each in drawn) <= 1
     for seed, each in enumerate([*drawn, late]):
         if isinstance(each, WorkerFault):
@@ -77,7 +77,7 @@ async def test_what_raises_while_a_pass_runs_gives_nobody_the_picture_of_another
     assert not site.host._sent
 
 
-def test_an_answer_to_another_pass_loses_the_engine_and_is_no_picture(host: EngineHost) -> None:
+def test_an_answer_to_another_batch_loses_the_engine_and_is_no_picture(host: EngineHost) -> None:
     host.send(batch("a"))
     host._sent[0] = replace(host._sent[0], number=7)
     assert isinstance(host.receive(), Failed)
@@ -93,7 +93,7 @@ def test_an_engine_that_is_stopped_while_it_is_handed_a_picture_has_hung() -> No
         assert host.pid is not None
         os.kill(host.pid, signal.SIGSTOP)
         picture = ImageTask("b", "", 1, init_image=bytes(3_000_000), strength=1.0)
-        host.send(Pass(KEY, (1,), {1: picture}))
+        host.send(Batch(KEY, (1,), {1: picture}))
         first, second = host.receive(), host.receive()
     finally:
         host.kill()
@@ -105,7 +105,7 @@ def test_an_engine_that_is_stopped_while_it_is_handed_a_picture_has_hung() -> No
 def test_an_engine_that_is_stopped_in_the_middle_of_an_answer_has_hung(host: EngineHost) -> None:
     # More than a socket holds: the rest would come while it is read.
     tasks = {n: ImageTask("a", "", n) for n in range(4)}
-    host.send(Pass(BatchKey("fake", 1024, 1024, guided=False), tuple(tasks), tasks))
+    host.send(Batch(BatchKey("fake", 1024, 1024, guided=False), tuple(tasks), tasks))
     assert host._engine is not None
     while not host._engine.ready(TIMEOUT_S):
         pass
@@ -141,7 +141,7 @@ def test_an_engine_that_dies_slowly_holds_up_nobody_and_is_replaced(
 
 
 @pytest.mark.anyio
-async def test_between_two_passes_nobody_wakes_the_engine_s_wait(
+async def test_between_two_batches_nobody_wakes_the_engine_s_wait(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     armed, real = list[bool](), Watched.receive
@@ -160,12 +160,12 @@ async def test_between_two_passes_nobody_wakes_the_engine_s_wait(
 
 
 @pytest.mark.anyio
-async def test_who_leaves_with_a_pass_that_cannot_be_said_leaves_with_the_next_one(
+async def test_who_leaves_with_a_batch_that_cannot_be_said_leaves_with_the_next_one(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone, real, unsaid = site.add("slow=0.1 a", steps=50), EngineHost.send, list[Pass]()
+    gone, real, unsaid = site.add("slow=0.1 a", steps=50), EngineHost.send, list[Batch]()
 
-    def send(host: EngineHost, batch: Pass) -> None:
+    def send(host: EngineHost, batch: Batch) -> None:
         if batch.leaving and not unsaid:
             unsaid.append(batch)
             raise Broken
@@ -173,12 +173,12 @@ async def test_who_leaves_with_a_pass_that_cannot_be_said_leaves_with_the_next_o
 
     monkeypatch.setattr(EngineHost, "send", send)
     async with asyncio.timeout(TIMEOUT_S):
-        while not site.host.passes:
+        while not site.host.batches:
             await asyncio.sleep(0.002)
         gone.cancel()
         await asyncio.gather(*(site.add("b", WIDE) for _ in range(2)), return_exceptions=True)
         await site.add("c")
-    left = [sample for each in site.host.passes for sample in each.leaving]
+    left = [sample for each in site.host.batches for sample in each.leaving]
     assert len(unsaid) == 1
     assert set(unsaid[0].leaving) <= set(left)
 
@@ -188,7 +188,7 @@ def counted(what: str) -> float:
 
 
 @pytest.mark.anyio
-async def test_a_pass_that_breaks_in_our_hands_is_counted_once(
+async def test_a_batch_that_breaks_in_our_hands_is_counted_once(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised = list[int]()
@@ -200,11 +200,11 @@ async def test_a_pass_that_breaks_in_our_hands_is_counted_once(
 
 
 @pytest.mark.anyio
-async def test_a_pass_that_cannot_be_reported_costs_its_images_nothing(
+async def test_a_batch_that_cannot_be_reported_costs_its_images_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised = list[int]()
-    monkeypatch.setattr(device, "report_pass", breaks_once(report_pass, raised, at=1))
+    monkeypatch.setattr(device, "report_batch", breaks_once(report_batch, raised, at=1))
     async with asyncio.timeout(TIMEOUT_S):
         drawn = await site.add("a")
     assert raised
@@ -218,7 +218,7 @@ class Unreadable:
         return int, ("none",)
 
 
-def test_an_order_that_cannot_be_read_costs_the_pass_that_runs_nothing(host: EngineHost) -> None:
+def test_an_order_that_cannot_be_read_costs_the_batch_that_runs_nothing(host: EngineHost) -> None:
     host.send(batch("slow=0.2 a"))
     until(lambda: begun(host) == 1)
     host.send(batch(Unreadable(), first=10))  # type: ignore[arg-type]
@@ -234,13 +234,13 @@ class Unsayable(FakeEngine):
         super().__init__(settings, name)
         self.left: list[int] = []
 
-    def advance(self, batch: Pass) -> list[Any]:
+    def advance(self, batch: Batch) -> list[Any]:
         self.left += batch.leaving
         bad = any(task.prompt == "bad" for task in batch.joining.values())
         return [threading.Lock()] if bad else [*super().advance(batch)]
 
 
-def test_an_answer_that_cannot_be_pickled_is_held_against_its_own_pass(
+def test_an_answer_that_cannot_be_pickled_is_held_against_its_own_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = WorkerSettings(engine="fake", model="fake")

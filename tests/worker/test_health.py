@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from cli.services.redis import RedisServer
-from contracts.clock import ManualClock
 from contracts.engine import BatchKey, ImageTask
 from contracts.settings import WorkerSettings
 from contracts.transitions import Granted
+from runtime.clock import ManualClock
 from tests.store.made import new
 from tests.worker.receipts import receipt_of
 from worker.batcher import Batcher

@@ -131,7 +131,7 @@ async def test_what_can_no_longer_be_done_in_time_expires_unrun(room: Room) -> N
     expired = await room.job(late)
     assert expired.status is JobStatus.EXPIRED
     assert expired.finished_at is not None
-    assert expired.finished_at < expired.deadline, "a pass takes longer than it had: it was not begun"
+    assert expired.finished_at < expired.deadline, "a batch takes longer than it had: it was not begun"
 
 
 @pytest.mark.parametrize(

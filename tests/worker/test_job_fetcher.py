@@ -1,4 +1,4 @@
-"""What a worker takes, and when: no more than one batch ahead, and that only as the present pass ends."""
+"""What a worker takes, and when: no more than one batch ahead, and that only as the present batch ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from celery.exceptions import Reject
 
 from cli.services.redis import RedisServer
-from contracts.clock import ManualClock
 from contracts.documents import SCHEMA
-from contracts.engine import BatchKey, ImageTask, Pass
+from contracts.engine import Batch, BatchKey, ImageTask
 from contracts.ids import new_job_id
 from contracts.jobs import Envelope, JobFailure, JobMessage, NewJob
 from contracts.models import ModelSpec
 from contracts.requests import GenerationRequest
 from contracts.settings import WorkerSettings
+from runtime.clock import ManualClock
 from scheduler.cost import CostModel
 from store.stores import Stores
 from tests.publishers import RecordingPublisher
@@ -45,7 +45,7 @@ from worker.retrier import Retrier
 pytestmark = pytest.mark.anyio
 
 LIMIT = 4
-PASS_S = 1.0
+BATCH_S = 1.0
 KEY = BatchKey("fake", 64, 64, guided=False)
 SOON_S = 5.0
 """What does not happen within it does not happen."""
@@ -53,12 +53,12 @@ SOON_S = 5.0
 
 @dataclass
 class GatedHost(HostHere):
-    """An engine in this process whose passes end when the test says so. `passes` hears the prompts of each as it begins."""
+    """An engine in this process whose batches end when the test says so. `batches` hears the prompts of each as it begins."""
 
     settings: WorkerSettings
     clock: ManualClock
     loop: asyncio.AbstractEventLoop
-    passes: asyncio.Queue[list[str]] = field(default_factory=asyncio.Queue)
+    batches: asyncio.Queue[list[str]] = field(default_factory=asyncio.Queue)
     gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     ended: bool = False
 
@@ -71,12 +71,12 @@ class GatedHost(HostHere):
         self.ended = True
         self.gate.release()
 
-    def run_here(self, batch: Pass) -> Done | Failed:
+    def run_here(self, batch: Batch) -> Done | Failed:
         prompts = [task.prompt for task in batch.joining.values()]
         if not self.ended:
-            self.loop.call_soon_threadsafe(self.passes.put_nowait, prompts)
+            self.loop.call_soon_threadsafe(self.batches.put_nowait, prompts)
             self.gate.acquire()
-        return Done(self.engine.advance(batch), PASS_S)
+        return Done(self.engine.advance(batch), BATCH_S)
 
 
 @dataclass
@@ -125,7 +125,7 @@ async def room(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) ->
     host = GatedHost(settings, clock, asyncio.get_running_loop())
     cost, wake = CostModel(), asyncio.Event()
     for images in range(1, LIMIT + 1):
-        cost.ran(KEY, images, PASS_S)
+        cost.ran(KEY, images, BATCH_S)
     batcher = Batcher(host, LIMIT, clock, cost, wake)
     bounds = Bounds(host.start(), settings.max_images_per_job)
     async with opened_stores(redis_server, tmp_path) as stores:
@@ -184,7 +184,7 @@ async def test_a_job_that_cannot_be_given_back_breaks_nothing_else(
     assert await job is False
 
 
-async def test_a_newcomer_is_in_the_next_pass_however_much_another_has_queued(
+async def test_a_newcomer_is_in_the_next_batch_however_much_another_has_queued(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     came = asyncio.Event()
@@ -200,17 +200,17 @@ async def test_a_newcomer_is_in_the_next_pass_however_much_another_has_queued(
         await room.submit("greedy", f"greedy {number}")
     running = [asyncio.create_task(room.batcher.run()), asyncio.create_task(room.fetcher.run())]
     async with asyncio.timeout(SOON_S):
-        await room.host.passes.get()
+        await room.host.batches.get()
         for number in range(8):
-            # While a pass runs, and then it is almost over.
+            # While a batch runs, and then it is almost over.
             await room.submit("modest", f"modest {number}")
-            room.clock.advance(0.95 * PASS_S)
+            room.clock.advance(0.95 * BATCH_S)
             room.wake.set()
             await came.wait()
             came.clear()
-            room.clock.advance(0.05 * PASS_S)
+            room.clock.advance(0.05 * BATCH_S)
             room.host.gate.release()
-            assert f"modest {number}" in await room.host.passes.get()
+            assert f"modest {number}" in await room.host.batches.get()
     room.runner.drain()
     room.host.kill()
     await asyncio.gather(*running)
@@ -236,16 +236,16 @@ async def test_a_newcomer_is_taken_when_all_that_the_broker_gave_runs(room: Room
         room.fetcher._running.clear()
 
 
-async def test_an_image_on_its_last_step_from_a_picture_does_not_lead_the_next_pass(room: Room) -> None:
+async def test_an_image_on_its_last_step_from_a_picture_does_not_lead_the_next_batch(room: Room) -> None:
     """Half the steps of its schedule are taken: the second is the last."""
     start = ImageTask("start", "", 1, 4, 0.0, bytes(64 * 64 * 3), 0.5)
     wide = BatchKey("fake", 96, 64, guided=False)
     images = [room.batcher.add(KEY, start, ScheduleKey(0.0, math.inf))]
     running = asyncio.create_task(room.batcher.run())
     async with asyncio.timeout(SOON_S):
-        await room.host.passes.get()
+        await room.host.batches.get()
         room.host.gate.release()
-        await room.host.passes.get()
+        await room.host.batches.get()
     images += [room.batcher.add(wide, ImageTask("wide", "", n), ScheduleKey(1.0, math.inf)) for n in range(2)]
     assert room.batcher.room() == LIMIT - 2, "the two that wait lead it"
     for image in images:
@@ -281,7 +281,7 @@ async def test_the_delivery_of_a_job_that_has_ended_here_is_acked_as_it_comes_an
     async with asyncio.timeout(SOON_S):
         working = [asyncio.create_task(each) for each in (room.fetcher.run(), room.batcher.run())]
         await room.submit("a", "a")
-        await room.host.passes.get()
+        await room.host.batches.get()
         (job_id,) = room.fetcher._running
         unreadable = receipt_with(job_id, "no job")
         assert not room.fetcher.has_ended(job_id)

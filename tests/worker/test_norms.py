@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels
 from contracts.settings import WorkerSettings
 from worker.engine import norms
 from worker.engine.diffusers import DiffusersEngine
@@ -109,7 +109,7 @@ def test_an_engine_draws_the_same_with_them(monkeypatch: pytest.MonkeyPatch) -> 
     engine = DiffusersEngine(WorkerSettings(model=str(MODEL), device="cpu", max_batch=2), MODEL.name)
     engine.load()
     tasks = {seed: ImageTask("a red apple", "", seed, 1) for seed in (0, 1)}
-    asked = Pass(BatchKey(MODEL.name, 64, 64, guided=False), (0, 1), tasks)
+    asked = Batch(BatchKey(MODEL.name, 64, 64, guided=False), (0, 1), tasks)
     before = engine.advance(asked)
     assert replace_group_norms(engine.pipeline.unet) > 10
     monkeypatch.setattr(norms, "LARGE", 1)

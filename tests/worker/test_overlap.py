@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from contracts.clock import SystemClock
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels
 from contracts.settings import WorkerSettings
+from runtime.clock import SystemClock
 from worker.batcher import Batcher
 from worker.encode import Encoder, Output
 from worker.engine.host import EngineHost
@@ -34,24 +34,24 @@ class Span:
 
 
 class TracedHost(EngineHost):
-    """Notes when the device works, pass by pass."""
+    """Notes when the device works, batch by batch."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(settings)
-        self.passes: list[Span] = []
+        self.batches: list[Span] = []
         self.made: list[tuple[int, object]] = []
         self.begun: deque[float] = deque()
 
-    def send(self, batch: Pass) -> None:
+    def send(self, batch: Batch) -> None:
         self.begun.append(time.perf_counter())
         super().send(batch)
 
     def receive(self) -> Answer:
         answer = super().receive()
-        begun = max(self.begun.popleft(), self.passes[-1].ended if self.passes else 0.0)
+        begun = max(self.begun.popleft(), self.batches[-1].ended if self.batches else 0.0)
         if isinstance(answer, Done):
-            self.made += [(len(self.passes), each) for each in answer.samples]
-        self.passes.append(Span(begun, time.perf_counter()))
+            self.made += [(len(self.batches), each) for each in answer.samples]
+        self.batches.append(Span(begun, time.perf_counter()))
         return answer
 
 
@@ -64,13 +64,13 @@ async def test_the_next_batch_is_drawn_while_this_one_is_encoded() -> None:
     async def one(number: int) -> None:
         task = ImageTask("slow=0.2", "", number)
         drawn = await batcher.add(KEY, task, ScheduleKey(0.0, time.monotonic() + 60))
-        (of_pass,) = [at for at, image in host.made if image is drawn.image]
+        (of_batch,) = [at for at, image in host.made if image is drawn.image]
         assert isinstance(drawn.image, Pixels)
         begun = time.perf_counter()
         # Twenty pages of the same picture, so that what is looked for is not over in a blink.
         for _ in range(20):
             await encoder.encode(drawn.image, Output())
-        encodings.append((of_pass, Span(begun, time.perf_counter())))
+        encodings.append((of_batch, Span(begun, time.perf_counter())))
 
     await asyncio.to_thread(host.start)
     running = asyncio.create_task(batcher.run())
@@ -82,10 +82,10 @@ async def test_the_next_batch_is_drawn_while_this_one_is_encoded() -> None:
         await batcher.stop()
         await running
         encoder.close()
-    assert len(host.passes) == BATCHES
+    assert len(host.batches) == BATCHES
     for number in range(BATCHES - 1):
-        spans = [span for of_pass, span in encodings if of_pass == number]
-        assert spans, "every pass had its pictures encoded"
-        assert any(span.meets(host.passes[number + 1]) for span in spans), (
-            f"after pass {number} the device idled"
+        spans = [span for of_batch, span in encodings if of_batch == number]
+        assert spans, "every batch had its pictures encoded"
+        assert any(span.meets(host.batches[number + 1]) for span in spans), (
+            f"after batch {number} the device idled"
         )

@@ -1,4 +1,4 @@
-"""Calls of a fixed size, and recordings: what is drawn is the same to the bit, whoever shares the pass."""
+"""Calls of a fixed size, and recordings: what is drawn is the same to the bit, whoever shares the batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels, Progress
 from contracts.settings import WorkerSettings
 from worker.engine.diffusers import DiffusersEngine
 from worker.engine.errors import ModelLoadError
@@ -133,11 +133,11 @@ def fixed() -> DiffusersEngine:
 
 
 def drawn(engine: DiffusersEngine, key: BatchKey, tasks: list[ImageTask]) -> list[bytes]:
-    """Pictures of `tasks`, all of as many steps, through passes of them all."""
+    """Pictures of `tasks`, all of as many steps, through batches of them all."""
     numbers = tuple(range(len(tasks)))
-    answers = engine.advance(Pass(key, numbers, dict(enumerate(tasks))))
+    answers = engine.advance(Batch(key, numbers, dict(enumerate(tasks))))
     while isinstance(answers[0], Progress):
-        answers = engine.advance(Pass(key, numbers))
+        answers = engine.advance(Batch(key, numbers))
     return [each.rgb for each in answers if isinstance(each, Pixels)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from contracts.engine import ImageTask, Pass
+from contracts.engine import Batch, ImageTask
 from contracts.jobs import JobMessage, JobStatus
 from contracts.transitions import Claim, Taken, TakenJob
 from scheduler import policy
@@ -77,9 +77,9 @@ def in_digest(room: Room, patch: pytest.MonkeyPatch) -> None:
 def in_host(room: Room, patch: pytest.MonkeyPatch) -> None:
     """What is said to the engine cannot be said, or its answer cannot be read."""
     send, receive = EngineHost.send, EngineHost.receive
-    poisoned, sent = set[int](), deque[Pass]()
+    poisoned, sent = set[int](), deque[Batch]()
 
-    def sends(host: EngineHost, batch: Pass) -> None:
+    def sends(host: EngineHost, batch: Batch) -> None:
         poisoned.update(n for n, task in batch.joining.items() if task.seed == POISON)
         send(host, batch)
         sent.append(batch)

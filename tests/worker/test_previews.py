@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels, Progress
 from contracts.settings import WorkerSettings
 from tests.worker.drawing import MODELS, picture, psnr
 from worker.engine.denoiser import Denoiser
@@ -42,7 +42,7 @@ def drawn(
     ended: dict[int, Pixels] = {}
     joining = dict(enumerate(tasks))
     while open_ := [number for number in range(len(tasks)) if number not in ended]:
-        answers = engine.advance(Pass(KEY, tuple(open_), joining))
+        answers = engine.advance(Batch(KEY, tuple(open_), joining))
         joining = {}
         for number, answer in zip(open_, answers, strict=True):
             if isinstance(answer, Pixels):

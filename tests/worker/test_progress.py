@@ -15,7 +15,7 @@ from worker.deliveries import Verdict
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
-async def test_jobs_of_different_lengths_share_passes_and_tell_how_far_they_are(room: Room) -> None:
+async def test_jobs_of_different_lengths_share_batches_and_tell_how_far_they_are(room: Room) -> None:
     hold = await room.submit("slow=0.2 hold")
     long = await room.submit("slow=0.05 long", num_inference_steps=12)
     short = await room.submit("slow=0.05 short", num_inference_steps=1)

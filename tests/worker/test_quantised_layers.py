@@ -85,7 +85,7 @@ def test_the_floor_refuses_pictures_that_are_too_far_off() -> None:
         quality.gate(measured, quality.Floor(46))
     with pytest.raises(ModelLoadError, match=r"90\.0 dB and 0\.500 by CLIP .*_CLIP=0\.9"):
         quality.gate(quality.Quality(90, 0.5), quality.Floor(20, 0.9))
-    with pytest.raises(ModelLoadError, match="made no picture"):
+    with pytest.raises(ModelLoadError, match="made no image"):
         quality.measure(near, [_pixels(1), ImageFault("invalid_output", "black")])
 
 
@@ -153,7 +153,7 @@ def test_the_peak_counts_what_lives_at_one_time(where: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_meta_tells_the_peak_of_the_real_pass(batch: int) -> None:
+def test_meta_tells_the_peak_of_the_real_batch(batch: int) -> None:
     def peak(where: str) -> int:
         model = layers().to(where)
         return peak_of(lambda: model(torch.zeros(batch, 32, 16, 16, device=where)))

@@ -54,7 +54,7 @@ def test_integers_by_integers_are_what_they_stand_for(shape: tuple[int, ...], bi
 
 
 def test_a_row_s_levels_are_its_own() -> None:
-    """Company a thousand times larger changes no bit: pictures do not depend on what shares their pass."""
+    """Company a thousand times larger changes no bit: pictures do not depend on what shares their batch."""
     made = Int8DynamicLinear(nn.Linear(64, 64))
     x = torch.randn(40, 64)
     assert torch.equal(made(torch.cat([x, x * 1000]))[:40], made(x))

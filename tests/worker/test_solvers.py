@@ -19,10 +19,10 @@ import torch
 from diffusers import AutoPipelineForImage2Image, DiffusionPipeline
 from PIL import Image as Picture
 
-from contracts.clock import SystemClock
-from contracts.engine import BatchKey, ImageTask, Pass, Pixels, Progress
+from contracts.engine import Batch, BatchKey, ImageTask, Pixels, Progress
 from contracts.models import ModelSpec, StepCounts
 from contracts.settings import WorkerSettings
+from runtime.clock import SystemClock
 from scheduler import policy
 from tests.worker.hosts import HostHere
 from tests.worker.schedulers import DISTILLED, NAMES, made, mend
@@ -65,7 +65,7 @@ class Here(HostHere):
         self.engine = engine
         self.start_here()
 
-    def run_here(self, batch: Pass) -> Done | Failed:
+    def run_here(self, batch: Batch) -> Done | Failed:
         return Done(self.engine.advance(batch), 0.01)
 
 

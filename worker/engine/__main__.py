@@ -1,6 +1,6 @@
 """`python -m worker.engine SOCKET LIFELINE BEGUN`: the engine process. It serves one host and ends with it.
 
-The main thread runs passes and does nothing else. A second thread reads orders, so the next pass is
+The main thread runs batches and does nothing else. A second thread reads orders, so the next batch is
 there when one ends. A third thread sends answers, so the device does not wait until the host reads
 them.
 """
@@ -19,8 +19,9 @@ from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from typing import Any
 
-from contracts.engine import ImageEngine, Pass
+from contracts.engine import Batch
 from contracts.failures import OutOfMemory
+from contracts.ports.image_engine import ImageEngine
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
 from telemetry import logs
@@ -71,13 +72,13 @@ def serve(connection: Connection[Any, Any], begun: int, settings: WorkerSettings
     while (order := orders.get()) is not None:
         if order.ahead and not last_succeeded:
             # The host did not know that samples of this order are forgotten, or that so many do not fit.
-            answers.put(_pickled(order.number, Unrun("The pass before it failed.")))
+            answers.put(_pickled(order.number, Unrun("The batch before it failed.")))
             continue
         os.write(begun, BEGUN.pack(order.number, time.monotonic()))
         batch = replace(order.batch, leaving=(*to_forget, *order.batch.leaving))
         to_forget.clear()
         answer = run(engine, batch)
-        # Pickled before the next pass begins: otherwise that pass would be blamed for a failure here.
+        # Pickled before the next batch begins: otherwise that batch would be blamed for a failure here.
         try:
             message = _pickled(order.number, answer)
         except Exception as error:
@@ -105,7 +106,7 @@ def _read(connection: Connection[Any, Any], orders: SimpleQueue[Order | None]) -
     except (EOFError, OSError):
         orders.put(None)
     except Exception as error:
-        # The stream of orders cannot be trusted any more. The process ends after the running pass, which is
+        # The stream of orders cannot be trusted any more. The process ends after the running batch, which is
         # not the cause.
         log.error("order_unreadable", error=type(error).__name__)
         orders.put(None)
@@ -125,7 +126,7 @@ def unloadable(error: Exception) -> LoadRefused:
     """Return the message to the host for an `error` of loading.
 
     The text of our own errors is enough for the operator. Failures of memory, disk and network may
-    pass.
+    batch.
     """
     if isinstance(error, ModelLoadError):
         return LoadRefused(str(error), isinstance(error, ModelLoadRetryable))
@@ -136,8 +137,8 @@ def unloadable(error: Exception) -> LoadRefused:
     return LoadRefused(f"{type(error).__name__}: {error}", may_pass)
 
 
-def run(engine: ImageEngine, batch: Pass) -> Done | Failed:
-    """Run one pass. An exception of the model becomes an answer.
+def run(engine: ImageEngine, batch: Batch) -> Done | Failed:
+    """Run one batch. An exception of the model becomes an answer.
 
     If the device is lost, this function ends the process.
     """
@@ -154,11 +155,11 @@ def run(engine: ImageEngine, batch: Pass) -> Done | Failed:
     else:
         seconds = time.perf_counter() - begun
         return Done(samples, seconds, engine.peak_memory_bytes(), device_memory())
-    # Outside the handlers: here no traceback holds the tensors of the pass any more.
+    # Outside the handlers: here no traceback holds the tensors of the batch any more.
     try:
         engine.free_memory()
     except Exception as error:
-        # Every later pass would fail too. The host starts a new process and runs each of these images alone.
+        # Every later batch would fail too. The host starts a new process and runs each of these images alone.
         # `os._exit`, because a lost device may also block Python's own clean-up.
         log.error("device_lost", error=type(error).__name__)
         os._exit(DEVICE_LOST)

@@ -72,7 +72,7 @@ class Adapters:
             )
         if not self._adapters or requested == self._active:
             return
-        # Reset first: after a switch that fails halfway, the next pass must switch again.
+        # Reset first: after a switch that fails halfway, the next batch must switch again.
         self._active = None
         if name:
             self._pipeline.enable_lora()
@@ -127,7 +127,7 @@ def _check_settings(settings: WorkerSettings) -> None:
 
 def _load(pipeline: Any, source: LoraSource, peft_name: str) -> Adapter:
     path, revision = _file(source)
-    tensors = checkpoint.header(path)
+    tensors = checkpoint.shapes(path)
     verbosity = diffusers_logging.get_verbosity()
     # The checks below replace its warnings.
     diffusers_logging.set_verbosity(diffusers_logging.CRITICAL)

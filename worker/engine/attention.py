@@ -2,7 +2,7 @@
 
 diffusers' `set_attention_backend` does not reach Stable Diffusion's UNet, because the UNet's
 processor calls PyTorch directly. Our processor replaces it. PyTorch's own kernels are forced by
-`sdpa_kernel` around the pass. The processor calls the others.
+`sdpa_kernel` around the forward pass. The processor calls the others.
 """
 
 from __future__ import annotations

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from safetensors import SafetensorError, safe_open
 
 from worker.engine.errors import ModelLoadError
 
@@ -24,8 +26,8 @@ _WITHOUT_WEIGHTS: Final = ("scheduler", "tokenizer", "tokenizer_2", "feature_ext
 _UNUSED: Final = ("safety_checker", "feature_extractor", "image_encoder")
 _NEEDED: Final = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
 _PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
-_LARGEST_HEADER: Final = 100_000_000
+DTYPES: Final = ("F64", "F32", "F16", "BF16", "I64", "I32")
+"""The dtypes of weights that the engine reads, as safetensors names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,9 @@ def read(folder: Path) -> Checkpoint:
             continue
         count = matrix_count = 0
         for path in weight_files(folder / name, variant):
-            tensors = header(path)
-            count += sum(_numel(tensor["shape"]) for tensor in tensors.values())
-            matrix_count += sum(
-                _numel(tensor["shape"]) for key, tensor in tensors.items() if _is_matrix(key, tensor["shape"])
-            )
+            tensors = shapes(path)
+            count += sum(math.prod(shape) for shape in tensors.values())
+            matrix_count += sum(math.prod(shape) for key, shape in tensors.items() if _is_matrix(key, shape))
             stored += path.stat().st_size
         parameters[name], matrices[name] = count, matrix_count
     missing = [name for name in _NEEDED if not (index.get(name) or [None])[0]]
@@ -95,31 +95,23 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(folder, variant, parameters, stored, matrices)
 
 
-def header(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the header of a safetensors file: `dtype`, `shape` and `data_offsets` by tensor name.
+def shapes(path: Path) -> dict[str, list[int]]:
+    """Return the shape of each tensor of a safetensors file by its name. Reads no weights.
 
-    The format: https://huggingface.co/docs/safetensors. Raises `ModelLoadError` if the file is no
-    safetensors file, if its size does not fit the header, or if it has a dtype that the engine does
-    not read.
+    Raises `ModelLoadError` if the file is no safetensors file, is not whole, or has a dtype that
+    the engine does not read.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else _LARGEST_HEADER
-        if length >= min(_LARGEST_HEADER, size):
-            raise ModelLoadError(f"{path} is no safetensors file, or was cut short.")
-        try:
-            tensors: dict[str, Any] = json.loads(file.read(length))
-        except ValueError:
-            raise ModelLoadError(f"{path} is no safetensors file: its header cannot be read.") from None
-    tensors.pop("__metadata__", None)
-    end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
-    if 8 + length + end != size:
-        raise ModelLoadError(f"{path} was cut short: it has {size} bytes of {8 + length + end}.")
-    unknown = {tensor["dtype"] for tensor in tensors.values()} - set(_BYTES)
-    if unknown:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            tensors = {name: each.get_shape() for name, each in slices.items()}
+            dtypes = {each.get_dtype() for each in slices.values()}
+    except (SafetensorError, OSError) as error:
+        reason = str(error).removeprefix("Error while deserializing header: ")
+        raise ModelLoadError(f"{path} is no safetensors file, or was cut short: {reason}.") from None
+    if unknown := dtypes - set(DTYPES):
         raise ModelLoadError(
-            f"{path} holds numbers of type {min(unknown)}; the engine reads {', '.join(_BYTES)}."
+            f"{path} holds numbers of type {min(unknown)}; the engine reads {', '.join(DTYPES)}."
         )
     return tensors
 
@@ -183,10 +175,3 @@ def weight_files(folder: Path, variant: str | None) -> Iterator[Path]:
 def _is_matrix(name: str, shape: list[int]) -> bool:
     """Whether a tensor is the weight of a linear or convolution layer. Embedding tables are not."""
     return len(shape) in (2, 4) and ".embeddings." not in name
-
-
-def _numel(shape: list[int]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count

@@ -134,7 +134,7 @@ def read(setting: str) -> ClipSource:
     if kind not in KINDS:
         raise ModelLoadError(f"{SETTING}{setting} is a {kind}; images are embedded by {' and '.join(KINDS)}.")
     for path in checkpoint.weight_files(folder, None):
-        checkpoint.header(path)
+        checkpoint.shapes(path)
     config_class, network, processor_class = KINDS[kind]
     try:
         whole: Any = config_class.from_pretrained(folder, local_files_only=True)

@@ -97,9 +97,9 @@ def to_pixels(
         data, finite.tolist(), brightest.tolist(), warnings, embeddings, strict=True
     ):
         if not is_finite:
-            results.append(ImageFault(InvalidOutput.code, "The picture holds values that are no numbers."))
+            results.append(ImageFault(InvalidOutput.code, "The image holds values that are no numbers."))
         elif level <= BLACK:
-            results.append(ImageFault(InvalidOutput.code, "The picture is black."))
+            results.append(ImageFault(InvalidOutput.code, "The image is black."))
         else:
             results.append(Pixels(width, height, image.tobytes(), image_warnings, vector))
     return results

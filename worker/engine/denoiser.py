@@ -185,5 +185,5 @@ def dtype_of(network: torch.nn.Module) -> torch.dtype:
 
 def _uncond(sample: Sample) -> Encoded:
     if sample.uncond is None:
-        raise ValueError("A sample that joined without guidance is in a guided pass.")
+        raise ValueError("A sample that joined without guidance is in a guided batch.")
     return sample.uncond

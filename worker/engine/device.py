@@ -129,7 +129,7 @@ def pick(setting: str) -> Device:
 
 
 def keep_memory() -> None:
-    """Let the process keep freed memory for the next pass.
+    """Let the process keep freed memory for the next batch.
 
     By default glibc maps memory for every large tensor and unmaps it when the tensor is freed. The
     kernel then has to clear each page again and again.

@@ -1,4 +1,4 @@
-"""How much memory the device has, and how much of it is in use. The engine reports it after each pass."""
+"""How much memory the device has, and how much of it is in use. The engine reports it after each batch."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Preview, Progress
+from contracts.engine import Advanced, Batch, BatchKey, ImageFault, ImageTask, Pixels, Preview, Progress
 from contracts.failures import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
@@ -123,18 +123,18 @@ class DiffusersEngine:
         return self._adapters
 
     def peak_memory_bytes(self) -> int | None:
-        """Return the peak device memory of the last pass, in bytes; None if the device does not report it."""
+        """Return the peak device memory of the last batch, in bytes; None if the device does not report it."""
         return self._device.peak_bytes()
 
     def free_memory(self) -> None:
-        """Free the caches of a failed pass. Raises if the device is lost."""
+        """Free the caches of a failed batch. Raises if the device is lost."""
         self._device.free_cache()
 
-    def advance(self, batch: Pass) -> list[Advanced]:
-        """Run one pass and return one entry per sample, in the order of `batch.samples`.
+    def advance(self, batch: Batch) -> list[Advanced]:
+        """Run one batch and return one entry per sample, in the order of `batch.samples`.
 
-        Raises `contracts.failures.OutOfMemory` if the pass does not fit in memory. Any other
-        exception means that the whole pass failed. The samples of a failed pass are forgotten.
+        Raises `contracts.failures.OutOfMemory` if the batch does not fit in memory. Any other
+        exception means that the whole batch failed. The samples of a failed batch are forgotten.
         """
         self._device.begin_peak()
         for number in batch.leaving:
@@ -150,7 +150,7 @@ class DiffusersEngine:
         key = batch.key
         raise OutOfMemory(f"{len(batch.samples)} images of {key.width} x {key.height} do not fit in memory.")
 
-    def _advance(self, batch: Pass) -> list[Advanced]:
+    def _advance(self, batch: Batch) -> list[Advanced]:
         # The samples leave the table now and return at the end. After an exception they are forgotten.
         by_number = {number: self._samples.pop(number, None) for number in batch.samples}
         self._use_adapter(batch.key)
@@ -158,7 +158,7 @@ class DiffusersEngine:
         by_number.update(zip(batch.joining, joined, strict=True))
         samples = [sample for sample in by_number.values() if sample is not None]
         if len(samples) != len(batch.samples):
-            raise ValueError("The pass names samples that have not joined, or names one twice.")
+            raise ValueError("The batch names samples that have not joined, or names one twice.")
         self._step(batch.key, samples)
         finished = [sample for sample in samples if sample.finished]
         previewed = [
@@ -189,7 +189,7 @@ class DiffusersEngine:
         for lora in spec.loras:
             (image,) = self._draw(spec, ["warm up"], steps=spec.min_steps, lora=lora.name)
             if isinstance(image, ImageFault):
-                raise ModelLoadError(f"DARKROOM_LORAS: {lora.name} makes no picture: {image.message}")
+                raise ModelLoadError(f"DARKROOM_LORAS: {lora.name} makes no image: {image.message}")
 
     def _again(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         """Draw the image again, alone, from its first step, in single precision.

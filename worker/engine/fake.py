@@ -3,7 +3,7 @@
 It draws coloured noise from the seed, and fails on request. With `DARKROOM_CLIP` it embeds an image by
 its hash. Words in a prompt control it:
 
-- `slow=0.5` makes every pass take that many seconds; `cost=20+5` takes 20 ms, and 5 ms for each image;
+- `slow=0.5` makes every batch take that many seconds; `cost=20+5` takes 20 ms, and 5 ms for each image;
 - `fault:raise` raises; `fault:sticky` raises and loses the device; `fault:nan` has no valid output;
 - `fault:oom>=4` does not fit in batches of four or more;
 - `fault:crash` ends the process; `fault:hang` never returns.
@@ -20,7 +20,7 @@ from typing import Final
 
 import numpy as np
 
-from contracts.engine import Advanced, BatchKey, ImageFault, ImageTask, Pass, Pixels, Preview, Progress
+from contracts.engine import Advanced, Batch, BatchKey, ImageFault, ImageTask, Pixels, Preview, Progress
 from contracts.failures import InvalidOutput, OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
@@ -65,12 +65,12 @@ class FakeEngine:
             max_batch=self._settings.max_batch,
             init_images=True,
             sampler="Noise",
-            description="Noise instead of pictures: for timing and fault tests only.",
+            description="Noise instead of images: for timing and fault tests only.",
             clip=CLIP if self._settings.clip else "",
         )
 
-    def advance(self, batch: Pass) -> list[Advanced]:
-        """Run one pass, with the faults that its prompts ask for; see `ImageEngine.advance`.
+    def advance(self, batch: Batch) -> list[Advanced]:
+        """Run one batch, with the faults that its prompts ask for; see `ImageEngine.advance`.
 
         Raises `OutOfMemory`, `ValueError` or `RuntimeError` on request.
         """
@@ -119,7 +119,7 @@ class FakeEngine:
 
     def _draw(self, key: BatchKey, task: ImageTask) -> Pixels | ImageFault:
         if "fault:nan" in task.prompt:
-            return ImageFault(InvalidOutput.code, "The picture holds values that are no numbers.")
+            return ImageFault(InvalidOutput.code, "The image holds values that are no numbers.")
         if self._settings.fake_log is not None:
             with self._settings.fake_log.open("a") as log:
                 log.write(f"{task.seed}\n")

@@ -1,4 +1,4 @@
-"""The host: starts the engine process, sends it passes, and kills it when it crashes or hangs."""
+"""The host: starts the engine process, sends it batches, and kills it when it crashes or hangs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
-from contracts.engine import Pass
+from contracts.engine import Batch
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from scheduler.recovery import Failure
@@ -42,7 +42,7 @@ class EngineDied(EngineLoadError):
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A pass without an answer. `at` is the time of sending, in seconds of the monotonic clock."""
+    """A batch without an answer. `at` is the time of sending, in seconds of the monotonic clock."""
 
     number: int
     at: float
@@ -62,7 +62,7 @@ class EngineHost:
         self._numbers = 0
         self._answered_at = 0.0
         self._lost: tuple[int, str] | None = None
-        """The number of the pass during which the engine ended, and how it ended."""
+        """The number of the batch during which the engine ended, and how it ended."""
 
     @property
     def pid(self) -> int | None:
@@ -104,15 +104,15 @@ class EngineHost:
             f"The engine did not load its model within {self._settings.load_timeout_s:g} s.", may_pass=True
         )
 
-    def run(self, batch: Pass) -> Answer:
-        """Run one pass: `send` it and `receive` its answer. Raises what they raise."""
+    def run(self, batch: Batch) -> Answer:
+        """Run one batch: `send` it and `receive` its answer. Raises what they raise."""
         self.send(batch)
         return self.receive()
 
-    def send(self, batch: Pass) -> None:
-        """Send a pass. A second one may be sent while the first runs; answers come in the same order.
+    def send(self, batch: Batch) -> None:
+        """Send a batch. A second one may be sent while the first runs; answers come in the same order.
 
-        Without an engine process, the pass counts as crashed. Raises what pickling raises; then
+        Without an engine process, the batch counts as crashed. Raises what pickling raises; then
         nothing was sent.
         """
         if not self._sent:
@@ -148,11 +148,11 @@ class EngineHost:
             self._engine.wake()
 
     def receive(self) -> Answer:
-        """Wait for the answer to the oldest pass without one, and return it.
+        """Wait for the answer to the oldest batch without one, and return it.
 
-        The engine is killed if it has ended, if a pass takes longer than allowed, or if it answers
-        another pass. Then the pass that it had begun counts as crashed, and every other pass that
-        was sent is `Unrun`. Call `start` again before the next pass.
+        The engine is killed if it has ended, if a batch takes longer than allowed, or if it answers
+        another batch. Then the batch that it had begun counts as crashed, and every other batch that
+        was sent is `Unrun`. Call `start` again before the next batch.
         """
         answer: Answer | None = None
         try:
@@ -164,7 +164,7 @@ class EngineHost:
             else:
                 self._lose_engine()
         except BaseException:
-            # The rest of a message that was half read would pass for the answer to the next pass.
+            # The rest of a message that was half read would be taken for the answer to the next batch.
             self._lose_engine()
             raise
         finally:
@@ -176,18 +176,18 @@ class EngineHost:
         return (
             Failed(Failure.CRASH, reason)
             if number == suspect
-            else Unrun("The engine ended under another pass.")
+            else Unrun("The engine ended under another batch.")
         )
 
     def kill(self) -> None:
-        """End the process now, if there is one. The running pass counts as crashed."""
+        """End the process now, if there is one. The running batch counts as crashed."""
         if self._engine is not None:
             self._engine.kill()
 
     def _lose_engine(self) -> None:
-        """End the engine, and find the pass that it had begun: that pass is the suspect.
+        """End the engine, and find the batch that it had begun: that batch is the suspect.
 
-        If the engine had begun none of them, the first pass is the suspect. Otherwise a pass that no
+        If the engine had begun none of them, the first batch is the suspect. Otherwise a batch that no
         engine can begin would be retried for ever.
         """
         engine, numbers = self._engine, [sent.number for sent in self._sent]
@@ -202,7 +202,7 @@ class EngineHost:
         self._lost = (begun if begun in numbers else numbers[0], reason)
 
     def _left_s(self, engine: EngineProcess) -> float:
-        """How much longer the oldest pass may take, in seconds.
+        """How much longer the oldest batch may take, in seconds.
 
         Its time counts from its start. Before that, it counts from when it could have started.
         """

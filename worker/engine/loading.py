@@ -142,7 +142,7 @@ class Loader:
             raise hub.refusal(f"DARKROOM_VAE={setting} cannot be loaded", error) from error
 
     def _plan(self, contents: Checkpoint, vae: Any, profile: Profile, clip: ClipSource | None) -> Plan:
-        """The memory plan of weights and passes, made before any weights are read."""
+        """The memory plan of weights and batches, made before any weights are read."""
         with torch.device("meta"):
             unet = _from_config(UNet2DConditionModel, checkpoint.config(contents.folder / "unet"))
             if vae is None:

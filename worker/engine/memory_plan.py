@@ -1,6 +1,6 @@
-"""The memory plan: how much memory the weights need, and each image of a pass.
+"""The memory plan: how much memory the weights need, and each image of a batch.
 
-It is made before the model is loaded. The pass runs on torch's meta device, where tensors have
+It is made before the model is loaded. A forward pass runs on torch's meta device, where tensors have
 shapes but no contents. Every storage that is allocated and freed is counted. The peak is that of
 the real pass, and takes a second for a model of any size.
 """
@@ -27,7 +27,7 @@ MIB: Final = 1 << 20
 class Plan:
     """The memory plan of a model.
 
-    `denoise_bytes`, `decode_bytes` and `embed_bytes` are what one image adds to a pass, at the model's
+    `denoise_bytes`, `decode_bytes` and `embed_bytes` are what one image adds to a batch, at the model's
     default size. `free_bytes` is the memory that is free before the weights are loaded.
     """
 
@@ -38,7 +38,7 @@ class Plan:
     embed_bytes: int = 0
 
     def largest_batch(self, limit: int) -> int:
-        """Return how many images fit in a pass, at most `limit`.
+        """Return how many images fit in a batch, at most `limit`.
 
         Raises `ModelLoadRetryable`, with the numbers, if not even one fits.
         """

@@ -1,8 +1,8 @@
 """The messages between host and engine process, pickled over a socket pair. Both ends run the same version.
 
 The host sends an `Order` and gets an `Answered` with its number. Answers come in the order of the
-orders. At most two orders are pending: one runs, the other waits in the engine. When a pass begins,
-the engine also writes a record to a pipe. The record outlives the engine, and tells which pass was
+orders. At most two orders are pending: one runs, the other waits in the engine. When a batch begins,
+the engine also writes a record to a pipe. The record outlives the engine, and tells which batch was
 running when the engine died.
 """
 
@@ -12,12 +12,12 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from contracts.engine import Advanced, Pass
+from contracts.engine import Advanced, Batch
 from contracts.models import ModelSpec
 from scheduler.recovery import Failure
 
 BEGUN: Final = struct.Struct("=qd")
-"""The record: the number of the pass, and its start in seconds of the monotonic clock.
+"""The record: the number of the batch, and its start in seconds of the monotonic clock.
 
 All processes of the machine share that clock.
 """
@@ -25,10 +25,10 @@ All processes of the machine share that clock.
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A pass to run. `ahead` is true if it was sent before the host knew the previous pass's answer."""
+    """A batch to run. `ahead` is true if it was sent before the host knew the previous batch's answer."""
 
     number: int
-    batch: Pass
+    batch: Batch
     ahead: bool
 
 
@@ -61,7 +61,7 @@ class DeviceMemory:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The pass ran. `samples` holds one entry per sample of the pass, in order.
+    """The batch ran. `samples` holds one entry per sample of the batch, in order.
 
     `seconds` is the time on the device. `memory_bytes` is its peak memory, None if the device does
     not report it.
@@ -71,12 +71,12 @@ class Done:
     seconds: float
     memory_bytes: int | None = None
     device: DeviceMemory | None = None
-    """The memory in use after the pass, by all programs."""
+    """The memory in use after the batch, by all programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The whole pass failed. The engine still works, and has forgotten the samples of the pass."""
+    """The whole batch failed. The engine still works, and has forgotten the samples of the batch."""
 
     failure: Failure
     reason: str
@@ -84,16 +84,16 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Unrun:
-    """The pass did not run, or its result is lost. Its images are not the cause.
+    """The batch did not run, or its result is lost. Its images are not the cause.
 
-    The previous pass failed, or the engine died during another pass.
+    The previous batch failed, or the engine died during another batch.
     """
 
     reason: str
 
 
 Answer = Done | Failed | Unrun
-"""The outcome of a pass."""
+"""The outcome of a batch."""
 
 
 @dataclass(frozen=True, slots=True)

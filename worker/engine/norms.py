@@ -2,7 +2,7 @@
 
 PyTorch's CUDA kernel reads channels-first memory only. In a channels-last network it copies its input
 to that layout, and the next convolution copies it back. A small batch also keeps few of the device's
-processors busy. On an H200, this took half the time of SD-Turbo's passes (docs/engine.md). Here the
+processors busy. On an H200, this took half the time of SD-Turbo's batches (docs/engine.md). Here the
 sums over pixels read the memory as it lies. One more read scales and shifts the values.
 """
 

@@ -86,7 +86,7 @@ class EngineProcess:
     def send(self, message: object) -> bool:
         """Send a message. Raises what pickling raises.
 
-        Returns False if the engine has read nothing for as long as a pass may take. It may then
+        Returns False if the engine has read nothing for as long as a batch may take. It may then
         hold half of the message, so it must be killed. True if the process is gone: `answer` reports
         that.
         """
@@ -120,7 +120,7 @@ class EngineProcess:
         """Return its next message.
 
         None if there is none, if the engine has hung up, or if it has stopped in the middle of a
-        message for as long as a pass may take.
+        message for as long as a batch may take.
         """
         try:
             return self._connection.recv() if self._connection.poll(0) else None
@@ -135,7 +135,7 @@ class EngineProcess:
                     os.write(self._wake_write, b"!")
 
     def begun(self) -> tuple[int, float]:
-        """Return the number of the last pass that it began and the start in seconds of the monotonic clock.
+        """Return the number of the last batch that it began and the start in seconds of the monotonic clock.
 
         The number is 0 if it has begun none. Both stay known after its end.
         """

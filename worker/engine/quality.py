@@ -126,7 +126,7 @@ def measure(
         if isinstance(one, Pixels) and isinstance(other, Pixels)
     ]
     if len(pairs) < len(before):
-        raise ModelLoadError("A golden prompt made no picture: see the engine's log.")
+        raise ModelLoadError("A golden prompt made no image: see the engine's log.")
     mean = sum(psnr_db(*pair) for pair in pairs) / len(pairs)
     if clip is None:
         return Quality(mean)
@@ -138,7 +138,7 @@ def gate(quality: Quality, floor: Floor) -> None:
     """Raise `ModelLoadError` if `quality` is below the floor."""
     if not floor.holds(quality):
         raise ModelLoadError(
-            f"The quantised model's pictures are {quality} from its own in float32, below "
+            f"The quantised model's images are {quality} from its own in float32, below "
             f"DARKROOM_QUALITY_FLOOR_DB={floor.psnr_db:g} or DARKROOM_QUALITY_FLOOR_CLIP={floor.clip:g}. A file of prompts in "
             "DARKROOM_CALIBRATION_PROMPTS lets the layers that suffer most stay as they are."
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from runtime.lru import LruCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class PromptEncoder:
         self._pairs = [(tokenizer, model) for tokenizer, model in pairs if model is not None]
         self._zeros_for_empty = self._xl and bool(pipeline.config.force_zeros_for_empty_prompt)
         self.capacity = capacity
-        self._cache: OrderedDict[tuple[Hashable, str], Encoded] = OrderedDict()
+        self._cache = LruCache[tuple[Hashable, str], Encoded](capacity)
         self.variant: Hashable = None
         """What decides the embeddings besides the text. It is part of the cache's key."""
         self.encoded = 0
@@ -68,9 +69,6 @@ class PromptEncoder:
             encoded.update(zip(batch, self._run(padded), strict=False))
         for text in requested:
             self._cache[self.variant, text] = encoded[text]
-            self._cache.move_to_end((self.variant, text))
-        while len(self._cache) > self.capacity:
-            self._cache.popitem(last=False)
         return encoded
 
     def encode_negative(self, texts: Iterable[str]) -> dict[str, Encoded]:

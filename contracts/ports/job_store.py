@@ -42,7 +42,7 @@ class JobStore(Protocol):
         """
         ...
 
-    async def submit_many(self, asked: Sequence[Submission]) -> Sequence[SubmitAnswer]:
+    async def submit_many(self, submissions: Sequence[Submission]) -> Sequence[SubmitAnswer]:
         """Record jobs, with one call per shard. Returns one answer per job, in order.
 
         An error (`StoreFull`, `StoreUnavailable`, `RecordUnreadable` or an unexpected one) concerns one job

@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import gc
-from contracts import garbage
+from api import garbage
 
 class Node:
     alive = 0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from contracts.tasks import end
+from runtime.tasks import end
 
 
 def test_a_task_that_swallows_cancellations_ends_all_the_same() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from contracts.grouping import Grouped
+from runtime.grouping import Grouped
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from contracts.errors import SettingsError
-from contracts.listening import is_free, listen
+from runtime.listening import is_free, listen
 
 HOSTS = ("127.0.0.1", "0.0.0.0", "::", "::1", "localhost")
 OVERLAP = {

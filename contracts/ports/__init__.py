@@ -1,0 +1,21 @@
+"""The ports: what one part of the platform needs of another, as a `Protocol`. One module for each, named after it.
+
+Every coroutine raises `contracts.errors.StoreUnavailable`, `BlobStoreUnavailable` or `BrokerUnavailable`
+when its service is away or slow. Where a port has several implementations, one contract suite runs them all.
+
+    BlobStore           images, by the hash of their bytes
+    Clock               time
+    DeadLetters         messages that the broker has given up on
+    IdempotencyStore    the jobs of idempotency keys
+    ImageEngine         a model on a device
+    JobEvents           changes of jobs
+    JobStore            job records, single-flight and the outbox
+    KeyStore            API keys
+    MemoryUseStore      memory of tenants' records
+    ModelDirectory      served models and their workers
+    Publisher           job messages on the broker
+    QuotaLedger         accounts of API keys
+    ResultCache         results, by their address
+    UsageStore          usage by tenant and day
+    WebhookStore        the outbox of webhooks
+"""
