@@ -1,7 +1,8 @@
-"""What `DARKROOM_MODEL` may name: an embedded model, a folder, or a repository on the Hugging Face hub."""
+"""What a setting of a model may name: an embedded model, a folder, or a repository on the Hugging Face hub."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Final
@@ -14,11 +15,14 @@ EMBEDDED: Final = Path(__file__).parents[1] / "models"
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def local_folder(model: str, setting: str = "DARKROOM_MODEL=") -> Path | None:
+def local_folder(
+    model: str, setting: str = "DARKROOM_MODEL=", marker: str = "model_index.json"
+) -> Path | None:
     """The folder that `model` names; None for a hub id, `owner/name`.
 
     A folder relative to the working directory comes first. Otherwise `models/NAME` is an embedded model, never a
-    hub id. Raises `SettingsError`, which starts with `setting`, for anything else.
+    hub id. Raises `SettingsError`, which starts with `setting`, for anything else. It lists the embedded models
+    that have the file `marker`.
     """
     here = Path(model)
     if here.is_dir():
@@ -27,12 +31,32 @@ def local_folder(model: str, setting: str = "DARKROOM_MODEL=") -> Path | None:
         embedded = EMBEDDED / model.removeprefix(PREFIX)
         if _HUB_ID.fullmatch(model) and embedded.is_dir():
             return embedded
-        raise SettingsError(f"{setting}{model} is no folder here, and no embedded model: there {_names()}.")
+        raise SettingsError(
+            f"{setting}{model} is no folder here, and no embedded model: there {_names(marker)}."
+        )
     if _HUB_ID.fullmatch(model):
         return None
     raise SettingsError(f"{setting}{model} is no folder here, and no hub id (owner/name).")
 
 
-def _names() -> str:
-    names = sorted(f"{PREFIX}{path.parent.name}" for path in EMBEDDED.glob("*/model_index.json"))
-    return f"are {' and '.join(names)}" if names else "is none in this installation"
+def name_of(source: str) -> str:
+    """The name of a model: the last part of its folder or hub id."""
+    return source.rstrip("/").rpartition("/")[2]
+
+
+def digest(folder: Path) -> str:
+    """A digest of all files in the folder that are loaded, as 16 hex digits: the revision of its weights."""
+    sha256 = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".json", ".safetensors", ".txt"):
+            sha256.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            with path.open("rb") as file:
+                sha256.update(hashlib.file_digest(file, "sha256").digest())
+    return sha256.hexdigest()[:16]
+
+
+def _names(marker: str) -> str:
+    names = sorted(f"{PREFIX}{path.parent.name}" for path in EMBEDDED.glob(f"*/{marker}"))
+    if not names:
+        return "is none in this installation"
+    return f"{'is' if len(names) == 1 else 'are'} {' and '.join(names)}"

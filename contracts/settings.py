@@ -324,6 +324,8 @@ class WorkerSettings(BackendSettings):
     minus a tenth, but minus at least 384 MiB. 0: no limit."""
     fake_log: Path | None = None
     """The file to which the fake engine writes the seed of every finished image, one per line."""
+    clip: str = ""
+    """A CLIP or SigLIP that embeds finished images: a folder, an embedded model, or a hub id with `@revision`. Empty: none."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     max_batch: Count = 8
     """Images in one forward pass."""

@@ -51,6 +51,7 @@ WORKDIR /app
 # The embedded models, a few megabytes each.
 COPY models/emoji-turbo models/emoji-turbo
 COPY models/emoji-base models/emoji-base
+COPY models/emoji-clip models/emoji-clip
 USER 10001:10001
 EXPOSE 9100
 HEALTHCHECK --interval=15s --timeout=10s --start-period=600s \

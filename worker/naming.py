@@ -6,12 +6,13 @@ import os
 import secrets
 import socket
 
+from contracts.model_source import name_of
 from contracts.settings import WorkerSettings
 
 
 def model_name(settings: WorkerSettings) -> str:
     """The model's name for clients: the setting, or the last part of its folder or hub id."""
-    return settings.model_name or settings.model.rstrip("/").rpartition("/")[2]
+    return settings.model_name or name_of(settings.model)
 
 
 def worker_id() -> str:

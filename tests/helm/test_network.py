@@ -111,6 +111,10 @@ def test_the_hub_is_for_those_who_fetch() -> None:
     adapters = {"emoji-turbo": {**DOWNLOADED, "settings": {"loras": "ink=owner/ink@" + "0" * 40}}}
     assert hub("Deployment", "-worker-emoji-turbo", models=adapters)
     assert hub("Deployment", "-worker-emoji-turbo", settings={"vae": "tiny"})
+    assert hub("Deployment", "-worker-emoji-turbo", settings={"clip": "owner/clip"})
+    assert not hub("Deployment", "-worker-emoji-turbo", settings={"clip": "models/emoji-clip"}), (
+        "it is in the image"
+    )
     assert not hub("Deployment", "-worker-other", networkPolicy={"allowHub": False})
 
 

@@ -3,6 +3,7 @@ platform in every way and looking, not by asking its own lists."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -26,10 +27,11 @@ from cli.main import app
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.kept import KEEPS_NOTHING, KEPT, Kept, Place, row_of, table
+from contracts.picture_outbox import Unwanted
 from contracts.settings import BackendSettings
 from contracts.tenancy import new_token
 from store.key_names import PREFIX
-from store.stores import Stores
+from store.stores import Stores, open_stores
 from tests.integration.conftest import ROOT, Stack, deployed
 from tests.webhooks.conftest import receiving
 
@@ -257,6 +259,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "DARKROOM_CACHE_REDIS_URL": own.url.replace("/0", f"/{CACHE}"),
             "DARKROOM_ENGINE": "fake",
             "DARKROOM_MODEL": "fake",
+            "DARKROOM_CLIP": "models/emoji-clip",
             "DARKROOM_ADMIN_KEY": new_token(),
             "DARKROOM_ALLOW_ANONYMOUS": "false",
             "DARKROOM_SWEEP_INTERVAL_S": "0.2",
@@ -310,7 +313,10 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
     receipt = json.loads(done.stdout)
     assert receipt["complete"], receipt
     assert receipt["counts"]["canceled_jobs"] == 1
-    assert {"jobs", "webhooks", "pictures", "source_pictures", "cached_results"} <= set(receipt["counts"])
+    kinds = {"jobs", "webhooks", "pictures", "picture_records", "source_pictures", "cached_results"}
+    assert kinds <= set(receipt["counts"])
+    forgotten = forget_unwanted(platform)
+    assert {each.scope for each in forgotten} == {"acme"}, "the index is told, and nothing of it is left then"
     assert acme.ask("GET", waiting["urls"]["self"]).status_code == 401
     platform.start("worker", "worker-2")
     platform.wait_ready(1)
@@ -325,6 +331,7 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
     lasting = (
         "jobs",
         "pictures",
+        "picture_records",
         "source_pictures",
         "webhooks",
         "api_keys",
@@ -354,6 +361,23 @@ def test_redis_as_the_broker_keeps_nothing_without_a_row(redis_server: RedisServ
             assert stack.ended(job)["status"] == "succeeded"
     assert seen.names[BROKER]
     assert seen.strangers() == []
+
+
+def forget_unwanted(stack: Stack) -> list[Unwanted]:
+    """The indexer's part: it forgets what it is owed to forget."""
+
+    async def forget() -> list[Unwanted]:
+        folder = Path(stack.environ["DARKROOM_BLOB_DIR"])
+        stores = open_stores(BackendSettings(redis_url=stack.environ["DARKROOM_REDIS_URL"], blob_dir=folder))
+        try:
+            (shard,) = stores.pictures.shards
+            unwanted = await stores.pictures.take_unwanted(shard, 10_000, 60.0)
+            await stores.pictures.settle_unwanted(unwanted)
+            return list(unwanted)
+        finally:
+            await stores.close()
+
+    return asyncio.run(forget())
 
 
 def queues(broker: RabbitServer | None) -> dict[str, int]:

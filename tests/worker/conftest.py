@@ -78,8 +78,12 @@ def address(message: JobMessage) -> str:
 
 
 @pytest.fixture
-async def room(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Room]:
-    settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0)
+async def room(
+    request: pytest.FixtureRequest, anyio_backend: str, redis_server: RedisServer, tmp_path: Path
+) -> AsyncIterator[Room]:
+    """A parameter, if there is one, holds more settings of the worker."""
+    more = getattr(request, "param", {})
+    settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0, **more)
     publisher = RecordingPublisher()
     host = EngineHost(settings)
     spec, wake = await asyncio.to_thread(host.start), asyncio.Event()

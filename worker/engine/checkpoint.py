@@ -81,7 +81,7 @@ def read(folder: Path) -> Checkpoint:
         if name in _WITHOUT_WEIGHTS:
             continue
         count = matrix_count = 0
-        for path in _weight_files(folder / name, variant):
+        for path in weight_files(folder / name, variant):
             tensors = header(path)
             count += sum(_numel(tensor["shape"]) for tensor in tensors.values())
             matrix_count += sum(
@@ -129,17 +129,6 @@ def config(folder: Path) -> dict[str, Any]:
     return _json(folder / "config.json")
 
 
-def digest(folder: Path) -> str:
-    """Return a digest of all files in the folder that are loaded, as 16 hex digits."""
-    sha256 = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".safetensors", ".txt"):
-            sha256.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                sha256.update(hashlib.file_digest(file, "sha256").digest())
-    return sha256.hexdigest()[:16]
-
-
 def file_digest(path: Path) -> str:
     """Return a digest of the file's contents, as 16 hex digits."""
     with path.open("rb") as file:
@@ -165,8 +154,11 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _weight_files(folder: Path, variant: str | None) -> Iterator[Path]:
-    """The files of a component's weights: one file, or the shards that its index names."""
+def weight_files(folder: Path, variant: str | None) -> Iterator[Path]:
+    """Return the files of a component's weights: one file, or the shards that its index names.
+
+    Raises `ModelLoadError` if there are none, or only pickles.
+    """
     if not (folder / "config.json").is_file():
         raise ModelLoadError(f"{folder / 'config.json'} is missing.")
     files = sorted(folder.glob("*.safetensors"))

@@ -14,7 +14,7 @@ from contracts.failures import OutOfMemory
 from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
-from worker.engine import attention
+from worker.engine import attention, embedding
 from worker.engine.adapters import Adapters
 from worker.engine.decode import Decoder
 from worker.engine.denoiser import Denoiser, Sample
@@ -79,7 +79,10 @@ class DiffusersEngine:
         recorder = CudaRecorder() if settings.graphs == "auto" and self._device.kind == "cuda" else None
         sampler = sampler_of(pipeline.scheduler)
         self._denoiser = Denoiser(pipeline, sampler, self._encoder, fixed, recorder)
-        self._decoder = Decoder(pipeline, fixed, recorder)
+        self._embedder = (
+            None if loaded.clip is None else embedding.load(loaded.clip, self._device, fixed, recorder)
+        )
+        self._decoder = Decoder(pipeline, fixed, recorder, self._embedder)
         spec = spec_of(loaded, settings, self._name, self._device.name, self._dtype, self._kernel.name)
         attention.fuse_projections(pipeline.unet)
         if settings.quantise != "none":
@@ -94,6 +97,8 @@ class DiffusersEngine:
         sizes = range(spec.max_batch, 0, -1) if self._device.kind == "cuda" or settings.compile else [1]
         for size in sizes:
             self._draw(spec, ["warm up"] * size, steps=spec.min_steps)
+            if self._embedder is not None:
+                embedding.try_embedder(self._embedder, size, spec.default_width, self._device)
         log.info("engine_ready", **self._log_fields(loaded, spec))
         return spec
 
@@ -159,7 +164,8 @@ class DiffusersEngine:
         previewed = [
             replace(sample, latents=sample.predict_x0) for sample in samples if sample.predict_x0 is not None
         ]
-        decoded = self._decoder.decode([*finished, *previewed]) if finished or previewed else []
+        samples_to_decode = [*finished, *previewed]
+        decoded = self._decoder.decode(samples_to_decode, len(finished)) if samples_to_decode else []
         images, previews = iter(decoded[: len(finished)]), iter(decoded[len(finished) :])
         advanced: list[Advanced] = []
         for number, sample in zip(batch.samples, samples, strict=True):
@@ -195,7 +201,7 @@ class DiffusersEngine:
             (sample,) = self._denoiser.join(key, [task])
             while not sample.finished:
                 self._step(key, [sample])
-            return self._decoder.decode([sample])[0]
+            return self._decoder.decode([sample], 1)[0]
 
     @contextmanager
     def _eager(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """An engine without a model, for timing and fault tests only.
 
-It draws coloured noise from the seed, and fails on request. Words in a prompt control it:
+It draws coloured noise from the seed, and fails on request. With `DARKROOM_CLIP` it embeds an image by
+its hash. Words in a prompt control it:
 
 - `slow=0.5` makes every pass take that many seconds; `cost=20+5` takes 20 ms, and 5 ms for each image;
 - `fault:raise` raises; `fault:sticky` raises and loses the device; `fault:nan` has no valid output;
@@ -10,9 +11,11 @@ It draws coloured noise from the seed, and fails on request. Words in a prompt c
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -23,6 +26,9 @@ from contracts.models import ModelSpec
 from contracts.settings import WorkerSettings
 
 MAX_PROMPT_TOKENS: Final = 77
+CLIP: Final = "hash@fake"
+"""The model of its embeddings, whatever `DARKROOM_CLIP` names: a hash, which says nothing of likeness."""
+DIMENSIONS: Final = 64
 HANG_S: Final = 3600.0
 
 _SLOW = re.compile(r"\bslow=(\d+(?:\.\d+)?)")
@@ -60,6 +66,7 @@ class FakeEngine:
             init_images=True,
             sampler="Noise",
             description="Noise instead of pictures: for timing and fault tests only.",
+            clip=CLIP if self._settings.clip else "",
         )
 
     def advance(self, batch: Pass) -> list[Advanced]:
@@ -116,7 +123,15 @@ class FakeEngine:
         if self._settings.fake_log is not None:
             with self._settings.fake_log.open("a") as log:
                 log.write(f"{task.seed}\n")
-        return _noise(key, task.seed)
+        noise = _noise(key, task.seed)
+        return replace(noise, embedding=hashed(noise.rgb)) if self._settings.clip else noise
+
+
+def hashed(rgb: bytes) -> bytes:
+    """Return the embedding of an image: a vector that its hash seeds, `DIMENSIONS` float16 numbers."""
+    seed = int.from_bytes(hashlib.sha256(rgb).digest()[:8])
+    vector = np.random.default_rng(seed).standard_normal(DIMENSIONS)
+    return (vector / np.linalg.norm(vector)).astype("<f2").tobytes()
 
 
 def _preview(key: BatchKey, task: ImageTask, step: int) -> Preview | None:

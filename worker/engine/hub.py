@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx2
 from diffusers import DiffusionPipeline
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from contracts.settings import WorkerSettings
@@ -43,6 +44,17 @@ def fetch(settings: WorkerSettings, *, halves: bool) -> Path:
         return Path(DiffusionPipeline.download(**options))
     except FAILURES as error:
         raise refusal(f"DARKROOM_MODEL={settings.model} cannot be fetched", error) from error
+
+
+def fetch_files(setting: str, repository: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """Download the files of a repository that match the patterns. Return their folder, named by the commit.
+
+    `setting` is the variable's name and an equals sign. Raises as `fetch`.
+    """
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+    except FAILURES as error:
+        raise refusal(f"{setting}{repository} cannot be fetched", error) from error
 
 
 def refusal(what: str, error: BaseException) -> ModelLoadError:

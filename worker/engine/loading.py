@@ -13,11 +13,12 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from contracts.errors import SettingsError
-from contracts.model_source import local_folder
+from contracts.model_source import digest, local_folder
 from contracts.settings import WorkerSettings
-from worker.engine import adapters, checkpoint, hub, memory_plan
+from worker.engine import adapters, checkpoint, clip_source, hub, memory_plan
 from worker.engine.adapters import Adapters
 from worker.engine.checkpoint import Checkpoint
+from worker.engine.clip_source import ClipSource
 from worker.engine.device import Device
 from worker.engine.errors import ModelLoadError
 from worker.engine.memory_plan import Plan
@@ -35,7 +36,8 @@ CLIP_TOKENS: Final = 77
 class Loaded:
     """A pipeline on its device.
 
-    `revision` identifies the weights, and the VAE if another one replaces the model's own.
+    `revision` identifies the weights, and the VAE if another one replaces the model's own. `clip` is the
+    model that embeds images, which is not loaded yet; None: there is none.
     """
 
     pipeline: Any
@@ -44,6 +46,7 @@ class Loaded:
     plan: Plan
     max_batch: int
     adapters: Adapters
+    clip: ClipSource | None
 
 
 class Loader:
@@ -64,7 +67,8 @@ class Loader:
         profile = profile_of(self._name, folder, self._settings.max_num_inference_steps)
         contents = checkpoint.read(folder)
         vae = self._other_vae("text_encoder_2" in contents.parameters)
-        plan = self._plan(contents, vae, profile)
+        clip = clip_source.read(self._settings.clip) if self._settings.clip else None
+        plan = self._plan(contents, vae, profile, clip)
         batch = plan.largest_batch(self._settings.max_batch)
         try:
             pipeline: Any = DiffusionPipeline.from_pretrained(
@@ -90,7 +94,7 @@ class Loader:
             pipeline.vae.enable_slicing()
         if vae is not None:
             revision = f"{revision}+{self._settings.vae}"
-        return Loaded(pipeline, revision, profile, plan, batch, loras)
+        return Loaded(pipeline, revision, profile, plan, batch, loras, clip)
 
     def _place(self, pipeline: Any) -> None:
         pipeline.to(self._device.torch_name)
@@ -119,7 +123,7 @@ class Loader:
         except SettingsError as error:
             raise ModelLoadError(str(error)) from error
         if local is not None:
-            return local, checkpoint.digest(local)
+            return local, digest(local)
         # The hub's cache names the folder by the commit.
         folder = hub.fetch(self._settings, halves=self._device.kind != "cpu")
         return folder, folder.name
@@ -137,7 +141,7 @@ class Loader:
         except (*hub.FAILURES, RuntimeError) as error:
             raise hub.refusal(f"DARKROOM_VAE={setting} cannot be loaded", error) from error
 
-    def _plan(self, contents: Checkpoint, vae: Any, profile: Profile) -> Plan:
+    def _plan(self, contents: Checkpoint, vae: Any, profile: Profile, clip: ClipSource | None) -> Plan:
         """The memory plan of weights and passes, made before any weights are read."""
         with torch.device("meta"):
             unet = _from_config(UNet2DConditionModel, checkpoint.config(contents.folder / "unet"))
@@ -156,13 +160,18 @@ class Loader:
         if profile.guidance_scale > 1:
             # A guided image takes two rows of the UNet's batch.
             denoise *= 2
+        clip_weights, embed = (0, 0) if clip is None else clip.memory(side)
         free = self._device.free_bytes()
-        unquantised = Plan(contents.weights_bytes(self._dtype.itemsize), denoise, decode, free)
+        unquantised = Plan(
+            contents.weights_bytes(self._dtype.itemsize) + clip_weights, denoise, decode, free, embed
+        )
         if self._settings.quantise not in ("int8", "int8-dynamic"):
             return unquantised
         # The model is loaded and judged in full precision before it is quantised.
         unquantised.largest_batch(1)
-        return Plan(contents.eight_bit_bytes(self._dtype.itemsize), denoise, decode, free)
+        return Plan(
+            contents.eight_bit_bytes(self._dtype.itemsize) + clip_weights, denoise, decode, free, embed
+        )
 
 
 def _class_of(config: dict[str, Any], folder: Path) -> Any:

@@ -27,14 +27,15 @@ MIB: Final = 1 << 20
 class Plan:
     """The memory plan of a model.
 
-    `denoise_bytes` and `decode_bytes` are what one image adds to a pass, at the model's default size.
-    `free_bytes` is the memory that is free before the weights are loaded.
+    `denoise_bytes`, `decode_bytes` and `embed_bytes` are what one image adds to a pass, at the model's
+    default size. `free_bytes` is the memory that is free before the weights are loaded.
     """
 
     weights_bytes: int
     denoise_bytes: int
     decode_bytes: int
     free_bytes: int
+    embed_bytes: int = 0
 
     def largest_batch(self, limit: int) -> int:
         """Return how many images fit in a pass, at most `limit`.
@@ -42,11 +43,12 @@ class Plan:
         Raises `ModelLoadRetryable`, with the numbers, if not even one fits.
         """
         available = self.free_bytes - self.weights_bytes * 1.05
-        fits = int(available // (self.denoise_bytes * RESERVE))
+        # All images of a pass are denoised together, and embedded together when they are finished.
+        fits = int(available // (max(self.denoise_bytes, self.embed_bytes) * RESERVE))
         if fits < 1 or available < self.decode_bytes * RESERVE:
             raise ModelLoadRetryable(
                 f"The model does not fit: its weights take {_mib(self.weights_bytes)}, one image "
-                f"{_mib(int(max(self.denoise_bytes, self.decode_bytes) * RESERVE))} more, and "
+                f"{_mib(int(max(self.denoise_bytes, self.decode_bytes, self.embed_bytes) * RESERVE))} more, and "
                 f"{_mib(self.free_bytes)} are free. A smaller precision (DARKROOM_PRECISION, DARKROOM_QUANTISE) or "
                 "DARKROOM_VAE=tiny need less."
             )

@@ -57,6 +57,7 @@ def spec_of(
         init_images=profile.init_images,
         sampler=sampler,
         schedule_type=schedule_type,
+        clip="" if loaded.clip is None else loaded.clip.identity,
     )
 
 
