@@ -67,7 +67,7 @@ def embedding_s(source: ClipSource, side: int = SIDE, device: str = "cpu") -> fl
 
 def drawing_s(folder: Path, device: str = "cpu") -> float:
     """Seconds of one image of 512 x 512 through SD-Turbo's layout in `folder`, after a warm-up."""
-    engine = DiffusersEngine(WorkerSettings(model=str(folder), device=device, max_batch=1), "sd-turbo")  # type: ignore[arg-type]
+    engine = DiffusersEngine(WorkerSettings(model=str(folder), device=device, max_batch=1), "sd-turbo")
     engine.load()
     key = BatchKey("sd-turbo", SIDE, SIDE, guided=False)
     begun = time.perf_counter()

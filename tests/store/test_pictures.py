@@ -75,7 +75,7 @@ async def test_a_job_owes_its_pictures_once_and_its_records_stay(world: World) -
     assert at is not None
     assert {each.created_at for each in read} == {at}, "by the clock of the store, as the job's end"
     assert {each.expires_at for each in read} == {at + KEEP_S}
-    assert read[0].embedding.raw() == pictures[0].embedding.raw()
+    assert [each.embedding for each in read] == [each.embedding for each in pictures]
     assert await store.settle([job.id]) == []
     assert await store.owed() == 0
     assert plain(await store.read([job.id])) == plain(pictures), "an index is rebuilt from them"
@@ -228,7 +228,7 @@ async def test_a_record_that_cannot_be_read_hides_no_other(world: World) -> None
     job = new()
     await ended(world, job, record(job, 1), record(job, 2))
     client = connect(world.settings.redis_url, 20.0)
-    await client.hset(f"{Layout(world.settings.shards).job_prefix(job.id)}picture:{job.id}", name(1), "{")  # type: ignore[misc]
+    await client.hset(f"{Layout(world.settings.shards).job_prefix(job.id)}picture:{job.id}", name(1), "{")
     await client.aclose()
     assert plain(await world.stores.pictures.read([job.id])) == plain([record(job, 2)])
 
@@ -281,4 +281,5 @@ async def test_vectors_are_little_endian_halves_in_base64(world: World) -> None:
     job = new()
     await ended(world, job, record(job))
     (read,) = await world.stores.pictures.read([job.id])
+    assert read.embedding is not None
     assert struct.unpack("<4e", base64.b64decode(read.embedding.vector))[:3] == (0.5, -0.5, 0.5)

@@ -64,7 +64,8 @@ def theirs(folder: Path, images: list[Image.Image]) -> np.ndarray[Any, np.dtype[
     inputs = processor(images=images, return_tensors="pt")
     with torch.inference_mode():
         found = model.get_image_features(**inputs).pooler_output
-    return torch.nn.functional.normalize(found).double().numpy()
+    vectors: np.ndarray[Any, np.dtype[np.float64]] = torch.nn.functional.normalize(found).double().numpy()
+    return vectors
 
 
 def ours(folder: Path, images: list[Image.Image]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -81,8 +82,9 @@ def cosines(
     one: np.ndarray[Any, np.dtype[np.float64]], other: np.ndarray[Any, np.dtype[np.float64]]
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Of each pair. A vector of halves has length 1 to a thousandth."""
-    found: np.ndarray[Any, np.dtype[np.float64]] = (one * other).sum(1) / np.linalg.norm(one, axis=1)
-    return found / np.linalg.norm(other, axis=1)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    found: np.ndarray[Any, np.dtype[np.float64]] = (one * other).sum(1) / lengths
+    return found
 
 
 def scene(width: int, height: int, seed: int) -> Image.Image:
@@ -140,10 +142,12 @@ def test_every_way_to_prepare_an_image_is_the_library_s(
     )
     wanted = processor(images=images, return_tensors="pt")["pixel_values"]
     assert mine.shape == wanted.shape == (2, 3, 224, 224)
-    # Of a tall image, Pillow 13 resizes the columns first, and earlier ones the rows: rounding differs.
     off = (mine - wanted).abs() * 255 * float(processor.image_std[2])
-    assert float(off.max()) < (3.1 if size[1] > size[0] else 1.1), "in levels"
-    assert float(off.mean()) < (0.3 if size[1] > size[0] else 0.01)
+    # In levels. Of a tall image, Pillow 13 resizes the columns first, and earlier ones the rows: rounding
+    # differs. Enlarging, its integer weights differ by a little more.
+    exact = size[1] <= size[0] and size[1] >= 224
+    assert float(off.max()) < (1.1 if exact else 5.1)
+    assert float(off.mean()) < (0.01 if exact else 0.3)
     assert cosines(ours(folder, images), theirs(folder, images)).min() > EQUAL
 
 

@@ -33,7 +33,7 @@ async def records(room: Room) -> list[PictureRecord]:
 
 
 def counted(outcome: str) -> float:
-    return metrics.EMBEDDINGS.labels(outcome)._value.get()
+    return float(metrics.EMBEDDINGS.labels(outcome)._value.get())
 
 
 @EMBEDDING
@@ -53,6 +53,7 @@ async def test_each_image_of_a_job_is_recorded_with_its_embedding(room: Room) ->
         assert (record.source, record.created_at) == ("generated", job.finished_at)
         assert record.expires_at - record.created_at == 259_200.0
         pixels = np.asarray(Image.open(io.BytesIO(await room.stores.blobs.get(image.name))))
+        assert record.embedding is not None
         assert record.embedding.model == CLIP
         assert record.embedding.raw() == hashed(pixels.tobytes()), "of the image that is served"
     assert counted("made") - made == 3
@@ -108,4 +109,5 @@ async def test_records_say_what_the_cache_shares_and_leave_out_what_failed(room:
     (record,) = picture_records(message, result, images, spec, SHARED, 10.0, 5.0)
     assert (record.scope, record.lora, record.name) == ("", "ink", result.images[0].name)
     assert (record.created_at, record.expires_at) == (10.0, 15.0)
+    assert record.embedding is not None
     assert (record.embedding.model, record.embedding.raw()) == ("c@1", b"\0" * 8)
