@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from contracts.settings import BackendSettings, Count, Port, Seconds
+from contracts.setting_types import Count, Port, Seconds
+from contracts.settings import BackendSettings
 from contracts.urls import REDIS, REDIS_GROUPS, postgres_url, redis_url
 
 EMBEDDED: Final = "embedded:"

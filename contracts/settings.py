@@ -9,106 +9,32 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from contracts.addresses import parse_networks
 from contracts.documents import Frozen
 from contracts.errors import SettingsError
 from contracts.ids import ShardCount
 from contracts.requests import MAX_TEXT_CHARS
+from contracts.setting_types import (
+    Count,
+    LoraSource,
+    LoraSources,
+    ModelAliases,
+    Networks,
+    Port,
+    RetryDelays,
+    Seconds,
+    aliases_of,
+    delays_of,
+    lora_sources_of,
+)
 from contracts.tenancy import TOKEN_PATTERN
 from contracts.urls import BrokerUrl, RedisUrl, WebUrl, is_cluster
 
 PREFIX = "DARKROOM_"
-
-Seconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-def _networks(text: str) -> str:
-    parse_networks(text)
-    return text
-
-
-def _delays(text: str) -> tuple[float, ...]:
-    delays = tuple(float(part) for part in text.split(","))
-    if not all(0 < delay < 1e6 for delay in delays):
-        raise ValueError("every delay must be above 0 seconds")
-    return delays
-
-
-def _delays_text(text: str) -> str:
-    _delays(text)
-    return text
-
-
-@dataclass(frozen=True, slots=True)
-class LoraSource:
-    """Where an adapter comes from: a folder, a safetensors file, or a hub id at a commit (`revision`)."""
-
-    name: str
-    source: str
-    revision: str | None
-
-
-_LORA: Final = re.compile(r"([A-Za-z0-9][\w.-]{0,63})=([^\s,@=]+)(?:@([0-9a-f]{40}))?", re.ASCII)
-
-
-def _lora_sources(text: str) -> tuple[LoraSource, ...]:
-    sources = []
-    for part in filter(None, map(str.strip, text.split(","))):
-        match = _LORA.fullmatch(part)
-        if match is None:
-            raise ValueError(
-                f"{part} is not name=folder, name=file.safetensors or name=owner/name@commit, a commit of 40 hex digits"
-            )
-        sources.append(LoraSource(*match.groups()))
-    names = [source.name for source in sources]
-    if len(set(names)) < len(names):
-        raise ValueError("every adapter needs a name of its own")
-    return tuple(sources)
-
-
-def _loras_text(text: str) -> str:
-    _lora_sources(text)
-    return text
-
-
-_ALIAS: Final = re.compile(r"([^\s,=]{1,200})=([^\s,=]{1,200})")
-
-
-def _aliases(text: str) -> dict[str, str]:
-    aliases: dict[str, str] = {}
-    for part in filter(None, map(str.strip, text.split(","))):
-        match = _ALIAS.fullmatch(part)
-        if match is None:
-            raise ValueError(f"{part} is not alias=model")
-        if match[1] in aliases:
-            raise ValueError(f"{match[1]} is named twice")
-        aliases[match[1]] = match[2]
-    if chained := sorted(aliases.keys() & set(aliases.values())):
-        raise ValueError(f"{chained[0]} is both an alias and what one stands for")
-    return aliases
-
-
-def _aliases_text(text: str) -> str:
-    _aliases(text)
-    return text
-
-
-ModelAliases = Annotated[str, AfterValidator(_aliases_text)]
-"""Other names of models as `alias=model`, separated by commas."""
-LoraSources = Annotated[str, AfterValidator(_loras_text)]
-"""Adapters as `name=source`, separated by commas."""
-RetryDelays = Annotated[str, AfterValidator(_delays_text)]
-"""Seconds, separated by commas."""
-Networks = Annotated[str, AfterValidator(_networks)]
-"""Networks in CIDR notation, separated by commas."""
 
 
 class Settings(Frozen):
@@ -296,7 +222,7 @@ class ApiSettings(BackendSettings):
     @property
     def aliases(self) -> dict[str, str]:
         """The model that each alias stands for."""
-        return _aliases(self.model_aliases)
+        return aliases_of(self.model_aliases)
 
     @property
     def anonymous(self) -> bool:
@@ -383,7 +309,7 @@ class WorkerSettings(BackendSettings):
     @property
     def lora_sources(self) -> tuple[LoraSource, ...]:
         """The adapters of `loras`, parsed."""
-        return _lora_sources(self.loras)
+        return lora_sources_of(self.loras)
 
 
 class WebhookSettings(BackendSettings):
@@ -403,4 +329,4 @@ class WebhookSettings(BackendSettings):
     @property
     def retry_delays_s(self) -> tuple[float, ...]:
         """The delays of `webhook_retry_s`, parsed, in seconds."""
-        return _delays(self.webhook_retry_s)
+        return delays_of(self.webhook_retry_s)

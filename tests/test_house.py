@@ -26,6 +26,7 @@ ROOMS = (
     "cli",
     "client",
     "contracts",
+    "duties",
     "models",
     "runtime",
     "scheduler",

@@ -13,8 +13,10 @@ when its service is away or slow. Where a port has several implementations, one 
     KeyStore            API keys
     MemoryUseStore      memory of tenants' records
     ModelDirectory      served models and their workers
+    PictureOutbox       images that the search index is owed
     Publisher           job messages on the broker
     QuotaLedger         accounts of API keys
+    RebuildStore        how far rebuilds of search indexes have come
     ResultCache         results, by their address
     UsageStore          usage by tenant and day
     WebhookStore        the outbox of webhooks

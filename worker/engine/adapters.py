@@ -20,7 +20,8 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 
 from contracts.models import LoraSpec
-from contracts.settings import LoraSource, WorkerSettings
+from contracts.setting_types import LoraSource
+from contracts.settings import WorkerSettings
 from telemetry.logs import get_logger
 from worker.engine import checkpoint, hub
 from worker.engine.errors import ModelLoadError
