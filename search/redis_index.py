@@ -51,6 +51,7 @@ _TOGETHER: Final = 64
 _LOOKED: Final = 2_000
 _LOOKED_FILTERED: Final = 5_000
 """With a filter, the newest so many pictures that have a word are tried."""
+_SLACK: Final = 8
 _EFFORT: Final = 200
 """How many candidates a search keeps (HNSW's `ef`). Recall rises with it, and so does the time of a query."""
 
@@ -124,21 +125,7 @@ class RedisIndex:
         if not count:
             return []
         within = _known(scopes)
-        raw, rule = query.astype("<f4").tobytes(), filter_of(where)
-        effort = ("EF", max(_EFFORT, count))
-        calls: list[tuple[Any, ...]] = [
-            ("VSIM", f"{_base(scope)}vectors", "FP32", raw, "WITHSCORES", "COUNT", count, *effort, *rule)
-            for scope in within
-        ]
-        sizes = [("VCARD", call[1]) for call in calls] if rule else []
-        answers = await self._each([*calls, *sizes])
-        found = [_scored(each) for each in answers[: len(calls)]]
-        # The search ends early where a filter lets few through. All pictures are compared instead.
-        short = [
-            at for at, size in enumerate(answers[len(calls) :]) if len(found[at]) < min(count, int(size))
-        ]
-        for at, answer in zip(short, await self._each([(*calls[at], "TRUTH") for at in short]), strict=True):
-            found[at] = _scored(answer)
+        found = await self._similar(within, query.astype("<f4").tobytes(), count, where)
         matches = [
             Match(scope, name, 2 * score - 1)
             for scope, each in zip(within, found, strict=True)
@@ -267,6 +254,47 @@ class RedisIndex:
             top = f"({last!r}"
         return in_time(found)[:count]
 
+    async def _similar(
+        self, scopes: list[str], raw: bytes, count: int, where: Where
+    ) -> list[list[tuple[str, float]]]:
+        """Names and scores of the nearest pictures of each scope."""
+        # A filter costs some microseconds for every picture that a search comes by. Expiry is therefore looked up afterwards,
+        # for those that were found. A search also ends early where a filter lets few through: then all are compared.
+        rule = filter_of(where)
+        looser = where.alive_at is not None and not where.selects
+        asked = count + count // 4 + _SLACK if looser else count
+        answers = await self._each(
+            [
+                *(_vsim(scope, raw, asked, () if looser else rule) for scope in scopes),
+                *(("VCARD", f"{_base(scope)}vectors") for scope in scopes),
+            ]
+        )
+        found = [_scored(each) for each in answers[: len(scopes)]]
+        cardinalities = [int(size) for size in answers[len(scopes) :]]
+        if looser and where.alive_at is not None:
+            found = await self._alive(scopes, found, where.alive_at)
+        for more in (rule, (*rule, "TRUTH")) if looser else ((*rule, "TRUTH"),):
+            short = [at for at, each in enumerate(found) if len(each) < min(count, cardinalities[at])]
+            again = await self._each([_vsim(scopes[at], raw, count, more) for at in short])
+            for at, answer in zip(short, again, strict=True):
+                found[at] = _scored(answer)
+        return found
+
+    async def _alive(
+        self, scopes: list[str], found: list[list[tuple[str, float]]], now: float
+    ) -> list[list[tuple[str, float]]]:
+        """Those that have not expired."""
+        asked = [at for at, each in enumerate(found) if each]
+        calls = [("ZMSCORE", f"{_base(scopes[at])}expiry", *(name for name, _ in found[at])) for at in asked]
+        left = list(found)
+        for at, times in zip(asked, await self._each(calls), strict=True):
+            left[at] = [
+                each
+                for each, expires in zip(found[at], times, strict=True)
+                if expires is not None and float(expires) > now
+            ]
+        return left
+
     async def _require_vector_sets(self) -> None:
         client: Any = self._client
         async with self._errors():
@@ -342,6 +370,11 @@ def _source(name: str) -> str:
 def _base(scope: str) -> str:
     """The prefix of a scope's keys. The quoting keeps braces out of the hash tag."""
     return f"{PREFIX}{{s:{quote(scope, safe=':')}}}:"
+
+
+def _vsim(scope: str, raw: bytes, count: int, rule: tuple[str, ...]) -> tuple[Any, ...]:
+    effort = ("EF", max(_EFFORT, count))
+    return ("VSIM", f"{_base(scope)}vectors", "FP32", raw, "WITHSCORES", "COUNT", count, *effort, *rule)
 
 
 def _known(scopes: Sequence[str]) -> list[str]:
