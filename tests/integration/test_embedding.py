@@ -15,7 +15,6 @@ from PIL import Image
 from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.model_source import digest
 from contracts.pictures import PictureRecord
@@ -26,7 +25,7 @@ from tests.stores import empty
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
@@ -40,14 +39,10 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def stack(
-    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, rabbit_server: RabbitServer
-) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Stack]:
     empty(redis_server)
     folder = tmp_path_factory.mktemp("embedding")
-    with deployed(
-        folder, redis_server, rabbit_server, workers=1, DARKROOM_CLIP="models/emoji-clip"
-    ) as running:
+    with deployed(folder, redis_server, None, workers=1, DARKROOM_CLIP="models/emoji-clip") as running:
         yield running
 
 

@@ -413,7 +413,7 @@ def test_an_image_that_is_smaller_than_its_crop_is_refused() -> None:
         plain.apply(torch.zeros(1, 3, 31, 64))
 
 
-def test_float32_moves_fewer_neighbours_than_half_precision() -> None:
+def test_float32_moves_fewer_neighbours_than_bfloat16() -> None:
     """Why the arithmetic is in float32: docs/engine.md has the figures of `benchmarks/embedding.py`."""
     embedder = embedding.load(clip_source.read("models/emoji-clip"), CPU)
     assert isinstance(embedder, ClipEmbedder)
