@@ -14,11 +14,11 @@ import pytest
 
 import client as package
 from api.job_request import JobRequest
+from benchmarks.lib.platform import FAKE
 from cli.services import process
-from cli.services.redis import RedisServer
 from client import AsyncClient, Client, ConnectionFailed, JobFailed, JobFields, NotFound, StillRunning
 from client.errors import BadRequest, ClientError, Throttled
-from tests.integration.conftest import Stack, deployed
+from tests.integration.conftest import Stack
 
 
 class Sync:
@@ -52,14 +52,8 @@ async def _all(events: Any) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("client")
-    redis = RedisServer(folder / "redis")
-    redis.start()
-    try:
-        with deployed(folder, redis, None, 1, DARKROOM_ENGINE="fake", DARKROOM_MODEL="fake") as running:
-            yield running
-    finally:
-        redis.stop()
+    with Stack.open(FAKE, tmp_path_factory.mktemp("client"), broker=False) as running:
+        yield running
 
 
 Opener = Callable[..., Any]
