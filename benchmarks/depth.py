@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from contextlib import closing
 from typing import Any, Final
 
 from benchmarks import report
@@ -32,10 +33,9 @@ WARM_UP: Final = 50
 def at_depth(url: str, count: int) -> dict[str, list[float]]:
     """Milliseconds of single submits, in two equal arms."""
     arms: dict[str, list[float]] = {"a": [], "b": []}
-    connection = connect(url)
-    for number in range(count):
-        arms["a" if number % 2 else "b"].append(submit(connection, fresh(SLOW)))
-    connection.close()
+    with closing(connect(url)) as connection:
+        for number in range(count):
+            arms["a" if number % 2 else "b"].append(submit(connection, fresh(SLOW)))
     return arms
 
 

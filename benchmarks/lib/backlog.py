@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, Final
 
 import httpx
@@ -31,10 +32,9 @@ def fill(url: str, count: int, request: Callable[[], dict[str, Any]], key: str =
     left = iter(sizes(count))
 
     def client() -> None:
-        connection = connect(url)
-        for size in left:
-            _submit_all(connection, [request() for _ in range(size)], key)
-        connection.close()
+        with closing(connect(url)) as connection:
+            for size in left:
+                _submit_all(connection, [request() for _ in range(size)], key)
 
     begun = time.perf_counter()
     with ThreadPoolExecutor(FILLERS) as pool:

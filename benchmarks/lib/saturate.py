@@ -6,6 +6,7 @@ import http.client
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -40,14 +41,13 @@ def saturate(
     failed: list[str] = []
 
     def client() -> None:
-        connection = connected()
-        while time.perf_counter() < until:
-            try:
-                found = ask(connection)
-                ended.append((time.perf_counter(), found))
-            except Unanswered as error:
-                failed.append(str(error))
-        connection.close()
+        with closing(connected()) as connection:
+            while time.perf_counter() < until:
+                try:
+                    found = ask(connection)
+                    ended.append((time.perf_counter(), found))
+                except Unanswered as error:
+                    failed.append(str(error))
 
     with ThreadPoolExecutor(clients) as pool:
         for done in [pool.submit(client) for _ in range(clients)]:

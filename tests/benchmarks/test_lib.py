@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -136,16 +137,16 @@ def test_a_platform_is_filled_drawn_from_and_gone(tmp_path: Path) -> None:
     with Platform.open({**FAKE, **keys}, tmp_path, broker=False) as platform:
         assert platform.broker is None
         running = [platform.process(name) for name in ("api", "worker-1")] + [platform.engine()]
-        connection = connect(platform.url)
-        took_ms, job = draw(connection, fresh())
-        assert (job["status"], job["cache"]) == ("succeeded", "miss")
-        assert took_ms > 0
-        with pytest.raises(Unanswered):
-            draw(connection, fresh("fault:nan"))
+        with closing(connect(platform.url)) as connection:
+            took_ms, job = draw(connection, fresh())
+            assert (job["status"], job["cache"]) == ("succeeded", "miss")
+            assert took_ms > 0
+            with pytest.raises(Unanswered):
+                draw(connection, fresh("fault:nan"))
+            assert submit(connection, fresh("slow=0.1")) > 0
         rate, batches = draw_rate(platform.url, 0.5)
         assert rate > 0
         assert set(batches) <= set(range(1, 9))
-        assert submit(connection, fresh("slow=5")) > 0
         greedy = platform.key("greedy")
         assert fill(platform.url, 300, lambda: fresh("slow=5"), greedy) > 0
         platform.http.headers["Authorization"] = f"Bearer {greedy}"
