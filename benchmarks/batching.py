@@ -14,199 +14,96 @@ are medians of those. Every bare phase is measured twice in a row (A/A): `contro
 
 from __future__ import annotations
 
-import http.client
-import itertools
-import os
 import statistics
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks import celery_floor, report
-from benchmarks.cores import cores, pin
-from benchmarks.latency import WARM_UP, deployed, submit
-from cli.platform import Platform, started
-from cli.services import process
+from benchmarks.engines.bare import bare_rate
+from benchmarks.lib import plots
+from benchmarks.lib.cores import isolate, stay_off
+from benchmarks.lib.platform import EMBEDDED, QUIET, Platform, served
+from benchmarks.lib.ratios import means, ratios, spread
+from benchmarks.lib.saturate import CLIENTS, draw_rate
 from cli.services.rabbitmq import RabbitServer
-from contracts.engine import Batch, BatchKey, ImageTask
 from contracts.settings import WorkerSettings
 from worker.engine.host import EngineHost
-from worker.engine.messages import Done
 
 SIZES = (1, 8)
-CLIENTS = 32
-PROMPT = "a red apple on a blue background"
-KEY = BatchKey("emoji-turbo", 64, 64, guided=False)
-MODEL = str(report.ROOT / "models" / "emoji-turbo")
-_seeds = itertools.count(1)
-
-
-def bare_rate(host: EngineHost, size: int, seconds: float) -> float:
-    """Images per second of the engine in a plain loop with batches of `size`; by its own clock, so without our pipe."""
-    images, busy = 0, 0.0
-    while busy < seconds:
-        tasks = {number: ImageTask(PROMPT, "", number) for number in itertools.islice(_seeds, size)}
-        done = host.run(Batch(KEY, tuple(tasks), tasks))
-        if not isinstance(done, Done):
-            raise RuntimeError(done.reason)
-        images, busy = images + size, busy + done.seconds
-    return images / busy
-
-
-def platform_rate(platform: Platform, seconds: float) -> tuple[float, float]:
-    """Images per second through REST with `CLIENTS` clients, after a fifth of the time to fill up; and the mean batch."""
-    until = time.perf_counter() + 1.2 * seconds
-    since = until - seconds
-    ended: list[tuple[float, int]] = []
-
-    def client() -> None:
-        connection = http.client.HTTPConnection(platform.url.removeprefix("http://"))
-        while time.perf_counter() < until:
-            _, job = submit(connection, PROMPT, next(_seeds))
-            ended.append((time.perf_counter(), job["timings"]["batch_size"]))
-        connection.close()
-
-    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    counted = [size for at, size in ended if since <= at <= until]
-    return len(counted) / seconds, statistics.mean(counted)
-
-
-@contextmanager
-def platforms(folder: Path) -> Iterator[dict[int, Platform]]:
-    """A platform for each size of batches, on one RabbitMQ, each with its own Redis and queue. Idle ones cost nothing."""
-    with ExitStack() as stack:
-        rabbit = RabbitServer(folder / "rabbitmq")
-        rabbit.start()
-        stack.callback(rabbit.stop)
-        running: dict[int, Platform] = {}
-        for size in SIZES:
-            environ = {
-                **os.environ,
-                "DARKROOM_PORT": str(process.free_port()),
-                "DARKROOM_MODEL": MODEL,
-                "DARKROOM_MODEL_NAME": f"emoji-turbo-{size}",
-                "DARKROOM_MAX_BATCH": str(size),
-                "DARKROOM_BROKER_URL": rabbit.url,
-                "DARKROOM_LOG_LEVEL": "warning",
-            }
-            platform = stack.enter_context(started(folder / str(size), 1, environ))
-            platform.wait_ready()
-            for child in platform.children:
-                if child.process is not None:
-                    below = psutil.Process(child.process.pid).children(recursive=True)
-                    pin(child.process.pid, below[0].pid if below else -1)
-            running[size] = platform
-        yield running
 
 
 def measure(rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Samples of each phase, round by round: images per second, and mean batches."""
+    """Samples of each phase, round by round: images per second, and mean batches. Platforms that are idle cost nothing."""
     samples: dict[str, list[float]] = {}
-    own, rest = cores()
-    os.sched_setaffinity(0, rest)
-    host = EngineHost(WorkerSettings(model=MODEL))
-    host.start()
-    with tempfile.TemporaryDirectory() as name, platforms(Path(name)) as running:
-        if host.pid is not None:
-            for thread in psutil.Process(host.pid).threads():
-                os.sched_setaffinity(thread.id, own)
-        try:
-            for _ in range(rounds):
-                for size in SIZES:
-                    rate, batch = platform_rate(running[size], seconds)
-                    phases = {
-                        f"bare_{size}": bare_rate(host, size, seconds / 2),
-                        f"bare_again_{size}": bare_rate(host, size, seconds / 2),
-                        f"platform_{size}": rate,
-                        f"batch_{size}": batch,
-                    }
-                    for phase, value in phases.items():
-                        samples.setdefault(phase, []).append(value)
-        finally:
-            host.kill()
-    return samples
-
-
-def measure_celery(count: int) -> dict[str, list[float]]:
-    """Milliseconds at idle: what the platform adds to the engine, and an empty task of stock Celery, by turns."""
-    samples: dict[str, list[float]] = {"added_ms": [], "celery_ms": []}
+    stay_off()
+    host = EngineHost(WorkerSettings(model=EMBEDDED))
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        stack.callback(host.kill)
+        host.start()
         folder = Path(name)
-        platform = stack.enter_context(deployed(folder, "rabbitmq"))
-        url = platform.children[0].environ["DARKROOM_BROKER_URL"]
-        task = stack.enter_context(celery_floor.serving(url, folder / "celery"))
-        connection = http.client.HTTPConnection(platform.url.removeprefix("http://"))
-        for number in range(-WARM_UP, count):
-            took_ms, job = submit(connection, PROMPT, next(_seeds))
-            celery_ms = celery_floor.roundtrip_ms(task)
-            if number >= 0:
-                samples["added_ms"].append(took_ms - job["timings"]["batch_ms"])
-                samples["celery_ms"].append(celery_ms)
-        connection.close()
+        rabbit = stack.enter_context(served(RabbitServer(folder / "rabbitmq")))
+        running = {}
+        for size in SIZES:
+            settings = {"DARKROOM_MODEL_NAME": f"emoji-turbo-{size}", "DARKROOM_MAX_BATCH": str(size)}
+            settings |= {**QUIET, "DARKROOM_MODEL": EMBEDDED}
+            opened = Platform.open(settings, folder / str(size), broker=rabbit, webhooks=True)
+            running[size] = stack.enter_context(opened)
+        bare = [] if host.pid is None else [psutil.Process(host.pid)]
+        isolate([*bare, *(each.engine() for each in running.values())])
+        for _ in range(rounds):
+            for size in SIZES:
+                rate, batches = draw_rate(running[size].url, seconds)
+                phases = {
+                    f"bare_{size}": bare_rate(host, size, seconds / 2),
+                    f"bare_again_{size}": bare_rate(host, size, seconds / 2),
+                    f"platform_{size}": rate,
+                    f"batch_{size}": statistics.mean(batches),
+                }
+                for phase, value in phases.items():
+                    samples.setdefault(phase, []).append(value)
     return samples
 
 
 def figures_of(samples: dict[str, list[float]]) -> dict[str, float]:
-    def bare(size: int) -> list[float]:
-        pairs = zip(samples[f"bare_{size}"], samples[f"bare_again_{size}"], strict=True)
-        return [(one + two) / 2 for one, two in pairs]
-
-    def ratio(above: list[float], below: list[float]) -> list[float]:
-        return [a / b for a, b in zip(above, below, strict=True)]
-
     small, large = SIZES
-    delivered = ratio(samples[f"platform_{large}"], samples[f"platform_{small}"])
-    possible = ratio(bare(large), bare(small))
+    bare = {size: means(samples[f"bare_{size}"], samples[f"bare_again_{size}"]) for size in SIZES}
+    delivered = ratios(samples[f"platform_{large}"], samples[f"platform_{small}"])
+    possible = ratios(bare[large], bare[small])
     control = [
-        value for size in SIZES for value in ratio(samples[f"bare_{size}"], samples[f"bare_again_{size}"])
+        value for size in SIZES for value in ratios(samples[f"bare_{size}"], samples[f"bare_again_{size}"])
     ]
+    added, celery = statistics.median(samples["added_ms"]), statistics.median(samples["celery_ms"])
     return {
-        "batch_gain_delivered": statistics.median(ratio(delivered, possible)),
+        "batch_gain_delivered": statistics.median(ratios(delivered, possible)),
         "batch_gain_bare": statistics.median(possible),
         "batch_gain_platform": statistics.median(delivered),
-        "platform_over_bare": statistics.median(ratio(samples[f"platform_{large}"], bare(large))),
-        "platform_over_bare_batch_1": statistics.median(ratio(samples[f"platform_{small}"], bare(small))),
+        "platform_over_bare": statistics.median(ratios(samples[f"platform_{large}"], bare[large])),
+        "platform_over_bare_batch_1": statistics.median(ratios(samples[f"platform_{small}"], bare[small])),
         "mean_batch": statistics.median(samples[f"batch_{large}"]),
-        "added_p50_over_celery": statistics.median(samples["added_ms"])
-        / statistics.median(samples["celery_ms"]),
-        "added_p50_ms": statistics.median(samples["added_ms"]),
-        "celery_p50_ms": statistics.median(samples["celery_ms"]),
+        "added_p50_over_celery": added / celery,
+        "added_p50_ms": added,
+        "celery_p50_ms": celery,
         "control_ratio": statistics.median(control),
-        "control_spread": max(control) - min(control),
+        "control_spread": spread(control),
     }
 
 
 def plot_of(samples: dict[str, list[float]]) -> Any:
     """Images per second of every phase, one point a round."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4))
+    figure, axes = plots.canvas(figsize=(8, 4))
     names = [f"{kind}_{size}" for size in SIZES for kind in ("bare", "bare_again", "platform")]
-    for place, name in enumerate(names):
-        axes.plot([place] * len(samples[name]), samples[name], "o", alpha=0.6)
-    axes.set(xticks=range(len(names)), ylabel="images per second", ylim=(0, None))
-    axes.set_xticklabels(names, rotation=20)
-    axes.grid(alpha=0.3, axis="y")
+    plots.points(axes, {name: samples[name] for name in names}, "images per second", rotation=20)
     return figure
 
 
 def main() -> None:
     args = report.parser(__doc__).parse_args()
     rounds, seconds = (1, 5.0) if args.quick else (5, 12.0)
-    samples = measure_celery(40 if args.quick else 300) | measure(rounds, seconds)
+    samples = celery_floor.measure(40 if args.quick else 300) | measure(rounds, seconds)
     config = {
         "rounds": rounds,
         "seconds": seconds,

@@ -17,10 +17,13 @@ from typing import Any
 from celery import Celery
 
 from benchmarks import report
+from benchmarks.lib.asking import connect, draw, fresh
+from benchmarks.lib.platform import EMBEDDED, QUIET, Platform
 from cli.services import process
 
 BROKER: str = os.environ.get("DARKROOM_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672//")
 READY_S = 60.0
+WARM_UP = 20
 
 app = Celery("floor", broker=BROKER, backend="rpc://")
 
@@ -53,3 +56,21 @@ def roundtrip_ms(task: Any) -> float:
     begun = time.perf_counter()
     task.delay().get(timeout=30)
     return (time.perf_counter() - begun) * 1000
+
+
+def measure(count: int) -> dict[str, list[float]]:
+    """Milliseconds at idle: what the platform adds to the engine, and an empty task of stock Celery, by turns."""
+    samples: dict[str, list[float]] = {"added_ms": [], "celery_ms": []}
+    with (
+        Platform.open({**QUIET, "DARKROOM_MODEL": EMBEDDED}, webhooks=True) as platform,
+        serving(platform.environ["DARKROOM_BROKER_URL"], platform.folder / "celery") as task,
+    ):
+        connection = connect(platform.url)
+        for number in range(-WARM_UP, count):
+            took_ms, job = draw(connection, fresh())
+            celery_ms = roundtrip_ms(task)
+            if number >= 0:
+                samples["added_ms"].append(took_ms - job["timings"]["batch_ms"])
+                samples["celery_ms"].append(celery_ms)
+        connection.close()
+    return samples

@@ -13,6 +13,7 @@ import io
 import statistics
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks import report
+from benchmarks.lib import plots
 from contracts.engine import Pixels
 from worker.encode import Output, encode
 
 SIDE = 512
-ROUGH = "rough"
 
 Array = npt.NDArray[np.uint8]
+Encoder = Callable[[Array], bytes]
 
 
 def pictures() -> dict[str, Array]:
@@ -43,7 +45,7 @@ def pictures() -> dict[str, Array]:
     rough = (rough - rough.min()) / (rough.max() - rough.min()) * 255 + random.normal(0, 2, rough.shape)
     return {
         "embedded model": np.asarray(grid.crop((0, 0, SIDE, SIDE))),
-        ROUGH: rough.clip(0, 255).astype(np.uint8),
+        "rough": rough.clip(0, 255).astype(np.uint8),
     }
 
 
@@ -53,11 +55,11 @@ def pillow_png(rgb: Array) -> bytes:
     return file.getvalue()
 
 
-def ours(output: Output) -> Callable[[Array], bytes]:
+def ours(output: Output) -> Encoder:
     return lambda rgb: encode(Pixels(rgb.shape[1], rgb.shape[0], rgb.tobytes()), output).data
 
 
-ENCODERS: dict[str, Callable[[Array], bytes]] = {
+ENCODERS: dict[str, Encoder] = {
     "pillow png": pillow_png,
     "pillow png again": pillow_png,
     "png": ours(Output("png")),
@@ -67,7 +69,7 @@ ENCODERS: dict[str, Callable[[Array], bytes]] = {
 }
 
 
-def cpu_ms(encoder: Callable[[Array], bytes], rgb: Array, repeats: int) -> float:
+def cpu_ms(encoder: Encoder, rgb: Array, repeats: int) -> float:
     begun = time.process_time()
     for _ in range(repeats):
         encoder(rgb)
@@ -77,35 +79,24 @@ def cpu_ms(encoder: Callable[[Array], bytes], rgb: Array, repeats: int) -> float
 def figures_of(samples: dict[str, list[float]], sizes: dict[str, int]) -> dict[str, float]:
     """Speed-ups over Pillow's PNG: for each picture the ratio of medians; the figure is that of the worse picture."""
     names = sorted({name.partition("/")[0] for name in samples})
+    middle = {name: statistics.median(values) for name, values in samples.items()}
 
     def speedup(encoder: str) -> float:
-        return min(
-            statistics.median(samples[f"{name}/pillow png"]) / statistics.median(samples[f"{name}/{encoder}"])
-            for name in names
-        )
+        return min(middle[f"{name}/pillow png"] / middle[f"{name}/{encoder}"] for name in names)
 
-    figures = {
-        f"{name.replace(' ', '_')}_speedup": speedup(name) for name in ENCODERS if "pillow" not in name
-    }
-    figures["control_ratio"] = speedup("pillow png again")
+    figures = {"control_ratio": speedup("pillow png again")}
     for encoder in ("png", "jpeg", "webp", "webp lossless"):
-        share = max(sizes[f"{name}/{encoder}"] / sizes[f"{name}/pillow png"] for name in names)
-        figures[f"{encoder.replace(' ', '_')}_size_ratio"] = share
-        figures[f"{encoder.replace(' ', '_')}_ms"] = max(
-            statistics.median(samples[f"{name}/{encoder}"]) for name in names
-        )
+        name = encoder.replace(" ", "_")
+        figures[f"{name}_speedup"] = speedup(encoder)
+        shares = [sizes[f"{each}/{encoder}"] / sizes[f"{each}/pillow png"] for each in names]
+        figures[f"{name}_size_ratio"] = max(shares)
+        figures[f"{name}_ms"] = max(middle[f"{each}/{encoder}"] for each in names)
     return figures
 
 
 def plot_of(samples: dict[str, list[float]]) -> Any:
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4))
-    names = list(samples)
-    axes.barh(names, [statistics.median(samples[name]) for name in names])
+    figure, axes = plots.canvas(figsize=(8, 4))
+    axes.barh(list(samples), [statistics.median(values) for values in samples.values()])
     axes.set(xlabel="CPU milliseconds per image", xscale="log")
     axes.grid(alpha=0.3, axis="x")
     return figure
@@ -117,18 +108,11 @@ def main() -> None:
     found = pictures()
     samples: dict[str, list[float]] = {f"{name}/{each}": [] for name in found for each in ENCODERS}
     sizes = {f"{name}/{each}": len(ENCODERS[each](rgb)) for name, rgb in found.items() for each in ENCODERS}
-    for _ in range(rounds):
-        for name, rgb in found.items():
-            for each, encoder in ENCODERS.items():
-                samples[f"{name}/{each}"].append(cpu_ms(encoder, rgb, repeats))
-    report.publish(
-        args,
-        "encode",
-        {"size": f"{SIDE}x{SIDE}", "rounds": rounds, "repeats": repeats},
-        figures_of(samples, sizes),
-        {name: [round(value, 4) for value in values] for name, values in samples.items()},
-        plot_of(samples),
-    )
+    for _, (name, rgb), (each, encoder) in product(range(rounds), found.items(), ENCODERS.items()):
+        samples[f"{name}/{each}"].append(cpu_ms(encoder, rgb, repeats))
+    config = {"size": f"{SIDE}x{SIDE}", "rounds": rounds, "repeats": repeats}
+    rounded = {name: [round(value, 4) for value in values] for name, values in samples.items()}
+    report.publish(args, "encode", config, figures_of(samples, sizes), rounded, plot_of(samples))
 
 
 if __name__ == "__main__":

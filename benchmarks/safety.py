@@ -10,85 +10,25 @@ saturated by clients that each hold one request, in turns; the guarded one is me
 
 from __future__ import annotations
 
-import http.client
-import itertools
-import os
 import statistics
-import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.latency import submit
-from cli.services import process
+from benchmarks.lib import plots
+from benchmarks.lib.orders import orders
+from benchmarks.lib.platform import FAKE, QUIET, Platform, served
+from benchmarks.lib.ratios import control, means, ratios, spread
+from benchmarks.lib.saturate import CLIENTS, draw_rate
 from cli.services.rabbitmq import RabbitServer
-from cli.services.redis import RedisServer
-from client import Client
 
-CLIENTS = 32
-READY_S = 60.0
-ARMS = ("guarded", "unguarded")
-_seeds = itertools.count(1)
-
-
-@contextmanager
-def deployed(folder: Path, rabbit: RabbitServer, arm: str) -> Iterator[str]:
-    """A platform with the guards of `arm`; its URL."""
-    with ExitStack() as stack:
-        redis = RedisServer(folder / "redis")
-        redis.start()
-        stack.callback(redis.stop)
-        port = process.free_port()
-        environ = {
-            **os.environ,
-            "PYTHONPATH": str(report.ROOT),
-            "DARKROOM_PORT": str(port),
-            "DARKROOM_BROKER_URL": rabbit.url,
-            "DARKROOM_REDIS_URL": redis.url,
-            "DARKROOM_BLOB_DIR": str(folder / "blobs"),
-            "DARKROOM_ENGINE": "fake",
-            "DARKROOM_MODEL": f"fake-{arm}",
-            "DARKROOM_LOG_LEVEL": "warning",
-        }
-        for module in ("api", "worker"):
-            command = ["-m", module] if arm == "guarded" else ["-m", "benchmarks.unguarded", module]
-            running = process.launch([sys.executable, *command], folder / module, environ)
-            stack.callback(process.end, running, 20.0)
-        url = f"http://127.0.0.1:{port}"
-        client = Client(url)
-        until = time.monotonic() + READY_S
-        while not client.ready():
-            if time.monotonic() > until:
-                raise SystemExit(f"The {arm} platform is not ready; see {folder}.")
-            time.sleep(0.1)
-        client.close()
-        yield url
-
-
-def rate(url: str, seconds: float) -> float:
-    """Jobs per second with `CLIENTS` clients, after a fifth of the time to fill up."""
-    until = time.perf_counter() + 1.2 * seconds
-    since = until - seconds
-    ended: list[float] = []
-
-    def client() -> None:
-        connection = http.client.HTTPConnection(url.removeprefix("http://"))
-        while time.perf_counter() < until:
-            submit(connection, "noise", next(_seeds))
-            ended.append(time.perf_counter())
-        connection.close()
-
-    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(since <= at <= until for at in ended) / seconds
+ARMS = {
+    "guarded": ("api", "worker"),
+    "unguarded": ("benchmarks.unguarded api", "benchmarks.unguarded worker"),
+}
+"""The modules of each platform."""
 
 
 def measure(rounds: int, seconds: float) -> dict[str, list[float]]:
@@ -96,47 +36,36 @@ def measure(rounds: int, seconds: float) -> dict[str, list[float]]:
     samples: dict[str, list[float]] = {"guarded": [], "guarded_again": [], "unguarded": []}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        rabbit = RabbitServer(folder / "rabbitmq")
-        rabbit.start()
-        stack.callback(rabbit.stop)
-        urls = {arm: stack.enter_context(deployed(folder / arm, rabbit, arm)) for arm in ARMS}
-        for arm in ARMS:
-            rate(urls[arm], seconds / 2)
-        # Six rounds take every order once: neither place nor neighbour favours a phase.
-        for order in itertools.islice(itertools.cycle(itertools.permutations(samples)), rounds):
+        rabbit = stack.enter_context(served(RabbitServer(folder / "rabbitmq")))
+        urls = {}
+        for arm, (api, worker) in ARMS.items():
+            settings = {**FAKE, **QUIET, "DARKROOM_MODEL": f"fake-{arm}"}
+            opened = Platform.open(settings, folder / arm, broker=rabbit, api=api, worker=worker)
+            urls[arm] = stack.enter_context(opened).url
+        for url in urls.values():
+            draw_rate(url, seconds / 2)
+        for order in orders(list(samples), rounds):
             for phase in order:
-                samples[phase].append(rate(urls[phase.partition("_")[0]], seconds))
+                samples[phase].append(draw_rate(urls[phase.partition("_")[0]], seconds)[0])
     return samples
 
 
 def figures_of(samples: dict[str, list[float]]) -> dict[str, float]:
-    pairs = zip(samples["guarded"], samples["guarded_again"], strict=True)
-    guarded = [(one + two) / 2 for one, two in pairs]
-    ratios = [one / two for one, two in zip(guarded, samples["unguarded"], strict=True)]
-    control = [one / two for one, two in zip(samples["guarded"], samples["guarded_again"], strict=True)]
+    guarded = means(samples["guarded"], samples["guarded_again"])
+    found = ratios(guarded, samples["unguarded"])
     return {
-        "safety_ratio": statistics.median(ratios),
-        "safety_ratio_spread": max(ratios) - min(ratios),
+        "safety_ratio": statistics.median(found),
+        "safety_ratio_spread": spread(found),
         "guarded_jobs_per_s": statistics.median(guarded),
         "unguarded_jobs_per_s": statistics.median(samples["unguarded"]),
-        "control_ratio": statistics.median(control),
-        "control_spread": max(control) - min(control),
+        **control(samples["guarded"], samples["guarded_again"]),
     }
 
 
 def plot_of(samples: dict[str, list[float]]) -> Any:
     """Jobs per second of every phase, one point a round."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    for place, values in enumerate(samples.values()):
-        axes.plot([place] * len(values), values, "o", alpha=0.6)
-    axes.set(xticks=range(len(samples)), ylabel="jobs per second", ylim=(0, None))
-    axes.set_xticklabels(list(samples))
-    axes.grid(alpha=0.3, axis="y")
+    figure, axes = plots.canvas(figsize=(7, 4))
+    plots.points(axes, samples, "jobs per second")
     return figure
 
 

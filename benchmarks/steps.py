@@ -14,131 +14,25 @@ compared with the same jobs run alone.
 from __future__ import annotations
 
 import math
-import random
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
-
-import numpy as np
+from typing import Any
 
 from benchmarks import report
-from contracts.engine import Batch, BatchKey, ImageTask, Pixels, Progress
+from benchmarks.engines.by_step import IN_HAND, LIMIT, MIX, MODEL, Job, jobs_of, least_psnr_db, serve
+from benchmarks.lib import plots
+from benchmarks.lib.orders import orders
+from benchmarks.lib.percentiles import percentile
+from benchmarks.lib.ratios import ratios
 from contracts.settings import WorkerSettings
 from scheduler.cost import CostModel
-from scheduler.policy import Device, Dispatch, Sample, decide
 from worker.engine.host import EngineHost
-from worker.engine.messages import Done
 
-LIMIT: Final = 8
-IN_HAND: Final = 2 * LIMIT
-MIX: Final = {1: 0.5, 4: 0.3, 25: 0.2}
-KEY: Final = BatchKey("emoji-base", 64, 64, guided=True)
-GUIDANCE: Final = 1.5
-PROMPTS: Final = ("a red apple on a blue background", "a rocket on a yellow background", "a snowman", "a cat")
-MODEL: Final = str(report.ROOT / "models" / "emoji-base")
+ARMS = {"request": False, "step": True, "step_again": True}
+"""Whether each batches by step."""
 
 
-@dataclass(slots=True)
-class Job:
-    task: ImageTask
-    at: float = 0.0
-    taken: int = 0
-    ended: float = 0.0
-    picture: Pixels | None = None
-
-
-def jobs_of(count: int, seed: int) -> list[Job]:
-    rng, jobs = random.Random(seed), []
-    for _ in range(count):
-        steps = rng.choices(list(MIX), list(MIX.values()))[0]
-        jobs.append(Job(ImageTask(rng.choice(PROMPTS), "", rng.getrandbits(40), steps, GUIDANCE)))
-    return jobs
-
-
-@dataclass(slots=True)
-class Full:
-    """What was done while there was always a next job: seconds, and how many images each pass had."""
-
-    seconds: float = 0.0
-    passes: list[int] = field(default_factory=list)
-
-
-def serve(host: EngineHost, jobs: Sequence[Job], *, by_step: bool, cost: CostModel) -> Full:
-    """Runs the jobs, `IN_HAND` at a time."""
-    begun = time.perf_counter()
-    full, hand, upcoming = Full(), dict[int, Job](), 0
-    while hand or upcoming < len(jobs):
-        now = time.perf_counter() - begun
-        while upcoming < len(jobs) and len(hand) < IN_HAND:
-            hand[upcoming] = jobs[upcoming]
-            hand[upcoming].at = now
-            upcoming += 1
-        numbers = list(hand)
-        chosen = _choose(now, [hand[n] for n in numbers], by_step=by_step, cost=cost)
-        batch = [numbers[i] for i in chosen]
-        repeats = 1 if by_step else hand[batch[0]].task.num_inference_steps
-        for _ in range(repeats):
-            _advance(host, hand, batch, begun, cost)
-            if upcoming < len(jobs):
-                full.passes.append(len(batch))
-                full.seconds = time.perf_counter() - begun
-    return full
-
-
-def _choose(now: float, jobs: Sequence[Job], *, by_step: bool, cost: CostModel) -> tuple[int, ...]:
-    def group(job: Job) -> int:
-        return 0 if by_step else job.task.num_inference_steps
-
-    samples = [
-        Sample(KEY, job.at, math.inf, job.task.num_inference_steps - job.taken, job.taken, group(job))
-        for job in jobs
-    ]
-    decision = decide(now, samples, Device(lambda _: LIMIT, lambda k, n: cost.seconds(k, n) or 0.0))
-    if not isinstance(decision, Dispatch):
-        raise RuntimeError("The policy would wait, with jobs at hand.")
-    return decision.batch
-
-
-def _advance(
-    host: EngineHost, hand: dict[int, Job], batch: Sequence[int], begun: float, cost: CostModel
-) -> None:
-    joining = {n: hand[n].task for n in batch if not hand[n].taken}
-    done = host.run(Batch(KEY, tuple(batch), joining))
-    if not isinstance(done, Done):
-        raise RuntimeError(done.reason)
-    cost.ran(KEY, len(batch), done.seconds)
-    now = time.perf_counter() - begun
-    for number, outcome in zip(batch, done.samples, strict=True):
-        job = hand[number]
-        job.taken += 1
-        if isinstance(outcome, Progress):
-            continue
-        if not isinstance(outcome, Pixels):
-            raise RuntimeError(outcome.message)
-        job.ended, job.picture = now, outcome
-        del hand[number]
-
-
-def psnr(one: Pixels, two: Pixels) -> float:
-    """In decibels; infinite for equal pictures."""
-    a, b = (np.frombuffer(each.rgb, np.uint8).astype(np.float64) for each in (one, two))
-    error = float(np.mean((a - b) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
-
-
-def alone(host: EngineHost, task: ImageTask) -> Pixels:
-    job = Job(task)
-    serve(host, [job], by_step=True, cost=CostModel())
-    if job.picture is None:
-        raise RuntimeError("The job has no picture.")
-    return job.picture
-
-
-def p99(jobs: Sequence[Job], steps: Callable[[int], bool]) -> float:
-    waits = [job.ended - job.at for job in jobs if steps(job.task.num_inference_steps)]
-    return statistics.quantiles(waits, n=100)[98]
+def wait_s(job: Job) -> float:
+    return job.ended - job.at
 
 
 def measure(rounds: int, count: int) -> tuple[dict[str, list[float]], float]:
@@ -149,22 +43,20 @@ def measure(rounds: int, count: int) -> tuple[dict[str, list[float]], float]:
     cost, least = CostModel(), math.inf
     try:
         serve(host, jobs_of(IN_HAND, seed=0), by_step=True, cost=cost)  # warms up, and teaches the cost model
-        for number in range(rounds):
-            arms = [("request", False), ("step", True), ("step_again", True)]
-            for arm, by_step in arms if number % 2 == 0 else arms[::-1]:
+        for number, order in enumerate(orders(list(ARMS), rounds)):
+            for arm in order:
                 jobs = jobs_of(count, seed=number + 1)
-                full = serve(host, jobs, by_step=by_step, cost=cost)
+                full = serve(host, jobs, by_step=ARMS[arm], cost=cost)
+                short = [job for job in jobs if job.task.num_inference_steps == 1]
                 for name, value in (
                     ("rate", sum(full.passes) / full.seconds),
-                    ("short_p99", p99(jobs, lambda steps: steps == 1)),
-                    ("all_p99", p99(jobs, lambda _: True)),
+                    ("short_p99", percentile(map(wait_s, short), 99)),
+                    ("all_p99", percentile(map(wait_s, jobs), 99)),
                     ("mean_batch", statistics.mean(full.passes)),
                 ):
                     samples.setdefault(f"{arm}_{name}", []).append(value)
                 if arm == "step":
-                    for job in jobs[:: max(1, count // 6)]:
-                        if job.picture is not None:
-                            least = min(least, psnr(job.picture, alone(host, job.task)))
+                    least = min(least, least_psnr_db(host, jobs[:: max(1, count // 6)]))
     finally:
         host.kill()
     return samples, least
@@ -172,7 +64,7 @@ def measure(rounds: int, count: int) -> tuple[dict[str, list[float]], float]:
 
 def figures_of(samples: dict[str, list[float]], least_db: float) -> dict[str, float]:
     def ratio(above: str, below: str) -> float:
-        return statistics.median(a / b for a, b in zip(samples[above], samples[below], strict=True))
+        return statistics.median(ratios(samples[above], samples[below]))
 
     return {
         "step_over_request_throughput": ratio("step_rate", "request_rate"),
@@ -188,22 +80,10 @@ def figures_of(samples: dict[str, list[float]], least_db: float) -> dict[str, fl
 
 def plot_of(samples: dict[str, list[float]]) -> Any:
     """Throughput and the short jobs' p99 of each arm, one point a round."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    figure, grid = pyplot.subplots(1, 2, figsize=(9, 3.5))
-    arms = ("request", "step", "step_again")
-    for axes, name, label in zip(
-        grid, ("rate", "short_p99"), ("image-steps per second", "p99 of one-step jobs, s"), strict=True
-    ):
-        for place, arm in enumerate(arms):
-            values = samples[f"{arm}_{name}"]
-            axes.plot([place] * len(values), values, "o", alpha=0.6)
-        axes.set(xticks=range(len(arms)), ylabel=label, ylim=(0, None))
-        axes.set_xticklabels(arms)
-        axes.grid(alpha=0.3, axis="y")
+    figure, grid = plots.canvas(1, 2, figsize=(9, 3.5))
+    labels = {"rate": "image-steps per second", "short_p99": "p99 of one-step jobs, s"}
+    for axes, (name, label) in zip(grid, labels.items(), strict=True):
+        plots.points(axes, {arm: samples[f"{arm}_{name}"] for arm in ARMS}, label)
     return figure
 
 

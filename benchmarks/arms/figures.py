@@ -10,9 +10,10 @@ from typing import Any, Final, TypeVar
 from benchmarks import report
 from benchmarks.arms.deployment import EMBEDDED, FAKE
 from benchmarks.arms.processes import PARTS
-from benchmarks.arms.ratios import Ratio, ratio
 from benchmarks.arms.sessions import Drawn
 from benchmarks.arms.trips import Trips
+from benchmarks.lib import plots
+from benchmarks.lib.ratios import ratio
 
 ARMS: Final = ("before", "now", "now_again")
 T = TypeVar("T")
@@ -31,15 +32,11 @@ class Found:
 def figures_of(found: Found) -> dict[str, float]:
     figures: dict[str, float] = {}
 
-    def add(name: str, now: Ratio, control: Ratio) -> None:
-        figures.update({name: now.median, f"{name}_low": now.low, f"{name}_high": now.high})
-        figures.update({f"{name}_control": control.median})
-        figures.update({f"{name}_control_low": control.low, f"{name}_control_high": control.high})
-
     def compare(name: str, samples: dict[str, list[float]]) -> None:
         """The first of the two equal arms beside the old one, and beside the second."""
         before, now, again = (samples[arm] for arm in ARMS)
-        add(name, ratio(now, before), ratio(again, now))
+        figures.update(ratio(now, before).figures(name))
+        figures.update(ratio(again, now).figures(f"{name}_control"))
 
     def each(samples: dict[str, list[T]], value: Callable[[T], float]) -> dict[str, list[float]]:
         return {arm: [value(one) for one in values] for arm, values in samples.items()}
@@ -153,21 +150,12 @@ def _middle(drawn: list[Drawn], part: str) -> float:
 
 def plot_of(found: Found) -> Any:
     """CPU a picture with both engines, and submits a second: one point a round."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4))
+    figure, axes = plots.canvas(1, 3, figsize=(13, 4))
     panels = [
         (f"CPU a picture, {model} (ms)", {arm: [one.total_ms for one in drawn[arm]] for arm in ARMS})
         for model, drawn in found.drawn.items()
     ]
     for each, (title, values) in zip(axes, [*panels, ("submits a second", found.submits)], strict=True):
-        for place, arm in enumerate(ARMS):
-            each.plot([place] * len(values[arm]), values[arm], "o", alpha=0.7)
-        most = max(max(values[arm]) for arm in ARMS)
-        each.set(title=title, xticks=range(len(ARMS)), ylim=(0, 1.1 * most))
-        each.set_xticklabels(ARMS)
-        each.grid(alpha=0.3, axis="y")
+        plots.points(each, values, "")
+        each.set(title=title)
     return figure

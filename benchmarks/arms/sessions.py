@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +12,16 @@ from typing import Any, Final
 import httpx
 from redis import Redis
 
-from benchmarks.api import run_load
 from benchmarks.arms import processes
 from benchmarks.arms.deployment import SLOW, Arm, body_of, picture
+from benchmarks.lib import bare_http, sockets
+from benchmarks.lib.asking import SLOW as SLOW_PROMPT
+from benchmarks.lib.processes import on_core_s
+from benchmarks.lib.saturate import CLIENTS
 
-DRAWERS: Final = 32
-"""Clients that each hold one request: four full batches."""
 SUBMITTERS: Final = 200
 FILLERS: Final = 8
 SETTLE_S: Final = 2.0
-SLOW_PROMPT: Final = "slow=5"
-"""Read by the stand-in engine: every pass takes five seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +43,13 @@ class Drawn:
 
 def draw(arm: Arm, model: str, seconds: float) -> Drawn:
     """Saturates the arm with cold pictures. Raises `RuntimeError` where one does not come."""
-    passes, core_s, cpu = arm.worker.metrics(), processes.on_core_s(arm.worker.engine), processes.cpu_s(arm)
-    rate, latencies = asyncio.run(
-        run_load(arm.port, DRAWERS, seconds, lambda: _request(picture(model), wait=True), b"200")
+    worker = arm.worker
+    passes, core_s, cpu = worker.metrics(), on_core_s(worker.engine), processes.cpu_s(arm)
+    rate, latencies = sockets.saturate(
+        arm.port, CLIENTS, seconds, lambda: _request(picture(model), "Prefer: wait=30\r\n"), b"200"
     )
     spent = {name: after - cpu[name] for name, after in processes.cpu_s(arm).items()}
-    core_s = processes.on_core_s(arm.worker.engine) - core_s
+    core_s = on_core_s(worker.engine) - core_s
     drawn, took_s = len(latencies), len(latencies) / rate
     after = _once_counted(arm, passes.get("darkroom_images_total", 0.0) + drawn)
 
@@ -83,16 +81,14 @@ def _once_counted(arm: Arm, images: float) -> dict[str, float]:
 
 def submit_rate(arm: Arm, seconds: float) -> float:
     """Accepted submits per second of 200 clients at once, while what they ask for waits. Raises `RuntimeError` if one is refused."""
-    rate, _ = asyncio.run(
-        run_load(arm.port, SUBMITTERS, seconds, lambda: _request(picture(SLOW, SLOW_PROMPT)), b"202")
+    rate, _ = sockets.saturate(
+        arm.port, SUBMITTERS, seconds, lambda: _request(picture(SLOW, SLOW_PROMPT)), b"202"
     )
     return rate
 
 
-def _request(body: dict[str, Any], *, wait: bool = False) -> bytes:
-    data = json.dumps(body).encode()
-    head = f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n"
-    return head.encode() + b"Prefer: wait=30\r\n" * wait + b"\r\n" + data
+def _request(body: dict[str, Any], more: str = "") -> bytes:
+    return bare_http.request("POST", "/v1/jobs", body=body, more=more)
 
 
 def redis_bytes(
@@ -113,7 +109,7 @@ def _ask(arm: Arm, count: int, make: Callable[[], dict[str, Any]], status: str) 
     headers = {"Prefer": "wait=60"} if status == "succeeded" else {}
     expected = {"succeeded"} if status == "succeeded" else {"queued", "running"}
     with (
-        httpx.Client(base_url=arm.url, headers=headers, timeout=90) as client,
+        httpx.Client(base_url=arm.platform.url, headers=headers, timeout=90) as client,
         ThreadPoolExecutor(FILLERS) as pool,
     ):
         for answer in pool.map(lambda _: client.post("/v1/jobs", json=make()), range(count)):

@@ -72,7 +72,7 @@ class Quiet:
     def __init__(self, arm: Arm, record: Record) -> None:
         self.arm = arm
         self.record = record
-        self.client = httpx.Client(base_url=arm.url, timeout=60)
+        self.client = httpx.Client(base_url=arm.platform.url, timeout=60)
         self.redis: Redis = Redis.from_url(arm.redis.url)
 
     def close(self) -> None:

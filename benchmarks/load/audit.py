@@ -77,3 +77,12 @@ def _state(http: httpx.Client, each: Sample, target: Target, until: float) -> st
         state = str(answer.json()["status"])
         if state in TERMINAL or not left:
             return state
+
+
+def audited(target: Target, samples: list[Sample]) -> tuple[Audit, bool]:
+    """(what became of the accepted jobs, whether the server could be asked)."""
+    try:
+        return audit(target, samples), True
+    except httpx.HTTPError:
+        accepted = sum(each.job_id is not None for each in samples)
+        return Audit(accepted, 0, accepted), False

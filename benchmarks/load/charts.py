@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.lib import plots
 from benchmarks.load import measure
 from benchmarks.load.capacity import Trial
 from benchmarks.load.sample import Sample
@@ -23,12 +24,7 @@ def charts(
     trials: Sequence[Trial],
 ) -> Any:
     """Latency over time and as a distribution, queue and devices over time, batch sizes, and the search for capacity."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    figure, grid = pyplot.subplots(3, 2, figsize=(12, 12))
+    figure, grid = plots.canvas(3, 2, figsize=(12, 12))
     figure.subplots_adjust(hspace=0.35, wspace=0.22)
     answered = [each for each in samples if each.ok]
     kinds = sorted({each.cache or "not told" for each in answered})

@@ -22,8 +22,9 @@ from benchmarks.arguments import (
     share,
     whole,
 )
-from benchmarks.load import arrivals, corpus
-from benchmarks.load.arrivals import PATTERNS
+from benchmarks.lib import arrivals
+from benchmarks.lib.arrivals import PATTERNS
+from benchmarks.load import corpus
 from benchmarks.load.corpus import Mix
 from benchmarks.load.modes import MODES
 from benchmarks.load.sample import OK

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.load import arrivals, corpus
+from benchmarks.lib import arrivals
+from benchmarks.load import corpus
 from benchmarks.load.corpus import Mix, Popularity
 
 DEFAULT: Final = Mix(("default",), (1.0,))

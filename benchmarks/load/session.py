@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tqdm import tqdm
 
 from benchmarks.load import capacity, measure
 from benchmarks.load.capacity import Trial
+from benchmarks.load.ceiling import constant_server
 from benchmarks.load.generator import Generator, Target
 from benchmarks.load.sample import Sample
 from benchmarks.load.schedule import Load, Schedule, schedule
@@ -18,6 +19,8 @@ from benchmarks.load.watch import Watch
 
 FEWEST: Final = 10
 """A window of fewer requests tells nothing of a rate."""
+CEILING_SLO_S: Final = 0.05
+CEILING_FIRST: Final = 200.0
 
 
 class NoRequests(ValueError):
@@ -72,6 +75,26 @@ class Session:
             return capacity.judge(done.samples, rate, seconds, self._slo_s, done.figures)
 
         return window
+
+
+def ceiling(generator: Generator, seconds: float, bar: bool) -> float:
+    """The rate at which the generator can still send on time, to a server that does nothing."""
+    with constant_server() as url:
+        session = Session(generator, Target(url, {}), Load(repeats=0.0), CEILING_SLO_S, 0, bar)
+        session.run(CEILING_FIRST, 1.0, "warming up")
+
+        def trial(rate: float) -> Trial:
+            if rate * seconds < FEWEST:
+                return capacity.too_few(rate)
+            done = session.run(rate, seconds, f"the generator's ceiling: {rate:.0f}/s")
+            judged = capacity.judge(done.samples, rate, seconds, CEILING_SLO_S, done.figures)
+            late = done.figures["generator_lag_p99_ms"] > measure.LATE_S * 1000
+            return Trial(
+                **{**asdict(judged), "holds": judged.holds and not late, "limited": False, "easy": False}
+            )
+
+        found, _ = capacity.search(trial, CEILING_FIRST, close=1.2)
+    return found
 
 
 class _Bar:

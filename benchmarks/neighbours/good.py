@@ -7,7 +7,7 @@ import itertools
 import time
 from typing import Final
 
-from benchmarks.neighbours import wire
+from benchmarks.lib import bare_http
 
 PER_S: Final = 8.0
 """Requests of each kind."""
@@ -30,13 +30,13 @@ class Good:
 
     async def begin(self) -> None:
         """Has one picture made, which is polled and read from then on. Raises `RuntimeError`."""
-        made = await wire.exchange(self._port, self._submit(HELD))
+        made = await bare_http.exchange(self._port, self._submit(HELD))
         if made.status != 200:
             raise RuntimeError(f"The first job was answered {made.status}: {made.body!r}")
         job = made.json()
         self._messages = {
-            "poll": wire.request("GET", job["urls"]["self"], self._key, close=True),
-            "read": wire.request("GET", job["images"][0]["url"], self._key, close=True),
+            "poll": bare_http.request("GET", job["urls"]["self"], self._key, close=True),
+            "read": bare_http.request("GET", job["images"][0]["url"], self._key, close=True),
         }
 
     async def phase(self, seconds: float) -> dict[str, list[float]]:
@@ -55,7 +55,7 @@ class Good:
         message = self._messages.get(kind) or self._submit("Connection: close\r\n")
         try:
             async with asyncio.timeout(PATIENCE_S):
-                status = (await wire.exchange(self._port, message)).status
+                status = (await bare_http.exchange(self._port, message)).status
             if status != (202 if kind == "submit" else 200):
                 self.failed.append(f"{kind} {status}")
         except (OSError, EOFError, TimeoutError) as error:
@@ -64,4 +64,4 @@ class Good:
 
     def _submit(self, more: str) -> bytes:
         body = {**BODY, "seed": next(self._seeds)}
-        return wire.request("POST", "/v1/jobs", self._key, body, more=more)
+        return bare_http.request("POST", "/v1/jobs", self._key, body, more=more)

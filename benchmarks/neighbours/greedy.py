@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
-from benchmarks.neighbours import wire
+from benchmarks.lib import bare_http
 
 SOURCE: Final = "127.0.0.2"
 """Where its reads and submits come from."""
@@ -65,13 +65,13 @@ class Greedy:
         """There is always a job that runs, or waits to."""
         while True:
             with suppress(OSError, EOFError):
-                made = await wire.exchange(self._port, self._submit(LONG_JOB, self._owner_key))
+                made = await bare_http.exchange(self._port, self._submit(LONG_JOB, self._owner_key))
                 self.counts[f"long jobs {made.status}"] += 1
                 if made.status == 202:
                     self._path = made.json()["urls"]["self"]
                     first.set()
-                    look = wire.request("GET", self._path, self._owner_key, more="Prefer: wait=5\r\n")
-                    while (await wire.exchange(self._port, look)).json().get("status") in (
+                    look = bare_http.request("GET", self._path, self._owner_key, more="Prefer: wait=5\r\n")
+                    while (await bare_http.exchange(self._port, look)).json().get("status") in (
                         "queued",
                         "running",
                     ):
@@ -94,13 +94,13 @@ class Greedy:
         """One stream to its end; seconds until the next."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=(source, 0))
         try:
-            writer.write(wire.request("GET", f"{self._path}/events", self._key, close=True))
-            status, head = await wire.begun(reader)
+            writer.write(bare_http.request("GET", f"{self._path}/events", self._key, close=True))
+            status, head = await bare_http.begun(reader)
             self.counts[f"streams {status}"] += 1
             asked.release()
             if status == 200:
                 await self._followed(reader)
-            return float(wire.value_of(head, b"retry-after") or BACK_S)
+            return float(bare_http.value_of(head, b"retry-after") or BACK_S)
         finally:
             writer.close()
 
@@ -130,7 +130,7 @@ class Greedy:
                         await asyncio.sleep(max(0.0, due - time.monotonic()))
                         due = max(due + gap_s, time.monotonic() - gap_s)
                         writer.write(next(messages))
-                        self.counts[f"{name} {(await wire.answer(reader)).status}"] += 1
+                        self.counts[f"{name} {(await bare_http.answer(reader)).status}"] += 1
                 finally:
                     writer.close()
             self.counts[f"{name} closed"] += 1
@@ -138,11 +138,11 @@ class Greedy:
 
     def _reads(self) -> Iterator[bytes]:
         while True:
-            yield wire.request("GET", self._path, self._key)
+            yield bare_http.request("GET", self._path, self._key)
 
     def _submits(self) -> Iterator[bytes]:
         while True:
             yield self._submit({"prompt": "a red apple"}, self._key)
 
     def _submit(self, body: dict[str, object], key: str) -> bytes:
-        return wire.request("POST", "/v1/jobs", key, {**body, "seed": next(self._seeds)})
+        return bare_http.request("POST", "/v1/jobs", key, {**body, "seed": next(self._seeds)})

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from benchmarks import report
-from cli.platform import started
-from cli.services import process
-from cli.services.haproxy import find_haproxy
-from cli.services.rabbitmq import RabbitServer
+from benchmarks.lib.front import proxied as haproxy
+from benchmarks.lib.platform import FAKE, QUIET, Platform
 from contracts.tenancy import new_token
 
-START_S: Final = 30.0
-CONFIG: Final = report.ROOT / "docs" / "haproxy.cfg"
 READS_PER_MINUTE: Final = 3000
 """Of one key."""
 GREEDY_LIMITS: Final = {"requests_per_minute": 600, "burst": 20, "concurrent_jobs": 100}
 USUAL: Final = {
-    "DARKROOM_ENGINE": "fake",
-    "DARKROOM_MODEL": "fake",
+    **FAKE,
+    **QUIET,
     "DARKROOM_MAX_BATCH": "32",
-    "DARKROOM_LOG_LEVEL": "warning",
     "DARKROOM_ALLOW_ANONYMOUS": "false",
     "DARKROOM_READS_PER_MINUTE": str(READS_PER_MINUTE),
 }
@@ -86,64 +75,20 @@ class Place:
     greedy: tuple[str, str]
 
 
-@asynccontextmanager
-async def served(size: Size, *, proxied: bool) -> AsyncIterator[Place]:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        rabbit = RabbitServer(folder / "rabbitmq")
-        rabbit.start()
-        port, token = process.free_port(), new_token()
-        environ = {
-            **os.environ,
-            **USUAL,
-            **({} if proxied else size.direct),
-            "DARKROOM_PORT": str(port),
-            "DARKROOM_BROKER_URL": rabbit.url,
-            "DARKROOM_ADMIN_KEY": token,
-        }
-        try:
-            with started(folder / "platform", 1, environ) as running:
-                await asyncio.to_thread(running.wait_ready)
-                api = running.children[0].process
-                if api is None:
-                    raise RuntimeError("The API is gone.")
-                good = _key(port, token, "good", {})
-                greedy = _key(port, token, "greedy", GREEDY_LIMITS), _key(port, token, "greedy", {})
-                with _in_front(folder / "haproxy", port, size, proxied=proxied) as front:
-                    yield Place(front, port, api.pid, good, greedy)
-        finally:
-            rabbit.stop()
-
-
-def _key(port: int, token: str, tenant: str, limits: dict[str, Any]) -> str:
-    answer = httpx.post(
-        f"http://127.0.0.1:{port}/v1/keys",
-        json={"tenant": tenant, **limits},
-        headers={"Authorization": f"Bearer {token}"},
-    )
-    return str(answer.raise_for_status().json()["key"])
-
-
 @contextmanager
-def _in_front(folder: Path, api_port: int, size: Size, *, proxied: bool) -> Iterator[int]:
-    """The port that clients use."""
-    if not proxied:
-        yield api_port
-        return
-    port = process.free_port()
-    environ = {
-        **os.environ,
-        **size.proxied,
-        "PROXY_BIND": f"127.0.0.1:{port}",
-        "PROXY_API": f"127.0.0.1:{api_port}",
-    }
-    running = process.launch([find_haproxy(), "-db", "-f", str(CONFIG)], folder, environ)
-    try:
-        ready = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        process.wait_until(lambda: process.answers(port, ready, b"HTTP/1.1 200"), running, folder, START_S)
-        yield port
-    finally:
-        process.end(running)
+def served(size: Size, *, proxied: bool) -> Iterator[Place]:
+    environ = {**USUAL, **({} if proxied else size.direct), "DARKROOM_ADMIN_KEY": new_token()}
+    with Platform.open(environ, webhooks=True) as platform:
+        good = platform.key("good")
+        greedy = platform.key("greedy", **GREEDY_LIMITS), platform.key("greedy")
+        port = int(platform.environ["DARKROOM_PORT"])
+        api = f"127.0.0.1:{port}"
+        with (
+            haproxy(platform.folder / "haproxy", api, **size.proxied)
+            if proxied
+            else nullcontext(port) as front
+        ):
+            yield Place(front, port, platform.process("api").pid, good, greedy)
 
 
 class Attack:

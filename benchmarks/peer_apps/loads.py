@@ -1,19 +1,19 @@
-"""Load on one server: closed (so many clients, each holding one request) and open (arrivals that do not wait for answers)."""
+"""How each server is asked for a picture, and an open load on it: arrivals that do not wait for answers."""
 
 from __future__ import annotations
 
 import base64
 import http.client
-import itertools
 import json
-import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
+
+from benchmarks.lib.asking import Unanswered, fresh, post
 
 TIMEOUT_S: Final = 60.0
 MAX_IN_FLIGHT: Final = 256
@@ -23,15 +23,9 @@ PROMPTS: Final = tuple(
     for thing in ("a red apple", "a rocket", "a snowman", "a cat", "an umbrella")
     for colour in ("blue", "pink", "yellow")
 )
-_seeds = itertools.count(1)
 
-
-class Unanswered(Exception):
-    """The server answered something that is no picture."""
-
-
-Draw = Callable[[http.client.HTTPConnection, str, int], bytes]
-"""A prompt and a seed to a PNG file in the client's hands, over a kept connection. Raises `Unanswered`."""
+Draw = Callable[[http.client.HTTPConnection, dict[str, Any]], bytes]
+"""A request to a PNG file in the client's hands, over a kept connection. Raises `Unanswered`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +42,7 @@ class Server:
     def draw(self, connection: http.client.HTTPConnection, prompt: str, seed: int) -> bytes:
         """One picture. Raises `Unanswered`, and closes the connection then."""
         try:
-            picture = self.call(connection, prompt, seed)
+            picture = self.call(connection, {"prompt": prompt, "seed": seed})
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise Unanswered(f"{self.name}: {type(error).__name__}") from error
@@ -59,26 +53,18 @@ class Server:
 
     def next(self, connection: http.client.HTTPConnection) -> bytes:
         """A picture that nobody has asked for before."""
-        seed = next(_seeds)
+        seed = fresh()["seed"]
         return self.draw(connection, PROMPTS[seed % len(PROMPTS)], seed)
 
 
 def posting(path: str) -> Draw:
     """What most servers want: the request as JSON to `path`, the picture as the body of the answer."""
-
-    def call(connection: http.client.HTTPConnection, prompt: str, seed: int) -> bytes:
-        body = json.dumps({"prompt": prompt, "seed": seed})
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
-        return connection.getresponse().read()
-
-    return call
+    return lambda connection, request: post(connection, path, request)[2]
 
 
-def darkroom(connection: http.client.HTTPConnection, prompt: str, seed: int) -> bytes:
+def darkroom(connection: http.client.HTTPConnection, request: dict[str, Any]) -> bytes:
     """The route of OpenAI's clients: one request, held until the end, and the picture in base64 in its answer."""
-    body = json.dumps({"prompt": prompt, "seed": seed})
-    connection.request("POST", "/v1/images/generations", body, {"Content-Type": "application/json"})
-    data = connection.getresponse().read()
+    data = post(connection, "/v1/images/generations", request)[2]
     answer: dict[str, Any] = json.loads(data)
     if "data" not in answer:
         raise Unanswered(data.decode())
@@ -106,51 +92,7 @@ class Latencies:
         return 1000 * statistics.median(self.answered_s or (TIMEOUT_S,))
 
 
-@dataclass(frozen=True, slots=True)
-class Saturation:
-    """Pictures per second in the time that counts; and of the whole phase, how many came and how many did not."""
-
-    rate: float
-    drawn: int
-    failed: int
-
-
-def saturate(server: Server, clients: int, seconds: float) -> Saturation:
-    """`clients` that each hold one request, for `seconds` that count, after a fifth of that to fill up."""
-    until = time.perf_counter() + 1.2 * seconds
-    since = until - seconds
-    ended: list[float] = []
-    failed: list[str] = []
-
-    def client() -> None:
-        connection = server.connect()
-        while time.perf_counter() < until:
-            try:
-                server.next(connection)
-                ended.append(time.perf_counter())
-            except Unanswered as error:
-                failed.append(str(error))
-        connection.close()
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    rate = sum(since <= at <= until for at in ended) / seconds
-    return Saturation(rate, len(ended), len(failed))
-
-
-def arrivals(rate: float, seconds: float, seed: int) -> Iterator[float]:
-    """The seconds at which requests arrive: a Poisson process, the same for the same seed."""
-    rng = random.Random(seed)
-    at = rng.expovariate(rate)
-    while at < seconds:
-        yield at
-        at += rng.expovariate(rate)
-
-
-def offer(server: Server, times: Sequence[float]) -> Latencies:
+def offer(server: Server, times: Iterable[float]) -> Latencies:
     """Requests at `times`, whether or not earlier ones are answered. Latency counts from when a request was due."""
     local = threading.local()
     connections: list[http.client.HTTPConnection] = []

@@ -11,11 +11,12 @@ from typing import Final
 
 import psutil
 
-from benchmarks.cores import cores
+from benchmarks.lib.asking import Unanswered
+from benchmarks.lib.cores import cores, isolate, stay_off
+from benchmarks.lib.platform import EMBEDDED, QUIET, Platform, served
 from benchmarks.peer_apps import environments, loads, options
-from benchmarks.peer_apps.loads import Server, Unanswered
+from benchmarks.peer_apps.loads import Server
 from benchmarks.report import ROOT
-from cli.platform import started
 from cli.services import process
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
@@ -69,9 +70,9 @@ def serving(name: str, window_ms: float, folder: Path) -> Iterator[Server]:
 
     Raises `NotInstalled` where the peer cannot be had, `ServiceError` where it does not start.
     """
-    own, rest = cores()
+    own, _ = cores()
     # Whatever starts here inherits this; the process that draws moves itself.
-    os.sched_setaffinity(0, rest)
+    stay_off()
     with ExitStack() as stack:
         try:
             if name == PLATFORM:
@@ -90,25 +91,10 @@ def serving(name: str, window_ms: float, folder: Path) -> Iterator[Server]:
 
 def _platform(folder: Path, stack: ExitStack) -> Server:
     """REST, RabbitMQ, Redis and one worker, as it is deployed."""
-    rabbit = RabbitServer(folder / "rabbitmq")
-    rabbit.start()
-    stack.callback(rabbit.stop)
-    port = process.free_port()
-    environ = {
-        **os.environ,
-        "DARKROOM_PORT": str(port),
-        "DARKROOM_MODEL": str(ROOT / "models" / "emoji-turbo"),
-        "DARKROOM_MAX_BATCH": str(options.MAX_BATCH),
-        "DARKROOM_BROKER_URL": rabbit.url,
-        "DARKROOM_LOG_LEVEL": "warning",
-    }
-    platform = stack.enter_context(started(folder / PLATFORM, 1, environ))
-    platform.wait_ready()
-    for child in platform.children:
-        if child.module == "worker" and child.process is not None:
-            for engine in psutil.Process(child.process.pid).children():
-                _move(engine)
-    return Server(PLATFORM, port, loads.darkroom)
+    settings = {"DARKROOM_MODEL": EMBEDDED, "DARKROOM_MAX_BATCH": str(options.MAX_BATCH), **QUIET}
+    platform = stack.enter_context(Platform.open(settings, folder, webhooks=True))
+    isolate([platform.engine()])
+    return Server(PLATFORM, int(platform.environ["DARKROOM_PORT"]), loads.darkroom)
 
 
 def _peer(name: str, python: Path, window_ms: float, core: int, folder: Path, stack: ExitStack) -> Server:
@@ -129,10 +115,8 @@ def _peer(name: str, python: Path, window_ms: float, core: int, folder: Path, st
         **_QUIET,
     }
     if peer.needs_broker:
-        rabbit, redis = RabbitServer(folder / "rabbitmq"), RedisServer(folder / "redis")
-        for service in (rabbit, redis):
-            service.start()
-            stack.callback(service.stop)
+        rabbit = stack.enter_context(served(RabbitServer(folder / "rabbitmq")))
+        redis = stack.enter_context(served(RedisServer(folder / "redis")))
         environ |= {options.BROKER: rabbit.url, options.BACKEND: redis.url}
     server = Server(name, port, peer.call)
     for number, command in enumerate(peer.commands):
@@ -156,12 +140,6 @@ def cpu_s() -> tuple[float, float]:
             else:
                 rest += times.user + times.system
     return drawing, rest
-
-
-def _move(engine: psutil.Process) -> None:
-    own, _ = cores()
-    for thread in engine.threads():
-        os.sched_setaffinity(thread.id, own)
 
 
 def _answers(server: Server) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.lib import plots
 from benchmarks.plan.levers import Lever
 from benchmarks.plan.state import Outcome
 from benchmarks.plan.summary import Service, latencies
@@ -23,12 +24,7 @@ def charts(
     speed: Sequence[tuple[int, float]],
 ) -> Any:
     """Devices and need, queue, latency and batches over the day; what the levers save; the simulation's own time."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    figure, grid = pyplot.subplots(3, 2, figsize=(12, 12))
+    figure, grid = plots.canvas(3, 2, figsize=(12, 12))
     figure.subplots_adjust(hspace=0.35, wspace=0.3)
     hours = [tick.at_s / 3600 for tick in outcome.ticks]
 

@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.load import arrivals, corpus
+from benchmarks.lib import arrivals
+from benchmarks.load import corpus
 
 DAY_S: Final = 86_400.0
 BINS: Final = 20_000

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.lib import arrivals
 from benchmarks.load import __main__ as command
-from benchmarks.load import arrivals, capacity, compare, corpus, measure, options, outcome
+from benchmarks.load import capacity, compare, corpus, measure, options, outcome
 from benchmarks.load.capacity import Trial
 from benchmarks.load.corpus import Mix
 from benchmarks.load.sample import Sample, sample

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.neighbours import __main__ as neighbours
-from benchmarks.neighbours import crowd, memory, wire
+from benchmarks.lib import bare_http
+from benchmarks.neighbours import crowd, figures, measuring, memory
 from benchmarks.neighbours.crowd import Crowd
 from benchmarks.neighbours.good import KINDS
 from benchmarks.neighbours.place import FULL
@@ -128,7 +128,7 @@ def test_a_deaf_client_reads_nothing(listener: Listener, gathered: Callable[...,
 async def test_an_answer_is_read_whole() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = await reader.readuntil(b"\r\n\r\n")
-        body = await reader.readexactly(int(wire.value_of(asked.lower(), b"content-length")))
+        body = await reader.readexactly(int(bare_http.value_of(asked.lower(), b"content-length")))
         writer.write(
             b"HTTP/1.1 202 Accepted\r\nRetry-After: 7\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         )
@@ -138,9 +138,9 @@ async def test_an_answer_is_read_whole() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        answer = await wire.exchange(port, wire.request("POST", "/", "dk_1", {"prompt": "é"}))
+        answer = await bare_http.exchange(port, bare_http.request("POST", "/", "dk_1", {"prompt": "é"}))
     assert (answer.status, answer.json()) == (202, {"prompt": "é"})
-    assert wire.value_of(answer.head, b"retry-after") == b"7"
+    assert bare_http.value_of(answer.head, b"retry-after") == b"7"
 
 
 def test_the_limit_is_the_charts() -> None:
@@ -171,7 +171,7 @@ def test_figures_are_medians_of_pairs_and_the_worst_kind() -> None:
         "control": [row(10, 5, 10, 90), row(100, 50, 100, 90), row(10, 5, 11, 90)],
         "idle": [row(10, 10, 10, 90), row(50, 60, 50, 94), row(10, 90, 10, 90)],
     }
-    found = neighbours.figures_of({"direct": rows}, ["direct poll 500"], 200.0)
+    found = figures.figures_of({"direct": rows}, ["direct poll 500"], 200.0)
     assert found["direct_idle_p99_during_over_before"] == pytest.approx(2.4)
     assert found["direct_idle_p99_after_over_before"] == pytest.approx(1.0)
     assert found["p99_during_over_before"] == pytest.approx(2.4)
@@ -184,5 +184,5 @@ def test_figures_are_medians_of_pairs_and_the_worst_kind() -> None:
 
 
 def test_the_99th_percentile() -> None:
-    assert neighbours.p99([float(n) for n in range(1, 101)]) == 99
-    assert neighbours.p99([1.0]) == 1
+    assert measuring.p99([float(n) for n in range(1, 101)]) == 99
+    assert measuring.p99([1.0]) == 1

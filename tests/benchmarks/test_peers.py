@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import peers
-from benchmarks.peer_apps import environments, loads, servers
+from benchmarks.lib.saturate import saturate
+from benchmarks.peer_apps import comparison, environments, figures, loads, servers
 from benchmarks.peer_apps.loads import Latencies, Server
 from benchmarks.peer_apps.servers import PLATFORM
 
@@ -79,7 +79,7 @@ def test_latency_counts_from_when_a_request_was_due(stub: ThreadingHTTPServer) -
 
 def test_saturation_counts_only_pictures(stub: ThreadingHTTPServer) -> None:
     server = Server("stub", stub.server_address[1], loads.posting("/draw"))
-    taken = loads.saturate(server, 2, 0.2)
+    taken = saturate(server.connect, server.next, 0.2, clients=2)
     assert 0 < taken.rate <= taken.drawn / 0.2
     assert taken.failed == pytest.approx(taken.drawn / 3, abs=2)
 
@@ -89,14 +89,6 @@ def test_a_server_that_is_not_there_is_a_failure_not_a_crash(stub: ThreadingHTTP
     assert taken == Latencies((), 1)
 
 
-def test_arrivals_are_the_same_for_all_and_of_the_rate_that_was_asked_for() -> None:
-    times = list(loads.arrivals(50, 100, seed=3))
-    assert times == list(loads.arrivals(50, 100, seed=3)) != list(loads.arrivals(50, 100, seed=4))
-    assert times == sorted(times)
-    assert times[-1] < 100
-    assert len(times) / 100 == pytest.approx(50, rel=0.05)
-
-
 def test_failures_count_as_the_slowest() -> None:
     taken = Latencies(tuple(number / 100 for number in range(97)), failed=3)
     assert taken.quantile_ms(0.5) == pytest.approx(500)
@@ -104,38 +96,38 @@ def test_failures_count_as_the_slowest() -> None:
     assert taken.within(0.48) == pytest.approx(0.49)
 
 
-def sample(rate: float, latency_s: float) -> peers.Sample:
-    offered = dict.fromkeys(peers.SHARES, Latencies((latency_s,) * 10, 0))
-    return peers.Sample(rate, 0, 20.0, 5.0, offered)
+def sample(rate: float, latency_s: float) -> comparison.Sample:
+    offered = dict.fromkeys(comparison.SHARES, Latencies((latency_s,) * 10, 0))
+    return comparison.Sample(rate, 0, 20.0, 5.0, offered)
 
 
 def test_the_best_peer_is_chosen_for_each_figure_apart(tmp_path: Path) -> None:
-    comparison = peers.Comparison(["mosec", "ray"], 1.0, tmp_path)
-    comparison.capacity = 40.0
-    comparison.samples = {
+    found = comparison.Comparison(["mosec", "ray"], 1.0, tmp_path)
+    found.capacity = 40.0
+    found.samples = {
         PLATFORM: [sample(42, 0.2), sample(38, 0.2)],
-        peers.AGAIN: [sample(38, 0.2), sample(42, 0.2)],
+        comparison.AGAIN: [sample(38, 0.2), sample(42, 0.2)],
         "mosec": [sample(40, 0.4), sample(40, 0.4)],
         "ray": [sample(20, 0.25), sample(20, 0.25)],
     }
-    figures = peers.figures_of(comparison)
-    assert figures["throughput_over_best_peer"] == pytest.approx(1.0)
-    assert figures["throughput_over_ray"] == pytest.approx(2.0)
-    assert figures["p99_over_best_peer"] == pytest.approx(0.8)
-    assert figures["p99_over_mosec"] == pytest.approx(0.5)
-    assert figures["slo_ms"] == pytest.approx(500)
-    assert figures["goodput_mosec_at_80"] == 1.0
-    assert figures["control_p99_ratio"] == 1.0
+    told = figures.figures_of(found)
+    assert told["throughput_over_best_peer"] == pytest.approx(1.0)
+    assert told["throughput_over_ray"] == pytest.approx(2.0)
+    assert told["p99_over_best_peer"] == pytest.approx(0.8)
+    assert told["p99_over_mosec"] == pytest.approx(0.5)
+    assert told["slo_ms"] == pytest.approx(500)
+    assert told["goodput_mosec_at_80"] == 1.0
+    assert told["control_p99_ratio"] == 1.0
 
 
 def test_other_pictures_are_seen() -> None:
     others = (PICTURE, png(4, 1), png(2, 0), b"full")
-    assert [peers.difference(PICTURE, each) for each in others] == [0, 1, 255, 255]
+    assert [comparison.difference(PICTURE, each) for each in others] == [0, 1, 255, 255]
 
 
 def test_every_peer_has_packages_an_application_and_windows() -> None:
     names = set(servers.PEERS)
-    assert names == set(environments.PEERS) == set(peers.WINDOWS_MS)
+    assert names == set(environments.PEERS) == set(comparison.WINDOWS_MS)
     for name in names:
         assert (ROOT / "benchmarks" / "peer_apps" / f"{name}_app.py").is_file()
 

@@ -20,7 +20,7 @@ from cli.services import process
 from cli.services.redis import RedisServer
 from contracts.tenancy import new_token
 from tests.cli.listed import PASSED_ON, everything
-from tests.integration.conftest import ROOT, Stack, deployed
+from tests.integration.conftest import ROOT, Stack
 
 pytestmark = pytest.mark.slow
 TIMEOUT_S = 100.0
@@ -70,7 +70,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     server = RedisServer(folder / "redis", options=("--repl-diskless-sync-delay", "0"))
     server.start()
     try:
-        with deployed(folder, server, None, 1, DARKROOM_ADMIN_KEY=new_token(), **FAKE) as running:
+        with Stack.open({"DARKROOM_ADMIN_KEY": new_token(), **FAKE}, folder, server, broker=False) as running:
             yield running
     finally:
         server.stop()

@@ -15,23 +15,17 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from benchmarks.lib.platform import FAKE
 from cli.follow import Progress, after_event
 from cli.main import app
-from cli.services.redis import RedisServer
 from client import Event
-from tests.integration.conftest import ROOT, Stack, deployed
+from tests.integration.conftest import ROOT, Stack
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("generate")
-    redis = RedisServer(folder / "redis")
-    redis.start()
-    try:
-        with deployed(folder, redis, None, 1, DARKROOM_ENGINE="fake", DARKROOM_MODEL="fake") as running:
-            yield running
-    finally:
-        redis.stop()
+    with Stack.open(FAKE, tmp_path_factory.mktemp("generate"), broker=False) as running:
+        yield running
 
 
 def run(stack: Stack, *arguments: str) -> Result:

@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -16,6 +15,7 @@ from cli.record import admin_key
 from cli.services import process
 from cli.services.redis import RedisServer
 from contracts.tenancy import is_token, new_token
+from tests.integration.conftest import Stack
 
 pytestmark = pytest.mark.slow
 
@@ -45,33 +45,22 @@ def darkroom(*arguments: str, **environ: str) -> str:
 
 
 def test_keys_are_made_listed_and_revoked(redis_server: RedisServer, tmp_path: Path) -> None:
-    admin, port = darkroom("new").strip(), process.free_port()
+    admin = darkroom("new").strip()
     assert is_token(admin)
-    url = f"http://127.0.0.1:{port}"
-    environ = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "DARKROOM_PORT": str(port),
+    settings = {
         "DARKROOM_REDIS_URL": redis_server.url.replace("/0", "/8"),
         "DARKROOM_ADMIN_KEY": admin,
         "DARKROOM_ALLOW_ANONYMOUS": "false",
-        "DARKROOM_BLOB_DIR": str(tmp_path / "blobs"),
     }
-    api = process.launch([sys.executable, "-m", "api"], tmp_path / "api", environ)
-    mine = {"DARKROOM_SERVER": url, "DARKROOM_API_KEY": admin}
-    try:
-        until = time.monotonic() + 60
-        while not process.answers(port):
-            assert api.poll() is None, (tmp_path / "api" / "output.log").read_text()
-            assert time.monotonic() < until
-            time.sleep(0.05)
+    with Stack.open(settings, tmp_path, redis_server, broker=False, workers=0) as stack:
+        mine = {"DARKROOM_SERVER": stack.url, "DARKROOM_API_KEY": admin}
         made = darkroom(
             "create", "acme", "--name", "shop", "--images-per-day", "5", "--priority", "batch", **mine
         )
         key = made.strip()
         assert is_token(key)
-        jobs = httpx.get(f"{url}/v1/jobs", headers={"Authorization": f"Bearer {key}"})
-        assert (jobs.status_code, httpx.get(f"{url}/v1/jobs").status_code) == (200, 401)
+        jobs = httpx.get(f"{stack.url}/v1/jobs", headers={"Authorization": f"Bearer {key}"})
+        assert (jobs.status_code, httpx.get(f"{stack.url}/v1/jobs").status_code) == (200, 401)
         listed = darkroom("list", **mine)
         assert key[:11] in listed
         assert "acme" in listed
@@ -85,11 +74,9 @@ def test_keys_are_made_listed_and_revoked(redis_server: RedisServer, tmp_path: P
         drawn = darkroom_command("cache", "stats", **mine)
         assert "0 jobs: 0 from the cache" in drawn
         assert darkroom_command("cache", "purge", "--tenant", "acme", **mine) == "0 results are forgotten.\n"
-        log = (tmp_path / "api" / "output.log").read_text()
+        log = (stack.folder / "api" / "output.log").read_text()
         assert admin not in log
         assert key not in log
-    finally:
-        process.end(api, timeout_s=20)
 
 
 def test_a_server_that_others_reach_does_not_start_without_a_key(redis_server: RedisServer) -> None:

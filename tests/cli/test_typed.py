@@ -18,6 +18,8 @@ from benchmarks import arguments
 from benchmarks.load import options
 from benchmarks.load.corpus import Mix
 from benchmarks.plan import __main__ as plan
+from benchmarks.plan.options import BOUNDS
+from benchmarks.plan.options import parser as plan_parser
 from cli.main import app
 from cli.services import process
 from contracts.settings import ApiSettings, Settings, WebhookSettings, WorkerSettings
@@ -235,7 +237,7 @@ CHECKED: dict[Any, tuple[str, ...]] = {
 
 
 def script_cases() -> Iterator[Any]:
-    for made in (options.parser(""), plan.parser()):
+    for made in (options.parser(""), plan_parser("")):
         for action in made._actions:
             if action.nargs == 0 or action.dest in ("model", "hook_host"):
                 continue
@@ -255,12 +257,12 @@ def test_a_value_that_a_script_cannot_take_is_refused(
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"{made.prog}: error: argument {option}")
 
 
-@pytest.mark.parametrize("name", list(plan.BOUNDS))
+@pytest.mark.parametrize("name", list(BOUNDS))
 def test_a_plan_stays_within_what_can_be_simulated(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     option = f"--{name.replace('_', '-')}"
-    monkeypatch.setattr("sys.argv", ["plan", f"{option}={int(plan.BOUNDS[name][1]) + 1}"])
+    monkeypatch.setattr("sys.argv", ["plan", f"{option}={int(BOUNDS[name][1]) + 1}"])
     assert plan.main() == 2
     assert capsys.readouterr().err.startswith(option)
 

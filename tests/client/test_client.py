@@ -16,8 +16,8 @@ import pytest
 import client as package
 from api.job_request import JobRequest
 from api.routes.keys import KeyRequest
+from benchmarks.lib.platform import FAKE
 from cli.services import process
-from cli.services.redis import RedisServer
 from client import (
     AsyncClient,
     Client,
@@ -30,7 +30,7 @@ from client import (
 )
 from client.errors import BadRequest, ClientError, ServerError, Throttled
 from contracts.tenancy import new_token
-from tests.integration.conftest import Stack, deployed
+from tests.integration.conftest import Stack
 
 
 class Sync:
@@ -64,15 +64,9 @@ async def _all(events: Any) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("client")
-    redis = RedisServer(folder / "redis")
-    redis.start()
-    try:
-        fake = {"DARKROOM_ENGINE": "fake", "DARKROOM_MODEL": "fake", "DARKROOM_ADMIN_KEY": new_token()}
-        with deployed(folder, redis, None, 1, **fake) as running:
-            yield running
-    finally:
-        redis.stop()
+    settings = {**FAKE, "DARKROOM_ADMIN_KEY": new_token()}
+    with Stack.open(settings, tmp_path_factory.mktemp("client"), broker=False) as running:
+        yield running
 
 
 Opener = Callable[..., Any]

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import pytest
 
-from cli.services.redis import RedisServer
-from tests.integration.conftest import Stack, deploy, deployed
+from benchmarks.lib.platform import FAKE
+from tests.integration.conftest import Stack, deploy
 
 __all__ = ["FULL", "deploy", "figures", "stack"]
 
@@ -23,14 +23,8 @@ FULL: Final = os.environ.get("DARKROOM_FULL") == "1"
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """An API and a worker with the fake engine, as processes of their own, for the tests of one module."""
-    folder = tmp_path_factory.mktemp("edge")
-    redis = RedisServer(folder / "redis")
-    redis.start()
-    try:
-        with deployed(folder, redis, None, 1, DARKROOM_ENGINE="fake", DARKROOM_MODEL="fake") as running:
-            yield running
-    finally:
-        redis.stop()
+    with Stack.open(FAKE, tmp_path_factory.mktemp("edge"), broker=False) as running:
+        yield running
 
 
 def figures(fault: int, **values: Any) -> None:

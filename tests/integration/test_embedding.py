@@ -20,7 +20,7 @@ from contracts.model_source import digest
 from contracts.pictures import PictureRecord
 from contracts.settings import BackendSettings
 from store.stores import open_stores
-from tests.integration.conftest import Stack, deployed
+from tests.integration.conftest import Stack
 from tests.stores import empty
 
 pytestmark = [
@@ -42,7 +42,7 @@ PROMPTS = [
 def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[Stack]:
     empty(redis_server)
     folder = tmp_path_factory.mktemp("embedding")
-    with deployed(folder, redis_server, None, workers=1, DARKROOM_CLIP="models/emoji-clip") as running:
+    with Stack.open({"DARKROOM_CLIP": "models/emoji-clip"}, folder, redis_server, broker=False) as running:
         yield running
 
 

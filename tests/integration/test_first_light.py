@@ -48,9 +48,7 @@ def psnr_db(one: Any, other: Any) -> float:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: Any, rabbit_server: Any) -> Any:
-    from tests.integration.conftest import deployed
-
-    with deployed(tmp_path_factory.mktemp("first"), redis_server, rabbit_server, workers=2) as running:
+    with Stack.open({}, tmp_path_factory.mktemp("first"), redis_server, rabbit_server, workers=2) as running:
         yield running
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from cli.services import process
-from tests.integration.conftest import READY_S, ROOT, Stack, deployed
+from tests.integration.conftest import READY_S, ROOT, Stack
 from tests.integration.test_playground import DESKTOP, PHONE, browser, opened, shoot
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: Any) -> Iterat
         "DARKROOM_SEARCH_PORT": str(port),
         "DARKROOM_SEARCH_INDEX": f"embedded:{folder / 'index'}",
     }
-    with deployed(folder, redis_server, None, 1, **settings) as running:
+    with Stack.open(settings, folder, redis_server, broker=False) as running:
         running.start("search", "search")
         jobs = [
             running.submit(prompt=f"a {thing} on a {colour} background")

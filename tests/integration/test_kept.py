@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from kombu import Connection, Queue
 from PIL import Image
 from typer.testing import CliRunner
 
+from benchmarks.lib.platform import FAKE, served
 from broker import topology
 from cli.main import app
 from cli.services.rabbitmq import RabbitServer
@@ -32,7 +33,7 @@ from contracts.settings import BackendSettings
 from contracts.tenancy import new_token
 from store.key_names import PREFIX
 from store.stores import Stores, open_stores
-from tests.integration.conftest import ROOT, Stack, deployed
+from tests.integration.conftest import ROOT, Stack
 from tests.webhooks.conftest import receiving
 
 STATE, CACHE, BROKER = 0, 2, 1
@@ -249,25 +250,18 @@ def use(caller: Tenant, name: str, words: str) -> None:
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """State, cached results and pictures apart; a worker, webhooks, keys."""
     folder = tmp_path_factory.mktemp("kept")
-    own, rabbit = RedisServer(folder / "redis"), RabbitServer(folder / "rabbitmq")
-    with ExitStack() as stack:
-        stack.callback(own.stop)
-        own.start()
-        stack.callback(rabbit.stop)
-        rabbit.start()
+    with served(RedisServer(folder / "redis")) as own:
         environ = {
+            **FAKE,
             "DARKROOM_CACHE_REDIS_URL": own.url.replace("/0", f"/{CACHE}"),
-            "DARKROOM_ENGINE": "fake",
-            "DARKROOM_MODEL": "fake",
             "DARKROOM_CLIP": "models/emoji-clip",
             "DARKROOM_ADMIN_KEY": new_token(),
             "DARKROOM_ALLOW_ANONYMOUS": "false",
             "DARKROOM_SWEEP_INTERVAL_S": "0.2",
             "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
         }
-        running = stack.enter_context(deployed(folder, own, rabbit, 1, **environ))
-        running.start("webhooks", "webhooks")
-        yield running
+        with Stack.open(environ, folder, own, webhooks=True) as running:
+            yield running
 
 
 @pytest.mark.slow
@@ -353,7 +347,7 @@ def test_redis_as_the_broker_keeps_nothing_without_a_row(redis_server: RedisServ
         "DARKROOM_CACHE_REDIS_URL": redis_server.url.replace("/0", f"/{CACHE}"),
     }
     with (
-        deployed(tmp_path, redis_server, None, 1, **environ) as stack,
+        Stack.open(environ, tmp_path, redis_server, broker=False) as stack,
         watched(redis_server, Path(stack.environ["DARKROOM_BLOB_DIR"])) as seen,
     ):
         slow = [stack.submit(prompt=f"slow=0.5 {number}") for number in range(20)]

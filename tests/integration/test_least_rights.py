@@ -7,7 +7,6 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ import redis
 from kombu import Connection
 from typer.testing import CliRunner
 
+from benchmarks.lib.platform import FAKE, served
 from broker.topology import DEAD_LETTER_QUEUE, REFUSED_QUEUE
 from cli.main import app
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
-from tests.integration.conftest import ROOT, Stack, deployed
+from tests.integration.conftest import ROOT, Stack
 from tests.webhooks.conftest import receiving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -48,11 +48,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, 
     """A deployment under these users; and its environment."""
     folder = tmp_path_factory.mktemp("least")
     own, rabbit = RedisServer(folder / "redis"), RabbitServer(folder / "rabbitmq")
-    with ExitStack() as stack:
-        stack.callback(own.stop)
-        own.start()
-        stack.callback(rabbit.stop)
-        rabbit.start()
+    with served(own), served(rabbit):
         (given,) = commands("redis-cli")
         with redis.Redis(port=own.port) as client:
             client.execute_command(*given)
@@ -62,14 +58,12 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, 
             "DARKROOM_REDIS_URL": own.url.replace("//", f"//darkroom:{PASSWORD}@"),
             "DARKROOM_BROKER_URL": f"amqp://darkroom:{PASSWORD}@127.0.0.1:{rabbit.port}/darkroom",
             "DARKROOM_BLOB_DIR": str(folder / "blobs"),
-            "DARKROOM_ENGINE": "fake",
-            "DARKROOM_MODEL": "fake",
+            **FAKE,
             "DARKROOM_SWEEP_INTERVAL_S": "0.2",
             "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
         }
-        running = stack.enter_context(deployed(folder, own, rabbit, 1, **environ))
-        running.start("webhooks", "webhooks")
-        yield running, environ
+        with Stack.open(environ, folder, own, rabbit, webhooks=True) as running:
+            yield running, environ
 
 
 def denied(stack: Stack) -> list[dict[str, Any]]:

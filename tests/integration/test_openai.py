@@ -16,7 +16,7 @@ import pytest
 from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 from PIL import Image
 
-from tests.integration.conftest import Deploy, Stack, deployed
+from tests.integration.conftest import Deploy, Stack
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: Any, rabbit_server: Any) -> Iterator[Stack]:
     """The model draws no good picture in several steps, but here they are told apart by their bytes alone."""
     folder, more = tmp_path_factory.mktemp("openai"), {"DARKROOM_MAX_NUM_INFERENCE_STEPS": "4"}
-    with deployed(folder, redis_server, rabbit_server, workers=1, **more) as running:
+    with Stack.open(more, folder, redis_server, rabbit_server) as running:
         yield running
 
 

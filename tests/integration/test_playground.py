@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+from benchmarks.lib.platform import FAKE
 from cli.services import process
 from cli.services.browser import find_chromium
-from cli.services.redis import RedisServer
 from contracts.tenancy import new_token
-from tests.integration.conftest import ROOT, Stack, deployed
+from tests.integration.conftest import ROOT, Stack
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ PHONE: Any = {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: Any, rabbit_server: Any) -> Iterator[Stack]:
-    with deployed(tmp_path_factory.mktemp("page"), redis_server, rabbit_server, workers=1) as running:
+    with Stack.open({}, tmp_path_factory.mktemp("page"), redis_server, rabbit_server) as running:
         yield running
 
 
@@ -226,54 +226,46 @@ def test_a_server_that_wants_a_key_is_given_one(browser: Browser, stack: Stack) 
 
 def test_a_page_that_was_there_before_the_worker_learns_of_it(browser: Browser, tmp_path: Path) -> None:
     """It looks for one less and less often, and not at all while nobody sees it. Time is the test's."""
-    redis = RedisServer(tmp_path / "redis")
-    redis.start()
-    fake = {"DARKROOM_ENGINE": "fake", "DARKROOM_MODEL": "fake"}
-    try:
-        with deployed(tmp_path, redis, None, 0, **fake) as stack:
-            context = browser.new_context(base_url=stack.url)
-            page = context.new_page()
-            asked: list[str] = []
-            page.on(
-                "request", lambda each: asked.append(each.url) if each.url.endswith("/v1/models") else None
-            )
-            page.clock.install(time=0)
-            page.clock.pause_at(1000)
-            page.goto("/#prompt=a+rocket&width=96")
-            status = page.locator("#status")
-            expect(status).to_have_text("No worker is ready yet. This page waits for one.")
-            page.get_by_text("Settings").click()
-            settle(page)
-            for pause_ms in (1000, 2000, 4000, 8000, 15000, 15000):
-                page.clock.run_for(pause_ms - 100)
-                before = len(asked)
-                with page.expect_response("**/v1/models") as looked:
-                    page.clock.run_for(100)
-                looked.value.finished()
-                assert len(asked) == before + 1
-                settle(page)
-            show(page, hidden=True)
-            page.clock.run_for(120_000)
-            assert len(asked) == 1 + 6, "nobody sees it"
-            with page.expect_response("**/v1/models"):
-                show(page, hidden=False)
-            settle(page)
-            stack.start("worker", "worker-1")
-            stack.wait_ready(1)
-            with page.expect_response("**/v1/models"):
-                page.clock.run_for(15_000)
-            expect(page.locator("#serving")).to_have_text("fake on 1 worker")
-            expect(page.get_by_label("Model")).to_have_value("fake")
-            expect(page.get_by_label("Steps")).to_have_attribute("max", re.compile(r"\d+"))
-            # What the link asked for had to wait for a model, and is drawn now.
-            expect(page.locator("#title")).to_have_text("a rocket")
-            expect(page.locator("#detail")).to_contain_text("96 × ")
+    with Stack.open(FAKE, tmp_path, broker=False, workers=0) as stack:
+        context = browser.new_context(base_url=stack.url)
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda each: asked.append(each.url) if each.url.endswith("/v1/models") else None)
+        page.clock.install(time=0)
+        page.clock.pause_at(1000)
+        page.goto("/#prompt=a+rocket&width=96")
+        status = page.locator("#status")
+        expect(status).to_have_text("No worker is ready yet. This page waits for one.")
+        page.get_by_text("Settings").click()
+        settle(page)
+        for pause_ms in (1000, 2000, 4000, 8000, 15000, 15000):
+            page.clock.run_for(pause_ms - 100)
             before = len(asked)
-            page.clock.run_for(120_000)
-            assert len(asked) == before, "there is no more to learn"
-            context.close()
-    finally:
-        redis.stop()
+            with page.expect_response("**/v1/models") as looked:
+                page.clock.run_for(100)
+            looked.value.finished()
+            assert len(asked) == before + 1
+            settle(page)
+        show(page, hidden=True)
+        page.clock.run_for(120_000)
+        assert len(asked) == 1 + 6, "nobody sees it"
+        with page.expect_response("**/v1/models"):
+            show(page, hidden=False)
+        settle(page)
+        stack.start("worker", "worker-1")
+        stack.wait_ready(1)
+        with page.expect_response("**/v1/models"):
+            page.clock.run_for(15_000)
+        expect(page.locator("#serving")).to_have_text("fake on 1 worker")
+        expect(page.get_by_label("Model")).to_have_value("fake")
+        expect(page.get_by_label("Steps")).to_have_attribute("max", re.compile(r"\d+"))
+        # What the link asked for had to wait for a model, and is drawn now.
+        expect(page.locator("#title")).to_have_text("a rocket")
+        expect(page.locator("#detail")).to_contain_text("96 × ")
+        before = len(asked)
+        page.clock.run_for(120_000)
+        assert len(asked) == before, "there is no more to learn"
+        context.close()
 
 
 def settle(page: Page) -> None:

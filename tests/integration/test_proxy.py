@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -13,12 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.services import process
-from cli.services.haproxy import find_haproxy
+from benchmarks.lib.front import proxied as haproxy
 from contracts.models import WorkerInfo
 from contracts.settings import BackendSettings
 from store.stores import open_stores
-from tests.integration.conftest import ROOT, Deploy, Stack
+from tests.integration.conftest import Deploy, Stack
 from tests.integration.test_connections import (
     BODY,
     HEAD,
@@ -54,28 +52,17 @@ class Front:
 @pytest.fixture
 def proxied(deploy: Deploy, tmp_path: Path) -> Iterator[Front]:
     api = deploy(workers=0, rabbitmq=False, DARKROOM_HEADER_TIMEOUT_S="120", DARKROOM_ALLOW_ANONYMOUS="true")
-    port, api_address = process.free_port(), httpx.URL(api.url)
-    folder = tmp_path / "haproxy"
-    environ = {
-        **os.environ,
-        "PROXY_BIND": f"127.0.0.1:{port}",
-        "PROXY_API": f"{api_address.host}:{api_address.port}",
+    settings = {
         "PROXY_MAX_CONNECTIONS": "400",
         "PROXY_CLIENT_TIMEOUT": f"{2 * TIMEOUT_S}s",
         "PROXY_REQUEST_TIMEOUT": f"{TIMEOUT_S}s",
         "PROXY_CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
     }
-    running = process.launch(
-        [find_haproxy(), "-db", "-f", str(ROOT / "docs" / "haproxy.cfg")], folder, environ
-    )
-    try:
-        ready = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        process.wait_until(lambda: process.answers(port, ready, b"HTTP/1.1 200"), running, folder, 30.0)
+    folder = tmp_path / "haproxy"
+    with haproxy(folder, api.url.removeprefix("http://"), **settings) as port:
         url = f"http://127.0.0.1:{port}"
         with httpx.Client(base_url=url, timeout=60.0) as http:
             yield Front(Stack(url, http, api.environ, folder, api.redis, None), api)
-    finally:
-        process.end(running)
 
 
 def ended(sockets: list[socket.socket]) -> bool:

@@ -23,7 +23,7 @@ import pytest
 
 from contracts.tenancy import new_token
 from contracts.webhooks import SECRET_PREFIX
-from tests.integration.conftest import ROOT, Stack, deployed
+from tests.integration.conftest import ROOT, Stack
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +143,7 @@ def stack(
     tmp_path_factory: pytest.TempPathFactory, redis_server: Any, rabbit_server: Any, key: str
 ) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("snippets")
-    with deployed(folder, redis_server, rabbit_server, workers=1, DARKROOM_ADMIN_KEY=key) as running:
+    with Stack.open({"DARKROOM_ADMIN_KEY": key}, folder, redis_server, rabbit_server) as running:
         yield running
 
 

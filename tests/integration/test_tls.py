@@ -23,7 +23,7 @@ from cli.services import process
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.settings import BackendSettings
-from tests.integration.conftest import deployed
+from tests.integration.conftest import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 HOST = "127.0.0.1"
@@ -184,7 +184,7 @@ def wait_for(what: Callable[[], bool]) -> None:
 def test_a_picture_over_tls_and_over_a_renewal(site: Site, tmp_path: Path) -> None:
     """A client certificate that expires shuts the platform out; the renewed file lets it in, with no restart."""
     environ = {**site.environ, "DARKROOM_ENGINE": "fake", "DARKROOM_MODEL": "fake"}
-    with deployed(tmp_path, site.redis, site.rabbit, 1, **environ) as stack:
+    with Stack.open(environ, tmp_path, site.redis, site.rabbit) as stack:
         assert stack.ended(stack.submit(prompt="before"))["status"] == "succeeded"
         site.files.issue("client", "darkroom.example", valid=False)
         site.cut()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-from pathlib import Path
 
-from cli.services.rabbitmq import RabbitServer
-from cli.services.redis import RedisServer
-from tests.integration.conftest import deployed
+from benchmarks.lib.platform import FAKE
+from tests.integration.conftest import Stack
 from tests.telemetry.collector import Collector, Seen
 
 WIDTH = 40
@@ -45,30 +42,16 @@ def drawing(spans: list[Seen], trace_id: str) -> str:
 def main() -> None:
     collector = Collector()
     collector.start()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        redis, rabbit = RedisServer(folder / "redis"), RabbitServer(folder / "rabbitmq")
-        redis.start()
-        rabbit.start()
-        environ = {
-            "DARKROOM_ENGINE": "fake",
-            "DARKROOM_MODEL": "fake",
-            "DARKROOM_OTLP_ENDPOINT": collector.url,
-        }
-        try:
-            with deployed(folder / "stack", redis, rabbit, 1, **environ) as stack:
-                stack.ended(stack.submit(prompt="warm"))
-                before = {each.trace_id for each in collector.spans}
-                stack.ended(stack.submit(prompt="slow=0.02", seed=1))
-                spans = collector.wait_for(
-                    lambda seen: (
-                        any(each.name == "finish" and each.trace_id not in before for each in seen)
-                        and sum(each.name == "POST /v1/jobs" for each in seen) == 2
-                    )
-                )
-        finally:
-            rabbit.stop()
-            redis.stop()
+    with Stack.open({**FAKE, "DARKROOM_OTLP_ENDPOINT": collector.url}) as stack:
+        stack.ended(stack.submit(prompt="warm"))
+        before = {each.trace_id for each in collector.spans}
+        stack.ended(stack.submit(prompt="slow=0.02", seed=1))
+        spans = collector.wait_for(
+            lambda seen: (
+                any(each.name == "finish" and each.trace_id not in before for each in seen)
+                and sum(each.name == "POST /v1/jobs" for each in seen) == 2
+            )
+        )
     collector.stop()
     last = max((each for each in spans if each.name == "finish"), key=lambda each: each.started_ns)
     sys.stdout.write(drawing(spans, last.trace_id) + "\n")

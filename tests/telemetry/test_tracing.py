@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from cli.services.rabbitmq import RabbitServer
-from cli.services.redis import RedisServer
 from contracts.settings import BackendSettings
 from telemetry import tracing
-from tests.integration.conftest import ROOT, Stack, deployed
+from tests.integration.conftest import ROOT, Stack
 from tests.telemetry.collector import Collector, Seen
 
 SERVER, PRODUCER, CONSUMER = 2, 4, 5
@@ -39,15 +38,10 @@ def traced(collector: Collector) -> Iterator[Collector]:
 @pytest.fixture
 def stack(tmp_path: Path, rabbit_server: RabbitServer, collector: Collector) -> Iterator[Stack]:
     """API and worker that send to the collector. The broker is that of the whole run, so the model has a queue of its own."""
-    redis = RedisServer(tmp_path / "redis")
-    redis.start()
     settings = {"ENGINE": "fake", "MODEL": "traced", "OTLP_ENDPOINT": collector.url}
-    try:
-        environ = {f"DARKROOM_{name}": value for name, value in settings.items()}
-        with deployed(tmp_path, redis, rabbit_server, 1, **environ) as running:
-            yield running
-    finally:
-        redis.stop()
+    environ = {f"DARKROOM_{name}": value for name, value in settings.items()}
+    with Stack.open(environ, tmp_path, broker=rabbit_server) as running:
+        yield running
 
 
 def named(spans: list[Seen], name: str) -> Seen:

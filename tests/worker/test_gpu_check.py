@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.apart import apart
-from benchmarks.gpu_check import Row, ended, engine_rows, rows_of
+from benchmarks.engines.ways import Row, ended, engine_rows, rows_of
+from benchmarks.lib.apart import apart
 from contracts.failures import OutOfMemory
 from contracts.settings import WorkerSettings
 from worker.engine.device import Device

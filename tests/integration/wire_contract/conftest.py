@@ -17,9 +17,8 @@ import pytest
 
 from cli.services import process
 from cli.services.rabbitmq import RabbitServer
-from cli.services.redis import RedisServer
 from contracts.tenancy import new_token
-from tests.integration.conftest import ROOT, deployed
+from tests.integration.conftest import ROOT, Stack
 from tests.integration.wire_contract.site import BASE, FAKE, TURBO, Site
 
 
@@ -33,12 +32,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, rabbit_server: RabbitServer) 
         "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.1/32",
         "DARKROOM_WEBHOOK_RETRY_S": "0.2,0.2,0.2",
     }
-    folder = tmp_path_factory.mktemp("contract")
-    redis = RedisServer(folder / "redis")
     with ExitStack() as opened:
-        redis.start()
-        opened.callback(redis.stop)
-        admin = opened.enter_context(deployed(folder, redis, rabbit_server, 0, **environ))
+        folder = tmp_path_factory.mktemp("contract")
+        admin = opened.enter_context(Stack.open(environ, folder, broker=rabbit_server, workers=0))
         ports = [str(process.free_port()) for _ in range(3)]
         for model, extra in (
             (TURBO, {}),

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from benchmarks import report
-from benchmarks.apart import apart
+from benchmarks.lib.apart import apart
 from contracts.engine import Batch, BatchKey, ImageTask, Pixels
 from contracts.failures import OutOfMemory
 from contracts.settings import WorkerSettings

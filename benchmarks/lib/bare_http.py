@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
+    """An answer with a length, whole."""
+
     status: int
     head: bytes
     """In lower case."""
@@ -18,11 +20,13 @@ class Answer(NamedTuple):
 
 
 def request(
-    method: str, path: str, key: str, body: Any = None, *, close: bool = False, more: str = ""
+    method: str, path: str, key: str = "", body: Any = None, *, close: bool = False, more: str = ""
 ) -> bytes:
-    """The bytes of a request. With `close` the server is asked to end the connection after its answer."""
+    """The bytes of a request. `more`: further header lines. With `close` the server is asked to end the connection after its answer."""
     data = b"" if body is None else json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n{more}"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}"
+    if key:
+        head += f"Authorization: Bearer {key}\r\n"
     if close:
         head += "Connection: close\r\n"
     if data:

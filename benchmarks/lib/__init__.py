@@ -1,0 +1,1 @@
+"""What benchmarks share: a platform, load, arrivals, cores, orders, ratios, plots. Tests start their platforms here too."""
