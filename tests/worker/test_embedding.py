@@ -17,8 +17,8 @@ from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from benchmarks import embedding as cost
 from benchmarks import make_clip
+from benchmarks.engines import embedding as cost
 from contracts.engine import Batch, BatchKey, ImageTask, Pixels, Progress
 from contracts.settings import WorkerSettings
 from tests.worker.drawing import APPLE, KEY, MODELS, draw
@@ -414,7 +414,7 @@ def test_an_image_that_is_smaller_than_its_crop_is_refused() -> None:
 
 
 def test_float32_moves_fewer_neighbours_than_bfloat16() -> None:
-    """Why the arithmetic is in float32: docs/engine.md has the figures of `benchmarks/embedding.py`."""
+    """Why the arithmetic is in float32: docs/engine.md has the figures of `benchmarks/engines/embedding.py`."""
     embedder = embedding.load(clip_source.read("models/emoji-clip"), CPU)
     assert isinstance(embedder, ClipEmbedder)
     network = embedder._network.args[0]  # type: ignore[union-attr]
