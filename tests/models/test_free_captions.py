@@ -86,7 +86,8 @@ def test_captions_are_as_free_as_people_are(requests: list[captions.Request]) ->
 
 def test_a_word_of_size_sets_the_layout(requests: list[captions.Request]) -> None:
     names = [layout.name for layout in data.LAYOUTS]
-    sized = [(r, w) for r in requests for w, n in free_captions.SIZES.items() if f" {w} " in f" {r.caption} "]
+    before = re.compile(r"(?<!too )\b(" + "|".join(free_captions.SIZES) + r")\b")
+    sized = [(r, found[1]) for r in requests if (found := before.search(r.caption))]
     assert len(sized) > 50
     for request, word in sized:
         assert request.layout is not None
