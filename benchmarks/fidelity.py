@@ -2,15 +2,12 @@
 
     python -m benchmarks.fidelity --json out.json --html out.html --grid grid.png
 
-The judge is independent of the models: it compares a picture with real renders of every concept
-(all styles and layouts, on the background asked for) by the cosine of coarse pixels and edges,
-over a small search of shifts. It knows nothing of latents, captions or the tiny CLIP.
+`judge.py` says how a picture is judged. The prompts of `free_top1` are in `free_prompts.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import report
+from benchmarks import few_steps, free_prompts, report
+from benchmarks.judge import Judge, background, open_pipeline, paint
 from models.recipe import captions, data, text
-
-SIDE = 32
-SHIFTS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,63 +29,6 @@ class Prompt:
     concept: int
     colour: int
     group: str
-
-
-def coarse(pictures: Any) -> Any:
-    """Pictures (N, side, side, 3) in [0, 1], averaged down to SIDE x SIDE."""
-    count, side = pictures.shape[:2]
-    step = side // SIDE
-    return pictures.reshape(count, SIDE, step, SIDE, step, 3).mean((2, 4))
-
-
-def features(pictures: Any, colour: int) -> Any:
-    """Unit vectors (N, F) of coarse pictures: what differs from the background, and its edges."""
-    flat = np.asarray(list(data.COLOURS.values()), np.float32)[colour] / 255
-    body = pictures - flat
-    edges = np.concatenate(
-        [
-            np.diff(pictures, axis=1).reshape(len(pictures), -1),
-            np.diff(pictures, axis=2).reshape(len(pictures), -1),
-        ],
-        1,
-    )
-    parts = [body.reshape(len(pictures), -1), edges]
-    unit = [p / (np.linalg.norm(p, axis=1, keepdims=True) + 1e-6) for p in parts]
-    return np.concatenate(unit, 1).astype(np.float32) / 2**0.5
-
-
-class Judge:
-    """Nearest neighbour over real renders; concepts are ranked by their best reference."""
-
-    def __init__(self, emoji: data.EmojiSet) -> None:
-        drawn = data.canvases(emoji)
-        self.concepts = len(emoji.concepts)
-        self.references = {
-            c: features(coarse(data.over(drawn, c).reshape(-1, 64, 64, 3)), c)
-            for c in range(len(data.COLOURS))
-        }
-
-    def rank(self, pictures: Any, colours: Any) -> Any:
-        """Concepts by likeness, best first: (N, concepts)."""
-        scores = np.full((len(pictures), self.concepts), -1.0, np.float32)
-        for colour in np.unique(colours):
-            rows = np.flatnonzero(colours == colour)
-            for y, x in SHIFTS:
-                moved = np.roll(coarse(pictures[rows]), (y, x), (1, 2))
-                likeness = features(moved, int(colour)) @ self.references[int(colour)].T
-                best = likeness.reshape(len(rows), self.concepts, -1).max(2)
-                scores[rows] = np.maximum(scores[rows], best)
-        return np.argsort(-scores, 1)
-
-
-def background(pictures: Any) -> Any:
-    """The palette colour nearest to the median of the four corners' patches: (N,)."""
-    corners = [
-        pictures[:, a, b] for a in (slice(0, 4), slice(-4, None)) for b in (slice(0, 4), slice(-4, None))
-    ]
-    seen = np.median(np.concatenate([c.reshape(len(pictures), -1, 3) for c in corners], 1), 1)
-    table = np.asarray(list(data.COLOURS.values()), np.float32) / 255
-    return ((seen[:, None] - table) ** 2).sum(2).argmin(1)
 
 
 def prompts(emoji: data.EmojiSet, rng: np.random.Generator, each: int) -> list[Prompt]:
@@ -113,38 +51,6 @@ def prompts(emoji: data.EmojiSet, rng: np.random.Generator, each: int) -> list[P
                 word = concept.synonyms[int(rng.integers(len(concept.synonyms)))]
                 table.append(Prompt(captions.write(word, colours[c]), i, c, "synonym"))
     return table
-
-
-def paint(
-    pipe: Any, texts: list[str], seeds: list[int], steps: int, guidance: float, batch: int
-) -> tuple[Any, float]:
-    """Pictures (N, 64, 64, 3) in [0, 1], and the milliseconds each took."""
-    done = []
-    begin = time.perf_counter()
-    for start in range(0, len(texts), batch):
-        part = slice(start, start + batch)
-        done.append(
-            pipe(
-                texts[part],
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                generator=[torch.Generator().manual_seed(s) for s in seeds[part]],
-                height=data.SIDE_PX,
-                width=data.SIDE_PX,
-                output_type="np",
-            ).images
-        )
-    return np.concatenate(done), (time.perf_counter() - begin) * 1000 / len(texts)
-
-
-def open_pipeline(folder: Path) -> Any:
-    """A model folder's pipeline in single precision, silent."""
-    from diffusers import StableDiffusionPipeline
-
-    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    pipe.to(torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def clip_top1(folder: Path, emoji: data.EmojiSet, pictures: Any, asked: list[Prompt]) -> float:
@@ -201,6 +107,14 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, int],
     # What a judge would score that looks at nothing: the same pictures against the prompts of others.
     figures["control_top1"] = float((ranks[:, 0] == rng.permutation(truth)).mean())
     samples = {f"{g}_prompts": int((groups == g).sum()) for g in ("seen", "heldout", "synonym")}
+    seen = np.flatnonzero(groups == "seen")[:: 8 if args.quick else 3]
+    figures |= few_steps.at_steps(
+        judge, student, [texts[i] for i in seen], [seeds[i] for i in seen], truth[seen], colours[seen]
+    )
+    samples["steps_prompts"] = len(seen)
+    told, _ = few_steps.free(judge, student, emoji, args.quick)
+    figures |= told
+    samples["free_prompts"] = 75 if args.quick else free_prompts.COUNT
     few = [texts[i] for i in np.flatnonzero(groups == "seen")[:: 16 if args.quick else 8]]
     again = np.stack([paint(student, few, [1000 + k] * len(few), 1, 0.0, 32)[0] for k in range(4)])
     figures["seed_diversity"] = float(np.sqrt(again.var(0).mean((1, 2, 3))).mean())
@@ -217,8 +131,6 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, int],
         _, slow = paint(teacher, few[:6], list(range(6)), 25, args.guidance, 1)
         figures["student_speedup"] = slow / figures["ms_per_picture"]
         samples["teacher_prompts"] = len(many)
-        four, _ = paint(student, many, [seeds[i] for i in chosen], 4, 0.0, 32)
-        figures["four_step_top1"] = float((judge.rank(four, colours[chosen])[:, 0] == truth[chosen]).mean())
     wrong = np.flatnonzero(~right & (groups == "seen"))
     for i in wrong[: args.show_wrong]:
         print(f"{texts[i]!r} seen as {emoji.concepts[int(ranks[i, 0])].name!r}")

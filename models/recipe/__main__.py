@@ -2,7 +2,8 @@
 
 Each stage resumes from its checkpoint in the cache. For two cores, start two processes with
 WORLD_SIZE=2, RANK=0 and RANK=1, MASTER_ADDR and MASTER_PORT set, as torchrun does; stages up to
-`text` are trained by the first alone.
+`text` are trained by the first alone. `--stage shipped --stage free_text --stage export` trains the
+last stage of the student alone, from the weights in the model folders.
 """
 
 from __future__ import annotations
@@ -15,11 +16,35 @@ from pathlib import Path
 
 import torch
 
-from models.recipe import autoencoder, captions, clip, common, data, distil, export, one_step, painter, text
+from models.recipe import (
+    autoencoder,
+    captions,
+    clip,
+    common,
+    data,
+    distil,
+    export,
+    free_text,
+    one_step,
+    painter,
+    shipped,
+    text,
+)
 from models.recipe import teacher as teacher_stage
 from models.recipe.common import Settings
 
-STAGES = ("data", "autoencoder", "text", "one_step", "teacher", "distil", "clip", "export")
+STAGES = (
+    "data",
+    "autoencoder",
+    "text",
+    "one_step",
+    "teacher",
+    "distil",
+    "free_text",
+    "clip",
+    "export",
+)
+MODELS = Path(__file__).parents[1]
 QUICK_CONCEPTS = 24
 
 
@@ -27,9 +52,12 @@ def export_models(settings: Settings, emoji: data.EmojiSet) -> None:
     """Writes the folders of the student, the teacher and the CLIP, as far as they are trained."""
     composer = captions.Composer(emoji.concepts)
     tokenizer = text.tokenizer(settings.work / "tokenizer", composer.all_texts())
-    factor = painter.Bank.of(settings, emoji).scaling_factor
+    factor = painter.scaling_factor(settings, emoji)
     work = settings.work
-    student = work / "distil.pt" if (work / "distil.pt").exists() else work / "one_step.pt"
+    student = next(
+        (work / f"{stage}.pt" for stage in ("free_text", "distil") if (work / f"{stage}.pt").exists()),
+        work / "one_step.pt",
+    )
     for folder, checkpoint in (("emoji-turbo", student), ("emoji-base", work / "teacher.pt")):
         if checkpoint.exists():
             vae = work / "autoencoder.pt"
@@ -41,7 +69,7 @@ def export_models(settings: Settings, emoji: data.EmojiSet) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the stages asked for, all of them by default."""
     parser = argparse.ArgumentParser(prog="python -m models.recipe", description=__doc__)
-    parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage")
+    parser.add_argument("--stage", choices=("shipped", *STAGES), action="append", help="only this stage")
     parser.add_argument("--quick", action="store_true", help="a short pass of every stage")
     parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--steps", type=int, help="train a stage for this many steps in all")
@@ -50,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     crew = common.Crew.join()
-    out = args.cache / "quick-models" if args.quick else Path(__file__).parents[1]
+    out = args.cache / "quick-models" if args.quick else MODELS
     settings = Settings(args.cache, out, args.quick, args.resume, steps=args.steps)
     if args.quick and not args.resume:
         shutil.rmtree(settings.work)
@@ -58,8 +86,10 @@ def main(arguments: list[str] | None = None) -> None:
     if args.quick:
         emoji = data.EmojiSet(emoji.concepts[:QUICK_CONCEPTS], emoji.sprites[:QUICK_CONCEPTS])
     alone: dict[str, Callable[[], object]] = {
+        "shipped": lambda: shipped.unpack(settings, MODELS),
         "autoencoder": lambda: autoencoder.train(settings, emoji),
         "text": lambda: text.train(settings, emoji, settings.work / "tokenizer"),
+        "free_text": lambda: free_text.train(settings, emoji),
         "clip": lambda: clip.train(settings, emoji),
         "export": lambda: export_models(settings, emoji),
     }

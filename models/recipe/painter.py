@@ -70,6 +70,13 @@ class Bank:
         return torch.from_numpy(picked.astype(np.float32)) * self.scaling_factor
 
 
+def scaling_factor(settings: Settings, emoji: data.EmojiSet) -> float:
+    """One over the latents' deviation: the shipped autoencoder's own, or measured over the bank."""
+    state = common.load_checkpoint(settings.work / "autoencoder.pt") or {}
+    shipped: float | None = state.get("scaling_factor")
+    return Bank.of(settings, emoji).scaling_factor if shipped is None else shipped
+
+
 def banks(settings: Settings, emoji: data.EmojiSet) -> tuple[Bank, Bank]:
     """Latents at the usual size and at half as large again, which keeps other sizes sane."""
     return Bank.of(settings, emoji), Bank.of(settings, emoji, data.SIDE_PX * 3 // 2)
