@@ -57,7 +57,7 @@ def _fetch(attention: Any, queries: torch.Tensor, words: torch.Tensor) -> torch.
 
 @torch.no_grad()
 def _typical_queries(
-    model: painter.Painter, layers: list[nn.Module], ids: torch.Tensor, noise: torch.Tensor
+    model: painter.Painter, layers: list[Any], ids: torch.Tensor, noise: torch.Tensor
 ) -> list[torch.Tensor]:
     """Queries (1, QUERIES, inner) of each layer, picked from a pass over pure noise."""
     caught: list[torch.Tensor] = []

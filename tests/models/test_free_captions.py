@@ -116,6 +116,6 @@ def test_most_words_of_the_benchmark_are_strange_to_the_training() -> None:
     assert len(around - trained) >= 0.5 * len(around)
 
 
-def test_no_word_of_the_benchmark_names_another_thing() -> None:
+def test_no_word_of_the_benchmark_is_in_the_name_of_a_thing() -> None:
     known = free_captions.known_words(CONCEPTS)
     assert not [word for word in free_prompts.MODIFIERS if word in known]
