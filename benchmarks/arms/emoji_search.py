@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
 from benchmarks.arms import retrieval
-from benchmarks.fidelity import Judge
+from benchmarks.judge import Judge
 from models.recipe import captions, data, drawn, queries
 
 EACH: Final = 60
