@@ -402,7 +402,9 @@ def test_helm_test_asks_the_service() -> None:
 
 def test_the_search_is_off_until_it_is_asked_for() -> None:
     rendered = render()
-    assert [each["metadata"]["name"] for each in rendered.objects if "search" in each["metadata"]["name"]] == []
+    assert [
+        each["metadata"]["name"] for each in rendered.objects if "search" in each["metadata"]["name"]
+    ] == []
     assert not [name for name in environment(pod(rendered, "-api")) if "SEARCH" in name]
     assert "DARKROOM_CLIP" not in environment(pod(rendered))
     assert "search-token" not in rendered.one("Secret")["stringData"]
@@ -427,7 +429,9 @@ def test_a_search_keeps_its_index_on_a_volume() -> None:
     assert (deployment["strategy"], deployment["replicas"]) == ({"type": "Recreate"}, 1), "one process has it"
     assert [each for each in rendered.every("PodDisruptionBudget") if "-search" in str(each)] == []
     mine = render({"search": {"enabled": True, "index": {"existingClaim": "mine"}}})
-    assert {"name": "index", "persistentVolumeClaim": {"claimName": "mine"}} in pod(mine, "-search")["volumes"]
+    assert {"name": "index", "persistentVolumeClaim": {"claimName": "mine"}} in pod(mine, "-search")[
+        "volumes"
+    ]
 
 
 def test_the_api_and_the_search_share_a_token() -> None:

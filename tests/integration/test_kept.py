@@ -154,7 +154,9 @@ def watched(server: RedisServer, folder: Path, index: Path | None = None) -> Ite
             yield seen
             for place, root in ((Place.PICTURES, folder), (Place.INDEX, index)):
                 if root is not None:
-                    seen.note(place, [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()])
+                    seen.note(
+                        place, [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+                    )
         finally:
             over.set()
             thread.join()
