@@ -18,6 +18,7 @@ from contracts.errors import InvalidRequest, PictureNotIndexed, SearchOff, Searc
 from contracts.pictures import SHARED, Source
 from contracts.search import MAX_LIMIT, MAX_QUERY_CHARS, IndexState, SearchAnswer, SearchQuery
 from contracts.settings import ApiSettings
+from telemetry import metrics
 
 SHORTER_SIDE: Final = 256
 """An image to search by is scaled to this, in pixels, before the search process gets it."""
@@ -181,11 +182,16 @@ class SearchClient:
                 method, path, content=body, headers={"Content-Type": "application/json"}
             )
         except httpx.HTTPError as error:
-            reason = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "is away"
+            late = isinstance(error, httpx.TimeoutException)
+            metrics.SEARCH_FAILED.labels("timeout" if late else "away").inc()
+            reason = "did not answer in time" if late else "is away"
             raise SearchUnavailable(f"The search {reason}.", retry_after_s=AGAIN_S) from None
         if answer.is_success:
             return answer.content
-        raise _fault(answer)
+        fault = _fault(answer)
+        if isinstance(fault, SearchUnavailable):
+            metrics.SEARCH_FAILED.labels("unavailable").inc()
+        raise fault
 
 
 def _fault(answer: httpx.Response) -> InvalidRequest | PictureNotIndexed | SearchUnavailable:

@@ -82,15 +82,15 @@ def job_queue(model: str, settings: BackendSettings) -> Queue:
 
 def webhook_queue(settings: BackendSettings) -> Queue:
     """The queue of webhook calls."""
-    return _duty_queue(WEBHOOK_QUEUE, settings)
+    return _queue_of_duties(WEBHOOK_QUEUE, settings)
 
 
 def search_queue(settings: BackendSettings) -> Queue:
     """The queue of images that are owed to the search index."""
-    return _duty_queue(SEARCH_QUEUE, settings)
+    return _queue_of_duties(SEARCH_QUEUE, settings)
 
 
-def _duty_queue(name: str, settings: BackendSettings) -> Queue:
+def _queue_of_duties(name: str, settings: BackendSettings) -> Queue:
     """A queue of duties: bounded, rejects publishes when full.
 
     Its messages are wake-ups and may be lost.

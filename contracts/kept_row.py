@@ -14,14 +14,15 @@ class Place(StrEnum):
     CACHE = "cache Redis"
     PICTURES = "blob store"
     BROKER = "broker"
+    INDEX = "search index"
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
     """One row.
 
-    `patterns` are SCAN patterns for the names of keys, of files under the folder or in the bucket, or of
-    queues. `store` is the field of `store.stores.Stores`, or `broker` for queues. The other fields are text
+    `patterns` are SCAN patterns for the names of keys, of files under the folder or in the bucket, of
+    queues, or of tables. `store` is the field of `store.stores.Stores`, `broker` for queues, or `index`. The other fields are text
     for people.
     """
 
@@ -36,5 +37,5 @@ class Kept:
     bound: str
 
     def covers(self, name: str) -> bool:
-        """Whether `name`, of a key, file or queue, belongs to this row."""
+        """Whether `name`, of a key, file, queue or table, belongs to this row."""
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)

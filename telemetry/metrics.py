@@ -187,6 +187,11 @@ SEARCH_LATENESS = Histogram(
 )
 SEARCH_OWED = Gauge("darkroom_search_owed", "Jobs whose images are owed to the index, and not in the queue.")
 SEARCH_IMAGES = Gauge("darkroom_search_index_images", "Images in the index.")
+SEARCH_FAILED = Counter(
+    "darkroom_search_failures_total",
+    "Searches that an API process could not answer, by cause: the search process was `away`, had a `timeout`, or said `unavailable`.",
+    ["cause"],
+)
 SEARCH_GONE = Counter("darkroom_search_gone_total", "Hits whose files were gone, and which left the index.")
 
 RECORDS_UNREADABLE = Counter(

@@ -183,8 +183,11 @@ class LocalCluster:
     def _roll(self, deployment: Deployment, old: str) -> None:
         """Replace and add pods until all are of the template, ready, and as many as wanted."""
         spec = deployment.manifest["spec"]
-        replicas, rolling = spec.get("replicas", 1), spec["strategy"]["rollingUpdate"]
+        replicas = spec.get("replicas", 1)
+        rolling = spec["strategy"].get("rollingUpdate", {"maxSurge": 0, "maxUnavailable": replicas})
         changed = old != deployment.template
+        if changed and spec["strategy"].get("type") == "Recreate":
+            self._terminate(deployment.pods)
         stale = list(deployment.pods) if changed else []
         until = time.monotonic() + ROLLOUT_S
         ending: list[threading.Thread] = []

@@ -82,5 +82,5 @@ def test_the_api_image_gets_no_torch() -> None:
     api = lock.image("api")
     assert {"fastapi", "opentelemetry-sdk", "celery"} <= api.keys()
     assert not {"torch", "diffusers", "transformers", "numpy"} & api.keys()
-    assert {"torch", "celery", "fastapi"} <= lock.image("worker-cpu").keys()
+    assert {"torch", "celery", "fastapi", "usearch"} <= lock.image("worker-cpu").keys()
     assert {"torch", "xformers"} <= lock.image("worker-cuda").keys()

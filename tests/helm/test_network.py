@@ -115,7 +115,38 @@ def test_the_hub_is_for_those_who_fetch() -> None:
     assert not hub("Deployment", "-worker-emoji-turbo", settings={"clip": "models/emoji-clip"}), (
         "it is in the image"
     )
+    assert hub("Deployment", "-worker-emoji-turbo", search={"enabled": True, "clip": "owner/clip"})
+    assert not hub("Deployment", "-worker-emoji-turbo", search={"enabled": True})
     assert not hub("Deployment", "-worker-other", networkPolicy={"allowHub": False})
+
+
+def test_the_api_alone_reaches_the_search() -> None:
+    def ways_out(values: dict[str, Any]) -> set[int]:
+        rendered = render({"search": {"enabled": True, **values}})
+        labels = rendered.one("Deployment", "-search")["spec"]["template"]["metadata"]["labels"]
+        rules = [
+            rule
+            for policy in rendered.every("NetworkPolicy")
+            if selected(policy, labels)
+            for rule in policy["spec"].get("egress", [])
+        ]
+        return {port["port"] for rule in rules for port in rule["ports"]}
+
+    rendered = render({"search": {"enabled": True}})
+    component = "app.kubernetes.io/component"
+    (rule,) = rendered.one("NetworkPolicy", "-search")["spec"]["ingress"]
+    assert rule["ports"] == [{"port": "search"}]
+    assert [each["podSelector"]["matchLabels"][component] for each in rule["from"]] == ["api"]
+    out = rendered.one("NetworkPolicy", "-searches")["spec"]
+    assert out["podSelector"]["matchLabels"][component] == "api"
+    assert out["egress"][0]["to"][0]["podSelector"]["matchLabels"][component] == "search"
+    labels = rendered.one("Deployment", "-search")["spec"]["template"]["metadata"]["labels"]
+    scraped = rendered.one("NetworkPolicy", "-worker")
+    assert selected(scraped, labels)
+    assert scraped["spec"]["ingress"][0]["ports"] == [{"port": "metrics"}]
+    assert ways_out({}) == {53, 5672, 6379}, "the bundled services, and names"
+    assert 5432 in ways_out({"index": {"url": "postgresql://u:p@h/d"}})
+    assert 443 in ways_out({"clip": "owner/clip"}), "it fetches its CLIP"
 
 
 def test_certificates_are_files_in_every_pod() -> None:

@@ -64,6 +64,15 @@ def model(**values: Any) -> dict[str, Any]:
         ({"backup": {"maintenance": True}}, "backup.existingClaim is empty"),
         ({"backup": {"schedule": "hourly"}}, "does not match pattern"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
+        ({"search": {"enabled": True, "replicas": 2}}, "an index on a volume has one process"),
+        ({"search": {"enabled": True, "clip": ""}}, "search.clip is empty"),
+        ({"search": {"index": {"url": "mysql://x"}}}, "does not match pattern"),
+        ({"search": {"settings": {"search_token": "x"}}}, "additional properties 'search_token' not allowed"),
+        (
+            {"search": {"enabled": True, "index": {"url": "redis://x", "existingSecret": {"name": "a"}}}},
+            "search.index: either url or existingSecret",
+        ),
+        ({"existingSecret": "mine", "search": {"token": "x"}}, "search.token would not be used"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(values: dict[str, Any], words: str) -> None:
@@ -386,3 +395,67 @@ def test_helm_test_asks_the_service() -> None:
     test = render({"service": {"port": 8080}}).one("Pod", "-test-picture")
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
     assert "--server=http://rel-darkroom-api:8080" in test["spec"]["containers"][0]["args"]
+
+
+# search ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_search_is_off_until_it_is_asked_for() -> None:
+    rendered = render()
+    assert [
+        each["metadata"]["name"] for each in rendered.objects if "search" in each["metadata"]["name"]
+    ] == []
+    assert not [name for name in environment(pod(rendered, "-api")) if "SEARCH" in name]
+    assert "DARKROOM_CLIP" not in environment(pod(rendered))
+    assert "search-token" not in rendered.one("Secret")["stringData"]
+
+
+def test_a_search_keeps_its_index_on_a_volume() -> None:
+    rendered = render({"search": {"enabled": True, "settings": {"search_concurrency": 4}}})
+    spec = pod(rendered, "-search")
+    env = environment(spec)
+    assert (spec["containers"][0]["command"], spec["containers"][0]["image"]) == (
+        ["python", "-m", "search"],
+        "darkroom-worker-cpu:0.2.0",
+    )
+    assert env["DARKROOM_SEARCH_INDEX"] == "embedded:/index"
+    assert env["DARKROOM_SEARCH_CONCURRENCY"] == "4"
+    assert env["DARKROOM_CLIP"] == environment(pod(rendered))["DARKROOM_CLIP"] == "models/emoji-clip"
+    mounts = {each["mountPath"]: each["name"] for each in spec["containers"][0]["volumeMounts"]}
+    (claim,) = [each for each in spec["volumes"] if each["name"] == mounts["/index"]]
+    assert claim["persistentVolumeClaim"]["claimName"] == "rel-darkroom-index"
+    assert rendered.one("PersistentVolumeClaim", "-index")["spec"]["accessModes"] == ["ReadWriteOnce"]
+    deployment = rendered.one("Deployment", "-search")["spec"]
+    assert (deployment["strategy"], deployment["replicas"]) == ({"type": "Recreate"}, 1), "one process has it"
+    assert [each for each in rendered.every("PodDisruptionBudget") if "-search" in str(each)] == []
+    mine = render({"search": {"enabled": True, "index": {"existingClaim": "mine"}}})
+    assert {"name": "index", "persistentVolumeClaim": {"claimName": "mine"}} in pod(mine, "-search")[
+        "volumes"
+    ]
+
+
+def test_the_api_and_the_search_share_a_token() -> None:
+    rendered = render({"search": {"enabled": True}})
+    api, search = (environment(pod(rendered, name)) for name in ("-api", "-search"))
+    assert api["DARKROOM_SEARCH_URL"] == "http://rel-darkroom-search:8010"
+    assert api["DARKROOM_SEARCH_TOKEN"] == search["DARKROOM_SEARCH_TOKEN"]
+    assert api["DARKROOM_SEARCH_TOKEN"]["secretKeyRef"]["key"] == "search-token"
+    assert len(rendered.one("Secret")["stringData"]["search-token"]) == 43
+    assert not [name for name in environment(pod(rendered)) if "SEARCH" in name], "workers ask nothing of it"
+    (port,) = rendered.one("Service", "-search")["spec"]["ports"]
+    named = {
+        each["name"]: each["containerPort"] for each in pod(rendered, "-search")["containers"][0]["ports"]
+    }
+    assert (port["port"], named[port["targetPort"]]) == (8010, int(search["DARKROOM_SEARCH_PORT"]))
+
+
+def test_an_index_on_a_server_has_several_processes() -> None:
+    url = "postgresql://u:hidden@h/search"
+    rendered = render({"search": {"enabled": True, "replicas": 3, "index": {"url": url}}})
+    assert [each["kind"] for each in rendered.objects if "hidden" in str(each)] == ["Secret"]
+    env = environment(pod(rendered, "-search"))
+    assert env["DARKROOM_SEARCH_INDEX"]["secretKeyRef"]["key"] == "search-index-url"
+    assert rendered.one("Deployment", "-search")["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert rendered.one("PodDisruptionBudget", "-search")["spec"]["maxUnavailable"] == 1
+    assert "index" not in {each["name"] for each in pod(rendered, "-search")["volumes"]}
+    assert [each for each in rendered.every("PersistentVolumeClaim") if "index" in str(each)] == []

@@ -8,10 +8,11 @@ import base64
 import io
 import json
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from typer.testing import CliRunner
 from benchmarks.lib.platform import FAKE, served
 from broker import topology
 from cli.main import app
+from cli.services import process
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.kept import KEEPS_NOTHING, KEPT, Kept, Place, row_of, table
-from contracts.ports.picture_outbox import Unwanted
+from contracts.search_settings import EMBEDDED
 from contracts.settings import BackendSettings
 from contracts.tenancy import new_token
 from store.key_names import PREFIX
@@ -49,14 +51,19 @@ MOMENTS = {
     "unacked",
     "unacked_index",
     "unacked_mutex",
+    "vectors-*.usearch",  # of tenants with many images
+    "darkroom-search:*",
+    "darkroom_search.*",
 }
-"""Too short to be met, or of another broker."""
+"""Too short to be met, or of another broker or index."""
+LOADED_S = 200.0
+"""A search process loads a CLIP first."""
 SECRET = "words that nobody else would use"
 
 
 def test_every_store_has_its_rows() -> None:
     opened = {each.name for each in fields(Stores)} - {"check", "close"}
-    assert {row.store for row in KEPT} == opened - KEEPS_NOTHING | {"broker"}
+    assert {row.store for row in KEPT} == opened - KEEPS_NOTHING | {"broker", "index"}
 
 
 def test_every_queue_has_its_row() -> None:
@@ -127,7 +134,7 @@ def _covers(row: Kept, pattern: str, name: str) -> bool:
 
 
 @contextmanager
-def watched(server: RedisServer, folder: Path) -> Iterator[Seen]:
+def watched(server: RedisServer, folder: Path, index: Path | None = None) -> Iterator[Seen]:
     """Every key that is touched while the body runs, as the server tells it, however short its life; and the files at its end."""
     seen, over = Seen(), threading.Event()
     with redis.Redis(port=server.port, decode_responses=True) as client, client.pubsub() as told:
@@ -146,10 +153,11 @@ def watched(server: RedisServer, folder: Path) -> Iterator[Seen]:
         thread.start()
         try:
             yield seen
-            seen.note(
-                Place.PICTURES,
-                [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()],
-            )
+            for place, root in ((Place.PICTURES, folder), (Place.INDEX, index)):
+                if root is not None:
+                    seen.note(
+                        place, [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+                    )
         finally:
             over.set()
             thread.join()
@@ -188,8 +196,8 @@ def tenant(stack: Stack, name: str, concurrent_jobs: int = 50) -> Tenant:
     return Tenant(stack, made.json()["key"])
 
 
-def until(true: Callable[[], bool], stack: Stack) -> None:
-    end = time.monotonic() + 60
+def until(true: Callable[[], bool], stack: Stack, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, stack.logs()
         time.sleep(0.05)
@@ -248,19 +256,24 @@ def use(caller: Tenant, name: str, words: str) -> None:
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """State, cached results and pictures apart; a worker, webhooks, keys."""
+    """State, cached results and pictures apart; a worker, webhooks, search, keys."""
     folder = tmp_path_factory.mktemp("kept")
+    search_port = process.free_port()
     with served(RedisServer(folder / "redis")) as own:
         environ = {
             **FAKE,
             "DARKROOM_CACHE_REDIS_URL": own.url.replace("/0", f"/{CACHE}"),
-            "DARKROOM_CLIP": "models/emoji-clip",
+            "DARKROOM_CLIP": str(ROOT / "models" / "emoji-clip"),
+            "DARKROOM_SEARCH_INDEX": f"embedded:{folder / 'index'}",
+            "DARKROOM_SEARCH_PORT": str(search_port),
+            "DARKROOM_SEARCH_URL": f"http://127.0.0.1:{search_port}",
             "DARKROOM_ADMIN_KEY": new_token(),
             "DARKROOM_ALLOW_ANONYMOUS": "false",
             "DARKROOM_SWEEP_INTERVAL_S": "0.2",
             "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
         }
         with Stack.open(environ, folder, own, webhooks=True) as running:
+            running.start("search", "search")
             yield running
 
 
@@ -273,8 +286,9 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
         if name.startswith("DARKROOM_"):
             monkeypatch.setenv(name, value)
     blobs = Path(platform.environ["DARKROOM_BLOB_DIR"])
+    index = index_folder(platform)
     assert platform.broker is not None
-    with watched(platform.redis, blobs) as seen:
+    with watched(platform.redis, blobs, index) as seen:
         acme, other = tenant(platform, "acme"), tenant(platform, "other")
         use(acme, "acme", SECRET)
         use(other, "other", "an apple")
@@ -287,6 +301,12 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
         exported = CliRunner().invoke(app, ["tenant", "export", "acme", str(tmp_path / "acme.tar")])
         assert exported.exit_code == 0, exported.output
         theirs = counts("other")
+        until(lambda: owed(platform) == 0, platform, LOADED_S)
+        assert indexed(index) == {"acme", "other"}
+        # Away while the tenant is erased: what it must forget is kept for it.
+        search = platform.processes["search"]
+        search.terminate()
+        assert search.wait(60) == 0, platform.logs()
 
         # A worker that is asked to end says what it has learnt. Without one, a job's message stays with the broker.
         worker = platform.processes["worker-1"]
@@ -309,8 +329,15 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
     assert receipt["counts"]["canceled_jobs"] == 1
     kinds = {"jobs", "webhooks", "pictures", "picture_records", "source_pictures", "cached_results"}
     assert kinds <= set(receipt["counts"])
-    forgotten = forget_unwanted(platform)
-    assert {each.scope for each in forgotten} == {"acme"}, "the index is told, and nothing of it is left then"
+    assert owed(platform) > 0, "the index is told to forget"
+    platform.start("search", "search-2")
+    until(lambda: owed(platform) == 0 and indexed(index) == {"other"}, platform, LOADED_S)
+    platform.processes["search-2"].terminate()
+    assert platform.processes["search-2"].wait(60) == 0, platform.logs()
+    left = b"".join(path.read_bytes() for path in index.iterdir())
+    assert b"an apple" in left
+    assert SECRET.encode() not in left
+    assert re.findall(rb"\bacme\b", left) == []
     assert acme.ask("GET", waiting["urls"]["self"]).status_code == 401
     platform.start("worker", "worker-2")
     platform.wait_ready(1)
@@ -357,21 +384,28 @@ def test_redis_as_the_broker_keeps_nothing_without_a_row(redis_server: RedisServ
     assert seen.strangers() == []
 
 
-def forget_unwanted(stack: Stack) -> list[Unwanted]:
-    """The indexer's part: it forgets what it is owed to forget."""
+def owed(stack: Stack) -> int:
+    """How many jobs and deletions the index is owed."""
 
-    async def forget() -> list[Unwanted]:
+    async def count() -> int:
         folder = Path(stack.environ["DARKROOM_BLOB_DIR"])
         stores = open_stores(BackendSettings(redis_url=stack.environ["DARKROOM_REDIS_URL"], blob_dir=folder))
         try:
-            (shard,) = stores.pictures.shards
-            unwanted = await stores.pictures.take_unwanted(shard, 10_000, 60.0)
-            await stores.pictures.settle_unwanted(unwanted)
-            return list(unwanted)
+            return await stores.pictures.owed()
         finally:
             await stores.close()
 
-    return asyncio.run(forget())
+    return asyncio.run(count())
+
+
+def index_folder(stack: Stack) -> Path:
+    return Path(stack.environ["DARKROOM_SEARCH_INDEX"].removeprefix(EMBEDDED))
+
+
+def indexed(index: Path) -> set[str]:
+    """The tenants of which the index has images."""
+    with closing(sqlite3.connect(f"file:{index / 'pictures.sqlite3'}?mode=ro", uri=True)) as database:
+        return {name for (name,) in database.execute("SELECT name FROM scopes WHERE pictures > 0")}
 
 
 def queues(broker: RabbitServer | None) -> dict[str, int]:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from benchmarks.lib.platform import FAKE, served
 from broker.topology import DEAD_LETTER_QUEUE, REFUSED_QUEUE
 from cli.main import app
+from cli.services import process
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from tests.integration.conftest import ROOT, Stack
@@ -37,7 +38,7 @@ def commands(program: str) -> list[list[str]]:
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while not what():
         assert time.monotonic() < until
         time.sleep(0.1)
@@ -48,6 +49,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, 
     """A deployment under these users; and its environment."""
     folder = tmp_path_factory.mktemp("least")
     own, rabbit = RedisServer(folder / "redis"), RabbitServer(folder / "rabbitmq")
+    search_port = process.free_port()
     with served(own), served(rabbit):
         (given,) = commands("redis-cli")
         with redis.Redis(port=own.port) as client:
@@ -61,9 +63,20 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, 
             **FAKE,
             "DARKROOM_SWEEP_INTERVAL_S": "0.2",
             "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+            "DARKROOM_CLIP": str(ROOT / "models" / "emoji-clip"),
+            "DARKROOM_SEARCH_INDEX": f"embedded:{folder / 'index'}",
+            "DARKROOM_SEARCH_PORT": str(search_port),
+            "DARKROOM_SEARCH_URL": f"http://127.0.0.1:{search_port}",
         }
         with Stack.open(environ, folder, own, rabbit, webhooks=True) as running:
+            running.start("search", "search")
             yield running, environ
+
+
+def found(stack: Stack) -> list[str]:
+    """The jobs of the images that a search for an apple finds."""
+    answer = stack.http.get("/v1/search", params={"q": "an apple"})
+    return [hit["job_id"] for hit in answer.json().get("data", []) if hit["prompt"] == "an apple"]
 
 
 def denied(stack: Stack) -> list[dict[str, Any]]:
@@ -93,6 +106,11 @@ def test_the_platform_needs_no_more(
         assert any("canceled" in line for line in events.iter_lines())
     assert stack.http.get("/readyz").status_code == 200
 
+    # Its image is found, once the search process has taken it from its queue; and a rebuild runs to its end.
+    wait_for(lambda: found(stack) == [job["id"]])
+    assert stack.http.post("/v1/admin/search/rebuild").status_code == 202
+    wait_for(lambda: stack.http.get("/v1/admin/search").json()["rebuild"]["finished_at"] is not None)
+
     # What is no job passes through the sweeper, from one queue to the other.
     with Connection(environ["DARKROOM_BROKER_URL"]) as connection:
         channel = connection.channel()
@@ -114,6 +132,8 @@ def test_the_platform_needs_no_more(
         done = CliRunner().invoke(app, command)
         assert "FAULT" not in done.output, done.output
         assert done.exit_code == 0, done.output
+    wait_for(lambda: stack.http.get("/v1/admin/search").json()["owed_jobs"] == 0)
+    assert found(stack) == [], "the search process forgets what was erased"
     assert denied(stack) == []
     with (
         pytest.raises(redis.exceptions.NoPermissionError),

@@ -14,6 +14,7 @@ import secrets
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 import pytest
 
+from cli.services import process
 from contracts.tenancy import new_token
 from contracts.webhooks import SECRET_PREFIX
 from tests.integration.conftest import ROOT, Stack
@@ -35,11 +37,14 @@ DOCUMENTS: Final = (
     "benchmarks/README.md",
 )
 TIMEOUT_S: Final = 100.0
+INDEXED_S: Final = 200.0
+"""A search process loads a CLIP first."""
 
 NOT_RUN: Final = {
     "make run": "installs the project and serves until it is ended; tests/cli runs `darkroom up`",
     "make test": "is what runs this",
     "python -m api": "serves until it is ended; every deployment of this folder starts it so",
+    "python -m search": "serves until it is ended; tests/integration/test_search.py starts it so",
     "python -m webhooks": "serves until it is ended; tests/faults_api/test_webhooks.py starts it so",
     "DARKROOM_MODEL=stabilityai/sd-turbo darkroom worker": "loads a model from the hub",
     "darkroom bench": "takes minutes; tests/benchmarks/test_load.py runs it at a small size",
@@ -143,7 +148,16 @@ def stack(
     tmp_path_factory: pytest.TempPathFactory, redis_server: Any, rabbit_server: Any, key: str
 ) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("snippets")
-    with Stack.open({"DARKROOM_ADMIN_KEY": key}, folder, redis_server, rabbit_server) as running:
+    port = process.free_port()
+    environ = {
+        "DARKROOM_ADMIN_KEY": key,
+        "DARKROOM_CLIP": str(ROOT / "models" / "emoji-clip"),
+        "DARKROOM_SEARCH_INDEX": f"embedded:{folder / 'index'}",
+        "DARKROOM_SEARCH_PORT": str(port),
+        "DARKROOM_SEARCH_URL": f"http://127.0.0.1:{port}",
+    }
+    with Stack.open(environ, folder, redis_server, rabbit_server) as running:
+        running.start("search", "search")
         yield running
 
 
@@ -153,6 +167,10 @@ def reader(stack: Stack, key: str, tmp_path: Path) -> Reader:
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     job = stack.ended(stack.submit(prompt="a rocket on a yellow background"))
+    until = time.monotonic() + INDEXED_S
+    while stack.http.get(job["images"][0]["url"] + "/similar").status_code != 200:
+        assert time.monotonic() < until, stack.logs()
+        time.sleep(0.1)
     made = stack.http.post("/v1/keys", json={"tenant": "acme"})
     assert made.status_code == 201, made.text
     return Reader(

@@ -21,6 +21,7 @@ ALERTS: Final = ROOT / "helm" / "darkroom" / "files" / "alerts.yaml"
 OWNERS: Final = {
     "api": ("api", "broker", "cache"),
     "worker": ("worker", "store/ending.py"),
+    "search": ("search",),
     "webhooks": ("webhooks",),
 }
 """Rooms and modules by the process that they run in; what is shared is begun by both."""
@@ -36,6 +37,7 @@ LISTED: Final = {
     "PUBLISHES": series.PUBLISH_OUTCOMES,
     "QUOTA_REFUSED": series.LIMITS,
     "RELAYED": series.RELAY_REASONS,
+    "SEARCH_INDEXED": series.SEARCH_OUTCOMES,
     "BATCHES": series.BATCH_OUTCOMES,
 }
 BEGIN: Final = """
@@ -44,6 +46,7 @@ from telemetry import series
 series.begin_api([("POST", "/v1/jobs")])
 series.begin_worker("m", 3)
 series.begin_webhooks()
+series.begin_search()
 print(generate_latest().decode())
 """
 

@@ -8,7 +8,7 @@
 {{- if .Values.externalSecrets.enabled -}}
 {{- fail "existingSecret: externalSecrets writes a Secret itself; either of them." -}}
 {{- end -}}
-{{- range $path, $value := dict "auth.adminKey" .Values.auth.adminKey "rabbitmq.url" .Values.rabbitmq.url "rabbitmq.bundled.password" .Values.rabbitmq.bundled.password "redis.url" .Values.redis.url "redis.cacheUrl" .Values.redis.cacheUrl "redis.bundled.password" .Values.redis.bundled.password -}}
+{{- range $path, $value := dict "auth.adminKey" .Values.auth.adminKey "rabbitmq.url" .Values.rabbitmq.url "rabbitmq.bundled.password" .Values.rabbitmq.bundled.password "redis.url" .Values.redis.url "redis.cacheUrl" .Values.redis.cacheUrl "redis.bundled.password" .Values.redis.bundled.password "search.token" .Values.search.token "search.index.url" .Values.search.index.url -}}
 {{- if $value -}}
 {{- fail (printf "existingSecret: %s would not be used; it belongs in that Secret." $path) -}}
 {{- end -}}
@@ -88,6 +88,26 @@ Takes (dict "root" . "service" "rabbitmq"). */}}
 {name: {{ $auth.existingSecret.name | default (include "darkroom.secretName" .) }}, key: {{ if $auth.existingSecret.name }}{{ $auth.existingSecret.key }}{{ else }}admin-key{{ end }}}
 {{- end -}}
 
+{{/* Where the URL of the index of images is; nothing where it is on a volume. */}}
+{{- define "darkroom.indexRef" -}}
+{{- $index := .Values.search.index -}}
+{{- if and $index.url $index.existingSecret.name -}}
+{{- fail "search.index: either url or existingSecret, not both." -}}
+{{- end -}}
+{{- if $index.existingSecret.name -}}
+{name: {{ $index.existingSecret.name }}, key: {{ $index.existingSecret.key }}}
+{{- else if $index.url -}}
+{name: {{ include "darkroom.secretName" . }}, key: search-index-url}
+{{- end -}}
+{{- end -}}
+
+{{/* What the API shows to the search, as a variable. */}}
+{{- define "darkroom.searchToken" -}}
+name: DARKROOM_SEARCH_TOKEN
+valueFrom:
+  secretKeyRef: {name: {{ include "darkroom.secretName" . }}, key: search-token}
+{{- end -}}
+
 {{/* Environment of a process. Takes (dict "root" . "settings" {...} "extra" [...]). */}}
 {{- define "darkroom.env" -}}
 {{- $root := .root -}}
@@ -118,7 +138,7 @@ env:
 {{/* Pods restart when what they read at their start has changed. */}}
 {{- define "darkroom.checksums" -}}
 checksum/settings: {{ include "darkroom.config" . | sha256sum }}
-checksum/services: {{ list .Values.auth.adminKey .Values.rabbitmq.url .Values.redis.url .Values.redis.cacheUrl .Values.rabbitmq.bundled.password .Values.redis.bundled.password | toJson | sha256sum }}
+checksum/services: {{ list .Values.auth.adminKey .Values.rabbitmq.url .Values.redis.url .Values.redis.cacheUrl .Values.rabbitmq.bundled.password .Values.redis.bundled.password .Values.search.token .Values.search.index.url | toJson | sha256sum }}
 {{- end -}}
 
 {{/* Volumes of all pods of ours, and where they are mounted. Takes (dict "root" . "blobs" true). */}}

@@ -55,7 +55,9 @@ volumeMounts:
 {{- $fetchers := list -}}
 {{- range $name := fromJsonArray (include "darkroom.models" .) -}}
 {{- $model := fromJson (include "darkroom.model" (dict "root" $ "name" $name)) -}}
-{{- $settings := mergeOverwrite (deepCopy $.Values.settings) $model.settings -}}
+{{- $settings := deepCopy $.Values.settings -}}
+{{- if $.Values.search.enabled -}}{{- $_ := set $settings "clip" $.Values.search.clip -}}{{- end -}}
+{{- $settings = mergeOverwrite $settings $model.settings -}}
 {{- if not (and $.Values.modelCache.enabled $model.download.enabled (not $settings.loras) (not $settings.vae) (not $settings.quality_clip) (or (not $settings.clip) (hasPrefix "models/" $settings.clip))) -}}
 {{- $fetchers = append $fetchers (include "darkroom.modelId" $name) -}}
 {{- end -}}
