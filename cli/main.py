@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import cache, jobs, keys, measuring, record, tenant, webhooks
+from cli import cache, jobs, keys, measuring, record, search, tenant, webhooks
 from cli.backup import backup
 from cli.children import Unusable
 from cli.devices import WorkerGroup, environments
@@ -54,6 +54,7 @@ def darkroom(
 
 app.command()(generate)
 app.command()(models)
+app.add_typer(search.app, name="search")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(keys.app, name="keys")
