@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from cli import cache, jobs, keys, measuring, record, tenant, webhooks
+from cli import search as search_commands
 from cli.backup import backup
 from cli.children import Unusable
 from cli.devices import WorkerGroup, environments
@@ -54,6 +55,7 @@ def darkroom(
 
 app.command()(generate)
 app.command()(models)
+app.add_typer(search_commands.app, name="search")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(keys.app, name="keys")
@@ -77,6 +79,12 @@ def up(
     workers: Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Worker processes.")] = 1,
     folder: Annotated[Path, typer.Option(help="The folder for data and logs.")] = record.FOLDER,
     webhooks: Annotated[bool, typer.Option(help="Also start the process that delivers webhooks.")] = True,
+    search: Annotated[
+        bool,
+        typer.Option(
+            help="Also start the search, with the gallery at /gallery. Not with --once, nor if DARKROOM_SEARCH_URL names one."
+        ),
+    ] = True,
     once: Annotated[bool, typer.Option("--once", help="Stop after the first picture.")] = False,
 ) -> None:
     """Start the embedded platform, make a picture, and serve until Ctrl-C.
@@ -93,7 +101,11 @@ def up(
     output = Output.of(out) if prompt else None
     begun = time.monotonic()
     try:
-        with started(folder, workers, webhooks=webhooks and not once) as platform:
+        search = search and not once
+        own = search and not os.environ.get("DARKROOM_SEARCH_URL")
+        with started(
+            folder, workers, webhooks=webhooks and not once, search=own, search_later=True
+        ) as platform:
             _print_error("Starting the platform ...")
             platform.wait_ready(_print_error)
             _print_error(f"Ready in {time.monotonic() - begun:.1f} s.")
@@ -102,7 +114,10 @@ def up(
                     make(client, prompt, output)
             if once:
                 return
-            typer.echo(f"\nServing at {platform.url}  (logs in {folder}; press Ctrl-C to stop)")
+            # Not earlier: the first picture would wait for the processor.
+            platform.start_search()
+            gallery = f"Search your pictures at {platform.url}/gallery\n" if search else ""
+            typer.echo(f"\n{gallery}Serving at {platform.url}  (logs in {folder}; press Ctrl-C to stop)")
             _watch(platform)
     except (SettingsError, Unusable) as error:
         typer.echo(f"darkroom up: {error}", err=True)

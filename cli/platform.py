@@ -1,4 +1,4 @@
-"""The embedded platform: API, workers, webhooks and, if no URL is set, a Redis, as child processes."""
+"""The embedded platform: API, workers, webhooks, search and, if no URL is set, a Redis, as child processes."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ NEWS_S: Final = 10.0
 BROKER_DATABASE: Final = "/1"
 EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to connect to
 """The address to connect to, for each address that means all interfaces."""
+SEARCH: Final = "search"
+"""The name of the process that searches."""
 EMBEDDED_CLIP: Final = "models/emoji-clip"
 _PING: Final = b"GET /healthz HTTP/1.0\r\n\r\n"
 
@@ -83,12 +85,24 @@ class Platform:
         """Restarts processes that have ended, and reports that with `report`.
 
         Raises `ServiceError` for a process that keeps ending, and `Unusable` for one that cannot
-        run with its settings.
+        run with its settings. The search is no such process: without it, pictures are drawn all the same.
         """
         if self.redis is not None and not self.redis.alive():
             self.redis.start()
         for child in self.children:
-            child.check(report)
+            try:
+                child.check(report)
+            except ServiceError as error:
+                if child.name != SEARCH:
+                    raise
+                child.process = None
+                report(f"{error}\nThe rest goes on without a search. Its log: {child.log}")
+
+    def start_search(self) -> None:
+        """Starts the process that searches, if the platform has one and it does not run."""
+        for child in self.children:
+            if child.name == SEARCH and child.process is None:
+                child.start()
 
     def stop(self) -> None:
         """Stops all processes.
@@ -112,13 +126,14 @@ def started(
     *,
     webhooks: bool = True,
     search: bool = False,
+    search_later: bool = False,
 ) -> Iterator[Platform]:
     """Starts a platform with its data and logs in `folder`, yields it, and stops it at the end.
 
     Settings come from `environ`; None: from this process. `webhooks`: also start the process that
     delivers webhooks. `search`: also the one that searches, with the embedded CLIP if the settings name
-    none. Raises `SettingsError` before anything starts, also for a port in use and a
-    missing model. Raises `ServiceError` if a server does not start, or another platform uses the folder.
+    none; with `search_later` it does not run before `Platform.start_search`. Raises `SettingsError`
+    before anything starts, also for a port in use and a missing model. Raises `ServiceError` if a server does not start, or another platform uses the folder.
     """
     source = dict(os.environ if environ is None else environ)
     folder = folder.absolute()
@@ -158,7 +173,7 @@ def started(
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         children = [_child("api", folder, {**source, "DARKROOM_ADMIN_KEY": admin_key})]
         names = [f"worker-{number}" for number in range(1, workers + 1)] + ["webhooks"] * webhooks
-        names += ["search"] * search
+        names += [SEARCH] * search
         for name, metrics_port in zip(names, metrics_ports, strict=True):
             children.append(_child(name, folder, {**source, "DARKROOM_METRICS_PORT": metrics_port}))
         platform = Platform(
@@ -166,7 +181,8 @@ def started(
         )
         stack.callback(platform.stop)
         for child in children:
-            child.start()
+            if not (search_later and child.name == SEARCH):
+                child.start()
         record.write(folder, url, source)
         stack.callback(record.erase, folder)
         yield platform

@@ -25,6 +25,7 @@ from client.errors import (
     Unavailable,
 )
 from client.models import Event, Image, Job, JobFields, JobPage, Model
+from client.search import Evidence, Hit, Rebuild, SearchFilters, SearchIndex, SearchPage
 from client.sync import Client
 
 __all__ = [
@@ -37,8 +38,10 @@ __all__ = [
     "ConnectionFailed",
     "Delivery",
     "Event",
+    "Evidence",
     "Forbidden",
     "Gone",
+    "Hit",
     "Image",
     "Job",
     "JobFailed",
@@ -49,6 +52,10 @@ __all__ = [
     "Model",
     "NewKey",
     "NotFound",
+    "Rebuild",
+    "SearchFilters",
+    "SearchIndex",
+    "SearchPage",
     "ServerError",
     "StillRunning",
     "Throttled",

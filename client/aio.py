@@ -16,6 +16,7 @@ from client.admin import CacheStats, Delivery, Key, KeyFields, KeyPage, NewKey, 
 from client.errors import ApiError, ClientError, ConnectionFailed, JobFailed, StillRunning
 from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
 from client.protocol import WAIT_S, EventReader, Retrier
+from client.search import Named, SearchFilters, SearchIndex, SearchPage, paging, query, similar_path
 
 
 class AsyncClient:
@@ -186,6 +187,61 @@ class AsyncClient:
     async def models(self) -> tuple[Model, ...]:
         """Returns the models that the server knows. Raises `ApiError`, `ConnectionFailed`."""
         return protocol.parsed(ModelPage, await self._send("GET", "/v1/models")).data
+
+    async def search(
+        self,
+        q: str = "",
+        *,
+        image: bytes | None = None,
+        like: Named | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        **filters: Unpack[SearchFilters],
+    ) -> SearchPage:
+        """Returns up to `limit` images that show what `q` says, best first; without a query the newest.
+
+        Instead of `q`, give `image` (the bytes of a PNG, JPEG or WebP) or `like` (an image of the
+        platform). `cursor` is the `next_cursor` of the previous page of the same query. Raises
+        `ApiError`, `ConnectionFailed`.
+        """
+        body = query(q, image, like, filters, limit, cursor)
+        return protocol.parsed(SearchPage, await self._send("POST", "/v1/search", json=body))
+
+    async def search_pages(
+        self,
+        q: str = "",
+        *,
+        image: bytes | None = None,
+        like: Named | None = None,
+        limit: int = 100,
+        **filters: Unpack[SearchFilters],
+    ) -> AsyncIterator[SearchPage]:
+        """Yields all pages of a search, each with up to `limit` hits. Raises `ApiError`, `ConnectionFailed`."""
+        cursor: str | None = None
+        while True:
+            page = await self.search(q, image=image, like=like, limit=limit, cursor=cursor, **filters)
+            yield page
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def similar(self, image: Named, *, limit: int = 20, cursor: str | None = None) -> SearchPage:
+        """Returns images that look like an image of the platform, the most similar first.
+
+        Raises `ApiError`, `ConnectionFailed`.
+        """
+        params = paging(limit, cursor)
+        return protocol.parsed(SearchPage, await self._send("GET", similar_path(image), params=params))
+
+    async def search_index(self) -> SearchIndex:
+        """Returns what the search index holds. Needs the scope admin. Raises `ApiError`, `ConnectionFailed`."""
+        return protocol.parsed(SearchIndex, await self._send("GET", "/v1/admin/search"))
+
+    async def rebuild_search_index(self) -> SearchIndex:
+        """Begins to fill the search index again from the records. Needs the scope admin.
+
+        `search_index` says how far it has come. Raises `ApiError`, `ConnectionFailed`.
+        """
+        return protocol.parsed(SearchIndex, await self._send("POST", "/v1/admin/search/rebuild"))
 
     async def create_key(self, tenant: str, **fields: Unpack[KeyFields]) -> NewKey:
         """Creates an API key, and returns it with its secret. The API key of this client needs the scope admin.

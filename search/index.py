@@ -25,7 +25,7 @@ class IndexMismatch(Exception):
 
 
 class IndexDamaged(Exception):
-    """The index cannot be read. The message says that `darkroom search rebuild` makes a new one."""
+    """The index cannot be read. The message says that `python -m search --rebuild` makes a new one."""
 
 
 class IndexBusy(Exception):
@@ -40,7 +40,7 @@ class VectorsMissing(Exception):
     """PostgreSQL has no extension `vector`, or one without half-precision vectors."""
 
 
-REBUILD: Final = "`darkroom search rebuild` makes a new index from the records."
+REBUILD: Final = "`python -m search --rebuild` makes a new index from the records."
 
 
 class Key(NamedTuple):

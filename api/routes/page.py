@@ -12,11 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from api.routes.images import matches
+from api.services import Wired
 
 router = APIRouter(include_in_schema=False)
 
 PAGE: Final = "index.html"
 GALLERY: Final = "gallery.html"
+ALONE: Final = "/"
+"""The playground of a server without a search. No file has this name."""
+LINK: Final = b'<a href="/gallery">Gallery</a> '
+"""The link to the gallery in the playground's footer."""
 TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -26,9 +31,9 @@ POLICY: Final = (
 
 
 @router.get("/")
-async def playground(if_none_match: Annotated[str | None, Header()] = None) -> Response:
-    """The playground."""
-    return _answer(PAGE, if_none_match)
+async def playground(services: Wired, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+    """The playground. Without a search it has no link to the gallery."""
+    return _answer(PAGE if services.settings.search_url else ALONE, if_none_match)
 
 
 @router.get("/gallery")
@@ -64,6 +69,10 @@ def _files() -> dict[str, tuple[bytes, str, str]]:
     for file in (files("api") / "static").iterdir():
         media_type = TYPES.get(file.name[file.name.rfind(".") :])
         if media_type is not None:
-            data = file.read_bytes()
-            contents[file.name] = (data, f'"{hashlib.sha256(data).hexdigest()[:32]}"', media_type)
+            contents[file.name] = _tagged(file.read_bytes(), media_type)
+    contents[ALONE] = _tagged(contents[PAGE][0].replace(LINK, b""), TYPES[".html"])
     return contents
+
+
+def _tagged(data: bytes, media_type: str) -> tuple[bytes, str, str]:
+    return data, f'"{hashlib.sha256(data).hexdigest()[:32]}"', media_type

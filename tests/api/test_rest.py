@@ -175,6 +175,17 @@ async def test_the_playground_needs_no_other_host_and_runs_its_own_script_alone(
         assert (await api.http.get(path)).status_code == 404
 
 
+async def test_the_playground_links_to_the_gallery_where_there_is_a_search(opened: Opener) -> None:
+    without = await (await opened()).http.get("/")
+    api = await opened(search_url="http://127.0.0.1:9")
+    searching = await api.http.get("/")
+    assert "/gallery" not in without.text
+    assert '<a href="/gallery">' in searching.text
+    assert without.headers["etag"] != searching.headers["etag"]
+    again = await api.http.get("/", headers={"If-None-Match": without.headers["etag"]})
+    assert again.status_code == 200, "another page under the same address"
+
+
 async def test_request_ids_are_echoed_when_sane(api: ApiUnderTest) -> None:
     assert (await api.http.get("/healthz", headers={"X-Request-ID": "abc-1"})).headers[
         "x-request-id"

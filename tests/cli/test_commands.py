@@ -16,7 +16,9 @@ import psutil
 import pytest
 from PIL import Image
 
+from cli.main import FIRST_PROMPT
 from cli.services import process
+from tests.integration.searching import FOUND_S
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +118,59 @@ def test_up_makes_a_picture_serves_and_leaves_nothing_behind(
     gone, alive = psutil.wait_procs(below, timeout=30)
     assert not alive
     assert gone
+
+
+@pytest.mark.timeout(900)
+def test_up_finds_what_it_has_drawn(tmp_path: Path, ended: list[subprocess.Popen[str]]) -> None:
+    """The search starts after the first picture, finds it, and is not needed for more of them."""
+    port = str(process.free_port())
+    begin = ["-m", "cli.main", "up", "--folder", str(tmp_path), "--out", str(tmp_path / "first.png")]
+    # Not in a `with`: that would wait for it where the test fails.
+    up = subprocess.Popen(
+        [sys.executable, *begin],
+        cwd=ROOT,
+        env={**os.environ, "DARKROOM_PORT": port},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    ended.append(up)
+    assert up.stdout is not None
+    said = []
+    for line in up.stdout:
+        said.append(line)
+        if "Serving at" in line:
+            break
+    url = f"http://127.0.0.1:{port}"
+    assert f"Search your pictures at {url}/gallery\n" in said
+    drawn = (tmp_path / "first.png").stat().st_mtime
+    log = tmp_path / "search" / "output.log"
+    until = time.monotonic() + FOUND_S
+    while not (hits := httpx.get(f"{url}/v1/search").json().get("data")):
+        assert time.monotonic() < until, log.read_text()
+        assert up.poll() is None, said
+        time.sleep(0.2)
+    assert [hit["prompt"] for hit in hits] == [FIRST_PROMPT]
+    (search,) = [each for each in psutil.Process(up.pid).children() if "search" in each.cmdline()]
+    assert (tmp_path / "search").stat().st_mtime >= drawn, "it was started after the picture"
+    assert "/gallery" in httpx.get(url).text
+    found = run("cli.main", "search", "a red apple", "--json", "--server", url)
+    assert '"score"' in found.stdout, found
+    # An index that cannot be used ends the search alone.
+    index = tmp_path / "search-index" / "pictures.sqlite3"
+    search.suspend()
+    index.write_bytes(b"")
+    search.kill()
+    for line in up.stdout:
+        said.append(line)
+        if "goes on without a search" in line:
+            break
+    assert any("The search cannot run: " in line for line in said), said
+    made = run("cli.main", "generate", "a cat", "--out", str(tmp_path / "cat.png"), "--server", url)
+    assert made.returncode == 0, made
+    up.send_signal(signal.SIGINT)
+    assert up.wait(60) == 0
 
 
 def test_generate_without_a_server_says_so() -> None:

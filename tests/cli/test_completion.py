@@ -18,6 +18,7 @@ ENVIRON = {
 }
 CASES = [
     ("jo", {"jobs"}),
+    ("search ", {"find", "rebuild"}),
     ("keys ", {"new", "create", "list", "revoke"}),
     ("generate --init", {"--init-image"}),
     ("generate --format ", {"png", "jpeg", "webp"}),
@@ -49,7 +50,7 @@ def test_bash_completes(typed: str, offered: set[str]) -> None:
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-@pytest.mark.parametrize(("typed", "offered"), CASES[:5])
+@pytest.mark.parametrize(("typed", "offered"), CASES[:6])
 def test_other_shells_are_answered_as_their_scripts_ask(shell: str, typed: str, offered: set[str]) -> None:
     script = run(["darkroom"], _DARKROOM_COMPLETE=f"source_{shell}")
     assert f"complete_{shell}" in script

@@ -93,8 +93,8 @@ def reader(stack: Stack, tmp_path: Path) -> Reader:
     )
 
 
-APART = ("darkroom up", "darkroom worker", "darkroom restore", "darkroom migrate")
-"""Examples that need more than a running platform."""
+APART = ("darkroom up", "darkroom worker", "darkroom restore", "darkroom migrate", "darkroom search")
+"""Examples that need more than a running platform. Those of the search are in `test_search.py`."""
 
 
 @pytest.mark.parametrize("path", [path for path, _ in everything()], ids=" ".join)

@@ -27,7 +27,7 @@ from tests.cli.listed import PASSED_ON, calling, commands, everything
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = ("abc", "", "1e999999", "-1", "nan")
-FREE = frozenset({"prompt", "model", "negative", "name"})
+FREE = frozenset({"prompt", "query", "model", "negative", "name"})
 """Any text is a value: what it means the server decides."""
 TENANTS = ("", "ACME", "a/b", "*", "a b", "-a", "a" * 64, "ключ", "acme\n")
 SPECIAL = {
@@ -64,6 +64,21 @@ SPECIAL = {
     "tenant": TENANTS,
     "tenant export out": ("/proc/none/x.tar", "x.png/y.tar", "a/b.tar", "x\0.tar"),
     "receipt": ("/proc/none/x.json", "x.png/y.json", "a/b.json", "x\0.json"),
+    "like": (
+        "",
+        "abc",
+        "0" * 64,
+        "0" * 64 + ".gif",
+        "G" * 64 + ".png",
+        "../" + "0" * 64 + ".png?",
+        "http://[",
+    ),
+    "image": ("", ".", "none.png", "/proc/none/x.png", "x\0.png", "/dev/zero"),
+    "source": ("", "drawn"),
+    "search find seed": (*NUMBERS, "1.5"),
+    "search find model": ("",),
+    "search find lora": ("",),
+    "search find limit": (*NUMBERS, "0", "401"),
     "rdb": (".", "none.rdb", "x.png/y.rdb", "x\0.rdb"),
 }
 SPECIAL |= {
@@ -77,6 +92,7 @@ ARGUMENTS = {
     "out": "new.tar",
     "path": "x.png",
     "prompt": "a",
+    "query": "a",
     "job_id": "job_1",
     "tenant": "acme",
     "key_id": "dk_1",

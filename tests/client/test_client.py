@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import client as package
 from api.job_request import JobRequest
 from api.routes.keys import KeyRequest
+from api.search import SearchRequest
 from benchmarks.lib.platform import FAKE
 from cli.services import process
 from client import (
@@ -26,40 +26,13 @@ from client import (
     JobFields,
     KeyFields,
     NotFound,
+    SearchFilters,
     StillRunning,
 )
 from client.errors import BadRequest, ClientError, ServerError, Throttled
 from contracts.tenancy import new_token
+from tests.client.conftest import Opener
 from tests.integration.conftest import Stack
-
-
-class Sync:
-    """The async client, called as the sync one is, so that one suite holds both to the same."""
-
-    def __init__(self, *arguments: Any, **rest: Any) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._client = AsyncClient(*arguments, **rest)
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-
-        def call(*arguments: Any, **rest: Any) -> Any:
-            found = method(*arguments, **rest)
-            if inspect.isasyncgen(found):
-                return iter(self._loop.run_until_complete(_all(found)))
-            return self._loop.run_until_complete(found)
-
-        return call
-
-    def close(self) -> None:
-        self._loop.run_until_complete(self._client.close())
-        # As asyncio.run does: a stream that was left at its end is closed with the loop.
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
-
-
-async def _all(events: Any) -> list[Any]:
-    return [event async for event in events]
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +40,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     settings = {**FAKE, "DARKROOM_ADMIN_KEY": new_token()}
     with Stack.open(settings, tmp_path_factory.mktemp("client"), broker=False) as running:
         yield running
-
-
-Opener = Callable[..., Any]
-
-
-@pytest.fixture(params=[Client, Sync], ids=["sync", "async"])
-def opened(request: pytest.FixtureRequest) -> Iterator[Opener]:
-    made = []
-
-    def start(url: str, **rest: Any) -> Any:
-        made.append(request.param(url, **rest))
-        return made[-1]
-
-    yield start
-    for each in made:
-        each.close()
 
 
 @pytest.mark.slow
@@ -294,6 +251,11 @@ def test_a_client_names_all_that_the_server_takes() -> None:
 
 def test_a_client_names_all_that_a_key_may_have() -> None:
     assert {"tenant", *KeyFields.__annotations__} == set(KeyRequest.model_fields)
+
+
+def test_a_client_names_all_that_a_search_takes() -> None:
+    own = {"q", "image", "like", "limit", "cursor"}
+    assert {*own, *SearchFilters.__annotations__} == set(SearchRequest.model_fields)
 
 
 def test_the_twins_have_the_same_methods() -> None:

@@ -347,8 +347,8 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
         lambda: all(depth == 0 for name, depth in queues(platform.broker).items() if "jobs" in name), platform
     )
     for database in (STATE, CACHE):
-        left = dump(platform.redis.port, database)
-        assert re.findall(rf"\bacme\b|{SECRET}|{acme.token[:11]}", left) == []
+        kept = dump(platform.redis.port, database)
+        assert re.findall(rf"\bacme\b|{SECRET}|{acme.token[:11]}", kept) == []
     lasting = (
         "jobs",
         "pictures",

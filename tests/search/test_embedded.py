@@ -144,7 +144,7 @@ async def test_a_damaged_database_is_refused_with_what_to_do(
 ) -> None:
     harm(folder / DATABASE)
     index = EmbeddedIndex(folder, EXACT_BELOW)
-    with pytest.raises(IndexDamaged, match="darkroom search rebuild"):
+    with pytest.raises(IndexDamaged, match="python -m search --rebuild"):
         await index.open(CLIP, DIMENSIONS)
     with pytest.raises(IndexDamaged):
         await index.open(CLIP, DIMENSIONS)

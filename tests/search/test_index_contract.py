@@ -378,7 +378,7 @@ async def test_an_index_belongs_to_one_clip(engine: Engine, tmp_path: Path) -> N
             await other.open(clip, dimensions)
         assert CLIP in str(raised.value)
         assert clip in str(raised.value)
-        assert "darkroom search rebuild" in str(raised.value)
+        assert "python -m search --rebuild" in str(raised.value)
         await other.close()
     fresh = engine.make(tmp_path)
     await fresh.open("emoji-clip@2", DIMENSIONS + 1, fresh=True)
