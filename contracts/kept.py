@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from contracts.kept_row import Kept, Place
+from contracts.kept_search import SEARCH_ROWS
 
 __all__ = ["KEEPS_NOTHING", "KEPT", "Kept", "Place", "row_of", "table"]
 
@@ -99,39 +100,7 @@ KEPT: Final = (
         _WITH_JOB,
         "the jobs; attempts: `webhook_retry_s`",
     ),
-    Kept(
-        "records of images with an embedding",
-        Place.STATE,
-        "pictures",
-        ("darkroom:{s*}:picture:*",),
-        "`blob_retention_s` after the job's end",
-        _ALL,
-        "documents; one that cannot be read is left out",
-        "yes",
-        "the jobs, not `tenant_store_bytes`: about 2.2 kB per image with a CLIP of 512 dimensions",
-    ),
-    Kept(
-        "images that the search index does not have yet, or must forget",
-        Place.STATE,
-        "pictures",
-        ("darkroom:{s*}:unindexed", "darkroom:{s*}:unwanted"),
-        "the index has done it; at most `blob_retention_s`",
-        _ALL,
-        _FIXED,
-        "when the index has forgotten them: until then, name and scope of each",
-        _BY_JOBS,
-    ),
-    Kept(
-        "how far the rebuild of each search index has come",
-        Place.STATE,
-        "rebuilds",
-        ("darkroom:search-rebuild:*",),
-        "kept forever",
-        _ALL,
-        _DOCUMENT,
-        _NOBODYS,
-        "one per index and CLIP",
-    ),
+    *SEARCH_ROWS,
     Kept(
         "webhook signing secrets",
         Place.STATE,
