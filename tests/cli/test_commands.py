@@ -67,6 +67,7 @@ def test_up_makes_a_picture_serves_and_leaves_nothing_behind(
         "-m",
         "cli.main",
         "up",
+        "--no-search",
         "--folder",
         str(tmp_path),
         "--out",
