@@ -55,7 +55,7 @@ MOMENTS = {
     "darkroom_search.*",
 }
 """Too short to be met, or of another broker or index."""
-LOADED_S = 200.0
+LOADED_S = 300.0
 """A search process loads a CLIP first."""
 SECRET = "words that nobody else would use"
 
@@ -284,7 +284,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
     platform: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
