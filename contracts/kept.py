@@ -352,7 +352,7 @@ KEPT: Final = (
         "`blob_retention_s` after the job's end",
         "no; filled again from the records of images",
         "belongs to one CLIP; another format is refused, and the index is rebuilt",
-        "once the search process has forgotten what it is owed to forget",
+        "once the search process has forgotten it; an index in a folder keeps the tenant's name",
         "the images",
     ),
     Kept(

@@ -37,7 +37,7 @@ DOCUMENTS: Final = (
     "benchmarks/README.md",
 )
 TIMEOUT_S: Final = 100.0
-INDEXED_S: Final = 200.0
+INDEXED_S: Final = 300.0
 """A search process loads a CLIP first."""
 
 NOT_RUN: Final = {
