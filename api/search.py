@@ -98,11 +98,10 @@ def check(request: SearchRequest) -> None:
         )
 
 
-def query_of(request: SearchRequest, tenant: str, image: str, *, shared: bool) -> SearchQuery:
+def query_of(request: SearchRequest, tenant: str, image: str) -> SearchQuery:
     """The query for the search process. A tenant sees its own images, and what all may see."""
-    scopes = (SHARED,) if shared else (tenant, SHARED)
     return SearchQuery(
-        scopes=scopes,
+        scopes=(tenant, SHARED),
         text=request.q,
         like=request.like or "",
         image=image,
@@ -142,7 +141,7 @@ class SearchClient:
             )
             prepared = await self._decoders.prepare(tenant, source, *target(source.header))
             image = base64.b64encode(prepared.data).decode("ascii")
-        query = query_of(request, tenant, image, shared=settings.share_cache_between_tenants)
+        query = query_of(request, tenant, image)
         return _read(SearchAnswer, await self._call("POST", "/search", query.model_dump_json()))
 
     async def state(self) -> IndexState:

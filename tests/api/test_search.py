@@ -116,3 +116,13 @@ async def test_another_service_in_place_of_the_search_is_told(
         response = await api.http.request(method, path, headers=ADMIN)
         assert (response.status_code, response.json()["error"]["code"]) == (503, "search_unavailable")
         assert "DARKROOM_SEARCH_URL" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_query_names_the_scopes_of_the_caller(
+    opened: Opener, process: SearchProcess, shared: bool
+) -> None:
+    url = f"http://127.0.0.1:{process.server_port}"
+    api = await opened(search_url=url, share_cache_between_tenants=shared)
+    assert (await api.http.get("/v1/search")).status_code == 200
+    assert process.queries[-1]["scopes"] == ["public", ""]
