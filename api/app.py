@@ -40,6 +40,7 @@ from api.routes import (
 )
 from api.routes import search as search_routes
 from api.routes import usage as usage_routes
+from api.search import EXPECTED as SEARCH_EXPECTED
 from api.search import SearchClient
 from api.services import Services
 from api.stream import Streams
@@ -109,7 +110,7 @@ def create_app(
     app.state.sweeper = Sweeper(
         stores.jobs, stores.blobs, publisher, letters, settings, clock, SWEEP_INTERVAL_S
     )
-    errors.install(app)
+    errors.install(app, dict.fromkeys((search_routes.PATH, search_routes.SIMILAR), SEARCH_EXPECTED))
     app.router.routes.append(jobs.direct)
     for module in (
         jobs,

@@ -41,9 +41,10 @@ UNFORESEEN = "Something went wrong on our side. It has been logged."
 _FINAL = frozenset({JobCanceled.status, GenerationFailed.status})
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, queries: Mapping[str, Mapping[str, str]]) -> None:
     """Install the handlers of expected errors in `app`.
 
+    `queries` says by path what each parameter of a route must be, in words. Other routes share the words for a job.
     `api.middleware.RequestContext` catches all others.
     """
 
@@ -56,7 +57,8 @@ def install(app: FastAPI) -> None:
         if not isinstance(error, RequestValidationError):
             raise error
         # The first part of a location is where the value came from: query, path.
-        faults = faults_of([{**fault, "loc": tuple(fault["loc"])[1:]} for fault in error.errors()])
+        expected = queries.get(request.scope["route"].path, EXPECTED)
+        faults = faults_of([{**fault, "loc": tuple(fault["loc"])[1:]} for fault in error.errors()], expected)
         return response(invalid(faults), request_id_of(request.scope))
 
     async def http_error(request: Request, error: Exception) -> Response:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api import init_image
 from api.normalise import invalid
@@ -24,13 +24,14 @@ SHORTER_SIDE: Final = 256
 """An image to search by is scaled to this, in pixels, before the search process gets it."""
 LONGEST_SIDE: Final = 1024
 AGAIN_S: Final = 2.0
+M = TypeVar("M", bound=BaseModel)
 NAME = re.compile(r"[0-9a-f]{64}\.(?:png|webp|jpeg)\Z")
 
 EXPECTED: Final = {
     "q": f"a string of at most {MAX_QUERY_CHARS} characters",
     "image": "a string",
     "like": "the name of an image",
-    "model": "a string of at most 200 characters",
+    "model": "a string of 1 to 200 characters",
     "lora": "a string of at most 200 characters",
     "source": "generated or imported",
     "seed": "an integer from 0 to 2^63 - 1",
@@ -54,7 +55,7 @@ class SearchRequest(BaseModel):
     Without any, the newest images come first.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     q: Annotated[str, Field(max_length=MAX_QUERY_CHARS, description="What the image shows, in words.")] = ""
     image: str | None = Field(
@@ -63,8 +64,8 @@ class SearchRequest(BaseModel):
     like: Annotated[
         str | None, Field(description="The name of an image of the platform: find similar ones.")
     ] = None
-    model: Annotated[str | None, Field(max_length=200)] = None
-    lora: Annotated[str | None, Field(max_length=200)] = None
+    model: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    lora: Annotated[str | None, Field(max_length=200, description="Empty: drawn without an adapter.")] = None
     source: Source | None = None
     seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
     min_width: Side | None = None
@@ -98,11 +99,10 @@ def check(request: SearchRequest) -> None:
         )
 
 
-def query_of(request: SearchRequest, tenant: str, image: str, *, shared: bool) -> SearchQuery:
+def query_of(request: SearchRequest, tenant: str, image: str) -> SearchQuery:
     """The query for the search process. A tenant sees its own images, and what all may see."""
-    scopes = (SHARED,) if shared else (tenant, SHARED)
     return SearchQuery(
-        scopes=scopes,
+        scopes=(tenant, SHARED),
         text=request.q,
         like=request.like or "",
         image=image,
@@ -142,19 +142,18 @@ class SearchClient:
             )
             prepared = await self._decoders.prepare(tenant, source, *target(source.header))
             image = base64.b64encode(prepared.data).decode("ascii")
-        query = query_of(request, tenant, image, shared=settings.share_cache_between_tenants)
-        answer = await self._call("POST", "/search", query.model_dump_json())
-        return SearchAnswer.model_validate_json(answer)
+        query = query_of(request, tenant, image)
+        return _read(SearchAnswer, await self._call("POST", "/search", query.model_dump_json()))
 
     async def state(self) -> IndexState:
         """How much the index holds. Raises `SearchOff`, `SearchUnavailable`."""
         self._require()
-        return IndexState.model_validate_json(await self._call("GET", "/state"))
+        return _read(IndexState, await self._call("GET", "/state"))
 
     async def rebuild(self) -> IndexState:
         """Begin a rebuild of the index. Raises `SearchOff`, `SearchUnavailable`."""
         self._require()
-        return IndexState.model_validate_json(await self._call("POST", "/rebuild"))
+        return _read(IndexState, await self._call("POST", "/rebuild"))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -192,6 +191,17 @@ class SearchClient:
         if isinstance(fault, SearchUnavailable):
             metrics.SEARCH_FAILED.labels("unavailable").inc()
         raise fault
+
+
+def _read(model: type[M], answer: bytes) -> M:
+    """The answer as a `model`. Raises `SearchUnavailable`: what answered is no search process of ours."""
+    try:
+        return model.model_validate_json(answer)
+    except ValidationError:
+        raise SearchUnavailable(
+            "What answers at DARKROOM_SEARCH_URL is no search process that this API can read.",
+            retry_after_s=AGAIN_S,
+        ) from None
 
 
 def _fault(answer: httpx.Response) -> InvalidRequest | PictureNotIndexed | SearchUnavailable:

@@ -23,7 +23,7 @@ Reason = Literal["vector", "words", "rerank"]
 
 
 class Filters(Frozen):
-    """Which images may be found. None and the empty text mean: any."""
+    """Which images may be found. None: any. An empty `lora`: images without an adapter."""
 
     model: str | None = None
     lora: str | None = None

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from contracts.setting_types import Count, Port, Seconds
 from contracts.settings import BackendSettings
-from contracts.urls import REDIS, REDIS_GROUPS, postgres_url, redis_url
+from contracts.urls import POSTGRES, REDIS, REDIS_GROUPS, postgres_url, redis_url
 
 EMBEDDED: Final = "embedded:"
 
@@ -29,6 +29,8 @@ def _search_index(text: str) -> str:
     if kind == "redis":
         return redis_url(text)
     if kind == "postgres":
+        if urlsplit(text).scheme not in POSTGRES:
+            raise ValueError("it must be embedded:FOLDER, redis://host or postgresql://host/database")
         return postgres_url(text)
     if not text.removeprefix(EMBEDDED).strip():
         raise ValueError("embedded: needs a folder, as in embedded:/data/search")

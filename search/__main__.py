@@ -116,7 +116,6 @@ class Runtime:
 
     async def _start(self, *, fresh: bool) -> None:
         await self._index.open(self._embedder.name, self._embedder.dimensions, fresh=fresh)
-        await self._rebuilder.begin()
         app = create_app(
             self._searcher, self._embedder, self._state, self._rebuilder.ask, self._settings.search_token
         )
@@ -154,9 +153,13 @@ class Runtime:
         )
 
     async def _rebuild(self) -> None:
-        """Run every rebuild that is asked for, for ever."""
+        """Run the rebuild that is due, and then every one that is asked for, for ever."""
+        begun = False
         while True:
             try:
+                if not begun:  # here, and not at the start: the store may be away
+                    await self._rebuilder.begin()
+                    begun = True
                 await self._rebuilder.work()
             except UnavailableError as error:
                 metrics.REPAIRED.labels("search_rebuild").inc()
@@ -207,6 +210,9 @@ def main() -> int:
     except (SettingsError, *REFUSALS) as error:
         sys.stderr.write(f"darkroom search: {error}\n")
         return exit_codes.UNUSABLE
+    except UnavailableError as error:
+        sys.stderr.write(f"darkroom search: {error}\n")
+        return exit_codes.FAILED
     log.info("search_ready")
     try:
         runtime.queue.consume(settings.search_concurrency, settings.log_level)

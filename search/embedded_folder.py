@@ -53,7 +53,7 @@ class IndexFolder:
 
     def open(self, fresh: bool) -> None:
         """Take the folder for this process, and read its large scopes. Raises as `PictureIndex.open`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(0o700, parents=True, exist_ok=True)  # it has the prompts of all tenants
         self._lock_file = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)

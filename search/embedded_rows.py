@@ -72,6 +72,7 @@ def connect(path: Path, *, reads_only: bool = False) -> sqlite3.Connection:
         try:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA secure_delete = ON")
             database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             if reads_only:
                 database.execute("PRAGMA query_only = ON")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import math
 from collections.abc import Sequence
 
 from PIL import UnidentifiedImageError
@@ -124,7 +125,10 @@ def document_of(hit: fusion.Hit, record: PictureRecord) -> HitDocument:
 def where_of(filters: Filters, now: float, as_of: float) -> Where:
     """The filter of the index: what the client asks for, what has not expired at `now`, and what was there at `as_of`."""
     wanted = filters.model_dump(exclude={"created_after", "created_before"})
-    before = as_of if filters.created_before is None else min(as_of, filters.created_before)
+    before = as_of
+    if filters.created_before is not None:
+        # The client's end is exclusive, the index's inclusive.
+        before = min(as_of, math.nextafter(filters.created_before, -math.inf))
     return Where(alive_at=now, created_from=filters.created_after, created_to=before, **wanted)
 
 

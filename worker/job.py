@@ -251,8 +251,9 @@ class JobRunner:
         if not spec.clip:
             return ()
         images = [drawn.image for drawn in results if isinstance(drawn.image, Pixels)]
-        # Tenants who share cached results share what is found.
-        scope = SHARED if self._share_cache else message.tenant
+        # Tenants who share cached results share what is found, but no image that the cache does not have.
+        is_shared = self._share_cache and self._address(message) is not None
+        scope = SHARED if is_shared else message.tenant
         records = picture_records(
             message, result, images, spec, scope, self._clock.now(), self._keep_pictures_s
         )

@@ -10,8 +10,9 @@ from starlette.responses import Response
 
 from api.auth import Admin, Reader
 from api.body import as_model, checked
-from api.search import EXPECTED, SearchRequest
+from api.search import EXPECTED, NAME, SearchRequest
 from api.services import Services, Wired, failures
+from contracts.errors import ImageNotFound
 from contracts.pictures import Source
 from contracts.search import MAX_LIMIT, Hit, IndexState, SearchAnswer
 from views.job import Wire, image_url
@@ -19,6 +20,7 @@ from views.job import Wire, image_url
 router = APIRouter(tags=["search"])
 
 PATH: Final = "/v1/search"
+SIMILAR: Final = "/v1/images/{name}/similar"
 _ERRORS: Final = failures(401, 403, 404, 422, 429, 503)
 
 
@@ -105,7 +107,7 @@ async def search(
     ] = None,
     like: Annotated[str | None, Query(description="The name of an image: find similar ones.")] = None,
     model: Annotated[str | None, Query(description="Drawn by this model.")] = None,
-    lora: Annotated[str | None, Query(description="Drawn with this adapter.")] = None,
+    lora: Annotated[str | None, Query(description="Drawn with this adapter; empty: without one.")] = None,
     source: Annotated[
         Literal["generated", "imported"] | None, Query(description="Drawn here, or brought in.")
     ] = None,
@@ -159,7 +161,7 @@ async def search_by_body(request: Request, services: Wired, reader: Reader) -> R
 
 
 @router.get(
-    "/v1/images/{name}/similar",
+    SIMILAR,
     summary="Similar images",
     response_class=Response,
     responses={200: {"model": SearchView}, **_ERRORS},
@@ -174,6 +176,8 @@ async def similar(
     cursor: Annotated[str | None, Query(description="The `next_cursor` of the answer before.")] = None,
 ) -> Response:
     """Images that look like this one, the most similar first."""
+    if not NAME.match(name):
+        raise ImageNotFound("There is no such image.")
     wanted = {"like": name, "limit": limit, "cursor": cursor}
     given = {key: value for key, value in wanted.items() if value is not None}
     return await _answer(services, reader.tenant, as_model(given, SearchRequest, EXPECTED))

@@ -129,6 +129,10 @@ async def test_the_openapi_document_describes_every_route(api: ApiUnderTest) -> 
     document = (await api.http.get("/openapi.json")).json()
     assert {path: set(operations) for path, operations in document["paths"].items()} == {
         "/v1/jobs": {"get", "post"},
+        "/v1/search": {"get", "post"},
+        "/v1/images/{name}/similar": {"get"},
+        "/v1/admin/search": {"get"},
+        "/v1/admin/search/rebuild": {"post"},
         "/v1/jobs:batch": {"post"},
         "/v1/jobs/{job_id}": {"get"},
         "/v1/jobs/{job_id}/cancel": {"post"},

@@ -226,3 +226,7 @@ async def test_a_folder_that_cannot_be_used_is_a_store_away(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable):
         await EmbeddedIndex(tmp_path / "file" / "index", 4).open(CLIP, DIMENSIONS)
+
+
+async def test_other_users_of_the_machine_read_no_prompt(folder: Path) -> None:
+    assert folder.stat().st_mode & 0o077 == 0

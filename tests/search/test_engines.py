@@ -95,3 +95,8 @@ def test_naming_an_engine_imports_no_other() -> None:
         cwd=Path(__file__).parents[2],
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_an_unknown_index_is_told_all_that_there_are() -> None:
+    with pytest.raises(SettingsError, match="embedded:FOLDER, redis://host or postgresql://host/database"):
+        SearchSettings.from_env({"DARKROOM_SEARCH_INDEX": "mysql://host/database"})

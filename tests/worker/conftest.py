@@ -94,7 +94,17 @@ async def room(
         endings, begin = EndBatcher(stores.jobs.end_many), asyncio.create_task
         retrier = Retrier(SystemClock())
         runner = JobRunner(
-            "w", stores, publisher, batcher, encoder, leases, endings, retrier, SystemClock(), bounds
+            "w",
+            stores,
+            publisher,
+            batcher,
+            encoder,
+            leases,
+            endings,
+            retrier,
+            SystemClock(),
+            bounds,
+            share_cache=settings.share_cache_between_tenants,
         )
         fetcher = JobFetcher(
             "w", "fake", stores, publisher, runner, batcher, retrier, SystemClock(), 16, wake, begin

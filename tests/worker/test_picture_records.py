@@ -111,3 +111,13 @@ async def test_records_say_what_the_cache_shares_and_leave_out_what_failed(room:
     assert (record.created_at, record.expires_at) == (10.0, 15.0)
     assert record.embedding is not None
     assert (record.embedding.model, record.embedding.raw()) == ("c@1", b"\0" * 8)
+
+
+@pytest.mark.parametrize(
+    "room", [{"clip": "models/emoji-clip", "share_cache_between_tenants": True}], indirect=True
+)
+async def test_an_image_that_is_not_cached_is_not_shared(room: Room) -> None:
+    cached = await room.submit("a kite", seed=1)
+    private = await room.submit("a secret", seed=2, cache="off")
+    assert await room.run(cached, private) == [Verdict.ACK, Verdict.ACK]
+    assert [record.scope for record in await records(room)] == [SHARED, "public"]
