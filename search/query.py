@@ -42,7 +42,7 @@ class Searcher:
         if not (query.text or query.like or query.image):
             return await self._browse(query, bound, now)
         cursor = fusion.Cursor.parse(query.cursor, bound) if query.cursor else None
-        where = where_of(query.filters, now, now if cursor is None else cursor.as_of)
+        where = where_of(query.filters, now, None if cursor is None else cursor.as_of)
         depth = fusion.depth(0 if cursor is None else cursor.offset, query.limit)
         vector = await self._vector(query)
         nearest, worded = await asyncio.gather(
@@ -61,7 +61,7 @@ class Searcher:
     async def _browse(self, query: SearchQuery, bound: str, now: float) -> SearchAnswer:
         """All images, the newest first. New images move nothing on later pages."""
         before = fusion.parse_place(query.cursor, bound) if query.cursor else None
-        where = where_of(query.filters, now, now)
+        where = where_of(query.filters, now, None)
         # An image may be in two scopes.
         count = query.limit * len(query.scopes) + 1
         found = await self._index.newest(query.scopes, count, where, before)
@@ -121,11 +121,17 @@ def document_of(hit: fusion.Hit, record: PictureRecord) -> HitDocument:
     return HitDocument(picture=picture, score=hit.score, why=why)
 
 
-def where_of(filters: Filters, now: float, as_of: float) -> Where:
-    """The filter of the index: what the client asks for, what has not expired at `now`, and what was there at `as_of`."""
+def where_of(filters: Filters, now: float, as_of: float | None) -> Where:
+    """The filter of the index: what the client asks for, what has not expired at `now`, and what was there at `as_of`.
+
+    `as_of` is None for a first page. Its filter then selects nothing unless the client does, and an index
+    answers that in its quickest way.
+    """
     wanted = filters.model_dump(exclude={"created_after", "created_before"})
-    before = as_of if filters.created_before is None else min(as_of, filters.created_before)
-    return Where(alive_at=now, created_from=filters.created_after, created_to=before, **wanted)
+    ends = [end for end in (filters.created_before, as_of) if end is not None]
+    return Where(
+        alive_at=now, created_from=filters.created_after, created_to=min(ends, default=None), **wanted
+    )
 
 
 def _decoded(image: str) -> Rgb:
