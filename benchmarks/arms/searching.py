@@ -1,0 +1,135 @@
+"""Platforms with a search and without: how they are started and asked."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import numpy as np
+import psutil
+
+from benchmarks import report
+from benchmarks.arms.gallery import Gallery
+from benchmarks.arms.search_figures import ARMS, TEN, names_of, precision_10
+from benchmarks.batching import platform_rate
+from benchmarks.cores import pin
+from benchmarks.latency import submit
+from cli.platform import Platform, started
+from cli.services import process
+from models.recipe import captions, data
+
+FOUND_WITHIN_S: Final = 60.0
+PAUSE_S: Final = 0.005
+"""Between two looks at whether a picture is found."""
+
+
+@contextmanager
+def deployed(folder: Path, arm: str, broker: str, given: Mapping[str, str]) -> Iterator[Platform]:
+    """A platform with one worker: `with` embeds and searches, `without` has no CLIP."""
+    environ = {
+        **os.environ,
+        "DARKROOM_PORT": str(process.free_port()),
+        "DARKROOM_MODEL": str(report.ROOT / "models" / "emoji-turbo"),
+        "DARKROOM_MODEL_NAME": f"emoji-turbo-{arm}",
+        "DARKROOM_BROKER_URL": broker,
+        "DARKROOM_LOG_LEVEL": "warning",
+        "DARKROOM_CLIP": "",
+        **given,
+    }
+    with started(folder / arm, 1, environ, search=arm == "with") as platform:
+        platform.wait_ready()
+        yield platform
+
+
+def connected(platform: Platform) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(platform.url.removeprefix("http://"))
+
+
+def ask(connection: http.client.HTTPConnection, **query: Any) -> tuple[float, list[dict[str, Any]]]:
+    """Milliseconds until the answer was in the client's hands, and its hits."""
+    path = f"/v1/search?{urlencode(query)}"
+    begun = time.perf_counter()
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read()
+    took_ms = (time.perf_counter() - begun) * 1000
+    if answer.status != 200:
+        raise RuntimeError(body.decode())
+    hits: list[dict[str, Any]] = json.loads(body)["data"]
+    return took_ms, hits
+
+
+def wait_for_search(platform: Platform) -> None:
+    """Until the search process answers. Raises `RuntimeError`, `ServiceError`."""
+    connection, until = connected(platform), time.monotonic() + FOUND_WITHIN_S
+    while True:
+        try:
+            ask(connection, q="a warm-up", limit=TEN)
+            return
+        except RuntimeError:
+            if time.monotonic() > until:
+                raise
+            platform.check()
+            time.sleep(0.1)
+
+
+def fused(platform: Platform, gallery: Gallery, names: Sequence[str]) -> float:
+    """`concept_p10` of what GET /v1/search answers."""
+    row_of = {name: row for row, name in enumerate(names)}
+    connection, queries = connected(platform), names_of(gallery.emoji)
+    hits = [ask(connection, q=text, limit=TEN)[1] for text, _ in queries]
+    connection.close()
+    rows = np.array([[row_of[hit["name"]] for hit in each] for each in hits])
+    return precision_10(rows, gallery.judged, queries)
+
+
+def request_times(platform: Platform, texts: Sequence[str]) -> dict[str, list[float]]:
+    """Milliseconds of each request, with texts that are new, and then with the same again."""
+    connection = connected(platform)
+    samples = {turn: [ask(connection, q=text, limit=TEN)[0] for text in texts] for turn in ("fresh", "again")}
+    connection.close()
+    return samples
+
+
+def found_after(platform: Platform, emoji: data.EmojiSet, count: int) -> list[float]:
+    """Seconds from the end of each of `count` jobs until its picture is found. Raises `RuntimeError` if one is not."""
+    drawing, asking = connected(platform), connected(platform)
+    samples = []
+    for number in range(count):
+        text, seed = captions.write(emoji.concepts[number % len(emoji.concepts)].name), 1_000_000 + number
+        _, job = submit(drawing, text, seed)
+        while not ask(asking, q=text, seed=seed, limit=1)[1]:
+            if time.time() > job["finished_at"] + FOUND_WITHIN_S:
+                raise RuntimeError(f"The picture of {job['id']} is not found.")
+            time.sleep(PAUSE_S)
+        samples.append(time.time() - job["finished_at"])
+    drawing.close()
+    asking.close()
+    return samples
+
+
+def draw_rates(running: Mapping[str, Platform], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Images per second of every arm, round by round. Six rounds take every order once."""
+    for platform in running.values():
+        for child in platform.children:
+            if child.process is not None:
+                engine = (
+                    psutil.Process(child.process.pid).children(recursive=True)
+                    if "worker" in child.name
+                    else []
+                )
+                pin(child.process.pid, engine[0].pid if engine else -1)
+        platform_rate(platform, seconds / 2)
+    samples: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for order in itertools.islice(itertools.cycle(itertools.permutations(ARMS)), rounds):
+        for arm in order:
+            samples[arm].append(platform_rate(running[arm.partition("_")[0]], seconds)[0])
+    return samples
