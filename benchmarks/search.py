@@ -14,7 +14,8 @@ these alone). The first hit is to be the picture, or one at 30 dB or more to it.
 
 `search_p50_ms` and `search_p99_ms` are GET /v1/search on a running platform with the gallery in its index, one at a time on a kept-open
 connection. No text was asked before, so each is embedded. `search_known_*` are the same texts again. Every second request belongs
-to the other of two equal arms (A/A): `search_control_p50`, `search_control_p99`.
+to the other of two equal arms (A/A): `search_control_p50`, `search_control_p99`. `search_cpu_ms` is what the API and the search process
+compute for a request, by their clocks: other load on the machine lengthens a request, and hardly changes this.
 
 `found_after_p99_s` counts from a job's `finished_at` until GET /v1/search answers its picture, at a platform that is otherwise idle.
 
@@ -103,8 +104,9 @@ def on_platforms(
         running = {"with": stack.enter_context(deployed(folder, "with", rabbit.url, own))}
         wait_for_search(running["with"])
         if "asked" in args.parts:
-            samples |= request_times(running["with"], texts_of(gallery.emoji, int(sizes["texts"])))
-            figures |= times_of(samples)
+            times, cpu_ms = request_times(running["with"], texts_of(gallery.emoji, int(sizes["texts"])))
+            samples |= times
+            figures |= {**times_of(times), "search_cpu_ms": cpu_ms}
             figures["concept_p10_fused"] = fused(running["with"], gallery, names)
             samples["found_after_s"] = found_after(running["with"], gallery.emoji, int(sizes["found_after"]))
             figures |= {f"found_after_{key}_s": v for key, v in quantiles(samples["found_after_s"]).items()}
@@ -183,7 +185,6 @@ def main() -> None:
     if args.quick:
         sizes = {"each": 1, "altered": 100, "texts": 100, "found_after": 20, "rounds": 1, "seconds": 4.0}
     sizes["each"] = args.each or sizes["each"]
-    before = earlier(args.json, args.parts)
     gallery = galleries.opened(args.models, args.cache, int(sizes["each"]))
     clip = Embedders(str(args.clip))
     vectors = clip.images(gallery.pictures)
@@ -192,6 +193,7 @@ def main() -> None:
     if set(args.parts) & {"asked", "drawn"}:
         more, samples = on_platforms(args, gallery, clip, vectors, sizes)
         figures |= more
+    before = earlier(args.json, args.parts)
     now = {part: {"pictures": len(gallery.pictures), "clip": clip.name, **sizes} for part in args.parts}
     config = {key: value for key, value in before["config"].items() if key in PARTS} | now
     rounded = {name: [round(value, 4) for value in values] for name, values in samples.items()}

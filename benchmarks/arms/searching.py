@@ -91,12 +91,21 @@ def fused(platform: Platform, gallery: Gallery, names: Sequence[str]) -> float:
     return precision_10(rows, gallery.judged, queries)
 
 
-def request_times(platform: Platform, texts: Sequence[str]) -> dict[str, list[float]]:
-    """Milliseconds of each request, with texts that are new, and then with the same again."""
+def cpu_s(platform: Platform, names: Sequence[str]) -> float:
+    """The CPU time of these children so far."""
+    running = [each.process.pid for each in platform.children if each.name in names and each.process]
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in running)
+
+
+def request_times(platform: Platform, texts: Sequence[str]) -> tuple[dict[str, list[float]], float]:
+    """Milliseconds of each request, with texts that are new, and then with the same again; and CPU milliseconds of one that is new."""
     connection = connected(platform)
-    samples = {turn: [ask(connection, q=text, limit=TEN)[0] for text in texts] for turn in ("fresh", "again")}
+    before = cpu_s(platform, ("api", "search"))
+    fresh = [ask(connection, q=text, limit=TEN)[0] for text in texts]
+    cpu_ms = (cpu_s(platform, ("api", "search")) - before) * 1000 / len(texts)
+    again = [ask(connection, q=text, limit=TEN)[0] for text in texts]
     connection.close()
-    return samples
+    return {"fresh": fresh, "again": again}, cpu_ms
 
 
 def found_after(platform: Platform, emoji: data.EmojiSet, count: int) -> list[float]:
