@@ -23,12 +23,12 @@ Queries = list[tuple[str, int]]
 
 
 def names_of(emoji: data.EmojiSet) -> Queries:
-    """ "a X" for every thing."""
+    """Every thing by its name, with an article."""
     return [(captions.write(concept.name), i) for i, concept in enumerate(emoji.concepts)]
 
 
 def synonyms_of(emoji: data.EmojiSet) -> Queries:
-    """ "a Y" for every other word of every thing. A word that is the name of a thing is in prompts, and left out."""
+    """Every thing by its other words, with an article. A word that is the name of a thing is in prompts, and left out."""
     names = {concept.name for concept in emoji.concepts}
     return [
         (captions.write(word), i)
