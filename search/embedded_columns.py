@@ -34,6 +34,8 @@ _ROW: Final = np.dtype(
     ]
 )
 _FIRST: Final = 64
+_COPIED: Final = 4
+"""Vectors are copied and then compared if at most one in so many passes the filter."""
 NO_SEED: Final = -1
 
 
@@ -133,8 +135,11 @@ class Columns:
         """The ids and cosine similarities of the pictures nearest to the query: exact. In no particular order."""
         rows = self._rows[: self._used]
         near = np.flatnonzero(self._mask(rows, where))
+        # To compare all is quicker than to copy most.
         similar: Floats = (
-            self._vectors[: self._used] @ query if len(near) == self._used else self._vectors[near] @ query
+            self._vectors[near] @ query
+            if len(near) * _COPIED < self._used
+            else (self._vectors[: self._used] @ query)[near]
         )
         if len(near) > count:
             best = np.argpartition(similar, -count)[-count:]

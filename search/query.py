@@ -43,7 +43,7 @@ class Searcher:
         if not (query.text or query.like or query.image):
             return await self._browse(query, bound, now)
         cursor = fusion.Cursor.parse(query.cursor, bound) if query.cursor else None
-        where = where_of(query.filters, now, now if cursor is None else cursor.as_of)
+        where = where_of(query.filters, now, None if cursor is None else cursor.as_of)
         depth = fusion.depth(0 if cursor is None else cursor.offset, query.limit)
         vector = await self._vector(query)
         nearest, worded = await asyncio.gather(
@@ -62,7 +62,7 @@ class Searcher:
     async def _browse(self, query: SearchQuery, bound: str, now: float) -> SearchAnswer:
         """All images, the newest first. New images move nothing on later pages."""
         before = fusion.parse_place(query.cursor, bound) if query.cursor else None
-        where = where_of(query.filters, now, now)
+        where = where_of(query.filters, now, None)
         # An image may be in two scopes.
         count = query.limit * len(query.scopes) + 1
         found = await self._index.newest(query.scopes, count, where, before)
@@ -122,14 +122,20 @@ def document_of(hit: fusion.Hit, record: PictureRecord) -> HitDocument:
     return HitDocument(picture=picture, score=hit.score, why=why)
 
 
-def where_of(filters: Filters, now: float, as_of: float) -> Where:
-    """The filter of the index: what the client asks for, what has not expired at `now`, and what was there at `as_of`."""
+def where_of(filters: Filters, now: float, as_of: float | None) -> Where:
+    """The filter of the index: what the client asks for, what has not expired at `now`, and what was there at `as_of`.
+
+    `as_of` is None for a first page. Its filter then selects nothing unless the client does, and an index
+    answers that in its quickest way.
+    """
     wanted = filters.model_dump(exclude={"created_after", "created_before"})
-    before = as_of
+    ends = [] if as_of is None else [as_of]
     if filters.created_before is not None:
         # The client's end is exclusive, the index's inclusive.
-        before = min(as_of, math.nextafter(filters.created_before, -math.inf))
-    return Where(alive_at=now, created_from=filters.created_after, created_to=before, **wanted)
+        ends.append(math.nextafter(filters.created_before, -math.inf))
+    return Where(
+        alive_at=now, created_from=filters.created_after, created_to=min(ends, default=None), **wanted
+    )
 
 
 def _decoded(image: str) -> Rgb:
