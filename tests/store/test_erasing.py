@@ -280,6 +280,7 @@ async def test_one_that_broke_off_is_taken_up_again_and_its_receipt_counts_both(
     done = await place.erase("acme")
     assert done.left == {}
     assert done.counts == whole.counts
+    await indexed(place.stores)
     assert not re.search(r"\bacme\b", str(await place.all()))
     assert await place.stores.blobs.exists(other.pictures["both"])
 
