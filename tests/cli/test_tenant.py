@@ -243,6 +243,7 @@ def test_live_jobs_refuse_it_unless_they_are_canceled(darkroom: Command, setting
     assert (receipt["counts"]["canceled_jobs"], receipt["counts"]["jobs"]) == (1, 7)
     assert any("Messages of canceled jobs" in line for line in receipt["remains"])
     assert on(settings, lambda stores: stores.jobs.statuses([job.id])) == [JobStatus.CANCELED]
+    on(settings, indexed)
     assert not re.search(r"\bacme\b", everywhere(settings))
 
 
@@ -290,6 +291,7 @@ def test_one_that_is_killed_while_the_keys_settle_is_taken_up_again(
     assert time.time() >= key.revoked_at + SETTLE_S
     receipt = json.loads(done.stdout)
     assert (receipt["complete"], receipt["counts"]["api_keys"], receipt["counts"]["jobs"]) == (True, 2, 6)
+    on(settings, indexed)
     assert not re.search(r"\bacme\b|dk_open", everywhere(settings))
 
 
