@@ -14,7 +14,7 @@ from pydantic import Field
 from contracts.documents import Document
 
 Source = Literal["generated", "imported"]
-"""Where an image comes from: drawn by a worker, or brought in by `darkroom search add`."""
+"""Where an image comes from: drawn by a worker, or brought in from elsewhere."""
 
 SHARED: Final = ""
 """The scope of images that every tenant sees. Any other scope is a tenant's name."""
