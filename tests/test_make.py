@@ -17,7 +17,7 @@ def test_an_installation_is_shown(tmp_path: Path, extra: str) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     goal = tmp_path / f".{extra}"
-    command = ["make", f"VENV={tmp_path}", "PIP=echo pip", str(goal)]
+    command = ["make", "--no-print-directory", f"VENV={tmp_path}", "PIP=echo pip", str(goal)]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     first, pip, last = said.splitlines()
     assert "GB of downloads with PyTorch's CPU build" in first

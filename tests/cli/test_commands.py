@@ -55,6 +55,8 @@ def ended() -> Iterator[list[subprocess.Popen[str]]]:
     yield started
     for each in started:
         each.send_signal(signal.SIGINT)
+        if each.stdout is not None:
+            each.stdout.close()
 
 
 @pytest.mark.timeout(240)

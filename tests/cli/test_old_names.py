@@ -14,7 +14,7 @@ from cli.main import app
 from cli.services import process
 from tests.cli.listed import calling
 
-FILLED = {"prompt": "a", "job_id": "job_1", "tenant": "acme", "key_id": "dk_1"}
+FILLED = {"prompt": "a", "job_id": "job_1", "tenant": "acme", "key_id": "dk_1", "query": "a"}
 
 
 @pytest.fixture(autouse=True)

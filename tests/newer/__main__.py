@@ -34,7 +34,7 @@ SERVER_SUITES: Final = (
     "worker",
 )
 TORCHLESS_SUITES: Final = (
-    "api", "backends", "broker", "cache", "client", "contracts", "faults_api", "runtime", "scheduler", "search", "store",
+    "api", "backends", "broker", "cache", "client", "contracts", "duties", "faults_api", "runtime", "scheduler", "search", "store",
     "telemetry", "views", "webhooks",
 )  # fmt: skip
 PYTEST: Final = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
