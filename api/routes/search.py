@@ -14,12 +14,17 @@ from api.search import EXPECTED, NAME, SearchRequest
 from api.services import Services, Wired, failures
 from contracts.errors import ImageNotFound
 from contracts.pictures import Source
-from contracts.search import MAX_LIMIT, Hit, IndexState, SearchAnswer
+from contracts.search import MAX_LIMIT, MAX_QUERY_CHARS, Hit, IndexState, SearchAnswer
 from views.job import Wire, image_url
 
 router = APIRouter(tags=["search"])
 
 PATH: Final = "/v1/search"
+MAX_NAME_CHARS: Final = 200
+SIDE: Final = {"minimum": 1, "maximum": 16_384}
+TIME: Final = {"minimum": 0, "exclusiveMaximum": 1e12}
+LIMIT: Final = {"minimum": 1, "maximum": MAX_LIMIT}
+"""Bounds for the document. `SearchRequest` checks them."""
 SIMILAR: Final = "/v1/images/{name}/similar"
 _ERRORS: Final = failures(401, 403, 404, 422, 429, 503)
 
@@ -103,23 +108,50 @@ async def search(
     services: Wired,
     reader: Reader,
     q: Annotated[
-        str | None, Query(description="What the image shows, in words.", examples=["a red apple"])
+        str | None,
+        Query(
+            description="What the image shows, in words.",
+            json_schema_extra={"maxLength": MAX_QUERY_CHARS},
+            examples=["a red apple"],
+        ),
     ] = None,
     like: Annotated[str | None, Query(description="The name of an image: find similar ones.")] = None,
-    model: Annotated[str | None, Query(description="Drawn by this model.")] = None,
-    lora: Annotated[str | None, Query(description="Drawn with this adapter; empty: without one.")] = None,
+    model: Annotated[
+        str | None,
+        Query(
+            description="Drawn by this model.",
+            json_schema_extra={"minLength": 1, "maxLength": MAX_NAME_CHARS},
+        ),
+    ] = None,
+    lora: Annotated[
+        str | None,
+        Query(
+            description="Drawn with this adapter; empty: without one.",
+            json_schema_extra={"maxLength": MAX_NAME_CHARS},
+        ),
+    ] = None,
     source: Annotated[
         Literal["generated", "imported"] | None, Query(description="Drawn here, or brought in.")
     ] = None,
-    seed: Annotated[int | None, Query(description="Drawn with this seed.")] = None,
-    min_width: Annotated[int | None, Query(description="In pixels.")] = None,
-    max_width: Annotated[int | None, Query(description="In pixels.")] = None,
-    min_height: Annotated[int | None, Query(description="In pixels.")] = None,
-    max_height: Annotated[int | None, Query(description="In pixels.")] = None,
-    created_after: Annotated[float | None, Query(description="Unix seconds, inclusive.")] = None,
-    created_before: Annotated[float | None, Query(description="Unix seconds, exclusive.")] = None,
+    seed: Annotated[
+        int | None,
+        Query(description="Drawn with this seed.", json_schema_extra={"minimum": 0, "maximum": 2**63 - 1}),
+    ] = None,
+    min_width: Annotated[int | None, Query(description="In pixels.", json_schema_extra=SIDE)] = None,
+    max_width: Annotated[int | None, Query(description="In pixels.", json_schema_extra=SIDE)] = None,
+    min_height: Annotated[int | None, Query(description="In pixels.", json_schema_extra=SIDE)] = None,
+    max_height: Annotated[int | None, Query(description="In pixels.", json_schema_extra=SIDE)] = None,
+    created_after: Annotated[
+        float | None, Query(description="Unix seconds, inclusive.", json_schema_extra=TIME)
+    ] = None,
+    created_before: Annotated[
+        float | None, Query(description="Unix seconds, exclusive.", json_schema_extra=TIME)
+    ] = None,
     limit: Annotated[
-        int | None, Query(description=f"Hits of one answer, at most {MAX_LIMIT}; by default 20.")
+        int | None,
+        Query(
+            description=f"Hits of one answer, at most {MAX_LIMIT}; by default 20.", json_schema_extra=LIMIT
+        ),
     ] = None,
     cursor: Annotated[str | None, Query(description="The `next_cursor` of the answer before.")] = None,
 ) -> Response:
@@ -171,7 +203,10 @@ async def similar(
     reader: Reader,
     name: str,
     limit: Annotated[
-        int | None, Query(description=f"Hits of one answer, at most {MAX_LIMIT}; by default 20.")
+        int | None,
+        Query(
+            description=f"Hits of one answer, at most {MAX_LIMIT}; by default 20.", json_schema_extra=LIMIT
+        ),
     ] = None,
     cursor: Annotated[str | None, Query(description="The `next_cursor` of the answer before.")] = None,
 ) -> Response:
