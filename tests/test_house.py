@@ -28,6 +28,7 @@ ROOMS = (
     "contracts",
     "duties",
     "models",
+    "moderation",
     "runtime",
     "scheduler",
     "search",
