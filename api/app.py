@@ -22,6 +22,7 @@ from api.keyring import KeyRing
 from api.long_poll import Waiters
 from api.middleware import BodyLimit, RequestContext
 from api.pictures.decoders import Decoders
+from api.provenance import ProvenanceReader
 from api.query import known_query
 from api.read_limits import ReadRate, Shares
 from api.routes import (
@@ -38,6 +39,7 @@ from api.routes import (
     reference,
     webhooks,
 )
+from api.routes import provenance as provenance_routes
 from api.routes import search as search_routes
 from api.routes import usage as usage_routes
 from api.search import EXPECTED as SEARCH_EXPECTED
@@ -91,6 +93,7 @@ def create_app(
         read_rate=ReadRate(settings.reads_per_minute, clock),
         usage=usage,
         search=SearchClient(settings, decoders),
+        provenance=ProvenanceReader(settings),
         decoders=decoders,
         clock=clock,
     )
@@ -119,6 +122,7 @@ def create_app(
         events,
         openai,
         images,
+        provenance_routes,
         models,
         cache,
         keys,

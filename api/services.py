@@ -13,6 +13,7 @@ from api.hit_responses import HitResponseCache
 from api.keyring import KeyRing
 from api.long_poll import Waiters
 from api.pictures.decoders import Decoders
+from api.provenance import ProvenanceReader
 from api.read_limits import ReadRate
 from api.reference import WrittenDocuments
 from api.schemas import ErrorView
@@ -41,6 +42,7 @@ class Services:
     read_rate: ReadRate
     usage: Usage
     search: SearchClient
+    provenance: ProvenanceReader
     decoders: Decoders
     clock: Clock
     hit_bodies: HitResponseCache = field(default_factory=HitResponseCache)
@@ -80,6 +82,7 @@ _MEANING: Final = {
     422: "A value is wrong; `param` names it.",
     429: "A limit of the API key is reached; `details.limit` names it, `Retry-After` says when to come again.",
     500: "A fault of ours.",
+    501: "The server lacks an optional package.",
     502: "The engine failed at this request.",
     503: "Something we need is away or full; `Retry-After` says when to come again.",
 }

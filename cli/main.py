@@ -24,6 +24,7 @@ from cli.output import Out, Output
 from cli.platform import Platform, started
 from cli.restore import restore
 from cli.services.process import ServiceError
+from cli.verify import verify
 from cli.version import print_and_end, version
 from client import Client, ClientError
 from contracts import exit_codes
@@ -67,6 +68,7 @@ app.command()(restore)
 app.command()(migrate)
 app.add_typer(tenant.app, name="tenant")
 measuring.register(app)
+app.command()(verify)
 app.command()(version)
 
 

@@ -28,13 +28,15 @@
     │   ├── StoreUnavailable
     │   │   ├── StoreFull           Redis is at its `maxmemory`, or near it
     │   │   └── BlobStoreUnavailable  the images' directory or bucket; a job may fail with it too
-    │   │       └── BlobStoreFull     the directory or bucket is full
+    │   │       ├── BlobStoreFull     the directory or bucket is full
+    │   │       └── SigningUnavailable  the key service; only a job fails with it
     │   ├── QueueFull
     │   ├── ModelUnavailable    no live worker serves the model
     │   ├── TooManyStreams      event streams; polling still works
     │   ├── TooManyInitImages   init images that wait to be decoded
     │   └── JobExpired          passed its deadline while a request waited for it
     ├── InternalError           500
+    ├── NotInstalled            501  the server lacks an optional package
     ├── GenerationFailed        502  the engine failed while a request waited for the job
     └── GenerationError         why a job failed, kept in its record: `contracts.failures`
 
@@ -288,6 +290,12 @@ class BlobStoreFull(BlobStoreUnavailable):
     code = "blob_store_full"
 
 
+class SigningUnavailable(BlobStoreUnavailable):
+    """Images cannot be signed now, so they cannot be published."""
+
+    code = "signing_unavailable"
+
+
 class SearchUnavailable(UnavailableError):
     """The search process is away, or its index is."""
 
@@ -326,6 +334,13 @@ class JobExpired(UnavailableError):
 
 class InternalError(DarkroomError):
     """An unexpected error of the platform."""
+
+
+class NotInstalled(DarkroomError):
+    """The server lacks an optional package."""
+
+    code = "not_installed"
+    status = 501
 
 
 class GenerationFailed(DarkroomError):

@@ -102,6 +102,17 @@ KEPT: Final = (
     ),
     *SEARCH_ROWS,
     Kept(
+        "names of signed images, by the hash of the unsigned one",
+        Place.STATE,
+        "signed_names",
+        ("darkroom:signed:*",),
+        "`blob_retention_s` after the last time that the image was drawn",
+        _ALL,
+        _FIXED,
+        _NOBODYS,
+        "none: about 250 bytes per signed image",
+    ),
+    Kept(
         "webhook signing secrets",
         Place.STATE,
         "webhooks",

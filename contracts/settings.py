@@ -211,6 +211,8 @@ class ApiSettings(BackendSettings):
     """The DARKROOM_SEARCH_TOKEN of the search process."""
     search_timeout_s: Seconds = 10.0
     """A search that takes longer is answered with 503."""
+    c2pa_trust_anchors: Path | None = None
+    """Certificates in PEM. Images that their holders have signed are `trusted` ([provenance](provenance.md))."""
     allow_anonymous: bool | None = None
     """Whether requests without an API key are served. By default only if `host` is reachable from this machine alone."""
     allowed_hosts: str = ""
@@ -297,6 +299,14 @@ class WorkerSettings(BackendSettings):
     """Every network call has exactly this many rows, padded or split: an image is bit-identical whatever it is batched with."""
     graphs: Literal["off", "auto"] = "off"
     """`auto`: on CUDA, UNet and decoder are recorded once per shape and replayed (CUDA graphs)."""
+    c2pa_certificates: Path | None = None
+    """A chain of certificates in PEM, the signer's own first. Finished images are signed in its name ([provenance](provenance.md))."""
+    c2pa_key: Path | None = None
+    """The private key of the certificate, in PEM without a password."""
+    c2pa_signer: str = ""
+    """Instead of `c2pa_key`, a Python function that signs, `module:function`; it may ask a key service."""
+    c2pa_prompt: bool = False
+    """Whether what is signed holds the prompts too."""
     loras: LoraSources = ""
     """The LoRA adapters that requests may name, `pixel=loras/pixel,ink=owner/ink@<commit>`: folders, safetensors files, or hub ids
     with a commit. Not with `compile`, `quantise` or `graphs`."""

@@ -21,6 +21,7 @@ from contracts.ports.picture_outbox import PictureOutbox
 from contracts.ports.quota_ledger import QuotaLedger
 from contracts.ports.rebuild_store import RebuildStore
 from contracts.ports.result_cache import ResultCache
+from contracts.ports.signed_names import SignedNames
 from contracts.ports.usage_store import UsageStore
 from contracts.ports.webhook_store import WebhookStore
 from contracts.settings import BackendSettings
@@ -37,6 +38,7 @@ from store.pictures import RedisPictureOutbox
 from store.probe import probe
 from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
+from store.signed_names import RedisSignedNames
 from store.usage import RedisUsageStore
 from store.webhooks import RedisWebhookStore
 
@@ -60,6 +62,7 @@ class Stores:
     webhooks: WebhookStore
     pictures: PictureOutbox
     rebuilds: RebuildStore
+    signed_names: SignedNames
     room: MemoryUseStore
     usage: UsageStore
 
@@ -122,6 +125,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
         pictures=RedisPictureOutbox(state, settings, guard),
         rebuilds=RedisRebuildStore(state, timeout_s),
+        signed_names=RedisSignedNames(state, timeout_s, settings.blob_retention_s),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),
         usage=RedisUsageStore(state, timeout_s),
     )

@@ -134,6 +134,7 @@ EMBEDDINGS = Counter(
     ["outcome"],
 )
 ENCODE_SECONDS = Histogram("darkroom_encode_seconds", "Time to encode one image.", buckets=_LATENCY_S)
+SIGN_SECONDS = Histogram("darkroom_sign_seconds", "Time to sign one image.", buckets=_LATENCY_S)
 STORE_SECONDS = Histogram("darkroom_blob_store_seconds", "Time to store one image.", buckets=_LATENCY_S)
 DEVICE_MEMORY = Gauge(
     "darkroom_device_memory_bytes", "Device memory in use, after a batch.", ["model", "device"]

@@ -57,7 +57,7 @@ def _serve(settings: WorkerSettings, runtime: Runtime) -> int:
     try:
         spec = runtime.start()
         check_topology(settings, [spec.name])
-    except QueueMisdeclared as error:
+    except (QueueMisdeclared, SettingsError) as error:
         sys.stderr.write(f"darkroom worker: {error}\n")
         runtime.stop()
         return exit_codes.UNUSABLE

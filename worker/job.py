@@ -35,6 +35,7 @@ from worker.pictures import Pictures, picture_records
 from worker.previews import PreviewPublisher
 from worker.progress import ProgressReporter
 from worker.retrier import GIVE_UP_S, Hold, Retrier, unstored
+from worker.signing import SignedImages
 
 INIT_IMAGE_LOST: Final = "The init image was deleted before the job ran."
 
@@ -59,6 +60,7 @@ class JobRunner:
         *,
         share_cache: bool = False,
         keep_pictures_s: float = 259_200.0,
+        signed: SignedImages | None = None,
     ) -> None:
         self._worker_id = worker_id
         self._stores = stores
@@ -73,7 +75,7 @@ class JobRunner:
         self._share_cache = share_cache
         self._keep_pictures_s = keep_pictures_s
         self._retrier = retrier
-        self._pictures = Pictures(stores, encoder, retrier, bounds.spec)
+        self._pictures = Pictures(stores, encoder, retrier, bounds.spec, signed)
 
     def drain(self) -> None:
         """Give back the images that have not started, and stop retrying stores."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from contracts.engine import Pixels
@@ -18,16 +19,26 @@ from worker.encode import Encoded, Encoder, Output, rgb
 from worker.images import ImageResult
 from worker.outcomes import outcomes_of
 from worker.retrier import Hold, Retrier
+from worker.signing import SignedImages
 
 
 class Pictures:
     """Reads and stores images. Retries while their store is away, as `Hold` allows."""
 
-    def __init__(self, stores: Stores, encoder: Encoder, retrier: Retrier, spec: ModelSpec) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        encoder: Encoder,
+        retrier: Retrier,
+        spec: ModelSpec,
+        signed: SignedImages | None = None,
+    ) -> None:
+        """`signed` publishes the images with content credentials. The `encoder` stores nothing then."""
         self._stores = stores
         self._encoder = encoder
         self._retrier = retrier
         self._spec = spec
+        self._signed = signed
 
     async def start(self, request: GenerationRequest, hold: Hold) -> bytes | None:
         """The RGB bytes of the image to start from.
@@ -69,11 +80,11 @@ class Pictures:
                 raise file
             if file.name is None and hold.void.is_set():
                 return None
-            name = file.name or await self._store(file, hold)
-            if name is None:
+            stored = file if file.name else await self._publish(file, message.request, hold)
+            if stored is None or stored.name is None:
                 return None
-            names.append(name)
-            files.append(file)
+            names.append(stored.name)
+            files.append(stored)
         warnings = [image.warnings for image in images] + [file.warnings for file in files]
         return JobResult(
             images=tuple(
@@ -89,11 +100,13 @@ class Pictures:
             warnings=tuple(dict.fromkeys(itertools.chain(*warnings))),
         )
 
-    async def _store(self, file: Encoded, hold: Hold) -> str | None:
+    async def _publish(self, file: Encoded, request: GenerationRequest, hold: Hold) -> Encoded | None:
+        retry = partial(self._retrier.retry_until_drained, hold=hold)
         with tracing.span("store image"), metrics.STORE_SECONDS.time():
-            return await self._retrier.retry_until_drained(
-                partial(self._stores.blobs.put, file.data, file.format), hold
-            )
+            if self._signed is not None:
+                return await self._signed.publish(file, request, retry)
+            name = await retry(partial(self._stores.blobs.put, file.data, file.format))
+        return None if name is None else replace(file, name=name)
 
 
 def picture_records(

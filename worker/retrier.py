@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from contracts.errors import BlobStoreFull, BlobStoreUnavailable, StoreUnavailable
+from contracts.errors import BlobStoreFull, BlobStoreUnavailable, SigningUnavailable, StoreUnavailable
 from contracts.jobs import JobFailure
 from contracts.ports.clock import Clock
 from telemetry import metrics
@@ -40,8 +40,11 @@ def unstored(what: str, error: BlobStoreUnavailable) -> JobFailure:
 
     `what` is "stored" or "read".
     """
-    reason = "has no room" if isinstance(error, BlobStoreFull) else "did not answer"
-    message = f"The images could not be {what} before the deadline: their store {reason}."
+    if isinstance(error, SigningUnavailable):
+        message = "The images could not be signed before the deadline."
+    else:
+        reason = "has no room" if isinstance(error, BlobStoreFull) else "did not answer"
+        message = f"The images could not be {what} before the deadline: their store {reason}."
     return JobFailure(code=error.code, message=message, retryable=error.retryable)
 
 

@@ -29,6 +29,7 @@ from worker.job import JobRunner
 from worker.job_fetcher import JobFetcher
 from worker.leases import Leases
 from worker.retrier import Retrier
+from worker.signing import open_signed_images
 
 GIVE_BACK_S: Final = 5.0
 """How long a draining worker waits for its jobs to end or to be given back."""
@@ -61,10 +62,11 @@ async def serving(
 
     `on_failure` is called when a part fails for good, usually the engine. The other parts go on,
     because they give the active jobs back. Raises `EngineLoadError` where the model cannot be
-    loaded.
+    loaded, and `SettingsError` where images shall be signed and cannot be.
     """
     stores, publisher = open_stores(settings), open_publisher(settings)
-    encoder, host = _encoder(stores), EngineHost(settings)
+    signed = open_signed_images(settings, stores)
+    encoder, host = _encoder(stores, writes=signed is None), EngineHost(settings)
     try:
         spec = await _load(host)
         cost = await _recall_cost(stores, spec)
@@ -88,6 +90,7 @@ async def serving(
                 Bounds(spec, settings.max_images_per_job),
                 share_cache=settings.share_cache_between_tenants,
                 keep_pictures_s=settings.blob_retention_s,
+                signed=signed,
             )
             fetcher = JobFetcher(
                 worker_id,
@@ -171,8 +174,8 @@ async def _recall_cost(stores: Stores, spec: ModelSpec) -> CostModel:
         return CostModel()
 
 
-def _encoder(stores: Stores) -> Encoder:
+def _encoder(stores: Stores, *, writes: bool) -> Encoder:
     blobs = stores.blobs
     # Encoder threads write files into a folder. They do not wait for a bucket: they could encode
     # meanwhile.
-    return Encoder(blobs.write if isinstance(blobs, DirectoryBlobStore) else None)
+    return Encoder(blobs.write if writes and isinstance(blobs, DirectoryBlobStore) else None)

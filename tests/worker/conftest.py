@@ -19,6 +19,7 @@ from contracts.requests import GenerationRequest
 from contracts.settings import WorkerSettings
 from runtime.clock import SystemClock
 from store.stores import Stores
+from tests.moderation.authority import Authority
 from tests.publishers import RecordingPublisher
 from tests.stores import opened_stores
 from tests.worker.receipts import receipt_of
@@ -32,6 +33,7 @@ from worker.job import JobRunner
 from worker.job_fetcher import JobFetcher
 from worker.leases import Leases
 from worker.retrier import Retrier
+from worker.signing import open_signed_images
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,11 @@ def address(message: JobMessage) -> str:
 async def room(
     request: pytest.FixtureRequest, anyio_backend: str, redis_server: RedisServer, tmp_path: Path
 ) -> AsyncIterator[Room]:
-    """A parameter, if there is one, holds more settings of the worker."""
-    more = getattr(request, "param", {})
+    """A parameter, if there is one, holds more settings of the worker; `sign`: its images are signed."""
+    more = dict(getattr(request, "param", {}))
+    if more.pop("sign", False):
+        issued = Authority(tmp_path / "authority").issue()
+        more |= {"c2pa_certificates": issued.certificates, "c2pa_key": issued.key}
     settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0, **more)
     publisher = RecordingPublisher()
     host = EngineHost(settings)
@@ -105,6 +110,7 @@ async def room(
             SystemClock(),
             bounds,
             share_cache=settings.share_cache_between_tenants,
+            signed=open_signed_images(settings, stores),
         )
         fetcher = JobFetcher(
             "w", "fake", stores, publisher, runner, batcher, retrier, SystemClock(), 16, wake, begin
