@@ -79,6 +79,8 @@ SPECIAL = {
     "search find model": ("",),
     "search find lora": ("",),
     "search find limit": (*NUMBERS, "0", "401"),
+    "verify file": ("", ".", "none.png", "x.gif", "/proc/none/x.png", "x\0.png"),
+    "trust": ("", ".", "none.pem", "/proc/none/x.pem", "x\0.pem"),
     "rdb": (".", "none.rdb", "x.png/y.rdb", "x\0.rdb"),
 }
 SPECIAL |= {
@@ -96,6 +98,7 @@ ARGUMENTS = {
     "job_id": "job_1",
     "tenant": "acme",
     "key_id": "dk_1",
+    "file": "x.png",
 }
 LOOKING = (("audit",), ("doctor",), ("backup",), ("restore",), ("tenant", "export"), ("tenant", "erase"))
 
