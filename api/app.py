@@ -17,6 +17,7 @@ from api.application import Application
 from api.browsers import BrowserGuard
 from api.catalogue import Catalogue
 from api.early_answers import EarlyAnswers
+from api.imports import Imports
 from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.long_poll import Waiters
@@ -36,6 +37,7 @@ from api.routes import (
     openai,
     page,
     reference,
+    search_images,
     webhooks,
 )
 from api.routes import search as search_routes
@@ -77,12 +79,13 @@ def create_app(
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
     decoders = Decoders(settings)
+    jobs_service = JobService(settings, stores, publisher, catalogue, usage, decoders, clock)
     services = Services(
         settings=settings,
         stores=stores,
         publisher=publisher,
         catalogue=catalogue,
-        jobs=JobService(settings, stores, publisher, catalogue, usage, decoders, clock),
+        jobs=jobs_service,
         waiters=Waiters(
             stores.jobs, stores.events, Shares("waits", settings.max_waits, settings.max_waits_per_key)
         ),
@@ -91,6 +94,7 @@ def create_app(
         read_rate=ReadRate(settings.reads_per_minute, clock),
         usage=usage,
         search=SearchClient(settings, decoders),
+        imports=Imports(settings, stores, jobs_service.quotas, jobs_service.room, decoders, clock),
         decoders=decoders,
         clock=clock,
     )
@@ -124,6 +128,7 @@ def create_app(
         keys,
         usage_routes,
         search_routes,
+        search_images,
     ):
         app.include_router(module.router, dependencies=[Depends(known_query)])
     # No check of the query here: probes, scrapers and browsers add their own parameters.
@@ -136,6 +141,7 @@ def create_app(
         limit=settings.max_body_bytes,
         others={
             batch.PATH: settings.max_batch_body_bytes,
+            search_images.PATH: settings.max_body_bytes + longest_text(settings.max_import_bytes),
             search_routes.PATH: settings.max_body_bytes + longest_text(settings.max_init_image_bytes),
             jobs.router.prefix: settings.max_body_bytes + longest_text(settings.max_init_image_bytes),
         },

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from api.catalogue import Catalogue
 from api.hit_responses import HitResponseCache
+from api.imports import Imports
 from api.keyring import KeyRing
 from api.long_poll import Waiters
 from api.pictures.decoders import Decoders
@@ -41,6 +42,7 @@ class Services:
     read_rate: ReadRate
     usage: Usage
     search: SearchClient
+    imports: Imports
     decoders: Decoders
     clock: Clock
     hit_bodies: HitResponseCache = field(default_factory=HitResponseCache)
