@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +159,12 @@ async def test_files_are_known_by_their_hashes(api: ApiUnderTest) -> None:
 
 
 @pytest.fixture
-async def two(api: ApiUnderTest) -> AsyncIterator[tuple[dict[str, str], dict[str, str]]]:
+async def two(api: ApiUnderTest) -> tuple[dict[str, str], dict[str, str]]:
     async def key(tenant: str, **limits: Any) -> dict[str, str]:
         made = await api.http.post("/v1/keys", json={"tenant": tenant, **limits}, headers=ADMIN)
         return {"Authorization": f"Bearer {made.json()['key']}"}
 
-    yield await key("one"), await key("two")
+    return await key("one"), await key("two")
 
 
 async def test_an_image_of_two_tenants_goes_with_the_last(
