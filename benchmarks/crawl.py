@@ -3,14 +3,13 @@
     python -m benchmarks.crawl --json out.json --html out.html
     python -m benchmarks.crawl --pictures 500
 
-`--pictures` small pictures (50,000 by default) with captions are written into a temporary folder. `darkroom search add` brings them to a platform
-with a search, by `emoji-clip` and the embedded index. It gets SIGKILL when the server has half of them, and is started again.
+50,000 small pictures with captions are written into a folder. `darkroom search add` brings them to a platform with a search, by
+`emoji-clip` and the embedded index. It gets SIGKILL when the server has half of them, and is started again.
 
-`added_per_s` are the pictures a second of the first run, as the API counts them: read, sent, decoded, written anew, stored, recorded. The search
-process embeds them at the same time. `resumed_known_per_s` are those of the second run that the server has already: hashed and asked for.
-`indexed_per_s` counts from the start of the first run until the index has all pictures. `repeated` are pictures that were added more than
-once, `missing` those that no search finds, `found_twice` those that are found more than once, each page of GET /v1/search read to the end.
-All three are to be 0.
+`added_per_s`: pictures a second of the first run: read, sent, decoded, written anew, stored, recorded, while the search process embeds.
+`resumed_known_per_s`: pictures a second of the second run that the server has already. `indexed_per_s`: from the start until the
+index has all. `repeated` were added more than once, `missing` are found by no search, `found_twice` more than once, each page of
+GET /v1/search read to the end. All three are to be 0.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -36,42 +35,29 @@ from cli.services import process
 from contracts.tenancy import new_token
 
 SIDE, PATCHES = 64, 4
-LOOK_S = 0.05
-PATIENCE_S = 600.0
-"""The longest time without any progress."""
+ADDED = 'darkroom_search_imports_total{outcome="added"} '
+LOOK_S, PATIENCE_S = 0.05, 4 * 3600.0
 
 
 def written(folder: Path, pictures: int) -> None:
     rng = np.random.default_rng(1)
     for number in range(pictures):
-        patches = rng.integers(0, 256, (PATCHES, PATCHES, 3), dtype=np.uint8)
-        place = folder / f"{number // 1000:03}"
-        place.mkdir(exist_ok=True)
-        Image.fromarray(patches).resize((SIDE, SIDE), Image.Resampling.NEAREST).save(
-            place / f"{number:06}.png"
-        )
-        (place / f"{number:06}.txt").write_text(f"patches, number {number}")
+        path = folder / f"{number // 1000:03}" / f"{number:06}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        patches = Image.fromarray(rng.integers(0, 256, (PATCHES, PATCHES, 3), dtype=np.uint8))
+        patches.resize((SIDE, SIDE), Image.Resampling.NEAREST).save(path)
+        path.with_suffix(".txt").write_text(f"patches, number {number}")
 
 
 def added(http: httpx.Client) -> int:
-    head = 'darkroom_search_imports_total{outcome="added"} '
-    lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith(head)]
-    return int(float(lines[0].removeprefix(head)))
+    return int(float(http.get("/metrics").text.partition(ADDED)[2].partition("\n")[0]))
 
 
-def indexed(http: httpx.Client) -> int:
-    answer = http.get("/v1/admin/search")
-    return int(answer.json()["images"]) if answer.status_code == 200 else 0
-
-
-def wait(reached: Any, platform: Platform, wanted: int) -> None:
-    """Until `reached` answers `wanted` or more. Raises `RuntimeError` if it stands still."""
-    best, until = -1, time.monotonic() + PATIENCE_S
-    while (now := reached()) < wanted:
-        if now > best:
-            best, until = now, time.monotonic() + PATIENCE_S
+def wait(reached: Callable[[], bool], platform: Platform) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not reached():
         if time.monotonic() > until:
-            raise RuntimeError(f"{now} of {wanted}\n{platform.logs()}")
+            raise RuntimeError(platform.logs())
         time.sleep(LOOK_S)
 
 
@@ -87,38 +73,26 @@ def origins(http: httpx.Client) -> Counter[str]:
 
 
 def measured(platform: Platform, folder: Path, pictures: int) -> dict[str, float]:
-    command = [
-        sys.executable,
-        "-m",
-        "cli.main",
-        "search",
-        "add",
-        str(folder),
-        "--json",
-        "--server",
-        platform.url,
-    ]
-    environ = {**platform.environ, "DARKROOM_API_KEY": platform.environ["DARKROOM_ADMIN_KEY"]}
-    wait(lambda: platform.http.get("/v1/search").status_code == 200, platform, 1)
+    http = platform.http
+    command = [sys.executable, "-m", "cli.main", "search", "add", str(folder), "--json"]
+    caller = {"DARKROOM_SERVER": platform.url, "DARKROOM_API_KEY": platform.environ["DARKROOM_ADMIN_KEY"]}
+    environ = {**platform.environ, **caller}
+    wait(lambda: http.get("/v1/search").status_code == 200, platform)
     begun = time.monotonic()
     with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as first:
-        wait(lambda: added(platform.http), platform, pictures // 2)
+        wait(lambda: added(http) >= pictures // 2, platform)
         first.send_signal(signal.SIGKILL)
-    half_s, before = time.monotonic() - begun, added(platform.http)
-    again = time.monotonic()
-    second = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
-    summary, resumed_s = json.loads(second.stdout), time.monotonic() - again
-    wait(lambda: indexed(platform.http), platform, pictures)
-    indexed_s = time.monotonic() - begun
-    found, rate = origins(platform.http), before / half_s
+    half_s, before, again = time.monotonic() - begun, added(http), time.monotonic()
+    summary = json.loads(subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True).stdout)
+    resumed_s = time.monotonic() - again - summary["added"] * half_s / before
+    wait(lambda: http.get("/v1/admin/search").json().get("images", 0) >= pictures, platform)
+    indexed_s, found = time.monotonic() - begun, origins(http)
     return {
-        "pictures": pictures,
         "added_before_kill": before,
-        "known_at_resume": summary["known"],
-        "added_per_s": rate,
-        "resumed_known_per_s": summary["known"] / max(1e-9, resumed_s - summary["added"] / rate),
+        "added_per_s": before / half_s,
+        "resumed_known_per_s": summary["known"] / max(resumed_s, LOOK_S),
         "indexed_per_s": pictures / indexed_s,
-        "repeated": added(platform.http) - pictures,
+        "repeated": added(http) - pictures,
         "missing": pictures - len(found),
         "found_twice": sum(times > 1 for times in found.values()),
     }
@@ -128,19 +102,16 @@ def main() -> None:
     parser = report.parser(__doc__)
     parser.add_argument("--pictures", type=count, help="how many")
     args = parser.parse_args()
-    pictures = args.pictures or (300 if args.quick else 50_000)
-    port = str(process.free_port())
+    pictures, port = args.pictures or (300 if args.quick else 50_000), str(process.free_port())
     with tempfile.TemporaryDirectory(prefix="crawl-") as name:
-        folder = Path(name) / "pictures"
-        folder.mkdir()
-        written(folder, pictures)
+        written(Path(name) / "pictures", pictures)
         environ = {"DARKROOM_CLIP": str(report.ROOT / "models" / "emoji-clip"), "DARKROOM_SEARCH_PORT": port}
         environ |= {"DARKROOM_SEARCH_URL": f"http://127.0.0.1:{port}", "DARKROOM_ADMIN_KEY": new_token()}
         environ |= {"DARKROOM_SEARCH_INDEX": f"embedded:{name}/index"}
         with Platform.open({**FAKE, **environ}, Path(name), broker=False) as platform:
             platform.start("search", "search")
-            figures = measured(platform, folder, pictures)
-    report.publish(args, "crawl", {"side": SIDE, "clip": "emoji-clip", "index": "embedded"}, figures, {})
+            figures = measured(platform, Path(name) / "pictures", pictures)
+    report.publish(args, "crawl", {"pictures": pictures, "side": SIDE, "index": "embedded"}, figures, {})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -108,7 +109,7 @@ async def test_a_server_that_is_full_is_waited_for_and_one_that_refuses_a_pictur
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(run_module.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     monkeypatch.setattr(run_module, "WORKERS", 1)
     for colour in ("red", "green", "blue", "white"):
         (tmp_path / f"{colour}.png").write_bytes(png(colour))
@@ -304,7 +305,7 @@ async def test_robots_txt(fetcher: Fetcher, robots: Answer, allowed: bool) -> No
 async def test_a_host_is_asked_no_faster_than_it_should(anyio_backend: str) -> None:
     fetcher = Fetcher(0.2, LOOPBACK)
     busy = [(429, {"Retry-After": "1"}, b""), (200, {}, png())]
-    with web({"/1.png": (200, {}, png()), "/busy.png": lambda: cast(Answer, busy.pop(0))}) as site:
+    with web({"/1.png": (200, {}, png()), "/busy.png": lambda: busy.pop(0)}) as site:
         begun = time.monotonic()
         for _ in range(3):
             await fetcher.get(f"{site.url}/1.png", 1000)
