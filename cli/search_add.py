@@ -22,7 +22,7 @@ from cli.crawl.run import Crawl
 from cli.options import ApiKey, Json, Server, positive
 from cli.server import connected, one_line_errors
 from cli.tables import print_table
-from client import AsyncClient, ClientError
+from client import AsyncClient, ConnectionFailed, Throttled, Unavailable
 from client.protocol import server_address
 from contracts import exit_codes
 from contracts.addresses import parse_networks
@@ -100,7 +100,7 @@ def add(
             except SourceFailed as fault:
                 typer.echo(str(fault), err=True)
                 raise typer.Exit(exit_codes.FAILED) from None
-            except ClientError:
+            except (Throttled, Unavailable, ConnectionFailed):
                 typer.echo(GO_ON, err=True)
                 raise
             except KeyboardInterrupt:

@@ -9,7 +9,8 @@ from typing import Final
 from PIL import Image, UnidentifiedImageError
 
 from contracts.errors import ImageNotFound, StoreFull
-from contracts.pictures import Embedding, PictureRecord
+from contracts.ids import SHARDS
+from contracts.pictures import Embedding, PictureRecord, import_id
 from contracts.ports.blob_store import BlobStore
 from contracts.ports.clock import Clock
 from contracts.ports.picture_outbox import PictureOutbox, Unwanted
@@ -88,9 +89,16 @@ class Indexer:
             while unwanted := await self._outbox.take_unwanted(shard, EXPIRED, TAKEN_S):
                 for scope, names in _by_scope(unwanted).items():
                     removed += await self._index.delete(scope, names)
+                await self._put_back(unwanted)
                 await self._outbox.settle_unwanted(unwanted)
         metrics.SEARCH_INDEXED.labels("deleted").inc(removed)
         return removed
+
+    async def _put_back(self, deleted: Sequence[Unwanted]) -> None:
+        """Put in images that were imported again after they had been removed."""
+        ids = [import_id(each.scope, each.name) for each in deleted if each.name[:1] in SHARDS]
+        if back := await self._outbox.read(ids):
+            await self.put(back)
 
     async def _record(self, before: Sequence[PictureRecord], ready: Sequence[PictureRecord]) -> None:
         """Record the first embeddings of imported images: a rebuild then needs no file."""

@@ -7,6 +7,7 @@ Proxies and cookies are not used.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ MAX_BUSY_S: Final = 60.0
 """The longest such time that is waited."""
 MAX_CRAWL_DELAY_S: Final = 60.0
 THREADS: Final = 8
+CONNECTIONS: Final = 32
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _BUSY: Final = (429, 503)
 
@@ -70,7 +72,10 @@ class Fetcher:
         self._pace = Pace(interval_s)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="resolve")
         backend = CheckedBackend(dialer or httpcore.AnyIOBackend(), partial(look_up, self._threads), allowed)
-        self._pool = httpcore.AsyncConnectionPool(network_backend=backend, max_connections=32)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context(), network_backend=backend, max_connections=CONNECTIONS
+        )
+        self._agent = f"{AGENT}/{version('darkroom')} (image search)"
         self._robots = Robots(self._read_rules)
 
     async def get(self, address: str, max_bytes: int) -> Answer:
@@ -152,7 +157,7 @@ class Fetcher:
         )
         headers = {
             "Host": url.netloc.decode("ascii"),
-            "User-Agent": f"{AGENT}/{version('darkroom')} (image search)",
+            "User-Agent": self._agent,
             "Accept": "image/png, image/jpeg, image/webp, text/html;q=0.5, */*;q=0.1",
             "Accept-Encoding": "identity",
         }

@@ -139,4 +139,4 @@ def test_an_image_is_imported_found_and_removed(stack: Stack, opened: Opener) ->
     assert gone.value.code == "image_not_found"
     with pytest.raises(BadRequest) as bad:
         darkroom.import_image(b"no picture")
-    assert (bad.value.param, bad.value.details["reason"]) == ("image", "format")
+    assert (bad.value.param, (bad.value.details or {})["reason"]) == ("image", "format")

@@ -167,3 +167,18 @@ async def test_a_picture_that_is_removed_while_it_is_embedded_leaves_the_index(w
     await world.indexer.add([identity])
     assert await world.index.count() == 0
     assert await world.stores.pictures.read([identity]) == []
+
+
+async def test_a_picture_that_is_imported_again_after_its_removal_stays(world: World) -> None:
+    """The index is told of the removal after it has the picture again."""
+    identity = await world.imported(1)
+    await world.indexer.add([identity])
+    (record,) = await world.stores.pictures.read([identity])
+    await world.stores.imports.remove("a", record.name)
+    assert await world.imported(1) == identity
+    await world.indexer.add([identity])
+    assert await world.indexer.forget() == 1
+    assert [await world.index.count(), await world.owed()] == [1, 0]
+    await world.stores.imports.remove("a", record.name)
+    assert await world.indexer.forget() == 1
+    assert await world.index.count() == 0
