@@ -17,6 +17,7 @@ from api.application import Application
 from api.browsers import BrowserGuard
 from api.catalogue import Catalogue
 from api.early_answers import EarlyAnswers
+from api.imports import Imports
 from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.long_poll import Waiters
@@ -37,6 +38,7 @@ from api.routes import (
     openai,
     page,
     reference,
+    search_images,
     webhooks,
 )
 from api.routes import provenance as provenance_routes
@@ -79,12 +81,13 @@ def create_app(
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
     decoders = Decoders(settings)
+    jobs_service = JobService(settings, stores, publisher, catalogue, usage, decoders, clock)
     services = Services(
         settings=settings,
         stores=stores,
         publisher=publisher,
         catalogue=catalogue,
-        jobs=JobService(settings, stores, publisher, catalogue, usage, decoders, clock),
+        jobs=jobs_service,
         waiters=Waiters(
             stores.jobs, stores.events, Shares("waits", settings.max_waits, settings.max_waits_per_key)
         ),
@@ -94,6 +97,7 @@ def create_app(
         usage=usage,
         search=SearchClient(settings, decoders),
         provenance=ProvenanceReader(settings),
+        imports=Imports(settings, stores, jobs_service.quotas, jobs_service.room, decoders, clock),
         decoders=decoders,
         clock=clock,
     )
@@ -128,6 +132,7 @@ def create_app(
         keys,
         usage_routes,
         search_routes,
+        search_images,
     ):
         app.include_router(module.router, dependencies=[Depends(known_query)])
     # No check of the query here: probes, scrapers and browsers add their own parameters.
@@ -140,6 +145,7 @@ def create_app(
         limit=settings.max_body_bytes,
         others={
             batch.PATH: settings.max_batch_body_bytes,
+            search_images.PATH: settings.max_body_bytes + longest_text(settings.max_import_bytes),
             search_routes.PATH: settings.max_body_bytes + longest_text(settings.max_init_image_bytes),
             jobs.router.prefix: settings.max_body_bytes + longest_text(settings.max_init_image_bytes),
         },

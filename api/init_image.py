@@ -7,7 +7,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
 from api.normalise import invalid
@@ -15,6 +15,9 @@ from api.pictures.header import Header, header_of
 from contracts.errors import InvalidRequest
 
 FIELD: Final = "init_image"
+Unusable = Literal["base64", "bytes", "format", "pixels", "memory", "time", "damaged"]
+"""Why an image is not used: how it is written; its size as a file; no image that we read; its size in
+pixels; what decoding it takes; its data."""
 _NO_BASE64: Final = "must be base64, alone or as data:image/png;base64,… (or jpeg, webp)"
 # RFC 2397: a type and parameters, in any case. The bytes of the file say what it is. Browsers send
 # octet-stream for types they do not know.
@@ -65,9 +68,10 @@ def read(text: str, *, max_bytes: int, max_pixels: int, field: str = FIELD) -> S
     data = _bytes(text, max_bytes, field)
     header = header_of(data)
     if header is None:
-        raise fault("must be a PNG, JPEG or WebP", field)
+        raise fault("must be a PNG, JPEG or WebP", field, "format")
     if header.width * header.height > max_pixels:
-        raise fault(f"must have at most {max_pixels} pixels, not {header.width} x {header.height}", field)
+        words = f"must have at most {max_pixels} pixels, not {header.width} x {header.height}"
+        raise fault(words, field, "pixels")
     return SourcePicture(data, header, field)
 
 
@@ -75,7 +79,7 @@ def _bytes(text: str, limit: int, field: str) -> bytes:
     try:
         encoded = text.encode("ascii")
     except UnicodeEncodeError:
-        raise fault(_NO_BASE64, field) from None
+        raise fault(_NO_BASE64, field, "base64") from None
     if head := _DATA_URL.match(encoded, 0, MAX_HEAD_CHARS):
         encoded = encoded[head.end() :]
         if b"%" in encoded:
@@ -84,13 +88,18 @@ def _bytes(text: str, limit: int, field: str) -> bytes:
     bare = digits.rstrip(b"=")
     # Checked before decoding: four characters make three bytes.
     if len(bare) * 3 // 4 > limit:
-        raise fault(f"must be at most {limit} bytes long", field)
+        raise fault(f"must be at most {limit} bytes long", field, "bytes")
     try:
         return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise fault(_NO_BASE64, field) from None
+        raise fault(_NO_BASE64, field, "base64") from None
 
 
-def fault(reason: str, field: str = FIELD) -> InvalidRequest:
-    """The error for an unusable image. `reason` completes a sentence that begins with `field`."""
-    return invalid([(field, f"{field} {reason}.")])
+def fault(words: str, field: str, reason: Unusable) -> InvalidRequest:
+    """The error for an unusable image. `words` complete a sentence that begins with `field`.
+
+    `reason` is for programs, as `details.reason`.
+    """
+    error = invalid([(field, f"{field} {words}.")])
+    error.details = {**(error.details or {}), "reason": reason}
+    return error

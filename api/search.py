@@ -140,8 +140,8 @@ class SearchClient:
                 max_pixels=settings.max_init_image_pixels,
                 field="image",
             )
-            prepared = await self._decoders.prepare(tenant, source, *target(source.header))
-            image = base64.b64encode(prepared.data).decode("ascii")
+            png = await self._decoders.query(tenant, source, target(source.header))
+            image = base64.b64encode(png).decode("ascii")
         query = query_of(request, tenant, image)
         return _read(SearchAnswer, await self._call("POST", "/search", query.model_dump_json()))
 

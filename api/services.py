@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from api.catalogue import Catalogue
 from api.hit_responses import HitResponseCache
+from api.imports import Imports
 from api.keyring import KeyRing
 from api.long_poll import Waiters
 from api.pictures.decoders import Decoders
@@ -43,6 +44,7 @@ class Services:
     usage: Usage
     search: SearchClient
     provenance: ProvenanceReader
+    imports: Imports
     decoders: Decoders
     clock: Clock
     hit_bodies: HitResponseCache = field(default_factory=HitResponseCache)

@@ -1,4 +1,4 @@
-"""Whether the store has room for one more job, and for one more job of this tenant.
+"""Whether the store has room for one more job or import, and for one more of this tenant.
 
 A submit makes no call for this. Once a second each process adds what it has recorded to the store's
 counts, and reads the counts of all processes and how full Redis is. A tenant may therefore exceed
@@ -17,6 +17,7 @@ from typing import Final, Literal
 from contracts.errors import QuotaExceeded, StoreFull, StoreUnavailable
 from contracts.jobs import CacheStatus, Job, NewJob
 from contracts.memory_use import Lapses, Memory
+from contracts.pictures import PictureRecord
 from contracts.ports.clock import Clock
 from contracts.ports.memory_use_store import MemoryUseStore
 from contracts.requests import GenerationRequest
@@ -50,6 +51,9 @@ IDEMPOTENCY_KEY: Final = 570
 """An idempotency key that holds the id of its job."""
 RESERVATION: Final = 1100
 """An idempotency key that still holds the whole job, without the job's texts."""
+IMPORT: Final = 3000
+"""The record of an imported image with an embedding of 512 dimensions, without its texts; and what its file
+is known by."""
 WEBHOOK: Final = 720
 """A webhook of a job, without its URL."""
 
@@ -102,6 +106,11 @@ class Room:
         )
         until = (job.created_at if job.status.terminal else job.deadline) + kept_s
         self._count(job.tenant, until, kept_bytes(job) + (IDEMPOTENCY_KEY if repeats else 0))
+
+    def imported(self, record: PictureRecord) -> None:
+        """Count an imported image, which was recorded."""
+        size = IMPORT + len(record.prompt.encode()) + len(record.origin.encode())
+        self._count(record.scope, record.expires_at, size)
 
     def reserved(self, new: NewJob, sign: Literal[1, -1]) -> None:
         """Count an idempotency key that holds the whole job `new`.

@@ -90,8 +90,8 @@ class JobService:
         self._clock = clock
         self.room = Room(stores.room, settings, clock)
         self._background = Background()
-        self._quotas = Quotas(stores.quotas, stores.jobs)
-        self._planner = Planner(settings, catalogue, self._quotas, decoders)
+        self.quotas = Quotas(stores.quotas, stores.jobs)
+        self._planner = Planner(settings, catalogue, self.quotas, decoders)
         self._outbox = Outbox(stores.jobs, publisher, self._background, settings.redis_timeout_s)
         self._cache_apart = settings.cache_redis_url not in (None, settings.redis_url)
         """Whether the cache has its own Redis. Each request then asks it before the call that
@@ -233,7 +233,7 @@ class JobService:
             # has its own Redis, such a result is still in the job store.
             result = await looked_up(self._stores, draft.address)
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=repeats)
-        async with self._quotas.charged(caller, charge, charge_rate=init is None):
+        async with self.quotas.charged(caller, charge, charge_rate=init is None):
             if init is not None and result is None:
                 with nothing_left(unless=repeats):
                     flow = flow_of(new.tenant, new.priority)

@@ -1,6 +1,6 @@
 """Checks the webhook of a request, as far as this is possible without resolving a name.
 
-What the name resolves to is checked when it is called (`webhooks/caller.py`): only then is it known
+What the name resolves to is checked when it is called (`runtime/checked_network.py`): only then is it known
 which address is used.
 """
 

@@ -1,4 +1,4 @@
-"""`darkroom search`: finds images on a running server, and rebuilds its index."""
+"""`darkroom search`: finds images on a running server, and rebuilds its index. `cli/search_add.py` adds pictures to it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from cli import search_add
 from cli.contact_sheet import contact_sheet
 from cli.group import Commands
 from cli.options import AdminKey, ApiKey, Json, Server
@@ -53,7 +54,7 @@ class WithDefault(Commands):
 
 app = typer.Typer(
     cls=WithDefault,
-    help="Search: find pictures by words or by a picture; rebuild the index.\n\n"
+    help="Search: find pictures by words or by a picture; add pictures from elsewhere; rebuild the index.\n\n"
     'Example: darkroom search "a red apple" --out sheet.png\n\n'
     "What is no command is searched for; `darkroom search find --help` lists the options. "
     "To search for the word rebuild: darkroom search find rebuild",
@@ -193,6 +194,10 @@ def find(
         print_table(HEADS, [_row(hit) for hit in hits])
     if sheet is not None and sheet.path is not None and hits:
         typer.echo(f"The contact sheet: {sheet.path}", err=True)
+
+
+app.command()(search_add.add)
+app.command()(search_add.remove)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from client.errors import (
     Unavailable,
 )
 from client.models import Event, Image, Job, JobFields, JobPage, Model
-from client.search import Evidence, Hit, Rebuild, SearchFilters, SearchIndex, SearchPage
+from client.search import Evidence, Hit, Imported, Rebuild, SearchFilters, SearchIndex, SearchPage
 from client.sync import Client
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Gone",
     "Hit",
     "Image",
+    "Imported",
     "Job",
     "JobFailed",
     "JobFields",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -16,7 +16,20 @@ from client.admin import CacheStats, Delivery, Key, KeyFields, KeyPage, NewKey, 
 from client.errors import ApiError, ClientError, ConnectionFailed, JobFailed, StillRunning
 from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
 from client.protocol import WAIT_S, EventReader, Retrier
-from client.search import Named, SearchFilters, SearchIndex, SearchPage, paging, query, similar_path
+from client.search import (
+    IMPORTS,
+    Imported,
+    KnownFiles,
+    Named,
+    SearchFilters,
+    SearchIndex,
+    SearchPage,
+    import_body,
+    import_path,
+    paging,
+    query,
+    similar_path,
+)
 
 
 class AsyncClient:
@@ -231,6 +244,24 @@ class AsyncClient:
         """
         params = paging(limit, cursor)
         return protocol.parsed(SearchPage, await self._send("GET", similar_path(image), params=params))
+
+    async def import_image(self, image: bytes, *, caption: str = "", origin: str = "") -> Imported:
+        """Imports an image (the bytes of a PNG, JPEG or WebP) into your search.
+
+        `origin` is the address or path that it comes from. Raises `ApiError`, `ConnectionFailed`.
+        """
+        body = import_body(image, caption, origin)
+        return protocol.parsed(Imported, await self._send("POST", IMPORTS, json=body))
+
+    async def imported_files(self, sha256: Sequence[str]) -> dict[str, str]:
+        """Returns which files of these hashes (at most 100) you have imported. Raises `ApiError`, `ConnectionFailed`."""
+        response = await self._send("POST", f"{IMPORTS}/known", json={"sha256": [*sha256]})
+        return {file.sha256: file.name for file in protocol.parsed(KnownFiles, response).data}
+
+    async def remove_image(self, image: Named) -> None:
+        """Deletes an image that you have imported. Raises `ApiError`, `ConnectionFailed`."""
+        if (response := await self._send("DELETE", import_path(image))).is_error:
+            protocol.refuse(response)
 
     async def search_index(self) -> SearchIndex:
         """Returns what the search index holds. Needs the scope admin. Raises `ApiError`, `ConnectionFailed`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 from urllib.parse import quote, urlsplit
 
 from client.models import Answer, Image
@@ -68,6 +68,28 @@ class SearchPage(Answer):
     model: str = ""
 
 
+class Imported(Answer):
+    """An imported image. `added` is False if it was imported before; then nothing was done."""
+
+    name: str
+    url: str
+    """Relative to the server."""
+    added: bool
+
+
+class KnownFile(Answer):
+    """A file that was imported before: its SHA-256, and the name of its image."""
+
+    sha256: str
+    name: str
+
+
+class KnownFiles(Answer):
+    """Files that were imported before."""
+
+    data: tuple[KnownFile, ...]
+
+
 class Rebuild(Answer):
     """How far a rebuild has come: jobs whose records were read. Times are Unix seconds."""
 
@@ -102,6 +124,20 @@ def name_of(image: Named) -> str:
 def similar_path(image: Named) -> str:
     """Returns the path that answers with images that look like this one."""
     return f"/v1/images/{quote(name_of(image), safe='')}/similar"
+
+
+IMPORTS: Final = "/v1/search/images"
+"""The path of imported images."""
+
+
+def import_path(image: Named) -> str:
+    """Returns the path of an imported image."""
+    return f"{IMPORTS}/{quote(name_of(image), safe='')}"
+
+
+def import_body(image: bytes, caption: str, origin: str) -> dict[str, str]:
+    """Returns the body of an import."""
+    return {"image": base64.b64encode(image).decode("ascii"), "caption": caption, "origin": origin}
 
 
 def paging(limit: int, cursor: str | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -19,7 +19,20 @@ from client.admin import CacheStats, Delivery, Key, KeyFields, KeyPage, NewKey, 
 from client.errors import ApiError, ClientError, ConnectionFailed, JobFailed, StillRunning
 from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
 from client.protocol import WAIT_S, EventReader, Retrier
-from client.search import Named, SearchFilters, SearchIndex, SearchPage, paging, query, similar_path
+from client.search import (
+    IMPORTS,
+    Imported,
+    KnownFiles,
+    Named,
+    SearchFilters,
+    SearchIndex,
+    SearchPage,
+    import_body,
+    import_path,
+    paging,
+    query,
+    similar_path,
+)
 
 
 class Client:
@@ -233,6 +246,24 @@ class Client:
         """
         params = paging(limit, cursor)
         return protocol.parsed(SearchPage, self._send("GET", similar_path(image), params=params))
+
+    def import_image(self, image: bytes, *, caption: str = "", origin: str = "") -> Imported:
+        """Imports an image (the bytes of a PNG, JPEG or WebP) into your search.
+
+        `origin` is the address or path that it comes from. Raises `ApiError`, `ConnectionFailed`.
+        """
+        body = import_body(image, caption, origin)
+        return protocol.parsed(Imported, self._send("POST", IMPORTS, json=body))
+
+    def imported_files(self, sha256: Sequence[str]) -> dict[str, str]:
+        """Returns which files of these hashes (at most 100) you have imported. Raises `ApiError`, `ConnectionFailed`."""
+        response = self._send("POST", f"{IMPORTS}/known", json={"sha256": [*sha256]})
+        return {file.sha256: file.name for file in protocol.parsed(KnownFiles, response).data}
+
+    def remove_image(self, image: Named) -> None:
+        """Deletes an image that you have imported. Raises `ApiError`, `ConnectionFailed`."""
+        if (response := self._send("DELETE", import_path(image))).is_error:
+            protocol.refuse(response)
 
     def search_index(self) -> SearchIndex:
         """Returns what the search index holds. Needs the scope admin. Raises `ApiError`, `ConnectionFailed`."""

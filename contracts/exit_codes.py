@@ -19,7 +19,7 @@ INTERRUPTED: Final = 130
 
 COMMAND: Final[Mapping[int, str]] = {
     ENDED: "The command has done what it was asked to do.",
-    FAILED: "The server does not answer, or refuses; a job failed, or has not ended in time; a check found a fault; an archive cannot be used.",
+    FAILED: "The server does not answer, or refuses; a job failed, or has not ended in time; a picture could not be added; a check found a fault; an archive cannot be used.",
     UNUSABLE: "An argument or a setting is wrong, and nothing was done; or a command that reads Redis and RabbitMQ itself cannot reach them.",
     INTERRUPTED: "Ctrl-C ended the command.",
 }

@@ -14,15 +14,26 @@ _NOBODYS: Final = "names no tenant"
 
 SEARCH_ROWS: Final = (
     Kept(
-        "records of images with an embedding",
+        "records of images with an embedding, and of imported ones",
         Place.STATE,
         "pictures",
         ("darkroom:{s*}:picture:*",),
-        "`blob_retention_s` after the job's end",
+        "`blob_retention_s` after the job's end or the import",
         _ALL,
         "documents; one that cannot be read is left out",
         "yes",
-        "the jobs, not `tenant_store_bytes`: about 2.2 kB per image with a CLIP of 512 dimensions",
+        "the jobs, not `tenant_store_bytes`; imported ones count in it: about 2.2 kB per image with a CLIP of 512 dimensions",
+    ),
+    Kept(
+        "which files were imported, and the records of each imported image",
+        Place.STATE,
+        "imports",
+        ("darkroom:{s*}:imported:*", "darkroom:{s*}:importers:*"),
+        "`blob_retention_s` after the last import",
+        _ALL,
+        _FIXED,
+        "yes",
+        "the imports, in `tenant_store_bytes`: about 0.5 kB per image",
     ),
     Kept(
         "images that the search index does not have yet, or must forget",

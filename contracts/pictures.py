@@ -7,6 +7,7 @@ for each of its images, beside the job, and owes it to the index. `search/` brin
 from __future__ import annotations
 
 import base64
+import hashlib
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -18,6 +19,24 @@ Source = Literal["generated", "imported"]
 
 SHARED: Final = ""
 """The scope of images that every tenant sees. Any other scope is a tenant's name."""
+
+
+MAX_CAPTION_CHARS: Final = 2_000
+"""The longest caption of an imported image."""
+MAX_ORIGIN_CHARS: Final = 2_048
+"""The longest address or path that an imported image may come from."""
+IMPORT: Final = "import_"
+"""How ids of imported images begin."""
+
+
+def import_id(tenant: str, name: str) -> str:
+    """The id under which an imported image is recorded, where a drawn one has that of its job.
+
+    As in a job's id, the last digit says where the record lies: it is the first digit of `name`, the
+    name of the image's file.
+    """
+    digest = hashlib.sha256(f"{tenant} {name}".encode()).hexdigest()
+    return f"{IMPORT}{digest[:32]}{name[0]}"
 
 
 class Embedding(Document):
@@ -62,11 +81,21 @@ class PictureRecord(Document):
     height: Annotated[int, Field(ge=1)]
     seed: int | None = None
     job_id: str | None = None
+    """The id of its job; of an imported image, its `import_id`."""
     origin: str = ""
     """Of an imported image: the address or the path that it came from."""
 
 
 class Owed(Document):
-    """The message on the queue: the images of this job are owed to the index. The outbox repeats what is lost."""
+    """The message on the queue: the images of these jobs are owed to the index. The outbox repeats what is lost.
+
+    A process of an earlier version reads only `job_id`. The outbox then repeats the others.
+    """
 
     job_id: str
+    more: tuple[str, ...] = ()
+
+    @property
+    def job_ids(self) -> tuple[str, ...]:
+        """The ids of all these jobs, or of imported images."""
+        return (self.job_id, *self.more)

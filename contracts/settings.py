@@ -205,6 +205,12 @@ class ApiSettings(BackendSettings):
     """The longest time to decode one `init_image`. Then its process is killed, and the request is refused."""
     init_image_wait_s: Seconds = 10.0
     """An `init_image` whose decoding has not started after this time is refused with 503."""
+    max_import_bytes: Count = 8_388_608
+    """The largest file that is imported for the search."""
+    max_import_pixels: Count = 33_554_432
+    """A file with more pixels is not imported. It is refused by its header and never decoded."""
+    max_import_side: Annotated[int, Field(ge=64, le=4096)] = 1024
+    """The longest side of a stored import, in pixels. Larger images are scaled down to it."""
     search_url: WebUrl | None = None
     """The search process, `http://127.0.0.1:8010`. By default there is no search."""
     search_token: Annotated[str, Field(repr=False)] = ""

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 import threading
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
@@ -26,7 +27,7 @@ from search.embedder import Embedder
 from search.engines import index_of
 from search.index import IndexBusy, IndexDamaged, IndexMismatch, VectorSetsMissing, VectorsMissing
 from search.indexer import Indexer
-from search.owed import OwedPictures
+from search.owed import OwedPictures, grouped
 from search.query import Searcher
 from search.rebuild import Rebuilder, index_name
 from search.service import create_app
@@ -96,15 +97,15 @@ class Runtime:
         return f"{ended[0]} has ended." if ended else None
 
     def run(self, owed: Owed) -> None:
-        """Index the images of one job; callable from any thread.
+        """Index the images of some jobs; callable from any thread.
 
         If a store or the index is unavailable, the duty falls due again.
         """
         try:
-            asyncio.run_coroutine_threadsafe(self._indexer.add([owed.job_id]), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._indexer.add(owed.job_ids), self._loop).result()
         except UnavailableError as error:
             metrics.REPAIRED.labels("search").inc()
-            log.warning("indexing_put_off", job_id=owed.job_id, code=error.code)
+            log.warning("indexing_put_off", job_id=owed.job_id, more=len(owed.more), code=error.code)
 
     def stop(self) -> None:
         """End the tasks, close the index, the stores and the connections, and end the thread."""
@@ -129,7 +130,7 @@ class Runtime:
             write_timeout_s=WRITE_TIMEOUT_S,
         )
         dispatcher = Dispatcher(
-            OwedPictures(self._stores.pictures), self.queue.put, "search_dispatch", metrics.SEARCH_OWED
+            OwedPictures(self._stores.pictures), self._enqueue, "search_dispatch", metrics.SEARCH_OWED
         )
         for name, work in (
             ("service", server.serve()),
@@ -140,6 +141,9 @@ class Runtime:
             task = asyncio.create_task(work, name=name)
             task.add_done_callback(_ended)
             self._tasks.append(task)
+
+    async def _enqueue(self, duties: Sequence[Owed]) -> None:
+        await self.queue.put(grouped(duties))
 
     async def _state(self) -> IndexState:
         stats = await self._index.stats()

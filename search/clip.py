@@ -21,6 +21,8 @@ from worker.engine.hub import refusal
 
 TEXTS: Final = {"clip": CLIPTextModelWithProjection, "siglip": SiglipTextModel}
 """The text part of each kind of model."""
+BATCH_PIXELS: Final = 2**21
+"""Pixels of one batch: 24 MiB in float32."""
 
 
 class ClipModel:
@@ -62,12 +64,12 @@ class ClipModel:
 
     def images(self, images: Sequence[Rgb]) -> NDArray[np.float16]:
         """The embeddings of images, each (height, width, 3): (images, dimensions), each of length 1."""
-        found = []
+        found: dict[int, torch.Tensor] = {}
         with torch.inference_mode():
-            for image in images:
-                levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-                found.append(self._embedder.embed(levels))
-        return _half(torch.cat(found))
+            for places in batches([image.shape for image in images]):
+                levels = torch.from_numpy(np.stack([images[place] for place in places])).permute(0, 3, 1, 2)
+                found |= zip(places, self._embedder.embed(levels.float()), strict=True)
+        return _half(torch.stack([found[place] for place in range(len(images))]))
 
     @property
     def _inputs(self) -> tuple[str, ...]:
@@ -88,6 +90,19 @@ def _text_part(source: clip_source.ClipSource) -> tuple[Any, Any]:
     except BROKEN as error:
         raise refusal(f"DARKROOM_CLIP={source.setting}: its text part cannot be loaded", error) from error
     return embedding.part_of(source, TEXTS[whole.model_type], config), tokenizer
+
+
+def batches(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Which images share a call of the network: places in `shapes` of one shape (height, width, channels),
+    with at most `BATCH_PIXELS` in all. Pure."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for place, shape in enumerate(shapes):
+        by_shape.setdefault(shape, []).append(place)
+    found = []
+    for (height, width, *_), places in by_shape.items():
+        size = max(1, BATCH_PIXELS // (height * width))
+        found += [places[begin : begin + size] for begin in range(0, len(places), size)]
+    return found
 
 
 def _half(vectors: torch.Tensor) -> NDArray[np.float16]:

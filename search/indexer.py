@@ -8,8 +8,9 @@ from typing import Final
 
 from PIL import Image, UnidentifiedImageError
 
-from contracts.errors import ImageNotFound
-from contracts.pictures import Embedding, PictureRecord
+from contracts.errors import ImageNotFound, StoreFull
+from contracts.ids import SHARDS
+from contracts.pictures import Embedding, PictureRecord, import_id
 from contracts.ports.blob_store import BlobStore
 from contracts.ports.clock import Clock
 from contracts.ports.picture_outbox import PictureOutbox, Unwanted
@@ -21,6 +22,9 @@ from telemetry.logs import get_logger
 
 EXPIRED: Final = 1_000
 """Most images that one call removes."""
+
+DECODED: Final = 32
+"""Images that are decoded in memory at once: a batch of the embedder."""
 
 log = get_logger(__name__)
 
@@ -36,9 +40,10 @@ class Indexer:
         self._embedder = embedder
         self._blobs = blobs
         self._clock = clock
+        self._decoding = asyncio.Semaphore(DECODED)
 
     async def add(self, job_ids: Sequence[str]) -> int:
-        """Put the images of these jobs into the index, and settle the duties. Answers how many.
+        """Put the images of these jobs or imports into the index, and settle the duties. Answers how many.
 
         Raises `UnavailableError`: the duties fall due again.
         """
@@ -57,6 +62,7 @@ class Indexer:
     async def put(self, records: Sequence[PictureRecord]) -> list[PictureRecord]:
         """Put records into the index, and answer those that it has now. Raises `UnavailableError`."""
         ready = await self.embedded(records)
+        await self._record(records, ready)
         refused = {(refusal.scope, refusal.name) for refusal in await self._index.put(ready)}
         if refused:
             log.error("pictures_refused", count=len(refused))
@@ -83,23 +89,40 @@ class Indexer:
             while unwanted := await self._outbox.take_unwanted(shard, EXPIRED, TAKEN_S):
                 for scope, names in _by_scope(unwanted).items():
                     removed += await self._index.delete(scope, names)
+                await self._put_back(unwanted)
                 await self._outbox.settle_unwanted(unwanted)
         metrics.SEARCH_INDEXED.labels("deleted").inc(removed)
         return removed
 
+    async def _put_back(self, deleted: Sequence[Unwanted]) -> None:
+        """Put in images that were imported again after they had been removed."""
+        ids = [import_id(each.scope, each.name) for each in deleted if each.name[:1] in SHARDS]
+        if back := await self._outbox.read(ids):
+            await self.put(back)
+
+    async def _record(self, before: Sequence[PictureRecord], ready: Sequence[PictureRecord]) -> None:
+        """Record the first embeddings of imported images: a rebuild then needs no file."""
+        bare = {(record.job_id, record.name) for record in before if record.embedding is None}
+        try:
+            await self._outbox.embed([each for each in ready if (each.job_id, each.name) in bare])
+        except StoreFull:
+            # The index has them all the same. A rebuild embeds them again.
+            metrics.REPAIRED.labels("store_full").inc()
+
     async def _embedded(self, record: PictureRecord) -> PictureRecord | None:
         if record.embedding is not None and record.embedding.model == self._embedder.name:
             return record
-        try:
-            image = await asyncio.to_thread(decoded, await self._blobs.get(record.name))
-        except ImageNotFound:
-            metrics.SEARCH_INDEXED.labels("lost").inc()
-            return None
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-            log.error("picture_unreadable", name=record.name)
-            metrics.SEARCH_INDEXED.labels("unreadable").inc()
-            return None
-        vector = await self._embedder.image(image)
+        async with self._decoding:
+            try:
+                image = await asyncio.to_thread(decoded, await self._blobs.get(record.name))
+            except ImageNotFound:
+                metrics.SEARCH_INDEXED.labels("lost").inc()
+                return None
+            except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+                log.error("picture_unreadable", name=record.name)
+                metrics.SEARCH_INDEXED.labels("unreadable").inc()
+                return None
+            vector = await self._embedder.image(image)
         return record.model_copy(
             update={"embedding": Embedding.of(self._embedder.name, vector.astype("<f2").tobytes())}
         )

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from contracts.pictures import Owed
 from contracts.ports.picture_outbox import PictureOutbox
+
+GROUP: Final = 32
+"""The most jobs of one message. Their images are embedded and put together."""
+
+
+def grouped(duties: Sequence[Owed]) -> list[Owed]:
+    """The duties in as few messages as possible, in order. Pure."""
+    job_ids = [job_id for duty in duties for job_id in duty.job_ids]
+    groups = [job_ids[begin : begin + GROUP] for begin in range(0, len(job_ids), GROUP)]
+    return [Owed(job_id=first, more=tuple(more)) for first, *more in groups]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,13 +29,15 @@ _OF_ONE: Final = {
     "job": "hash",
     "hook": "hash",
     "picture": "hash",
+    "imported": "hash",
+    "importers": "hash",
     "flight": "hash",
     "hooklog": "list",
     "followers": "list",
 }
-"""Kinds of keys of one job or one cache key, and their types."""
-_OF_KEY: Final = ("flight", "followers")
-"""Those of them that belong to a cache key."""
+"""Kinds of keys of one job, one cache key or one imported image, and their types."""
+_OF_KEY: Final = ("flight", "followers", "importers")
+"""Those of them that belong to a cache key, or to the name of an image: the first digit says where they lie."""
 _OF_MANY: Final = ("outbox", "leases", "deadlines", "hooks", "unindexed", "unwanted", "waiting", "tenant")
 """Kinds of sorted sets of job ids, or of other names whose last digit says where they lie."""
 _OF_SHARD: Final = ("counts", "mark")

@@ -114,6 +114,16 @@ class RedisPictureOutbox:
         )
         return len(stored)
 
+    async def embed(self, records: Sequence[PictureRecord]) -> None:
+        """Record the embeddings of imported images whose records are still there."""
+        by_prefix = defaultdict[str, list[str]](list)
+        for record in records:
+            if record.job_id is not None:
+                prefix = self._layout.job_prefix(record.job_id)
+                by_prefix[prefix] += (record.job_id, record.name, record.model_dump_json())
+        for prefix, arguments in by_prefix.items():
+            await self._scripts.run("picture_embed", prefix, *arguments)
+
     async def take_unwanted(self, shard: str, limit: int, lease_s: float) -> Sequence[Unwanted]:
         """Up to `limit` images of the shard that the index must forget, oldest first."""
         taken = await self._scripts.run(

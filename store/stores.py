@@ -12,6 +12,7 @@ from cache.local_results import LocalResultCache
 from cache.results import RedisResultCache
 from contracts.ports.blob_store import BlobStore
 from contracts.ports.idempotency_store import IdempotencyStore
+from contracts.ports.import_store import ImportStore
 from contracts.ports.job_events import JobEvents
 from contracts.ports.job_store import JobStore
 from contracts.ports.key_store import KeyStore
@@ -29,6 +30,7 @@ from runtime.clock import SystemClock
 from store.api_keys import RedisApiKeyStore
 from store.events import RedisJobEvents
 from store.idempotency import RedisIdempotencyStore
+from store.imports import RedisImportStore
 from store.jobs import RedisJobStore
 from store.key_names import Layout
 from store.layout import LayoutGuard
@@ -46,7 +48,7 @@ from store.webhooks import RedisWebhookStore
 @dataclass(frozen=True, slots=True)
 class Stores:
     """The open stores of one process. `blobs` holds the images, `pictures` what the search index is
-    owed, `room` counts the memory that records take."""
+    owed, `imports` what tenants have brought in, `room` counts the memory that records take."""
 
     jobs: JobStore
     events: JobEvents
@@ -61,6 +63,7 @@ class Stores:
     idempotency: IdempotencyStore
     webhooks: WebhookStore
     pictures: PictureOutbox
+    imports: ImportStore
     rebuilds: RebuildStore
     signed_names: SignedNames
     room: MemoryUseStore
@@ -99,6 +102,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
     async def check() -> None:
         await probe(state, "job store", timeout_s)
 
+    pictures = RedisPictureOutbox(state, settings, guard)
     jobs = RedisJobStore(state, settings, SystemClock(), guard, redis_results)
 
     async def close() -> None:
@@ -123,7 +127,8 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
         idempotency=RedisIdempotencyStore(state, timeout_s),
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
-        pictures=RedisPictureOutbox(state, settings, guard),
+        pictures=pictures,
+        imports=RedisImportStore(state, settings, guard, pictures),
         rebuilds=RedisRebuildStore(state, timeout_s),
         signed_names=RedisSignedNames(state, timeout_s, settings.blob_retention_s),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),

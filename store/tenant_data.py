@@ -18,6 +18,7 @@ from backends.redis_client import pages, store_errors
 from cache import results
 from cache.cache_key import covers, result_pattern, tenant_scope
 from store import api_keys, idempotency, memory_use, usage
+from store.imports import imported_pattern
 from store.key_names import ANY, Layout, fair_prefix, shard_prefix
 from store.pictures import TENANT
 from store.quotas import account_prefix
@@ -125,6 +126,7 @@ class TenantData:
             "room_account": await self._existing(memory_use.KEPT_PREFIX + self.tenant),
             "webhook_secrets": await self._existing(secrets_key(self.tenant)),
             "webhook_receivers": await self._names(state, f"{gone_prefix(self.tenant)}*"),
+            "import_hashes": await self._names(state, imported_pattern(self.tenant)),
         }
         return found
 

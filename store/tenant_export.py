@@ -70,6 +70,9 @@ async def documents(data: TenantData, found: Found) -> dict[str, Any]:
             {"url_sha256": name.removeprefix(gone_prefix(data.tenant))}
             for name in sorted(found.singles["webhook_receivers"])
         ],
+        "import_hashes": [
+            {"sha256": name.rpartition(":")[2]} for name in sorted(found.singles["import_hashes"])
+        ],
     }
     return {kind: document for kind, document in all_documents.items() if document}
 

@@ -193,6 +193,11 @@ SEARCH_FAILED = Counter(
     "Searches that an API process could not answer, by cause: the search process was `away`, had a `timeout`, or said `unavailable`.",
     ["cause"],
 )
+SEARCH_IMPORTS = Counter(
+    "darkroom_search_imports_total",
+    "Images that clients imported, by outcome: `added`, `known` (imported before), `refused` (unusable) or `removed`.",
+    ["outcome"],
+)
 SEARCH_GONE = Counter("darkroom_search_gone_total", "Hits whose files were gone, and which left the index.")
 
 RECORDS_UNREADABLE = Counter(

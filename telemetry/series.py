@@ -27,6 +27,7 @@ BLOB_STORE_CAUSES: Final = ("full", "unavailable")
 WEBHOOK_OUTCOMES: Final = ("delivered", "retry", "failed", "disabled", "repeated", "deferred")
 LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day", "kept_bytes")
 SEARCH_FAILURES: Final = ("away", "timeout", "unavailable")
+IMPORT_OUTCOMES: Final = ("added", "known", "refused", "removed")
 SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "refused", "unreadable")
 READ_LIMITS: Final = ("event_streams", "waits", "reads_per_minute")
 REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -60,7 +61,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "take",
         "withdraw_worker",
     ),
-    "search": ("search", "search_dispatch", "search_rebuild", "search_tidy"),
+    "search": ("search", "search_dispatch", "search_rebuild", "search_tidy", "store_full"),
     "webhooks": ("webhook", "webhook_dispatch"),
 }
 
@@ -77,6 +78,7 @@ def begin_api(routes: Iterable[tuple[str, str]]) -> None:
     _begin(metrics.READS_REFUSED, READ_LIMITS)
     _begin(metrics.DEAD_LETTERS, DEAD_LETTER_OUTCOMES)
     _begin(metrics.SEARCH_FAILED, SEARCH_FAILURES)
+    _begin(metrics.SEARCH_IMPORTS, IMPORT_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["api"])
     _begin_shared()
 

@@ -13,10 +13,11 @@ from contracts.errors import RecordUnreadable
 from contracts.ports.clock import Clock
 from contracts.ports.webhook_store import WebhookStore
 from contracts.webhooks import Attempt, Call, DeliveryStatus, Duty, webhook_id
+from runtime.checked_network import CallFailed
 from telemetry import metrics
 from telemetry.logs import get_logger
 from webhooks import sign
-from webhooks.caller import Answer, Caller, CallFailed
+from webhooks.caller import Answer, Caller
 from webhooks.payload import payload
 from webhooks.schedule import Pacer, Verdict, after, retry_after_s
 

@@ -46,20 +46,21 @@ def main() -> None:
 
 
 def answer(head: dict[str, Any], data: bytes, own_bytes: int | None) -> tuple[dict[str, Any], bytes]:
-    """The head and data of the answer for one image: its PNG, or a `fault`.
+    """The head and data of the answer for one image: its new file, or a `fault`.
 
     `own_bytes` is the memory of this process at its start (None: not known).
     """
     if own_bytes is not None:
         _bound_memory(own_bytes + head["memory_bytes"] + SLACK_BYTES)
     try:
-        png, notes = prepare(data, Header(**head["header"]), tuple(head["target"]))
+        header, target = Header(**head["header"]), tuple(head["target"])
+        made = prepare(data, header, target, head["output"])
     except MemoryError:
         return {"fault": "memory", "bytes": 0}, b""
     except Exception:
         # Pillow raises errors of many kinds for files that are cut short or forged.
         return {"fault": "damaged", "bytes": 0}, b""
-    return {"warnings": notes, "bytes": len(png)}, png
+    return {"warnings": made.warnings, "size": made.size, "bytes": len(made.data)}, made.data
 
 
 def read_frame(source: BinaryIO) -> tuple[dict[str, Any], bytes] | None:

@@ -1,4 +1,4 @@
-"""Decodes init images in separate processes, with bounds on their number, memory and time, and
+"""Decodes the images that clients send in separate processes, with bounds on their number, memory and time, and
 fairly between tenants.
 
 A process starts when an image needs it. If an image takes too long, or its client leaves, the
@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from api.init_image import InitImage, SourcePicture, fault
+from api.pictures.cover import Size
 from api.pictures.header import MIB
+from api.pictures.output import EXTENSIONS, Output
 from api.pictures.process import DecoderDied, DecoderProcess
 from api.pictures.turns import Ticket, Turns
 from backends.blobs import blob_name
@@ -38,14 +40,25 @@ log = get_logger(__name__)
 _Started = asyncio.Future[None]
 
 
+@dataclass(frozen=True, slots=True)
+class StoredPicture:
+    """An image as it is stored: the bytes of the file, the ending of its name, and its size in pixels."""
+
+    data: bytes
+    extension: str
+    width: int
+    height: int
+
+
 class Decoders:
-    """Decodes init images. No process runs before the first one. `close` ends the processes."""
+    """Decodes images. No process runs before the first one. `close` ends the processes."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._memory_bytes = settings.init_image_memory_bytes
         self._timeout_s = settings.init_image_timeout_s
         self._wait_s = settings.init_image_wait_s
-        room_bytes = max(ROOM_BYTES, int(HELD * settings.max_init_image_bytes))
+        largest = max(settings.max_init_image_bytes, settings.max_import_bytes)
+        room_bytes = max(ROOM_BYTES, int(HELD * largest))
         self._turns = Turns[_Started](PROCESSES, self._memory_bytes, room_bytes)
         self._idle: list[DecoderProcess] = []
         self._closed = False
@@ -62,22 +75,20 @@ class Decoders:
         Raises `InvalidRequest` for a file that is damaged, or takes too long or too much memory.
         Raises `TooManyInitImages` if its turn does not come in time.
         """
-        target = width, height
-        need = source.header.memory_bytes(target)
-        if need > self._memory_bytes:
-            raise fault(
-                f"would take {_mib(need)} MiB of memory to decode, and {_mib(self._memory_bytes)} are allowed: send it smaller",
-                source.field,
-            )
-        head = {"header": asdict(source.header), "target": target, "memory_bytes": need}
-        async with self._turn(tenant, need, len(source.data)):
-            answer, png = await self._decoded(head, source)
-        match answer.get("fault"):
-            case None:
-                return InitImage(blob_name(png, "png", is_input=True), png, tuple(answer["warnings"]))
-            case "memory":
-                raise fault("takes more memory to decode than its header says", source.field)
-        raise fault("cannot be decoded: the file is damaged", source.field)
+        answer, png = await self._made(tenant, source, (width, height), "cut")
+        return InitImage(blob_name(png, "png", is_input=True), png, tuple(answer["warnings"]))
+
+    async def query(self, tenant: str, source: SourcePicture, target: Size) -> bytes:
+        """The whole image of `tenant` as a PNG. `target` is its size before it is turned upright. Raises
+        as `prepare` does."""
+        _, png = await self._made(tenant, source, target, "query")
+        return png
+
+    async def stored(self, tenant: str, source: SourcePicture, target: Size) -> StoredPicture:
+        """As `query`, in the format of the file that was sent."""
+        answer, file = await self._made(tenant, source, target, "stored")
+        width, height = answer["size"]
+        return StoredPicture(file, EXTENSIONS[source.header.format], width, height)
 
     async def close(self) -> None:
         """End the idle processes now, and the others once they are done."""
@@ -85,20 +96,40 @@ class Decoders:
         idle, self._idle = self._idle, []
         await asyncio.gather(*(process.end() for process in idle))
 
+    async def _made(
+        self, tenant: str, source: SourcePicture, target: Size, output: Output
+    ) -> tuple[dict[str, Any], bytes]:
+        need = source.header.memory_bytes(target)
+        if need > self._memory_bytes:
+            raise fault(
+                f"would take {_mib(need)} MiB of memory to decode, and {_mib(self._memory_bytes)} are allowed: send it smaller",
+                source.field,
+                "memory",
+            )
+        head = {"header": asdict(source.header), "target": target, "memory_bytes": need, "output": output}
+        async with self._turn(tenant, need, source):
+            answer, file = await self._decoded(head, source)
+        match answer.get("fault"):
+            case None:
+                return answer, file
+            case "memory":
+                raise fault("takes more memory to decode than its header says", source.field, "memory")
+        raise fault("cannot be decoded: the file is damaged", source.field, "damaged")
+
     @asynccontextmanager
-    async def _turn(self, tenant: str, memory_bytes: int, file_bytes: int) -> AsyncIterator[None]:
+    async def _turn(self, tenant: str, memory_bytes: int, source: SourcePicture) -> AsyncIterator[None]:
         """Wait for a place, and hold it for the block."""
         started: _Started = asyncio.get_running_loop().create_future()
-        ticket = Ticket(tenant, memory_bytes, int(HELD * file_bytes), started)
+        ticket = Ticket(tenant, memory_bytes, int(HELD * len(source.data)), started)
         for dropped in self._turns.add(ticket):
-            dropped.item.set_exception(_busy("No more init images can wait", self._timeout_s))
+            dropped.item.set_exception(_busy("No more images can wait", self._timeout_s))
         try:
             self._advance()
             try:
                 async with asyncio.timeout(self._wait_s):
                     await started
             except TimeoutError:
-                reason = f"The init image has waited {self._wait_s:g} s to be decoded"
+                reason = f"The image has waited {self._wait_s:g} s to be decoded"
                 raise _busy(reason, self._timeout_s) from None
             yield
         finally:
@@ -119,7 +150,7 @@ class Decoders:
                 process = await self._process()
             except DecoderDied as error:
                 log.error("decoder_not_started", reason=str(error))
-                raise _busy("No init image can be decoded now", self._timeout_s) from None
+                raise _busy("No image can be decoded now", self._timeout_s) from None
             whole = False
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -131,6 +162,7 @@ class Decoders:
                 raise fault(
                     f"takes longer than {self._timeout_s:g} s to decode, the most that is allowed",
                     source.field,
+                    "time",
                 ) from None
             except DecoderDied as error:
                 killed = await process.was_killed()
@@ -141,7 +173,7 @@ class Decoders:
                 else:
                     await process.end()
         if killed:
-            raise _busy("The process that decoded the init image was killed", self._timeout_s)
+            raise _busy("The process that decoded the image was killed", self._timeout_s)
         return {"fault": "damaged"}, b""
 
     async def _process(self) -> DecoderProcess:
@@ -154,7 +186,7 @@ class Decoders:
 
 
 def _busy(reason: str, again_s: float) -> TooManyInitImages:
-    return TooManyInitImages(f"{reason}.", retry_after_s=again_s, param="init_image")
+    return TooManyInitImages(f"{reason}.", retry_after_s=again_s)
 
 
 def _mib(count: int) -> int:

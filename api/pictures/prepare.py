@@ -1,4 +1,4 @@
-"""From an image file to the PNG that a worker reads. Runs in the child process. Pure, except for
+"""From an image file to the PNG that a worker reads, or to the file that is stored. Runs in the child process. Pure, except for
 memory and time.
 
 The file is decoded as a whole (a JPEG at a fraction of its size). The next steps go band by band
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from PIL import Image, ImageChops
@@ -17,6 +18,7 @@ from PIL import Image, ImageChops
 from api.pictures.colour import to_srgb
 from api.pictures.cover import Cover, Size, cover
 from api.pictures.header import BAND_PIXELS, Header
+from api.pictures.output import ONCE, STORED, Output
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """The formats that Pillow may read."""
@@ -43,36 +45,55 @@ class Unlike(ValueError):
     """The image is not what its header announced."""
 
 
-def prepare(data: bytes, header: Header, target: Size) -> tuple[bytes, list[str]]:
-    """The file `data` as an RGB PNG of the `target` size in sRGB, and warnings for its owner.
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The new file, its size in pixels, and warnings for the owner of the image."""
 
-    The image is turned upright, put on white, scaled to cover the target, and cut at its centre.
-    Raises errors of Pillow's for files that are cut short or forged, `Unlike`, and `MemoryError`.
+    data: bytes
+    size: Size
+    warnings: list[str]
+
+
+def prepare(data: bytes, header: Header, target: Size, output: Output = "cut") -> Made:
+    """The image of the file `data`, upright, in sRGB, on white, scaled to `target`.
+
+    If the output is `cut`, `target` is the size of the new file: the image covers it, and is cut at its
+    centre. Else `target` has the shape of the file, before the image is turned upright. Raises errors
+    of Pillow's for files that are cut short or forged, `Unlike`, and `MemoryError`.
     """
-    small, part, turn, profile = _shrunk(data, header, target)
+    result, warnings = _made(
+        data, header, lambda turn: _upright_size(target, turn) if output == "cut" else target
+    )
+    out = io.BytesIO()
+    result.save(out, **(STORED[header.format] if output == "stored" else ONCE))
+    return Made(out.getvalue(), result.size, warnings)
+
+
+def _made(data: bytes, header: Header, size_of: Callable[[int], Size]) -> tuple[Image.Image, list[str]]:
+    """The image, upright, and warnings. `size_of` gives its size in the file, from its orientation."""
+    small, part, turn, profile = _shrunk(data, header, size_of)
     coloured, warning = to_srgb(small, profile)
     del small
-    upright = _upright_size(target, turn)
-    result = _on_white(coloured).resize(upright, Image.Resampling.LANCZOS, box=part.inner)
+    result = _on_white(coloured).resize(size_of(turn), Image.Resampling.LANCZOS, box=part.inner)
     if turn in _TURNS:
         result = result.transpose(_TURNS[turn])
-    out = io.BytesIO()
-    result.save(out, "PNG", compress_level=1)
-    return out.getvalue(), [] if warning is None else [warning]
+    return result, [] if warning is None else [warning]
 
 
-def _shrunk(data: bytes, header: Header, target: Size) -> tuple[Image.Image, Cover, int, bytes | None]:
+def _shrunk(
+    data: bytes, header: Header, size_of: Callable[[int], Size]
+) -> tuple[Image.Image, Cover, int, bytes | None]:
     """The part of the image that is used, averaged; its position, its orientation, and its colour
     profile. The full image is freed."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         if picture.size != header.size:
             raise Unlike("the size of the image is not that of its header")
         turn = orientation(picture)
-        upright = _upright_size(target, turn)
+        size = size_of(turn)
         # A JPEG is decoded at a fraction of its size if that is enough.
-        picture.draft(None, upright)
+        picture.draft(None, size)
         picture.load()
-        part = cover(picture.size, upright)
+        part = cover(picture.size, size)
         return _averaged(_reader(picture, header, data), part), part, turn, picture.info.get("icc_profile")
 
 

@@ -274,6 +274,6 @@ def _hit(hit: Hit) -> HitView:
         seed=picture.seed,
         source=picture.source,
         created_at=picture.created_at,
-        job_id=picture.job_id,
+        job_id=picture.job_id if picture.source == "generated" else None,
         origin=picture.origin or None,
     )

@@ -149,7 +149,7 @@ function show(hit) {
   const small = Math.max(hit.width, hit.height) <= SMALL_SIDE;
   Object.assign($("view-image"), { src: hit.url, alt: hit.prompt, className: small ? "pixels" : "" });
   $("view-prompt").textContent = hit.prompt || hit.origin || hit.name;
-  const parts = [`${hit.width} × ${hit.height}`, hit.model, hit.lora && `adapter ${hit.lora}`, hit.seed !== null && `seed ${hit.seed}`, new Date(hit.created_at * 1000).toLocaleString(), ...Object.entries(hit.why).map(([name, why]) => `${name}: place ${why.rank}, ${why.score.toFixed(3)}`)];
+  const parts = [`${hit.width} × ${hit.height}`, hit.source === "imported" && hit.origin && `from ${hit.origin}`, hit.model, hit.lora && `adapter ${hit.lora}`, hit.seed !== null && `seed ${hit.seed}`, new Date(hit.created_at * 1000).toLocaleString(), ...Object.entries(hit.why).map(([name, why]) => `${name}: place ${why.rank}, ${why.score.toFixed(3)}`)];
   $("view-detail").textContent = parts.filter(Boolean).join(" · ");
   $("download").href = hit.url;
   const ending = hit.name.split(".").pop();

@@ -8,6 +8,7 @@ when its service is away or slow. Where a port has several implementations, one 
     DeadLetters         messages that the broker has given up on
     IdempotencyStore    the jobs of idempotency keys
     ImageEngine         a model on a device
+    ImportStore         images that tenants have imported
     JobEvents           changes of jobs
     JobStore            job records, single-flight and the outbox
     KeyStore            API keys

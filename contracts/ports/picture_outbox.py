@@ -1,7 +1,7 @@
 """The port of the outbox of pictures: what the search index is owed, and what it must forget.
 
 The transition that ends a job records its images here in the same step, so none is lost or recorded
-twice. Each entry is due at a time. `take` and `take_unwanted` move that time on. If their caller dies,
+twice. An imported image is recorded by the `ImportStore`, and has its `import_id` in place of a job's. Each entry is due at a time. `take` and `take_unwanted` move that time on. If their caller dies,
 the entry becomes due again by itself.
 """
 
@@ -63,6 +63,13 @@ class PictureOutbox(Protocol):
 
         The index keeps images of the shared scope whose names are in `shared_stay`. Returns how many
         records were deleted.
+        """
+        ...
+
+    async def embed(self, records: Sequence[PictureRecord]) -> None:
+        """Record the embeddings of imported images. A record that was erased meanwhile stays so.
+
+        Raises `StoreFull` too.
         """
         ...
 

@@ -20,9 +20,8 @@ end
 local function record_pictures(job, pictures)
   local fields, longest = { 'tenant', job.tenant }, 0
   for _, picture in ipairs(pictures) do
-    local stamps = '{"created_at":' .. seconds(NOW) .. ',"expires_at":' .. seconds(NOW + picture.keep_s) .. ','
     fields[#fields + 1] = picture.name
-    fields[#fields + 1] = stamps .. picture.rest
+    fields[#fields + 1] = stamps(picture.keep_s) .. picture.rest
     longest = math.max(longest, picture.keep_s)
   end
   if type(redis.pcall('HSET', P .. 'picture:' .. job.id, unpack(fields))) == 'table' then
@@ -30,19 +29,6 @@ local function record_pictures(job, pictures)
   end
   redis.call('PEXPIRE', P .. 'picture:' .. job.id, math.ceil(longest * 1000))
   return longest
-end
-
--- Owes the index the images of the job, whose records stay for `keep_s`.
-local function owe_index(id, keep_s)
-  local unindexed = P .. 'unindexed'
-  -- Without an index, nobody takes what has expired.
-  for _, old in ipairs(redis.call('ZRANGEBYSCORE', unindexed, '-inf', seconds(NOW - keep_s), 'LIMIT', 0, TRIM)) do
-    if redis.call('EXISTS', P .. 'picture:' .. old) == 0 then
-      redis.call('ZREM', unindexed, old)
-    end
-  end
-  redis.call('ZADD', unindexed, seconds(NOW), id)
-  redis.call('PUBLISH', unindexed, id)
 end
 
 -- Before all other writes: if the server is at its `maxmemory`, cache and index get nothing.

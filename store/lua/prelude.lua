@@ -21,9 +21,11 @@
 --   hooklog:<id>     list   attempts at that webhook, oldest first
 --   hooks            zset   owed webhooks by due time
 --   hooks            channel `<id>`, when one has become due
---   picture:<id>     hash   the images of an ended job that have an embedding: the tenant, and each record by the
---                            image's name
---   unindexed        zset   jobs whose images the search index is owed, by due time
+--   picture:<id>     hash   the images of an ended job that have an embedding, or an imported image: the tenant, and
+--                            each record by the image's name
+--   importers:<name> hash   the ids of all records of the imported image: one for each tenant that has it
+--   imported:<tenant>:<sha256>  hash  the name of the image that the tenant has imported from a file of this hash
+--   unindexed        zset   jobs and imports whose images the search index is owed, by due time
 --   unindexed        channel `<id>`, when one has become due
 --   unwanted         zset   images that the search index must forget, by due time
 --   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change.

@@ -63,6 +63,24 @@ local function owe(id, status, webhook)
   end
 end
 
+-- Owes the search index the images of the job or import, whose records stay for `keep_s`.
+local function owe_index(id, keep_s)
+  local unindexed = P .. 'unindexed'
+  -- Without an index, nobody takes what has expired.
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', unindexed, '-inf', seconds(NOW - keep_s), 'LIMIT', 0, TRIM)) do
+    if redis.call('EXISTS', P .. 'picture:' .. old) == 0 then
+      redis.call('ZREM', unindexed, old)
+    end
+  end
+  redis.call('ZADD', unindexed, seconds(NOW), id)
+  redis.call('PUBLISH', unindexed, id)
+end
+
+-- The two times of an image's record, as the beginning of its JSON.
+local function stamps(keep_s)
+  return '{"created_at":' .. seconds(NOW) .. ',"expires_at":' .. seconds(NOW + keep_s) .. ','
+end
+
 -- Records a job that succeeds at once, with `result`.
 local function record_succeeded(doc, deadline, result)
   record(doc, NOW, deadline, '0', 'status', 'succeeded', 'cache', 'hit', 'result', result, 'started_at', seconds(NOW),

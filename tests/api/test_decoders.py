@@ -332,6 +332,7 @@ async def test_a_process_bounds_its_own_memory_and_lives_on(anyio_backend: str) 
                 "header": asdict(header),
                 "target": [64, 64],
                 "memory_bytes": memory,
+                "output": "cut",
             }
             answer, _ = await process.ask(head, picture.data)
             assert answer.get("fault") == fault

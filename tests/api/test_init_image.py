@@ -36,9 +36,9 @@ def red(width: int = 80, height: int = 40) -> Image.Image:
 
 def made(text: str, width: int, height: int) -> bytes:
     source = read(text, **LIMITS)
-    png, warnings = prepare(source.data, source.header, (width, height))
-    assert warnings == []
-    return png
+    made = prepare(source.data, source.header, (width, height))
+    assert made.warnings == []
+    return made.data
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

@@ -18,7 +18,7 @@ ENVIRON = {
 }
 CASES = [
     ("jo", {"jobs"}),
-    ("search ", {"find", "rebuild"}),
+    ("search ", {"find", "add", "remove", "rebuild"}),
     ("keys ", {"new", "create", "list", "revoke"}),
     ("generate --init", {"--init-image"}),
     ("generate --format ", {"png", "jpeg", "webp"}),

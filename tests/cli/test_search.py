@@ -55,7 +55,18 @@ def run(stack: Stack, folder: Path, *arguments: str) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.parametrize("example", [each for each in dict.fromkeys(examples()) if "darkroom search" in each])
+BRINGING = ("darkroom search add", "darkroom search remove")
+"""Examples that change what is found. Those of `add` and `remove` are in `test_search_add.py`."""
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        each
+        for each in dict.fromkeys(examples())
+        if "darkroom search" in each and not any(name in each for name in BRINGING)
+    ],
+)
 def test_an_example_works(stack: Stack, tmp_path: Path, example: str) -> None:
     done = run(stack, tmp_path, *shlex.split(example)[1:])
     assert done.returncode == 0, done.stderr

@@ -129,18 +129,19 @@ def test_an_export_is_json_and_pictures_with_a_receipt(
     assert receipt["counts"] == {
         "jobs": 6,
         "webhooks": 1,
-        "pictures": 5,
+        "pictures": 6,
         "source_pictures": 2,
         "api_keys": 1,
         "quota_accounts": 1,
         "usage_days": 2,
         "idempotency_keys": 3,
         "cached_results": 1,
-        "picture_records": 3,
+        "picture_records": 4,
         "queue_shares": 1,
         "room_account": 1,
         "webhook_secrets": 1,
         "webhook_receivers": 1,
+        "import_hashes": 1,
     }
     assert {name: about["sha256"] for name, about in receipt["files"].items()} == {
         name: hashlib.sha256(data).hexdigest() for name, data in files.items()
@@ -155,7 +156,7 @@ def test_an_export_is_json_and_pictures_with_a_receipt(
     assert set(json.loads(files["quota_accounts.json"])[acme.key_id]) >= {"queued", "running", "tat"}
     records = json.loads(files["picture_records.json"])
     assert {each["name"] for each in records} == {
-        acme.pictures[kind] for kind in ("both", "own", "forgotten")
+        acme.pictures[kind] for kind in ("both", "own", "forgotten", "imported")
     }
     assert {each["prompt"] for each in records} == {acme.prompt}
     assert json.loads(files["usage_days.json"])["2026-11-30"] == {"jobs": 6, "steps": 8}

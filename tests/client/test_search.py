@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 
 from client import BadRequest, Hit, Image, NotFound
 from client.search import name_of, similar_path
+from tests.cli.web import png
 from tests.client.conftest import Opener
 from tests.client.test_client import scripted
 from tests.integration.conftest import Stack
@@ -113,3 +115,28 @@ def test_an_image_is_named_by_its_url(url: str) -> None:
 
 def test_a_name_stays_within_its_path() -> None:
     assert similar_path("a b?c#d") == "/v1/images/a%20b/similar"
+
+
+@pytest.mark.slow
+def test_an_image_is_imported_found_and_removed(stack: Stack, opened: Opener) -> None:
+    darkroom = opened(stack.url, api_key=stack.environ["DARKROOM_ADMIN_KEY"])
+    data = png("orange")
+    digest = hashlib.sha256(data).hexdigest()
+    assert darkroom.imported_files([digest]) == {}
+    imported = darkroom.import_image(data, caption="a pumpkin coloured card", origin="cards/1.png")
+    assert imported.added
+    assert not darkroom.import_image(data).added
+    assert darkroom.imported_files([digest, "0" * 64]) == {digest: imported.name}
+    until(lambda: darkroom.search(source="imported").data, stack)
+    (hit,) = darkroom.search("pumpkin", source="imported").data
+    assert (hit.name, hit.prompt, hit.origin) == (imported.name, "a pumpkin coloured card", "cards/1.png")
+    assert (hit.source, hit.job_id, hit.seed) == ("imported", None, None)
+    assert len(darkroom.similar(hit, limit=2).data) == 2
+    darkroom.remove_image(hit)
+    until(lambda: not darkroom.search(source="imported").data, stack)
+    with pytest.raises(NotFound) as gone:
+        darkroom.remove_image(imported.url)
+    assert gone.value.code == "image_not_found"
+    with pytest.raises(BadRequest) as bad:
+        darkroom.import_image(b"no picture")
+    assert (bad.value.param, (bad.value.details or {})["reason"]) == ("image", "format")

@@ -238,6 +238,8 @@ def use(caller: Tenant, name: str, words: str) -> None:
         json={"prompt": f"{words}, openai", "model": "fake", "size": "64x64"},
     )
     assert openai.status_code == 200, openai.text
+    brought_in = {"image": picture("red" if name == "acme" else "blue"), "caption": words, "origin": words}
+    assert caller.ask("POST", "/v1/search/images", json=brought_in).status_code == 201
     ends = [caller.ended(job)["status"] for job in (*pair, start, shown, failed)]
     assert ends == ["succeeded"] * 4 + ["failed"], (ends, caller.stack.logs())
     with receiving(500) as refusing, receiving(410) as gone, receiving() as taking:

@@ -50,6 +50,8 @@ NOT_RUN: Final = {
     "darkroom bench": "takes minutes; tests/benchmarks/test_load.py runs it at a small size",
     "python -m benchmarks.generations": "takes minutes; tests/benchmarks/test_generations.py runs its parts",
     "darkroom plan": "takes minutes; tests/benchmarks/test_plan.py runs it at a small size",
+    "darkroom search add": "reads a folder, a bucket or a list of yours; tests/cli/test_search_add.py runs it",
+    "darkroom search remove": "of a picture that was added; tests/cli/test_search_add.py runs it",
     "docker build": "needs Docker; tests/helm/test_docker.py reads the files",
     "pip download": "needs PyTorch's index; tests/test_supply_chain.py reads what the image does with the hash",
     "pip hash": "of the file that the line before it fetches",

@@ -100,3 +100,17 @@ def record(job: NewJob, number: int = 0, **changes: Any) -> PictureRecord:
         "job_id": job.id,
     }
     return PictureRecord(**{**fields, **changes})
+
+
+def imported(name: str, tenant: str = "acme", caption: str = "a red apple") -> PictureRecord:
+    return PictureRecord(
+        scope=tenant,
+        name=name,
+        created_at=0.0,
+        expires_at=1.0,
+        source="imported",
+        prompt=caption,
+        width=8,
+        height=9,
+        origin="https://pictures.example/apple.png",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import time
@@ -20,7 +21,7 @@ from contracts.tenancy import ApiKey, Charge, Limits, Reservation, Scope
 from contracts.transitions import End, Finished, Granted
 from contracts.webhooks import EVENTS, Attempt, DeliveryStatus
 from store.stores import Stores
-from tests.store.made import FAILURE, new, record, result
+from tests.store.made import FAILURE, imported, new, record, result
 
 _numbers = itertools.count()
 LIMITS = Limits(requests_per_minute=6, burst=100, concurrent_jobs=8, images_per_day=100)
@@ -68,6 +69,7 @@ async def lived_in(stores: Stores, settings: BackendSettings, tenant: str, *, sh
         "preview": await drawn(stores, blobs, f"preview {number}".encode()),
         "input": await drawn(stores, blobs, f"input {number}".encode(), is_input=True),
         "reserved": await drawn(stores, blobs, f"reserved {number}".encode(), is_input=True),
+        "imported": await drawn(stores, blobs, f"imported {number}".encode()),
     }
     made: dict[str, NewJob] = {}
 
@@ -97,6 +99,8 @@ async def lived_in(stores: Stores, settings: BackendSettings, tenant: str, *, sh
     )
     ended = await jobs.end_many([End(lease, named(pictures["both"], pictures["own"]), pictures=embedded)])
     assert ended == [Finished(applied=True)]
+    brought_in = imported(pictures["imported"], tenant, prompt)
+    assert await stores.imports.add(brought_in, hashlib.sha256(prompt.encode()).hexdigest())
     await jobs.submit(job("hit", "2"), named(pictures["cached"]))
     assert (await jobs.fail(await _claimed(stores, job("failed", "3")), FAILURE)).applied
     withdrawn = job("withdrawn", "4")

@@ -87,8 +87,8 @@ async def test_nothing_of_a_tenant_is_left_and_nothing_of_another_is_touched(
     assert done.counts == {
         "jobs": 6,
         "webhooks": 1,
-        "pictures": 4,
-        "picture_records": 3,
+        "pictures": 5,
+        "picture_records": 4,
         "source_pictures": 2,
         "cached_results": 1,
         "idempotency_keys": 3,
@@ -99,11 +99,15 @@ async def test_nothing_of_a_tenant_is_left_and_nothing_of_another_is_touched(
         "room_account": 1,
         "webhook_secrets": 1,
         "webhook_receivers": 1,
+        "import_hashes": 1,
     }
     forgotten = {(each.scope, each.name) for each in await indexed(place.stores)}
     scope = "" if shared else "acme"
     mine = {acme.pictures["own"], acme.pictures["forgotten"], *([] if shared else [acme.pictures["both"]])}
-    assert forgotten == {(scope, name) for name in mine}, "the shared one stays in the index of all"
+    imported = {("acme", acme.pictures["imported"])}
+    assert forgotten == {(scope, name) for name in mine} | imported, (
+        "the shared one stays in the index of all"
+    )
     left = await place.all()
     assert words_of(acme).findall(str(left)) == []
     marks = {place.servers.layout.job_key(job.id) for job in acme.jobs.values()}
@@ -291,10 +295,10 @@ async def test_pictures_are_their_tenants_after_their_jobs_have_lapsed(place: Pl
     for job in used.jobs.values():
         await place.servers.state.delete(place.servers.layout.job_key(job.id))
     done = await place.erase("acme")
-    assert (done.left, done.counts["picture_records"]) == ({}, 3)
+    assert (done.left, done.counts["picture_records"]) == ({}, 4)
     assert not await place.stores.blobs.exists(used.pictures["forgotten"]), "nothing but its record names it"
     assert {each.name for each in await indexed(place.stores)} == {
-        used.pictures[kind] for kind in ("both", "own", "forgotten")
+        used.pictures[kind] for kind in ("both", "own", "forgotten", "imported")
     }
     left = await place.all()
     assert re.findall(r"\bacme\b", str(left)) == []

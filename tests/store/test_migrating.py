@@ -25,9 +25,9 @@ from tests.store.layouts import BEFORE, TIMEOUT_S, contents, settings_of
 from tests.store.layouts import client as client
 from tests.store.layouts import opened as opened
 from tests.store.layouts import url as url
-from tests.store.made import FAILURE, keys, led, name, new, record, result, taken
+from tests.store.made import FAILURE, imported, keys, led, name, new, record, result, taken
 
-KINDS = ("job", "flight", "hook", "picture")
+KINDS = ("job", "flight", "hook", "picture", "imported", "importers")
 
 
 async def lived_in(stores: Stores) -> dict[str, Any]:
@@ -41,6 +41,8 @@ async def lived_in(stores: Stores) -> dict[str, Any]:
         assert isinstance(claim, Granted)
         await jobs.end_many([End(claim.lease, result(), None, (record(done, 1),))])
     await stores.pictures.forget("acme tenant", [f"{digit}{name(2)[1:]}" for digit in SHARDS])
+    for digit in SHARDS:
+        await stores.imports.add(imported(f"{digit}{name(3)[1:]}"), f"{int(digit, 16):064x}")
     failed, canceled, expired = (new(key) for key in keys(3, "5e9"))
     await jobs.fail(await led(jobs, failed), FAILURE)
     await jobs.submit(canceled)
@@ -126,10 +128,17 @@ async def test_jobs_move_with_all_that_is_theirs(
     assert len(owed) + len(known["calls"]) == 16
     pictures = stores.pictures
     unindexed = [job_id for shard in pictures.shards for job_id in await pictures.take(shard, 100, 60.0)]
-    assert len(set(unindexed)) == 16
-    assert len(await pictures.read(unindexed)) == 16
+    assert len(set(unindexed)) == 32
+    assert len(await pictures.read(unindexed)) == 32
+    hashes = [f"{int(digit, 16):064x}" for digit in SHARDS]
+    assert len(await stores.imports.known("acme", hashes)) == 16
+    assert await stores.imports.in_use(f"7{name(3)[1:]}")
+    assert await stores.imports.remove("acme", f"7{name(3)[1:]}")
+    assert not await stores.imports.in_use(f"7{name(3)[1:]}")
     unwanted = [each for shard in pictures.shards for each in await pictures.take_unwanted(shard, 100, 60.0)]
-    assert {(each.scope, each.name[0]) for each in unwanted} == {("acme tenant", digit) for digit in SHARDS}
+    assert {(each.scope, each.name[0]) for each in unwanted} - {("acme", "7")} == {
+        ("acme tenant", digit) for digit in SHARDS
+    }
     await pictures.settle(unindexed)
     await pictures.settle_unwanted(unwanted)
     assert await pictures.owed() == 0

@@ -38,6 +38,7 @@ LISTED: Final = {
     "QUOTA_REFUSED": series.LIMITS,
     "RELAYED": series.RELAY_REASONS,
     "SEARCH_INDEXED": series.SEARCH_OUTCOMES,
+    "SEARCH_IMPORTS": series.IMPORT_OUTCOMES,
     "BATCHES": series.BATCH_OUTCOMES,
 }
 BEGIN: Final = """

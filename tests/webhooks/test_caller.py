@@ -14,8 +14,9 @@ import pytest
 import trustme
 
 from contracts.addresses import parse_networks
+from runtime.checked_network import CallFailed
 from tests.webhooks.conftest import Receiver, receiving
-from webhooks.caller import Answer, Caller, CallFailed
+from webhooks.caller import Answer, Caller
 
 pytestmark = pytest.mark.anyio
 
