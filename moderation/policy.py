@@ -83,8 +83,8 @@ class HashList(Frozen):
 
     file: Path
     category: Category
-    distance: Annotated[int, Field(ge=0, le=64)] = 31
-    """The largest number of different bits of two PDQ hashes that match."""
+    distance: Annotated[int, Field(ge=0, le=31)] = 31
+    """The largest number of different bits of two PDQ hashes that match, of 256."""
 
 
 class Head(Frozen):
@@ -121,6 +121,8 @@ class Looks(Frozen):
     lists: tuple[HashList, ...] = ()
     heads: tuple[Head, ...] = ()
     classifiers: tuple[Classifier, ...] = ()
+    time_limit_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """How long the lists, and how long the models, may look at one image. Then their layer is away."""
 
 
 Away = Literal["open", "closed"]
