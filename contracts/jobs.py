@@ -19,7 +19,13 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from contracts.documents import Document, Frozen, Versioned
+from contracts.moderation import Verdict
 from contracts.requests import MAX_PREVIEWS, GenerationRequest
+
+
+def _absent(value: object) -> bool:
+    # An absent value is not written, so processes of a version without this field can read the document.
+    return value is None
 
 
 class JobStatus(StrEnum):
@@ -54,7 +60,11 @@ class Priority(StrEnum):
 
 
 class ImageRef(Document):
-    """One finished image. `name` is content-addressed: `<sha256 of the bytes>.<extension>`."""
+    """One finished image. `name` is content-addressed: `<sha256 of the bytes>.<extension>`.
+
+    An image that is held has the prefix `held/`, which no public route serves. One that is blocked or
+    refused is not stored, and its name is empty.
+    """
 
     name: str
     width: int
@@ -62,6 +72,13 @@ class ImageRef(Document):
     seed: int
     content_type: str
     size_bytes: int
+    moderation: Verdict | None = Field(default=None, exclude_if=_absent)
+    """What moderation says of the image. None: no policy looked at it."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the image may be seen by its owner."""
+        return self.moderation is None or self.moderation.shown
 
 
 class Timings(Document):
