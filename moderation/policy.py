@@ -150,6 +150,8 @@ class HashList(Frozen):
     category: Category
     distance: Annotated[int, Field(ge=0, le=31, strict=True)] = 31
     """The largest number of different bits of two PDQ hashes that match, of 256."""
+    similarity: Share = 0.97
+    """The smallest cosine of two embeddings that match, where the list has embeddings."""
 
 
 class Head(Frozen):
@@ -233,7 +235,9 @@ class Policy(Frozen):
     def rules_by_tenant(self) -> Mapping[str, Mapping[Category, Rule]]:
         """The rules of each tenant that has some of its own."""
         return {
-            tenant: MappingProxyType({**self.rules, **{name: self.rules[name].with_(own[name]) for name in own}})
+            tenant: MappingProxyType(
+                {**self.rules, **{name: self.rules[name].with_(own[name]) for name in own}}
+            )
             for tenant, own in self.tenants.items()
         }
 
