@@ -212,6 +212,38 @@ REVIEW_DECISIONS = Counter(
 )
 SEARCH_GONE = Counter("darkroom_search_gone_total", "Hits whose files were gone, and which left the index.")
 
+# Moderation
+POLICY_INFO = Gauge(
+    "darkroom_moderation_policy_info",
+    "1 for the policy in force, as name@version; 0 for those before it.",
+    ["policy"],
+)
+POLICY_BAD = Gauge(
+    "darkroom_moderation_policy_bad",
+    "1: the policy on disk cannot be used, and the last good one stays in force.",
+)
+MODERATED = Counter(
+    "darkroom_moderation_findings_total",
+    "Findings that led to an action, by layer, category and action.",
+    ["layer", "category", "action"],
+)
+LAYER_SECONDS = Histogram(
+    "darkroom_moderation_layer_seconds",
+    "Time of one look of a layer.",
+    ["layer"],
+    buckets=(0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+)
+LAYER_AWAY = Counter(
+    "darkroom_moderation_away_total",
+    "Looks that a layer could not take, by layer and cause: `away`, `timeout` or `failed`.",
+    ["layer", "cause"],
+)
+PROMPTS_JUDGED = Counter(
+    "darkroom_moderation_prompts_total",
+    "Requests whose prompts a policy judged, by what followed.",
+    ["state"],
+)
+
 RECORDS_UNREADABLE = Counter(
     "darkroom_records_unreadable_total",
     "Documents of a newer version that this process could not read and left to others, by kind.",
