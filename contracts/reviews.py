@@ -79,10 +79,14 @@ class Vote(Document):
 
 
 class Decision(Document):
-    """What was decided, by whom. `id` is unique; `choice` None: a decision was undone."""
+    """What was decided. `id` is unique; `choice` None: a decision was undone. `by` and `name` are those of
+    the reviewer whose vote was the last that it took."""
 
     id: str
     choice: Choice | None
+    by: str
+    name: str = ""
+    note: str = ""
     votes: tuple[Vote, ...]
     at: float
 

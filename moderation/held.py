@@ -3,11 +3,13 @@ decided. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from backends.blobs import HELD
+from contracts.jobs import ImageRef, JobResult
 from contracts.moderation import State, Verdict
-from contracts.reviews import OUTCOMES, Choice, ReviewState, Severity, Vote
+from contracts.reviews import OUTCOMES, Choice, Review, ReviewState, Severity, Vote
 
 GRAVITY: Final[dict[State, int]] = {
     "passed": 0,
@@ -20,6 +22,12 @@ GRAVITY: Final[dict[State, int]] = {
 """How grave a state is. Only the gravest of prompt and image counts."""
 URGENT_SCORE: Final = 0.9
 LIKELY_SCORE: Final = 0.5
+STATES: Final[dict[ReviewState, State]] = {
+    ReviewState.WAITING: "in_review",
+    ReviewState.RELEASED: "released",
+    ReviewState.REFUSED: "refused",
+}
+"""The state of an image, by what people decided."""
 
 
 def gravest(picture: Verdict, prompt: Verdict | None) -> Verdict:
@@ -65,3 +73,27 @@ def outcome(votes: Sequence[Vote], reviewers: int) -> ReviewState:
         if len({vote.by for vote in votes if vote.choice == choice}) >= reviewers:
             return OUTCOMES[choice]
     return ReviewState.WAITING
+
+
+def lead_of(reviews: Sequence[Review]) -> Review:
+    """The review that holds the votes and the decision on an image: the oldest. The others follow it."""
+    return min(reviews, key=lambda review: (review.created_at, review.digit))
+
+
+def decided_result(result: JobResult, name: str, indexes: Iterable[int], state: ReviewState) -> JobResult:
+    """The result of a job whose images at `indexes`, with the file name `name`, are in that state."""
+    images = list(result.images)
+    for index in indexes:
+        if index >= len(images):
+            continue
+        images[index] = _decided_image(images[index], name, state)
+    return result.model_copy(update={"images": tuple(images)})
+
+
+def _decided_image(image: ImageRef, name: str, state: ReviewState) -> ImageRef:
+    names = {ReviewState.WAITING: HELD + name, ReviewState.RELEASED: name, ReviewState.REFUSED: ""}
+    if image.moderation is None:
+        return image
+    layer = image.moderation.layer if state is ReviewState.WAITING else "people"
+    verdict = image.moderation.model_copy(update={"state": STATES[state], "layer": layer})
+    return image.model_copy(update={"name": names[state], "moderation": verdict})

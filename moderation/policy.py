@@ -233,7 +233,9 @@ class Policy(Frozen):
     def rules_by_tenant(self) -> Mapping[str, Mapping[Category, Rule]]:
         """The rules of each tenant that has some of its own."""
         return {
-            tenant: MappingProxyType({**self.rules, **{name: self.rules[name].with_(own[name]) for name in own}})
+            tenant: MappingProxyType(
+                {**self.rules, **{name: self.rules[name].with_(own[name]) for name in own}}
+            )
             for tenant, own in self.tenants.items()
         }
 

@@ -66,7 +66,9 @@ DISGUISES: dict[str, Callable[[str], str]] = {
 def test_a_disguise_changes_nothing(weapons: WordMatcher, name: str, word: str) -> None:
     for frame in ("{}", "a {} on a red background", "a knight, ({})!"):
         found = weapons.find("a", frame.format(DISGUISES[name](word)))
-        assert [(each.layer, each.category, each.score) for each in found] == [("words", "weapons", 1.0)], frame
+        assert [(each.layer, each.category, each.score) for each in found] == [("words", "weapons", 1.0)], (
+            frame
+        )
 
 
 @pytest.mark.parametrize(
