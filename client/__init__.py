@@ -16,6 +16,7 @@ from client.errors import (
     ConnectionFailed,
     Forbidden,
     Gone,
+    ImageWithheld,
     JobFailed,
     NotFound,
     ServerError,
@@ -24,7 +25,7 @@ from client.errors import (
     Unauthorized,
     Unavailable,
 )
-from client.models import Event, Image, Job, JobFields, JobPage, Model
+from client.models import Event, Image, Job, JobFields, JobPage, Model, Moderation
 from client.search import Evidence, Hit, Rebuild, SearchFilters, SearchIndex, SearchPage
 from client.sync import Client
 
@@ -43,6 +44,7 @@ __all__ = [
     "Gone",
     "Hit",
     "Image",
+    "ImageWithheld",
     "Job",
     "JobFailed",
     "JobFields",
@@ -50,6 +52,7 @@ __all__ = [
     "Key",
     "KeyFields",
     "Model",
+    "Moderation",
     "NewKey",
     "NotFound",
     "Rebuild",

@@ -21,6 +21,7 @@ from contracts.ports.picture_outbox import PictureOutbox
 from contracts.ports.quota_ledger import QuotaLedger
 from contracts.ports.rebuild_store import RebuildStore
 from contracts.ports.result_cache import ResultCache
+from contracts.ports.review_store import ReviewStore
 from contracts.ports.usage_store import UsageStore
 from contracts.ports.webhook_store import WebhookStore
 from contracts.settings import BackendSettings
@@ -37,6 +38,7 @@ from store.pictures import RedisPictureOutbox
 from store.probe import probe
 from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
+from store.reviews import RedisReviewStore
 from store.usage import RedisUsageStore
 from store.webhooks import RedisWebhookStore
 
@@ -44,7 +46,7 @@ from store.webhooks import RedisWebhookStore
 @dataclass(frozen=True, slots=True)
 class Stores:
     """The open stores of one process. `blobs` holds the images, `pictures` what the search index is
-    owed, `room` counts the memory that records take."""
+    owed, `reviews` what people must look at; `room` counts the memory that records take."""
 
     jobs: JobStore
     events: JobEvents
@@ -59,6 +61,7 @@ class Stores:
     idempotency: IdempotencyStore
     webhooks: WebhookStore
     pictures: PictureOutbox
+    reviews: ReviewStore
     rebuilds: RebuildStore
     room: MemoryUseStore
     usage: UsageStore
@@ -121,6 +124,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         idempotency=RedisIdempotencyStore(state, timeout_s),
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
         pictures=RedisPictureOutbox(state, settings, guard),
+        reviews=RedisReviewStore(state, settings, guard),
         rebuilds=RedisRebuildStore(state, timeout_s),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),
         usage=RedisUsageStore(state, timeout_s),

@@ -92,7 +92,16 @@ class RedisWebhookStore:
         job = job_of(paired(answer[1]))
         if job.webhook is None:
             raise AssertionError(job.id)
-        return Duty(call=call, job=job, webhook=job.webhook, owed_at=float(answer[0]))
+        owed_at, _, event, round_, base = answer
+        return Duty(
+            call=call,
+            job=job,
+            webhook=job.webhook,
+            owed_at=float(owed_at),
+            event=event,
+            round=round_,
+            attempt=call.attempt - base,
+        )
 
     async def settle(
         self, call: Call, attempt: Attempt, status: DeliveryStatus, next_in_s: float | None
