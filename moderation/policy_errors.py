@@ -57,9 +57,7 @@ def place_of(location: tuple[int | str, ...]) -> str:
     return text or "the policy"
 
 
-def _faults(
-    error: ValidationError, names: Collection[str], patterns: Mapping[str, str]
-) -> Iterator[str]:
+def _faults(error: ValidationError, names: Collection[str], patterns: Mapping[str, str]) -> Iterator[str]:
     for each in error.errors(include_url=False, include_input=False):
         yield f"{place_of(each['loc'])}: {_reason(each, names, patterns)}"
 

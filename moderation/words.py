@@ -47,9 +47,7 @@ class Banned:
 class WordMatcher:
     """The words of a policy, compiled. Safe to use from any thread."""
 
-    def __init__(
-        self, lists: Iterable[tuple[Entries, Banned]], exceptions: Iterable[Entries] = ()
-    ) -> None:
+    def __init__(self, lists: Iterable[tuple[Entries, Banned]], exceptions: Iterable[Entries] = ()) -> None:
         banned: dict[tuple[str, ...], list[Banned]] = {}
         for entries, of in lists:
             for phrase in entries.phrases:
@@ -59,7 +57,9 @@ class WordMatcher:
         self._automaton = ahocorasick.Automaton()
         for phrase in banned.keys() | allowed:
             pattern = _pattern(phrase)
-            self._automaton.add_word(pattern, (len(pattern), tuple(banned.get(phrase, ())), phrase in allowed))
+            self._automaton.add_word(
+                pattern, (len(pattern), tuple(banned.get(phrase, ())), phrase in allowed)
+            )
         self._automaton.make_automaton()
         self._readings = _Readings([*banned, *allowed])
 
@@ -244,4 +244,3 @@ def _pattern(phrase: Sequence[str]) -> str:
     """The phrase as the automaton has it: between spaces, unless its script has none."""
     text = " ".join(phrase)
     return f"{'' if spaceless(text[0]) else ' '}{text}{'' if spaceless(text[-1]) else ' '}"
-
