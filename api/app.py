@@ -21,6 +21,7 @@ from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.long_poll import Waiters
 from api.middleware import BodyLimit, RequestContext
+from api.moderation import PromptJudge, Prompts
 from api.pictures.decoders import Decoders
 from api.query import known_query
 from api.read_limits import ReadRate, Shares
@@ -51,6 +52,7 @@ from contracts.ports.clock import Clock
 from contracts.ports.dead_letters import DeadLetters
 from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
+from moderation.live import LivePolicy
 from runtime.tasks import end
 from store.stores import Stores
 from telemetry import series
@@ -68,21 +70,23 @@ def create_app(
     publisher: Publisher,
     clock: Clock,
     letters: DeadLetters | None = None,
+    policy: LivePolicy[Prompts] | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
     It closes `stores`, `publisher` and `letters` at the end of its lifespan. Without `letters`, it
-    leaves dead letters to other processes.
+    leaves dead letters to other processes. `policy` is what prompts are judged by (`api.moderation.opened`).
     """
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
     decoders = Decoders(settings)
+    prompts = PromptJudge(settings, policy)
     services = Services(
         settings=settings,
         stores=stores,
         publisher=publisher,
         catalogue=catalogue,
-        jobs=JobService(settings, stores, publisher, catalogue, usage, decoders, clock),
+        jobs=JobService(settings, stores, publisher, catalogue, usage, decoders, prompts, clock),
         waiters=Waiters(
             stores.jobs, stores.events, Shares("waits", settings.max_waits, settings.max_waits_per_key)
         ),
@@ -92,6 +96,7 @@ def create_app(
         usage=usage,
         search=SearchClient(settings, decoders),
         decoders=decoders,
+        prompts=prompts,
         clock=clock,
     )
     app = Application(
@@ -165,6 +170,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(services.jobs.room.run(), name="room"),
         asyncio.create_task(services.usage.run(), name="usage"),
     ]
+    if services.prompts.live is not None:
+        counting.append(asyncio.create_task(services.prompts.live.run(), name="policy"))
     log.info("api_ready", address=f"http://{services.settings.host}:{services.settings.port}")
     try:
         yield
@@ -173,6 +180,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.jobs.drain()
         await services.decoders.close()
         await services.search.close()
+        await services.prompts.close()
         await end(sweeping, *counting)
         await services.jobs.room.close()
         await services.usage.flush()
