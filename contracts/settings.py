@@ -114,6 +114,9 @@ class BackendSettings(Settings):
     webhook_allow_networks: Networks = ""
     """Private networks that webhooks may call, also over http: `10.1.0.0/16,127.0.0.1/32`. Others: public addresses, https only."""
 
+    moderation: Path | None = None
+    """The policy of moderation, a YAML file: what prompts and images may not be. By default there is none, and nothing is looked at."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     otlp_endpoint: WebUrl | None = None
