@@ -21,6 +21,7 @@ from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.long_poll import Waiters
 from api.middleware import BodyLimit, RequestContext
+from api.moderation import PromptJudge, Prompts
 from api.pictures.decoders import Decoders
 from api.query import known_query
 from api.read_limits import ReadRate, Shares
@@ -54,6 +55,7 @@ from contracts.ports.dead_letters import DeadLetters
 from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
 from moderation.carrying import Carrying
+from moderation.live import LivePolicy
 from moderation.reviewing import Reviewing
 from runtime.tasks import end
 from store.stores import Stores
@@ -72,22 +74,24 @@ def create_app(
     publisher: Publisher,
     clock: Clock,
     letters: DeadLetters | None = None,
+    policy: LivePolicy[Prompts] | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
     It closes `stores`, `publisher` and `letters` at the end of its lifespan. Without `letters`, it
-    leaves dead letters to other processes.
+    leaves dead letters to other processes. `policy` is what prompts are judged by (`api.moderation.opened`).
     """
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
     decoders = Decoders(settings)
     carrying = Carrying(stores, stores.moderation_log, clock, settings.review_undo_s)
+    prompts = PromptJudge(settings, policy)
     services = Services(
         settings=settings,
         stores=stores,
         publisher=publisher,
         catalogue=catalogue,
-        jobs=JobService(settings, stores, publisher, catalogue, usage, decoders, clock),
+        jobs=JobService(settings, stores, publisher, catalogue, usage, decoders, prompts, clock),
         waiters=Waiters(
             stores.jobs, stores.events, Shares("waits", settings.max_waits, settings.max_waits_per_key)
         ),
@@ -106,6 +110,7 @@ def create_app(
         carrying=carrying,
         search=SearchClient(settings, decoders),
         decoders=decoders,
+        prompts=prompts,
         clock=clock,
     )
     app = Application(
@@ -183,6 +188,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     ]
     if services.settings.moderation is not None:
         counting.append(asyncio.create_task(services.carrying.run(), name="reviews"))
+    if services.prompts.live is not None:
+        counting.append(asyncio.create_task(services.prompts.live.run(), name="policy"))
     log.info("api_ready", address=f"http://{services.settings.host}:{services.settings.port}")
     try:
         yield
@@ -191,6 +198,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.jobs.drain()
         await services.decoders.close()
         await services.search.close()
+        await services.prompts.close()
         await end(sweeping, *counting)
         await services.jobs.room.close()
         await services.usage.flush()

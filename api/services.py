@@ -12,6 +12,7 @@ from api.catalogue import Catalogue
 from api.hit_responses import HitResponseCache
 from api.keyring import KeyRing
 from api.long_poll import Waiters
+from api.moderation import PromptJudge
 from api.pictures.decoders import Decoders
 from api.read_limits import ReadRate
 from api.reference import WrittenDocuments
@@ -46,6 +47,7 @@ class Services:
     carrying: Carrying
     search: SearchClient
     decoders: Decoders
+    prompts: PromptJudge
     clock: Clock
     hit_bodies: HitResponseCache = field(default_factory=HitResponseCache)
     documents: WrittenDocuments = field(default_factory=WrittenDocuments)

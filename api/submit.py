@@ -21,6 +21,7 @@ from api.idempotency import slot as slot_of
 from api.job_request import JobRequest
 from api.keyring import Principal
 from api.lookup import checked, looked_up, remembered
+from api.moderation import PromptJudge
 from api.outbox import Outbox
 from api.pictures.decoders import Decoders
 from api.plan import Plan
@@ -82,6 +83,7 @@ class JobService:
         catalogue: Catalogue,
         usage: Usage,
         decoders: Decoders,
+        prompts: PromptJudge,
         clock: Clock,
     ) -> None:
         self._settings = settings
@@ -91,7 +93,7 @@ class JobService:
         self.room = Room(stores.room, settings, clock)
         self._background = Background()
         self._quotas = Quotas(stores.quotas, stores.jobs)
-        self._planner = Planner(settings, catalogue, self._quotas, decoders)
+        self._planner = Planner(settings, catalogue, self._quotas, decoders, prompts)
         self._outbox = Outbox(stores.jobs, publisher, self._background, settings.redis_timeout_s)
         self._cache_apart = settings.cache_redis_url not in (None, settings.redis_url)
         """Whether the cache has its own Redis. Each request then asks it before the call that

@@ -10,6 +10,8 @@
     │   ├── OriginNotAllowed    403  a page of another site called a server without keys
     │   ├── KeyNotFound         404  no API key of that id
     │   ├── QuotaExceeded       429  a limit of the key; `details.limit` names it
+    │   ├── ContentBlocked      422  the policy does not allow it; `details.category` names the category
+    │   ├── ContentPolicyViolation 400  the same for OpenAI's clients
     │   ├── IdempotencyKeyReuse 422  the same Idempotency-Key with another body
     │   ├── MalformedBody       400  not JSON at all
     │   ├── ModelNotFound       404
@@ -36,6 +38,7 @@
     │   ├── QueueFull
     │   ├── ModelUnavailable    no live worker serves the model
     │   ├── TooManyStreams      event streams; polling still works
+    │   ├── ModerationUnavailable  a layer of moderation is away, and the policy fails closed
     │   ├── TooManyInitImages   init images that wait to be decoded
     │   └── JobExpired          passed its deadline while a request waited for it
     ├── InternalError           500
@@ -149,6 +152,20 @@ class IdempotencyKeyReuse(InvalidRequest):
     """The same `Idempotency-Key` came with another request body."""
 
     code = "idempotency_key_reuse"
+
+
+class ContentBlocked(RequestError):
+    """The policy does not allow what the request asks for. `details.category` names the category, and
+    nothing says which words."""
+
+    code = "content_blocked"
+    status = 422
+
+
+class ContentPolicyViolation(RequestError):
+    """As `ContentBlocked`, in the words of OpenAI's API."""
+
+    code = "content_policy_violation"
 
 
 class MalformedBody(RequestError):
@@ -323,6 +340,12 @@ class SearchUnavailable(UnavailableError):
     """The search process is away, or its index is."""
 
     code = "search_unavailable"
+
+
+class ModerationUnavailable(UnavailableError):
+    """A layer of moderation cannot look, and the policy lets nothing pass without it."""
+
+    code = "moderation_unavailable"
 
 
 class QueueFull(UnavailableError):

@@ -224,6 +224,12 @@ class ApiSettings(BackendSettings):
     """How many appeals a tenant may make per day of UTC."""
     moderation_log_key: Annotated[str, Field(repr=False)] = ""
     """The key that signs the audit trail of moderation. Without one, the trail is chained by hashes only."""
+    moderation_url: WebUrl | None = None
+    """The process that reads the meaning of prompts, `http://127.0.0.1:8020`. A policy with heads under `meaning` needs it."""
+    moderation_token: Annotated[str, Field(repr=False)] = ""
+    """The DARKROOM_MODERATION_TOKEN of that process."""
+    moderation_timeout_s: Seconds = 1.0
+    """The longest wait for it. After that the layer counts as away, and the policy says what follows."""
     allow_anonymous: bool | None = None
     """Whether requests without an API key are served. By default only if `host` is reachable from this machine alone."""
     allowed_hosts: str = ""

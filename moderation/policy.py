@@ -5,6 +5,7 @@ The file is YAML. Paths in it are relative to its folder. `docs/moderation.md` e
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -241,12 +242,13 @@ class Policy(Frozen):
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Each file that the policy names, with its place in it."""
-        for place, entries in (
+        named: tuple[tuple[str, tuple[WordList | Head | HashList, ...]], ...] = (
             ("words.lists", self.words.lists),
             ("meaning.heads", self.meaning.heads),
             ("pictures.lists", self.pictures.lists),
             ("pictures.heads", self.pictures.heads),
-        ):
+        )
+        for place, entries in named:
             for index, entry in enumerate(entries):
                 yield f"{place}[{index}].file", entry.file
         for index, path in enumerate(self.words.exceptions):
@@ -303,6 +305,15 @@ def read(path: Path) -> Policy:
         if fault := _unusable(named):
             raise InvalidPolicy(f"{path}: {place}: {named} {fault}", (file for _, file in policy.files()))
     return policy
+
+
+def source_of(path: Path) -> str:
+    """A file as findings name it: its name, and the first digits of its SHA-256. Raises `InvalidPolicy`."""
+    try:
+        with path.open("rb") as file:
+            return f"{path.name}@{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
+    except OSError as error:
+        raise InvalidPolicy(f"{path} cannot be read: {error.strerror}") from None
 
 
 def schema() -> dict[str, Any]:

@@ -29,18 +29,22 @@ class _Strict(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: int) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise _fault(self.peek_event().start_mark, "an alias (*name) is not supported: write it out")
+            raise self._here("an alias (*name) is not supported: write it out")
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise _fault(self.peek_event().start_mark, f"nested deeper than {MAX_DEPTH} levels")
+            raise self._here(f"nested deeper than {MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
+    def _here(self, reason: str) -> InvalidYaml:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        return _fault(event.start_mark, reason)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key, _ in node.value:
-            name = self.construct_object(key, deep=True)  # type: ignore[no-untyped-call]
+            name = self.construct_object(key, deep=True)
             if not isinstance(name, str):
                 raise _fault(key.start_mark, f"the name of a field must be text, not {name!r}")
             if name in seen:
@@ -53,7 +57,7 @@ _Strict.yaml_implicit_resolvers = {
     first: [pair for pair in pairs if pair[0] not in (_BOOLEAN, _TIMESTAMP)]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Strict.add_implicit_resolver(_BOOLEAN, re.compile(r"(?:true|false)\Z"), ["t", "f"])  # type: ignore[no-untyped-call]
+_Strict.add_implicit_resolver(_BOOLEAN, re.compile(r"(?:true|false)\Z"), ["t", "f"])
 
 
 def load(text: str) -> Any:

@@ -21,6 +21,7 @@ from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, WebPImag
 
 from api.pictures.header import MIB, Header
 from api.pictures.prepare import prepare
+from api.pictures.texts import texts
 
 SLACK_BYTES: Final = 48 * MIB
 """Memory beyond the estimate for an image: allocators round up, and texts in a file may be large."""
@@ -54,12 +55,13 @@ def answer(head: dict[str, Any], data: bytes, own_bytes: int | None) -> tuple[di
         _bound_memory(own_bytes + head["memory_bytes"] + SLACK_BYTES)
     try:
         png, notes = prepare(data, Header(**head["header"]), tuple(head["target"]))
+        said = texts(data) if head.get("texts") else ""
     except MemoryError:
         return {"fault": "memory", "bytes": 0}, b""
     except Exception:
         # Pillow raises errors of many kinds for files that are cut short or forged.
         return {"fault": "damaged", "bytes": 0}, b""
-    return {"warnings": notes, "bytes": len(png)}, png
+    return {"warnings": notes, "texts": said, "bytes": len(png)}, png
 
 
 def read_frame(source: BinaryIO) -> tuple[dict[str, Any], bytes] | None:

@@ -55,8 +55,10 @@ class Decoders:
         """The process ids of the idle processes."""
         return tuple(process.pid for process in self._idle)
 
-    async def prepare(self, tenant: str, source: SourcePicture, width: int, height: int) -> InitImage:
-        """The image of `tenant` as a PNG of `width` x `height` pixels. A caller that is cancelled
+    async def prepare(
+        self, tenant: str, source: SourcePicture, width: int, height: int, *, texts: bool = False
+    ) -> InitImage:
+        """The image of `tenant` as a PNG of `width` x `height` pixels, with what its file says if `texts`. A caller that is cancelled
         gives up its place, or ends the decoding.
 
         Raises `InvalidRequest` for a file that is damaged, or takes too long or too much memory.
@@ -69,12 +71,14 @@ class Decoders:
                 f"would take {_mib(need)} MiB of memory to decode, and {_mib(self._memory_bytes)} are allowed: send it smaller",
                 source.field,
             )
-        head = {"header": asdict(source.header), "target": target, "memory_bytes": need}
+        head = {"header": asdict(source.header), "target": target, "memory_bytes": need, "texts": texts}
         async with self._turn(tenant, need, len(source.data)):
             answer, png = await self._decoded(head, source)
         match answer.get("fault"):
             case None:
-                return InitImage(blob_name(png, "png", is_input=True), png, tuple(answer["warnings"]))
+                return InitImage(
+                    blob_name(png, "png", is_input=True), png, tuple(answer["warnings"]), answer["texts"]
+                )
             case "memory":
                 raise fault("takes more memory to decode than its header says", source.field)
         raise fault("cannot be decoded: the file is damaged", source.field)

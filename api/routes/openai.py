@@ -30,6 +30,7 @@ from api.openai import (
     answer,
     as_openai,
     b64,
+    policy_violation,
     size_of,
     to_job,
     within_patience,
@@ -38,6 +39,7 @@ from api.read_limits import too_many
 from api.services import Services, Wired, failures
 from api.stream import BEAT, Put, sse
 from contracts.errors import (
+    ContentBlocked,
     DarkroomError,
     GenerationFailed,
     ImageNotFound,
@@ -119,6 +121,8 @@ async def _generated(
         job, _ = await services.jobs.submit(caller, job_request, listener=None if body.stream else listener)
     except InvalidRequest as error:
         raise as_openai(error) from None
+    except ContentBlocked as error:
+        raise policy_violation(error) from None
     except DarkroomError as error:
         raise within_patience(error, request.state.headers) from None
     if body.stream:
