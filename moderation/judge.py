@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final, Protocol
 
 from contracts.moderation import Finding, Layer
 from contracts.ports.picture_judge import Look, PictureToJudge
-from moderation.hashes.known import KnownImages
+from moderation.hashes.known import KnownLists
 from moderation.hashes.list_file import InvalidList
 from moderation.policy import InvalidPolicy, Policy
+from telemetry import metrics
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -60,18 +60,18 @@ class LayeredJudge:
             async with asyncio.timeout(self._limit_s * START_WITHIN):
                 await self._free.acquire()
         except TimeoutError:
-            log.warning("moderation_layer_away", layer=layer, cause="no_thread")
+            _away(layer, "busy")
             return found, True
-        work = asyncio.get_running_loop().run_in_executor(self._threads, _ask, lookers, picture, found)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, _ask, layer, lookers, picture, found)
         work.add_done_callback(lambda _: self._free.release())
         try:
             async with asyncio.timeout(self._limit_s):
                 failed = await asyncio.shield(work)
         except TimeoutError:
-            log.warning("moderation_layer_away", layer=layer, cause="timeout")
+            _away(layer, "timeout")
             return list(found), True
         for error in failed:
-            log.warning("moderation_layer_away", layer=layer, cause="failed", error=error)
+            _away(layer, "failed", error)
         return found, bool(failed)
 
     def close(self) -> None:
@@ -79,27 +79,36 @@ class LayeredJudge:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def open_judge(policy: Policy, folder: Path) -> LayeredJudge:
-    """The judge of a policy, whose paths are relative to `folder`.
+def open_judge(policy: Policy, clip: str = "") -> LayeredJudge:
+    """The judge of a policy. `clip` names the model of the embeddings that pictures have; empty: none.
 
     Raises `InvalidPolicy`, which names the file, for a list or a model that cannot be used.
     """
+    looks = policy.pictures
+    layers: dict[Layer, list[Looker]] = {}
     try:
-        lists = [KnownImages(folder / each.file, each.category) for each in policy.pictures.lists]
+        if looks.lists:
+            layers["hashes"] = [KnownLists(looks.lists, clip)]
     except InvalidList as error:
         raise InvalidPolicy(str(error)) from error
-    return LayeredJudge({"hashes": lists}, policy.pictures.time_limit_s)
+    return LayeredJudge(layers, looks.time_limit_s)
 
 
-def _ask(lookers: Iterable[Looker], picture: PictureToJudge, found: list[Finding]) -> list[str]:
+def _away(layer: Layer, cause: str, error: str | None = None) -> None:
+    metrics.LAYER_AWAY.labels(layer, cause).inc()
+    log.warning("moderation_layer_away", layer=layer, cause=cause, error=error)
+
+
+def _ask(layer: Layer, lookers: Iterable[Looker], picture: PictureToJudge, found: list[Finding]) -> list[str]:
     """On a thread: ask each in turn, and answer the errors of those that failed.
 
     Findings go to `found` as they come, so that a look that is cut short has those made before.
     """
     failed = []
-    for each in lookers:
-        try:
-            found.extend(each.look(picture))
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, the layer is away
-            failed.append(type(error).__name__)
+    with metrics.LAYER_SECONDS.labels(layer).time():
+        for each in lookers:
+            try:
+                found.extend(each.look(picture))
+            except Exception as error:  # noqa: BLE001 - whatever a model raises, the layer is away
+                failed.append(type(error).__name__)
     return failed

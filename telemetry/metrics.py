@@ -235,8 +235,12 @@ LAYER_SECONDS = Histogram(
 )
 LAYER_AWAY = Counter(
     "darkroom_moderation_away_total",
-    "Looks that a layer could not take, by layer and cause: `away`, `timeout` or `failed`.",
+    "Looks that a layer could not take, by layer and cause: `away`, `busy`, `timeout` or `failed`.",
     ["layer", "cause"],
+)
+PICTURES_WITHOUT_PDQ = Counter(
+    "darkroom_moderation_pictures_without_pdq_total",
+    "Pictures with too little detail for a perceptual hash. Digests and embeddings look at them alone.",
 )
 PROMPTS_JUDGED = Counter(
     "darkroom_moderation_prompts_total",

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.moderation import Finding
 from contracts.ports.picture_judge import PictureJudge, PictureToJudge
-from moderation.hashes.importing import BadRows, import_rows
+from moderation.hashes.importing import BadRows, import_list
 from moderation.judge import LayeredJudge, open_judge
 from moderation.policy import InvalidPolicy, parse
 from tests.moderation import known
@@ -36,8 +36,8 @@ def finding(source: str) -> Finding:
 @pytest.mark.anyio
 async def test_a_known_file_is_found_by_its_digest(tmp_path: Path) -> None:
     listed, other = known.picture(known.pattern(1)), known.picture(known.pattern(2))
-    import_rows(known.csv_of(tmp_path, listed.file), tmp_path / "known.pdq", "weapons")
-    judge: PictureJudge = open_judge(parse(POLICY, "policy"), tmp_path)
+    import_list(known.csv_of(tmp_path, listed.file), tmp_path / "known.pdq", "weapons")
+    judge: PictureJudge = open_judge(parse(POLICY, "policy", tmp_path))
     look = await judge.look(listed)
     assert [(each.layer, each.category, each.score) for each in look.findings] == [("hashes", "weapons", 1.0)]
     assert look.findings[0].source.startswith("known.pdq@")
@@ -51,8 +51,8 @@ async def test_md5_is_compared_as_well(tmp_path: Path) -> None:
     listed = known.picture(known.pattern(1))
     source = tmp_path / "known.csv"
     source.write_text(f"{hashlib.md5(listed.file).hexdigest()},1,2020-07-31T20:23:47+0000,x\n")
-    import_rows(source, tmp_path / "known.pdq", "weapons")
-    judge = open_judge(parse(POLICY, "policy"), tmp_path)
+    import_list(source, tmp_path / "known.pdq", "weapons")
+    judge = open_judge(parse(POLICY, "policy", tmp_path))
     [found] = (await judge.look(listed)).findings
     assert found.source.endswith(" by md5")
 
@@ -61,21 +61,21 @@ def test_a_bad_row_keeps_the_list_from_being_written(tmp_path: Path) -> None:
     source = known.csv_of(tmp_path, b"a", b"b")
     source.write_text(source.read_text() + "Samples,sha256,beef,,\n")
     with pytest.raises(BadRows, match=r"known\.csv has 1 rows .*line 4: a sha256 has 64"):
-        import_rows(source, tmp_path / "known.pdq", "weapons")
+        import_list(source, tmp_path / "known.pdq", "weapons")
     assert not (tmp_path / "known.pdq").exists()
-    header, collected = import_rows(source, tmp_path / "known.pdq", "weapons", skip_bad=True)
+    header, collected = import_list(source, tmp_path / "known.pdq", "weapons", skip_bad=True)
     assert (header.counts, collected.bad) == ({"sha256": 2}, 1)
 
 
 def test_a_list_of_another_category_stops_the_policy(tmp_path: Path) -> None:
-    import_rows(known.csv_of(tmp_path, b"a"), tmp_path / "known.pdq", "violence")
+    import_list(known.csv_of(tmp_path, b"a"), tmp_path / "known.pdq", "violence")
     with pytest.raises(InvalidPolicy, match="is a list of violence, and the policy names it for weapons"):
-        open_judge(parse(POLICY, "policy"), tmp_path)
+        open_judge(parse(POLICY, "policy", tmp_path))
 
 
 def test_a_list_that_is_missing_stops_the_policy(tmp_path: Path) -> None:
     with pytest.raises(InvalidPolicy, match=r"known\.pdq cannot be read"):
-        open_judge(parse(POLICY, "policy"), tmp_path)
+        open_judge(parse(POLICY, "policy", tmp_path))
 
 
 @pytest.mark.anyio
@@ -116,6 +116,6 @@ async def test_a_look_that_takes_too_long_makes_its_layer_away() -> None:
 
 @pytest.mark.anyio
 async def test_a_policy_without_lists_finds_nothing(tmp_path: Path) -> None:
-    judge = open_judge(parse("name: a\nversion: 1\nrules: {weapons: {}}", "policy"), tmp_path)
+    judge = open_judge(parse("name: a\nversion: 1\nrules: {weapons: {}}", "policy"))
     look = await judge.look(known.picture(known.pattern(1)))
     assert (look.findings, look.away) == ((), ())
