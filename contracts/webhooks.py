@@ -79,6 +79,8 @@ class Delivery(Frozen):
     status: DeliveryStatus | None = None
     attempts: tuple[Attempt, ...] = ()
     next_attempt_at: float | None = None
+    round: int = 0
+    """How many events of the job were owed before this one."""
 
 
 class Duty(Frozen):

@@ -104,6 +104,13 @@ class RedisReviewStore:
         """The reviews of an image, at most one for each digit of job ids."""
         return await self._read([f"{name}:{digit}" for digit in SHARDS], tidy=False)
 
+    async def of_job(self, job_id: str, index: int) -> str | None:
+        """The file name of a job's image `index`, if it is or was held; else None."""
+        async with self._guard.store_errors(WHAT):
+            call: Any = self._client.hget(held_key(self._layout, job_id), str(index))
+            name: str | None = await call
+        return name
+
     async def change(self, review: Review, change: Change) -> bool:
         """Writes the change. Answers false if the review has changed since it was read."""
         fields: dict[str, str] = {
@@ -268,6 +275,11 @@ return 1
 def review_key(layout: Layout, member: str) -> str:
     """The key of the review that the lists name `member`."""
     return f"{layout.prefix(shard_of(member))}review:{member}"
+
+
+def held_key(layout: Layout, job_id: str) -> str:
+    """The key that names the held images of a job."""
+    return f"{layout.job_prefix(job_id)}held:{job_id}"
 
 
 def cursor_place(cursor: str) -> tuple[float, str] | None:

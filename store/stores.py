@@ -34,6 +34,7 @@ from store.key_names import Layout
 from store.layout import LayoutGuard
 from store.memory_use import RedisMemoryUseStore
 from store.model_directory import RedisModelDirectory
+from store.moderation_log import ModerationLog
 from store.pictures import RedisPictureOutbox
 from store.probe import probe
 from store.quotas import RedisQuotaLedger
@@ -62,16 +63,20 @@ class Stores:
     webhooks: WebhookStore
     pictures: PictureOutbox
     reviews: ReviewStore
+    moderation_log: ModerationLog
     rebuilds: RebuildStore
     room: MemoryUseStore
     usage: UsageStore
 
 
-def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
+def open_stores(
+    settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0, log_key: str = ""
+) -> Stores:
     """The stores on the Redis servers and the blob store of the settings. Nothing is sent before
     the first use.
 
     With `hot_results` above 0 this process remembers so many results, each for `hot_ttl_s` seconds.
+    `log_key` signs the audit trail of moderation; empty: it is not signed.
     Raises `SettingsError`.
     """
     timeout_s = settings.redis_timeout_s
@@ -125,6 +130,7 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
         pictures=RedisPictureOutbox(state, settings, guard),
         reviews=RedisReviewStore(state, settings, guard),
+        moderation_log=ModerationLog(state, timeout_s, log_key),
         rebuilds=RedisRebuildStore(state, timeout_s),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),
         usage=RedisUsageStore(state, timeout_s),

@@ -46,6 +46,7 @@ def delivery_of(job: Job, hook: dict[str, str], log: Sequence[str]) -> Delivery:
         status=DeliveryStatus(hook["status"]) if hook else None,
         attempts=tuple(Attempt.model_validate_json(entry) for entry in log),
         next_attempt_at=None if next_at is None else float(next_at),
+        round=int(hook.get("round", 0)),
     )
 
 

@@ -61,6 +61,10 @@ class ReviewStore(Protocol):
         """The reviews of the image with the file name `name`: at most one for each digit of job ids."""
         ...
 
+    async def of_job(self, job_id: str, index: int) -> str | None:
+        """The file name of a job's image `index`, if it is or was held; else None."""
+        ...
+
     async def change(self, review: Review, change: Change) -> bool:
         """Write the change, unless the review has changed since it was read. Answers whether it was written."""
         ...

@@ -74,6 +74,10 @@ local function hold(job, held)
     end
     redis.call('HSET', key, 'job:' .. job.id, image.indexes .. ' ' .. job.tenant)
     redis.call('HINCRBY', key, 'version', 1)
+    for index in string.gmatch(image.indexes, '%d+') do
+      redis.call('HSET', P .. 'held:' .. job.id, index, image.name)
+    end
+    redis.call('PEXPIRE', P .. 'held:' .. job.id, math.max(keep_ms, redis.call('PTTL', P .. 'held:' .. job.id)))
     redis.call('PEXPIRE', key, math.max(keep_ms, redis.call('PTTL', key)))
     if not state then
       list_review(member, image.severity, NOW, keep_ms)

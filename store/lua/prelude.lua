@@ -28,6 +28,7 @@
 --   review:<name>:<digit>  hash  an image that is or was held, for the jobs whose ids end in the digit: state,
 --                            version, severity, created_at, case, votes, decision, appeal, and for each job
 --                            `job:<id>` with the image's places and the tenant
+--   held:<id>        hash   the held images of an ended job: the file name of each, by its place
 --   reviews          zset   held images that wait for a person, by severity and age
 --   reviewed         zset   decided images, by time
 --   unapplied        zset   decisions that are not carried out yet, by due time

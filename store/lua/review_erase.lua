@@ -6,6 +6,7 @@ local member = ARGV[3]
 local key = P .. 'review:' .. member
 for i = 4, #ARGV do
   redis.call('HDEL', key, 'job:' .. ARGV[i])
+  redis.call('DEL', P .. 'held:' .. ARGV[i])
 end
 for _, name in ipairs(redis.call('HKEYS', key)) do
   if string.sub(name, 1, 4) == 'job:' then

@@ -246,7 +246,7 @@ def test_every_index_that_a_script_writes_is_known() -> None:
     lua = "".join(path.read_text() for path in scripts)
     written = set(re.findall(r"'(?:ZADD|RPUSH|HSET)', P \.\. '(\w+)", lua))
     of_ended_jobs = {"hooks", "unindexed", "reviews", "reviewed", "unapplied", "discards"}
-    assert written - {"counts"} - of_ended_jobs <= set(INDICES) | {"hook", "hooklog", "picture"}
+    assert written - {"counts"} - of_ended_jobs <= set(INDICES) | {"hook", "hooklog", "picture", "held"}
 
 
 def test_the_scripts_are_there() -> None:
