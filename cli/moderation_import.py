@@ -7,7 +7,7 @@ import re
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -36,9 +36,14 @@ def _category(text: str) -> str:
     return text
 
 
+CategoryOption = Annotated[
+    str, typer.Option(help="What the images show, such as weapons.", callback=_category)
+]
+
+
 def import_list(
     source: Annotated[Path, typer.Argument(help=SOURCE, exists=True, readable=True)],
-    category: Annotated[str, typer.Option(help="What the images show, such as weapons.", callback=_category)],
+    category: CategoryOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="The list to write.", dir_okay=False)],
     hash_type: Annotated[
         HashType | None, typer.Option(help="The kind of hashes in rows that do not say it.")
@@ -62,7 +67,7 @@ def import_list(
     try:
         from moderation.hashes import importing
     except ModuleNotFoundError as error:
-        _end(f"This needs the package {error.name}: pip install 'darkroom[moderation]'.")
+        end_unusable(f"This needs the package {error.name}: pip install 'darkroom[moderation]'.")
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.fields[read]} read"),
@@ -87,13 +92,13 @@ def import_list(
             bar.stop()
             for fault in error.faults[:SHOWN_FAULTS]:
                 typer.echo(f"line {fault.line}: {fault.reason}", err=True)
-            _end(
+            end_unusable(
                 f"{source} has {error.count} rows that cannot be used. Nothing was written; --skip-bad leaves them out."
             )
         except EmbeddingFailed as error:
-            _end(str(error))
+            end_unusable(str(error))
         except OSError as error:
-            _end(f"{error.filename or out}: {error.strerror}.")
+            end_unusable(f"{error.filename or out}: {error.strerror}.")
     for fault in collected.faults[:SHOWN_FAULTS]:
         typer.echo(f"line {fault.line} was left out: {fault.reason}", err=True)
     if as_json:
@@ -106,6 +111,7 @@ def import_list(
     )
 
 
-def _end(reason: str) -> None:
+def end_unusable(reason: str) -> NoReturn:
+    """Say why nothing was done, and end the command."""
     typer.echo(reason, err=True)
     raise typer.Exit(exit_codes.UNUSABLE)
