@@ -4,38 +4,57 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from backends.blobs import blob_name
 from contracts.engine import Pixels
+from contracts.errors import SettingsError
 from contracts.jobs import ImageRef, JobMessage
 from contracts.moderation import Verdict
 from contracts.pictures import PictureRecord
 from contracts.ports.picture_judge import PictureJudge, PictureToJudge
 from contracts.ports.review_store import ReviewStore
 from contracts.reviews import HeldCase, HeldImage
+from contracts.settings import WorkerSettings
 from moderation.decide import decide
 from moderation.held import decided_by_people, gravest, severity_of
-from moderation.policy import Policy
+from moderation.live import InForce, LivePolicy
+from moderation.policy import InvalidPolicy, read
 from telemetry import metrics
 from worker.encode import Encoded
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The policy in force, and the judge made of it."""
+def opened(settings: WorkerSettings, clip: str) -> LivePolicy[PictureJudge] | None:
+    """The policy of the settings, with its judge of images; None: there is none.
 
-    policy: Policy
-    judge: PictureJudge
+    `clip` names the model of the images' embeddings; empty: they have none. Raises `SettingsError` if the
+    policy cannot be used.
+    """
+    if settings.moderation is None:
+        return None
+    from moderation.judge import open_judge  # only here: without a policy nothing of it is loaded
+
+    try:
+        return LivePolicy[PictureJudge].opened(settings.moderation, lambda policy: open_judge(policy, clip))
+    except InvalidPolicy as error:
+        raise SettingsError(f"DARKROOM_MODERATION: {error}") from None
+
+
+def check_policy(settings: WorkerSettings) -> None:
+    """Raise `SettingsError` if the policy of the settings cannot be read, before a model is loaded."""
+    try:
+        if settings.moderation is not None:
+            read(settings.moderation)
+    except InvalidPolicy as error:
+        raise SettingsError(f"DARKROOM_MODERATION: {error}") from None
 
 
 class Verdicts:
-    """Judges the images of jobs. `rules` answers the policy in force and its judge."""
+    """Judges the images of jobs by the policy in force."""
 
-    def __init__(self, rules: Callable[[], Rules], reviews: ReviewStore, clip: str = "") -> None:
+    def __init__(self, live: LivePolicy[PictureJudge], reviews: ReviewStore, clip: str = "") -> None:
         """`clip` names the model of the images' embeddings."""
-        self._rules = rules
+        self._live = live
         self._reviews = reviews
         self._clip = clip
 
@@ -46,7 +65,7 @@ class Verdicts:
 
         An image that people have decided on before is not held again. Raises `StoreUnavailable`.
         """
-        rules = self._rules()
+        rules = self._live.now
         with metrics.JUDGE_SECONDS.time():
             verdicts = await asyncio.gather(
                 *(self._one(rules, message, image, file) for image, file in zip(images, files, strict=True))
@@ -62,8 +81,10 @@ class Verdicts:
             metrics.PICTURE_VERDICTS.labels(verdict.state).inc()
         return final
 
-    async def _one(self, rules: Rules, message: JobMessage, image: Pixels, file: Encoded) -> Verdict:
-        look = await rules.judge.look(
+    async def _one(
+        self, rules: InForce[PictureJudge], message: JobMessage, image: Pixels, file: Encoded
+    ) -> Verdict:
+        look = await rules.compiled.look(
             PictureToJudge(
                 rgb=image.rgb,
                 width=image.width,
