@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import cache, jobs, keys, measuring, record, tenant, webhooks
+from cli import cache, jobs, keys, measuring, moderation, record, tenant, webhooks
 from cli import search as search_commands
 from cli.backup import backup
 from cli.children import Unusable
@@ -66,6 +66,7 @@ app.command()(backup)
 app.command()(restore)
 app.command()(migrate)
 app.add_typer(tenant.app, name="tenant")
+app.add_typer(moderation.app, name="moderation")
 measuring.register(app)
 app.command()(version)
 

@@ -11,6 +11,8 @@ from contracts.moderation import Finding, Layer
 from contracts.ports.picture_judge import Look, PictureToJudge
 from moderation.hashes.known import KnownLists
 from moderation.hashes.list_file import InvalidList
+from moderation.pictures.head import read_head
+from moderation.pictures.onnx_model import open_classifier
 from moderation.policy import InvalidPolicy, Policy
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -91,6 +93,15 @@ def open_judge(policy: Policy, clip: str = "") -> LayeredJudge:
             layers["hashes"] = [KnownLists(looks.lists, clip)]
     except InvalidList as error:
         raise InvalidPolicy(str(error)) from error
+    models: list[Looker] = []
+    for head in looks.heads:
+        opened = read_head(head.file, clip)
+        if opened.category not in policy.rules:
+            raise InvalidPolicy(f"{head.file} finds {opened.category}, and rules has no entry for it")
+        models.append(opened)
+    models.extend(open_classifier(each) for each in looks.classifiers)
+    if models:
+        layers["pictures"] = models
     return LayeredJudge(layers, looks.time_limit_s)
 
 

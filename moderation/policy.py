@@ -162,11 +162,14 @@ class Head(Frozen):
 
 
 class Classifier(Frozen):
-    """A classifier of images: a folder, or a name that docs/moderation.md lists."""
+    """A classifier of images: a folder with an ONNX model, or the name of one in a package."""
 
-    model: str
+    model: Literal["yahoo-open-nsfw"] | PolicyFile
+    """A folder has `model.onnx`, and `config.json` and `preprocessor_config.json` in transformers' format."""
     labels: Annotated[dict[str, Category], Field(min_length=1)]
     """The category of each label that matters."""
+    weights: PolicyFile | None = None
+    """Another ONNX file of the same model, such as one in int8."""
 
 
 class Words(Frozen):
@@ -253,6 +256,11 @@ class Policy(Frozen):
         for place, entries in named:
             for index, entry in enumerate(entries):
                 yield f"{place}[{index}].file", entry.file
+        for index, classifier in enumerate(self.pictures.classifiers):
+            if isinstance(classifier.model, Path):
+                yield f"pictures.classifiers[{index}].model", classifier.model / "config.json"
+            if classifier.weights is not None:
+                yield f"pictures.classifiers[{index}].weights", classifier.weights
         for index, path in enumerate(self.words.exceptions):
             yield f"words.exceptions[{index}]", path
 

@@ -26,6 +26,8 @@ EMBEDDING_OUTCOMES: Final = ("made", "failed", "no_room")
 BLOB_STORE_CAUSES: Final = ("full", "unavailable")
 WEBHOOK_OUTCOMES: Final = ("delivered", "retry", "failed", "disabled", "repeated", "deferred")
 LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day", "kept_bytes")
+PICTURE_LAYERS: Final = ("hashes", "pictures")
+AWAY_CAUSES: Final = ("busy", "timeout", "failed")
 PICTURE_STATES: Final = ("passed", "tagged", "in_review", "blocked", "released", "refused")
 REVIEW_ACTIONS: Final = ("release", "refuse", "undo", "appeal")
 SEARCH_FAILURES: Final = ("away", "timeout", "unavailable")
@@ -99,6 +101,9 @@ def begin_worker(model: str, max_attempts: int) -> None:
         metrics.ENGINE_RESTARTS.labels(model, cause)
     _begin(metrics.EMBEDDINGS, EMBEDDING_OUTCOMES)
     _begin(metrics.PICTURE_VERDICTS, PICTURE_STATES)
+    for layer in PICTURE_LAYERS:
+        for away in AWAY_CAUSES:
+            metrics.LAYER_AWAY.labels(layer, away)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["worker"])
     _begin_shared()
 

@@ -127,14 +127,8 @@ def _rows_of(
     """The hashes of an image. Its vector is added to `collected`."""
     name = path.relative_to(folder)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError("is too large")
-        file = path.read_bytes()
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError("has too many pixels")
-            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        rgb, file = rgb_of(path), path.read_bytes()
+    except ValueError as error:
         yield BadRow(number, f"{name} is no image that can be read: {error}")
         return
     yield HashRow(number, "sha256", hashlib.sha256(file).digest())
@@ -143,6 +137,19 @@ def _rows_of(
     yield HashRow(number, "pdq", bits.tobytes(), quality)
     if embedder is not None:
         collected.vectors.append(embedder.embed(rgb))
+
+
+def rgb_of(path: Path) -> Rgb:
+    """The pixels of an image file, upright: (height, width, 3). Raises `ValueError`, which says what is wrong."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError("it is too large")
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError("it has too many pixels")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _write(out: Path, category: Category, collected: Collected) -> Header:

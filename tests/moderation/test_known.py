@@ -33,7 +33,7 @@ class Means:
     def embed(self, rgb: Rgb) -> bytes:
         small = np.asarray(Image.fromarray(rgb).resize((8, 8), Image.Resampling.BOX), np.float32).ravel()
         small = small - small.mean()
-        return (small / np.linalg.norm(small)).astype("<f2").tobytes()
+        return bytes((small / np.linalg.norm(small)).astype("<f2").tobytes())
 
 
 def jpeg(rgb: Rgb, quality: int = 50) -> Rgb:
@@ -47,7 +47,8 @@ def half(rgb: Rgb) -> Rgb:
 
 
 def brighter(rgb: Rgb) -> Rgb:
-    return np.clip(rgb * 1.2, 0, 255).astype(np.uint8)
+    brighter: Rgb = np.clip(rgb * 1.2, 0, 255).astype(np.uint8)
+    return brighter
 
 
 CHANGES = {
