@@ -26,11 +26,13 @@ from client.errors import (
     Unavailable,
 )
 from client.models import Event, Image, Job, JobFields, JobPage, Model, Moderation
+from client.reviews import Appealed, Review, ReviewPage, TrailEntry, TrailPage
 from client.search import Evidence, Hit, Rebuild, SearchFilters, SearchIndex, SearchPage
 from client.sync import Client
 
 __all__ = [
     "ApiError",
+    "Appealed",
     "AsyncClient",
     "BadRequest",
     "CacheStats",
@@ -56,12 +58,16 @@ __all__ = [
     "NewKey",
     "NotFound",
     "Rebuild",
+    "Review",
+    "ReviewPage",
     "SearchFilters",
     "SearchIndex",
     "SearchPage",
     "ServerError",
     "StillRunning",
     "Throttled",
+    "TrailEntry",
+    "TrailPage",
     "Unauthorized",
     "Unavailable",
     "WebhookSecret",

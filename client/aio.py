@@ -16,10 +16,11 @@ from client.admin import CacheStats, Delivery, Key, KeyFields, KeyPage, NewKey, 
 from client.errors import ApiError, ClientError, ConnectionFailed, ImageWithheld, JobFailed, StillRunning
 from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
 from client.protocol import WAIT_S, EventReader, Retrier
+from client.review_calls import AsyncReviewCalls
 from client.search import Named, SearchFilters, SearchIndex, SearchPage, paging, query, similar_path
 
 
-class AsyncClient:
+class AsyncClient(AsyncReviewCalls):
     """Talks to one server. Close it, or use it as a context manager. An object belongs to one event loop.
 
     `server` and `api_key` default to DARKROOM_SERVER and DARKROOM_API_KEY. The client retries

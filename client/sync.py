@@ -19,10 +19,11 @@ from client.admin import CacheStats, Delivery, Key, KeyFields, KeyPage, NewKey, 
 from client.errors import ApiError, ClientError, ConnectionFailed, ImageWithheld, JobFailed, StillRunning
 from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
 from client.protocol import WAIT_S, EventReader, Retrier
+from client.review_calls import ReviewCalls
 from client.search import Named, SearchFilters, SearchIndex, SearchPage, paging, query, similar_path
 
 
-class Client:
+class Client(ReviewCalls):
     """Talks to one server. Close it, or use it as a context manager. Safe to share between threads.
 
     `server` and `api_key` default to DARKROOM_SERVER and DARKROOM_API_KEY. The client retries

@@ -37,7 +37,7 @@ class ModelMissing(Exception):
 
 
 class MiniLm:
-    """The model. One thread at a time may call it. Making it loads 23 MB. Raises `ModelMissing`."""
+    """The model. Safe to use from any thread. Making it loads 23 MB. Raises `ModelMissing`."""
 
     def __init__(self) -> None:
         try:

@@ -33,6 +33,8 @@ MAX_POLICY_BYTES: Final = 1_000_000
 BUILTIN: Final = "builtin:"
 """The first characters of a path in the folder of this package."""
 FOLDER: Final = Path(__file__).parent
+SURE: Final = 0.5
+"""From this score an action without a threshold is taken. What compares exactly has a score of 1."""
 NAME: Final = r"^[a-z0-9][a-z0-9-]{0,31}$"
 WHOLE: Final = "must be allow, tag, review or block, or thresholds such as {review: 0.5, block: 0.9}"
 _PATTERNS: Final = {
@@ -102,7 +104,7 @@ LayerRule = Annotated[
     Annotated[Action, Tag("<action>")] | Annotated[Thresholds, Tag("<thresholds>")],
     Discriminator(_kind, custom_error_type="rule", custom_error_message=WHOLE),
 ]
-"""One action for whatever the layer finds, or thresholds of its score."""
+"""An action, or thresholds of the score. An action alone is taken from a score of `SURE`."""
 
 
 class Rule(Frozen):
@@ -123,7 +125,9 @@ class Rule(Frozen):
         if layer == "people":
             return "allow"
         rule: LayerRule = getattr(self, layer)
-        return rule.action(score) if isinstance(rule, Thresholds) else rule
+        if isinstance(rule, Thresholds):
+            return rule.action(score)
+        return rule if score >= SURE else "allow"
 
 
 TenantName = Annotated[str, Field(pattern=TENANT_PATTERN)]
@@ -142,6 +146,11 @@ class WordList(Frozen):
     """Whether English plural forms of its words are banned too; by default for the language `en` alone."""
     tenants: tuple[TenantName, ...] = ()
     """Only for these tenants. Empty: for all."""
+
+    @property
+    def with_plurals(self) -> bool:
+        """Whether plural forms are banned too."""
+        return self.language == "en" if self.plurals is None else self.plurals
 
 
 class HashList(Frozen):

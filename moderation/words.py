@@ -94,7 +94,7 @@ def compiled(policy: Policy) -> WordMatcher | None:
         return None
     lists = [
         (
-            read_list(each.file, plurals=each.language == "en" if each.plurals is None else each.plurals),
+            read_list(each.file, plurals=each.with_plurals),
             each,
         )
         for each in policy.words.lists

@@ -27,7 +27,7 @@ from contracts.reviews import (
 )
 from contracts.settings import BackendSettings
 from store.groups import MAX_GROUP
-from store.key_names import PREFIX, Layout
+from store.key_names import ANY, PREFIX, Layout
 from store.layout import LayoutGuard
 from store.pictures import record_parts
 from store.scripts import Scripts, as_json
@@ -176,6 +176,17 @@ class RedisReviewStore:
                     pipeline.zrem(f"{self._layout.prefix(digit)}{kind}", f"{name}:{digit}")
             await pipeline.execute()
 
+    async def erase(self, member: str, tenant: str, job_ids: Iterable[str]) -> bool:
+        """Takes jobs of a tenant out of a review, with what the tenant has said. Answers whether the review is
+        gone, as it is with its last job."""
+        (review,) = await self._read([member], tidy=False) or (None,)
+        case = ""
+        if review is not None and review.case.picture is not None and review.case.picture.scope == tenant:
+            case = review.case.model_copy(update={"picture": None}).model_dump_json()
+        appeal = review is not None and review.appeal is not None and review.appeal.tenant == tenant
+        prefix = self._layout.job_prefix(member)
+        return bool(await self._scripts.run("review_erase", prefix, member, case, int(appeal), *job_ids))
+
     async def past(self, names: Iterable[str]) -> Mapping[str, PastDecision]:
         """What people decided on these images before, by file name."""
         wanted = [*dict.fromkeys(names)]
@@ -275,6 +286,11 @@ return 1
 def review_key(layout: Layout, member: str) -> str:
     """The key of the review that the lists name `member`."""
     return f"{layout.prefix(shard_of(member))}review:{member}"
+
+
+def appeals_key(tenant: str, day: str = ANY) -> str:
+    """The key of a tenant's appeals of a day (`count_once`), or the pattern of all its days."""
+    return f"{ROOT}appeals:{day}:{tenant}"
 
 
 def held_key(layout: Layout, job_id: str) -> str:

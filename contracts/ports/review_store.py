@@ -92,6 +92,13 @@ class ReviewStore(Protocol):
         """Nothing is due for an image that has no review any more."""
         ...
 
+    async def erase(self, member: str, tenant: str, job_ids: Iterable[str]) -> bool:
+        """Take jobs of a tenant out of a review (`Review.id`). The review goes with its last job.
+
+        Answers whether it is gone.
+        """
+        ...
+
     async def past(self, names: Iterable[str]) -> Mapping[str, PastDecision]:
         """What people decided on these images before, by file name. Others are left out."""
         ...

@@ -24,7 +24,15 @@ BEGIN: Final = "<!-- values -->"
 END: Final = "<!-- /values -->"
 # The chart says where services are by Secrets: nothing of that belongs into a ConfigMap.
 BY_SECRET: Final = frozenset(
-    {"admin_key", "broker_url", "redis_url", "cache_redis_url", "search_index", "search_token"}
+    {
+        "admin_key",
+        "broker_url",
+        "redis_url",
+        "cache_redis_url",
+        "search_index",
+        "search_token",
+        "moderation_log_key",
+    }
 )
 
 
