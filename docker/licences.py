@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "licences.md"
 BEGIN: Final = "<!-- licences -->\n"
 END: Final = "<!-- /licences -->\n"
-EXTRAS: Final = "webhooks,worker,search,embedded,tracing,s3"
+EXTRAS: Final = "webhooks,worker,search,embedded,tracing,s3,moderation"
 """What a laptop may have, and all that images have besides CUDA's packages."""
 ACCEPTED: Final = frozenset(
     {

@@ -1,4 +1,4 @@
-"""The worker: a Celery consumer and batcher, and a child process that runs the model on the device."""
+"""The worker: a Celery consumer and a batcher in one process, and the engine in a child process."""
 
 import os
 
