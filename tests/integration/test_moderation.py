@@ -46,7 +46,10 @@ class Moderated:
 
     def policy(self, version: int, words: str = "block", meaning: str = "closed") -> None:
         self.write(POLICY.format(version=version, words=words, meaning=meaning))
-        until(lambda: self.metric(f'darkroom_moderation_policy_info{{policy="shop@{version}"}}') == 1, self.stack)
+        until(
+            lambda: self.metric(f'darkroom_moderation_policy_info{{policy="shop@{version}"}}') == 1,
+            self.stack,
+        )
 
     def metric(self, series: str) -> float | None:
         found = re.search(rf"^{re.escape(series)} (\S+)$", self.stack.http.get("/metrics").text, re.MULTILINE)
@@ -138,4 +141,3 @@ def test_a_layer_that_is_away_lets_nothing_pass_until_the_policy_says_so(moderat
     stack.start("moderation", "moderation")
     until(lambda: moderated.status("a pear") == 202, stack)
     assert moderated.status(MEANT) == 422
-
