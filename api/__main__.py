@@ -41,7 +41,12 @@ log = logs.get_logger("api")
 def build(settings: ApiSettings) -> FastAPI:
     """The application, with the services that the settings name. Raises `SettingsError`."""
     policy = opened(settings)
-    stores = open_stores(settings, hot_results=settings.hot_results, hot_ttl_s=settings.hot_result_ttl_s)
+    stores = open_stores(
+        settings,
+        hot_results=settings.hot_results,
+        hot_ttl_s=settings.hot_result_ttl_s,
+        log_key=settings.moderation_log_key,
+    )
     letters = open_dead_letters(settings)
     return create_app(settings, stores, open_publisher(settings), SystemClock(), letters, policy)
 

@@ -26,6 +26,7 @@ from api.pictures.decoders import Decoders
 from api.query import known_query
 from api.read_limits import ReadRate, Shares
 from api.routes import (
+    appeals,
     batch,
     cache,
     events,
@@ -37,6 +38,7 @@ from api.routes import (
     openai,
     page,
     reference,
+    reviews,
     webhooks,
 )
 from api.routes import search as search_routes
@@ -52,7 +54,9 @@ from contracts.ports.clock import Clock
 from contracts.ports.dead_letters import DeadLetters
 from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
+from moderation.carrying import Carrying
 from moderation.live import LivePolicy
+from moderation.reviewing import Reviewing
 from runtime.tasks import end
 from store.stores import Stores
 from telemetry import series
@@ -80,6 +84,7 @@ def create_app(
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
     decoders = Decoders(settings)
+    carrying = Carrying(stores, stores.moderation_log, clock, settings.review_undo_s)
     prompts = PromptJudge(settings, policy)
     services = Services(
         settings=settings,
@@ -94,6 +99,15 @@ def create_app(
         keyring=KeyRing(stores.keys, settings, clock),
         read_rate=ReadRate(settings.reads_per_minute, clock),
         usage=usage,
+        reviewing=Reviewing(
+            stores.reviews,
+            carrying,
+            stores.moderation_log,
+            clock,
+            reviewers=settings.reviewers,
+            undo_s=settings.review_undo_s,
+        ),
+        carrying=carrying,
         search=SearchClient(settings, decoders),
         decoders=decoders,
         prompts=prompts,
@@ -123,10 +137,12 @@ def create_app(
         batch,
         events,
         openai,
+        appeals,
         images,
         models,
         cache,
         keys,
+        reviews,
         usage_routes,
         search_routes,
     ):
@@ -170,6 +186,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(services.jobs.room.run(), name="room"),
         asyncio.create_task(services.usage.run(), name="usage"),
     ]
+    if services.settings.moderation is not None:
+        counting.append(asyncio.create_task(services.carrying.run(), name="reviews"))
     if services.prompts.live is not None:
         counting.append(asyncio.create_task(services.prompts.live.run(), name="policy"))
     log.info("api_ready", address=f"http://{services.settings.host}:{services.settings.port}")

@@ -24,6 +24,8 @@ from api.usage import Usage
 from contracts.ports.clock import Clock
 from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
+from moderation.carrying import Carrying
+from moderation.reviewing import Reviewing
 from store.stores import Stores
 
 
@@ -41,6 +43,8 @@ class Services:
     keyring: KeyRing
     read_rate: ReadRate
     usage: Usage
+    reviewing: Reviewing
+    carrying: Carrying
     search: SearchClient
     decoders: Decoders
     prompts: PromptJudge
@@ -73,7 +77,7 @@ _MEANING: Final = {
     401: "No API key, or not a valid one.",
     403: "The API key lacks the scope.",
     404: "Unknown here.",
-    409: "The job was canceled meanwhile.",
+    409: "Something else has happened meanwhile; `code` says what.",
     408: "The body did not arrive in time.",
     410: "Older than the store keeps.",
     413: "The body is too large.",

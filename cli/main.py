@@ -67,6 +67,7 @@ app.command()(backup)
 app.command()(restore)
 app.command()(migrate)
 app.add_typer(tenant.app, name="tenant")
+app.add_typer(moderation.app, name="moderation")
 measuring.register(app)
 app.command()(version)
 

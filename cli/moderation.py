@@ -1,4 +1,4 @@
-"""`darkroom moderation`: checks a policy, prints its schema, and fits heads on labelled prompts."""
+"""`darkroom moderation`: policies, what they need, and held images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Annotated
 import typer
 
 from cli.group import Commands
+from cli.moderation_fit_pictures import fit_pictures
+from cli.moderation_import import import_list
+from cli.moderation_reviews import export, log, refuse, release, reviews, undo
 from cli.options import Json
 from cli.tables import dash, print_table
 from contracts import exit_codes
@@ -18,10 +21,14 @@ from moderation.policy import InvalidPolicy, LayerRule, Policy, Thresholds, read
 
 app = typer.Typer(
     cls=Commands,
-    help="Moderation: check a policy, and fit what reads the meaning of prompts.\n\n"
+    help="Moderation: check a policy, fit and import what it needs, review held images.\n\n"
     "Example: darkroom moderation check policy.yaml",
     no_args_is_help=True,
 )
+app.command("import")(import_list)
+app.command("fit-pictures")(fit_pictures)
+for _command in (reviews, release, refuse, undo, export, log):
+    app.command()(_command)
 
 PolicyPath = Annotated[Path, typer.Argument(help="The policy, a YAML file.", show_default=False)]
 

@@ -17,6 +17,10 @@
     │   ├── ModelNotFound       404
     │   ├── JobNotFound         404  unknown, or another tenant's
     │   ├── ImageNotFound       404
+    │   ├── ReviewNotFound      404  no image of that name waits for a person, or did
+    │   ├── ReviewDecided       409  people have decided otherwise
+    │   ├── NothingToAppeal     409  the image is shown, or is gone for good
+    │   ├── ContentUnderReview  400  for OpenAI's clients: a person will decide on the image
     │   ├── RouteNotFound       404
     │   ├── MethodNotAllowed    405
     │   ├── JobCanceled         409  canceled while a request waited for it
@@ -189,6 +193,33 @@ class ImageNotFound(RequestError):
 
     code = "image_not_found"
     status = 404
+
+
+class ReviewNotFound(RequestError):
+    """No image of this name is or was held."""
+
+    code = "review_not_found"
+    status = 404
+
+
+class ReviewDecided(RequestError):
+    """People have decided otherwise on this image. `details.state` says how."""
+
+    code = "review_decided"
+    status = 409
+
+
+class NothingToAppeal(RequestError):
+    """There is no verdict that an appeal could change."""
+
+    code = "nothing_to_appeal"
+    status = 409
+
+
+class ContentUnderReview(RequestError):
+    """The image of an OpenAI request is held until a person has decided. `details.job_id` names the job."""
+
+    code = "content_under_review"
 
 
 class PictureNotIndexed(RequestError):

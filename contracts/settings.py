@@ -214,6 +214,16 @@ class ApiSettings(BackendSettings):
     """The DARKROOM_SEARCH_TOKEN of the search process."""
     search_timeout_s: Seconds = 10.0
     """A search that takes longer is answered with 503."""
+    reviewers: Annotated[int, Field(ge=1, le=9)] = 1
+    """How many reviewers must agree on a held image. With 2, no one person releases or refuses one."""
+    review_undo_s: Seconds = 3600.0
+    """For how long the file of a refused image is kept, so that the refusal can be undone. Then it is deleted."""
+    review_pictures_per_day: Count | None = None
+    """How many held images one reviewer's key may open per day of UTC, to limit exposure. No limit by default."""
+    appeals_per_day: Count = 20
+    """How many appeals a tenant may make per day of UTC."""
+    moderation_log_key: Annotated[str, Field(repr=False)] = ""
+    """The key that signs the audit trail of moderation. Without one, the trail is chained by hashes only."""
     moderation_url: WebUrl | None = None
     """The process that reads the meaning of prompts, `http://127.0.0.1:8020`. A policy with heads under `meaning` needs it."""
     moderation_token: Annotated[str, Field(repr=False)] = ""

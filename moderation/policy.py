@@ -158,8 +158,10 @@ class HashList(Frozen):
 
     file: PolicyFile
     category: Category
-    distance: Annotated[int, Field(ge=0, le=64, strict=True)] = 31
-    """The largest number of different bits of two PDQ hashes that match."""
+    distance: Annotated[int, Field(ge=0, le=31, strict=True)] = 31
+    """The largest number of different bits of two PDQ hashes that match, of 256."""
+    similarity: Share = 0.97
+    """The smallest cosine of two embeddings that match, where the list has embeddings."""
 
 
 class Head(Frozen):
@@ -169,11 +171,14 @@ class Head(Frozen):
 
 
 class Classifier(Frozen):
-    """A classifier of images: a folder, or a name that docs/moderation.md lists."""
+    """A classifier of images: a folder with an ONNX model, or the name of one in a package."""
 
-    model: str
+    model: Literal["yahoo-open-nsfw"] | PolicyFile
+    """A folder has `model.onnx`, and `config.json` and `preprocessor_config.json` in transformers' format."""
     labels: Annotated[dict[str, Category], Field(min_length=1)]
     """The category of each label that matters."""
+    weights: PolicyFile | None = None
+    """Another ONNX file of the same model, such as one in int8."""
 
 
 class Words(Frozen):
@@ -197,6 +202,8 @@ class Looks(Frozen):
     lists: tuple[HashList, ...] = ()
     heads: tuple[Head, ...] = ()
     classifiers: tuple[Classifier, ...] = ()
+    time_limit_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """How long the lists, and how long the models, may look at one image. Then their layer is away."""
 
 
 Away = Literal["open", "closed"]
@@ -258,6 +265,11 @@ class Policy(Frozen):
         for place, entries in named:
             for index, entry in enumerate(entries):
                 yield f"{place}[{index}].file", entry.file
+        for index, classifier in enumerate(self.pictures.classifiers):
+            if isinstance(classifier.model, Path):
+                yield f"pictures.classifiers[{index}].model", classifier.model / "config.json"
+            if classifier.weights is not None:
+                yield f"pictures.classifiers[{index}].weights", classifier.weights
         for index, path in enumerate(self.words.exceptions):
             yield f"words.exceptions[{index}]", path
 

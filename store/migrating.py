@@ -29,6 +29,8 @@ _OF_ONE: Final = {
     "job": "hash",
     "hook": "hash",
     "picture": "hash",
+    "review": "hash",
+    "held": "hash",
     "flight": "hash",
     "hooklog": "list",
     "followers": "list",
@@ -36,7 +38,20 @@ _OF_ONE: Final = {
 """Kinds of keys of one job or one cache key, and their types."""
 _OF_KEY: Final = ("flight", "followers")
 """Those of them that belong to a cache key."""
-_OF_MANY: Final = ("outbox", "leases", "deadlines", "hooks", "unindexed", "unwanted", "waiting", "tenant")
+_OF_MANY: Final = (
+    "outbox",
+    "leases",
+    "deadlines",
+    "hooks",
+    "unindexed",
+    "unwanted",
+    "reviews",
+    "reviewed",
+    "unapplied",
+    "discards",
+    "waiting",
+    "tenant",
+)
 """Kinds of sorted sets of job ids, or of other names whose last digit says where they lie."""
 _OF_SHARD: Final = ("counts", "mark")
 """Kinds of keys of a whole shard. `Migration` holds their values."""

@@ -21,6 +21,7 @@ from contracts.ports.picture_outbox import PictureOutbox
 from contracts.ports.quota_ledger import QuotaLedger
 from contracts.ports.rebuild_store import RebuildStore
 from contracts.ports.result_cache import ResultCache
+from contracts.ports.review_store import ReviewStore
 from contracts.ports.usage_store import UsageStore
 from contracts.ports.webhook_store import WebhookStore
 from contracts.settings import BackendSettings
@@ -33,10 +34,12 @@ from store.key_names import Layout
 from store.layout import LayoutGuard
 from store.memory_use import RedisMemoryUseStore
 from store.model_directory import RedisModelDirectory
+from store.moderation_log import ModerationLog
 from store.pictures import RedisPictureOutbox
 from store.probe import probe
 from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
+from store.reviews import RedisReviewStore
 from store.usage import RedisUsageStore
 from store.webhooks import RedisWebhookStore
 
@@ -44,7 +47,7 @@ from store.webhooks import RedisWebhookStore
 @dataclass(frozen=True, slots=True)
 class Stores:
     """The open stores of one process. `blobs` holds the images, `pictures` what the search index is
-    owed, `room` counts the memory that records take."""
+    owed, `reviews` what people must look at; `room` counts the memory that records take."""
 
     jobs: JobStore
     events: JobEvents
@@ -59,16 +62,21 @@ class Stores:
     idempotency: IdempotencyStore
     webhooks: WebhookStore
     pictures: PictureOutbox
+    reviews: ReviewStore
+    moderation_log: ModerationLog
     rebuilds: RebuildStore
     room: MemoryUseStore
     usage: UsageStore
 
 
-def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
+def open_stores(
+    settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0, log_key: str = ""
+) -> Stores:
     """The stores on the Redis servers and the blob store of the settings. Nothing is sent before
     the first use.
 
     With `hot_results` above 0 this process remembers so many results, each for `hot_ttl_s` seconds.
+    `log_key` signs the audit trail of moderation; empty: it is not signed.
     Raises `SettingsError`.
     """
     timeout_s = settings.redis_timeout_s
@@ -121,6 +129,8 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         idempotency=RedisIdempotencyStore(state, timeout_s),
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
         pictures=RedisPictureOutbox(state, settings, guard),
+        reviews=RedisReviewStore(state, settings, guard),
+        moderation_log=ModerationLog(state, timeout_s, log_key),
         rebuilds=RedisRebuildStore(state, timeout_s),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),
         usage=RedisUsageStore(state, timeout_s),

@@ -192,6 +192,24 @@ SEARCH_FAILED = Counter(
     "Searches that an API process could not answer, by cause: the search process was `away`, had a `timeout`, or said `unavailable`.",
     ["cause"],
 )
+JUDGE_SECONDS = Histogram(
+    "darkroom_picture_judge_seconds",
+    "Time from the encoded images of a job to their verdicts, where a policy is in force.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+PICTURE_VERDICTS = Counter(
+    "darkroom_picture_verdicts_total", "Verdicts on finished images, by state.", ["state"]
+)
+REVIEWS_WAITING = Gauge("darkroom_reviews_waiting", "Held images that wait for a person, at the scrape.")
+REVIEW_AGE = Gauge(
+    "darkroom_review_age_seconds",
+    "For how long the oldest held image has waited, at the scrape; 0: none waits.",
+)
+REVIEW_DECISIONS = Counter(
+    "darkroom_review_decisions_total",
+    "What people did with held images: release, refuse, undo or appeal.",
+    ["action"],
+)
 SEARCH_GONE = Counter("darkroom_search_gone_total", "Hits whose files were gone, and which left the index.")
 
 # Moderation
@@ -217,8 +235,12 @@ LAYER_SECONDS = Histogram(
 )
 LAYER_AWAY = Counter(
     "darkroom_moderation_away_total",
-    "Looks that a layer could not take, by layer and cause: `away`, `timeout` or `failed`.",
+    "Looks that a layer could not take, by layer and cause: `away`, `busy`, `timeout` or `failed`.",
     ["layer", "cause"],
+)
+PICTURES_WITHOUT_PDQ = Counter(
+    "darkroom_moderation_pictures_without_pdq_total",
+    "Pictures with too little detail for a perceptual hash. Digests and embeddings look at them alone.",
 )
 PROMPTS_JUDGED = Counter(
     "darkroom_moderation_prompts_total",

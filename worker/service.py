@@ -29,6 +29,7 @@ from worker.job import JobRunner
 from worker.job_fetcher import JobFetcher
 from worker.leases import Leases
 from worker.retrier import Retrier
+from worker.verdicts import Verdicts, opened
 
 GIVE_BACK_S: Final = 5.0
 """How long a draining worker waits for its jobs to end or to be given back."""
@@ -61,13 +62,14 @@ async def serving(
 
     `on_failure` is called when a part fails for good, usually the engine. The other parts go on,
     because they give the active jobs back. Raises `EngineLoadError` where the model cannot be
-    loaded.
+    loaded, and `SettingsError` where the policy of moderation cannot be used.
     """
     stores, publisher = open_stores(settings), open_publisher(settings)
     encoder, host = _encoder(stores), EngineHost(settings)
     try:
         spec = await _load(host)
         cost = await _recall_cost(stores, spec)
+        policy = await asyncio.to_thread(opened, settings, spec.clip)
         series.begin_worker(spec.name, settings.max_attempts)
         async with asyncio.TaskGroup() as group:
             room = asyncio.Event()
@@ -88,6 +90,7 @@ async def serving(
                 Bounds(spec, settings.max_images_per_job),
                 share_cache=settings.share_cache_between_tenants,
                 keep_pictures_s=settings.blob_retention_s,
+                verdicts=None if policy is None else Verdicts(policy, stores.reviews, spec.clip),
             )
             fetcher = JobFetcher(
                 worker_id,
@@ -111,6 +114,8 @@ async def serving(
                 "cancellations": leases.watch_cancellations(stores.events, worker_id),
                 "heartbeat": heartbeat.run(),
             }
+            if policy is not None:
+                parts["policy"] = policy.run()
             tasks = [
                 group.create_task(_part(name, part, runner, on_failure), name=name)
                 for name, part in parts.items()

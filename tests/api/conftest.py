@@ -88,7 +88,7 @@ async def opened(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) 
         number = next(numbers)
         own = backend(redis_server, tmp_path / f"blobs-{number}", number)
         given = ApiSettings.model_validate({"admin_key": ADMIN_KEY, **own, **settings})
-        stores, publisher = open_stores(given), RecordingPublisher()
+        stores, publisher = open_stores(given, log_key=given.moderation_log_key), RecordingPublisher()
         clock = StoreClock(stores, given.redis_url)
         for name in models:
             worker = WorkerInfo(id=f"w-{name}", model=name, started_at=1.0, steps_per_s=10.0)

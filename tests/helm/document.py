@@ -29,6 +29,7 @@ BY_SECRET: Final = frozenset(
         "broker_url",
         "redis_url",
         "cache_redis_url",
+        "moderation_log_key",
         "moderation_token",
         "search_index",
         "search_token",
