@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from api import garbage
 from api.app import create_app
 from api.connections import ConnectionGuard, check_open_files
+from api.moderation import opened
 from api.services import Services
 from backends.http_server import HttpServer
 from broker.dead_letter_queue import open_dead_letters
@@ -38,10 +39,16 @@ log = logs.get_logger("api")
 
 
 def build(settings: ApiSettings) -> FastAPI:
-    """The application, with the services that the settings name."""
-    stores = open_stores(settings, hot_results=settings.hot_results, hot_ttl_s=settings.hot_result_ttl_s)
+    """The application, with the services that the settings name. Raises `SettingsError`."""
+    policy = opened(settings)
+    stores = open_stores(
+        settings,
+        hot_results=settings.hot_results,
+        hot_ttl_s=settings.hot_result_ttl_s,
+        log_key=settings.moderation_log_key,
+    )
     letters = open_dead_letters(settings)
-    return create_app(settings, stores, open_publisher(settings), SystemClock(), letters)
+    return create_app(settings, stores, open_publisher(settings), SystemClock(), letters, policy)
 
 
 async def refuse_to_be_open(settings: ApiSettings, keys: KeyStore) -> None:

@@ -22,11 +22,13 @@ from api.init_image import longest_text
 from api.keyring import KeyRing
 from api.long_poll import Waiters
 from api.middleware import BodyLimit, RequestContext
+from api.moderation import PromptJudge, Prompts
 from api.pictures.decoders import Decoders
 from api.provenance import ProvenanceReader
 from api.query import known_query
 from api.read_limits import ReadRate, Shares
 from api.routes import (
+    appeals,
     batch,
     cache,
     events,
@@ -38,6 +40,7 @@ from api.routes import (
     openai,
     page,
     reference,
+    reviews,
     search_images,
     webhooks,
 )
@@ -55,6 +58,9 @@ from contracts.ports.clock import Clock
 from contracts.ports.dead_letters import DeadLetters
 from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
+from moderation.carrying import Carrying
+from moderation.live import LivePolicy
+from moderation.reviewing import Reviewing
 from runtime.tasks import end
 from store.stores import Stores
 from telemetry import series
@@ -72,16 +78,19 @@ def create_app(
     publisher: Publisher,
     clock: Clock,
     letters: DeadLetters | None = None,
+    policy: LivePolicy[Prompts] | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
     It closes `stores`, `publisher` and `letters` at the end of its lifespan. Without `letters`, it
-    leaves dead letters to other processes.
+    leaves dead letters to other processes. `policy` is what prompts are judged by (`api.moderation.opened`).
     """
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
     decoders = Decoders(settings)
-    jobs_service = JobService(settings, stores, publisher, catalogue, usage, decoders, clock)
+    carrying = Carrying(stores, stores.moderation_log, clock, settings.review_undo_s)
+    prompts = PromptJudge(settings, policy)
+    jobs_service = JobService(settings, stores, publisher, catalogue, usage, decoders, prompts, clock)
     services = Services(
         settings=settings,
         stores=stores,
@@ -95,10 +104,20 @@ def create_app(
         keyring=KeyRing(stores.keys, settings, clock),
         read_rate=ReadRate(settings.reads_per_minute, clock),
         usage=usage,
+        reviewing=Reviewing(
+            stores.reviews,
+            carrying,
+            stores.moderation_log,
+            clock,
+            reviewers=settings.reviewers,
+            undo_s=settings.review_undo_s,
+        ),
+        carrying=carrying,
         search=SearchClient(settings, decoders),
         provenance=ProvenanceReader(settings),
         imports=Imports(settings, stores, jobs_service.quotas, jobs_service.room, decoders, clock),
         decoders=decoders,
+        prompts=prompts,
         clock=clock,
     )
     app = Application(
@@ -125,11 +144,13 @@ def create_app(
         batch,
         events,
         openai,
+        appeals,
         images,
         provenance_routes,
         models,
         cache,
         keys,
+        reviews,
         usage_routes,
         search_routes,
         search_images,
@@ -175,6 +196,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(services.jobs.room.run(), name="room"),
         asyncio.create_task(services.usage.run(), name="usage"),
     ]
+    if services.settings.moderation is not None:
+        counting.append(asyncio.create_task(services.carrying.run(), name="reviews"))
+    if services.prompts.live is not None:
+        counting.append(asyncio.create_task(services.prompts.live.run(), name="policy"))
     log.info("api_ready", address=f"http://{services.settings.host}:{services.settings.port}")
     try:
         yield
@@ -183,6 +208,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.jobs.drain()
         await services.decoders.close()
         await services.search.close()
+        await services.prompts.close()
         await end(sweeping, *counting)
         await services.jobs.room.close()
         await services.usage.flush()

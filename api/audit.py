@@ -1,7 +1,7 @@
-"""The audit trail in the log: every call of an administrator, and every refused API key.
+"""The audit trail in the log: every call of an administrator, every refused API key, every blocked request.
 
-It has two events, `admin_call` and `key_refused`, so a log pipeline can store them separately. A
-key is named by its id, which is not a secret.
+It has three events, `admin_call`, `key_refused` and `content_blocked`, so a log pipeline can store them
+separately. A key is named by its id, which is not a secret. No event has a prompt.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from api.keyring import Principal
 from contracts.errors import RequestError
+from contracts.moderation import Verdict
 from telemetry.logs import get_logger
 
 MAX_CHARS: Final = 500
@@ -45,3 +46,16 @@ def key_refused(error: RequestError, key_id: str | None, tenant: str | None = No
     `tenant`: of a valid key that lacks the scope.
     """
     log.warning("key_refused", code=error.code, key_id=key_id, tenant=tenant)
+
+
+def content_blocked(principal: Principal, verdict: Verdict) -> None:
+    """Log that a request is blocked: by which policy, layer and list, and not for which words."""
+    log.warning(
+        "content_blocked",
+        key_id=principal.key_id,
+        tenant=principal.tenant,
+        policy=verdict.policy,
+        layer=verdict.layer,
+        category=verdict.categories[0],
+        source=verdict.source,
+    )

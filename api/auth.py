@@ -1,6 +1,6 @@
 """The API key of a request, as a dependency of routes.
 
-`Caller` needs the scope `generate`, `Admin` the scope `admin`, `Reader` either. A route with one of
+`Caller` needs the scope `generate`, `Admin` the scope `admin`, `Reader` either, `Moderator` the scope `moderate`. A route with one of
 these dependencies refuses other callers. Routes without one are open: health, metrics, the
 playground, and images, whose names are capabilities (docs/adr/0010-pictures-are-capabilities.md).
 """
@@ -92,6 +92,12 @@ async def _admin(request: Request, principal: Annotated[Principal, Depends(_prin
     return principal
 
 
+async def _moderator(request: Request, principal: Annotated[Principal, Depends(_principal)]) -> Principal:
+    _require(principal, Scope.MODERATE)
+    audit.admin_call(request, principal)
+    return principal
+
+
 async def _known(services: Services, token: str | None, request: Request) -> Principal:
     try:
         return await services.keyring.principal(
@@ -139,5 +145,7 @@ Caller = Annotated[Principal, Depends(_caller)]
 """A caller who may submit jobs."""
 Reader = Annotated[Principal, Depends(_reader)]
 """A caller who may look at jobs: with the scope `generate` at those of its tenant, with `admin` at all."""
+Moderator = Annotated[Principal, Depends(_moderator)]
+"""A caller with the scope `moderate`."""
 Admin = Annotated[Principal, Depends(_admin)]
 """A caller with the scope `admin`."""

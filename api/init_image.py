@@ -49,6 +49,8 @@ class InitImage:
     name: str
     data: bytes
     warnings: tuple[str, ...] = ()
+    texts: str = ""
+    """What the file says in words, if that was asked for: titles, descriptions, comments."""
 
 
 def longest_text(max_bytes: int) -> int:

@@ -76,6 +76,11 @@ class Principal:
         return self.key is not None and self.key.limits.any
 
     @property
+    def charged_key_id(self) -> str | None:
+        """The key whose images of the day jobs count against; None: it has no such limit."""
+        return None if self.key is None or self.key.limits.images_per_day is None else self.key.id
+
+    @property
     def weight(self) -> float:
         """The share of the devices that the caller's tenant gets, relative to other tenants."""
         return 1.0 if self.key is None else self.key.limits.weight

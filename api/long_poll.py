@@ -115,6 +115,36 @@ class Waiters:
                 gone.cancel()
                 await asyncio.gather(gone, return_exceptions=True)
 
+    async def until_reviewed(self, request: Request, job: Job, wait_s: float, holder: str) -> Job:
+        """The ended job once no image waits for a person, or as it is after `wait_s` seconds, on `close`, or if no
+        more requests can be held. Raises what `JobStore.get` does, and `ClientDisconnect`."""
+        if not job.in_review or self._shares.full or self._closed or not self._shares.allows(holder):
+            return job
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        changed = asyncio.Event()
+        gone = asyncio.create_task(disconnected(request.receive))
+        gone.add_done_callback(lambda _: _wake(woken))
+        self._held.add(woken)
+        with self._shares.one(holder), metrics.WAITERS.track_inprogress():
+            try:
+                async with asyncio.timeout(wait_s):
+                    while job.in_review and not woken.done():
+                        async with self._events.subscribe(job.id, lambda _: changed.set()):
+                            changed.clear()
+                            job = await self._reads.get(job.tenant, job.id)
+                            if job.in_review:
+                                await _either(woken, changed, RECHECK_S)
+            except TimeoutError:
+                return job
+            finally:
+                left = gone.done()
+                self._held.discard(woken)
+                gone.cancel()
+                await asyncio.gather(gone, return_exceptions=True)
+        if left and job.in_review:
+            raise ClientDisconnect
+        return job
+
     async def _hold(
         self, woken: asyncio.Future[None], tenant: str, job_id: str, wait_s: float, listener: EndListener
     ) -> Job:
@@ -137,6 +167,17 @@ class Waiters:
                 timeout=min(RECHECK_S, max(0.0, until - loop.time())),
                 return_when=asyncio.FIRST_COMPLETED,
             )
+
+
+async def _either(woken: asyncio.Future[None], changed: asyncio.Event, wait_s: float) -> None:
+    """Return when one of the two is done, or after `wait_s` seconds."""
+    change = asyncio.create_task(changed.wait())
+    either: set[asyncio.Future[Any]] = {woken, change}
+    try:
+        await asyncio.wait(either, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        change.cancel()
+        await asyncio.gather(change, return_exceptions=True)
 
 
 def _wake(woken: asyncio.Future[None]) -> None:

@@ -18,7 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.errors import LEFT_OUT
 from api.job_request import JobRequest
 from api.normalise import invalid
-from contracts.errors import DarkroomError, InvalidRequest, RequestError
+from contracts.errors import (
+    ContentBlocked,
+    ContentPolicyViolation,
+    DarkroomError,
+    InvalidRequest,
+    RequestError,
+)
 from contracts.jobs import ImageRef
 from contracts.requests import MAX_PREVIEWS, OutputFormat
 from views.job import Wire
@@ -220,6 +226,11 @@ def as_openai(error: InvalidRequest) -> RequestError:
     first = named[0] if named else (error.param, error.message)
     details = {"faults": [{"param": param, "message": message} for param, message in named]}
     return RequestError(first[1], param=first[0], details=details)
+
+
+def policy_violation(error: ContentBlocked) -> ContentPolicyViolation:
+    """`error` as OpenAI answers what its policy does not allow."""
+    return ContentPolicyViolation(error.message, param=error.param, details=error.details)
 
 
 def _with_openai_name(param: str, message: str) -> tuple[str, str]:

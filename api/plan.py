@@ -13,6 +13,7 @@ from api.job_request import JobRequest
 from api.normalise import normalise
 from cache.cache_key import request_key, result_address, tenant_scope
 from contracts.models import ServedModel
+from contracts.moderation import Verdict
 from contracts.requests import MAX_SEED, GenerationRequest
 from contracts.settings import ApiSettings
 from runtime.lru import LruCache
@@ -55,8 +56,9 @@ def planned(
     *,
     seed: Callable[[], int] = random_seed,
     init: InitImage | None = None,
+    policy: str = "",
 ) -> Plan:
-    """The plan of `body` of `tenant`, for the model `served`.
+    """The plan of `body` of `tenant`, for the model `served`. `policy`: as in `cache.cache_key.request_key`.
 
     `seed` makes the seed of a body that asks for a random one. `init` is the decoded init image
     (None: none, or not decoded yet). Raises `InvalidRequest`.
@@ -67,8 +69,20 @@ def planned(
     request = normalise(body, spec, settings, scope=scope, random_seed=seed, init_image=name)
     if init is not None:
         request = request.model_copy(update={"warnings": init.warnings})
-    key = request_key(request, spec, scope)
+    key = request_key(request, spec, scope, policy)
     return Plan(served, request, key, result_address(key, request, scope), cost_of(request, spec), init)
+
+
+def judged(plan: Plan, verdict: Verdict, tenant: str, settings: ApiSettings, policy: str) -> Plan:
+    """The plan with what the policy says of its prompts, if that is worth a record."""
+    if verdict.state == "passed" and not verdict.away:
+        return plan
+    request = plan.request.judged(verdict)
+    if not request.held:
+        return replace(plan, request=request)
+    scope = tenant_scope(tenant, settings.share_cache_between_tenants)
+    key = request_key(request, plan.served.spec, scope, policy)
+    return replace(plan, request=request, key=key, address=result_address(key, request, scope))
 
 
 class Plans:
@@ -76,22 +90,22 @@ class Plans:
 
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
-        self._known = LruCache[tuple[str, JobRequest], Plan](MAX_PLANS)
+        self._known = LruCache[tuple[str, JobRequest, str], Plan](MAX_PLANS)
 
-    def of(self, tenant: str, body: JobRequest, served: ServedModel) -> Plan:
+    def of(self, tenant: str, body: JobRequest, served: ServedModel, policy: str = "") -> Plan:
         """The plan of `body`.
 
         It must have no webhook and no metadata: these do not change a plan, and could not be part
         of a look-up key. Raises `InvalidRequest`.
         """
-        known = self._known.get((tenant, body))
+        known = self._known.get((tenant, body, policy))
         if known is not None and known.served is served:
             return known
         if known is not None and known.served.spec == served.spec:
-            known = self._known[tenant, body] = replace(known, served=served)
+            known = self._known[tenant, body, policy] = replace(known, served=served)
             return known
-        plan = planned(tenant, body, served, self._settings)
+        plan = planned(tenant, body, served, self._settings, policy=policy)
         texts = len(body.prompt) + len(body.negative_prompt or "")
         if body.seed != "random" and texts <= MAX_PLAN_CHARS:
-            self._known[tenant, body] = plan
+            self._known[tenant, body, policy] = plan
         return plan

@@ -25,6 +25,13 @@ class StatusEvent(Wire):
     error: JobErrorView | None
 
 
+class ModeratedEvent(Wire):
+    """Event `moderated`: people have decided on images of the ended job. The images are as they are now."""
+
+    id: str
+    images: list[ImageView]
+
+
 class OutputEvent(Wire):
     """Event `output`: the images of a job that has succeeded. A terminal `status` follows."""
 

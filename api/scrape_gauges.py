@@ -13,10 +13,10 @@ from store.stores import Stores
 from telemetry import metrics
 
 
-async def refresh(stores: Stores, catalogue: Catalogue, memory: Memory | None) -> None:
+async def refresh(stores: Stores, catalogue: Catalogue, memory: Memory | None, now: float) -> None:
     """Set the gauges of the stores and of every model.
 
-    `memory` is that of the state Redis (None: not known). A value that cannot be read now is absent
+    `now` is Unix seconds. `memory` is that of the state Redis (None: not known). A value that cannot be read now is absent
     or 0, never old.
     """
     metrics.STORE_MEMORY.set(0 if memory is None else memory.used_bytes)
@@ -32,6 +32,9 @@ async def refresh(stores: Stores, catalogue: Catalogue, memory: Memory | None) -
     ):
         gauge.clear()
     try:
+        queue = await stores.reviews.queue()
+        metrics.REVIEWS_WAITING.set(queue.waiting)
+        metrics.REVIEW_AGE.set(0 if queue.oldest_at is None else max(0.0, now - queue.oldest_at))
         metrics.WEBHOOKS_DUE.set(await stores.webhooks.due())
         for served in await catalogue.models():
             model, capacity = served.spec.name, capacity_of(served.workers)

@@ -13,6 +13,7 @@ from api.hit_responses import HitResponseCache
 from api.imports import Imports
 from api.keyring import KeyRing
 from api.long_poll import Waiters
+from api.moderation import PromptJudge
 from api.pictures.decoders import Decoders
 from api.provenance import ProvenanceReader
 from api.read_limits import ReadRate
@@ -25,6 +26,8 @@ from api.usage import Usage
 from contracts.ports.clock import Clock
 from contracts.ports.publisher import Publisher
 from contracts.settings import ApiSettings
+from moderation.carrying import Carrying
+from moderation.reviewing import Reviewing
 from store.stores import Stores
 
 
@@ -42,10 +45,13 @@ class Services:
     keyring: KeyRing
     read_rate: ReadRate
     usage: Usage
+    reviewing: Reviewing
+    carrying: Carrying
     search: SearchClient
     provenance: ProvenanceReader
     imports: Imports
     decoders: Decoders
+    prompts: PromptJudge
     clock: Clock
     hit_bodies: HitResponseCache = field(default_factory=HitResponseCache)
     documents: WrittenDocuments = field(default_factory=WrittenDocuments)
@@ -75,7 +81,7 @@ _MEANING: Final = {
     401: "No API key, or not a valid one.",
     403: "The API key lacks the scope.",
     404: "Unknown here.",
-    409: "The job was canceled meanwhile.",
+    409: "Something else has happened meanwhile; `code` says what.",
     408: "The body did not arrive in time.",
     410: "Older than the store keeps.",
     413: "The body is too large.",

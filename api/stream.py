@@ -30,7 +30,7 @@ from api.catalogue import Catalogue
 from api.keyring import Principal
 from api.long_poll import disconnected
 from api.read_limits import BUSY_S, Shares, too_many
-from api.schemas import OutputEvent, StatusEvent
+from api.schemas import ModeratedEvent, OutputEvent, StatusEvent
 from api.watch import SharedReadings
 from contracts.errors import DarkroomError, TooManyStreams
 from contracts.jobs import Job, JobStatus, Preview
@@ -92,19 +92,27 @@ class Streams:
         self._closing.set()
 
     def of(
-        self, caller: Principal, job: Job, last_event_id: str | None, *, headless: bool = False
+        self,
+        caller: Principal,
+        job: Job,
+        last_event_id: str | None,
+        *,
+        until_reviewed: bool = False,
+        headless: bool = False,
     ) -> Response:
         """The stream of `job`, which was just read, for `caller`.
 
-        `headless`: a HEAD request, which gets only the headers.
+        With `until_reviewed` it goes on after the end, until no image waits for a person. `headless`: a
+        HEAD request, which gets only the headers.
         """
         last = _sequence(last_event_id)
-        if job.status.terminal and last == job.sequence:
+        if last == job.sequence and _over(job, until_reviewed=until_reviewed):
             # 204 is how a server tells a browser's EventSource not to come back.
             return Response(None, 204)
         if headless:
             return Response(None, 200, HEADERS, media_type="text/event-stream")
-        return self.open(partial(self._follow, job.tenant, job.id, last), caller.holder)
+        write = partial(self._follow, job.tenant, job.id, last, until_reviewed)
+        return self.open(write, caller.holder)
 
     def open(self, write: Writer, holder: str, left: Left | None = None) -> Response:
         """A stream with the body that `write` puts, piece by piece.
@@ -115,7 +123,9 @@ class Streams:
         """
         return _EventStream(partial(self._serve, holder=holder, left=left), write)
 
-    async def _follow(self, tenant: str, job_id: str, last: int | None, put: Put) -> None:
+    async def _follow(
+        self, tenant: str, job_id: str, last: int | None, until_reviewed: bool, put: Put
+    ) -> None:
         """Put all events of a job. An unavailable store ends the stream; the client comes back."""
         # With jitter: clients that were cut off together come back at different times.
         await put(f"retry: {RETRY_MS + random.randrange(RETRY_MS)}\n\n")
@@ -123,7 +133,7 @@ class Streams:
         sequence = last
         loop = asyncio.get_running_loop()
         silent_since = loop.time()
-        async with aclosing(self.readings.follow(tenant, job_id)) as readings:
+        async with aclosing(self.readings.follow(tenant, job_id, until_reviewed=until_reviewed)) as readings:
             async for job, view, previews in readings:
                 # Previews have no id, as places in the queue. A client that was away misses them,
                 # but nothing of the result.
@@ -215,10 +225,16 @@ def tell(view: JobView, sequence: int, before: JobView | None, last: int | None)
         )
         # A place in the queue is no change of the record. Its event has no id.
         return _event("status", _status(view)) if moved and view.status is JobStatus.QUEUED else ""
+    if before is not None and before.status.terminal:
+        return _event("moderated", ModeratedEvent(id=view.id, images=view.images), sequence)
     # A job whose worker died goes back to `queued`, or starts again with no step done.
     status = before is None or view.status is not before.status or view.progress is None
     progress = view.progress is not None and (before is None or view.progress != before.progress)
     return _changes(view, sequence, status=status, progress=progress and not view.status.terminal)
+
+
+def _over(job: Job, *, until_reviewed: bool) -> bool:
+    return job.status.terminal and not (until_reviewed and job.in_review)
 
 
 def _changes(view: JobView, sequence: int, *, status: bool, progress: bool) -> str:

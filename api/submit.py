@@ -20,7 +20,8 @@ from api.idempotency import Copies, Slot, mark_replayed
 from api.idempotency import slot as slot_of
 from api.job_request import JobRequest
 from api.keyring import Principal
-from api.lookup import checked, looked_up, remembered
+from api.lookup import Under, checked, looked_up, remembered
+from api.moderation import PromptJudge
 from api.outbox import Outbox
 from api.pictures.decoders import Decoders
 from api.plan import Plan
@@ -42,6 +43,8 @@ from scheduler.fairness import flow_of, weight_of
 from store.stores import Stores
 from telemetry import metrics, tracing
 from telemetry.logs import bound_field, get_logger
+
+NO_PREVIEWS = "previews: none are shown, because a content policy looks at finished images first."
 
 log = get_logger(__name__)
 
@@ -82,16 +85,18 @@ class JobService:
         catalogue: Catalogue,
         usage: Usage,
         decoders: Decoders,
+        prompts: PromptJudge,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._usage = usage
         self._clock = clock
+        self._prompts = prompts
         self.room = Room(stores.room, settings, clock)
         self._background = Background()
         self.quotas = Quotas(stores.quotas, stores.jobs)
-        self._planner = Planner(settings, catalogue, self.quotas, decoders)
+        self._planner = Planner(settings, catalogue, self.quotas, decoders, prompts)
         self._outbox = Outbox(stores.jobs, publisher, self._background, settings.redis_timeout_s)
         self._cache_apart = settings.cache_redis_url not in (None, settings.redis_url)
         """Whether the cache has its own Redis. Each request then asks it before the call that
@@ -162,22 +167,32 @@ class JobService:
         if plan.request.cache == "refresh":
             # A result that was just completed does not count as fresh. One that is still being computed does.
             await self._stores.jobs.forget_landed([key])
+        request = plan.request
+        if request.previews and self._prompts.policy is not None:
+            # A preview would be seen before the verdict.
+            warned = (*request.warnings, NO_PREVIEWS)
+            request = request.model_copy(update={"previews": 0, "warnings": warned})
         new = NewJob(
             id=job_id,
             tenant=caller.tenant,
             key=key,
-            request=plan.request,
+            request=request,
             ttl_s=body.timeout_seconds or self._settings.job_ttl_s,
             priority=priority,
             cost=plan.cost,
             weight=weight_of(priority) * caller.weight,
-            origin=Origin(request_id=bound_field("request_id"), traceparent=tracing.current()),
+            origin=Origin(
+                request_id=bound_field("request_id"),
+                traceparent=tracing.current(),
+                key_id=caller.charged_key_id if self._prompts.policy is not None else None,
+            ),
             webhook=webhook,
         )
         return _Draft(plan, new, plan.address)
 
     async def _submit(self, caller: Principal, draft: _Draft, listener: EndListener | None) -> Accepted:
-        result = await remembered(self._stores, draft.address) if draft.cached else None
+        under = self._under(caller.tenant)
+        result = await remembered(self._stores, draft.address, under) if draft.cached else None
         if result is not None and not caller.limited:
             # A single step with nothing to undo: it needs no task.
             submitted = await self._outbox.hit(draft.new, result)
@@ -231,7 +246,7 @@ class JobService:
             # The charge depends on this, and whether the init image is stored. The call that
             # records the job looks again, because the result may arrive in between. If the cache
             # has its own Redis, such a result is still in the job store.
-            result = await looked_up(self._stores, draft.address)
+            result = await looked_up(self._stores, draft.address, self._under(new.tenant))
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=repeats)
         async with self.quotas.charged(caller, charge, charge_rate=init is None):
             if init is not None and result is None:
@@ -260,12 +275,18 @@ class JobService:
             submission = replace(submission, address=draft.address)
         remember = results.watch(draft.address)
         while isinstance(answer := await self._outbox.record(submission, limit.refusal), Found):
-            result = await checked(self._stores, draft.address, answer.result)
+            under = self._under(draft.new.tenant)
+            result = await checked(self._stores, draft.address, answer.result, under)
             if result is not None:
                 remember(result)
                 return await self._outbox.record_hit(draft.new, result)
             submission = replace(submission, address=None)
         return answer
+
+    def _under(self, tenant: str) -> Under:
+        """What a cached result must pass."""
+        policy = self._prompts.policy
+        return Under(None if policy is None else policy.policy, tenant)
 
     def _accepted(self, caller: Principal, accepted: Accepted, *, repeats: bool = False) -> Accepted:
         """Count and log the job."""

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from api.catalogue import Catalogue
 from api.views import job_views
-from contracts.jobs import Change, Job, JobEnd, JobStatus, Preview
+from contracts.jobs import Change, Job, JobEnd, JobStatus, Moderated, Preview
 from contracts.ports.job_store import JobStore
 from runtime.tasks import end
 from store.stores import Stores
@@ -26,6 +26,8 @@ PAUSE_S: Final = 0.005
 
 Key = tuple[str, str]
 """The tenant and the id of a job."""
+WatchKey = tuple[str, str, bool]
+"""The same, and whether a client waits until people have decided on the job's images."""
 
 
 class Reading(NamedTuple):
@@ -104,6 +106,8 @@ class _Watch:
         self.subscribed = self.subscribed and change is not None
         if isinstance(change, JobEnd):
             self.end = change
+        if isinstance(change, Moderated):
+            self.end = None  # the record says more
         if isinstance(change, Preview):
             for follower in self.followers:
                 follower.previews.append(change)
@@ -140,15 +144,18 @@ class SharedReadings:
         self._stores = stores
         self._catalogue = catalogue
         self._heartbeat_s = heartbeat_s
-        self._watches: dict[Key, _Watch] = {}
+        self._watches: dict[WatchKey, _Watch] = {}
 
-    async def follow(self, tenant: str, job_id: str) -> AsyncGenerator[Reading]:
+    async def follow(
+        self, tenant: str, job_id: str, *, until_reviewed: bool = False
+    ) -> AsyncGenerator[Reading]:
         """The job now, after every change, and often enough in between for a heartbeat. The last
-        reading is that of the ended job.
+        reading is that of the ended job; with `until_reviewed`, that of the job none of whose images
+        waits for a person.
 
         A slow client misses readings, but never the last one. Raises what `JobStore.get` does.
         """
-        key = tenant, job_id
+        key = tenant, job_id, until_reviewed
         watch = self._watches.get(key)
         if watch is None:
             watch = self._watches[key] = _Watch()
@@ -173,7 +180,7 @@ class SharedReadings:
                         shown = preview.index
                         previews.append(preview)
                 yield Reading(job, view, previews)
-                if job.status.terminal:
+                if _over(key, job):
                     return
         finally:
             watch.followers.discard(follower)
@@ -181,7 +188,7 @@ class SharedReadings:
                 self._forget(key, watch)
                 await end(watch.task)
 
-    async def _run(self, key: Key, watch: _Watch) -> None:
+    async def _run(self, key: WatchKey, watch: _Watch) -> None:
         try:
             await self._watch(key, watch)
         except Exception as error:  # noqa: BLE001 - each follower raises it
@@ -189,8 +196,8 @@ class SharedReadings:
         finally:
             self._forget(key, watch)
 
-    async def _watch(self, key: Key, watch: _Watch) -> None:
-        tenant, job_id = key
+    async def _watch(self, key: WatchKey, watch: _Watch) -> None:
+        tenant, job_id, _ = key
         while True:
             watch.subscribed, watch.end = True, None
             async with self._stores.events.subscribe(job_id, watch.on_change):
@@ -200,15 +207,20 @@ class SharedReadings:
                     watch.begun += 1
                     job = watch.ended(job) or await self._stores.jobs.get(tenant, job_id)
                     (view,) = await job_views([job], self._stores.jobs, self._catalogue)
-                    if await watch.publish(job, view) and job.status.terminal:
+                    if await watch.publish(job, view) and _over(key, job):
                         return
                     with suppress(TimeoutError):
                         async with asyncio.timeout(min(self._heartbeat_s, _look_again_s(view))):
                             await watch.changed.wait()
 
-    def _forget(self, key: Key, watch: _Watch) -> None:
+    def _forget(self, key: WatchKey, watch: _Watch) -> None:
         if self._watches.get(key) is watch:
             del self._watches[key]
+
+
+def _over(key: WatchKey, job: Job) -> bool:
+    """Whether no more changes are wanted of the job."""
+    return job.status.terminal and not (key[2] and job.in_review)
 
 
 def _look_again_s(view: JobView) -> float:

@@ -1,8 +1,9 @@
 """Images by the hash of their bytes, in a directory that the API and the workers share.
 
-Generated images are public: knowing a name is the right to read it. Init images are *inputs*. They
-have a separate folder, and no public route serves their names
-(docs/adr/0010-pictures-are-capabilities.md).
+Generated images are public: knowing a name is the right to read it. Init images are *inputs*, and
+images that a policy keeps from their owner are *held*. Each kind has a separate folder, and no public
+route serves their names (docs/adr/0010-pictures-are-capabilities.md,
+docs/adr/0063-a-held-image-has-no-public-name.md).
 """
 
 from __future__ import annotations
@@ -30,13 +31,23 @@ PRUNE_LIMIT: Final = 10_000
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 INPUTS: Final = "inputs/"
 """The prefix of the names of inputs, and the folder that holds them."""
+HELD: Final = "held/"
+"""The prefix of the names of held images, and the folder that holds them."""
+PRIVATE_FOLDERS: Final = (INPUTS, HELD)
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_NAME: Final = re.compile(rf"(?:{INPUTS})?[0-9a-f]{{64}}\.(?:png|webp|jpeg)\Z")
+_NAME: Final = re.compile(rf"(?:{'|'.join(PRIVATE_FOLDERS)})?[0-9a-f]{{64}}\.(?:png|webp|jpeg)\Z")
 
 
-def blob_name(data: bytes, extension: str, *, is_input: bool = False) -> str:
-    """The name of `data` in every blob store: its SHA-256 in hex and the extension."""
-    return f"{INPUTS if is_input else ''}{hashlib.sha256(data).hexdigest()}.{extension}"
+def blob_name(data: bytes, extension: str, *, is_input: bool = False, is_held: bool = False) -> str:
+    """The name of `data` in every blob store: its SHA-256 in hex and the extension, after the folder of
+    its kind."""
+    folder = INPUTS if is_input else HELD if is_held else ""
+    return f"{folder}{hashlib.sha256(data).hexdigest()}.{extension}"
+
+
+def public_name(held: str) -> str:
+    """The name that a held image gets when it is released."""
+    return held.removeprefix(HELD)
 
 
 def is_blob_name(name: str) -> bool:
@@ -46,7 +57,7 @@ def is_blob_name(name: str) -> bool:
 
 def is_public_name(name: str) -> bool:
     """Whether `name` is that of a generated image. Anybody who knows it may read the image."""
-    return is_blob_name(name) and not name.startswith(INPUTS)
+    return is_blob_name(name) and not name.startswith(PRIVATE_FOLDERS)
 
 
 def blobs_to_prune(
@@ -70,21 +81,22 @@ def blobs_to_prune(
 
 class DirectoryBlobStore:
     """The `BlobStore` in a directory, spread over 256 folders by the first two digits of the names.
-    Inputs lie likewise in one folder of it."""
+    Inputs and held images lie likewise, each in one folder of it."""
 
     def __init__(self, root: Path, clock: Clock) -> None:
         self._root = root
         self._folder = str(root)
         self._clock = clock
 
-    async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
+    async def put(self, data: bytes, extension: str, *, is_input: bool = False, is_held: bool = False) -> str:
         """Store `data`. Answers its name. Raises `BlobStoreUnavailable`, `BlobStoreFull`."""
-        return await asyncio.to_thread(self._put, data, extension, is_input=is_input)
+        name = blob_name(data, extension, is_input=is_input, is_held=is_held)
+        return await asyncio.to_thread(self._put, name, data)
 
     def write(self, data: bytes, extension: str) -> str:
         """As `put`, for a thread that may wait for the disk, such as the one that encodes
         images."""
-        return self._put(data, extension, is_input=False)
+        return self._put(blob_name(data, extension), data)
 
     async def get(self, name: str) -> bytes:
         """The bytes of the image. Raises `ImageNotFound`, `BlobStoreUnavailable`."""
@@ -123,7 +135,8 @@ class DirectoryBlobStore:
     def paths(self) -> Iterator[tuple[str, Path]]:
         """The name and the path of every image, for a backup. Raises `OSError`."""
         for _, _, path in self._all():
-            yield (INPUTS if path.parent.parent != self._root else "") + path.name, path
+            folder = path.parent.parent
+            yield path.name if folder == self._root else f"{folder.name}/{path.name}", path
 
     def age(self, name: str, written_at: float) -> None:
         """Set the time at which the image was put (Unix seconds), so that a restored image is
@@ -172,11 +185,10 @@ class DirectoryBlobStore:
 
     def _files(self, pattern: str) -> Iterator[Path]:
         """The files of all folders that match the pattern."""
-        for folder in (self._root, self._root / INPUTS):
+        for folder in (self._root, *(self._root / private for private in PRIVATE_FOLDERS)):
             yield from folder.glob(f"??/{pattern}")
 
-    def _put(self, data: bytes, extension: str, *, is_input: bool) -> str:
-        name = blob_name(data, extension, is_input=is_input)
+    def _put(self, name: str, data: bytes) -> str:
         # Without a Path, as in `_is_there`.
         place = f"{self._folder}/{_place(name)}"
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from backends.blobs import blob_name, blob_store_error, blobs_to_prune, is_blob_name
+from backends.blobs import blob_name, blob_store_error, blobs_to_prune, is_blob_name, is_public_name
 from contracts.blobs import Deletion
 from contracts.errors import ImageNotFound, SettingsError
 from contracts.ports.clock import Clock
@@ -23,7 +23,7 @@ DELETE_BATCH: Final = 1000
 CONTENT_TYPES: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 PUBLIC: Final = "public, max-age=31536000, immutable"
 PRIVATE: Final = "private, no-store"
-"""The cache rule of inputs, in case the bucket is also served by other means."""
+"""The cache rule of inputs and held images, in case the bucket is also served by other means."""
 _ABSENT: Final = ("404", "NoSuchKey", "NotFound")
 _NO_ROOM: Final = ("507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull")
 """Codes of servers that can be full; AWS itself cannot."""
@@ -59,16 +59,16 @@ class S3BlobStore:
             ),
         )
 
-    async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
+    async def put(self, data: bytes, extension: str, *, is_input: bool = False, is_held: bool = False) -> str:
         """Store `data`. Answers its name. Raises `BlobStoreUnavailable`, `BlobStoreFull`."""
-        name = blob_name(data, extension, is_input=is_input)
+        name = blob_name(data, extension, is_input=is_input, is_held=is_held)
         await self._in_thread(
             lambda: self._client.put_object(
                 Bucket=self._bucket,
                 Key=self._prefix + name,
                 Body=data,
                 ContentType=CONTENT_TYPES[extension],
-                CacheControl=PRIVATE if is_input else PUBLIC,
+                CacheControl=PUBLIC if is_public_name(name) else PRIVATE,
             )
         )
         return name

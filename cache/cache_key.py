@@ -84,12 +84,19 @@ def tenant_scope(tenant: str, shared: bool) -> str:
     return "shared" if shared else f"tenant:{tenant}"
 
 
-def request_key(request: GenerationRequest, spec: ModelSpec, scope: str) -> str:
+def request_key(request: GenerationRequest, spec: ModelSpec, scope: str, policy: str = "") -> str:
     """The key (64 hex digits) of `request` to the model `spec` within `scope`.
 
-    Equal keys mean equal pixels, up to floating-point tolerance, in files of the same kind.
+    Equal keys mean equal pixels, up to floating-point tolerance, in files of the same kind. `policy` says
+    under which policy of moderation results are shared; empty: there is none. It is part of the key and
+    of no seed. A request whose images are held for its prompts has a key of its own.
     """
-    return _digest({**_subject(request, spec, scope), "seed": request.seed, **_file(request)}).hex()
+    subject = {**_subject(request, spec, scope), "seed": request.seed, **_file(request)}
+    if policy:
+        subject["policy"] = policy
+    if request.held:
+        subject["held"] = True
+    return _digest(subject).hex()
 
 
 def derived_seed(request: GenerationRequest, spec: ModelSpec, scope: str) -> int:

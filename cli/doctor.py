@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from backends.blobs import INPUTS
+from backends.blobs import PRIVATE_FOLDERS
 from backends.pubsub import subscribe
 from backends.redis_client import connect, disconnect, store_errors
 from cli.brokers import TLS_MEND, broker
@@ -262,7 +262,8 @@ async def pictures(settings: BackendSettings) -> AsyncIterator[Finding]:
 
 
 def _newest(root: Path) -> list[Path]:
-    files = (path for folder in (root, root / INPUTS) for path in folder.glob("??/[0-9a-f]*"))
+    folders = (root, *(root / private for private in PRIVATE_FOLDERS))
+    files = (path for folder in folders for path in folder.glob("??/[0-9a-f]*"))
     paths = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
     return paths[:SAMPLE]
 

@@ -18,7 +18,7 @@ from cli.follow import follow
 from cli.options import ApiKey, Json, Priority, Server, at_least_zero, positive
 from cli.output import Format, Out, Output
 from cli.server import connected
-from client import Client, ClientError, Job, JobFailed, StillRunning
+from client import Client, ClientError, ImageWithheld, Job, JobFailed, StillRunning
 from client.protocol import RETRIES
 
 SEED_DIGITS: Final = 20
@@ -152,9 +152,12 @@ def generate(
     with connected(server, api_key, retries=RETRIES) as client:
         job, files = make(client, prompt, where, watch=watch, timeout_s=timeout, quiet=as_json, **fields)
     if as_json:
-        record = {**job.model_dump(mode="json"), "files": [str(file) for file in files]}
+        saved = [
+            None if image.url is None else str(file) for image, file in zip(job.images, files, strict=True)
+        ]
+        record = {**job.model_dump(mode="json"), "files": saved}
         typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
-    for file in files if show else []:
+    for file in filter(None, files) if show else []:
         if typer.launch(str(file)):
             typer.echo(f"No program here opens {file}.", err=True)
 
@@ -190,6 +193,9 @@ def make(
     files = out.save(client, job)
     how = f"{'from the cache' if job.cache == 'hit' else 'drawn'} in {duration_ms:.0f} ms"
     for image, file in zip(job.images, files, strict=True) if not quiet else ():
+        if image.url is None:
+            typer.echo(f'"{prompt}", seed {image.seed}: {ImageWithheld(image.verdict)}', err=True)
+            continue
         # An image on standard output must stand alone there.
         typer.echo(f'"{prompt}", seed {image.seed}, {how}: {file or "standard output"}', err=file is None)
     for warning in job.warnings:

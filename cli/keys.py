@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,6 +36,10 @@ def create(
     ],
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
     admin: Annotated[bool, typer.Option("--admin", help="Also give it the scope admin.")] = False,
+    moderate: Annotated[
+        bool,
+        typer.Option("--moderate", help="For a reviewer: the scope moderate, and no other unless asked for."),
+    ] = False,
     requests_per_minute: Annotated[
         float | None, typer.Option(callback=positive, help="Submits per minute.")
     ] = None,
@@ -63,7 +67,7 @@ def create(
         created = client.create_key(
             tenant,
             name=name,
-            scopes=["generate", "admin"] if admin else ["generate"],
+            scopes=scopes_of(admin=admin, moderate=moderate),
             requests_per_minute=requests_per_minute,
             burst=burst,
             concurrent_jobs=concurrent_jobs,
@@ -73,6 +77,13 @@ def create(
             priorities=[each.value for each in priority] if priority else None,
         )
     typer.echo(created.key)
+
+
+def scopes_of(*, admin: bool, moderate: bool) -> list[Literal["generate", "moderate", "admin"]]:
+    """Returns the scopes of a new key. A reviewer's key draws nothing, unless it is an administrator's too."""
+    if moderate:
+        return ["moderate", "admin"] if admin else ["moderate"]
+    return ["generate", "admin"] if admin else ["generate"]
 
 
 @app.command("list")

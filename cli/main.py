@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import cache, jobs, keys, measuring, record, tenant, webhooks
+from cli import cache, jobs, keys, measuring, moderation, record, tenant, webhooks
 from cli import search as search_commands
 from cli.backup import backup
 from cli.children import Unusable
@@ -61,12 +61,14 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(keys.app, name="keys")
 app.add_typer(cache.app, name="cache")
+app.add_typer(moderation.app, name="moderation")
 app.command()(doctor)
 app.command("audit")(audit_jobs)
 app.command()(backup)
 app.command()(restore)
 app.command()(migrate)
 app.add_typer(tenant.app, name="tenant")
+app.add_typer(moderation.app, name="moderation")
 measuring.register(app)
 app.command()(verify)
 app.command()(version)

@@ -78,7 +78,8 @@ class Output:
         return cls(path, image_format or by_suffix)
 
     def save(self, client: Client, job: Job) -> list[Path | None]:
-        """Writes the job's images, and returns the path of each one. Raises `ClientError`."""
+        """Writes the job's images, and returns the path of each one. None stands for standard output, and for an
+        image that the content policy withholds. Raises `ClientError`, `ImageWithheld` if it withholds all."""
         if self.path is None:
             files: list[Path | None] = [None]
         elif len(job.images) == 1:
@@ -86,7 +87,11 @@ class Output:
         else:
             path, numbers = self.path.absolute(), range(1, len(job.images) + 1)
             files = [path.with_stem(f"{path.stem}-{number}") for number in numbers]
-        for image, file in zip(job.images, files, strict=True):
+        shown = [image.url is not None for image in job.images]
+        for index, (image, file) in enumerate(zip(job.images, files, strict=True)):
+            if not shown[index] and any(shown):
+                files[index] = None
+                continue
             data = client.image(image)
             try:
                 if file is None:

@@ -1,4 +1,4 @@
-"""The embedded platform: API, workers, webhooks, search and, if no URL is set, a Redis, as child processes."""
+"""The embedded platform: API, workers, webhooks, search, moderation and, if no URL is set, a Redis, as child processes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from contracts.errors import SettingsError, StoreUnavailable
 from contracts.model_source import local_folder
 from contracts.search_settings import SearchSettings
 from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, WorkerSettings
+from moderation.policy import InvalidPolicy
+from moderation.policy import read as read_policy
 from runtime.listening import is_free, listen
 from store.migrating import MigrationRefused
 
@@ -38,6 +40,8 @@ EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what t
 """The address to connect to, for each address that means all interfaces."""
 SEARCH: Final = "search"
 """The name of the process that searches."""
+MEANING: Final = "moderation"
+"""The name of the process that reads the meaning of prompts."""
 EMBEDDED_CLIP: Final = "models/emoji-clip"
 _PING: Final = b"GET /healthz HTTP/1.0\r\n\r\n"
 
@@ -152,7 +156,8 @@ def started(
             raise SettingsError(f"--folder {folder} cannot be used: {error.strerror}.") from None
         # The processes check their ports too, but report to their logs.
         port = _port(settings, source)
-        metrics_ports = _metrics_ports(worker.metrics_port, workers + webhooks + search)
+        meaning = _reads_meaning(settings)
+        metrics_ports = _metrics_ports(worker.metrics_port, workers + webhooks + meaning + search)
         redis = None
         if not source.get("DARKROOM_REDIS_URL"):
             redis = RedisServer(folder / "redis")
@@ -168,11 +173,14 @@ def started(
         source.setdefault("DARKROOM_LOG_FORMAT", "console")
         if search:
             _add_search(source, folder)
+        if meaning:
+            _add_meaning(source)
         admin_key = source.pop("DARKROOM_ADMIN_KEY", "") or record.admin_key(folder)
         host = EVERYWHERE.get(settings.host, settings.host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         children = [_child("api", folder, {**source, "DARKROOM_ADMIN_KEY": admin_key})]
         names = [f"worker-{number}" for number in range(1, workers + 1)] + ["webhooks"] * webhooks
+        names += [MEANING] * meaning
         names += [SEARCH] * search
         for name, metrics_port in zip(names, metrics_ports, strict=True):
             children.append(_child(name, folder, {**source, "DARKROOM_METRICS_PORT": metrics_port}))
@@ -198,6 +206,27 @@ def _add_search(source: dict[str, str], folder: Path) -> None:
         ("SEARCH_URL", f"http://127.0.0.1:{port}"),
     ):
         source[f"DARKROOM_{name}"] = source.get(f"DARKROOM_{name}") or value
+
+
+def _reads_meaning(settings: ApiSettings) -> bool:
+    """Whether the platform needs a process that reads the meaning of prompts.
+
+    Raises `SettingsError` for a policy that cannot be used.
+    """
+    if settings.moderation is None:
+        return False
+    try:
+        policy = read_policy(settings.moderation)
+    except InvalidPolicy as error:
+        raise SettingsError(f"DARKROOM_MODERATION: {error}") from None
+    return bool(policy.meaning.heads) and not settings.moderation_url
+
+
+def _add_meaning(source: dict[str, str]) -> None:
+    """Adds the settings with which the API finds the process that reads the meaning of prompts."""
+    port = source.setdefault("DARKROOM_MODERATION_PORT", str(process.free_port()))
+    source["DARKROOM_MODERATION_TOKEN"] = source.get("DARKROOM_MODERATION_TOKEN") or secrets.token_urlsafe(24)
+    source["DARKROOM_MODERATION_URL"] = f"http://127.0.0.1:{port}"
 
 
 def _migrate_to_layout(settings: BackendSettings) -> None:

@@ -14,7 +14,7 @@ import typer
 from redis.asyncio import Redis
 from rich.progress import Progress
 
-from backends.blobs import INPUTS, DirectoryBlobStore
+from backends.blobs import HELD, INPUTS, DirectoryBlobStore
 from backends.redis_client import connect, disconnect
 from backends.s3 import S3BlobStore
 from cli import archive, rabbitmq, record
@@ -137,7 +137,8 @@ async def _restore_images(
     blobs = open_blobs(settings)
     task = progress.add_task("Pictures", total=len(manifest.pictures))
     for name, data, modified_at in archive.pictures(path):
-        await blobs.put(data, name.rpartition(".")[2], is_input=name.startswith(INPUTS))
+        extension = name.rpartition(".")[2]
+        await blobs.put(data, extension, is_input=name.startswith(INPUTS), is_held=name.startswith(HELD))
         if isinstance(blobs, DirectoryBlobStore):
             blobs.age(name, modified_at)
         progress.advance(task)

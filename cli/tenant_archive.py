@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from typing import Any, BinaryIO
 
-from backends.blobs import INPUTS
+from backends.blobs import HELD, INPUTS
 from cli import archive
 from cli.receipt import Receipt, signed, stamp
 from contracts.errors import ImageNotFound
@@ -36,6 +36,8 @@ async def write(out: BinaryIO, data: TenantData, found: Found, blobs: BlobStore,
         _add(writer, f"{kind}.json", document)
         counts[kind] += len(document) if kind != "room_account" else 1
     for name in sorted(found.pictures.union(*found.live.values())):
+        if name.startswith(HELD):
+            continue  # its owner may not see it
         try:
             picture = await blobs.get(name)
         except ImageNotFound:

@@ -16,6 +16,7 @@ from client.errors import (
     ConnectionFailed,
     Forbidden,
     Gone,
+    ImageWithheld,
     JobFailed,
     NotFound,
     ServerError,
@@ -24,12 +25,14 @@ from client.errors import (
     Unauthorized,
     Unavailable,
 )
-from client.models import Event, Image, Job, JobFields, JobPage, Model
+from client.models import Event, Image, Job, JobFields, JobPage, Model, Moderation
+from client.reviews import Appealed, Review, ReviewPage, TrailEntry, TrailPage
 from client.search import Evidence, Hit, Imported, Rebuild, SearchFilters, SearchIndex, SearchPage
 from client.sync import Client
 
 __all__ = [
     "ApiError",
+    "Appealed",
     "AsyncClient",
     "BadRequest",
     "CacheStats",
@@ -43,6 +46,7 @@ __all__ = [
     "Gone",
     "Hit",
     "Image",
+    "ImageWithheld",
     "Imported",
     "Job",
     "JobFailed",
@@ -51,15 +55,20 @@ __all__ = [
     "Key",
     "KeyFields",
     "Model",
+    "Moderation",
     "NewKey",
     "NotFound",
     "Rebuild",
+    "Review",
+    "ReviewPage",
     "SearchFilters",
     "SearchIndex",
     "SearchPage",
     "ServerError",
     "StillRunning",
     "Throttled",
+    "TrailEntry",
+    "TrailPage",
     "Unauthorized",
     "Unavailable",
     "WebhookSecret",

@@ -12,7 +12,7 @@ class KeyFields(TypedDict, total=False):
     """The fields of a new API key besides its tenant. A limit that is None or left out does not limit."""
 
     name: str
-    scopes: Sequence[Literal["generate", "admin"]]
+    scopes: Sequence[Literal["generate", "moderate", "admin"]]
     requests_per_minute: float | None
     burst: int | None
     concurrent_jobs: int | None

@@ -12,6 +12,7 @@ ClientError
 │   ├── Unavailable      503: `retry_after_s`
 │   └── ServerError      any other 5xx, or an answer that is not Darkroom's
 ├── JobFailed            the job ended without an image; `job` is its record
+├── ImageWithheld        the content policy withholds the image; `verdict` says why
 └── StillRunning         the job has not ended within the time allowed; `job` is its last record
 """
 
@@ -98,6 +99,17 @@ class JobFailed(ClientError):
         reason = f": {job.error.message}" if job.error else "."
         super().__init__(f"Job {job.id} {job.status}{reason}")
         self.job = job
+
+
+class ImageWithheld(ClientError):
+    """The content policy withholds the image. `verdict` is in_review, blocked or refused."""
+
+    def __init__(self, verdict: str) -> None:
+        why = {"in_review": "is under review", "refused": "was refused by a reviewer"}.get(
+            verdict, "is blocked by the content policy"
+        )
+        super().__init__(f"The image {why}.")
+        self.verdict = verdict
 
 
 class StillRunning(ClientError):

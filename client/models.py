@@ -43,14 +43,32 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Image(Answer):
-    """A finished image. `url` is relative to the server, or absolute."""
+class Moderation(Answer):
+    """What the content policy says of an image. `verdict` is passed, tagged, in_review, blocked, released or refused."""
 
-    url: str
+    verdict: str
+    categories: tuple[str, ...] = ()
+    policy: str = ""
+
+
+class Image(Answer):
+    """A finished image. `url` is relative to the server, or absolute.
+
+    It is None while the content policy withholds the image; `moderation` says why. `moderation` is None if no
+    policy is in force.
+    """
+
+    url: str | None = None
     width: int
     height: int
     seed: int
     content_type: str
+    moderation: Moderation | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What the content policy says of the image; empty if no policy is in force."""
+        return "" if self.moderation is None else self.moderation.verdict
 
 
 class Timings(Answer):
@@ -126,7 +144,7 @@ class Model(BaseModel):
 class Event(Answer):
     """A server-sent event.
 
-    `name` is snapshot, status, progress, preview, output, or a name that a newer server adds.
+    `name` is snapshot, status, progress, preview, output, moderated, or a name that a newer server adds.
     """
 
     name: str

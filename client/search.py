@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, TypedDict
 from urllib.parse import quote, urlsplit
 
+from client.errors import ImageWithheld
 from client.models import Answer, Image
 
 
@@ -114,10 +115,12 @@ Named = Hit | Image | str
 
 
 def name_of(image: Named) -> str:
-    """Returns the name of an image of the platform: the last part of its URL."""
+    """Returns the name of an image of the platform: the last part of its URL. Raises `ImageWithheld`."""
     if isinstance(image, Hit):
         return image.name
     url = image if isinstance(image, str) else image.url
+    if url is None:
+        raise ImageWithheld(image.verdict if isinstance(image, Image) else "")
     return urlsplit(url).path.rpartition("/")[2]
 
 

@@ -16,9 +16,10 @@ from httpx_sse import EventSource, SSEError
 
 from client import protocol
 from client.admin import CacheStats, Delivery, Key, KeyFields, KeyPage, NewKey, Purged, WebhookSecret
-from client.errors import ApiError, ClientError, ConnectionFailed, JobFailed, StillRunning
+from client.errors import ApiError, ClientError, ConnectionFailed, ImageWithheld, JobFailed, StillRunning
 from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
 from client.protocol import WAIT_S, EventReader, Retrier
+from client.review_calls import ReviewCalls
 from client.search import (
     IMPORTS,
     Imported,
@@ -35,7 +36,7 @@ from client.search import (
 )
 
 
-class Client:
+class Client(ReviewCalls):
     """Talks to one server. Close it, or use it as a context manager. Safe to share between threads.
 
     `server` and `api_key` default to DARKROOM_SERVER and DARKROOM_API_KEY. The client retries
@@ -191,9 +192,11 @@ class Client:
     def image(self, image: Image | str) -> bytes:
         """Returns the bytes of a finished image, or of the image or preview at a URL from an event.
 
-        Raises `ApiError`, `ConnectionFailed`.
+        Raises `ApiError`, `ConnectionFailed`, and `ImageWithheld` if the content policy withholds it.
         """
         url = image if isinstance(image, str) else image.url
+        if url is None:
+            raise ImageWithheld(image.verdict if isinstance(image, Image) else "")
         response = self._send("GET", url, follow_redirects=True)
         if response.is_error:
             protocol.refuse(response)

@@ -12,10 +12,11 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """The schema of this version.
 
-It rises by one with each field, or value of a field, that must not be ignored.
+It rises by one with each field, or value of a field, that must not be ignored. 2: the images of a
+request whose `moderation` is `in_review` are held.
 """
 
 

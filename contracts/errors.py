@@ -10,11 +10,17 @@
     │   ├── OriginNotAllowed    403  a page of another site called a server without keys
     │   ├── KeyNotFound         404  no API key of that id
     │   ├── QuotaExceeded       429  a limit of the key; `details.limit` names it
+    │   ├── ContentBlocked      422  the policy does not allow it; `details.category` names the category
+    │   ├── ContentPolicyViolation 400  the same for OpenAI's clients
     │   ├── IdempotencyKeyReuse 422  the same Idempotency-Key with another body
     │   ├── MalformedBody       400  not JSON at all
     │   ├── ModelNotFound       404
     │   ├── JobNotFound         404  unknown, or another tenant's
     │   ├── ImageNotFound       404
+    │   ├── ReviewNotFound      404  no image of that name waits for a person, or did
+    │   ├── ReviewDecided       409  people have decided otherwise
+    │   ├── NothingToAppeal     409  the image is shown, or is gone for good
+    │   ├── ContentUnderReview  400  for OpenAI's clients: a person will decide on the image
     │   ├── RouteNotFound       404
     │   ├── MethodNotAllowed    405
     │   ├── JobCanceled         409  canceled while a request waited for it
@@ -33,6 +39,7 @@
     │   ├── QueueFull
     │   ├── ModelUnavailable    no live worker serves the model
     │   ├── TooManyStreams      event streams; polling still works
+    │   ├── ModerationUnavailable  a layer of moderation is away, and the policy fails closed
     │   ├── TooManyInitImages   init images that wait to be decoded
     │   └── JobExpired          passed its deadline while a request waited for it
     ├── InternalError           500
@@ -149,6 +156,20 @@ class IdempotencyKeyReuse(InvalidRequest):
     code = "idempotency_key_reuse"
 
 
+class ContentBlocked(RequestError):
+    """The policy does not allow what the request asks for. `details.category` names the category, and
+    nothing says which words."""
+
+    code = "content_blocked"
+    status = 422
+
+
+class ContentPolicyViolation(RequestError):
+    """As `ContentBlocked`, in the words of OpenAI's API."""
+
+    code = "content_policy_violation"
+
+
 class MalformedBody(RequestError):
     """The request body is not JSON."""
 
@@ -174,6 +195,33 @@ class ImageNotFound(RequestError):
 
     code = "image_not_found"
     status = 404
+
+
+class ReviewNotFound(RequestError):
+    """No image of this name is or was held."""
+
+    code = "review_not_found"
+    status = 404
+
+
+class ReviewDecided(RequestError):
+    """People have decided otherwise on this image. `details.state` says how."""
+
+    code = "review_decided"
+    status = 409
+
+
+class NothingToAppeal(RequestError):
+    """There is no verdict that an appeal could change."""
+
+    code = "nothing_to_appeal"
+    status = 409
+
+
+class ContentUnderReview(RequestError):
+    """The image of an OpenAI request is held until a person has decided. `details.job_id` names the job."""
+
+    code = "content_under_review"
 
 
 class PictureNotIndexed(RequestError):
@@ -300,6 +348,12 @@ class SearchUnavailable(UnavailableError):
     """The search process is away, or its index is."""
 
     code = "search_unavailable"
+
+
+class ModerationUnavailable(UnavailableError):
+    """A layer of moderation cannot look, and the policy lets nothing pass without it."""
+
+    code = "moderation_unavailable"
 
 
 class QueueFull(UnavailableError):

@@ -19,7 +19,13 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from contracts.documents import Document, Frozen, Versioned
+from contracts.moderation import Verdict
 from contracts.requests import MAX_PREVIEWS, GenerationRequest
+
+
+def _absent(value: object) -> bool:
+    # An absent value is not written, so processes of a version without this field can read the document.
+    return value is None
 
 
 class JobStatus(StrEnum):
@@ -54,7 +60,11 @@ class Priority(StrEnum):
 
 
 class ImageRef(Document):
-    """One finished image. `name` is content-addressed: `<sha256 of the bytes>.<extension>`."""
+    """One finished image. `name` is content-addressed: `<sha256 of the bytes>.<extension>`.
+
+    An image that is held has the prefix `held/`, which no public route serves. One that is blocked or
+    refused is not stored, and its name is empty.
+    """
 
     name: str
     width: int
@@ -62,6 +72,13 @@ class ImageRef(Document):
     seed: int
     content_type: str
     size_bytes: int
+    moderation: Verdict | None = Field(default=None, exclude_if=_absent)
+    """What moderation says of the image. None: no policy looked at it."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the image may be seen by its owner."""
+        return self.moderation is None or self.moderation.shown
 
 
 class Timings(Document):
@@ -113,6 +130,17 @@ class Preview(Frozen):
         return False
 
 
+class Moderated(Frozen):
+    """People have decided on images of an ended job: its record has changed, to `sequence`."""
+
+    sequence: int
+
+    @property
+    def terminal(self) -> bool:
+        """Never: it follows the end."""
+        return False
+
+
 class JobEnd(Document):
     """The end of a job as watchers receive it: every change of the record."""
 
@@ -132,7 +160,7 @@ class JobEnd(Document):
         return True
 
 
-Change = JobStatus | Progress | Preview | JobEnd
+Change = JobStatus | Progress | Preview | JobEnd | Moderated
 """What a watcher of a job receives.
 
 Another version may send the end as a bare status: the record has the rest.
@@ -140,10 +168,13 @@ Another version may send the end as a bare status: the record has the rest.
 
 
 class Origin(Document):
-    """Where a job comes from, for logs and traces: its request id, and its span as a W3C `traceparent`."""
+    """Where a job comes from: for logs and traces its request id, and its span as a W3C `traceparent`; for
+    refunds its key."""
 
     request_id: str | None = None
     traceparent: str | None = None
+    key_id: str | None = Field(default=None, exclude_if=_absent)
+    """The API key whose images of the day the job counts against. None: it has no such limit."""
 
 
 NOWHERE: Final = Origin()
@@ -221,6 +252,14 @@ class Job(Frozen):
     progress: Progress | None = None
     origin: Origin = NOWHERE
     webhook: Webhook | None = None
+
+    @property
+    def in_review(self) -> bool:
+        """Whether an image of the job waits for a person."""
+        return self.result is not None and any(
+            image.moderation is not None and image.moderation.state == "in_review"
+            for image in self.result.images
+        )
 
     def ended(self, end: JobEnd) -> Job:
         """This job with the changes of `end` applied."""

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
+from contracts.kept_reviews import REVIEW_ROWS
 from contracts.kept_row import Kept, Place
 from contracts.kept_search import SEARCH_ROWS
 
@@ -101,6 +102,7 @@ KEPT: Final = (
         "the jobs; attempts: `webhook_retry_s`",
     ),
     *SEARCH_ROWS,
+    *REVIEW_ROWS,
     Kept(
         "names of signed images, by the hash of the unsigned one",
         Place.STATE,
@@ -289,6 +291,17 @@ KEPT: Final = (
         "blobs",
         ("inputs/??/[0-9a-f]*.*", "inputs/??/.*.part"),
         "`blob_retention_s` after they were last sent",
+        "yes; a bucket is backed up by its owner",
+        "files",
+        "as generated images",
+        "`blob_max_bytes`",
+    ),
+    Kept(
+        "held images",
+        Place.PICTURES,
+        "blobs",
+        ("held/??/[0-9a-f]*.*", "held/??/.*.part"),
+        "`blob_retention_s`; a refused one: `review_undo_s` after the refusal",
         "yes; a bucket is backed up by its owner",
         "files",
         "as generated images",

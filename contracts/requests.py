@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from contracts.documents import Document, Versioned
+from contracts.moderation import Verdict
 
 DEFAULT_QUALITY: Final = 90
 MAX_JPEG_TEXT_BYTES: Final = 60_000
@@ -19,6 +20,8 @@ MAX_TEXT_CHARS: Final = 65_536
 MAX_SEED = 2**53 - 1
 """Seeds stay exact in every JSON client: IEEE doubles carry 53 bits."""
 MAX_PREVIEWS: Final = 3
+HELD_SCHEMA: Final = 2
+"""The lowest schema of a worker that holds the images of a request whose prompts are in review."""
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 CacheMode = Literal["use", "refresh", "off"]
@@ -96,6 +99,10 @@ class GenerationRequest(Versioned):
     """The owner's own data on the job. It does not change the result and is part of no key."""
     denoising_steps: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=_absent)
     """Denoising steps of one image, where the model's solver takes another number than the request names."""
+    moderation: Verdict | None = Field(default=None, exclude_if=_absent)
+    """What the policy says of the prompts. `in_review`: every image is held, whatever it shows, so an older worker
+    must not take the job (`min_schema`). None: nothing was found, or no policy is in force. For moderators alone:
+    no answer to an owner has it."""
 
     @property
     def steps(self) -> int:
@@ -106,6 +113,21 @@ class GenerationRequest(Versioned):
     def steps_taken(self) -> int:
         """Denoising steps of one image."""
         return self.denoising_steps or steps_taken(self.num_inference_steps, self.strength)
+
+    @property
+    def held(self) -> bool:
+        """Whether every image is held for people, whatever it shows."""
+        return self.moderation is not None and self.moderation.state == "in_review"
+
+    def judged(self, verdict: Verdict) -> GenerationRequest:
+        """This request with what the policy says of its prompts."""
+        held = verdict.state == "in_review"
+        return self.model_copy(
+            update={
+                "moderation": verdict,
+                "min_schema": max(self.min_schema, HELD_SCHEMA) if held else self.min_schema,
+            }
+        )
 
     def image_seed(self, index: int) -> int:
         """The seed of image `index` of this request."""

@@ -114,6 +114,9 @@ class BackendSettings(Settings):
     webhook_allow_networks: Networks = ""
     """Private networks that webhooks may call, also over http: `10.1.0.0/16,127.0.0.1/32`. Others: public addresses, https only."""
 
+    moderation: Path | None = None
+    """The policy of moderation, a YAML file: what prompts and images may not be. By default there is none, and nothing is looked at."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     otlp_endpoint: WebUrl | None = None
@@ -219,6 +222,22 @@ class ApiSettings(BackendSettings):
     """A search that takes longer is answered with 503."""
     c2pa_trust_anchors: Path | None = None
     """Certificates in PEM. Images that their holders have signed are `trusted` ([provenance](provenance.md))."""
+    reviewers: Annotated[int, Field(ge=1, le=9)] = 1
+    """How many reviewers must agree on a held image. With 2, no one person releases or refuses one."""
+    review_undo_s: Seconds = 3600.0
+    """For how long the file of a refused image is kept, so that the refusal can be undone. Then it is deleted."""
+    review_pictures_per_day: Count | None = None
+    """How many held images one reviewer's key may open per day of UTC, to limit exposure. No limit by default."""
+    appeals_per_day: Count = 20
+    """How many appeals a tenant may make per day of UTC."""
+    moderation_log_key: Annotated[str, Field(repr=False)] = ""
+    """The key that signs the audit trail of moderation. Without one, the trail is chained by hashes only."""
+    moderation_url: WebUrl | None = None
+    """The process that reads the meaning of prompts, `http://127.0.0.1:8020`. A policy with heads under `meaning` needs it."""
+    moderation_token: Annotated[str, Field(repr=False)] = ""
+    """The DARKROOM_MODERATION_TOKEN of that process."""
+    moderation_timeout_s: Seconds = 1.0
+    """The longest wait for it. After that the layer counts as away, and the policy says what follows."""
     allow_anonymous: bool | None = None
     """Whether requests without an API key are served. By default only if `host` is reachable from this machine alone."""
     allowed_hosts: str = ""

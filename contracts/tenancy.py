@@ -40,6 +40,8 @@ class Scope(StrEnum):
 
     GENERATE = "generate"
     """Submit jobs; read, list and cancel the tenant's own."""
+    MODERATE = "moderate"
+    """Look at held images of all tenants, and decide on them."""
     ADMIN = "admin"
     """Manage API keys and everything else that concerns all tenants."""
 

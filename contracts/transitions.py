@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob
+from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob, Origin
 from contracts.pictures import PictureRecord
+from contracts.reviews import HeldImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,15 @@ class End:
     A result is stored in the result cache at `address`, if there is one. `pictures` are the images of a
     result that have an embedding. They are recorded for the search index
     (`contracts.ports.picture_outbox.PictureOutbox`). The store stamps their times: it keeps the distance of
-    `expires_at` from `created_at`.
+    `expires_at` from `created_at`. `held` are the images of the result that wait for a person, each with
+    the review that is recorded (`contracts.ports.review_store.ReviewStore`).
     """
 
     lease: Lease
     outcome: JobResult | JobFailure | None
     address: str | None = None
     pictures: tuple[PictureRecord, ...] = ()
+    held: tuple[HeldImage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +133,13 @@ class Finished:
     """Answer to a transition.
 
     `applied` is false where the fence refused it: a later claim exists, or the job is already terminal.
-    `promoted` followers lead their key now: publish them, then `confirm` them.
+    `promoted` followers lead their key now: publish them, then `confirm` them. `failed` are the followers,
+    by id and origin, that failed with a job whose images are all blocked.
     """
 
     applied: bool
     promoted: tuple[JobMessage, ...] = ()
+    failed: tuple[tuple[str, Origin], ...] = ()
 
 
 EndAnswer = Finished | Exception

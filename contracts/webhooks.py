@@ -1,7 +1,8 @@
 """Webhooks: what a client subscribes to, what must be delivered, and what was tried.
 
-The transition that ends a job also creates its delivery. A job ends once, so it has one event,
-`job.<status>`, and one webhook id for all attempts. The format is Standard Webhooks
+The transition that ends a job also creates its delivery: the event `job.<status>`, with one webhook id
+for all attempts. Where people decide on images of the job later, the event `job.moderated` follows, each
+time with a webhook id of its own. The format is Standard Webhooks
 (https://www.standardwebhooks.com).
 """
 
@@ -15,11 +16,14 @@ from pydantic import Field
 from contracts.documents import Document, Frozen
 from contracts.jobs import Job, JobStatus, Webhook
 
-EVENTS: Final = tuple(f"job.{status.value}" for status in JobStatus if status.terminal)
+MODERATED: Final = "job.moderated"
+"""People have decided on images of the job."""
+EVENTS: Final = (*(f"job.{status.value}" for status in JobStatus if status.terminal), MODERATED)
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every secret begins with
 
 __all__ = [
     "EVENTS",
+    "MODERATED",
     "SECRET_PREFIX",
     "Attempt",
     "Call",
@@ -75,6 +79,8 @@ class Delivery(Frozen):
     status: DeliveryStatus | None = None
     attempts: tuple[Attempt, ...] = ()
     next_attempt_at: float | None = None
+    round: int = 0
+    """How many events of the job were owed before this one."""
 
 
 class Duty(Frozen):
@@ -84,7 +90,12 @@ class Duty(Frozen):
     job: Job
     webhook: Webhook
     owed_at: float
-    """When the job ended. The delivery lapses three days later."""
+    """When the job ended, or people decided. The delivery lapses three days later."""
+    event: str
+    round: int = 0
+    """How many events of the job were owed before this one."""
+    attempt: Annotated[int, Field(ge=1)]
+    """The number of the attempt among those for this event."""
 
 
 class Secret(Document):
@@ -103,6 +114,6 @@ def event_of(status: JobStatus) -> str:
     return f"job.{status.value}"
 
 
-def webhook_id(job_id: str) -> str:
-    """The webhook id of a well-formed job id."""
-    return f"msg_{job_id.removeprefix('job_')}"
+def webhook_id(job_id: str, round_: int = 0) -> str:
+    """The webhook id of an event of a job. `round_` is `Duty.round`."""
+    return f"msg_{job_id.removeprefix('job_')}" + (f"_{round_}" if round_ else "")

@@ -8,13 +8,15 @@ from typing import Any, Final
 
 from cache.results import RedisResultCache
 from contracts.errors import StoreFull, StoreUnavailable
+from contracts.failures import ImagesBlocked
 from contracts.jobs import JobResult, JobStatus
+from contracts.reviews import HeldImage
 from contracts.transitions import End, EndAnswer, Finished
 from runtime import tasks
 from store.groups import run_many
 from store.key_names import Layout
 from store.pictures import record_parts
-from store.records import messages_of, paired
+from store.records import messages_of, origin_of, paired
 from store.scripts import Scripts
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -63,12 +65,17 @@ class Ending:
             return document | {"status": JobStatus.EXPIRED.value}
         text = end.outcome.model_dump_json()
         if not isinstance(end.outcome, JobResult):
-            return document | {"status": JobStatus.FAILED.value, "failure": text}
+            failed = document | {"status": JobStatus.FAILED.value, "failure": text}
+            return failed | {"final": True} if end.outcome.code == ImagesBlocked.code else failed
         document |= {"status": JobStatus.SUCCEEDED.value, "result": text}
-        if self._together and end.address is not None:
+        if not all(image.shown for image in end.outcome.images):
+            document["hidden"] = True
+        elif self._together and end.address is not None:
             document |= {"address": end.address, "ttl_ms": self._results.ttl_ms}
         if end.pictures:
             document["pictures"] = [record_parts(picture) for picture in end.pictures]
+        if end.held:
+            document["held"] = [_held_parts(image) for image in end.held]
         return document
 
     def _parse_answer(self, answer: Any) -> EndAnswer:
@@ -80,6 +87,10 @@ class Ending:
             case [1, promoted, unrecorded]:
                 metrics.EMBEDDINGS.labels("no_room").inc(unrecorded)
                 return Finished(True, messages_of(map(paired, promoted)))
+            case [2, followers]:
+                return Finished(
+                    True, failed=tuple((job_id, origin_of(origin)) for job_id, origin in followers)
+                )
             case [0]:
                 return Finished(applied=False)
             case ["failed", words]:
@@ -90,6 +101,8 @@ class Ending:
         """Puts a result into a cache that the script does not reach. The end does not wait for
         it."""
         if end.address is None or not isinstance(end.outcome, JobResult):
+            return
+        if not all(image.shown for image in end.outcome.images):
             return
         if not (isinstance(answer, Finished) and answer.applied):
             return
@@ -110,3 +123,14 @@ class Ending:
             metrics.REPAIRED.labels("cache_fill").inc()
         except Exception as error:  # noqa: BLE001 - the job has ended well
             log.error("result_not_kept", error=type(error).__name__)
+
+
+def _held_parts(image: HeldImage) -> dict[str, Any]:
+    """What `lua/end.lua` records of a held image."""
+    return {
+        "name": image.name,
+        "indexes": ",".join(map(str, image.indexes)),
+        "severity": image.severity,
+        "keep_s": image.keep_s,
+        "case": image.case.model_dump_json(),
+    }

@@ -25,7 +25,7 @@ from store.key_names import PREFIX
 from store.record_names import images_of, init_image_of, inner, names_in, shared_address
 from store.scripts import lua_source
 from store.stores import Stores
-from store.tenant_data import WHAT, Found, TenantData, embedded_names
+from store.tenant_data import WHAT, Found, TenantData, embedded_names, held_names
 from store.usage import usage_key
 
 PROGRESS_PREFIX: Final = f"{PREFIX}erasing:"
@@ -148,6 +148,7 @@ class _Eraser:
         """Erases everything that was found."""
         unshared = await self._pictures(found)
         await self._embedded(found)
+        await self._reviews(found)
         await self._results(found, unshared)
         await self._unlink("idempotency_keys", found.reservations)
         await self._jobs(found)
@@ -213,6 +214,8 @@ class _Eraser:
                 unshared -= shared_address(record)
         async for records in self._data.embedded(lambda tenant: tenant != self._data.tenant):
             in_use |= embedded_names(records) & pictures
+        async for reviews in self._data.reviews(lambda tenant: tenant != self._data.tenant):
+            in_use |= held_names(reviews) & pictures
         async for reserved in self._data.reserved():
             for name, reservation in reserved:
                 if name not in found.reservations:
@@ -235,6 +238,20 @@ class _Eraser:
                 "picture_records", sum(count for count in erased if not isinstance(count, BaseException))
             )
             _raise_first(erased)
+
+    async def _reviews(self, found: Found) -> None:
+        """Takes the tenant's jobs out of the reviews of images. What people decided on an image by its hash
+        stays: it names no tenant."""
+        for page in _groups(sorted(found.reviews)):
+            outcomes = await asyncio.gather(
+                *(
+                    self._stores.reviews.erase(member, self._data.tenant, found.reviews[member])
+                    for member in page
+                ),
+                return_exceptions=True,
+            )
+            await self._count("reviews", sum(not isinstance(each, BaseException) for each in outcomes))
+            _raise_first(outcomes)
 
     async def _results(self, found: Found, unshared: set[str]) -> None:
         purged = await self._stores.results.purge(self._data.scope)

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
 from backends.pubsub import listen, messages, subscribe
-from contracts.jobs import Change, JobEnd, JobStatus, Preview, Progress
+from contracts.jobs import Change, JobEnd, JobStatus, Moderated, Preview, Progress
 from contracts.ports.job_events import ChangeListener
 from contracts.requests import MAX_PREVIEWS
 from runtime.tasks import end
@@ -122,7 +122,7 @@ def parse_change(words: str) -> Change | None:
     Pure.
 
     The text is a status, followed by a JSON document of the changed fields if the job has ended; or
-    `progress <step> <steps>`; or `preview <index> <name>`.
+    `progress <step> <steps>`; or `preview <index> <name>`; or `moderated <sequence>`.
     """
     status, _, document = words.partition(" ")
     if document and status in _STATUSES:
@@ -135,6 +135,8 @@ def parse_change(words: str) -> Change | None:
             return Progress(step=int(step), steps=int(steps))
         case ["preview", index, name] if index.isdecimal() and int(index) < MAX_PREVIEWS:
             return Preview(index=int(index), name=name)
+        case ["moderated", sequence] if sequence.isdecimal():
+            return Moderated(sequence=int(sequence))
         case [status] if status in _STATUSES:
             return JobStatus(status)
     return None

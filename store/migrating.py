@@ -31,6 +31,8 @@ _OF_ONE: Final = {
     "picture": "hash",
     "imported": "hash",
     "importers": "hash",
+    "review": "hash",
+    "held": "hash",
     "flight": "hash",
     "hooklog": "list",
     "followers": "list",
@@ -38,7 +40,20 @@ _OF_ONE: Final = {
 """Kinds of keys of one job, one cache key or one imported image, and their types."""
 _OF_KEY: Final = ("flight", "followers", "importers")
 """Those of them that belong to a cache key, or to the name of an image: the first digit says where they lie."""
-_OF_MANY: Final = ("outbox", "leases", "deadlines", "hooks", "unindexed", "unwanted", "waiting", "tenant")
+_OF_MANY: Final = (
+    "outbox",
+    "leases",
+    "deadlines",
+    "hooks",
+    "unindexed",
+    "unwanted",
+    "reviews",
+    "reviewed",
+    "unapplied",
+    "discards",
+    "waiting",
+    "tenant",
+)
 """Kinds of sorted sets of job ids, or of other names whose last digit says where they lie."""
 _OF_SHARD: Final = ("counts", "mark")
 """Kinds of keys of a whole shard. `Migration` holds their values."""

@@ -49,6 +49,7 @@ class Event(StrEnum):
     WITHDRAW = "withdraw"
     LEADER_SUCCEEDS = "leader succeeds"
     LEADER_FAILS_ONCE_TOO_OFTEN = "leader fails once too often"
+    LEADER_IS_BLOCKED = "leader is blocked"
     LEADER_ENDS = "leader ends"
 
 
@@ -193,6 +194,14 @@ TRANSITIONS: Final = (
         State.FAILED,
         ("end", "take", "claim"),
         "three jobs of its key have failed",
+        leaves=_ALL,
+    ),
+    Transition(
+        Event.LEADER_IS_BLOCKED,
+        (State.FOLLOWING,),
+        State.FAILED,
+        ("end",),
+        "moderation blocks all images of its leader",
         leaves=_ALL,
     ),
     Transition(

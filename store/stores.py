@@ -22,6 +22,7 @@ from contracts.ports.picture_outbox import PictureOutbox
 from contracts.ports.quota_ledger import QuotaLedger
 from contracts.ports.rebuild_store import RebuildStore
 from contracts.ports.result_cache import ResultCache
+from contracts.ports.review_store import ReviewStore
 from contracts.ports.signed_names import SignedNames
 from contracts.ports.usage_store import UsageStore
 from contracts.ports.webhook_store import WebhookStore
@@ -36,10 +37,12 @@ from store.key_names import Layout
 from store.layout import LayoutGuard
 from store.memory_use import RedisMemoryUseStore
 from store.model_directory import RedisModelDirectory
+from store.moderation_log import ModerationLog
 from store.pictures import RedisPictureOutbox
 from store.probe import probe
 from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
+from store.reviews import RedisReviewStore
 from store.signed_names import RedisSignedNames
 from store.usage import RedisUsageStore
 from store.webhooks import RedisWebhookStore
@@ -48,7 +51,8 @@ from store.webhooks import RedisWebhookStore
 @dataclass(frozen=True, slots=True)
 class Stores:
     """The open stores of one process. `blobs` holds the images, `pictures` what the search index is
-    owed, `imports` what tenants have brought in, `room` counts the memory that records take."""
+    owed, `imports` what tenants have brought in, `reviews` what people must look at; `room` counts the
+    memory that records take."""
 
     jobs: JobStore
     events: JobEvents
@@ -64,17 +68,22 @@ class Stores:
     webhooks: WebhookStore
     pictures: PictureOutbox
     imports: ImportStore
+    reviews: ReviewStore
+    moderation_log: ModerationLog
     rebuilds: RebuildStore
     signed_names: SignedNames
     room: MemoryUseStore
     usage: UsageStore
 
 
-def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0) -> Stores:
+def open_stores(
+    settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: float = 0.0, log_key: str = ""
+) -> Stores:
     """The stores on the Redis servers and the blob store of the settings. Nothing is sent before
     the first use.
 
     With `hot_results` above 0 this process remembers so many results, each for `hot_ttl_s` seconds.
+    `log_key` signs the audit trail of moderation; empty: it is not signed.
     Raises `SettingsError`.
     """
     timeout_s = settings.redis_timeout_s
@@ -129,6 +138,8 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
         pictures=pictures,
         imports=RedisImportStore(state, settings, guard, pictures),
+        reviews=RedisReviewStore(state, settings, guard),
+        moderation_log=ModerationLog(state, timeout_s, log_key),
         rebuilds=RedisRebuildStore(state, timeout_s),
         signed_names=RedisSignedNames(state, timeout_s, settings.blob_retention_s),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),

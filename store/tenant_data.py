@@ -7,13 +7,13 @@ read as plain JSON, since what a newer version wrote belongs to its tenant as we
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from backends.blobs import INPUTS, is_blob_name
+from backends.blobs import HELD, INPUTS, is_blob_name
 from backends.redis_client import pages, store_errors
 from cache import results
 from cache.cache_key import covers, result_pattern, tenant_scope
@@ -23,6 +23,7 @@ from store.key_names import ANY, Layout, fair_prefix, shard_prefix
 from store.pictures import TENANT
 from store.quotas import account_prefix
 from store.record_names import Record, images_of, init_image_of, inner, names_in, parsed, shared_address
+from store.reviews import JOB, appeals_key
 from store.states import ENDED
 from store.webhooks import gone_prefix, secrets_key
 
@@ -59,6 +60,8 @@ class Found:
     embedded: dict[str, set[str]] = field(default_factory=dict)
     """The images with an embedding that are recorded, by job. These records outlive that of the
     job."""
+    reviews: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Reviews of images of its jobs: by member of the lists of reviews, the places of the image by job."""
     lists: set[str] = field(default_factory=set)
     results: dict[str, Any] = field(default_factory=dict)
     """Results in the tenant's own scope, by address."""
@@ -83,6 +86,7 @@ class Found:
             "pictures": len(self.pictures) - inputs,
             "picture_records": sum(map(len, self.embedded.values())),
             "source_pictures": inputs,
+            "reviews": len(self.reviews),
             "cached_results": len(self.results),
             "idempotency_keys": len(self.reservations),
             "api_keys": len(self.api_keys),
@@ -116,6 +120,9 @@ class TenantData:
         async for records in self.embedded(lambda tenant: tenant == self.tenant):
             found.embedded |= {job_id: set(images) for job_id, images in records.items()}
             found.pictures |= embedded_names(records)
+        async for reviews in self.reviews(lambda tenant: tenant == self.tenant):
+            found.reviews |= reviews
+            found.pictures |= held_names(reviews)
         await self._add_results(found)
         await self._add_reservations(found)
         await self._add_keys(found)
@@ -124,6 +131,7 @@ class TenantData:
         found.lists = await self._names(state, f"{shard_prefix(ANY)}tenant:{self.tenant}")
         found.singles = {
             "room_account": await self._existing(memory_use.KEPT_PREFIX + self.tenant),
+            "appeals": await self._names(state, appeals_key(self.tenant)),
             "webhook_secrets": await self._existing(secrets_key(self.tenant)),
             "webhook_receivers": await self._names(state, f"{gone_prefix(self.tenant)}*"),
             "import_hashes": await self._names(state, imported_pattern(self.tenant)),
@@ -156,6 +164,25 @@ class TenantData:
                 name.rpartition(":")[2]: {key: parsed(text) for key, text in stored.items() if key != TENANT}
                 for name, stored in page
             }
+
+    async def reviews(self, wanted: Callable[[str | None], bool]) -> AsyncIterator[dict[str, dict[str, str]]]:
+        """The reviews of images of the wanted tenants, page by page: by member of the lists of reviews, the
+        places of the image by job of such a tenant."""
+        state, timeout_s = self.servers.state, self.servers.timeout_s
+        async for names in pages(state, WHAT, timeout_s, f"{shard_prefix(ANY)}review:*", PAGE):
+            async with store_errors(WHAT, timeout_s), state.pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.hgetall(name)
+                hashes = await pipeline.execute()
+            page = {
+                name.partition("}:review:")[2]: {
+                    key.removeprefix(JOB): value.partition(" ")[0]
+                    for key, value in stored.items()
+                    if key.startswith(JOB) and wanted(value.partition(" ")[2])
+                }
+                for name, stored in zip(names, hashes, strict=True)
+            }
+            yield {member: jobs for member, jobs in page.items() if jobs}
 
     async def _hashes(
         self, kind: str, wanted: Callable[[str | None], bool]
@@ -279,6 +306,11 @@ class TenantData:
 def embedded_names(records: dict[str, dict[str, Any]]) -> set[str]:
     """The names of the images that these records are of."""
     return {name for images in records.values() for name in images if is_blob_name(name)}
+
+
+def held_names(reviews: Iterable[str]) -> set[str]:
+    """The private names of the images that these reviews are of."""
+    return {HELD + member.rpartition(":")[0] for member in reviews}
 
 
 def _covered(pattern: str, address: str) -> bool:

@@ -1,5 +1,5 @@
 """The data of a tenant as documents that a person can read. Secrets, and what could replace one,
-are left out."""
+are left out. So are held images, and what only moderators may know of a verdict."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from backends.redis_client import store_errors
+from contracts.moderation import SHOWN
 from store.key_names import ANY, fair_prefix
 from store.quotas import account_prefix
-from store.record_names import Record, parsed, request_in
+from store.record_names import Record, inner, parsed, request_in
 from store.tenant_data import WHAT, Found, TenantData
 from store.webhooks import gone_prefix
 
 NESTED: Final = ("result", "failure", "fault", "origin", "webhook")
 """Fields of a record that hold JSON."""
+TOLD: Final = ("state", "categories", "policy")
+"""What an owner may know of a verdict."""
 HIDDEN: Final = frozenset({"digest", "value"})
 """The hash of an API key, and the secret that signs webhooks."""
 
@@ -53,7 +56,7 @@ async def documents(data: TenantData, found: Found) -> dict[str, Any]:
         "quota_accounts": dict(accounts),
         "usage_days": found.usage,
         "idempotency_keys": list(found.reservations.values()),
-        "cached_results": list(found.results.values()),
+        "cached_results": [shown_result(result) for result in found.results.values()],
         "picture_records": [
             record
             async for page in data.embedded(lambda tenant: tenant == data.tenant)
@@ -61,6 +64,12 @@ async def documents(data: TenantData, found: Found) -> dict[str, Any]:
             for record in images.values()
             if record is not None
         ],
+        "reviews": [
+            {"job_id": job_id, "images": [int(index) for index in indexes.split(",")]}
+            for jobs in found.reviews.values()
+            for job_id, indexes in jobs.items()
+        ],
+        "appeals": [{"day": int(name.split(":")[-2])} for name in sorted(found.singles["appeals"])],
         "queue_shares": {
             name.removeprefix(before).removesuffix(after): flows for name, flows in found.shares.items()
         },
@@ -78,11 +87,32 @@ async def documents(data: TenantData, found: Found) -> dict[str, Any]:
 
 
 def _document(record: Record, hook: dict[str, str], log: list[str]) -> dict[str, Any]:
-    document: dict[str, Any] = {**record, "request": request_in(record)}
+    request = request_in(record)
+    if isinstance(request, dict):
+        request = {name: value for name, value in request.items() if name != "moderation"}
+    document: dict[str, Any] = {**record, "request": request}
     document |= {name: parsed(record[name]) for name in NESTED if record.get(name)}
+    if "result" in document:
+        document["result"] = shown_result(document["result"])
     if hook:
         document["webhook_delivery"] = {**hook, "attempts": [parsed(entry) for entry in log]}
     return document
+
+
+def shown_result(result: Any) -> Any:
+    """A result as its owner may see it: no name of an image that may not be seen, and no finding. Pure."""
+    images = inner(result, "images")
+    if not isinstance(images, list):
+        return result
+    return {**result, "images": [_shown_image(image) for image in images]}
+
+
+def _shown_image(image: Any) -> Any:
+    verdict = inner(image, "moderation")
+    if not isinstance(verdict, dict):
+        return image
+    told = {name: verdict.get(name) for name in TOLD}
+    return {**image, "name": image.get("name") if verdict.get("state") in SHOWN else "", "moderation": told}
 
 
 def _shown(document: dict[str, Any]) -> dict[str, Any]:

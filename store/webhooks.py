@@ -46,6 +46,7 @@ def delivery_of(job: Job, hook: dict[str, str], log: Sequence[str]) -> Delivery:
         status=DeliveryStatus(hook["status"]) if hook else None,
         attempts=tuple(Attempt.model_validate_json(entry) for entry in log),
         next_attempt_at=None if next_at is None else float(next_at),
+        round=int(hook.get("round", 0)),
     )
 
 
@@ -92,7 +93,16 @@ class RedisWebhookStore:
         job = job_of(paired(answer[1]))
         if job.webhook is None:
             raise AssertionError(job.id)
-        return Duty(call=call, job=job, webhook=job.webhook, owed_at=float(answer[0]))
+        owed_at, _, event, round_, base = answer
+        return Duty(
+            call=call,
+            job=job,
+            webhook=job.webhook,
+            owed_at=float(owed_at),
+            event=event,
+            round=round_,
+            attempt=call.attempt - base,
+        )
 
     async def settle(
         self, call: Call, attempt: Attempt, status: DeliveryStatus, next_in_s: float | None

@@ -198,7 +198,61 @@ SEARCH_IMPORTS = Counter(
     "Images that clients imported, by outcome: `added`, `known` (imported before), `refused` (unusable) or `removed`.",
     ["outcome"],
 )
+JUDGE_SECONDS = Histogram(
+    "darkroom_picture_judge_seconds",
+    "Time from the encoded images of a job to their verdicts, where a policy is in force.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+PICTURE_VERDICTS = Counter(
+    "darkroom_picture_verdicts_total", "Verdicts on finished images, by state.", ["state"]
+)
+REVIEWS_WAITING = Gauge("darkroom_reviews_waiting", "Held images that wait for a person, at the scrape.")
+REVIEW_AGE = Gauge(
+    "darkroom_review_age_seconds",
+    "For how long the oldest held image has waited, at the scrape; 0: none waits.",
+)
+REVIEW_DECISIONS = Counter(
+    "darkroom_review_decisions_total",
+    "What people did with held images: release, refuse, undo or appeal.",
+    ["action"],
+)
 SEARCH_GONE = Counter("darkroom_search_gone_total", "Hits whose files were gone, and which left the index.")
+
+# Moderation
+POLICY_INFO = Gauge(
+    "darkroom_moderation_policy_info",
+    "1 for the policy in force, as name@version; 0 for those before it.",
+    ["policy"],
+)
+POLICY_BAD = Gauge(
+    "darkroom_moderation_policy_bad",
+    "1: the policy on disk cannot be used, and the last good one stays in force.",
+)
+MODERATED = Counter(
+    "darkroom_moderation_findings_total",
+    "Findings that led to an action, by layer, category and action.",
+    ["layer", "category", "action"],
+)
+LAYER_SECONDS = Histogram(
+    "darkroom_moderation_layer_seconds",
+    "Time of one look of a layer.",
+    ["layer"],
+    buckets=(0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+)
+LAYER_AWAY = Counter(
+    "darkroom_moderation_away_total",
+    "Looks that a layer could not take, by layer and cause: `away`, `busy`, `timeout` or `failed`.",
+    ["layer", "cause"],
+)
+PICTURES_WITHOUT_PDQ = Counter(
+    "darkroom_moderation_pictures_without_pdq_total",
+    "Pictures with too little detail for a perceptual hash. Digests and embeddings look at them alone.",
+)
+PROMPTS_JUDGED = Counter(
+    "darkroom_moderation_prompts_total",
+    "Requests whose prompts a policy judged, by what followed.",
+    ["state"],
+)
 
 RECORDS_UNREADABLE = Counter(
     "darkroom_records_unreadable_total",

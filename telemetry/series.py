@@ -26,6 +26,10 @@ EMBEDDING_OUTCOMES: Final = ("made", "failed", "no_room")
 BLOB_STORE_CAUSES: Final = ("full", "unavailable")
 WEBHOOK_OUTCOMES: Final = ("delivered", "retry", "failed", "disabled", "repeated", "deferred")
 LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day", "kept_bytes")
+PICTURE_LAYERS: Final = ("hashes", "pictures")
+AWAY_CAUSES: Final = ("busy", "timeout", "failed")
+PICTURE_STATES: Final = ("passed", "tagged", "in_review", "blocked", "released", "refused")
+REVIEW_ACTIONS: Final = ("release", "refuse", "undo", "appeal")
 SEARCH_FAILURES: Final = ("away", "timeout", "unavailable")
 IMPORT_OUTCOMES: Final = ("added", "known", "refused", "removed")
 SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "refused", "unreadable")
@@ -42,6 +46,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "prune",
         "refund",
         "relay",
+        "reviews",
         "room",
         "sweep",
         "usage",
@@ -54,6 +59,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "preview",
         "progress",
         "recall_cost",
+        "refund",
         "relay",
         "renew",
         "store",
@@ -79,6 +85,7 @@ def begin_api(routes: Iterable[tuple[str, str]]) -> None:
     _begin(metrics.DEAD_LETTERS, DEAD_LETTER_OUTCOMES)
     _begin(metrics.SEARCH_FAILED, SEARCH_FAILURES)
     _begin(metrics.SEARCH_IMPORTS, IMPORT_OUTCOMES)
+    _begin(metrics.REVIEW_DECISIONS, REVIEW_ACTIONS)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["api"])
     _begin_shared()
 
@@ -95,6 +102,10 @@ def begin_worker(model: str, max_attempts: int) -> None:
     for cause in RESTART_CAUSES:
         metrics.ENGINE_RESTARTS.labels(model, cause)
     _begin(metrics.EMBEDDINGS, EMBEDDING_OUTCOMES)
+    _begin(metrics.PICTURE_VERDICTS, PICTURE_STATES)
+    for layer in PICTURE_LAYERS:
+        for away in AWAY_CAUSES:
+            metrics.LAYER_AWAY.labels(layer, away)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["worker"])
     _begin_shared()
 

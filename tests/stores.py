@@ -18,6 +18,7 @@ from runtime.clock import ManualClock
 from store.jobs import RedisJobStore
 from store.pictures import RedisPictureOutbox
 from store.quotas import RedisQuotaLedger
+from store.reviews import RedisReviewStore
 from store.stores import Stores, open_stores
 from store.webhooks import RedisWebhookStore
 
@@ -65,8 +66,11 @@ class StoreClock(ManualClock):
 
 def skew(stores: Stores, seconds: float) -> None:
     """Move the clock that the scripts of the stores go by."""
-    for each in (stores.jobs, stores.quotas, stores.webhooks, stores.pictures):
-        assert isinstance(each, RedisJobStore | RedisQuotaLedger | RedisWebhookStore | RedisPictureOutbox)
+    for each in (stores.jobs, stores.quotas, stores.webhooks, stores.pictures, stores.reviews):
+        assert isinstance(
+            each,
+            RedisJobStore | RedisQuotaLedger | RedisWebhookStore | RedisPictureOutbox | RedisReviewStore,
+        )
         each.skew_s += seconds
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.jobs import CacheStatus, Job, JobStatus, Priority
+from contracts.jobs import CacheStatus, ImageRef, Job, JobStatus, Priority
 from contracts.models import ServedModel
+from contracts.moderation import State, Verdict
 from contracts.requests import CacheMode, OutputFormat
 from scheduler.admission import capacity_of, eta_s
 from views.warnings import NOBODY, advice
@@ -53,14 +54,50 @@ class RequestView(Wire):
     metadata: dict[str, str] = Field(default={}, description="As it was sent.")
 
 
+class ModerationView(Wire):
+    """What the content policy says of an image. Scores and sources are for moderators alone."""
+
+    verdict: State = Field(
+        description="`in_review`: a person will decide. `released` and `refused`: a person has decided. The image is shown if `passed`, `tagged` or `released`."
+    )
+    categories: list[str] = Field(description="Of the policy, the gravest first.")
+    policy: str = Field(description="Name and version of the policy.")
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> ModerationView:
+        """What an owner may know of a verdict."""
+        return cls(verdict=verdict.state, categories=list(verdict.categories), policy=verdict.policy)
+
+
+def _absent(value: object) -> bool:
+    return value is None
+
+
 class ImageView(Wire):
     """One image of a job, and where it is."""
 
-    url: str
+    url: str | None = Field(
+        description="Null while the image may not be seen: `moderation.verdict` is `in_review`, `blocked` or `refused`."
+    )
     width: int
     height: int
     seed: int
     content_type: str
+    moderation: ModerationView | None = Field(
+        default=None, exclude_if=_absent, description="Absent where no content policy is in force."
+    )
+
+    @classmethod
+    def of(cls, image: ImageRef) -> ImageView:
+        """The view of an image. One that its owner may not see has no address."""
+        return cls(
+            url=image_url(image.name) if image.shown else None,
+            width=image.width,
+            height=image.height,
+            seed=image.seed,
+            content_type=image.content_type,
+            moderation=None if image.moderation is None else ModerationView.of(image.moderation),
+        )
 
 
 class TimingsView(Wire):
@@ -214,16 +251,7 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
         cache=job.cache,
         request=RequestView.model_validate(job.request, from_attributes=True),
         denoising_steps=job.request.steps_taken,
-        images=[
-            ImageView(
-                url=image_url(image.name),
-                width=image.width,
-                height=image.height,
-                seed=image.seed,
-                content_type=image.content_type,
-            )
-            for image in images
-        ],
+        images=[ImageView.of(image) for image in images],
         timings=(
             TimingsView.model_validate(result.timings, from_attributes=True)
             if result is not None and computed

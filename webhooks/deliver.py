@@ -12,7 +12,7 @@ import httpx
 from contracts.errors import RecordUnreadable
 from contracts.ports.clock import Clock
 from contracts.ports.webhook_store import WebhookStore
-from contracts.webhooks import Attempt, Call, DeliveryStatus, Duty, webhook_id
+from contracts.webhooks import MODERATED, Attempt, Call, DeliveryStatus, Duty, webhook_id
 from runtime.checked_network import CallFailed
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -93,12 +93,16 @@ class Deliverer:
         if await self.store.disabled(duty.job.tenant, duty.webhook.url):
             return None
         secrets = await self.store.secrets(duty.job.tenant)
-        body = payload(duty.job, self.public_url)
+        at_s = duty.owed_at if duty.event == MODERATED else None
+        body = payload(duty.job, self.public_url, duty.event, at_s)
         headers = {
             "Content-Type": "application/json",
             "User-Agent": USER_AGENT,
             **sign.headers(
-                [secret.value for secret in secrets], webhook_id(duty.job.id), int(self.clock.now()), body
+                [secret.value for secret in secrets],
+                webhook_id(duty.job.id, duty.round),
+                int(self.clock.now()),
+                body,
             ),
         }
         try:
@@ -138,5 +142,5 @@ class Deliverer:
         )
 
     def _after(self, duty: Duty, status_code: int | None, age_s: float, **more: Any) -> Verdict:
-        attempt, chance = duty.call.attempt, self.chance()
+        attempt, chance = duty.attempt, self.chance()
         return after(attempt, status_code, age_s=age_s, delays_s=self.delays_s, chance=chance, **more)

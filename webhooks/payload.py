@@ -11,9 +11,11 @@ from contracts.webhooks import event_of
 from views.job import job_view
 
 
-def payload(job: Job, public_url: str | None) -> bytes:
-    """The body for `job`, which has ended: the same bytes at every attempt.
+def payload(job: Job, public_url: str | None, event: str | None = None, at_s: float | None = None) -> bytes:
+    """The body for `job`, which has ended: the same bytes at every attempt, unless people decide on its
+    images in between.
 
+    `event` None: its end. `at_s` is when the event happened, in Unix seconds; None: when the job ended.
     With a `public_url`, links are absolute.
     """
     view: dict[str, Any] = job_view(job, None, None).model_dump(mode="json")
@@ -22,13 +24,13 @@ def payload(job: Job, public_url: str | None) -> bytes:
         for image in view["images"]:
             image["url"] = _absolute(base, image["url"])
         view["urls"] = {name: _absolute(base, url) for name, url in view["urls"].items()}
-    at = datetime.fromtimestamp(job.finished_at or job.created_at, UTC)
-    event = {
-        "type": event_of(job.status),
+    at = datetime.fromtimestamp(at_s or job.finished_at or job.created_at, UTC)
+    document = {
+        "type": event or event_of(job.status),
         "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "data": view,
     }
-    return json.dumps(event, separators=(",", ":")).encode("ascii")
+    return json.dumps(document, separators=(",", ":")).encode("ascii")
 
 
 def _absolute(base: str, url: str | None) -> str | None:

@@ -21,6 +21,7 @@ from worker.app import consume, create_app
 from worker.engine.host import EngineLoadError
 from worker.naming import model_name
 from worker.runtime import Runtime
+from worker.verdicts import check_policy
 
 log = logs.get_logger("worker")
 
@@ -32,6 +33,7 @@ def main() -> int:
         if settings.engine == "diffusers":
             # The engine reports a missing folder too, but only after it has imported torch.
             local_folder(settings.model)
+        check_policy(settings)
         asyncio.run(require_layout(settings))
     except SettingsError as error:
         sys.stderr.write(f"darkroom worker: {error}\n")

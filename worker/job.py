@@ -12,13 +12,14 @@ from broker.relay import publish_all
 from cache.cache_key import result_address, tenant_scope
 from contracts import failures
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
-from contracts.errors import BlobStoreUnavailable, ImageNotFound
-from contracts.failures import GenerationError, InitImageLost, OutOfBounds, WorkerFault
-from contracts.jobs import JobFailure, JobMessage, JobResult, JobStatus, Lease
+from contracts.errors import BlobStoreUnavailable, ImageNotFound, StoreUnavailable
+from contracts.failures import GenerationError, ImagesBlocked, InitImageLost, OutOfBounds, WorkerFault
+from contracts.jobs import JobFailure, JobMessage, JobStatus, Lease
 from contracts.pictures import SHARED, PictureRecord
 from contracts.ports.clock import Clock
 from contracts.ports.publisher import Publisher
 from contracts.requests import GenerationRequest
+from contracts.tenancy import Charge, Limits
 from contracts.transitions import End, Finished, Granted, TakenJob
 from scheduler.previews import preview_steps
 from store.stores import Stores
@@ -31,12 +32,14 @@ from worker.end_batcher import EndBatcher
 from worker.images import ImageResult, ScheduleKey, TooLate
 from worker.leases import Leases
 from worker.outcomes import outcomes_of
-from worker.pictures import Pictures, picture_records
+from worker.pictures import DoneImages, Pictures, picture_records
 from worker.previews import PreviewPublisher
 from worker.progress import ProgressReporter
 from worker.retrier import GIVE_UP_S, Hold, Retrier, unstored
 from worker.signing import SignedImages
+from worker.verdicts import Verdicts, held_images
 
+IMAGES_BLOCKED: Final = "The content policy blocks every image of this job."
 INIT_IMAGE_LOST: Final = "The init image was deleted before the job ran."
 
 log = get_logger(__name__)
@@ -61,7 +64,9 @@ class JobRunner:
         share_cache: bool = False,
         keep_pictures_s: float = 259_200.0,
         signed: SignedImages | None = None,
+        verdicts: Verdicts | None = None,
     ) -> None:
+        """`verdicts` judges the images; None: no policy is in force."""
         self._worker_id = worker_id
         self._stores = stores
         self._publisher = publisher
@@ -75,7 +80,8 @@ class JobRunner:
         self._share_cache = share_cache
         self._keep_pictures_s = keep_pictures_s
         self._retrier = retrier
-        self._pictures = Pictures(stores, encoder, retrier, bounds.spec, signed)
+        self._pictures = Pictures(stores, encoder, retrier, bounds.spec, signed, verdicts)
+        self._moderates = verdicts is not None
 
     def drain(self) -> None:
         """Give back the images that have not started, and stop retrying stores."""
@@ -127,7 +133,8 @@ class JobRunner:
 
         def on_step(step: Progress) -> None:
             progress.report(step)
-            if step.preview is not None:
+            # A preview would be seen before the verdict.
+            if step.preview is not None and not self._moderates:
                 previews.publish(step.preview)
 
         try:
@@ -207,7 +214,22 @@ class JobRunner:
             return False
         self._count(message, end.lease, status)
         await publish_all(self._stores.jobs, self._publisher, finished.promoted, "promoted")
+        if isinstance(end.outcome, JobFailure) and end.outcome.code == ImagesBlocked.code:
+            await self._refund(message, finished)
         return True
+
+    async def _refund(self, message: JobMessage, finished: Finished) -> None:
+        """Take back the charges of a job whose images are all blocked, and of the jobs that joined it."""
+        images = message.request.num_images
+        for job_id, origin in ((message.job_id, message.origin), *finished.failed):
+            if origin.key_id is None:
+                continue
+            try:
+                charge = Charge(job_id, images, computed=True)
+                await self._stores.quotas.refund(origin.key_id, Limits(images_per_day=images), charge)
+            except StoreUnavailable:
+                # The images stay charged for the day.
+                metrics.REPAIRED.labels("refund").inc()
 
     async def _finish(self, message: JobMessage, end: End) -> Finished | None:
         """The terminal transition; None: the worker drains first.
@@ -235,20 +257,28 @@ class JobRunner:
 
         Raises `BlobStoreUnavailable` if they cannot be stored in time.
         """
-        result = await self._pictures.result(message, lease, results, hold)
-        if result is None:
+        done = await self._pictures.result(message, lease, results, hold)
+        if done is None:
             return await self._gave_up(lease)
+        if done.blocked:
+            blocked = JobFailure(code=ImagesBlocked.code, message=IMAGES_BLOCKED)
+            return await self._fail(message, lease, blocked)
+        refs = done.result.images
         with tracing.span("finish"):
-            end = End(lease, result, self._address(message), self._records(message, result, results))
+            records = self._records(message, done, results)
+            shown = {name for ref, name in zip(refs, done.names, strict=True) if ref.shown}
+            held = held_images(message, refs, done.names, records, self._keep_pictures_s)
+            pictures = tuple(record for record in records if record.name in shown)
+            end = End(lease, done.result, self._address(message), pictures, held)
             ended = await self._end(message, JobStatus.SUCCEEDED, end)
         if ended:
-            metrics.IMAGES.labels(message.request.model).inc(len(result.images))
+            metrics.IMAGES.labels(message.request.model).inc(len(refs))
         return ended
 
     def _records(
-        self, message: JobMessage, result: JobResult, results: Sequence[ImageResult]
+        self, message: JobMessage, done: DoneImages, results: Sequence[ImageResult]
     ) -> tuple[PictureRecord, ...]:
-        """What the search index is owed of the job: nothing, if no image is embedded."""
+        """What the search index is or will be told of the job: nothing, if no image is embedded."""
         spec = self.bounds.spec
         if not spec.clip:
             return ()
@@ -257,7 +287,14 @@ class JobRunner:
         is_shared = self._share_cache and self._address(message) is not None
         scope = SHARED if is_shared else message.tenant
         records = picture_records(
-            message, result, images, spec, scope, self._clock.now(), self._keep_pictures_s
+            message,
+            done.result.images,
+            done.names,
+            images,
+            spec,
+            scope,
+            self._clock.now(),
+            self._keep_pictures_s,
         )
         metrics.EMBEDDINGS.labels("made").inc(len(records))
         metrics.EMBEDDINGS.labels("failed").inc(len(images) - len(records))

@@ -1,16 +1,22 @@
-"""The images of a job: the one to start from, the generated ones, and what the record says of them."""
+"""The images of a job: the one to start from, the generated ones, and what the record says of them.
+
+Where a policy is in force, no file is stored before its verdict. A held image gets a private name, and a
+blocked one is not stored at all.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
+from backends.blobs import blob_name, public_name
 from contracts.engine import Pixels
 from contracts.jobs import ImageRef, JobMessage, JobResult, Lease, Timings
 from contracts.models import ModelSpec
+from contracts.moderation import Verdict
 from contracts.pictures import Embedding, PictureRecord
 from contracts.requests import GenerationRequest
 from store.stores import Stores
@@ -20,6 +26,24 @@ from worker.images import ImageResult
 from worker.outcomes import outcomes_of
 from worker.retrier import Hold, Retrier
 from worker.signing import SignedImages
+from worker.verdicts import Verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class DoneImages:
+    """The result of a job, and the file name that each of its images has, or will have once it is
+    released."""
+
+    result: JobResult
+    names: tuple[str, ...]
+
+    @property
+    def blocked(self) -> bool:
+        """Whether no image may ever be seen, as far as is known now."""
+        return all(
+            image.moderation is not None and image.moderation.state in ("blocked", "refused")
+            for image in self.result.images
+        )
 
 
 class Pictures:
@@ -32,13 +56,16 @@ class Pictures:
         retrier: Retrier,
         spec: ModelSpec,
         signed: SignedImages | None = None,
+        verdicts: Verdicts | None = None,
     ) -> None:
-        """`signed` publishes the images with content credentials. The `encoder` stores nothing then."""
+        """`signed` publishes the images with content credentials. The `encoder` stores nothing then.
+        `verdicts` None: no policy is in force."""
         self._stores = stores
         self._encoder = encoder
         self._retrier = retrier
         self._spec = spec
         self._signed = signed
+        self._verdicts = verdicts
 
     async def start(self, request: GenerationRequest, hold: Hold) -> bytes | None:
         """The RGB bytes of the image to start from.
@@ -55,8 +82,8 @@ class Pictures:
 
     async def result(
         self, message: JobMessage, lease: Lease, results: Sequence[ImageResult], hold: Hold
-    ) -> JobResult | None:
-        """Encode and store the images. Answers the job's result.
+    ) -> DoneImages | None:
+        """Encode, judge and store the images. Answers the job's result.
 
         None: the worker drains before the store is back, or the lease of `hold` is void. Raises
         `BlobStoreUnavailable` if the images cannot be stored in time.
@@ -69,49 +96,79 @@ class Pictures:
                     self._encoder.encode(
                         image,
                         Output.of(message.request, index, spec.sampler, spec.schedule_type),
-                        hold.void.is_set,
+                        # Nothing is stored before its verdict.
+                        hold.void.is_set if self._verdicts is None else _always,
                     )
                     for index, image in enumerate(images)
                 ]
             )
-        names, files = [], []
+        files = []
         for file in encoded:
             if isinstance(file, BaseException):
                 raise file
+            files.append(file)
+        verdicts = await self._judged(message, images, files, hold)
+        if verdicts is None:
+            return None
+        stored = []
+        for file, verdict in zip(files, verdicts, strict=True):
             if file.name is None and hold.void.is_set():
                 return None
-            stored = file if file.name else await self._publish(file, message.request, hold)
-            if stored is None or stored.name is None:
+            blocked = verdict is not None and verdict.state in ("blocked", "refused")
+            done = file if file.name or blocked else await self._publish(file, verdict, message.request, hold)
+            if done is None:
                 return None
-            names.append(stored.name)
-            files.append(stored)
-        warnings = [image.warnings for image in images] + [file.warnings for file in files]
-        return JobResult(
+            stored.append(done)
+        warnings = [image.warnings for image in images] + [file.warnings for file in stored]
+        result = JobResult(
             images=tuple(
-                _ref(name, image, file, message.request, index)
-                for index, (name, image, file) in enumerate(zip(names, images, files, strict=True))
+                _ref(file.name or "", image, file, message.request, index, verdict)
+                for index, (image, file, verdict) in enumerate(zip(images, stored, verdicts, strict=True))
             ),
             timings=Timings(
                 queued_ms=round(max(0.0, lease.claimed_at - message.created_at) * 1000, 3),
                 batch_ms=round(sum({result.batch_ms for result in results}), 3),
-                encode_ms=round(sum(file.encode_ms for file in files), 3),
+                encode_ms=round(sum(file.encode_ms for file in stored), 3),
                 batch_size=max(result.batch_size for result in results),
             ),
             warnings=tuple(dict.fromkeys(itertools.chain(*warnings))),
         )
+        return DoneImages(
+            result,
+            tuple(public_name(file.name or "") or blob_name(file.data, file.format) for file in stored),
+        )
 
-    async def _publish(self, file: Encoded, request: GenerationRequest, hold: Hold) -> Encoded | None:
+    async def _judged(
+        self, message: JobMessage, images: Sequence[Pixels], files: Sequence[Encoded], hold: Hold
+    ) -> Sequence[Verdict | None] | None:
+        """The verdict on each image; None for each where no policy is in force.
+
+        None: the worker drains before the store is back.
+        """
+        if self._verdicts is None:
+            return [None] * len(files)
+        with tracing.span("judge"):
+            return await self._retrier.retry_until_drained(
+                partial(self._verdicts.of, message, images, files), hold
+            )
+
+    async def _publish(
+        self, file: Encoded, verdict: Verdict | None, request: GenerationRequest, hold: Hold
+    ) -> Encoded | None:
+        """The stored file with its name; None as for `result`. A held image gets a private name."""
+        is_held = verdict is not None and not verdict.shown
         retry = partial(self._retrier.retry_until_drained, hold=hold)
         with tracing.span("store image"), metrics.STORE_SECONDS.time():
             if self._signed is not None:
-                return await self._signed.publish(file, request, retry)
-            name = await retry(partial(self._stores.blobs.put, file.data, file.format))
+                return await self._signed.publish(file, request, retry, is_held=is_held)
+            name = await retry(partial(self._stores.blobs.put, file.data, file.format, is_held=is_held))
         return None if name is None else replace(file, name=name)
 
 
 def picture_records(
     message: JobMessage,
-    result: JobResult,
+    refs: Sequence[ImageRef],
+    names: Sequence[str],
     images: Sequence[Pixels],
     spec: ModelSpec,
     scope: str,
@@ -120,14 +177,14 @@ def picture_records(
 ) -> tuple[PictureRecord, ...]:
     """The records of the images that have an embedding, for the search index. Pure.
 
-    `images` are those of `result`, in order. `now` is Unix seconds. The store stamps the records
+    `refs`, `names` and `images` are those of the result, in order. `now` is Unix seconds. The store stamps the records
     itself, and keeps them for `keep_s` seconds.
     """
     request = message.request
     return tuple(
         PictureRecord(
             scope=scope,
-            name=ref.name,
+            name=name,
             embedding=Embedding.of(spec.clip, image.embedding),
             created_at=now,
             expires_at=now + keep_s,
@@ -139,12 +196,23 @@ def picture_records(
             seed=ref.seed,
             job_id=message.job_id,
         )
-        for ref, image in zip(result.images, images, strict=True)
+        for ref, name, image in zip(refs, names, images, strict=True)
         if image.embedding is not None
     )
 
 
-def _ref(name: str, pixels: Pixels, file: Encoded, request: GenerationRequest, index: int) -> ImageRef:
+def _always() -> bool:
+    return True
+
+
+def _ref(
+    name: str,
+    pixels: Pixels,
+    file: Encoded,
+    request: GenerationRequest,
+    index: int,
+    verdict: Verdict | None,
+) -> ImageRef:
     return ImageRef(
         name=name,
         width=pixels.width,
@@ -152,4 +220,5 @@ def _ref(name: str, pixels: Pixels, file: Encoded, request: GenerationRequest, i
         seed=request.image_seed(index),
         content_type=file.content_type,
         size_bytes=len(file.data),
+        moderation=verdict,
     )

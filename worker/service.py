@@ -30,6 +30,7 @@ from worker.job_fetcher import JobFetcher
 from worker.leases import Leases
 from worker.retrier import Retrier
 from worker.signing import open_signed_images
+from worker.verdicts import Verdicts, opened
 
 GIVE_BACK_S: Final = 5.0
 """How long a draining worker waits for its jobs to end or to be given back."""
@@ -62,7 +63,8 @@ async def serving(
 
     `on_failure` is called when a part fails for good, usually the engine. The other parts go on,
     because they give the active jobs back. Raises `EngineLoadError` where the model cannot be
-    loaded, and `SettingsError` where images shall be signed and cannot be.
+    loaded, and `SettingsError` where images shall be signed and cannot be, or where the policy of
+    moderation cannot be used.
     """
     stores, publisher = open_stores(settings), open_publisher(settings)
     signed = open_signed_images(settings, stores)
@@ -70,6 +72,7 @@ async def serving(
     try:
         spec = await _load(host)
         cost = await _recall_cost(stores, spec)
+        policy = await asyncio.to_thread(opened, settings, spec.clip)
         series.begin_worker(spec.name, settings.max_attempts)
         async with asyncio.TaskGroup() as group:
             room = asyncio.Event()
@@ -91,6 +94,7 @@ async def serving(
                 share_cache=settings.share_cache_between_tenants,
                 keep_pictures_s=settings.blob_retention_s,
                 signed=signed,
+                verdicts=None if policy is None else Verdicts(policy, stores.reviews, spec.clip, signed),
             )
             fetcher = JobFetcher(
                 worker_id,
@@ -114,6 +118,8 @@ async def serving(
                 "cancellations": leases.watch_cancellations(stores.events, worker_id),
                 "heartbeat": heartbeat.run(),
             }
+            if policy is not None:
+                parts["policy"] = policy.run()
             tasks = [
                 group.create_task(_part(name, part, runner, on_failure), name=name)
                 for name, part in parts.items()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
+from backends.blobs import HELD, blob_name, public_name
 from contracts.errors import ImageNotFound, SettingsError, SigningUnavailable
 from contracts.ports.blob_store import BlobStore
 from contracts.ports.image_signer import ImageSigner, SigningFailed
@@ -46,37 +47,54 @@ class SignedImages:
         self._blobs = blobs
         self._cores = asyncio.Semaphore(AT_A_TIME)
 
-    async def publish(self, file: Encoded, request: GenerationRequest, retry: Retry) -> Encoded | None:
+    async def publish(
+        self, file: Encoded, request: GenerationRequest, retry: Retry, *, is_held: bool = False
+    ) -> Encoded | None:
         """The signed file, stored under its name. None: `retry` gave up.
 
-        Raises `BlobStoreUnavailable` if it cannot be signed or stored in time.
+        A held image gets a private name, and is remembered under the one that it has once it is
+        released. Raises `BlobStoreUnavailable` if it cannot be signed or stored in time.
         """
-        source = f"{hashlib.sha256(file.data).hexdigest()}:{self._signer.fingerprint}"
+        source = self._source(file)
         found = await retry(partial(self._published, file, source))
         if found is None:
             return None
-        if isinstance(found, Encoded):
-            # Stored again, so its retention starts anew.
-            kept = await retry(partial(self._blobs.put, found.data, found.format))
-            return None if kept is None else found
-        signed = await retry(partial(self._sign, file, request))
-        name = None if signed is None else await retry(partial(self._blobs.put, signed.data, signed.format))
-        if signed is None or name is None:
+        signed = found if isinstance(found, Encoded) else await retry(partial(self._sign, file, request))
+        if signed is None:
             return None
-        counts = await retry(partial(self._names.put, source, name, found.instead_of))
+        # A file that is known is stored again, so its retention starts anew.
+        name = await retry(partial(self._blobs.put, signed.data, signed.format, is_held=is_held))
+        if name is None:
+            return None
+        if isinstance(found, Encoded):
+            return replace(signed, name=name)
+        public = public_name(name)
+        counts = await retry(partial(self._names.put, source, public, found.instead_of))
         if counts is None:
             return None
         # Somebody else may have signed the same file meanwhile: then theirs is published.
-        return replace(signed, name=name) if counts == name else await self.publish(file, request, retry)
+        if counts == public:
+            return replace(signed, name=name)
+        return await self.publish(file, request, retry, is_held=is_held)
+
+    async def name_of(self, file: Encoded) -> str:
+        """The name that the file has once it is signed and seen, as far as it is known. Otherwise that
+        of the unsigned file. Raises `StoreUnavailable`."""
+        return await self._names.get(self._source(file)) or blob_name(file.data, file.format)
+
+    def _source(self, file: Encoded) -> str:
+        return f"{hashlib.sha256(file.data).hexdigest()}:{self._signer.fingerprint}"
 
     async def _published(self, file: Encoded, source: str) -> Encoded | _Unpublished:
         name = await self._names.get(source)
         if name is None:
             return _Unpublished()
-        try:
-            return replace(file, data=await self._blobs.get(name), name=name)
-        except ImageNotFound:
-            return _Unpublished(instead_of=name)
+        for place in (name, HELD + name):
+            try:
+                return replace(file, data=await self._blobs.get(place))
+            except ImageNotFound:
+                continue
+        return _Unpublished(instead_of=name)
 
     async def _sign(self, file: Encoded, request: GenerationRequest) -> Encoded:
         async with self._cores:

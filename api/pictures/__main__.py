@@ -21,6 +21,7 @@ from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, WebPImag
 
 from api.pictures.header import MIB, Header
 from api.pictures.prepare import prepare
+from api.pictures.texts import texts
 
 SLACK_BYTES: Final = 48 * MIB
 """Memory beyond the estimate for an image: allocators round up, and texts in a file may be large."""
@@ -55,12 +56,18 @@ def answer(head: dict[str, Any], data: bytes, own_bytes: int | None) -> tuple[di
     try:
         header, target = Header(**head["header"]), tuple(head["target"])
         made = prepare(data, header, target, head["output"])
+        said = texts(data) if head.get("texts") else ""
     except MemoryError:
         return {"fault": "memory", "bytes": 0}, b""
     except Exception:
         # Pillow raises errors of many kinds for files that are cut short or forged.
         return {"fault": "damaged", "bytes": 0}, b""
-    return {"warnings": made.warnings, "size": made.size, "bytes": len(made.data)}, made.data
+    return {
+        "warnings": made.warnings,
+        "size": made.size,
+        "texts": said,
+        "bytes": len(made.data),
+    }, made.data
 
 
 def read_frame(source: BinaryIO) -> tuple[dict[str, Any], bytes] | None:

@@ -68,15 +68,19 @@ class Decoders:
         """The process ids of the idle processes."""
         return tuple(process.pid for process in self._idle)
 
-    async def prepare(self, tenant: str, source: SourcePicture, width: int, height: int) -> InitImage:
-        """The image of `tenant` as a PNG of `width` x `height` pixels. A caller that is cancelled
+    async def prepare(
+        self, tenant: str, source: SourcePicture, width: int, height: int, *, texts: bool = False
+    ) -> InitImage:
+        """The image of `tenant` as a PNG of `width` x `height` pixels, with what its file says if `texts`. A caller that is cancelled
         gives up its place, or ends the decoding.
 
         Raises `InvalidRequest` for a file that is damaged, or takes too long or too much memory.
         Raises `TooManyInitImages` if its turn does not come in time.
         """
-        answer, png = await self._made(tenant, source, (width, height), "cut")
-        return InitImage(blob_name(png, "png", is_input=True), png, tuple(answer["warnings"]))
+        answer, png = await self._made(tenant, source, (width, height), "cut", texts=texts)
+        return InitImage(
+            blob_name(png, "png", is_input=True), png, tuple(answer["warnings"]), answer["texts"]
+        )
 
     async def query(self, tenant: str, source: SourcePicture, target: Size) -> bytes:
         """The whole image of `tenant` as a PNG. `target` is its size before it is turned upright. Raises
@@ -97,7 +101,7 @@ class Decoders:
         await asyncio.gather(*(process.end() for process in idle))
 
     async def _made(
-        self, tenant: str, source: SourcePicture, target: Size, output: Output
+        self, tenant: str, source: SourcePicture, target: Size, output: Output, *, texts: bool = False
     ) -> tuple[dict[str, Any], bytes]:
         need = source.header.memory_bytes(target)
         if need > self._memory_bytes:
@@ -106,7 +110,13 @@ class Decoders:
                 source.field,
                 "memory",
             )
-        head = {"header": asdict(source.header), "target": target, "memory_bytes": need, "output": output}
+        head = {
+            "header": asdict(source.header),
+            "target": target,
+            "memory_bytes": need,
+            "output": output,
+            "texts": texts,
+        }
         async with self._turn(tenant, need, source):
             answer, file = await self._decoded(head, source)
         match answer.get("fault"):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from api.auth import Reader, owner_of
@@ -30,7 +30,8 @@ _EXAMPLE = (
     responses={
         200: {
             "description": "Server-sent events: `snapshot` (the job) first, then `status`, `progress`, `preview` "
-            "(if the job asked for `previews`) and `output` as they happen. Ends after a terminal `status`.",
+            "(if the job asked for `previews`) and `output` as they happen. Ends after a terminal `status`; with "
+            "`until=reviewed`, once no image waits for a person any more, which `moderated` says.",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
         },
         204: {"description": "All events were sent already; do not come back."},
@@ -45,6 +46,12 @@ async def events(
     last_event_id: Annotated[
         str | None, Header(description="The `id` of the last event seen. Only later events are sent.")
     ] = None,
+    until: Annotated[
+        Literal["ended", "reviewed"],
+        Query(
+            description="`reviewed`: go on after the end of the job, until people have decided on its held images."
+        ),
+    ] = "ended",
 ) -> Response:
     """Server-sent events.
 
@@ -53,4 +60,6 @@ async def events(
     tenant = await owner_of(request, services, reader, known(job_id))
     job = await services.stores.jobs.get(tenant, job_id)
     headless = bool(request.scope["state"]["headless"])
-    return services.streams.of(reader, job, last_event_id, headless=headless)
+    return services.streams.of(
+        reader, job, last_event_id, until_reviewed=until == "reviewed", headless=headless
+    )

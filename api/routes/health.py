@@ -48,7 +48,9 @@ async def readyz(services: Wired) -> Ready:
 )
 async def scrape(services: Wired) -> Response:
     """The metrics of this process, and gauges of the queues and stores that are read now."""
-    await scrape_gauges.refresh(services.stores, services.catalogue, services.jobs.room.memory)
+    await scrape_gauges.refresh(
+        services.stores, services.catalogue, services.jobs.room.memory, services.clock.now()
+    )
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -32,7 +32,9 @@ MAX_NAME_CHARS: Final = 100
 """The longest name of a key."""
 
 
-Scopes = Annotated[tuple[Literal["generate", "admin"], ...], Field(strict=False, min_length=1, max_length=2)]
+Scopes = Annotated[
+    tuple[Literal["generate", "moderate", "admin"], ...], Field(strict=False, min_length=1, max_length=3)
+]
 
 
 class KeyRequest(Limits):
@@ -54,7 +56,7 @@ class KeyRequest(Limits):
 EXPECTED: Final = {
     "tenant": "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit",
     "name": f"a string of at most {MAX_NAME_CHARS} characters",
-    "scopes": 'a list of "generate" and "admin"',
+    "scopes": 'a list of "generate", "moderate" and "admin"',
     "requests_per_minute": "a number above 0, at most 1000000",
     "burst": "an integer from 1 to 1000000",
     "concurrent_jobs": "an integer from 1 to 10000",

@@ -5,6 +5,7 @@ The answer is held until the images are ready.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import aclosing, suppress
 from functools import partial
@@ -30,6 +31,7 @@ from api.openai import (
     answer,
     as_openai,
     b64,
+    policy_violation,
     size_of,
     to_job,
     within_patience,
@@ -38,6 +40,9 @@ from api.read_limits import too_many
 from api.services import Services, Wired, failures
 from api.stream import BEAT, Put, sse
 from contracts.errors import (
+    ContentBlocked,
+    ContentPolicyViolation,
+    ContentUnderReview,
     DarkroomError,
     GenerationFailed,
     ImageNotFound,
@@ -48,7 +53,8 @@ from contracts.errors import (
     StoreUnavailable,
     TooManyStreams,
 )
-from contracts.jobs import Job, JobResult, JobStatus, Preview
+from contracts.failures import ImagesBlocked
+from contracts.jobs import ImageRef, Job, JobResult, JobStatus, Preview
 from telemetry.logs import get_logger
 from views import warnings
 
@@ -119,6 +125,8 @@ async def _generated(
         job, _ = await services.jobs.submit(caller, job_request, listener=None if body.stream else listener)
     except InvalidRequest as error:
         raise as_openai(error) from None
+    except ContentBlocked as error:
+        raise policy_violation(error) from None
     except DarkroomError as error:
         raise within_patience(error, request.state.headers) from None
     if body.stream:
@@ -126,17 +134,25 @@ async def _generated(
         stream = services.streams.open(write, caller.holder, left=partial(_abandon, services, job))
         stream.headers.update(warnings.header(warnings.advice(job.request)))
         return stream
-    result = _result(await _ended(request, services, caller, job, listener))
+    begun = asyncio.get_running_loop().time()
+    ended = await _ended(request, services, caller, job, listener)
+    left_s = services.settings.job_ttl_s - (asyncio.get_running_loop().time() - begun)
+    ended = await _reviewed(request, services, caller, ended, left_s)
+    result, images = _result(ended), _shown(ended)
     data = []
-    for image in result.images:
+    for image in images:
         if (body.response_format or services.settings.default_response_format) == "url":
             data.append(ImageData(url=f"{_base(request, services)}/v1/images/{image.name}"))
         else:
             data.append(ImageData(b64_json=b64(await services.stores.blobs.get(image.name))))
-    view = answer(job.created_at, result.images, data, job.request.output_format)
+    view = answer(job.created_at, images, data, job.request.output_format)
+    left_out = _left_out(result, images)
     return Response(
         view.model_dump_json(exclude_none=True),
-        headers={"X-Job-ID": job.id, **warnings.header([*result.warnings, *warnings.advice(job.request)])},
+        headers={
+            "X-Job-ID": job.id,
+            **warnings.header([*result.warnings, *left_out, *warnings.advice(job.request)]),
+        },
         media_type="application/json",
     )
 
@@ -173,6 +189,37 @@ async def _ended(
     return ended
 
 
+async def _reviewed(request: Request, services: Services, caller: Principal, job: Job, left_s: float) -> Job:
+    """The ended job once no image waits for a person. Raises `ContentUnderReview` after `left_s` seconds,
+    with the job's id."""
+    if not job.in_review:
+        return job
+    waited = await services.waiters.until_reviewed(request, job, max(0.0, left_s), caller.holder)
+    if waited.in_review:
+        raise ContentUnderReview(
+            "A person will decide on this image. The job shows it once it is released.",
+            details={"job_id": job.id},
+        )
+    return waited
+
+
+def _shown(job: Job) -> list[ImageRef]:
+    """The images that may be seen. Raises `ContentPolicyViolation` if there is none."""
+    images = [image for image in _result(job).images if image.shown]
+    if not images:
+        raise ContentPolicyViolation(
+            "The content policy does not allow these images.", details={"job_id": job.id}
+        )
+    return images
+
+
+def _left_out(result: JobResult, shown: list[ImageRef]) -> list[str]:
+    withheld = len(result.images) - len(shown)
+    return (
+        [f"{withheld} of {len(result.images)} images are withheld by the content policy."] if withheld else []
+    )
+
+
 async def _abandon(services: Services, job: Job) -> None:
     """Cancel the job, unless it runs: its only client has left, and nobody else knows of it."""
     try:
@@ -187,6 +234,10 @@ def _result(job: Job) -> JobResult:
     """The result of an ended job. Raises the error of a job that has none."""
     if job.result is not None:
         return job.result
+    if job.failure is not None and job.failure.code == ImagesBlocked.code:
+        raise ContentPolicyViolation(
+            "The content policy does not allow these images.", details={"job_id": job.id}
+        )
     if job.failure is not None:
         raise GenerationFailed(
             job.failure.message,
@@ -214,15 +265,25 @@ def _streamed(services: Services, job: Job, request_id: str) -> Any:
     async def write(put: Put) -> None:
         ended = job
         try:
-            async with aclosing(services.streams.readings.follow(job.tenant, job.id)) as readings:
+            until = asyncio.get_running_loop().time() + services.settings.job_ttl_s
+            follow = services.streams.readings.follow(job.tenant, job.id, until_reviewed=True)
+            async with aclosing(follow) as readings:
                 async for ended, _, previews in readings:
                     for preview in previews:
                         # A preview that cannot be read is skipped.
                         with suppress(ImageNotFound, StoreUnavailable):
                             await put(await partial_image(preview))
-                    if not ended.status.terminal:
+                    if ended.in_review and asyncio.get_running_loop().time() >= until:
+                        break
+                    if not ended.status.terminal or ended.in_review:
                         await put(BEAT)
-            for image in _result(ended).images:
+            if ended.in_review:
+                raise ContentUnderReview(
+                    "A person will decide on this image. The job shows it once it is released.",
+                    details={"job_id": ended.id},
+                )
+            _result(ended)
+            for image in _shown(ended):
                 event = CompletedEvent(
                     b64_json=b64(await services.stores.blobs.get(image.name)),
                     created_at=int(ended.finished_at or ended.created_at),

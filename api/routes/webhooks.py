@@ -71,7 +71,7 @@ async def delivery(services: Wired, caller: Caller, job_id: str) -> Response:
         raise JobNotFound("There is no such job.")
     log = await services.stores.webhooks.get(caller.tenant, job_id)
     view = DeliveryView(
-        id=webhook_id(job_id),
+        id=webhook_id(job_id, log.round),
         url=None if log.webhook is None else log.webhook.url,
         events=[] if log.webhook is None else list(log.webhook.events),
         event=log.event,

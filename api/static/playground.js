@@ -287,7 +287,13 @@ async function cancel() {
 
 // Pictures
 
+const WITHHELD = { in_review: "under review", refused: "refused by a reviewer", blocked: "blocked by the content policy" };
+
 function picture(image, alt) {
+  if (!image.url) {
+    const why = WITHHELD[image.moderation && image.moderation.verdict] || "not shown";
+    return make("span", { className: "withheld", textContent: why, title: ((image.moderation && image.moderation.categories) || []).join(", ") });
+  }
   const small = Math.max(image.width, image.height) <= SMALL_SIDE;
   return make("img", { src: image.url, alt, width: image.width, height: image.height, className: small ? "pixels" : "" });
 }
@@ -296,14 +302,16 @@ function show(job) {
   shown = job;
   const { images, timings, request: asked } = job;
   $("pictures").dataset.count = images.length;
-  $("pictures").replaceChildren(...images.map((image) => make("a", { href: image.url, target: "_blank", rel: "noopener" }, picture(image, asked.prompt))));
+  $("pictures").replaceChildren(...images.map((image) => (image.url ? make("a", { href: image.url, target: "_blank", rel: "noopener" }, picture(image, asked.prompt)) : picture(image, ""))));
   $("badge").className = `badge ${job.cache}`;
   $("badge").textContent = BADGES[job.cache];
   $("title").textContent = asked.prompt;
   const times = timings ? `, waited ${timings.queued_ms.toFixed(0)} ms, batch of ${timings.batch_size} in ${timings.batch_ms.toFixed(0)} ms` : "";
   $("detail").textContent = `seed ${images[0].seed}, ${images[0].width} × ${images[0].height}${times}`;
   $("notes").replaceChildren(...(job.warnings || []).map((warning) => make("li", { textContent: warning })));
-  $("download").href = images[0].url;
+  const first = images.find((image) => image.url);
+  $("download").hidden = !first;
+  $("download").href = first ? first.url : "";
   $("download").download = `${asked.prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60) || "picture"}.${asked.output_format}`;
   $("about").hidden = false;
   $("tray").dataset.state = "done";
@@ -352,6 +360,7 @@ function recall() {
 }
 
 function remember(job) {
+  if (!job.images.every((image) => image.url)) return; // a picture that may yet be refused is not kept
   const kept = { cache: job.cache, images: job.images, request: job.request, timings: job.timings, warnings: job.warnings };
   const others = recall().filter((each) => each.images[0].url !== job.images[0].url);
   try {

@@ -10,10 +10,11 @@ from contracts.blobs import Deletion
 class BlobStore(Protocol):
     """Content-addressed, immutable images. Raises `BlobStoreUnavailable` where the store is away or full."""
 
-    async def put(self, data: bytes, extension: str, *, is_input: bool = False) -> str:
+    async def put(self, data: bytes, extension: str, *, is_input: bool = False, is_held: bool = False) -> str:
         """Store `data`, whole or not at all, and return its name. Idempotent.
 
-        The name is `<sha256>.<extension>`, with the prefix `inputs/` for an init image (`is_input`).
+        The name is `<sha256>.<extension>`, with the prefix `inputs/` for an init image (`is_input`) and
+        `held/` for an image that a policy keeps from its owner (`is_held`).
         """
         ...
 

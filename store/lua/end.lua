@@ -1,10 +1,12 @@
 -- Ends jobs that workers run, each by itself. ARGV: a JSON list of documents {id, attempt, status;
 -- result or failure, as JSON text; `address` and `ttl_ms`, if the result cache on this server is to
 -- store the result; `pictures`, if images are to be recorded for the search index, each {name, keep_s,
--- rest: its record as JSON text without the first brace and without its times}}. A job that succeeds
--- ends its followers with its result. Any other hands its key to one of them. Answers for each job
--- {1, promoted}, {1, promoted, how many images there was no room to record}, {0} if the lease does not
--- hold, or {'failed', error}.
+-- rest: its record as JSON text without the first brace and without its times}; `held`, if images wait for
+-- a person, each {name, indexes, severity, keep_s, case}; `hidden`, if the result has an image that its
+-- owner may not see; `final`, if no follower may try again}. A job that succeeds ends its followers with
+-- its result. Any other hands its key to one of them. Answers for each job {1, promoted}, {1, promoted,
+-- how many images there was no room to record}, {2, {{id, origin}, ...}}: its followers failed with it,
+-- {0} if the lease does not hold, or {'failed', error}.
 
 local docs = cjson.decode(ARGV[3])
 local jobs, seen = {}, {}
@@ -45,8 +47,41 @@ for i, doc in ipairs(docs) do
   end
 end
 
-local function succeed(job, result, cached)
+-- Records that images of the job wait for a person. If people have decided on one of them meanwhile,
+-- their decision is due to be carried out for this job. The records of job and review stay for as long
+-- as the file.
+local function hold(job, held)
+  for _, image in ipairs(held) do
+    local member = image.name .. ':' .. string.sub(job.id, -1)
+    local key, keep_ms = P .. 'review:' .. member, math.ceil(image.keep_s * 1000)
+    local state = redis.call('HGET', key, 'state')
+    if not state then
+      redis.call('HSET', key, 'state', 'waiting', 'severity', image.severity, 'created_at', seconds(NOW), 'case', image.case)
+    end
+    redis.call('HSET', key, 'job:' .. job.id, image.indexes .. ' ' .. job.tenant)
+    redis.call('HINCRBY', key, 'version', 1)
+    for index in string.gmatch(image.indexes, '%d+') do
+      redis.call('HSET', P .. 'held:' .. job.id, index, image.name)
+    end
+    redis.call('PEXPIRE', P .. 'held:' .. job.id, math.max(keep_ms, redis.call('PTTL', P .. 'held:' .. job.id)))
+    redis.call('PEXPIRE', key, math.max(keep_ms, redis.call('PTTL', key)))
+    if not state then
+      list_review(member, image.severity, NOW, keep_ms)
+    elseif state ~= 'waiting' then
+      due_review(member, keep_ms)
+    end
+    for _, kept in ipairs({ job_key(job.id), P .. 'tenant:' .. job.tenant }) do
+      if redis.call('PTTL', kept) < keep_ms then
+        redis.call('PEXPIRE', kept, keep_ms)
+      end
+    end
+  end
+end
+
+local function succeed(job, doc)
+  local result = doc.result
   finish(job, 'succeeded', 'result', result)
+  hold(job, doc.held or {})
   local flight = P .. 'flight:' .. job.key
   if redis.call('HGET', flight, 'leader') ~= job.id then
     return
@@ -58,18 +93,40 @@ local function succeed(job, result, cached)
     if is_live(other) then
       other.started_at = seconds(math.max(tonumber(job.started_at), tonumber(other.created_at)))
       finish(other, 'succeeded', 'result', result)
+      hold(other, doc.held or {})
     end
   end
   if ids[1] then
     redis.call('DEL', followers)
   end
-  if cached then
+  if doc.cached or doc.hidden then
     redis.call('DEL', flight)
     return
   end
   -- Until the cache has the result, new requests find it here.
   redis.call('HSET', flight, 'result', result)
   expire_at(flight, NOW + LANDED_GRACE_S)
+end
+
+-- Ends the followers of a job that no retry helps as the job itself. Answers the id and the origin of
+-- each.
+local function fail_followers(job, failure)
+  local flight, followers = P .. 'flight:' .. job.key, P .. 'followers:' .. job.key
+  if redis.call('HGET', flight, 'leader') ~= job.id then
+    redis.call('LREM', followers, 0, job.id)
+    return {}
+  end
+  local failed = {}
+  for _, id in ipairs(redis.call('LRANGE', followers, 0, -1)) do
+    local other = load(id)
+    if is_live(other) then
+      finish(other, 'failed', 'failure', failure)
+      failed[#failed + 1] = { id, field(id, 'origin') or '' }
+    end
+  end
+  redis.call('DEL', followers)
+  redis.call('DEL', flight)
+  return failed
 end
 
 local function close(job, doc)
@@ -80,7 +137,7 @@ local function close(job, doc)
     return { 0 } -- ended with its leader in this call
   end
   if doc.status == 'succeeded' then
-    succeed(job, doc.result, doc.cached)
+    succeed(job, doc)
     if doc.recorded then
       owe_index(job.id, doc.recorded)
     elseif doc.pictures then
@@ -89,6 +146,9 @@ local function close(job, doc)
     return { 1, {} }
   end
   finish(job, doc.status, doc.failure and 'failure', doc.failure)
+  if doc.final then
+    return { 2, fail_followers(job, doc.failure) }
+  end
   return { 1, records(hand_over(job, doc.failure)) }
 end
 

@@ -18,5 +18,8 @@ if status == 'pending' then
   redis.call('ZADD', P .. 'hooks', next_at, id)
 else
   redis.call('ZREM', P .. 'hooks', id)
+  if redis.call('HGET', key, 'again') then
+    begin_round(key, id)
+  end
 end
 return 1

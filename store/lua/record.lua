@@ -81,6 +81,52 @@ local function stamps(keep_s)
   return '{"created_at":' .. seconds(NOW) .. ',"expires_at":' .. seconds(NOW + keep_s) .. ','
 end
 
+-- Begins the duty to deliver `job.moderated`, after the attempts that the hook has made before. `base` is
+-- their number, `round` counts the events of the job.
+local function begin_round(hook_key, id)
+  redis.call('HDEL', hook_key, 'again', 'until')
+  local made = redis.call('HGET', hook_key, 'attempt') or 0
+  redis.call('HINCRBY', hook_key, 'round', 1)
+  redis.call('HSET', hook_key, 'event', 'job.moderated', 'status', 'pending', 'attempt', made, 'base', made, 'owed_at',
+    seconds(NOW), 'next_at', seconds(NOW))
+  local keep_ms = math.ceil(math.max(RETENTION, HOOK_KEEP_S) * 1000)
+  for _, kept in ipairs({ hook_key, job_key(id), P .. 'hooklog:' .. id }) do
+    if redis.call('PTTL', kept) < keep_ms then
+      redis.call('PEXPIRE', kept, keep_ms)
+    end
+  end
+  redis.call('ZADD', P .. 'hooks', seconds(NOW), id)
+  redis.call('PUBLISH', P .. 'hooks', id)
+end
+
+-- Records the duty to tell that people have decided on images of a job. If another event of the job is
+-- not delivered yet, this one follows it.
+local function owe_moderated(id, webhook)
+  for _, wanted in ipairs(cjson.decode(webhook).events) do
+    if wanted == 'job.moderated' then
+      local hook_key = P .. 'hook:' .. id
+      if redis.call('HGET', hook_key, 'status') == 'pending' then
+        redis.call('HSET', hook_key, 'again', 1)
+      else
+        begin_round(hook_key, id)
+      end
+    end
+  end
+end
+
+-- Lists an image that waits for a person: the gravest first, then the oldest. `keep_ms`: how long it
+-- is kept.
+local function list_review(member, severity, since, keep_ms)
+  redis.call('ZADD', P .. 'reviews', string.format('%.6f', (4 - tonumber(severity)) * 1e11 + tonumber(since)), member)
+  redis.call('PEXPIRE', P .. 'reviews', math.max(keep_ms, redis.call('PTTL', P .. 'reviews')))
+end
+
+-- The decision on an image is to be carried out.
+local function due_review(member, keep_ms)
+  redis.call('ZADD', P .. 'unapplied', seconds(NOW), member)
+  redis.call('PEXPIRE', P .. 'unapplied', math.max(keep_ms, redis.call('PTTL', P .. 'unapplied')))
+end
+
 -- Records a job that succeeds at once, with `result`.
 local function record_succeeded(doc, deadline, result)
   record(doc, NOW, deadline, '0', 'status', 'succeeded', 'cache', 'hit', 'result', result, 'started_at', seconds(NOW),

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api import moderation
 from api.app import create_app
 from cache.cache_key import result_address, tenant_scope
 from cli.services.redis import RedisServer
@@ -87,12 +88,12 @@ async def opened(anyio_backend: str, redis_server: RedisServer, tmp_path: Path) 
         number = next(numbers)
         own = backend(redis_server, tmp_path / f"blobs-{number}", number)
         given = ApiSettings.model_validate({"admin_key": ADMIN_KEY, **own, **settings})
-        stores, publisher = open_stores(given), RecordingPublisher()
+        stores, publisher = open_stores(given, log_key=given.moderation_log_key), RecordingPublisher()
         clock = StoreClock(stores, given.redis_url)
         for name in models:
             worker = WorkerInfo(id=f"w-{name}", model=name, started_at=1.0, steps_per_s=10.0)
             await stores.models.announce(spec(name), worker)
-        app = create_app(given, stores, publisher, clock)
+        app = create_app(given, stores, publisher, clock, policy=moderation.opened(given))
         lifespan = app.router.lifespan_context(app)
         await lifespan.__aenter__()
         client = httpx.AsyncClient(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from backends.blobs import DirectoryBlobStore
+from backends.blobs import DirectoryBlobStore, is_blob_name, is_public_name, public_name
 from backends.s3 import S3BlobStore
 from contracts.blobs import Deletion
 from contracts.errors import (
@@ -100,6 +100,21 @@ async def test_an_input_has_a_name_of_its_own(blobs: BlobStore, clock: ManualClo
     clock.advance(DAY_S + 60)
     assert await blobs.prune(DAY_S, None) == 3, "it ends as all pictures do"
     assert not await blobs.exists(given)
+
+
+async def test_a_held_image_has_a_name_that_no_public_route_serves(
+    blobs: BlobStore, clock: ManualClock
+) -> None:
+    held = await blobs.put(b"held picture", "png", is_held=True)
+    assert held == f"held/{public_name(held)}"
+    assert is_blob_name(held)
+    assert not is_public_name(held)
+    assert not await blobs.exists(public_name(held)), "nothing lies under its public name"
+    assert await blobs.get(held) == b"held picture"
+    if isinstance(blobs, DirectoryBlobStore):
+        assert [name for name, _ in blobs.paths()] == [held], "a backup has it under its private name"
+    clock.advance(DAY_S + 60)
+    assert await blobs.prune(DAY_S, None) == 1, "it ends as all pictures do"
 
 
 async def test_inputs_count_towards_the_size_of_all(blobs: BlobStore, clock: ManualClock) -> None:

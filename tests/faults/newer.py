@@ -1,7 +1,7 @@
 """The next version, as far as this one must get on with it: `patched newer` makes a process of ours write what it would.
 
-Everything that is stored or sent has a field more. Every second job, by its seed, also needs `SCHEMA` 2: a process of this
-version must leave it to one of the next.
+Everything that is stored or sent has a field more. Every second job, by its seed, also needs the next `SCHEMA`: a process of
+this version must leave it to one of the next.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import json
 from dataclasses import replace
 from typing import Any, Final
 
-NEXT: Final = 2
+from contracts.documents import SCHEMA
+
+NEXT: Final = SCHEMA + 1
 MORE: Final = {"hue": {"degrees": 0.5}}
 """A field that this version has never heard of."""
 
@@ -37,7 +39,7 @@ def newer(_: str) -> None:
     submit, end = RedisJobStore.submit_many, RedisJobStore.end_many
 
     def needing(new: Any) -> Any:
-        request = new.request.model_copy(update={"min_schema": 1 + new.request.seed % 2})
+        request = new.request.model_copy(update={"min_schema": NEXT if new.request.seed % 2 else 1})
         return new.model_copy(update={"request": request})
 
     async def submit_more(store: Any, asked: Any) -> Any:

@@ -37,6 +37,7 @@ from store.key_names import PREFIX
 from store.stores import Stores, open_stores
 from tests.integration.conftest import ROOT, Stack
 from tests.webhooks.conftest import receiving
+from tests.worker import policies
 
 STATE, CACHE, BROKER = 0, 2, 1
 """Databases: what is where is seen, not supposed."""
@@ -226,6 +227,7 @@ def use(caller: Tenant, name: str, words: str) -> None:
     )
     shown = caller.submit(prompt=f"{words}, in steps", num_inference_steps=6, previews=2)
     failed = caller.submit(prompt=f"{words} fault:raise")
+    moderated(caller, words)
     canceled = caller.submit(prompt=f"{words}, canceled")
     caller.ask("POST", canceled["urls"]["cancel"])
     batch = caller.ask(
@@ -256,6 +258,26 @@ def use(caller: Tenant, name: str, words: str) -> None:
     assert narrow.ask("POST", "/v1/jobs", json={"prompt": f"{words}, too many"}).status_code == 429
 
 
+def moderated(caller: Tenant, words: str) -> None:
+    """A held image is opened, refused, appealed against and released."""
+    job = caller.ended(caller.submit(prompt=f"{words}, held", seed=policies.HELD))
+    assert job["images"][0]["url"] is None, job
+    key = {"tenant": "desk", "name": "a reviewer", "scopes": ["moderate"]}
+    reviewer = Tenant(caller.stack, caller.stack.http.post("/v1/keys", json=key).json()["key"])
+    path = f"/v1/admin/moderation/reviews/{policies.name_of(policies.HELD)}"
+    assert reviewer.ask("GET", f"{path}/picture").status_code == 200
+    for action in ("undo", "refuse"):
+        answer = reviewer.ask("POST", f"{path}/{action}")
+        assert answer.status_code == 200 or action == "undo", answer.text
+    appeal = caller.ask("POST", f"{job['urls']['self']}/images/0/appeal", json={"reason": "It is noise."})
+    assert appeal.status_code == 202, appeal.text
+    assert reviewer.ask("POST", f"{path}/release").status_code == 200
+    image = caller.ask("GET", job["urls"]["self"]).json()["images"][0]
+    assert caller.ask("GET", image["url"]).status_code == 200
+    # The next tenant's is held again.
+    assert reviewer.ask("POST", f"{path}/undo").status_code == 200
+
+
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """State, cached results and pictures apart; a worker, webhooks, search, keys."""
@@ -273,6 +295,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "DARKROOM_ALLOW_ANONYMOUS": "false",
             "DARKROOM_SWEEP_INTERVAL_S": "0.2",
             "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+            "DARKROOM_MODERATION": str(policies.policy_in(folder / "policy")),
+            "DARKROOM_REVIEW_PICTURES_PER_DAY": "9",
         }
         with Stack.open(environ, folder, own, webhooks=True) as running:
             running.start("search", "search")
@@ -329,7 +353,15 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
     receipt = json.loads(done.stdout)
     assert receipt["complete"], receipt
     assert receipt["counts"]["canceled_jobs"] == 1
-    kinds = {"jobs", "webhooks", "pictures", "picture_records", "source_pictures", "cached_results"}
+    kinds = {
+        "jobs",
+        "webhooks",
+        "pictures",
+        "picture_records",
+        "reviews",
+        "source_pictures",
+        "cached_results",
+    }
     assert kinds <= set(receipt["counts"])
     assert owed(platform) > 0, "the index is told to forget"
     platform.start("search", "search-2")

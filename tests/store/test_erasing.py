@@ -18,6 +18,8 @@ from cache.cache_key import result_address, tenant_scope
 from cli.services.redis import RedisServer
 from contracts.errors import BlobStoreUnavailable
 from contracts.jobs import JobStatus
+from contracts.ports.review_store import Change
+from contracts.reviews import Appeal
 from contracts.settings import BackendSettings
 from contracts.tenancy import Reservation
 from contracts.transitions import End, Ended, Granted
@@ -28,6 +30,8 @@ from store.erasing import Erased, TenantBusy, erase
 from store.key_names import Layout
 from store.stores import Stores, open_stores
 from store.tenant_data import Servers, TenantData
+from tests.store.held import held_image, result_of
+from tests.store.held import image as held_ref
 from tests.store.made import new, record, result
 from tests.store.tenants import Used, drawn, everything, indexed, lived_in, named
 
@@ -320,3 +324,43 @@ async def test_a_picture_that_another_tenants_record_names_stays(place: Place) -
     }, "in its own scope nobody shares it"
     (kept,) = await place.stores.pictures.read([other.id])
     assert kept.name == acme.pictures["own"]
+
+
+async def test_a_held_image_goes_with_its_tenant_unless_another_has_it(place: Place) -> None:
+    """With its review, its file, its appeal, and what the search index was to learn of it."""
+    stores = place.stores
+    made: dict[str, list[str]] = {"acme": [], "other": []}
+    names = {}
+    for tenant, numbers in (("acme", (b"acme's", b"of both")), ("other", (b"of both",))):
+        for data in numbers:
+            job = new(f"3{len(made['acme']) + len(made['other']):063x}", tenant)
+            await stores.jobs.submit(job)
+            claim = await stores.jobs.claim((await stores.jobs.get(tenant, job.id)).message(), "w")
+            assert isinstance(claim, Granted)
+            names[data] = await stores.blobs.put(data, "png", is_held=True)
+            os.utime(place.settings.blob_dir / "held" / names[data][5:7] / names[data][5:], (1.0, 1.0))
+            file_name = names[data].removeprefix("held/")
+            case = held_image(1).case.model_copy(update={"prompt": f"words of {tenant}"})
+            picture = record(job, scope=tenant, name=file_name)
+            image = held_image(1).model_copy(
+                update={"name": file_name, "case": case.model_copy(update={"picture": picture})}
+            )
+            ref = held_ref(1).model_copy(update={"name": names[data]})
+            ended = await stores.jobs.end_many([End(claim.lease, result_of(ref), None, (), (image,))])
+            assert ended[0].applied  # type: ignore[union-attr]
+            made[tenant].append(job.id)
+    both = names[b"of both"].removeprefix("held/")
+    (review,) = await stores.reviews.find(both)
+    appeal = Appeal(tenant="acme", job_id=made["acme"][1], reason="acme's reason", at=1.0)
+    assert await stores.reviews.change(review, Change(review.state, (), None, 4, appeal))
+    await stores.reviews.count_once("appeals", "acme", both, 9)
+    done = await place.erase("acme")
+    assert (done.left, done.counts["reviews"]) == ({}, 2)
+    assert not await stores.blobs.exists(names[b"acme's"])
+    assert await stores.blobs.exists(names[b"of both"])
+    assert await stores.reviews.find(names[b"acme's"].removeprefix("held/")) == []
+    (review,) = await stores.reviews.find(both)
+    assert [job.id for job in review.jobs] == made["other"]
+    assert (review.appeal, review.case.picture) == (None, None)
+    assert not [name for name, value in (await place.all()).items() if "acme's reason" in f"{name}{value}"]
+    assert not [name for name in await place.all() if name.endswith(":acme")]

@@ -21,13 +21,14 @@ from store.key_names import PREFIX, Layout, shard_prefix
 from store.layout import LAYOUT_KEY, MIGRATION_KEY, LayoutMismatch, StoreLayout, require_layout
 from store.migrating import MigrationRefused
 from store.stores import Stores
+from tests.store.held import held_image
 from tests.store.layouts import BEFORE, TIMEOUT_S, contents, settings_of
 from tests.store.layouts import client as client
 from tests.store.layouts import opened as opened
 from tests.store.layouts import url as url
 from tests.store.made import FAILURE, imported, keys, led, name, new, record, result, taken
 
-KINDS = ("job", "flight", "hook", "picture", "imported", "importers")
+KINDS = ("job", "flight", "hook", "picture", "imported", "importers", "review", "held")
 
 
 async def lived_in(stores: Stores) -> dict[str, Any]:
@@ -39,7 +40,9 @@ async def lived_in(stores: Stores) -> dict[str, Any]:
         await jobs.submit(done)
         claim = await jobs.claim((await jobs.get("acme", done.id)).message(), "w1")
         assert isinstance(claim, Granted)
-        await jobs.end_many([End(claim.lease, result(), None, (record(done, 1),))])
+        await jobs.end_many(
+            [End(claim.lease, result(), None, (record(done, 1),), (held_image(2, severity=3),))]
+        )
     await stores.pictures.forget("acme tenant", [f"{digit}{name(2)[1:]}" for digit in SHARDS])
     for digit in SHARDS:
         await stores.imports.add(imported(f"{digit}{name(3)[1:]}"), f"{int(digit, 16):064x}")

@@ -22,6 +22,7 @@ from store.stores import Stores
 from tests.moderation.authority import Authority
 from tests.publishers import RecordingPublisher
 from tests.stores import opened_stores
+from tests.worker.policies import policy_in
 from tests.worker.receipts import receipt_of
 from worker.batcher import Batcher
 from worker.bounds import Bounds
@@ -34,6 +35,7 @@ from worker.job_fetcher import JobFetcher
 from worker.leases import Leases
 from worker.retrier import Retrier
 from worker.signing import open_signed_images
+from worker.verdicts import Verdicts, opened
 
 
 @dataclass(frozen=True)
@@ -83,21 +85,25 @@ def address(message: JobMessage) -> str:
 async def room(
     request: pytest.FixtureRequest, anyio_backend: str, redis_server: RedisServer, tmp_path: Path
 ) -> AsyncIterator[Room]:
-    """A parameter, if there is one, holds more settings of the worker; `sign`: its images are signed."""
+    """A parameter, if there is one, holds more settings of the worker. With `sign`, its images are signed. With `policy`, the
+    policy of `tests.worker.policies` is in force."""
     more = dict(getattr(request, "param", {}))
     if more.pop("sign", False):
         issued = Authority(tmp_path / "authority").issue()
         more |= {"c2pa_certificates": issued.certificates, "c2pa_key": issued.key}
+    if more.pop("policy", False):
+        more["moderation"] = policy_in(tmp_path / "policy")
     settings = WorkerSettings(engine="fake", model="fake", max_batch=4, batch_timeout_s=2.0, **more)
     publisher = RecordingPublisher()
     host = EngineHost(settings)
     spec, wake = await asyncio.to_thread(host.start), asyncio.Event()
     batcher, encoder = Batcher(host, settings.max_batch, SystemClock(), room_changed=wake), Encoder()
-    bounds = Bounds(spec, settings.max_images_per_job)
+    bounds, policy = Bounds(spec, settings.max_images_per_job), opened(settings, spec.clip)
     async with opened_stores(redis_server, tmp_path / "stores") as stores:
         leases = Leases(stores.jobs, 9.0)  # seconds: long enough to tell a word from a renewal
         endings, begin = EndBatcher(stores.jobs.end_many), asyncio.create_task
         retrier = Retrier(SystemClock())
+        signed = open_signed_images(settings, stores)
         runner = JobRunner(
             "w",
             stores,
@@ -110,7 +116,8 @@ async def room(
             SystemClock(),
             bounds,
             share_cache=settings.share_cache_between_tenants,
-            signed=open_signed_images(settings, stores),
+            signed=signed,
+            verdicts=None if policy is None else Verdicts(policy, stores.reviews, spec.clip, signed),
         )
         fetcher = JobFetcher(
             "w", "fake", stores, publisher, runner, batcher, retrier, SystemClock(), 16, wake, begin

@@ -106,7 +106,8 @@ async def test_records_say_what_the_cache_shares_and_leave_out_what_failed(room:
     message = message.model_copy(update={"request": request})
     spec = room.runner.bounds.spec.model_copy(update={"clip": "c@1"})
     images = [Pixels(64, 64, b"", embedding=b"\0" * 8), Pixels(64, 64, b"")]
-    (record,) = picture_records(message, result, images, spec, SHARED, 10.0, 5.0)
+    names = [image.name for image in result.images]
+    (record,) = picture_records(message, result.images, names, images, spec, SHARED, 10.0, 5.0)
     assert (record.scope, record.lora, record.name) == ("", "ink", result.images[0].name)
     assert (record.created_at, record.expires_at) == (10.0, 15.0)
     assert record.embedding is not None

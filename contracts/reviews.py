@@ -1,0 +1,139 @@
+"""Images that wait for a person: what is recorded of them, and what people decided.
+
+The transition that ends a job records one review for each image that a policy holds
+(`contracts.moderation`). A review is found by the file name of its image, `<sha256>.<extension>`, and by
+the last digit of its jobs' ids, which says where it lies. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from contracts.documents import Document, Frozen
+from contracts.moderation import Verdict
+from contracts.pictures import PictureRecord
+
+MAX_NOTE_CHARS: Final = 1000
+"""The longest note of a decision, and the longest reason of an appeal."""
+APPEALED: Final = 4
+"""The severity of an image whose owner has appealed. It comes first."""
+Severity = Annotated[int, Field(ge=1, le=APPEALED)]
+"""How urgent a review is, 4 the most (`moderation.held.severity_of`)."""
+
+
+class ReviewState(StrEnum):
+    """What people decided on an image."""
+
+    WAITING = "waiting"
+    RELEASED = "released"
+    REFUSED = "refused"
+
+
+Choice = Literal["release", "refuse"]
+"""What a reviewer may choose."""
+OUTCOMES: Final[dict[Choice, ReviewState]] = {
+    "release": ReviewState.RELEASED,
+    "refuse": ReviewState.REFUSED,
+}
+
+
+class HeldCase(Document):
+    """What a reviewer is shown of an image besides the image."""
+
+    verdict: Verdict
+    prompt: str
+    negative_prompt: str = ""
+    model: str
+    lora: str = ""
+    width: int
+    height: int
+    seed: int
+    content_type: str
+    size_bytes: int
+    picture: PictureRecord | None = None
+    """What the search index is told once the image is released."""
+
+
+class HeldImage(Frozen):
+    """A held image of a job that ends. `indexes` are its places among the job's images."""
+
+    name: str
+    indexes: tuple[int, ...]
+    severity: Severity
+    keep_s: float
+    """For how many seconds its file is kept, and the review with it."""
+    case: HeldCase
+
+
+class Vote(Document):
+    """One reviewer's choice. `by` is the id of the reviewer's API key, `name` what the key is called."""
+
+    choice: Choice
+    by: str
+    name: str = ""
+    note: str = ""
+    at: float
+
+
+class Decision(Document):
+    """What was decided. `id` is unique; `choice` None: a decision was undone. `by` and `name` are those of
+    the reviewer whose vote was the last that it took."""
+
+    id: str
+    choice: Choice | None
+    by: str
+    name: str = ""
+    note: str = ""
+    votes: tuple[Vote, ...]
+    at: float
+
+
+class Appeal(Document):
+    """The owner's objection to a verdict."""
+
+    tenant: str
+    job_id: str
+    reason: str
+    at: float
+
+
+class ShowingJob(Frozen):
+    """A job that has the image, at these places."""
+
+    id: str
+    tenant: str
+    indexes: tuple[int, ...]
+
+
+class Review(Frozen):
+    """One image that is or was held, and what was decided. `version` changes with the record."""
+
+    name: str
+    digit: str
+    version: int
+    state: ReviewState
+    severity: Severity
+    created_at: float
+    case: HeldCase
+    jobs: tuple[ShowingJob, ...]
+    votes: tuple[Vote, ...] = ()
+    decision: Decision | None = None
+    appeal: Appeal | None = None
+    discarded: bool = False
+    """Whether the file of a refused image is deleted. Then the refusal cannot be undone."""
+
+    @property
+    def id(self) -> str:
+        """The name under which the record lies."""
+        return f"{self.name}:{self.digit}"
+
+
+class PastDecision(Document):
+    """A decision on an image, by its hash, for images that are drawn later."""
+
+    state: ReviewState
+    decision_id: str
+    at: float

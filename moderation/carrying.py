@@ -1,0 +1,181 @@
+"""Carries out what people decided on an image: in the audit trail, the blob store, the records of the
+jobs that show it, and the search index.
+
+Every step may be done twice, and a decision stays due until all are done. So nothing is lost if the
+process that decided ends in between: `run` finds the decision, here or in another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from backends.blobs import HELD
+from contracts.errors import ImageNotFound, JobGone, JobNotFound, RecordUnreadable, UnavailableError
+from contracts.pictures import PictureRecord
+from contracts.ports.clock import Clock
+from contracts.ports.review_store import Change
+from contracts.reviews import PastDecision, Review, ReviewState, ShowingJob
+from moderation.held import decided_result, lead_of
+from store.moderation_log import ModerationLog
+from store.stores import Stores
+from telemetry import metrics
+from telemetry.logs import get_logger
+
+EVERY_S: Final = 2.0
+"""Seconds between two looks for decisions that are not carried out."""
+BATCH: Final = 50
+LATER_S: Final = 1e9
+"""A file is deleted whenever it was put: the clock of its disk may be ahead."""
+TRIES: Final = 10
+"""How often a review or a job that others change is read again."""
+
+log = get_logger(__name__)
+
+
+class Carrying:
+    """Carries decisions out. `run` does it for those that other processes have left."""
+
+    def __init__(self, stores: Stores, trail: ModerationLog, clock: Clock, undo_s: float) -> None:
+        """`undo_s`: for how many seconds the file of a refused image is kept."""
+        self._stores = stores
+        self._trail = trail
+        self._clock = clock
+        self._undo_s = undo_s
+
+    async def run(self) -> None:
+        """Look for decisions that are due, again and again."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            try:
+                await self.tick()
+            except UnavailableError as error:
+                metrics.REPAIRED.labels("reviews").inc()
+                log.warning("reviews_not_carried_out", code=error.code)
+            except Exception as error:  # noqa: BLE001 - one broken review must not stop the others for ever
+                metrics.REPAIRED.labels("reviews").inc()
+                log.error("reviews_broken", error=type(error).__name__)
+
+    async def tick(self) -> None:
+        """Carry out what is due, and delete the files of refused images. Raises `StoreUnavailable`."""
+        for name in await self._stores.reviews.due(BATCH):
+            await self.carry(name)
+        for name in await self._stores.reviews.discards(BATCH):
+            await self._discard(name)
+
+    async def carry(self, name: str) -> None:
+        """Carry out the decision on the image with the file name `name`. Raises `StoreUnavailable`."""
+        reviews = await self._stores.reviews.find(name)
+        if not reviews:
+            await self._stores.reviews.forget(name)
+            return
+        lead = lead_of(reviews)
+        decision = lead.decision
+        if decision is None:
+            return
+        await self._trail.append(decision.id, decision.at, what_of(lead))
+        await self._stores.reviews.remember(
+            name,
+            None
+            if lead.state is ReviewState.WAITING
+            else PastDecision(state=lead.state, decision_id=decision.id, at=decision.at),
+        )
+        await self._place(lead)
+        for review in reviews:
+            await self._carry_one(review, lead)
+
+    async def _place(self, lead: Review) -> None:
+        """Put the file where its state says: under its public name only if it is released."""
+        blobs, name = self._stores.blobs, lead.name
+        if lead.state is ReviewState.RELEASED:
+            try:
+                await blobs.put(await blobs.get(HELD + name), name.rpartition(".")[2])
+            except ImageNotFound:
+                log.warning("held_image_gone", image=name)
+                return
+            now = await self._stores.reviews.find(name)
+            if now and lead_of(now).state is ReviewState.RELEASED:
+                return
+            # It was undone in the meantime, perhaps by another process that has deleted the file already.
+        await blobs.delete(name, self._clock.now() + LATER_S)
+        picture = lead.case.picture
+        if lead.state is ReviewState.WAITING and picture is not None:
+            await self._stores.pictures.forget(picture.scope, [name])
+
+    async def _carry_one(self, review: Review, lead: Review) -> None:
+        """Bring one review to the state of the leading one, and its jobs too."""
+        for _ in range(TRIES):
+            if (review.state, review.decision) != (lead.state, lead.decision):
+                await self._stores.reviews.change(review, following(lead, self._undo_s))
+            else:
+                for job in review.jobs:
+                    await self._tell(review, job)
+                if await self._stores.reviews.settle(review):
+                    return
+            now = [each for each in await self._stores.reviews.find(review.name) if each.id == review.id]
+            if not now:
+                return
+            review = now[0]
+            if review.id == lead.id and review.decision != lead.decision:
+                return  # decided anew; that decision is due by itself
+
+    async def _tell(self, review: Review, job: ShowingJob) -> None:
+        """Write the state into the record of a job, which tells its owner."""
+        for _ in range(TRIES):
+            try:
+                before = (await self._stores.jobs.get(job.tenant, job.id)).result
+            except (JobNotFound, JobGone, RecordUnreadable):
+                return
+            if before is None:
+                return
+            after = decided_result(before, review.name, job.indexes, review.state)
+            if after == before:
+                return
+            if await self._stores.reviews.apply(job.id, before, after, self._indexed(review, job)):
+                return
+
+    def _indexed(self, review: Review, job: ShowingJob) -> PictureRecord | None:
+        """What the search index is told of the image with this job; None: nothing."""
+        picture = review.case.picture
+        released = review.state is ReviewState.RELEASED
+        return picture if released and picture is not None and picture.job_id == job.id else None
+
+    async def _discard(self, name: str) -> None:
+        """Delete the file of an image whose refusal can no longer be undone."""
+        reviews = await self._stores.reviews.find(name)
+        if not reviews:
+            await self._stores.reviews.forget(name)
+        for review in reviews:
+            if review.state is not ReviewState.REFUSED:
+                continue
+            gone = Change(review.state, review.votes, review.decision, discarded=True)
+            if not review.discarded:
+                # First the mark, so that nobody takes the refusal back meanwhile. It stays due.
+                await self._stores.reviews.change(review, replace(gone, discard_s=0.0))
+                continue
+            await self._stores.blobs.delete(HELD + name, self._clock.now() + LATER_S)
+            await self._stores.reviews.change(review, gone)
+
+
+def following(lead: Review, undo_s: float) -> Change:
+    """The change that brings another review of the image to the state of the leading one."""
+    refused = lead.state is ReviewState.REFUSED
+    return Change(lead.state, lead.votes, lead.decision, due=True, discard_s=undo_s if refused else None)
+
+
+def what_of(review: Review) -> dict[str, object]:
+    """What the audit trail says of the decision on an image. It names no tenant, job or prompt."""
+    decision = review.decision
+    if decision is None:
+        raise ValueError("nothing was decided")
+    return {
+        "action": decision.choice or "undo",
+        "image": review.name,
+        "by": decision.by,
+        "name": decision.name,
+        "note": decision.note,
+        "votes": [vote.model_dump(mode="json") for vote in decision.votes],
+        "policy": review.case.verdict.policy,
+        "categories": list(review.case.verdict.categories),
+    }

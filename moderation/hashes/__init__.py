@@ -1,0 +1,1 @@
+"""Lists of known images: by the digests of their files, by perceptual hashes, and by embeddings."""

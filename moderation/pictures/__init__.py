@@ -1,0 +1,1 @@
+"""Classifiers of pictures: heads on their embeddings, and models of their pixels."""

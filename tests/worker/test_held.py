@@ -1,0 +1,157 @@
+"""A worker with a policy: held, blocked and tagged images, by real lists of the files that its seeds draw."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.blobs import HELD as FOLDER
+from contracts.errors import SettingsError
+from contracts.ids import new_job_id
+from contracts.jobs import CacheStatus, JobStatus, NewJob, Origin, Preview
+from contracts.moderation import Finding, Verdict
+from contracts.reviews import PastDecision, ReviewState
+from contracts.settings import WorkerSettings
+from contracts.tenancy import Charge, Limits
+from tests.store.conftest import watching
+from tests.worker.conftest import Room, address
+from tests.worker.policies import BLOCKED, HELD, SHOWN, TAGGED, file_of, name_of
+from worker.deliveries import Verdict as Delivered
+from worker.verdicts import check_policy
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.slow,
+    pytest.mark.parametrize("room", [{"policy": True}], indirect=True),
+]
+
+
+async def drawn(room: Room, **fields: Any) -> Any:
+    message = await room.submit("a", **fields)
+    assert await room.run(message) == [Delivered.ACK]
+    return message, await room.job(message)
+
+
+async def test_each_image_is_stored_as_its_verdict_says(room: Room) -> None:
+    message, job = await drawn(room, seed=HELD, num_images=4)
+    assert job.status is JobStatus.SUCCEEDED
+    held, blocked, tagged, shown = job.result.images
+    assert [image.moderation.state for image in job.result.images] == [
+        "in_review",
+        "blocked",
+        "tagged",
+        "passed",
+    ]
+    assert (held.name, blocked.name) == (FOLDER + name_of(HELD), "")
+    assert (tagged.name, shown.name) == (name_of(TAGGED), name_of(SHOWN))
+    assert held.moderation.policy == "house@3"
+    blobs = room.stores.blobs
+    assert await blobs.get(held.name) == file_of(HELD)
+    for absent in (name_of(HELD), name_of(BLOCKED), FOLDER + name_of(BLOCKED)):
+        assert not await blobs.exists(absent)
+    assert await blobs.exists(tagged.name)
+    (review,) = await room.stores.reviews.find(name_of(HELD))
+    assert [(each.id, each.indexes) for each in review.jobs] == [(job.id, (0,))]
+    assert (review.case.prompt, review.case.seed, review.severity) == ("a", HELD, 3)
+    assert await room.stores.results.get(address(message)) is None
+
+
+async def test_what_is_shown_is_cached_with_its_verdict(room: Room) -> None:
+    message, job = await drawn(room, seed=SHOWN)
+    assert await room.stores.results.get(address(message)) == job.result
+    assert job.result.images[0].moderation == Verdict(state="passed", policy="house@3")
+
+
+async def test_a_job_whose_images_are_all_blocked_fails_uncharged_with_its_followers(room: Room) -> None:
+    """It is not retried, and neither is the job that joined it."""
+    quotas, limits = room.stores.quotas, Limits(images_per_day=9)
+    message = await room.submit("a", seed=BLOCKED)
+    job = await room.job(message)
+    follower = NewJob(
+        id=new_job_id(2.0, job.key[0]),
+        tenant="public",
+        key=job.key,
+        request=job.request,
+        ttl_s=60.0,
+        origin=Origin(key_id="dk_12345678"),
+    )
+    assert (await room.stores.jobs.submit(follower)).job.cache is CacheStatus.JOINED
+    for _ in range(2):
+        await quotas.admit("dk_12345678", limits, Charge(follower.id, 1, computed=True))
+    assert await room.run(message) == [Delivered.ACK]
+    for job_id in (message.job_id, follower.id):
+        ended = await room.stores.jobs.get("public", job_id)
+        assert (ended.status, ended.attempt) in ((JobStatus.FAILED, 1), (JobStatus.FAILED, 0))
+        assert ended.failure is not None
+        assert (ended.failure.code, ended.failure.retryable) == ("content_blocked", False)
+        assert "violence" not in ended.failure.message
+    assert room.publisher.published == []
+    account = await quotas.admit("dk_12345678", limits, Charge("job_x", 1, computed=True))
+    assert account.images == 2, "the image of the blocked job is given back"
+    assert not await room.stores.blobs.exists(name_of(BLOCKED))
+
+
+async def test_a_prompt_in_review_holds_every_image_whatever_it_shows(room: Room) -> None:
+    finding = Finding(layer="words", category="weapons", source="list")
+    prompt = Verdict(
+        state="in_review", categories=("weapons",), policy="house@3", layer="words", findings=(finding,)
+    )
+    _, job = await drawn(room, seed=SHOWN, moderation=prompt)
+    (image,) = job.result.images
+    assert (image.name, image.moderation.state) == (FOLDER + name_of(SHOWN), "in_review")
+    assert image.moderation.findings == (finding,)
+    assert not await room.stores.blobs.exists(name_of(SHOWN))
+
+
+@pytest.mark.parametrize(
+    ("before", "state"), [(ReviewState.RELEASED, "released"), (ReviewState.REFUSED, "refused")]
+)
+async def test_what_people_have_decided_is_not_asked_again(
+    room: Room, before: ReviewState, state: str
+) -> None:
+    past = PastDecision(state=before, decision_id="d1", at=1.0)
+    await room.stores.reviews.remember(name_of(HELD), past)
+    _, job = await drawn(room, seed=HELD, num_images=4)
+    image = job.result.images[0]
+    assert (image.moderation.state, image.moderation.layer) == (state, "people")
+    assert image.name == (name_of(HELD) if before is ReviewState.RELEASED else "")
+    assert await room.stores.reviews.find(name_of(HELD)) == []
+
+
+async def test_there_are_no_previews_under_a_policy(room: Room) -> None:
+    message = await room.submit("slow=0.1 a", num_inference_steps=4, previews=3)
+    async with watching(room.stores.events, message.job_id) as events:
+        assert await room.run(message) == [Delivered.ACK]
+        seen = []
+        async with asyncio.timeout(10):
+            async for event in events:
+                seen.append(event)
+                if event.terminal:  # type: ignore[union-attr]
+                    break
+    assert not [event for event in seen if isinstance(event, Preview)]
+
+
+async def test_a_layer_that_cannot_look_holds_the_image(room: Room, tmp_path: Path) -> None:
+    """The list of held images is replaced by one that fails; `when_away` is `closed` by default."""
+    live = room.runner._pictures._verdicts._live  # type: ignore[union-attr]
+    judge = live.now.compiled
+
+    class Broken:
+        def look(self, _: object) -> tuple[Finding, ...]:
+            raise OSError("the list is gone")
+
+    judge._layers = {"hashes": (Broken(),)}  # type: ignore[attr-defined]
+    _, job = await drawn(room, seed=SHOWN)
+    image = job.result.images[0]
+    assert (image.moderation.state, image.moderation.away) == ("in_review", ("hashes",))
+    assert image.name.startswith(FOLDER)
+
+
+async def test_a_policy_that_cannot_be_used_stops_the_worker(room: Room, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: house\nversion: one\n")
+    with pytest.raises(SettingsError, match=r"DARKROOM_MODERATION: .*version"):
+        check_policy(WorkerSettings(moderation=bad))

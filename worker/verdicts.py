@@ -1,0 +1,159 @@
+"""What moderation says of the images of a job, before anybody sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+
+from backends.blobs import blob_name
+from contracts.engine import Pixels
+from contracts.errors import SettingsError
+from contracts.jobs import ImageRef, JobMessage
+from contracts.moderation import Verdict
+from contracts.pictures import PictureRecord
+from contracts.ports.picture_judge import PictureJudge, PictureToJudge
+from contracts.ports.review_store import ReviewStore
+from contracts.reviews import HeldCase, HeldImage
+from contracts.settings import WorkerSettings
+from moderation.decide import decide
+from moderation.held import decided_by_people, gravest, severity_of
+from moderation.live import InForce, LivePolicy
+from moderation.policy import InvalidPolicy, read
+from telemetry import metrics
+from worker.encode import Encoded
+from worker.signing import SignedImages
+
+
+def opened(settings: WorkerSettings, clip: str) -> LivePolicy[PictureJudge] | None:
+    """The policy of the settings, with its judge of images; None: there is none.
+
+    `clip` names the model of the images' embeddings; empty: they have none. Raises `SettingsError` if the
+    policy cannot be used.
+    """
+    if settings.moderation is None:
+        return None
+    from moderation.judge import open_judge  # only here: without a policy nothing of it is loaded
+
+    try:
+        return LivePolicy[PictureJudge].opened(settings.moderation, lambda policy: open_judge(policy, clip))
+    except InvalidPolicy as error:
+        raise SettingsError(f"DARKROOM_MODERATION: {error}") from None
+
+
+def check_policy(settings: WorkerSettings) -> None:
+    """Raise `SettingsError` if the policy of the settings cannot be read, before a model is loaded."""
+    try:
+        if settings.moderation is not None:
+            read(settings.moderation)
+    except InvalidPolicy as error:
+        raise SettingsError(f"DARKROOM_MODERATION: {error}") from None
+
+
+class Verdicts:
+    """Judges the images of jobs by the policy in force."""
+
+    def __init__(
+        self,
+        live: LivePolicy[PictureJudge],
+        reviews: ReviewStore,
+        clip: str = "",
+        signed: SignedImages | None = None,
+    ) -> None:
+        """`clip` names the model of the images' embeddings. `signed` knows the names of signed images."""
+        self._live = live
+        self._reviews = reviews
+        self._clip = clip
+        self._signed = signed
+
+    async def of(
+        self, message: JobMessage, images: Sequence[Pixels], files: Sequence[Encoded]
+    ) -> list[Verdict]:
+        """The verdict on each image, together with that on the prompt.
+
+        An image that people have decided on before is not held again. Raises `StoreUnavailable`.
+        """
+        rules = self._live.now
+        with metrics.JUDGE_SECONDS.time():
+            verdicts = await asyncio.gather(
+                *(self._one(rules, message, image, file) for image, file in zip(images, files, strict=True))
+            )
+        names = [await self._name(file) for file in files]
+        held = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.state == "in_review"]
+        past = await self._reviews.past(held)
+        final = [
+            decided_by_people(verdict, past[name].state if name in past else None)
+            for name, verdict in zip(names, verdicts, strict=True)
+        ]
+        for verdict in final:
+            metrics.PICTURE_VERDICTS.labels(verdict.state).inc()
+        return final
+
+    async def _name(self, file: Encoded) -> str:
+        if self._signed is None:
+            return blob_name(file.data, file.format)
+        return await self._signed.name_of(file)
+
+    async def _one(
+        self, rules: InForce[PictureJudge], message: JobMessage, image: Pixels, file: Encoded
+    ) -> Verdict:
+        look = await rules.compiled.look(
+            PictureToJudge(
+                rgb=image.rgb,
+                width=image.width,
+                height=image.height,
+                file=file.data,
+                tenant=message.tenant,
+                embedding=image.embedding,
+                clip="" if image.embedding is None else self._clip,
+            )
+        )
+        verdict = decide(rules.policy, message.tenant, look.findings, look.away)
+        return gravest(verdict, message.request.moderation)
+
+
+def held_images(
+    message: JobMessage,
+    refs: Sequence[ImageRef],
+    names: Sequence[str],
+    pictures: Sequence[PictureRecord],
+    keep_s: float,
+) -> tuple[HeldImage, ...]:
+    """The reviews of the images of `refs` that wait for a person. Pure.
+
+    `names` are the images' file names, as they are once released. `pictures` are records for the search
+    index, one for each image with an embedding. Files are kept for `keep_s` seconds.
+    """
+    places = defaultdict[str, list[int]](list)
+    for index, (ref, name) in enumerate(zip(refs, names, strict=True)):
+        if ref.moderation is not None and ref.moderation.state == "in_review":
+            places[name].append(index)
+    by_name = {picture.name: picture for picture in pictures}
+    return tuple(
+        HeldImage(
+            name=name,
+            indexes=tuple(indexes),
+            severity=severity_of(verdict),
+            keep_s=keep_s,
+            case=_case(message, refs[indexes[0]], verdict, by_name.get(name)),
+        )
+        for name, indexes in places.items()
+        if (verdict := refs[indexes[0]].moderation) is not None
+    )
+
+
+def _case(message: JobMessage, ref: ImageRef, verdict: Verdict, picture: PictureRecord | None) -> HeldCase:
+    request = message.request
+    return HeldCase(
+        verdict=verdict,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        model=request.model,
+        lora="" if request.lora is None else request.lora.name,
+        width=ref.width,
+        height=ref.height,
+        seed=ref.seed,
+        content_type=ref.content_type,
+        size_bytes=ref.size_bytes,
+        picture=picture,
+    )
