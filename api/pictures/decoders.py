@@ -107,8 +107,12 @@ class Decoders:
                 "memory",
             )
         head = {"header": asdict(source.header), "target": target, "memory_bytes": need, "output": output}
-        async with self._turn(tenant, need, source):
-            answer, file = await self._decoded(head, source)
+        try:
+            async with self._turn(tenant, need, source):
+                answer, file = await self._decoded(head, source)
+        except TooManyInitImages as error:
+            error.param = source.field
+            raise
         match answer.get("fault"):
             case None:
                 return answer, file
