@@ -117,8 +117,12 @@ class Decoders:
             "output": output,
             "texts": texts,
         }
-        async with self._turn(tenant, need, source):
-            answer, file = await self._decoded(head, source)
+        try:
+            async with self._turn(tenant, need, source):
+                answer, file = await self._decoded(head, source)
+        except TooManyInitImages as error:
+            error.param = source.field
+            raise
         match answer.get("fault"):
             case None:
                 return answer, file

@@ -194,7 +194,7 @@ def test_a_dry_run_counts_and_erases_nothing(darkroom: Command, settings: Backen
     assert (receipt["counts"]["jobs"], receipt["counts"]["live_jobs"], receipt["counts"]["pictures"]) == (
         6,
         1,
-        5,
+        6,
     )
     assert everywhere(settings) == before
 
@@ -209,7 +209,7 @@ def test_an_erasure_leaves_nothing_but_its_receipt(
     receipt = json.loads(path.read_text())
     assert is_whole(path.read_text())
     assert (receipt["receipt"], receipt["tenant"], receipt["complete"]) == ("erase", "acme", True)
-    assert (receipt["counts"]["jobs"], receipt["counts"]["pictures"], receipt["shared_pictures"]) == (6, 4, 1)
+    assert (receipt["counts"]["jobs"], receipt["counts"]["pictures"], receipt["shared_pictures"]) == (6, 5, 1)
     assert any("until 20" in line for line in receipt["remains"])
     assert acme.key_id not in path.read_text(), "it is kept longer than what it is about"
     assert any("search index" in line for line in receipt["remains"])
