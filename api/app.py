@@ -77,12 +77,13 @@ def create_app(
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
     decoders = Decoders(settings)
+    search = SearchClient(settings, decoders)
     services = Services(
         settings=settings,
         stores=stores,
         publisher=publisher,
         catalogue=catalogue,
-        jobs=JobService(settings, stores, publisher, catalogue, usage, decoders, clock),
+        jobs=JobService(settings, stores, publisher, catalogue, usage, decoders, search, clock),
         waiters=Waiters(
             stores.jobs, stores.events, Shares("waits", settings.max_waits, settings.max_waits_per_key)
         ),
@@ -90,7 +91,7 @@ def create_app(
         keyring=KeyRing(stores.keys, settings, clock),
         read_rate=ReadRate(settings.reads_per_minute, clock),
         usage=usage,
-        search=SearchClient(settings, decoders),
+        search=search,
         decoders=decoders,
         clock=clock,
     )

@@ -19,7 +19,7 @@ from client.admin import CacheStats, Delivery, Key, KeyFields, KeyPage, NewKey, 
 from client.errors import ApiError, ClientError, ConnectionFailed, JobFailed, StillRunning
 from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
 from client.protocol import WAIT_S, EventReader, Retrier
-from client.search import Named, SearchFilters, SearchIndex, SearchPage, paging, query, similar_path
+from client.search import Named, SearchFilters, SearchIndex, SearchPage, name_of, paging, query, similar_path
 
 
 class Client:
@@ -233,6 +233,16 @@ class Client:
         """
         params = paging(limit, cursor)
         return protocol.parsed(SearchPage, self._send("GET", similar_path(image), params=params))
+
+    def search_clicked(self, query: str, image: Named) -> None:
+        """Reports the hit of a search for `query` that a person chose. It moves up in later searches.
+
+        Raises `ApiError`, `ConnectionFailed`.
+        """
+        body = {"query": query, "image": name_of(image)}
+        response = self._send("POST", "/v1/search/clicks", json=body)
+        if response.is_error:
+            protocol.refuse(response)
 
     def search_index(self) -> SearchIndex:
         """Returns what the search index holds. Needs the scope admin. Raises `ApiError`, `ConnectionFailed`."""

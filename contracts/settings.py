@@ -134,6 +134,9 @@ def without_secrets(settings: Settings) -> dict[str, str]:
     return {name: re.sub(r"(?<=://)[^/@]*@", "", value) for name, value in shown.items()}
 
 
+SimilarFloor = Annotated[float, Field(gt=0, le=1)] | None
+
+
 class ApiSettings(BackendSettings):
     """The settings of an API process."""
 
@@ -211,6 +214,9 @@ class ApiSettings(BackendSettings):
     """The DARKROOM_SEARCH_TOKEN of the search process."""
     search_timeout_s: Seconds = 10.0
     """A search that takes longer is answered with 503."""
+    similar_floor: SimilarFloor = None
+    """The least similarity at which a prompt may be answered by another's images, where a request asks for it. By default none may.
+    `python -m search.golden` fits it. The search process needs the same."""
     allow_anonymous: bool | None = None
     """Whether requests without an API key are served. By default only if `host` is reachable from this machine alone."""
     allowed_hosts: str = ""

@@ -10,7 +10,9 @@ from backends.redis_client import connect, disconnect
 from backends.s3 import S3BlobStore
 from cache.local_results import LocalResultCache
 from cache.results import RedisResultCache
+from cache.similar_prompts import RedisSimilarPrompts
 from contracts.ports.blob_store import BlobStore
+from contracts.ports.click_store import ClickStore
 from contracts.ports.idempotency_store import IdempotencyStore
 from contracts.ports.job_events import JobEvents
 from contracts.ports.job_store import JobStore
@@ -26,6 +28,7 @@ from contracts.ports.webhook_store import WebhookStore
 from contracts.settings import BackendSettings
 from runtime.clock import SystemClock
 from store.api_keys import RedisApiKeyStore
+from store.clicks import RedisClickStore
 from store.events import RedisJobEvents
 from store.idempotency import RedisIdempotencyStore
 from store.jobs import RedisJobStore
@@ -60,6 +63,8 @@ class Stores:
     webhooks: WebhookStore
     pictures: PictureOutbox
     rebuilds: RebuildStore
+    clicks: ClickStore
+    similar: RedisSimilarPrompts
     room: MemoryUseStore
     usage: UsageStore
 
@@ -122,6 +127,8 @@ def open_stores(settings: BackendSettings, *, hot_results: int = 0, hot_ttl_s: f
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
         pictures=RedisPictureOutbox(state, settings, guard),
         rebuilds=RedisRebuildStore(state, timeout_s),
+        similar=RedisSimilarPrompts(cache_client, settings.result_ttl_s, timeout_s),
+        clicks=RedisClickStore(state, timeout_s),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),
         usage=RedisUsageStore(state, timeout_s),
     )

@@ -10,7 +10,7 @@ from typing import Any, Final
 from backends.redis_client import store_errors
 from store.key_names import ANY, fair_prefix
 from store.quotas import account_prefix
-from store.record_names import Record, parsed, request_in
+from store.record_names import Record, inner, parsed, request_in
 from store.tenant_data import WHAT, Found, TenantData
 from store.webhooks import gone_prefix
 
@@ -64,6 +64,14 @@ async def documents(data: TenantData, found: Found) -> dict[str, Any]:
         "queue_shares": {
             name.removeprefix(before).removesuffix(after): flows for name, flows in found.shares.items()
         },
+        "similar_prompts": [
+            prompt for name in sorted(found.similar) for prompt in await _prompts(data, name)
+        ],
+        "search_clicks": {
+            name.rpartition(":")[2]: await _value(data, name)
+            for name in sorted(found.singles["search_clicks"])
+            if ":counts:" in name
+        },
         "room_account": await _value(data, room) if room else None,
         "webhook_secrets": [_shown(secret) for secret in secrets],
         "webhook_receivers": [
@@ -98,3 +106,11 @@ async def _value(data: TenantData, name: str) -> Any:
             case "zset":
                 return dict(await state.zrange(name, 0, -1, withscores=True))
     return None
+
+
+async def _prompts(data: TenantData, name: str) -> list[str]:
+    """The prompts of a list of prompts that similar ones are compared with."""
+    cached: Any = data.servers.cached
+    async with store_errors("result cache", data.servers.timeout_s):
+        texts = await cached.lrange(name, 0, -1)
+    return [prompt for text in texts if isinstance(prompt := inner(parsed(text), "prompt"), str)]

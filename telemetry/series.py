@@ -28,6 +28,9 @@ WEBHOOK_OUTCOMES: Final = ("delivered", "retry", "failed", "disabled", "repeated
 LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "images_per_day", "kept_bytes")
 SEARCH_FAILURES: Final = ("away", "timeout", "unavailable")
 SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "refused", "unreadable")
+RERANK_OUTCOMES: Final = ("done", "failed", "late")
+SIMILAR_OUTCOMES: Final = ("away", "hit", "miss")
+CLICK_OUTCOMES: Final = ("counted", "ignored")
 READ_LIMITS: Final = ("event_streams", "waits", "reads_per_minute")
 REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "api": (
@@ -60,7 +63,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "take",
         "withdraw_worker",
     ),
-    "search": ("search", "search_dispatch", "search_rebuild", "search_tidy"),
+    "search": ("search", "search_clicks", "search_dispatch", "search_rebuild", "search_tidy"),
     "webhooks": ("webhook", "webhook_dispatch"),
 }
 
@@ -77,6 +80,8 @@ def begin_api(routes: Iterable[tuple[str, str]]) -> None:
     _begin(metrics.READS_REFUSED, READ_LIMITS)
     _begin(metrics.DEAD_LETTERS, DEAD_LETTER_OUTCOMES)
     _begin(metrics.SEARCH_FAILED, SEARCH_FAILURES)
+    _begin(metrics.SEARCH_CLICKS, CLICK_OUTCOMES)
+    _begin(metrics.SIMILAR, SIMILAR_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["api"])
     _begin_shared()
 
@@ -106,6 +111,7 @@ def begin_webhooks() -> None:
 def begin_search() -> None:
     """Create the series of a search process."""
     _begin(metrics.SEARCH_INDEXED, SEARCH_OUTCOMES)
+    _begin(metrics.SEARCH_RERANKED, RERANK_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["search"])
 
 

@@ -130,6 +130,7 @@ async def test_the_openapi_document_describes_every_route(api: ApiUnderTest) -> 
     assert {path: set(operations) for path, operations in document["paths"].items()} == {
         "/v1/jobs": {"get", "post"},
         "/v1/search": {"get", "post"},
+        "/v1/search/clicks": {"post"},
         "/v1/images/{name}/similar": {"get"},
         "/v1/admin/search": {"get"},
         "/v1/admin/search/rebuild": {"post"},

@@ -136,6 +136,8 @@ def test_an_export_is_json_and_pictures_with_a_receipt(
         "usage_days": 2,
         "idempotency_keys": 3,
         "cached_results": 1,
+        "similar_prompts": 1,
+        "search_clicks": 1,
         "picture_records": 3,
         "queue_shares": 1,
         "room_account": 1,

@@ -60,7 +60,7 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
         yield made
 
 
-def test_a_person_finds_images(page: Page, tmp_path: Path) -> None:
+def test_a_person_finds_images(page: Page, stack: Stack, tmp_path: Path) -> None:
     hits = page.locator("#hits li")
     # All images, page after page, as a person scrolls.
     expect(page.locator("#status")).to_contain_text("image")
@@ -80,6 +80,11 @@ def test_a_person_finds_images(page: Page, tmp_path: Path) -> None:
 
     hits.first.get_by_role("button").click()
     expect(page.get_by_role("dialog")).to_contain_text("vector: place")
+    # What was chosen counts in the next search for these words.
+    until = time.monotonic() + READY_S
+    while "clicks" not in stack.http.get("/v1/search?q=a+rocket").json()["data"][0]["why"]:
+        assert time.monotonic() < until, stack.logs()
+        time.sleep(0.1)
     page.get_by_role("button", name="Similar images").click()
     expect(page.locator("#by-text")).to_have_text("Images like this one")
     expect(hits.first).to_contain_text("a rocket")
