@@ -106,7 +106,7 @@ class Click(BaseModel):
         str, Field(min_length=1, max_length=MAX_QUERY_CHARS, description="The words that were searched.")
     ]
     image: Annotated[
-        str, Field(pattern=NAME.pattern.removesuffix("\\Z") + "$", description="The name of the hit.")
+        str, Field(pattern=r"^[0-9a-f]{64}\.(?:png|webp|jpeg)$", description="The name of the hit.")
     ]
 
 

@@ -147,6 +147,7 @@ async def test_a_click_counts_once_a_day_for_its_tenant(api: ApiUnderTest) -> No
         ({"query": "a" * 2001, "image": NAME}, "query"),
         ({"query": "a rocket", "image": "../etc/passwd"}, "image"),
         ({"query": "a rocket", "image": NAME + "\n"}, "image"),
+        ({"query": "a rocket", "image": "0" + NAME}, "image"),
         ({"query": 7, "image": NAME}, "query"),
         ({"query": "a rocket", "image": NAME, "more": 1}, "more"),
     ],
