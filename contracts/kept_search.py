@@ -72,7 +72,7 @@ SEARCH_ROWS: Final = (
         "the second model's vectors, if `rerank_cache` names a file",
         Place.INDEX,
         "index",
-        ("rerank*.sqlite3",),
+        ("rerank*.sqlite3*",),
         "a week after a search has used them",
         "no; computed again from the images",
         "belongs to one CLIP; emptied for another, replaced when damaged",
