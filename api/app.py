@@ -88,9 +88,10 @@ def create_app(
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
     decoders = Decoders(settings)
+    search = SearchClient(settings, decoders)
     carrying = Carrying(stores, stores.moderation_log, clock, settings.review_undo_s)
     prompts = PromptJudge(settings, policy)
-    jobs_service = JobService(settings, stores, publisher, catalogue, usage, decoders, prompts, clock)
+    jobs_service = JobService(settings, stores, publisher, catalogue, usage, decoders, prompts, search, clock)
     services = Services(
         settings=settings,
         stores=stores,
@@ -113,7 +114,7 @@ def create_app(
             undo_s=settings.review_undo_s,
         ),
         carrying=carrying,
-        search=SearchClient(settings, decoders),
+        search=search,
         provenance=ProvenanceReader(settings),
         imports=Imports(settings, stores, jobs_service.quotas, jobs_service.room, decoders, clock),
         decoders=decoders,

@@ -40,7 +40,8 @@ class HitResponseCache:
         identities. The entry holds both objects, so no other object can get the same identity.
         """
         result = job.result
-        if result is None or job.request.metadata:  # metadata differs from hit to hit
+        request = job.request
+        if result is None or request.metadata or request.similar:  # these differ from hit to hit
             return job_view(job, None, None).model_dump_json()
         known = self._parts.get((id(job.request), id(result)))
         if known is None:

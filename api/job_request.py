@@ -89,10 +89,15 @@ class JobRequest(BaseModel):
         description="Write the parameters, the prompt among them, into the file: as the PNG text `parameters`, or as Exif "
         "in jpeg and webp. By default a file has no metadata.",
     )
-    cache: CacheMode | None = Field(
+    cache: CacheMode | Literal["similar"] | None = Field(
         default=None,
         description="use (by default): answer from the cache where it can; refresh: compute anew, and put the result into the "
-        "cache; off: neither read nor write it, and share nothing.",
+        "cache; off: neither read nor write it, and share nothing; similar: as use, and also answer by the images of a prompt "
+        "that means the same, where the platform has a floor of similarity.",
+    )
+    similarity: float | None = Field(
+        default=None,
+        description="With cache similar: how similar the prompts must be, up to 1. By default, and at least, the platform's floor.",
     )
     webhook: WebhookRequest | None = Field(default=None, description="Where the end of the job is reported.")
     lora: LoraRequest | None = Field(
@@ -135,7 +140,8 @@ EXPECTED: Final = {
     "output_quality": "an integer",
     "lossless": "true or false",
     "embed_metadata": "true or false",
-    "cache": "use, refresh or off",
+    "cache": "use, refresh, off or similar",
+    "similarity": "a finite number",
     "webhook": "an object with a url",
     "webhook.url": "a string",
     "webhook.events": "a list of names of events",

@@ -17,6 +17,7 @@ from contracts.requests import (
     MAX_SEED,
     GenerationRequest,
     Lora,
+    Similar,
     steps_taken,
 )
 from contracts.settings import ApiSettings
@@ -86,6 +87,7 @@ def normalise(
     if body.lora is not None:
         faults += lora_faults(body.lora.name, body.lora.scale, spec)
     faults += _start_faults(body, spec, steps, strength)
+    faults += _similar_faults(body, settings)
     if isinstance(body.seed, int):
         faults += range_faults("seed", body.seed, 0, MAX_SEED)
     if not faults:
@@ -118,7 +120,8 @@ def normalise(
         output_quality=DEFAULT_QUALITY if file == "png" or body.lossless else quality,
         lossless=bool(body.lossless) and file == "webp",
         embed_metadata=bool(body.embed_metadata),
-        cache=body.cache or "use",
+        cache="use" if body.cache in (None, "similar") else body.cache,
+        similar=_similar(body, settings),
         model_revision=spec.revision,
         lora=_lora(body),
         init_image=init_image,
@@ -182,6 +185,32 @@ def _none_left(body: JobRequest, spec: ModelSpec, strength: float) -> Fault:
         "strength",
         f"strength times num_inference_steps must be at least 1, not {sent} times {body.num_inference_steps}.",
     )
+
+
+def _similar_faults(body: JobRequest, settings: ApiSettings) -> Iterable[Fault]:
+    if body.cache != "similar":
+        if body.similarity is not None:
+            yield "similarity", 'similarity must be left out unless cache is "similar".'
+        return
+    floor = settings.similar_floor
+    if floor is None or not settings.search_url:
+        yield (
+            "cache",
+            "cache must be use, refresh or off: this platform compares no prompts. An operator sets DARKROOM_SIMILAR_FLOOR, and "
+            "runs a search.",
+        )
+    elif body.similarity is not None and not floor <= body.similarity <= 1:
+        yield (
+            "similarity",
+            f"similarity must be from {floor:g} to 1, not {body.similarity:g}: below, prompts of another meaning pass.",
+        )
+
+
+def _similar(body: JobRequest, settings: ApiSettings) -> Similar | None:
+    if body.cache != "similar" or settings.similar_floor is None:
+        return None
+    floor = settings.similar_floor if body.similarity is None else body.similarity
+    return Similar(floor=floor, any_seed=not isinstance(body.seed, int))
 
 
 def _text_room_faults(body: JobRequest, file: str) -> Iterable[Fault]:

@@ -18,12 +18,15 @@ from contracts.errors import InvalidRequest, PictureNotIndexed, SearchOff, Searc
 from contracts.pictures import SHARED, Source
 from contracts.search import MAX_LIMIT, MAX_QUERY_CHARS, IndexState, SearchAnswer, SearchQuery
 from contracts.settings import ApiSettings
+from contracts.similar import SimilarAnswer, SimilarQuery
 from telemetry import metrics
 
 SHORTER_SIDE: Final = 256
 """An image to search by is scaled to this, in pixels, before the search process gets it."""
 LONGEST_SIDE: Final = 1024
 AGAIN_S: Final = 2.0
+SIMILAR_TIMEOUT_S: Final = 1.0
+"""The longest time that looking for a similar prompt may add to a request."""
 M = TypeVar("M", bound=BaseModel)
 NAME = re.compile(r"[0-9a-f]{64}\.(?:png|webp|jpeg)\Z")
 
@@ -45,6 +48,12 @@ EXPECTED: Final = {
     "cursor": "the next_cursor of an answer",
 }
 """What each field of `SearchRequest` must be, in the words of an error message."""
+
+CLICK_EXPECTED: Final = {
+    "query": f"a string of 1 to {MAX_QUERY_CHARS} characters",
+    "image": "the name of an image",
+}
+"""As `EXPECTED`, for `Click`."""
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
 
@@ -88,6 +97,19 @@ class SearchRequest(BaseModel):
         return self.model_dump(exclude={"q", "image", "like", "limit", "cursor"}, exclude_none=True)
 
 
+class Click(BaseModel):
+    """A hit that a person chose."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    query: Annotated[
+        str, Field(min_length=1, max_length=MAX_QUERY_CHARS, description="The words that were searched.")
+    ]
+    image: Annotated[
+        str, Field(pattern=r"^[0-9a-f]{64}\.(?:png|webp|jpeg)$", description="The name of the hit.")
+    ]
+
+
 def check(request: SearchRequest) -> None:
     """Raises `InvalidRequest` unless at most one of `q`, `image` and `like` is given, and `like` is a name."""
     given = [name for name in ("q", "image", "like") if getattr(request, name)]
@@ -129,7 +151,7 @@ class SearchClient:
 
     async def search(self, tenant: str, request: SearchRequest) -> SearchAnswer:
         """The hits that `tenant` may see. Raises `RequestError`, `UnavailableError`."""
-        self._require()
+        self.require()
         check(request)
         settings = self._settings
         image = ""
@@ -145,24 +167,35 @@ class SearchClient:
         query = query_of(request, tenant, image)
         return _read(SearchAnswer, await self._call("POST", "/search", query.model_dump_json()))
 
+    async def similar(self, query: SimilarQuery) -> SimilarAnswer:
+        """The prompts that mean the same. Raises `SearchUnavailable`."""
+        timeout_s = min(SIMILAR_TIMEOUT_S, self._settings.search_timeout_s)
+        try:
+            answer = await self._call("POST", "/similar", query.model_dump_json(), timeout_s)
+        except (InvalidRequest, PictureNotIndexed):
+            # Another version of the search process: it does not know this call, or this query.
+            raise SearchUnavailable("The search process knows no similar prompts.") from None
+        return _read(SimilarAnswer, answer)
+
+    def require(self) -> None:
+        """Raises `SearchOff` on a platform without a search."""
+        if not self._settings.search_url:
+            raise SearchOff("This platform runs without a search. An operator sets DARKROOM_SEARCH_URL.")
+
     async def state(self) -> IndexState:
         """How much the index holds. Raises `SearchOff`, `SearchUnavailable`."""
-        self._require()
+        self.require()
         return _read(IndexState, await self._call("GET", "/state"))
 
     async def rebuild(self) -> IndexState:
         """Begin a rebuild of the index. Raises `SearchOff`, `SearchUnavailable`."""
-        self._require()
+        self.require()
         return _read(IndexState, await self._call("POST", "/rebuild"))
 
     async def close(self) -> None:
         """Close the connections."""
         if self._http is not None:
             await self._http.aclose()
-
-    def _require(self) -> None:
-        if not self._settings.search_url:
-            raise SearchOff("This platform runs without a search. An operator sets DARKROOM_SEARCH_URL.")
 
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:
@@ -175,10 +208,16 @@ class SearchClient:
             )
         return self._http
 
-    async def _call(self, method: str, path: str, body: str | None = None) -> bytes:
+    async def _call(
+        self, method: str, path: str, body: str | None = None, timeout_s: float | None = None
+    ) -> bytes:
         try:
             answer = await self._client().request(
-                method, path, content=body, headers={"Content-Type": "application/json"}
+                method,
+                path,
+                content=body,
+                headers={"Content-Type": "application/json"},
+                timeout=timeout_s or self._settings.search_timeout_s,
             )
         except httpx.HTTPError as error:
             late = isinstance(error, httpx.TimeoutException)

@@ -27,6 +27,8 @@ from api.pictures.decoders import Decoders
 from api.plan import Plan
 from api.planner import Planner
 from api.quotas import Quotas, nothing_left
+from api.search import SearchClient
+from api.similar import SimilarAnswers
 from api.store_quota import Room
 from api.usage import Usage
 from api.webhook_validation import checked_webhook
@@ -86,6 +88,7 @@ class JobService:
         usage: Usage,
         decoders: Decoders,
         prompts: PromptJudge,
+        search: SearchClient,
         clock: Clock,
     ) -> None:
         self._settings = settings
@@ -102,6 +105,7 @@ class JobService:
         """Whether the cache has its own Redis. Each request then asks it before the call that
         requests share, so a slow cache delays no others."""
         self._copies: Copies[Accepted] = Copies()
+        self._similar = SimilarAnswers(settings, stores, search)
 
     async def submit(
         self,
@@ -239,14 +243,19 @@ class JobService:
         the job. The client comes again with the same request, and joins it.
         """
         new, init, repeats = draft.new, draft.plan.init, slot is not None
+        similar = new.request.similar is not None
         limit = bound(
             draft.plan.served, new.request.steps, new.ttl_s, scale_from_zero=self._settings.scale_from_zero
         )
-        if result is None and draft.cached and (caller.limited or init is not None or self._cache_apart):
+        early = caller.limited or init is not None or self._cache_apart or similar
+        if result is None and draft.cached and early:
             # The charge depends on this, and whether the init image is stored. The call that
             # records the job looks again, because the result may arrive in between. If the cache
             # has its own Redis, such a result is still in the job store.
             result = await looked_up(self._stores, draft.address, self._under(new.tenant))
+        if result is None and similar:
+            new, result = await self._similar.find(new, draft.plan, draft.address, self._under(new.tenant))
+            draft = replace(draft, new=new)
         charge = Charge(new.id, new.request.num_images, computed=result is None, repeats=repeats)
         async with self.quotas.charged(caller, charge, charge_rate=init is None):
             if init is not None and result is None:

@@ -24,7 +24,10 @@ a CLIP. Both platforms are saturated in turns, the first one twice a round (A/A)
 
 A run of some `--parts` keeps what an earlier report at `--json` says of the others.
 
-`rerank` is not measured: there is no re-ranking.
+`rerank_ndcg` is the nDCG@10 of hits that a second model has ranked again, over that of the same hits in the index's order
+(`benchmarks/arms/reranking.py`). The index is filled by an earlier `emoji-clip` of this repository's history, and `--clip` ranks again.
+A hit is right if the judge saw the thing. `clicks_ndcg` is the same for hits that were moved by simulated clicks. Both are means over
+queries by name and by other words, words and vectors fused. `ndcg_name_*` and `ndcg_synonym_*` are their parts.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ import torch
 from benchmarks import report
 from benchmarks.arguments import count
 from benchmarks.arms import gallery as galleries
+from benchmarks.arms import reranking
 from benchmarks.arms.gallery import Embedders
 from benchmarks.arms.search_figures import ARMS
 from benchmarks.arms.search_measures import PARTS, earlier, found, on_platforms, parts
@@ -94,6 +98,8 @@ def main() -> None:
     clip = Embedders(str(args.clip))
     vectors = clip.images(gallery.pictures)
     figures = found(gallery, clip, vectors, int(sizes["altered"])) if "found" in args.parts else {}
+    if "ranked" in args.parts:
+        figures |= reranking.gains(gallery, str(args.clip))
     samples: dict[str, Any] = {}
     if set(args.parts) & {"asked", "drawn"}:
         more, samples = on_platforms(args.parts, gallery, clip, vectors, sizes)
@@ -103,9 +109,7 @@ def main() -> None:
     config = {key: value for key, value in before["config"].items() if key in PARTS} | now
     rounded = {name: [round(value, 4) for value in values] for name, values in samples.items()}
     figures, samples = before["figures"] | figures, before["samples"] | rounded
-    report.publish(
-        args, "search", {**config, "rerank": "not measured"}, figures, samples, plot_of(figures, samples)
-    )
+    report.publish(args, "search", config, figures, samples, plot_of(figures, samples))
 
 
 if __name__ == "__main__":

@@ -99,6 +99,23 @@ def request_key(request: GenerationRequest, spec: ModelSpec, scope: str, policy:
     return _digest(subject).hex()
 
 
+def parameter_group(request: GenerationRequest, spec: ModelSpec, scope: str, policy: str = "") -> str:
+    """What all requests have in common that differ in prompt and seed alone, within `scope` and under `policy`.
+
+    It is named like the address of a result, with a hash of the parameters in place of the key. So the
+    patterns of `result_pattern` match it too.
+    """
+    subject = {**_subject(request, spec, scope), **_file(request)}
+    del subject["prompt"]
+    if policy:
+        subject["policy"] = policy
+    if request.embed_metadata:
+        # The file names the prompt that was drawn, whichever it is.
+        subject["embedded"] = [request.negative_prompt]
+    key = _digest({**subject, "similar": True}).hex()
+    return result_pattern(key=key, scope=scope, model=request.model, revision=request.model_revision)
+
+
 def derived_seed(request: GenerationRequest, spec: ModelSpec, scope: str) -> int:
     """The seed (0..MAX_SEED) of a request that names none. All other fields decide it;
     `request.seed` is ignored."""

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from backends.redis_client import pages, store_errors
+from cache.similar_prompts import RESULT_PREFIX, SIMILAR_PREFIX
 from contracts.jobs import CacheStatus, JobResult
 from contracts.ports.result_cache import CacheStats
 
-PREFIX: Final = "darkroom:result:"
+PREFIX: Final = RESULT_PREFIX
 COUNTS: Final = "darkroom:results:counts"
 CHANNEL: Final = "darkroom:results:forgotten"
 """Carries patterns of results that no longer hold."""
@@ -74,8 +75,15 @@ class RedisResultCache:
 
     async def purge(self, pattern: str) -> Sequence[str]:
         """Delete all results of the pattern, and publish it. Answers their keys. Raises
-        `StoreUnavailable`."""
+        `StoreUnavailable`.
+
+        The prompts that similar ones are compared with go with them, if the pattern names no key.
+        """
         keys: list[str] = []
+        similar = pages(self._client, "result cache", self._timeout_s, SIMILAR_PREFIX + pattern, SCAN_COUNT)
+        async for names in similar:
+            async with store_errors("result cache", self._timeout_s):
+                await self._client.unlink(*names)
         async for names in self._pages(pattern):
             async with store_errors("result cache", self._timeout_s):
                 await self._client.unlink(*names)

@@ -96,9 +96,10 @@ def generate(
         typer.Option(help="batch yields to interactive jobs.", rich_help_panel=DELIVERY),
     ] = None,
     cache: Annotated[
-        Literal["use", "refresh", "off"] | None,
+        Literal["use", "refresh", "off", "similar"] | None,
         typer.Option(
-            help="refresh: draw again, and cache the result; off: do not use the cache.",
+            help="refresh: draw again, and cache the result; off: do not use the cache; similar: take the image of a "
+            "prompt that means the same, if there is one.",
             rich_help_panel=DELIVERY,
         ),
     ] = None,
@@ -191,7 +192,7 @@ def make(
         raise JobFailed(job)
     duration_ms = (time.monotonic() - begun) * 1000
     files = out.save(client, job)
-    how = f"{'from the cache' if job.cache == 'hit' else 'drawn'} in {duration_ms:.0f} ms"
+    how = f"{_origin(job)} in {duration_ms:.0f} ms"
     for image, file in zip(job.images, files, strict=True) if not quiet else ():
         if image.url is None:
             typer.echo(f'"{prompt}", seed {image.seed}: {ImageWithheld(image.verdict)}', err=True)
@@ -201,6 +202,12 @@ def make(
     for warning in job.warnings:
         typer.echo(f"Note: {warning}", err=True)
     return job, files
+
+
+def _origin(job: Job) -> str:
+    if job.similar is not None:
+        return f'from the cache as "{job.similar.prompt}" ({job.similar.score:.3f})'
+    return "from the cache" if job.cache == "hit" else "drawn"
 
 
 def _show(client: Client, job: Job, timeout_s: float, *, watch: bool) -> bool:

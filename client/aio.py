@@ -27,6 +27,7 @@ from client.search import (
     SearchPage,
     import_body,
     import_path,
+    name_of,
     paging,
     query,
     similar_path,
@@ -264,6 +265,16 @@ class AsyncClient(AsyncReviewCalls):
     async def remove_image(self, image: Named) -> None:
         """Deletes an image that you have imported. Raises `ApiError`, `ConnectionFailed`."""
         if (response := await self._send("DELETE", import_path(image))).is_error:
+            protocol.refuse(response)
+
+    async def search_clicked(self, query: str, image: Named) -> None:
+        """Reports the hit of a search for `query` that a person chose. It moves up in later searches.
+
+        Raises `ApiError`, `ConnectionFailed`.
+        """
+        body = {"query": query, "image": name_of(image)}
+        response = await self._send("POST", "/v1/search/clicks", json=body)
+        if response.is_error:
             protocol.refuse(response)
 
     async def search_index(self) -> SearchIndex:

@@ -28,7 +28,8 @@ class JobFields(TypedDict, total=False):
     output_quality: int | None
     lossless: bool | None
     embed_metadata: bool | None
-    cache: Literal["use", "refresh", "off"] | None
+    cache: Literal["use", "refresh", "off", "similar"] | None
+    similarity: float | None
     webhook: Mapping[str, Any] | None
     lora: Mapping[str, Any] | None
     init_image: str | None
@@ -97,6 +98,13 @@ class Urls(Answer):
     webhook: str | None = None
 
 
+class SimilarAnswer(Answer):
+    """The prompt whose images answered a job, and how similar it is to the job's own, up to 1."""
+
+    prompt: str
+    score: float
+
+
 class Job(Answer):
     """A job's record at the time of the answer. Times are Unix seconds. A value that is not known is None."""
 
@@ -109,7 +117,9 @@ class Job(Answer):
     queue_position: int | None = None
     eta_seconds: float | None = None
     cache: str
-    """hit, miss or joined."""
+    """hit, miss, joined or similar."""
+    similar: SimilarAnswer | None = None
+    """Of a similar answer: the prompt that was drawn."""
     request: dict[str, Any]
     denoising_steps: int | None = None
     """Steps per image, which the model's solver derives from `num_inference_steps` and `strength`."""

@@ -44,7 +44,10 @@ class Hit(Answer):
     score: float
     """Higher is better. Comparable within one answer only."""
     why: dict[str, Evidence]
-    """`vector`: what the image shows, with the cosine similarity as score. `words`: its prompt. `rerank`: a second model."""
+    """`vector`: what the image shows, with the cosine similarity as score. `words`: its prompt. `rerank`: what it shows by a
+    second model. `clicks`: its share of the tenant's clicks on hits of this query."""
+    reranked: bool | None = None
+    """Whether a second model has placed it. False: its time was up, or the hit is beyond the first hundred."""
     prompt: str = ""
     """The prompt, or the caption of an imported image."""
     model: str = ""

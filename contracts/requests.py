@@ -60,6 +60,19 @@ class Lora(Document):
     scale: float = 1.0
 
 
+class Similar(Document):
+    """A request that a prompt with the same meaning may answer (`cache: "similar"`), and what answered it."""
+
+    floor: Annotated[float, Field(ge=0, le=1)]
+    """The least cosine similarity of the two prompts."""
+    any_seed: bool = False
+    """Whether the request names no seed, so that an image of any may answer it."""
+    prompt: str | None = Field(default=None, exclude_if=_absent)
+    """The prompt whose images answered it; None: it was drawn, or had a result of its own."""
+    score: float | None = Field(default=None, exclude_if=_absent)
+    """The similarity of that prompt."""
+
+
 class GenerationRequest(Versioned):
     """A normalised request: defaults filled in, bounds checked, the seed fixed.
 
@@ -103,6 +116,9 @@ class GenerationRequest(Versioned):
     """What the policy says of the prompts. `in_review`: every image is held, whatever it shows, so an older worker
     must not take the job (`min_schema`). None: nothing was found, or no policy is in force. For moderators alone:
     no answer to an owner has it."""
+
+    similar: Similar | None = Field(default=None, exclude_if=_absent)
+    """Whether a prompt that means the same may answer it. `cache` is then `use`, as older versions know it."""
 
     @property
     def steps(self) -> int:

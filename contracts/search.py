@@ -19,7 +19,7 @@ MAX_QUERY_CHARS: Final = 2_000
 MAX_OFFSET: Final = 10_000
 """How deep a search may be paged. Without words or image, there is no such limit."""
 
-Reason = Literal["vector", "words", "rerank"]
+Reason = Literal["vector", "words", "rerank", "clicks"]
 
 
 class Filters(Frozen):
@@ -42,7 +42,7 @@ class Filters(Frozen):
 class SearchQuery(Frozen):
     """A search by text, by an image, or by an image of the index (`like`). Without any: the newest first.
 
-    `scopes` are the scopes that the caller may see. `image` is the base64 of a PNG that the API wrote.
+    `scopes` are the scopes that the caller may see, its own first. `image` is the base64 of a PNG that the API wrote.
     `cursor` continues an answer to the same query.
     """
 
@@ -58,7 +58,8 @@ class SearchQuery(Frozen):
 class Evidence(Document):
     """Why an image is a hit: its rank in one list, from 1, and the list's own score.
 
-    The score of `vector` is the cosine similarity. The score of `words` is that of the engine.
+    The scores of `vector` and `rerank` are cosine similarities, by two models. The score of `words` is that
+    of the engine, the score of `clicks` the image's smoothed share of the clicks.
     """
 
     rank: int
@@ -71,6 +72,10 @@ class Hit(Document):
     picture: PictureRecord
     score: float
     why: dict[Reason, Evidence]
+    reranked: bool | None = None
+    """Whether the second model has placed it. False: its time was up, or the image was not among the
+    first hundred. None: there is no second model, or nothing to compare with.
+    """
 
 
 class SearchAnswer(Document):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from contracts.setting_types import Count, Port, Seconds
-from contracts.settings import BackendSettings
+from contracts.settings import BackendSettings, SimilarFloor
 from contracts.urls import POSTGRES, REDIS, REDIS_GROUPS, postgres_url, redis_url
 
 EMBEDDED: Final = "embedded:"
@@ -61,5 +61,15 @@ class SearchSettings(BackendSettings):
     """What the API must show to this process; empty: nothing."""
     search_concurrency: Count = 2
     """How many groups of images one process indexes at once."""
+    similar_floor: SimilarFloor = None
+    """The DARKROOM_SIMILAR_FLOOR of the API. A process with one below the fitted floor of its CLIP does not start."""
+    rerank_clip: str = ""
+    """A second, heavier CLIP or SigLIP that ranks the best hundred again: a folder, an embedded model, or a hub id. Empty: none."""
+    rerank_budget_s: Seconds = 0.25
+    """The longest time that ranking again may add to a search. Then the search is answered in the order that it had."""
+    rerank_vectors: Count = 100_000
+    """How many images the second model's vectors are kept of."""
+    rerank_cache: str = ""
+    """The file that keeps these vectors; empty: they are in memory, and gone with the process."""
     metrics_port: Port = 0
     """The port of the process's `/metrics`, `/healthz` and `/readyz`; 0: none."""

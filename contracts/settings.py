@@ -137,6 +137,9 @@ def without_secrets(settings: Settings) -> dict[str, str]:
     return {name: re.sub(r"(?<=://)[^/@]*@", "", value) for name, value in shown.items()}
 
 
+SimilarFloor = Annotated[float, Field(gt=0, le=1)] | None
+
+
 class ApiSettings(BackendSettings):
     """The settings of an API process."""
 
@@ -238,6 +241,9 @@ class ApiSettings(BackendSettings):
     """The DARKROOM_MODERATION_TOKEN of that process."""
     moderation_timeout_s: Seconds = 1.0
     """The longest wait for it. After that the layer counts as away, and the policy says what follows."""
+    similar_floor: SimilarFloor = None
+    """The least similarity at which a prompt may be answered by another's images, where a request asks for it. By default none may.
+    `python -m search.golden` fits it. The search process needs the same."""
     allow_anonymous: bool | None = None
     """Whether requests without an API key are served. By default only if `host` is reachable from this machine alone."""
     allowed_hosts: str = ""

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 from backends.http_server import HttpServer
@@ -15,6 +16,7 @@ from broker.topology import search_queue
 from contracts import exit_codes
 from contracts.errors import SettingsError, UnavailableError
 from contracts.pictures import Owed
+from contracts.ports.clock import Clock
 from contracts.search import IndexState
 from contracts.search_settings import SearchSettings
 from duties.dispatch import Dispatcher
@@ -22,6 +24,7 @@ from duties.queue import DutyQueue
 from runtime.clock import SystemClock
 from runtime.listening import BACKLOG, listen
 from runtime.tasks import end
+from search import golden
 from search.clip import ClipModel
 from search.embedder import Embedder
 from search.engines import index_of
@@ -30,7 +33,10 @@ from search.indexer import Indexer
 from search.owed import OwedPictures, grouped
 from search.query import Searcher
 from search.rebuild import Rebuilder, index_name
+from search.rerank import Reranker
 from search.service import create_app
+from search.similar import SimilarPrompts
+from search.vector_cache import VectorCache
 from store.layout import require_layout
 from store.stores import Stores, open_stores
 from telemetry import logs, metrics, series, tracing
@@ -61,12 +67,27 @@ class Runtime:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="runtime", daemon=True)
         self._stores: Stores = open_stores(settings)
-        self._embedder = Embedder(ClipModel(settings.clip))
+        model = ClipModel(settings.clip)
+        self._embedder = Embedder(model)
+        self._similar: SimilarPrompts | None = None
+        if settings.similar_floor is not None:
+            golden.require(settings.similar_floor, golden.fitted(model.texts), model.name)
+            self._similar = SimilarPrompts(
+                self._stores.similar, self._embedder, self._clock, settings.similar_floor
+            )
         self._index = index_of(settings)
         self._indexer = Indexer(
             self._stores.pictures, self._index, self._embedder, self._stores.blobs, self._clock
         )
-        self._searcher = Searcher(self._index, self._embedder, self._stores.blobs, self._clock)
+        self._reranker = _reranker(settings, self._stores, self._clock)
+        self._searcher = Searcher(
+            self._index,
+            self._embedder,
+            self._stores.blobs,
+            self._clock,
+            self._reranker,
+            self._stores.clicks,
+        )
         self._rebuilder = Rebuilder(
             self._stores.pictures,
             self._index,
@@ -118,7 +139,12 @@ class Runtime:
     async def _start(self, *, fresh: bool) -> None:
         await self._index.open(self._embedder.name, self._embedder.dimensions, fresh=fresh)
         app = create_app(
-            self._searcher, self._embedder, self._state, self._rebuilder.ask, self._settings.search_token
+            self._searcher,
+            self._embedder,
+            self._state,
+            self._rebuilder.ask,
+            self._settings.search_token,
+            self._similar,
         )
         server = HttpServer(
             app,
@@ -184,8 +210,20 @@ class Runtime:
 
     async def _stop(self) -> None:
         await end(*self._tasks)
+        if self._reranker is not None:
+            await self._reranker.close()
         await self._index.close()
         await self._stores.close()
+
+
+def _reranker(settings: SearchSettings, stores: Stores, clock: Clock) -> Reranker | None:
+    """The second model of the settings; None: they name none. Raises `SettingsError`."""
+    if not settings.rerank_clip:
+        return None
+    model = ClipModel(settings.rerank_clip, variable="DARKROOM_RERANK_CLIP")
+    path = Path(settings.rerank_cache) if settings.rerank_cache else None
+    vectors = VectorCache(path, model.name, settings.rerank_vectors, clock.now)
+    return Reranker(Embedder(model, "rerank_"), vectors, stores.blobs, settings.rerank_budget_s)
 
 
 def _ended(task: asyncio.Task[None]) -> None:

@@ -26,11 +26,14 @@ BATCH_PIXELS: Final = 2**21
 
 
 class ClipModel:
-    """The `Clip` on this machine's processor. Raises `SettingsError` for a model that cannot be loaded."""
+    """The `Clip` on this machine's processor.
 
-    def __init__(self, setting: str, threads: int = 1) -> None:
+    `variable` is the setting that names it. Raises `SettingsError` for a model that cannot be loaded.
+    """
+
+    def __init__(self, setting: str, threads: int = 1, variable: str = "DARKROOM_CLIP") -> None:
         if not setting:
-            raise SettingsError("DARKROOM_CLIP must name the CLIP or SigLIP that the workers have.")
+            raise SettingsError(f"{variable} must name the CLIP or SigLIP that the workers have.")
         torch.set_num_threads(threads)
         try:
             source = clip_source.read(setting)
@@ -40,10 +43,11 @@ class ClipModel:
             self.dimensions = self.texts(["a"]).shape[1]
             images = self.images([np.zeros((64, 64, 3), np.uint8)])
         except ModelLoadError as error:
-            raise SettingsError(str(error)) from error
+            # The worker's engine knows one setting that names a CLIP.
+            raise SettingsError(str(error).replace("DARKROOM_CLIP", variable)) from error
         if images.shape[1] != self.dimensions:
             raise SettingsError(
-                f"DARKROOM_CLIP={setting}: its texts have {self.dimensions} dimensions, its images {images.shape[1]}."
+                f"{variable}={setting}: its texts have {self.dimensions} dimensions, its images {images.shape[1]}."
             )
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float16]:

@@ -7,6 +7,8 @@ share the next batch.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import io
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +16,9 @@ from typing import Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from contracts.errors import InvalidRequest
 from runtime.grouping import Grouped
 from telemetry import metrics
 
@@ -52,13 +55,15 @@ class Clip(Protocol):
 
 
 class Embedder:
-    """A CLIP for the event loop."""
+    """A CLIP for the event loop. `prefix` is put before the kinds of input in the metrics."""
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip, prefix: str = "") -> None:
         self._clip = clip
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
-        self._texts: Grouped[str, Vector] = Grouped(self._run(clip.texts, "text"), limit=MAX_BATCH)
-        self._images: Grouped[Rgb, Vector] = Grouped(self._run(clip.images, "image"), limit=MAX_BATCH)
+        self._texts: Grouped[str, Vector] = Grouped(self._run(clip.texts, f"{prefix}text"), limit=MAX_BATCH)
+        self._images: Grouped[Rgb, Vector] = Grouped(
+            self._run(clip.images, f"{prefix}image"), limit=MAX_BATCH
+        )
         self._known: dict[str, Vector] = {}
 
     @property
@@ -103,3 +108,11 @@ def decoded(data: bytes) -> Rgb:
     """The pixels of a file that this platform wrote: (height, width, 3). Raises what Pillow raises."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def decoded_base64(image: str) -> Rgb:
+    """The pixels of an image that the API wrote. Raises `InvalidRequest`."""
+    try:
+        return decoded(base64.b64decode(image, validate=True))
+    except (OSError, binascii.Error, UnidentifiedImageError):
+        raise InvalidRequest("image cannot be read.", param="image") from None

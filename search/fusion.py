@@ -42,8 +42,9 @@ class Rank:
 class Hit:
     """One picture of the fused list, and why it is there.
 
-    `score` orders the list until it is re-ranked. `vector.score` is a cosine similarity. `words.score` and
-    `rerank.score` have the scale of what made them. None: the picture is not in that list.
+    `score` orders the list. `vector.score` and `rerank.score` are cosine similarities, by two models.
+    `words.score` has the scale of its engine. `clicks.score` is the picture's share of the clicks. None:
+    the picture is not in that list.
     """
 
     key: Key
@@ -51,6 +52,7 @@ class Hit:
     vector: Rank | None = None
     words: Rank | None = None
     rerank: Rank | None = None
+    clicks: Rank | None = None
 
 
 def fuse(nearest: Sequence[Match], by_words: Sequence[Match], scopes: Sequence[str]) -> list[Hit]:
@@ -80,14 +82,38 @@ def fuse(nearest: Sequence[Match], by_words: Sequence[Match], scopes: Sequence[s
     return sorted(hits, key=lambda hit: (-hit.score, hit.vector is None, hit.key.name))
 
 
-def rerank(hits: Sequence[Hit], scores: Mapping[Key, float]) -> list[Hit]:
-    """The hits that have a new score, the best first; then the others, in their order."""
-    scored = sorted(
-        (hit for hit in hits if hit.key in scores),
-        key=lambda hit: (-scores[hit.key], -hit.score, hit.key.name),
-    )
-    placed = [replace(hit, rerank=Rank(rank, scores[hit.key])) for rank, hit in enumerate(scored, 1)]
-    return placed + [hit for hit in hits if hit.key not in scores]
+def deepened(nearest: Sequence[Match], by_words: Sequence[Match], scopes: Sequence[str]) -> list[Hit]:
+    """As `fuse`, for lists of any depth. The first `DEPTH` hits are those of lists that end there.
+
+    So later pages, which look deeper, and a model that ranks the first hits again see the same ones.
+    """
+    first = fuse(nearest[:DEPTH], by_words[:DEPTH], scopes)[:DEPTH]
+    known = {hit.key.name for hit in first}
+    least = first[-1].score if first else 0.0
+    rest = (hit for hit in fuse(nearest, by_words, scopes) if hit.key.name not in known)
+    return first + [replace(hit, score=min(hit.score, least)) for hit in rest]
+
+
+def rerank(hits: Sequence[Hit], scores: Mapping[str, float]) -> list[Hit]:
+    """The hits that have a score by another model, in their new order; then the others, in their order.
+
+    The list by the new scores takes the place of the list of vectors. It is fused with that of the words,
+    as `fuse` does: what words say is not lost on a model that sees pictures alone.
+
+    Args:
+        hits: the hits, the best first.
+        scores: the new score of pictures, by their names.
+    """
+    scored = [hit for hit in hits if hit.key.name in scores]
+    by_score = sorted(scored, key=lambda hit: (-scores[hit.key.name], -hit.score, hit.key.name))
+    placed = [replace(hit, rerank=Rank(rank, scores[hit.key.name])) for rank, hit in enumerate(by_score, 1)]
+    placed.sort(key=lambda hit: -(_reciprocal(hit.rerank) + _reciprocal(hit.words)))
+    return rescored(hits, placed + [hit for hit in hits if hit.key.name not in scores])
+
+
+def rescored(before: Sequence[Hit], after: Sequence[Hit]) -> list[Hit]:
+    """The hits of `after`, with the scores of `before` in their order: the best hit has the best score."""
+    return [replace(hit, score=old.score) for hit, old in zip(after, before, strict=True)]
 
 
 def depth(offset: int, limit: int) -> int:
@@ -114,10 +140,13 @@ class Cursor(Frozen):
     last: str
     """The name of the last hit before the page."""
     as_of: float
+    reranked: bool = False
+    """Whether the first page was ranked again. Later pages keep its order."""
 
     def text(self) -> str:
         """The cursor as clients see it."""
-        raw = json.dumps([self.query, self.offset, self.last, self.as_of], separators=(",", ":"))
+        parts = [self.query, self.offset, self.last, self.as_of, self.reranked]
+        raw = json.dumps(parts, separators=(",", ":"))
         return base64.urlsafe_b64encode(raw.encode()).decode("ascii").rstrip("=")
 
     @classmethod
@@ -125,8 +154,8 @@ class Cursor(Frozen):
         """The cursor of `text`. Raises `InvalidRequest` if it is none, or of another query than `query` (a `digest`)."""
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            bound, offset, last, as_of = json.loads(raw)
-            cursor = cls(query=bound, offset=offset, last=last, as_of=as_of)
+            bound, offset, last, as_of, reranked = json.loads(raw)
+            cursor = cls(query=bound, offset=offset, last=last, as_of=as_of, reranked=reranked)
         except (binascii.Error, ValueError, TypeError, RecursionError, ValidationError):
             raise InvalidRequest("This is no cursor of a search.", param="cursor") from None
         if cursor.query != query:
@@ -157,7 +186,14 @@ def parse_place(text: str, query: str) -> Place:
 
 
 def page(
-    hits: Sequence[Hit], limit: int, cursor: Cursor | None, query: str, now: float, *, complete: bool
+    hits: Sequence[Hit],
+    limit: int,
+    cursor: Cursor | None,
+    query: str,
+    now: float,
+    *,
+    complete: bool,
+    reranked: bool = False,
 ) -> tuple[list[Hit], Cursor | None]:
     """One page of the hits, and the cursor of the next; None: there is no next.
 
@@ -168,13 +204,15 @@ def page(
         query: the `digest` of the query.
         now: Unix seconds.
         complete: both lists ended before their depth, so that deeper ones hold no more.
+        reranked: the list was ranked again.
     """
     start, as_of = (0, now) if cursor is None else (_start(hits, cursor), cursor.as_of)
     found = list(hits[start : start + limit])
     end = start + len(found)
     if not found or end >= MAX_COUNT or (complete and end >= len(hits)):
         return found, None
-    return found, Cursor(query=query, offset=end, last=found[-1].key.name, as_of=as_of)
+    following = Cursor(query=query, offset=end, last=found[-1].key.name, as_of=as_of, reranked=reranked)
+    return found, following
 
 
 def _start(hits: Sequence[Hit], cursor: Cursor) -> int:

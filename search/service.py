@@ -10,11 +10,13 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from contracts.errors import DarkroomError, Unauthenticated
+from contracts.errors import DarkroomError, SearchUnavailable, Unauthenticated
 from contracts.pictures import Embedding
 from contracts.search import IndexState, SearchQuery, Texts, TextVectors
+from contracts.similar import SimilarAnswer, SimilarQuery
 from search.embedder import Embedder
 from search.query import Searcher
+from search.similar import SimilarPrompts
 from telemetry import metrics
 
 _bearer = HTTPBearer(auto_error=False)
@@ -26,8 +28,12 @@ def create_app(
     state: Callable[[], Awaitable[IndexState]],
     rebuild: Callable[[], None],
     token: str,
+    similar: SimilarPrompts | None = None,
 ) -> FastAPI:
-    """The ASGI application. `token` is what callers must show; empty: nothing."""
+    """The ASGI application.
+
+    `token` is what callers must show; empty: nothing. `similar` is None where no floor is set.
+    """
 
     async def known(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
         shown = credentials.credentials if credentials is not None else ""
@@ -52,6 +58,12 @@ def create_app(
         vectors = [await embedder.text(text) for text in asked.texts]
         encoded = tuple(Embedding.of("", vector.astype("<f2").tobytes()).vector for vector in vectors)
         return TextVectors(clip=embedder.name, vectors=encoded)
+
+    @app.post("/similar")
+    async def similar_prompts(asked: SimilarQuery) -> SimilarAnswer:
+        if similar is None:
+            raise SearchUnavailable("The search process has no DARKROOM_SIMILAR_FLOOR.")
+        return await similar.find(asked)
 
     @app.get("/state")
     async def index_state() -> IndexState:

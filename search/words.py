@@ -23,6 +23,11 @@ MAX_TERM_CHARS: Final = 40
 MAX_PROMPT_TERMS: Final = 256
 MAX_QUERY_TERMS: Final = 12
 """The first distinct terms of a query are looked up, and no others."""
+COMMON: Final = frozenset(
+    ("a", "an", "and", "at", "by", "for", "in", "is", "it", "of", "on", "or", "the", "to", "with")
+)
+"""English words that say nothing of what a picture shows. A list of pictures that have only these would be as good as
+a list of any pictures, and fusion, which sees ranks, would mix it in."""
 _K1: Final = 1.2
 _B: Final = 0.75
 _MEAN_TERMS: Final = 8.0
@@ -50,8 +55,9 @@ def terms(text: str, limit: int = MAX_PROMPT_TERMS) -> list[str]:
 
 
 def query_terms(text: str) -> list[str]:
-    """The terms of a query that are looked up."""
-    return terms(text, MAX_QUERY_TERMS)
+    """The terms of a query that are looked up: those that tell something, or all where none does."""
+    found = terms(text, MAX_PROMPT_TERMS)
+    return ([term for term in found if term not in COMMON] or found)[:MAX_QUERY_TERMS]
 
 
 def _words(text: str) -> list[str]:

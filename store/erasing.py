@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from backends.blobs import INPUTS
 from backends.redis_client import store_errors, unlink
+from cache.cache_key import result_pattern, tenant_scope
 from contracts.blobs import Deletion
 from contracts.errors import JobGone, JobNotFound, RecordUnreadable, StoreFull
 from contracts.ports.clock import Clock
@@ -255,7 +256,11 @@ class _Eraser:
 
     async def _results(self, found: Found, unshared: set[str]) -> None:
         purged = await self._stores.results.purge(self._data.scope)
+        await self._count("similar_prompts", len(found.similar))
         await self._count("cached_results", len(set(purged)))
+        if unshared:
+            everybodys = result_pattern(scope=tenant_scope("", shared=True))
+            await self._count("similar_prompts", await self._stores.similar.forget(everybodys, unshared))
         for address in sorted(unshared):
             await self._count("cached_results", int(await self._stores.results.delete(address)))
 

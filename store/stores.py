@@ -10,7 +10,9 @@ from backends.redis_client import connect, disconnect
 from backends.s3 import S3BlobStore
 from cache.local_results import LocalResultCache
 from cache.results import RedisResultCache
+from cache.similar_prompts import RedisSimilarPrompts
 from contracts.ports.blob_store import BlobStore
+from contracts.ports.click_store import ClickStore
 from contracts.ports.idempotency_store import IdempotencyStore
 from contracts.ports.import_store import ImportStore
 from contracts.ports.job_events import JobEvents
@@ -29,6 +31,7 @@ from contracts.ports.webhook_store import WebhookStore
 from contracts.settings import BackendSettings
 from runtime.clock import SystemClock
 from store.api_keys import RedisApiKeyStore
+from store.clicks import RedisClickStore
 from store.events import RedisJobEvents
 from store.idempotency import RedisIdempotencyStore
 from store.imports import RedisImportStore
@@ -72,6 +75,8 @@ class Stores:
     moderation_log: ModerationLog
     rebuilds: RebuildStore
     signed_names: SignedNames
+    clicks: ClickStore
+    similar: RedisSimilarPrompts
     room: MemoryUseStore
     usage: UsageStore
 
@@ -142,6 +147,8 @@ def open_stores(
         moderation_log=ModerationLog(state, timeout_s, log_key),
         rebuilds=RedisRebuildStore(state, timeout_s),
         signed_names=RedisSignedNames(state, timeout_s, settings.blob_retention_s),
+        similar=RedisSimilarPrompts(cache_client, settings.result_ttl_s, timeout_s),
+        clicks=RedisClickStore(state, timeout_s),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),
         usage=RedisUsageStore(state, timeout_s),
     )

@@ -17,7 +17,9 @@ from backends.blobs import HELD, INPUTS, is_blob_name
 from backends.redis_client import pages, store_errors
 from cache import results
 from cache.cache_key import covers, result_pattern, tenant_scope
+from cache.similar_prompts import SIMILAR_PREFIX
 from store import api_keys, idempotency, memory_use, usage
+from store.clicks import clicks_prefix
 from store.imports import imported_pattern
 from store.key_names import ANY, Layout, fair_prefix, shard_prefix
 from store.pictures import TENANT
@@ -65,6 +67,8 @@ class Found:
     lists: set[str] = field(default_factory=set)
     results: dict[str, Any] = field(default_factory=dict)
     """Results in the tenant's own scope, by address."""
+    similar: set[str] = field(default_factory=set)
+    """Lists of prompts that similar ones are compared with, in the tenant's own scope."""
     reservations: dict[str, Any] = field(default_factory=dict)
     api_keys: dict[str, Any] = field(default_factory=dict)
     accounts: dict[str, str] = field(default_factory=dict)
@@ -88,6 +92,7 @@ class Found:
             "source_pictures": inputs,
             "reviews": len(self.reviews),
             "cached_results": len(self.results),
+            "similar_prompts": len(self.similar),
             "idempotency_keys": len(self.reservations),
             "api_keys": len(self.api_keys),
             "quota_accounts": len(set(self.accounts.values())),
@@ -124,6 +129,7 @@ class TenantData:
             found.reviews |= reviews
             found.pictures |= held_names(reviews)
         await self._add_results(found)
+        found.similar = await self._names(self.servers.cached, f"{SIMILAR_PREFIX}{self.scope}")
         await self._add_reservations(found)
         await self._add_keys(found)
         await self._add_counts(found)
@@ -133,6 +139,7 @@ class TenantData:
             "room_account": await self._existing(memory_use.KEPT_PREFIX + self.tenant),
             "appeals": await self._names(state, appeals_key(self.tenant)),
             "webhook_secrets": await self._existing(secrets_key(self.tenant)),
+            "search_clicks": await self._names(state, f"{clicks_prefix(self.tenant)}*"),
             "webhook_receivers": await self._names(state, f"{gone_prefix(self.tenant)}*"),
             "import_hashes": await self._names(state, imported_pattern(self.tenant)),
         }

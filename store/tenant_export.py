@@ -73,6 +73,14 @@ async def documents(data: TenantData, found: Found) -> dict[str, Any]:
         "queue_shares": {
             name.removeprefix(before).removesuffix(after): flows for name, flows in found.shares.items()
         },
+        "similar_prompts": [
+            prompt for name in sorted(found.similar) for prompt in await _prompts(data, name)
+        ],
+        "search_clicks": {
+            name.rpartition(":")[2]: await _value(data, name)
+            for name in sorted(found.singles["search_clicks"])
+            if ":counts:" in name
+        },
         "room_account": await _value(data, room) if room else None,
         "webhook_secrets": [_shown(secret) for secret in secrets],
         "webhook_receivers": [
@@ -131,3 +139,11 @@ async def _value(data: TenantData, name: str) -> Any:
             case "zset":
                 return dict(await state.zrange(name, 0, -1, withscores=True))
     return None
+
+
+async def _prompts(data: TenantData, name: str) -> list[str]:
+    """The prompts of a list of prompts that similar ones are compared with."""
+    cached: Any = data.servers.cached
+    async with store_errors("result cache", data.servers.timeout_s):
+        texts = await cached.lrange(name, 0, -1)
+    return [prompt for text in texts if isinstance(prompt := inner(parsed(text), "prompt"), str)]

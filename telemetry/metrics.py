@@ -216,6 +216,17 @@ REVIEW_DECISIONS = Counter(
     "What people did with held images: release, refuse, undo or appeal.",
     ["action"],
 )
+SEARCH_RERANKED = Counter(
+    "darkroom_search_reranked_total",
+    "Searches that the second model ranked again, by outcome: `late` ones were answered in the order that they had.",
+    ["outcome"],
+)
+SIMILAR = Counter(
+    "darkroom_similar_answers_total",
+    "Requests for a similar answer that had no result of their own, by outcome: `away` if the search process did not answer.",
+    ["outcome"],
+)
+SEARCH_CLICKS = Counter("darkroom_search_clicks_total", "Clicks on hits, by whether they count.", ["outcome"])
 SEARCH_GONE = Counter("darkroom_search_gone_total", "Hits whose files were gone, and which left the index.")
 
 # Moderation

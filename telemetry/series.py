@@ -33,6 +33,9 @@ REVIEW_ACTIONS: Final = ("release", "refuse", "undo", "appeal")
 SEARCH_FAILURES: Final = ("away", "timeout", "unavailable")
 IMPORT_OUTCOMES: Final = ("added", "known", "refused", "removed")
 SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "refused", "unreadable")
+RERANK_OUTCOMES: Final = ("done", "failed", "late")
+SIMILAR_OUTCOMES: Final = ("away", "hit", "miss")
+CLICK_OUTCOMES: Final = ("counted", "ignored")
 READ_LIMITS: Final = ("event_streams", "waits", "reads_per_minute")
 REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "api": (
@@ -67,7 +70,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "take",
         "withdraw_worker",
     ),
-    "search": ("search", "search_dispatch", "search_rebuild", "search_tidy", "store_full"),
+    "search": ("search", "search_clicks", "search_dispatch", "search_rebuild", "search_tidy", "store_full"),
     "webhooks": ("webhook", "webhook_dispatch"),
 }
 
@@ -86,6 +89,8 @@ def begin_api(routes: Iterable[tuple[str, str]]) -> None:
     _begin(metrics.SEARCH_FAILED, SEARCH_FAILURES)
     _begin(metrics.SEARCH_IMPORTS, IMPORT_OUTCOMES)
     _begin(metrics.REVIEW_DECISIONS, REVIEW_ACTIONS)
+    _begin(metrics.SEARCH_CLICKS, CLICK_OUTCOMES)
+    _begin(metrics.SIMILAR, SIMILAR_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["api"])
     _begin_shared()
 
@@ -119,6 +124,7 @@ def begin_webhooks() -> None:
 def begin_search() -> None:
     """Create the series of a search process."""
     _begin(metrics.SEARCH_INDEXED, SEARCH_OUTCOMES)
+    _begin(metrics.SEARCH_RERANKED, RERANK_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["search"])
 
 

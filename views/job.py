@@ -3,12 +3,14 @@ record becomes one. Pure."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.jobs import CacheStatus, ImageRef, Job, JobStatus, Priority
 from contracts.models import ServedModel
 from contracts.moderation import State, Verdict
-from contracts.requests import CacheMode, OutputFormat
+from contracts.requests import CacheMode, GenerationRequest, OutputFormat
 from scheduler.admission import capacity_of, eta_s
 from views.warnings import NOBODY, advice
 
@@ -43,7 +45,7 @@ class RequestView(Wire):
     output_quality: int
     lossless: bool
     embed_metadata: bool
-    cache: CacheMode
+    cache: CacheMode | Literal["similar"]
     model_revision: str
     lora: LoraView | None = None
     init_image: str | None = Field(
@@ -52,6 +54,13 @@ class RequestView(Wire):
     )
     strength: float | None = None
     metadata: dict[str, str] = Field(default={}, description="As it was sent.")
+
+
+class SimilarView(Wire):
+    """What answered a job with `cache: similar`: the prompt that was drawn, and how similar it is, up to 1."""
+
+    prompt: str
+    score: float
 
 
 class ModerationView(Wire):
@@ -203,7 +212,10 @@ class JobView(Wire):
     )
     eta_seconds: float | None
     priority: Priority
-    cache: CacheStatus = Field(description="hit: from the cache; joined: shares another job's computation.")
+    cache: CacheStatus | Literal["similar"] = Field(
+        description="hit: from the cache; joined: shares another job's computation; similar: from the cache, by a prompt that "
+        "means the same."
+    )
     request: RequestView
     denoising_steps: int = Field(description="Steps that each image takes, by `strength` and the solver.")
     images: list[ImageView]
@@ -213,9 +225,16 @@ class JobView(Wire):
     warnings: list[str] = Field(description="What was cut or not read, in sentences.")
     error: JobErrorView | None
     urls: UrlsView
+    similar: SimilarView | None = Field(default=None, description="Of a similar answer; otherwise null.")
     progress: ProgressView | None = Field(
         default=None, description="Of the running computation, if it takes more than one step."
     )
+
+
+def cache_word(job: Job) -> str:
+    """How the cache answered the job, in one word."""
+    similar = job.request.similar
+    return "similar" if similar is not None and similar.prompt is not None else job.cache.value
 
 
 def image_url(name: str) -> str:
@@ -235,6 +254,7 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
         eta = eta_s(ahead, job.request.steps, capacity_of(served.workers))
         if not served.workers and result is None:
             warnings.append(NOBODY)
+    similar = _similar_view(job.request)
     images = [] if result is None else result.images
     # A hit computed nothing. The times in its result are those of the job that did.
     computed = result is not None and job.cache is not CacheStatus.HIT
@@ -248,8 +268,9 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
         queue_position=ahead,
         eta_seconds=None if eta is None else round(eta, 2),
         priority=job.priority,
-        cache=job.cache,
-        request=RequestView.model_validate(job.request, from_attributes=True),
+        cache=job.cache if similar is None else "similar",
+        similar=similar,
+        request=_request_view(job.request),
         denoising_steps=job.request.steps_taken,
         images=[ImageView.of(image) for image in images],
         timings=(
@@ -269,3 +290,15 @@ def job_view(job: Job, ahead: int | None, served: ServedModel | None) -> JobView
         if job.progress is None
         else ProgressView.model_validate(job.progress, from_attributes=True),
     )
+
+
+def _request_view(request: GenerationRequest) -> RequestView:
+    view = RequestView.model_validate(request, from_attributes=True)
+    return view if request.similar is None else view.model_copy(update={"cache": "similar"})
+
+
+def _similar_view(request: GenerationRequest) -> SimilarView | None:
+    similar = request.similar
+    if similar is None or similar.prompt is None or similar.score is None:
+        return None
+    return SimilarView(prompt=similar.prompt, score=similar.score)

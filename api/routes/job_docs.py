@@ -70,8 +70,16 @@ AGAIN = {"Retry-After": {"description": "When to ask again, in seconds.", "schem
 CACHE = {
     "X-Cache": {
         "description": "How the cache answered the job.",
-        "schema": {"type": "string", "enum": [status.value for status in CacheStatus]},
-    }
+        "schema": {"type": "string", "enum": [*(status.value for status in CacheStatus), "similar"]},
+    },
+    "X-Cache-Score": {
+        "description": "Of a similar answer: the similarity of the two prompts.",
+        "schema": {"type": "number"},
+    },
+    "X-Cache-Prompt": {
+        "description": "Of a similar answer: the prompt that was drawn, percent-encoded, its first 300 characters.",
+        "schema": {"type": "string"},
+    },
 }
 TENANT = {
     TENANT_HEADER: {

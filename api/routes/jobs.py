@@ -21,12 +21,13 @@ from api.query import check_query
 from api.routes.job_docs import AGAIN, APPLIED, BODY, CACHE, LOCATION, TENANT, Prefer
 from api.schemas import JobList
 from api.services import Services, Wired, failures
+from api.similar import headers as similar_headers
 from api.views import job_views, poll_again_s
 from contracts.errors import JobNotFound, StoreUnavailable
 from contracts.ids import is_job_id
 from contracts.jobs import CacheStatus, Job, JobStatus
 from contracts.tenancy import TENANT_PATTERN, is_tenant
-from views.job import JobView
+from views.job import JobView, cache_word
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -65,7 +66,7 @@ async def _submitted(
             job, ahead = await services.jobs.submit(caller, body, idempotency_key, gone, listener)
     location = {"Location": f"/v1/jobs/{job.id}", "X-Cache-Key": job.key}
     if job.cache is CacheStatus.HIT and not prefer:
-        location["X-Cache"] = job.cache.value
+        location |= {"X-Cache": cache_word(job), **similar_headers(job)}
         return Response(services.hit_bodies.body(job), 200, location, media_type="application/json")
     if REPLAYED in caller.headers and not prefer:
         # The first answer was 202. This one has the same status, and shows the job as it is.
@@ -192,7 +193,7 @@ async def _answer(
 ) -> Response:
     counted = {} if ahead is None or job.status is not JobStatus.QUEUED else {job.id: ahead}
     (view,) = await job_views([job], services.stores.jobs, services.catalogue, counted)
-    headers = {**headers, "X-Cache": job.cache.value}
+    headers = {**headers, "X-Cache": cache_word(job), **similar_headers(job)}
     if job.status.terminal:
         return Response(view.model_dump_json(), ended, headers, media_type="application/json")
     headers = {**headers, "Retry-After": str(poll_again_s(view))}

@@ -10,11 +10,12 @@ from starlette.responses import Response
 
 from api.auth import Admin, Reader
 from api.body import as_model, checked
-from api.search import EXPECTED, NAME, SearchRequest
+from api.search import CLICK_EXPECTED, EXPECTED, NAME, Click, SearchRequest
 from api.services import Services, Wired, failures
 from contracts.errors import ImageNotFound
 from contracts.pictures import Source
 from contracts.search import MAX_LIMIT, MAX_QUERY_CHARS, Hit, IndexState, SearchAnswer
+from telemetry import metrics
 from views.job import Wire, image_url
 
 router = APIRouter(tags=["search"])
@@ -30,7 +31,7 @@ _ERRORS: Final = failures(401, 403, 404, 422, 429, 503)
 
 
 class EvidenceView(Wire):
-    """The rank of a hit in one list, from 1, and the list's own score."""
+    """The rank of a hit in one list, from 1, and that list's own score."""
 
     rank: int
     score: float
@@ -43,7 +44,12 @@ class HitView(Wire):
     url: str
     score: float = Field(description="Higher is better. Comparable within one answer only.")
     why: dict[str, EvidenceView] = Field(
-        description="`vector`: what it shows; the score is the cosine similarity. `words`: its prompt. `rerank`: a second model."
+        description="`vector`: what it shows; the score is the cosine similarity. `words`: its prompt. `rerank`: what it "
+        "shows by a second model. `clicks`: its share of your clicks on hits of this query."
+    )
+    reranked: bool | None = Field(
+        description="Whether a second model has placed it; false where its time was up, or beyond the first hundred; null "
+        "without one."
     )
     prompt: str = Field(description="The prompt, or the caption of an imported image.")
     model: str
@@ -218,6 +224,32 @@ async def similar(
     return await _answer(services, reader.tenant, as_model(given, SearchRequest, EXPECTED))
 
 
+@router.post(
+    f"{PATH}/clicks",
+    summary="Report a hit that was chosen",
+    status_code=204,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": Click.model_json_schema()}},
+        }
+    },
+    responses=failures(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
+)
+async def click(request: Request, services: Wired, reader: Reader) -> None:
+    """Images that are often chosen move up, by 20 places at most, when your tenant searches for the same words.
+
+    The same click counts once a day. An image that no search finds gains nothing.
+    """
+    services.search.require()
+    services.read_rate.charge(reader.holder)
+    body = await checked(request, Click, CLICK_EXPECTED)
+    services.jobs.room.require(reader.tenant)
+    now = services.clock.now()
+    counted = await services.stores.clicks.add(reader.tenant, body.query, body.image, reader.holder, now)
+    metrics.SEARCH_CLICKS.labels("counted" if counted else "ignored").inc()
+
+
 @router.get("/v1/admin/search", summary="The search index", responses=failures(401, 403, 404, 503))
 async def state(services: Wired, _: Admin) -> IndexView:
     """How much the index holds, and how much is still to come."""
@@ -266,6 +298,7 @@ def _hit(hit: Hit) -> HitView:
         url=image_url(picture.name),
         score=hit.score,
         why={reason: EvidenceView(rank=each.rank, score=each.score) for reason, each in hit.why.items()},
+        reranked=hit.reranked,
         prompt=picture.prompt,
         model=picture.model,
         lora=picture.lora or None,

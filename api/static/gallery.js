@@ -36,6 +36,7 @@ async function ask(path, options = {}) {
     if (problem.name === "AbortError") throw problem;
     throw new Error("The server cannot be reached.");
   }
+  if (answer.status === 204) return null;
   if (answer.ok) return answer.json();
   const body = await answer.json().catch(() => null);
   const failure = new Error(body && body.error ? body.error.message : `The server answered ${answer.status}.`);
@@ -138,10 +139,21 @@ function item(hit) {
   const small = Math.max(hit.width, hit.height) <= SMALL_SIDE;
   const image = make("img", { src: hit.url, alt: "", width: hit.width, height: hit.height, loading: "lazy", decoding: "async", className: small ? "pixels" : "" });
   const button = make("button", { type: "button", title: hit.prompt }, image, make("span", { textContent: hit.prompt || hit.origin || hit.name }));
-  button.addEventListener("click", () => show(hit));
+  const words = asked.q;
+  button.addEventListener("click", () => {
+    if (words) clicked(words, hit);
+    show(hit);
+  });
   const node = make("li", {}, button);
   image.addEventListener("error", () => node.remove()); // deleted meanwhile
   return node;
+}
+
+// Hits that are chosen move up in later searches for the same words.
+function clicked(words, hit) {
+  const body = JSON.stringify({ query: words, image: hit.name });
+  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body, keepalive: true };
+  ask("/v1/search/clicks", options).catch(() => {}); // the person has what they wanted
 }
 
 function show(hit) {

@@ -30,7 +30,7 @@ from benchmarks.arms.searching import deployed, draw_rates, found_after, fused, 
 from benchmarks.lib.platform import served
 from cli.services.rabbitmq import RabbitServer
 
-PARTS: Final = ("found", "asked", "drawn")
+PARTS: Final = ("found", "ranked", "asked", "drawn")
 
 
 def parts(text: str) -> list[str]:

@@ -4,6 +4,7 @@ Every coroutine raises `contracts.errors.StoreUnavailable`, `BlobStoreUnavailabl
 when its service is away or slow. Where a port has several implementations, one contract suite runs them all.
 
     BlobStore           images, by the hash of their bytes
+    ClickStore          which hits of searches people chose
     Clock               time
     DeadLetters         messages that the broker has given up on
     IdempotencyStore    the jobs of idempotency keys

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import ADMIN, ApiUnderTest
+from tests.api.conftest import ADMIN, ApiUnderTest, Opener
 
 pytestmark = pytest.mark.anyio
 
@@ -106,7 +106,7 @@ async def test_a_purge_of_nothing_in_particular_is_refused(
 
 async def test_a_cache_mode_that_is_none_is_refused(api: ApiUnderTest) -> None:
     response = await api.http.post("/v1/jobs", json={"prompt": "a", "cache": "no"})
-    assert response.json()["error"]["message"] == "cache must be use, refresh or off."
+    assert response.json()["error"]["message"] == "cache must be use, refresh, off or similar."
 
 
 async def test_a_hit_is_written_as_any_other_answer(api: ApiUnderTest) -> None:
@@ -124,3 +124,30 @@ async def test_a_hit_is_written_as_any_other_answer(api: ApiUnderTest) -> None:
         "/v1/jobs", json={"prompt": "a red apple", "seed": 7}, headers={"Prefer": "wait=3"}
     )
     assert held.headers["preference-applied"] == "wait=3"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"similar_floor": 0.9}, {"search_url": "http://127.0.0.1:9"}],
+    ids=["none", "floor", "search"],
+)
+async def test_similar_answers_need_a_floor_and_a_search(opened: Opener, settings: dict[str, Any]) -> None:
+    api = await opened(**settings)
+    answer = await api.http.post("/v1/jobs", json={"prompt": "a red apple", "cache": "similar"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "cache")
+    assert "DARKROOM_SIMILAR_FLOOR" in answer.json()["error"]["message"]
+
+
+async def test_a_similar_answer_that_cannot_be_looked_for_is_drawn(opened: Opener) -> None:
+    api = await opened(similar_floor=0.9, search_url="http://127.0.0.1:9")
+    body = {"prompt": "a red apple", "cache": "similar", "seed": 7}
+    drawn = (await api.http.post("/v1/jobs", json=body)).json()
+    assert (drawn["cache"], drawn["request"]["cache"], drawn["similar"]) == ("miss", "similar", None)
+    assert any("could not be looked for" in warning for warning in drawn["warnings"])
+    await api.work()
+    # Its own result needs no search.
+    hit = (await api.http.post("/v1/jobs", json=body)).json()
+    assert hit["cache"] == "hit"
+    assert not any("could not be looked for" in warning for warning in hit["warnings"])
+    plain = (await api.http.post("/v1/jobs", json={"prompt": "a red apple", "seed": 7})).json()
+    assert plain["cache"] == "hit", "both have one key"

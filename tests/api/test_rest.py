@@ -133,6 +133,7 @@ async def test_the_openapi_document_describes_every_route(api: ApiUnderTest) -> 
         "/v1/search/images": {"post"},
         "/v1/search/images/known": {"post"},
         "/v1/search/images/{name}": {"delete"},
+        "/v1/search/clicks": {"post"},
         "/v1/images/{name}/similar": {"get"},
         "/v1/admin/search": {"get"},
         "/v1/admin/search/rebuild": {"post"},

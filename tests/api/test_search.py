@@ -126,3 +126,48 @@ async def test_a_query_names_the_scopes_of_the_caller(
     api = await opened(search_url=url, share_cache_between_tenants=shared)
     assert (await api.http.get("/v1/search")).status_code == 200
     assert process.queries[-1]["scopes"] == ["public", ""]
+
+
+async def test_a_click_counts_once_a_day_for_its_tenant(api: ApiUnderTest) -> None:
+    click = {"query": "a  Rocket", "image": NAME}
+    for _ in range(2):
+        answer = await api.http.post("/v1/search/clicks", json=click)
+        assert (answer.status_code, answer.content) == (204, b"")
+    clicks = api.stores.clicks
+    assert await clicks.counts("public", "a rocket") == {NAME: 1}
+    assert await clicks.counts("acme", "a rocket") == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"query": "a rocket"}, "image"),
+        ({"image": NAME}, "query"),
+        ({"query": "", "image": NAME}, "query"),
+        ({"query": "a" * 2001, "image": NAME}, "query"),
+        ({"query": "a rocket", "image": "../etc/passwd"}, "image"),
+        ({"query": "a rocket", "image": NAME + "\n"}, "image"),
+        ({"query": "a rocket", "image": "0" + NAME}, "image"),
+        ({"query": 7, "image": NAME}, "query"),
+        ({"query": "a rocket", "image": NAME, "more": 1}, "more"),
+    ],
+)
+async def test_a_click_that_is_none_is_refused(api: ApiUnderTest, body: dict[str, Any], param: str) -> None:
+    answer = await api.http.post("/v1/search/clicks", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+
+
+async def test_without_a_search_there_are_no_clicks(opened: Opener) -> None:
+    api = await opened()
+    answer = await api.http.post("/v1/search/clicks", json={"query": "a rocket", "image": NAME})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "search_off")
+
+
+async def test_a_hit_says_whether_it_was_ranked_again(api: ApiUnderTest, process: SearchProcess) -> None:
+    picture = {"scope": "public", "name": NAME, "created_at": 1, "expires_at": 2, "width": 1, "height": 1}
+    why = {"rerank": {"rank": 1, "score": 0.5}, "clicks": {"rank": 1, "score": 0.2}}
+    hits = [{"picture": picture, "score": 1, "why": why, **more} for more in ({}, {"reranked": False})]
+    process.answer = json.dumps({"hits": hits})
+    found = (await api.http.get("/v1/search")).json()["data"]
+    assert [hit["reranked"] for hit in found] == [None, False]
+    assert found[0]["why"] == why

@@ -137,6 +137,8 @@ def test_an_export_is_json_and_pictures_with_a_receipt(
         "idempotency_keys": 3,
         "cached_results": 1,
         "picture_records": 4,
+        "similar_prompts": 1,
+        "search_clicks": 1,
         "queue_shares": 1,
         "room_account": 1,
         "webhook_secrets": 1,

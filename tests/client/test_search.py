@@ -35,6 +35,9 @@ def test_what_was_drawn_is_found(stack: Stack, opened: Opener) -> None:
     assert page.model.startswith("emoji-clip@")
     picture = darkroom.image(first.url)
     assert darkroom.search(image=picture).data[0].name == first.name
+    darkroom.search_clicked("a rocket", first)
+    clicked = darkroom.search("a rocket").data[0]
+    assert (clicked.name, clicked.why["clicks"].rank, clicked.reranked) == (first.name, 1, None)
     others = darkroom.similar(first).data
     assert len(others) == len(PROMPTS) - 1
     assert first.name not in {hit.name for hit in others}

@@ -65,3 +65,25 @@ def test_an_index_on_a_server_has_several_processes() -> None:
     assert rendered.one("PodDisruptionBudget", "-search")["spec"]["maxUnavailable"] == 1
     assert "index" not in {each["name"] for each in pod(rendered, "-search")["volumes"]}
     assert [each for each in rendered.every("PersistentVolumeClaim") if "index" in str(each)] == []
+
+
+def test_a_second_model_keeps_its_vectors_where_the_index_is() -> None:
+    rendered = render({"search": {"enabled": True, "rerankClip": "openai/clip-vit-large-patch14"}})
+    env = environment(pod(rendered, "-search"))
+    assert env["DARKROOM_RERANK_CLIP"] == "openai/clip-vit-large-patch14"
+    assert env["DARKROOM_RERANK_CACHE"] == "/index/rerank.sqlite3"
+    url = {"index": {"url": "redis://h/0"}}
+    remote = environment(
+        pod(render({"search": {"enabled": True, "rerankClip": "models/emoji-clip", **url}}), "-search")
+    )
+    assert "DARKROOM_RERANK_CACHE" not in remote
+    assert "DARKROOM_RERANK_CLIP" not in environment(pod(render({"search": {"enabled": True}}), "-search"))
+
+
+def test_api_and_search_have_one_floor_of_similarity() -> None:
+    rendered = render({"search": {"enabled": True, "similarFloor": 0.995}})
+    for name in ("-api", "-search"):
+        assert environment(pod(rendered, name))["DARKROOM_SIMILAR_FLOOR"] == "0.995"
+    off = render({"search": {"enabled": True}})
+    for name in ("-api", "-search"):
+        assert "DARKROOM_SIMILAR_FLOOR" not in environment(pod(off, name))

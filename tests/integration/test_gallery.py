@@ -40,7 +40,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: Any) -> Iterat
     with Stack.open(settings, folder, redis_server, broker=False) as running:
         running.start("search", "search")
         jobs = [
-            running.submit(prompt=f"a {thing} on a {colour} background")
+            running.submit(prompt=f"{'an' if thing[0] in 'aeiou' else 'a'} {thing} on a {colour} background")
             for thing in THINGS
             for colour in COLOURS
         ]
@@ -60,7 +60,7 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
         yield made
 
 
-def test_a_person_finds_images(page: Page, tmp_path: Path) -> None:
+def test_a_person_finds_images(page: Page, stack: Stack, tmp_path: Path) -> None:
     hits = page.locator("#hits li")
     # All images, page after page, as a person scrolls.
     expect(page.locator("#status")).to_contain_text("image")
@@ -75,15 +75,20 @@ def test_a_person_finds_images(page: Page, tmp_path: Path) -> None:
     page.wait_for_function(
         "[...document.querySelectorAll('#hits img')].slice(0, 7).every((each) => each.complete)"
     )
-    shoot(page, tmp_path, "gallery")
+    shoot(page, tmp_path, "gallery", whole=False)
     assert "q=a+rocket" in page.url
 
     hits.first.get_by_role("button").click()
     expect(page.get_by_role("dialog")).to_contain_text("vector: place")
+    # What was chosen counts in the next search for these words.
+    until = time.monotonic() + READY_S
+    while "clicks" not in stack.http.get("/v1/search?q=a+rocket").json()["data"][0]["why"]:
+        assert time.monotonic() < until, stack.logs()
+        time.sleep(0.1)
     page.get_by_role("button", name="Similar images").click()
     expect(page.locator("#by-text")).to_have_text("Images like this one")
     expect(hits.first).to_contain_text("a rocket")
-    shoot(page, tmp_path, "gallery-similar")
+    shoot(page, tmp_path, "gallery-similar", whole=False)
     page.reload()  # the address keeps what was searched
     expect(page.locator("#by-text")).to_have_text("Images like this one")
     page.get_by_role("button", name="Clear").click()
@@ -128,7 +133,7 @@ def test_by_keyboard_on_a_phone(browser: Browser, stack: Stack, tmp_path: Path) 
         page.keyboard.press("/")
         expect(page.locator("#q")).to_be_focused()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut off"
-        shoot(page, tmp_path, "gallery-phone")
+        shoot(page, tmp_path, "gallery-phone", whole=False)
 
 
 def test_ten_thousand_images_scroll(page: Page) -> None:

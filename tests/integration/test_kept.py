@@ -251,6 +251,9 @@ def use(caller: Tenant, name: str, words: str) -> None:
             )
             receiver.wait_for(1)
     assert caller.ask("POST", "/v1/webhooks/secret/rotate").status_code == 200
+    caller.ended(caller.submit(prompt=f"{words}, nearly", cache="similar"))
+    click = {"query": words, "image": f"{'0' * 64}.png"}
+    assert caller.ask("POST", "/v1/search/clicks", json=click).status_code == 204
     # At its limit a key is told by the records which of its jobs run.
     narrow = tenant(caller.stack, name, concurrent_jobs=1)
     running = narrow.submit(prompt=f"{words} slow=3")
@@ -289,6 +292,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "DARKROOM_CACHE_REDIS_URL": own.url.replace("/0", f"/{CACHE}"),
             "DARKROOM_CLIP": str(ROOT / "models" / "emoji-clip"),
             "DARKROOM_SEARCH_INDEX": f"embedded:{folder / 'index'}",
+            "DARKROOM_SIMILAR_FLOOR": "1",
+            "DARKROOM_RERANK_CLIP": str(ROOT / "models" / "emoji-clip"),
+            "DARKROOM_RERANK_CACHE": str(folder / "index" / "rerank.sqlite3"),
             "DARKROOM_SEARCH_PORT": str(search_port),
             "DARKROOM_SEARCH_URL": f"http://127.0.0.1:{search_port}",
             "DARKROOM_ADMIN_KEY": new_token(),
@@ -316,6 +322,7 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
     assert platform.broker is not None
     with watched(platform.redis, blobs, index) as seen:
         acme, other = tenant(platform, "acme"), tenant(platform, "other")
+        until(lambda: acme.ask("GET", "/v1/search").status_code == 200, platform, LOADED_S)
         use(acme, "acme", SECRET)
         use(other, "other", "an apple")
         with Connection(platform.environ["DARKROOM_BROKER_URL"]) as connection:

@@ -71,9 +71,10 @@ def opened(
     assert [each for each in wrong if provoked not in each] == []
 
 
-def shoot(page: Page, folder: Path, name: str) -> None:
+def shoot(page: Page, folder: Path, name: str, *, whole: bool = True) -> None:
+    """Keeps a picture of the page; `whole`: also what is below the edge of the window."""
     kept = ROOT / "docs" if os.environ.get("DARKROOM_SCREENSHOTS") else folder
-    page.screenshot(path=kept / f"{name}.png", full_page=True)
+    page.screenshot(path=kept / f"{name}.png", full_page=whole)
 
 
 def develop(page: Page, prompt: str) -> None:

@@ -155,6 +155,7 @@ def stack(
         "DARKROOM_ADMIN_KEY": key,
         "DARKROOM_CLIP": str(ROOT / "models" / "emoji-clip"),
         "DARKROOM_SEARCH_INDEX": f"embedded:{folder / 'index'}",
+        "DARKROOM_SIMILAR_FLOOR": "0.995",
         "DARKROOM_SEARCH_PORT": str(port),
         "DARKROOM_SEARCH_URL": f"http://127.0.0.1:{port}",
     }

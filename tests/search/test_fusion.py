@@ -59,13 +59,24 @@ def test_fusion_has_everything_once_and_in_order(nearest: list[Match], by_words:
 @given(lists, st.dictionaries(names, st.floats(-1, 1)))
 def test_reranking_loses_nothing(nearest: list[Match], scores: dict[str, float]) -> None:
     hits = fuse(nearest, [], ["a", SHARED])
-    told = {hit.key: scores[hit.key.name] for hit in hits if hit.key.name in scores}
+    told = {hit.key.name: scores[hit.key.name] for hit in hits if hit.key.name in scores}
     again = rerank(hits, told)
     assert sorted(hit.key for hit in again) == sorted(hit.key for hit in hits)
+    assert [hit.score for hit in again] == [hit.score for hit in hits], "the best hit has the best score"
     first, rest = again[: len(told)], again[len(told) :]
-    assert [hit.rerank.score for hit in first if hit.rerank] == sorted(told.values(), reverse=True)
-    assert [hit.rerank.rank for hit in first if hit.rerank] == list(range(1, len(told) + 1))
-    assert rest == [hit for hit in hits if hit.key not in told]
+    placed = sorted((hit.rerank for hit in first if hit.rerank), key=lambda place: place.rank)
+    assert [place.score for place in placed] == sorted(told.values(), reverse=True)
+    assert [place.rank for place in placed] == list(range(1, len(told) + 1))
+    assert [hit.key for hit in rest] == [hit.key for hit in hits if hit.key.name not in told]
+
+
+def test_the_second_model_replaces_the_first_and_not_the_words() -> None:
+    nearest = [Match("a", name, 0.9) for name in "xyz"]
+    scores = {"x": 0.1, "y": 0.8, "z": 0.9}
+    assert [hit.key.name for hit in rerank(fuse(nearest, [], ["a"]), scores)] == ["z", "y", "x"]
+    worded = fuse(nearest, [Match("a", "y", 3.0)], ["a"])
+    assert [hit.key.name for hit in rerank(worded, scores)] == ["y", "z", "x"]
+    assert [hit.key.name for hit in rerank(worded, {})] == [hit.key.name for hit in worded]
 
 
 @given(st.integers(0, 60), st.integers(1, 25))

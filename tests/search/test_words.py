@@ -86,3 +86,11 @@ def test_a_rare_word_tells_more_and_a_short_prompt_wins() -> None:
     assert score(["rocket"], weight) > score(["rocket", *map(str, range(30))], weight)
     assert score(["car"], weight) == 0
     assert min(weights({"a": 2000}, 1000).values()) >= 0, "counts of two moments"
+
+
+def test_words_that_tell_nothing_are_looked_up_only_where_there_are_no_others() -> None:
+    assert query_terms("a kitten on the mat") == ["kitten", "mat"]
+    assert query_terms("on the") == ["on", "the"]
+    assert terms("a kitten") == ["a", "kitten"], "a prompt keeps all of its words"
+    filled = " ".join(["a the of"] * 20 + ["kitten"])
+    assert query_terms(filled) == ["kitten"]

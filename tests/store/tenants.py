@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from backends.redis_client import pages
-from cache.cache_key import result_address, tenant_scope
+from cache.cache_key import result_address, result_pattern, tenant_scope
 from contracts.ids import shard_of
 from contracts.jobs import JobResult, NewJob, Preview, Webhook
-from contracts.pictures import SHARED
+from contracts.pictures import SHARED, Embedding
 from contracts.ports.picture_outbox import Unwanted
 from contracts.settings import BackendSettings
+from contracts.similar import SimilarPrompt
 from contracts.tenancy import ApiKey, Charge, Limits, Reservation, Scope
 from contracts.transitions import End, Finished, Granted
 from contracts.webhooks import EVENTS, Attempt, DeliveryStatus
@@ -113,9 +114,14 @@ async def lived_in(stores: Stores, settings: BackendSettings, tenant: str, *, sh
 
     address = result_address(leader.key, leader.request, scope)
     await stores.results.put(address, named(pictures["both"], pictures["own"], pictures["cached"]))
+    group = result_pattern(key="9" * 64, scope=scope, model=leader.request.model, revision="")
+    embedding = Embedding.of("c@1", b"12")
+    similar = SimilarPrompt(address=address, prompt=prompt, seed=1, embedding=embedding, at=time.time())
+    await stores.similar.add(group, similar)
     await _keyed(stores, tenant, number, made, pictures)
     await stores.usage.add("2026-11-30", {(tenant, "jobs"): 6, (tenant, "steps"): 8})
     await stores.usage.add("2026-11-29", {(tenant, "refused"): 1})
+    await stores.clicks.add(tenant, prompt, pictures["own"], f"key:dk_{number:08d}", time.time())
     await stores.room.add({tenant: {int(time.time()) + 1000: 9000}})
     return Used(tenant, prompt, made, pictures, f"dk_{number:08d}")
 

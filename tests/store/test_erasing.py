@@ -95,6 +95,8 @@ async def test_nothing_of_a_tenant_is_left_and_nothing_of_another_is_touched(
         "picture_records": 4,
         "source_pictures": 2,
         "cached_results": 1,
+        "similar_prompts": 1,
+        "search_clicks": 3,
         "idempotency_keys": 3,
         "api_keys": 1,
         "quota_accounts": 1,
