@@ -36,7 +36,8 @@ def drawn(seed: int, share: float, *, held_out: bool) -> tuple[list[Rgb], Any, l
 def measure_head(clip: Clip, seed: int, share: float, threshold: float) -> tuple[dict[str, float], Any]:
     """Recall and false alarms of the shipped head on pictures of no training."""
     head = read_head(HEAD, clip.clip)
-    figures, curves = {}, {}
+    figures: dict[str, float] = {}
+    curves = {}
     for name, held_out in (("seeds", False), ("held_out", True)):
         pictures, labels, _ = drawn(seed + held_out, share, held_out=held_out)
         scores = head.scores(clip.vectors(pictures))
