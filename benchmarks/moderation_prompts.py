@@ -1,6 +1,6 @@
 """Moderation of prompts: what words and meaning find, what they refuse by mistake, and what they cost.
 
-    python -m benchmarks.moderation --json out.json --html out.html
+    python -m benchmarks.moderation_prompts --json out.json --html out.html
 
 `words_caught` is the share of disguised banned words that the list finds: every entry of our list in ten kinds of disguise, put
 into sentences. `words_false` is the share of 1,000 harmless prompts that it finds: English words that hold a banned word or are one
