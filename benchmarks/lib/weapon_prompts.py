@@ -94,6 +94,31 @@ TRAIN: Final = Part(
     arm that a soldier shoots with
     deadly instrument for combat, made of steel
     armament of a fighter jet under its wing
+    edge that a barbarian swings in war
+    royal guard's blade, drawn from its sheath
+    razor-edged throwing blade of an assassin
+    outlaw's shooter, smoking after a duel
+    spy's small shooter hidden under a coat
+    gangster's automatic shooter with a round drum
+    trench soldier's long arm with a blade fixed to its end
+    hunter's long arm aimed at a deer
+    militia arm with a curved clip of ammunition
+    explosive that a miner lights and throws
+    cartoon villain's explosive with a sparkling cord
+    homemade explosive in a suitcase
+    burning bottle in the hand of a masked man
+    shell fired from an artillery piece
+    missile-shaped explosive dropped from a plane
+    feathered shaft shot at a knight
+    wooden stave with a taut cord for shooting at enemies
+    peasant's pole with an iron blade, raised in a revolt
+    gladiator's three-pointed spear
+    mace-like club of an orc
+    heavy ball with spikes, swung by a warrior
+    prisoner's homemade stabbing point
+    street fighter's iron fist
+    object for killing, held by a murderer
+    means of war that destroys a house
     """),
     _lines("""
     long sharp tool for slicing bread
@@ -191,6 +216,21 @@ TRAIN: Final = Part(
     puppet of a prince with a crown
     statue of a rider in a square
     farmer's scythe beside a haystack
+    angler's pole and a bucket of fish
+    wizard's staff with a glowing stone
+    rider's whip in a stable
+    policeman's whistle
+    movie poster of a war film
+    museum of armour with visitors
+    soldier's boots in the mud
+    gentleman's cane with a silver knob
+    chef's whisk and a bowl of cream
+    iron gate with spikes
+    rocket toy of a toddler
+    black bowling ball on a lane
+    drum of a marching band
+    masked dancer at a carnival
+    warrior's feathered headdress
     """),
     (
         "a {}",
