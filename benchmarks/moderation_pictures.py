@@ -38,38 +38,6 @@ PARTS: Final = ("known", "index", "head", "times", "nsfw")
 SEED: Final = 4_100
 
 
-def plot_of(known: Any, curves: Any) -> Any:
-    """Recall after each change, and the ROC of the head."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5))
-    for at, name in enumerate(("PDQ", "embedding", "either")):
-        left.bar(
-            [place + 0.27 * at for place in range(len(known))],
-            [recall[at] for recall in known.values()],
-            0.25,
-            label=name,
-        )
-    left.set_xticks([place + 0.27 for place in range(len(known))], list(known))
-    left.set(title="known images found after", ylabel="share", ylim=(0, 1.02))
-    left.legend(fontsize=8, loc="lower left")
-    for name, points in curves.items():
-        right.plot([each[2] for each in points], [each[1] for each in points], label=name)
-    right.set(
-        title="picture head, weapons",
-        xlabel="false alarms",
-        ylabel="recall",
-        xlim=(0, 0.1),
-        ylim=(0.9, 1.002),
-    )
-    right.grid(alpha=0.3)
-    right.legend(fontsize=8)
-    return figure
-
-
 def parts_of(text: str) -> list[str]:
     if unknown := set(text.split(",")) - set(PARTS):
         raise argparse.ArgumentTypeError(f"there is no part {', '.join(sorted(unknown))}")
@@ -132,7 +100,13 @@ def main() -> None:
     ]
     samples["roc"] = curves
     report.publish(
-        args, "moderation_pictures", config, figures, samples, plot_of(known, curves), {"figures": rows}
+        args,
+        "moderation_pictures",
+        config,
+        figures,
+        samples,
+        picture_models.plot_of(known, curves),
+        {"figures": rows},
     )
 
 

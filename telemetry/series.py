@@ -36,6 +36,8 @@ SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "refused", "unr
 RERANK_OUTCOMES: Final = ("done", "failed", "late")
 SIMILAR_OUTCOMES: Final = ("away", "hit", "miss")
 CLICK_OUTCOMES: Final = ("counted", "ignored")
+PROMPT_STATES: Final = ("passed", "tagged", "in_review", "blocked", "unavailable")
+MEANING_AWAY: Final = ("away", "timeout", "failed")
 READ_LIMITS: Final = ("event_streams", "waits", "reads_per_minute")
 REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "api": (
@@ -88,6 +90,9 @@ def begin_api(routes: Iterable[tuple[str, str]]) -> None:
     _begin(metrics.DEAD_LETTERS, DEAD_LETTER_OUTCOMES)
     _begin(metrics.SEARCH_FAILED, SEARCH_FAILURES)
     _begin(metrics.SEARCH_IMPORTS, IMPORT_OUTCOMES)
+    _begin(metrics.PROMPTS_JUDGED, PROMPT_STATES)
+    for cause in MEANING_AWAY:
+        metrics.LAYER_AWAY.labels("meaning", cause)
     _begin(metrics.REVIEW_DECISIONS, REVIEW_ACTIONS)
     _begin(metrics.SEARCH_CLICKS, CLICK_OUTCOMES)
     _begin(metrics.SIMILAR, SIMILAR_OUTCOMES)

@@ -70,7 +70,7 @@ class Clip:
 
     def embed(self, rgb: Rgb) -> bytes:
         """The vector of one image, as `moderation.hashes.importing.Embedder` answers it."""
-        return self.vectors([rgb])[0].astype("<f2").tobytes()
+        return bytes(self.vectors([rgb])[0].astype("<f2").tobytes())
 
     def vectors(self, pictures: Sequence[Rgb]) -> NDArray[np.float32]:
         """The vectors (N, D) of images of one size."""

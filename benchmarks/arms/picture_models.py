@@ -36,7 +36,8 @@ def drawn(seed: int, share: float, *, held_out: bool) -> tuple[list[Rgb], Any, l
 def measure_head(clip: Clip, seed: int, share: float, threshold: float) -> tuple[dict[str, float], Any]:
     """Recall and false alarms of the shipped head on pictures of no training."""
     head = read_head(HEAD, clip.clip)
-    figures, curves = {}, {}
+    figures: dict[str, float] = {}
+    curves = {}
     for name, held_out in (("seeds", False), ("held_out", True)):
         pictures, labels, _ = drawn(seed + held_out, share, held_out=held_out)
         scores = head.scores(clip.vectors(pictures))
@@ -114,3 +115,35 @@ def measure_nsfw(pictures: list[Rgb], rounds: int, folder: Path) -> tuple[dict[s
         "nsfw_drift_max": float(drift.max()),
         "nsfw_verdicts_changed": float(changed.mean()),
     }, {"nsfw": taken}
+
+
+def plot_of(known: Any, curves: Any) -> Any:
+    """Recall after each change, and the ROC of the head."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5))
+    for at, name in enumerate(("PDQ", "embedding", "either")):
+        left.bar(
+            [place + 0.27 * at for place in range(len(known))],
+            [recall[at] for recall in known.values()],
+            0.25,
+            label=name,
+        )
+    left.set_xticks([place + 0.27 for place in range(len(known))], list(known))
+    left.set(title="known images found after", ylabel="share", ylim=(0, 1.02))
+    left.legend(fontsize=8, loc="lower left")
+    for name, points in curves.items():
+        right.plot([each[2] for each in points], [each[1] for each in points], label=name)
+    right.set(
+        title="picture head, weapons",
+        xlabel="false alarms",
+        ylabel="recall",
+        xlim=(0, 0.1),
+        ylim=(0.9, 1.002),
+    )
+    right.grid(alpha=0.3)
+    right.legend(fontsize=8)
+    return figure

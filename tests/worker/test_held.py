@@ -16,6 +16,7 @@ from contracts.moderation import Finding, Verdict
 from contracts.reviews import PastDecision, ReviewState
 from contracts.settings import WorkerSettings
 from contracts.tenancy import Charge, Limits
+from moderation.judge import LayeredJudge
 from tests.store.conftest import watching
 from tests.worker.conftest import Room, address
 from tests.worker.policies import BLOCKED, HELD, SHOWN, TAGGED, file_of, name_of
@@ -129,21 +130,23 @@ async def test_there_are_no_previews_under_a_policy(room: Room) -> None:
         async with asyncio.timeout(10):
             async for event in events:
                 seen.append(event)
-                if event.terminal:  # type: ignore[union-attr]
+                if event.terminal:
                     break
     assert not [event for event in seen if isinstance(event, Preview)]
 
 
 async def test_a_layer_that_cannot_look_holds_the_image(room: Room, tmp_path: Path) -> None:
     """The list of held images is replaced by one that fails; `when_away` is `closed` by default."""
-    live = room.runner._pictures._verdicts._live  # type: ignore[union-attr]
-    judge = live.now.compiled
+    verdicts = room.runner._pictures._verdicts
+    assert verdicts is not None
+    judge = verdicts._live.now.compiled
+    assert isinstance(judge, LayeredJudge)
 
     class Broken:
         def look(self, _: object) -> tuple[Finding, ...]:
             raise OSError("the list is gone")
 
-    judge._layers = {"hashes": (Broken(),)}  # type: ignore[attr-defined]
+    judge._layers = {"hashes": (Broken(),)}
     _, job = await drawn(room, seed=SHOWN)
     image = job.result.images[0]
     assert (image.moderation.state, image.moderation.away) == ("in_review", ("hashes",))
