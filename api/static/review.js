@@ -33,7 +33,7 @@ function failed(problem) {
 
 function askForKey() {
   $("key-form").hidden = false;
-  $("key").focus();
+  if (document.activeElement !== $("note")) $("key").focus(); // what is being typed goes on as a note
 }
 
 // The queue
