@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test test-newer lint check bench bench-all chaos storm fuzz lock sbom model model-quick nightly clean gpu-check helm-check chaos-background bench-peers
+.PHONY: help install run demo test test-newer lint check bench bench-all chaos storm fuzz lock sbom model model-quick weapons-head nightly clean gpu-check helm-check chaos-background bench-peers
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,7 +76,7 @@ bench: $(VENV)/.dev ## what this machine can carry: platform up, load, report (m
 	@$(BIN)/python -m cli.services
 	$(BIN)/darkroom bench --json benchmarks/results/load.json --html benchmarks/results/load.html
 
-BENCHMARKS := latency batching policy fairness neighbours steps engine encode api fidelity validation depth plan safety search_index search
+BENCHMARKS := latency batching policy fairness neighbours steps engine encode api fidelity validation depth plan safety search_index search moderation_pictures
 
 bench-all: bench ## all benchmarks, into benchmarks/results
 	@for name in $(BENCHMARKS); do \
@@ -118,6 +118,12 @@ model: $(VENV)/.dev ## train the embedded models again from nothing (hours; resu
 
 model-quick: $(VENV)/.dev ## a short pass of every training stage
 	$(BIN)/python -m models.recipe --quick --no-resume
+
+weapons-head: $(VENV)/.dev ## train the picture head of weapons again, after the embedded models have changed (minutes)
+	rm -rf .cache/emoji/weapons
+	$(BIN)/python -m models.recipe.weapons .cache/emoji/weapons
+	$(BIN)/darkroom moderation fit-pictures .cache/emoji/weapons --category weapons --clip models/emoji-clip \
+	  --out moderation/heads/weapons.pictures.json
 
 nightly: test-newer model-quick chaos storm fuzz ## what is too long for every change
 

@@ -141,7 +141,8 @@ def _lookers(policy: Policy) -> list[tuple[str, str, str, str, int | None]]:
     rows += [("pictures", "pictures", "", head.file.name, None) for head in pictures.heads]
     for each in pictures.classifiers:
         rows += [
-            ("pictures", "pictures", name, each.model, None) for name in sorted(set(each.labels.values()))
+            ("pictures", "pictures", name, str(each.model), None)
+            for name in sorted(set(each.labels.values()))
         ]
     return rows
 

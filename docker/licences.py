@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "licences.md"
 BEGIN: Final = "<!-- licences -->\n"
 END: Final = "<!-- /licences -->\n"
-EXTRAS: Final = "webhooks,worker,search,embedded,tracing,s3"
+EXTRAS: Final = "webhooks,worker,search,moderation,embedded,tracing,s3"
 """What a laptop may have, and all that images have besides CUDA's packages."""
 ACCEPTED: Final = frozenset(
     {
@@ -60,6 +60,7 @@ _OLD_NAMES: Final = {
     "Apache Software License": "Apache-2.0",
     "BSD": "BSD-3-Clause",
     "BSD License": "BSD-3-Clause",
+    "BSD-3-Clause and Public-Domain": "BSD-3-Clause",  # some files have no owner
     "New BSD": "BSD-3-Clause",
     "3-Clause BSD License": "BSD-3-Clause",
     "Dual License": "Apache-2.0 OR BSD-3-Clause",

@@ -23,9 +23,9 @@ ROOT: Final = Path(__file__).parents[1]
 LOCKS: Final = ROOT / "docker" / "locks"
 HEAD: Final = "# `make lock` writes this file.\n"
 BASE: Final = "darkroom"
-EXTRAS: Final = ("webhooks", "tracing", "s3", "worker", "search")
-"""Extras that an image may have besides `gpu`. Their locks leave out what is in the base. `search` comes with `worker`, and leaves out
-what is there."""
+EXTRAS: Final = ("webhooks", "tracing", "s3", "worker", "search", "moderation")
+"""Extras that an image may have besides `gpu`. Their locks leave out what is in the base. `search` and `moderation` come with `worker`, and
+leave out what is there."""
 PLATFORM: Final = "x86_64-manylinux_2_28"
 """Decides which packages are wanted. Their hashes are those of all platforms."""
 IMAGES: Final = {
@@ -149,7 +149,8 @@ def locks() -> dict[str, dict[str, Locked]]:
         found[extra] = without(resolve(wanted(project, (extra,))), base)
     cuda = {name: each for name, each in found["worker"].items() if _CUDA.fullmatch(name)}
     found["worker"] = without(found["worker"], cuda)
-    found["search"] = without(found["search"], found["worker"])
+    for extra in ("search", "moderation"):
+        found[extra] = without(found[extra], found["worker"])
     gpu = without(resolve(wanted(project, ("gpu",))), base, found["worker"], cuda)
     return {**found, "torch-cuda": cuda, "gpu": gpu}
 

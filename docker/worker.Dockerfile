@@ -9,8 +9,8 @@ ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
 ARG PIP_INDEX_URL
-# `tracing worker search s3` where pictures lie in a bucket. The process of the search runs in this image too.
-ARG EXTRAS="tracing worker search"
+# `tracing worker search moderation s3` where pictures lie in a bucket. The processes of the search and of moderation run in this image too.
+ARG EXTRAS="tracing worker search moderation"
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv --without-pip /opt/venv

@@ -26,6 +26,8 @@ LEET: Final = str.maketrans(
 """What digits and signs stand for. `l` becomes `i` on both sides, since `1` stands for either."""
 DECIDED: Final = frozenset("0123456789!|€@$+£¢")
 """What a letter is never written with, unless it is disguised."""
+_LUNATE: Final = {0x03F2: "c", 0x03F9: "c"}
+"""Forms of sigma that look like `c`: NFKC would make a sigma of them."""
 _ENCLOSED: Final = ((0x1F130, 26), (0x1F150, 26), (0x1F170, 26), (0x1F1E6, 26))
 """Letters in squares and circles, and those of flags: they have no decomposition."""
 _NAMED: Final = re.compile(
@@ -61,7 +63,7 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFKC", text).casefold().translate(_table())
+    return unicodedata.normalize("NFKC", text.translate(_LUNATE)).casefold().translate(_table())
 
 
 def spaceless(character: str) -> bool:

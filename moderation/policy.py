@@ -160,8 +160,8 @@ class HashList(Frozen):
     category: Category
     distance: Annotated[int, Field(ge=0, le=31, strict=True)] = 31
     """The largest number of different bits of two PDQ hashes that match, of 256."""
-    similarity: Share = 0.97
-    """The smallest cosine of two embeddings that match, where the list has embeddings."""
+    similarity: Share = 0.9
+    """The smallest cosine of an embedding and a listed one that match, where the list has embeddings."""
 
 
 class Head(Frozen):

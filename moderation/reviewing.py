@@ -121,11 +121,12 @@ class Reviewing:
             if job is None:
                 raise ReviewNotFound("There is no review of this image.")
             lead = lead_of(reviews)
-            if lead.appeal is not None and lead.state is ReviewState.WAITING:
+            again = lead.appeal is not None and lead.appeal.tenant == tenant
+            if again and lead.state is ReviewState.WAITING:
                 return lead
             if lead.state is ReviewState.RELEASED:
                 raise NothingToAppeal("This image is shown.")
-            if lead.discarded or lead.appeal is not None:
+            if lead.discarded or again:
                 raise NothingToAppeal("This image was refused for good.")
             appeal = Appeal(tenant=tenant, job_id=job.id, reason=reason, at=self._clock.now())
             refused = lead.state is ReviewState.REFUSED

@@ -32,7 +32,8 @@ _OUTER: Final = ".,;:?()[]{}<>\"'`~-_/\\"
 _AROUND: Final = _OUTER + "*#!+|"
 """Signs around a piece that are no part of it."""
 _STARRED: Final = re.compile(r"[^\W_]+(?:[*#]{1,3}[^\W_]*)+|[*#]{1,2}[^\W_]{3,}")
-_DOUBLED: Final = re.compile(r"(\w)\1")
+_BENT: Final = re.compile(r"(\w)\1|[il]")
+"""A doubled letter (`vv` may be `w`), or one of those that stand for each other, as in `pistoI`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ class _Readings:
     def _chunk(self, chunk: str) -> str | None:
         """What one disguised piece between spaces means, or None."""
         if chunk.isalpha():
-            return self._word(chunk) if "vv" in chunk or _DOUBLED.search(chunk) else None
+            return self._word(chunk) if _BENT.search(chunk) else None
         if not chunk:
             return None
         inner = chunk.strip(_OUTER)
@@ -186,7 +187,8 @@ class _Readings:
                 continue
             signs = apart or "vv" in word or not DECIDED.isdisjoint(word)
             signs = signs or len(stretched) > 1 or max(word_runs) >= STRETCHED
-            if signs or (stretched and len(plain) >= SHORTEST_PAIR):
+            # Otherwise one letter is doubled, or `i` and `l` stand for each other.
+            if signs or len(plain) >= SHORTEST_PAIR:
                 return meant
         return None
 

@@ -32,6 +32,8 @@ PICTURE_STATES: Final = ("passed", "tagged", "in_review", "blocked", "released",
 REVIEW_ACTIONS: Final = ("release", "refuse", "undo", "appeal")
 SEARCH_FAILURES: Final = ("away", "timeout", "unavailable")
 SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "refused", "unreadable")
+PROMPT_STATES: Final = ("passed", "tagged", "in_review", "blocked", "unavailable")
+MEANING_AWAY: Final = ("away", "timeout", "failed")
 READ_LIMITS: Final = ("event_streams", "waits", "reads_per_minute")
 REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "api": (
@@ -83,6 +85,9 @@ def begin_api(routes: Iterable[tuple[str, str]]) -> None:
     _begin(metrics.READS_REFUSED, READ_LIMITS)
     _begin(metrics.DEAD_LETTERS, DEAD_LETTER_OUTCOMES)
     _begin(metrics.SEARCH_FAILED, SEARCH_FAILURES)
+    _begin(metrics.PROMPTS_JUDGED, PROMPT_STATES)
+    for cause in MEANING_AWAY:
+        metrics.LAYER_AWAY.labels("meaning", cause)
     _begin(metrics.REVIEW_DECISIONS, REVIEW_ACTIONS)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["api"])
     _begin_shared()

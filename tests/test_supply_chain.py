@@ -99,8 +99,8 @@ def required(wanted: Iterable[str]) -> set[str]:
     ("image", "extras"),
     [
         ("api", ["tracing", "webhooks"]),
-        ("worker-cpu", ["tracing", "worker", "search"]),
-        ("worker-cuda", ["tracing", "worker", "search", "gpu"]),
+        ("worker-cpu", ["tracing", "worker", "search", "moderation"]),
+        ("worker-cuda", ["tracing", "worker", "search", "moderation", "gpu"]),
     ],
 )
 @pytest.mark.parametrize("more", [[], ["s3"]])
@@ -195,6 +195,7 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
             ("xformers", "torch"),
             ("boto3",),
             ("nearest", "sympy", "inner"),
+            ("judge", "sympy"),
             ("tracer", "base"),
             ("setuptools",),
         )
@@ -208,7 +209,7 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         (index / name).mkdir()
         (index / name / "index.html").write_text(f"<!DOCTYPE html><html><body>{page}</body></html>")
     extras = {"webhooks": ["celery"], "worker": ["celery-worker"], "gpu": ["darkroom[worker]", "xformers"]}
-    extras |= {"tracing": ["tracer"], "s3": ["boto3"], "search": ["nearest"]}
+    extras |= {"tracing": ["tracer"], "s3": ["boto3"], "search": ["nearest"], "moderation": ["judge"]}
     optional = "".join(f"{name} = {json.dumps(lines)}\n" for name, lines in extras.items())
     (tmp_path / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools"]\n[project]\nname = "darkroom"\ndependencies = ["base"]\n'
@@ -231,6 +232,7 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         "s3": {"boto3"},
         "worker": {"celery", "celery-worker", "sympy"},
         "search": {"nearest"},
+        "moderation": {"judge"},
         "torch-cuda": {"torch", "nvidia-blas", "cuda-toolkit"},
         "gpu": {"xformers"},
     }

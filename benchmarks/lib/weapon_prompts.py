@@ -166,6 +166,31 @@ TRAIN: Final = Part(
     explosion of colours in a flower bed
     boxing gloves on a bench
     soldier's medal in a box
+    long rope with a hook for climbing
+    garden rake with iron teeth
+    carpenter's plane on a workbench
+    nail file in a manicure set
+    sewing scissors with golden handles
+    pocket torch with a button
+    water pump with a handle
+    trigger of a spray bottle
+    hunting owl with sharp claws
+    shark with sharp teeth
+    thunder and a flash over the mountains
+    bolt and nut on a table
+    arrow sign at a crossroads
+    target of a treasure hunt, marked with a cross
+    catapult ride in a theme park
+    tank of goldfish
+    shell on a sandy beach
+    magazine with a photograph on its cover
+    barrel of oranges
+    string of pearls
+    cook's fork and spoon on a napkin
+    actor in the costume of a warrior
+    puppet of a prince with a crown
+    statue of a rider in a square
+    farmer's scythe beside a haystack
     """),
     (
         "a {}",
@@ -175,6 +200,10 @@ TRAIN: Final = Part(
         "a small {} on the left, flat style",
         "a {colour} {}",
         "a cartoon of a {}",
+        "a photo of a {} at night",
+        "cute little {}",
+        "{colour} {}, clip art",
+        "one {} next to a tree",
     ),
 )
 TEST: Final = Part(

@@ -53,9 +53,9 @@ HELD_OUT_WORDS: Final = ("rusty ", "three ", "wooden ", "beautiful ")
 DAMAGED: Final = 3
 """One picture in so many is damaged."""
 WEAPON_TIMES: Final = 600
-ALIKE_TIMES: Final = 24
-OTHER_TIMES: Final = 9
-PATTERNS: Final = 300
+ALIKE_TIMES: Final = 40
+OTHER_TIMES: Final = 22
+PATTERNS: Final = 500
 SMALL_SIDES: Final = (2, 4, 8, 16)
 
 

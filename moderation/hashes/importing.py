@@ -18,6 +18,7 @@ from moderation.hashes.exact import DIGEST_BYTES, arrays_of
 from moderation.hashes.formats import KINDS, PDQ_MIN_QUALITY, BadRow, HashRow, Kind, OtherRow, Row, read
 from moderation.hashes.list_file import Array, Header
 from moderation.hashes.pdq import Rgb, hash_of
+from moderation.hashes.views import views_of
 
 LOW_QUALITY: Final = "pdq_of_low_quality"
 """What PDQ hashes without enough detail are counted as. They are left out."""
@@ -62,6 +63,8 @@ class Collected:
 
     hashes: dict[Kind, bytearray] = field(default_factory=lambda: {kind: bytearray() for kind in KINDS})
     vectors: list[bytes] = field(default_factory=list)
+    view_hashes: bytearray = field(default_factory=bytearray)
+    """The PDQ hash of each view, beside its vector."""
     clip: str = ""
     left_out: Counter[str] = field(default_factory=Counter)
     faults: list[BadRow] = field(default_factory=list)
@@ -124,7 +127,7 @@ def _images_in(folder: Path, collected: Collected) -> Iterator[Path]:
 def _rows_of(
     number: int, path: Path, folder: Path, embedder: Embedder | None, collected: Collected
 ) -> Iterator[Row]:
-    """The hashes of an image. Its vector is added to `collected`."""
+    """The hashes of an image. Its views are added to `collected`."""
     name = path.relative_to(folder)
     try:
         rgb, file = rgb_of(path), path.read_bytes()
@@ -136,7 +139,9 @@ def _rows_of(
     bits, quality = hash_of(rgb)
     yield HashRow(number, "pdq", bits.tobytes(), quality)
     if embedder is not None:
-        collected.vectors.append(embedder.embed(rgb))
+        for view in views_of(rgb):
+            collected.vectors.append(embedder.embed(view))
+            collected.view_hashes += hash_of(view)[0].tobytes()
 
 
 def rgb_of(path: Path) -> Rgb:
@@ -164,7 +169,8 @@ def _write(out: Path, category: Category, collected: Collected) -> Header:
         arrays |= multi_index.build(multi_index.to_words(np.frombuffer(raw, np.uint8)))
         counts["pdq"] = len(arrays["pdq.hashes"])
     if collected.vectors:
-        arrays["embeddings"] = np.stack([np.frombuffer(each, "<f2") for each in collected.vectors])
-        counts["embeddings"] = len(collected.vectors)
+        arrays["views.vectors"] = np.stack([np.frombuffer(each, "<f2") for each in collected.vectors])
+        arrays["views.hashes"] = multi_index.to_words(np.frombuffer(collected.view_hashes, np.uint8))
+        counts["views"] = len(collected.vectors)
     clip = collected.clip if collected.vectors else ""
     return list_file.write(out, Header(category=category, counts=counts, clip=clip), arrays)

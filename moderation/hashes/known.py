@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from contracts.moderation import Finding
 from contracts.ports.picture_judge import PictureToJudge
@@ -15,8 +14,8 @@ from moderation.hashes import list_file
 from moderation.hashes.exact import digests_in
 from moderation.hashes.formats import PDQ_MIN_QUALITY
 from moderation.hashes.multi_index import BITS, Hashes, NearHashes, to_words
-from moderation.hashes.near_embeddings import KnownEmbeddings
 from moderation.hashes.pdq import hashes_of
+from moderation.hashes.views import KnownViews
 from moderation.policy import HashList
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -41,14 +40,13 @@ class PictureHashes:
         return hashlib.md5(self.picture.file, usedforsecurity=False).digest()
 
     @cached_property
-    def pdq(self) -> Hashes | None:
-        """The PDQ hashes (8, 4) of the picture, mirrored and turned too; None if it has too little detail."""
+    def pdq(self) -> tuple[Hashes, int]:
+        """The PDQ hashes (8, 4) of the picture, mirrored and turned too, and its quality."""
         shape = (self.picture.height, self.picture.width, 3)
         hashes, quality = hashes_of(np.frombuffer(self.picture.rgb, np.uint8).reshape(shape))
         if quality < PDQ_MIN_QUALITY:
             metrics.PICTURES_WITHOUT_PDQ.inc()
-            return None
-        return to_words(hashes)
+        return to_words(hashes), quality
 
 
 class KnownImages:
@@ -75,10 +73,11 @@ class KnownImages:
         try:
             self._sha256, self._md5 = digests_in("sha256", arrays), digests_in("md5", arrays)
             self._pdq = NearHashes(arrays)
-            vectors: NDArray[np.float16] | None = arrays["embeddings"] if header.clip else None
+            self._views = (
+                KnownViews(arrays["views.vectors"], arrays["views.hashes"]) if header.clip and clip else None
+            )
         except (KeyError, ValueError) as error:
             raise list_file.InvalidList(f"{entry.file} is damaged: {error}") from error
-        self._embeddings = None if vectors is None or not clip else KnownEmbeddings(vectors, header.clip)
 
     def look(self, hashes: PictureHashes) -> Iterator[Finding]:
         """What the list says of the picture."""
@@ -86,14 +85,14 @@ class KnownImages:
             yield self._finding("sha256", 1.0)
         if len(self._md5) and hashes.md5 in self._md5:
             yield self._finding("md5", 1.0)
-        if len(self._pdq) and hashes.pdq is not None:
-            near = self._pdq.near(hashes.pdq, self._entry.distance)
+        if len(self._pdq) and hashes.pdq[1] >= PDQ_MIN_QUALITY:
+            near = self._pdq.near(hashes.pdq[0], self._entry.distance)
             if near:
                 apart = min(each.distance for each in near)
                 yield self._finding(f"pdq, {apart} bits apart", 1 - apart / BITS)
-        if self._embeddings is not None and hashes.picture.embedding is not None:
-            cosine = self._embeddings.nearest(hashes.picture.embedding)
-            if cosine >= self._entry.similarity:
+        if self._views is not None and hashes.picture.embedding is not None:
+            cosine = self._views.nearest(hashes.picture.embedding, hashes.pdq[0], self._entry.similarity)
+            if cosine is not None:
                 yield self._finding("embedding", min(1.0, cosine))
 
     def _finding(self, how: str, score: float) -> Finding:

@@ -82,9 +82,9 @@ def test_a_folder_of_images_becomes_a_list_with_embeddings(tmp_path: Path) -> No
     assert result.exit_code == exit_codes.ENDED, result.output
     header, arrays = list_file.read(out)
     assert header.clip.startswith("emoji-clip@")
-    assert header.counts["embeddings"] == 2
-    lengths = np.linalg.norm(arrays["embeddings"].astype(np.float32), axis=1)
-    assert lengths == pytest.approx([1, 1], abs=0.01)
+    assert header.counts["views"] == 14
+    lengths = np.linalg.norm(arrays["views.vectors"].astype(np.float32), axis=1)
+    assert lengths == pytest.approx(np.ones(14), abs=0.01)
     file = (tmp_path / "pictures" / "a.png").read_bytes()
     assert hashlib.sha256(file).digest() in digests_in("sha256", arrays)
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from contracts import search_settings, settings
+from contracts import moderation_settings, search_settings, settings
 from contracts.settings import Settings
 from tests.helm.tools import ROOT
 
@@ -29,9 +29,10 @@ BY_SECRET: Final = frozenset(
         "broker_url",
         "redis_url",
         "cache_redis_url",
+        "moderation_log_key",
+        "moderation_token",
         "search_index",
         "search_token",
-        "moderation_log_key",
     }
 )
 
@@ -39,7 +40,11 @@ BY_SECRET: Final = frozenset(
 def setting_schemas() -> dict[str, Any]:
     """JSON schema of each setting of any process."""
     found: dict[str, Any] = {}
-    for each in (*vars(settings).values(), *vars(search_settings).values()):
+    for each in (
+        *vars(settings).values(),
+        *vars(search_settings).values(),
+        *vars(moderation_settings).values(),
+    ):
         if inspect.isclass(each) and issubclass(each, Settings) and each is not Settings:
             for name, schema in each.model_json_schema()["properties"].items():
                 if name not in BY_SECRET:

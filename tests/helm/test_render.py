@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from contracts import search_settings, settings
+from contracts import moderation_settings, search_settings, settings
 from contracts.settings import Settings
 from tests.helm.chart import CHART, COMBINATIONS, combination, environment
 from tests.helm.document import stale
@@ -20,7 +20,11 @@ from tests.helm.tools import CRDS, HELM, ROOT, VENV
 every = pytest.mark.parametrize("file", COMBINATIONS, ids=lambda file: file.stem)
 KNOWN = {
     f"DARKROOM_{name.upper()}"
-    for each in (*vars(settings).values(), *vars(search_settings).values())
+    for each in (
+        *vars(settings).values(),
+        *vars(search_settings).values(),
+        *vars(moderation_settings).values(),
+    )
     if isinstance(each, type) and issubclass(each, Settings)
     for name in each.model_fields
 }

@@ -112,15 +112,14 @@ async def test_a_picture_without_detail_is_counted_and_found_by_its_embedding(tm
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "plain.png").write_bytes(known.png(plain))
     header, _ = import_list(tmp_path / "pictures", tmp_path / "known.pdq", "weapons", embedder=Means())
-    assert header.counts == {"sha256": 1, "md5": 1, LOW_QUALITY: 1, "embeddings": 1}
-    listed = POLICY.replace("category: weapons}", "category: weapons, similarity: 0.9}")
-    judge = open_judge(parse(listed, "policy", tmp_path), Means.clip)
+    assert header.counts == {"sha256": 1, "md5": 1, LOW_QUALITY: 1, "views": 7}
+    judge = open_judge(parse(POLICY, "policy", tmp_path), Means.clip)
 
     changed = jpeg(plain)
     before = metrics.PICTURES_WITHOUT_PDQ._value.get()
     look = await judge.look(known.picture(changed, embedding=Means().embed(changed), clip=Means.clip))
     assert [each.source.partition(" by ")[2] for each in look.findings] == ["embedding"]
-    assert metrics.PICTURES_WITHOUT_PDQ._value.get() == before  # the list has no hash to compare with
+    assert metrics.PICTURES_WITHOUT_PDQ._value.get() == before + 1
 
     exact = await judge.look(known.picture(plain))
     assert [each.source.partition(" by ")[2] for each in exact.findings] == ["sha256", "md5"]
@@ -167,7 +166,18 @@ def test_hashes_of_low_quality_in_a_list_are_counted_and_left_out(tmp_path: Path
     assert header.counts == {LOW_QUALITY: 1, "pdq": 1}
 
 
-def test_a_picture_that_is_turned_in_memory_is_hashed_as_it_looks() -> None:
-    """pdqhash reads memory in its order, whatever the array says."""
-    rgb = known.pattern(1)
-    assert np.array_equal(hash_of(np.asfortranarray(rgb))[0], hash_of(rgb)[0])
+@pytest.mark.anyio
+async def test_a_crop_is_found_by_an_embedding_that_a_hash_confirms(tmp_path: Path) -> None:
+    rgb = known.pattern(4)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(known.png(rgb))
+    import_list(tmp_path / "pictures", tmp_path / "known.pdq", "weapons", embedder=Means())
+    judge = open_judge(parse(POLICY, "policy", tmp_path), Means.clip)
+
+    cropped = np.ascontiguousarray(rgb[7:-7, 7:-7])
+    look = await judge.look(known.picture(cropped, embedding=Means().embed(cropped), clip=Means.clip))
+    assert [each.source.partition(" by ")[2] for each in look.findings] == ["embedding"]
+    # An embedding that is as near, of a picture that looks otherwise, is no match.
+    other = known.pattern(5)
+    look = await judge.look(known.picture(other, embedding=Means().embed(cropped), clip=Means.clip))
+    assert look.findings == ()

@@ -57,6 +57,7 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     "stretched": lambda word: word[:2] + word[1] * 3 + word[2:],
     "doubled": lambda word: "".join(each * 2 for each in word),
     "starred": lambda word: f"{word[:2]}*{word[3:]}",
+    "i for l": lambda word: word.replace("l", "I") if "l" in word else word.upper(),
     "letters in boxes": lambda word: "".join(chr(0x1F170 + ord(each) - 97) for each in word),
 }
 

@@ -130,7 +130,7 @@ async def test_of_two_changes_of_one_reading_one_is_written(world: World) -> Non
     reviews = world.stores.reviews
     await end_held(world, new())
     review = await the_review(world)
-    decision = Decision(id="d1", choice="release", votes=(RELEASE,), at=1.0)
+    decision = Decision(id="d1", choice="release", by="dk_12345678", votes=(RELEASE,), at=1.0)
     change = Change(ReviewState.RELEASED, (RELEASE,), decision, due=True)
     assert await reviews.change(review, change)
     assert not await reviews.change(review, change)

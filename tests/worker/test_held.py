@@ -16,6 +16,7 @@ from contracts.moderation import Finding, Verdict
 from contracts.reviews import PastDecision, ReviewState
 from contracts.settings import WorkerSettings
 from contracts.tenancy import Charge, Limits
+from moderation.judge import LayeredJudge
 from tests.store.conftest import watching
 from tests.worker.conftest import Room, address
 from tests.worker.policies import BLOCKED, HELD, SHOWN, TAGGED, file_of, name_of
@@ -106,6 +107,19 @@ async def test_a_prompt_in_review_holds_every_image_whatever_it_shows(room: Room
     assert not await room.stores.blobs.exists(name_of(SHOWN))
 
 
+async def test_a_worker_without_a_policy_holds_what_the_api_holds(room: Room) -> None:
+    """Its settings lack the policy: what the request says holds all the same."""
+    room.runner._pictures._verdicts = None
+    prompt = Verdict(state="in_review", categories=("weapons",), policy="house@3", layer="words")
+    _, job = await drawn(room, seed=SHOWN, moderation=prompt)
+    (image,) = job.result.images
+    assert (image.name, image.moderation) == (FOLDER + name_of(SHOWN), prompt)
+    assert not await room.stores.blobs.exists(name_of(SHOWN))
+    assert [review.name for review in (await room.stores.reviews.page(9))[0]] == [name_of(SHOWN)]
+    _, plain = await drawn(room, seed=SHOWN)
+    assert plain.result.images[0].moderation is None
+
+
 @pytest.mark.parametrize(
     ("before", "state"), [(ReviewState.RELEASED, "released"), (ReviewState.REFUSED, "refused")]
 )
@@ -129,21 +143,23 @@ async def test_there_are_no_previews_under_a_policy(room: Room) -> None:
         async with asyncio.timeout(10):
             async for event in events:
                 seen.append(event)
-                if event.terminal:  # type: ignore[union-attr]
+                if event.terminal:
                     break
     assert not [event for event in seen if isinstance(event, Preview)]
 
 
 async def test_a_layer_that_cannot_look_holds_the_image(room: Room, tmp_path: Path) -> None:
     """The list of held images is replaced by one that fails; `when_away` is `closed` by default."""
-    live = room.runner._pictures._verdicts._live  # type: ignore[union-attr]
-    judge = live.now.compiled
+    verdicts = room.runner._pictures._verdicts
+    assert verdicts is not None
+    judge = verdicts._live.now.compiled
+    assert isinstance(judge, LayeredJudge)
 
     class Broken:
         def look(self, _: object) -> tuple[Finding, ...]:
             raise OSError("the list is gone")
 
-    judge._layers = {"hashes": (Broken(),)}  # type: ignore[attr-defined]
+    judge._layers = {"hashes": (Broken(),)}
     _, job = await drawn(room, seed=SHOWN)
     image = job.result.images[0]
     assert (image.moderation.state, image.moderation.away) == ("in_review", ("hashes",))

@@ -32,6 +32,9 @@ DARKROOM_{{ upper $name }}: {{ toString $value | quote }}
 {{- define "darkroom.config" -}}
 {{- $shared := dict "log_format" "json" -}}
 {{- if .Values.blobs.enabled -}}{{- $_ := set $shared "blob_dir" "/blobs" -}}{{- end -}}
+{{- if include "darkroom.policySource" . -}}
+{{- $_ := set $shared "moderation" (printf "/etc/darkroom/moderation/%s" .Values.moderation.policy) -}}
+{{- end -}}
 {{- with .Values.tracing.endpoint -}}
 {{- $_ := set $shared "otlp_endpoint" . -}}
 {{- $_ := set $shared "trace_sample_ratio" $.Values.tracing.sampleRatio -}}
@@ -101,6 +104,31 @@ Takes (dict "root" . "service" "rabbitmq"). */}}
 {{- end -}}
 {{- end -}}
 
+{{/* The volume with the policy of moderation and its files; nothing where there is none. */}}
+{{- define "darkroom.policySource" -}}
+{{- $moderation := .Values.moderation -}}
+{{- $ways := list -}}
+{{- if $moderation.files -}}{{- $ways = append $ways "files" -}}{{- end -}}
+{{- if $moderation.existingConfigMap -}}{{- $ways = append $ways "existingConfigMap" -}}{{- end -}}
+{{- if $moderation.existingSecret -}}{{- $ways = append $ways "existingSecret" -}}{{- end -}}
+{{- if gt (len $ways) 1 -}}
+{{- fail (printf "moderation: one of files, existingConfigMap and existingSecret; now: %s." (join ", " $ways)) -}}
+{{- end -}}
+{{- if and $moderation.files (not (hasKey $moderation.files $moderation.policy)) -}}
+{{- fail (printf "moderation.files has no %s, which moderation.policy names." $moderation.policy) -}}
+{{- end -}}
+{{- if and $moderation.meaning.enabled (not $ways) -}}
+{{- fail "moderation.meaning.enabled is true, but there is no policy: name its files, moderation.files." -}}
+{{- end -}}
+{{- if $moderation.files -}}
+configMap: { name: {{ include "darkroom.fullname" . }}-moderation }
+{{- else if $moderation.existingConfigMap -}}
+configMap: { name: {{ $moderation.existingConfigMap }} }
+{{- else if $moderation.existingSecret -}}
+secret: { secretName: {{ $moderation.existingSecret }} }
+{{- end -}}
+{{- end -}}
+
 {{/* What the API shows to the search, as a variable. */}}
 {{- define "darkroom.searchToken" -}}
 name: DARKROOM_SEARCH_TOKEN
@@ -150,6 +178,10 @@ checksum/services: {{ list .Values.auth.adminKey .Values.rabbitmq.url .Values.re
   secret:
     secretName: {{ . }}
 {{- end }}
+{{- with include "darkroom.policySource" .root }}
+- name: moderation
+  {{ . }}
+{{- end }}
 {{- if .root.Values.blobs.enabled }}
 - name: blobs
   persistentVolumeClaim:
@@ -161,6 +193,9 @@ checksum/services: {{ list .Values.auth.adminKey .Values.rabbitmq.url .Values.re
 - { name: tmp, mountPath: /tmp }
 {{- if .root.Values.tls.existingSecret }}
 - { name: tls, mountPath: /etc/darkroom/tls, readOnly: true }
+{{- end }}
+{{- if include "darkroom.policySource" .root }}
+- { name: moderation, mountPath: /etc/darkroom/moderation, readOnly: true }
 {{- end }}
 {{- if .root.Values.blobs.enabled }}
 - { name: blobs, mountPath: /blobs }
