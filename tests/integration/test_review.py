@@ -23,6 +23,7 @@ from moderation.hashes.importing import import_list
 from tests.integration.conftest import ROOT, Stack
 from tests.integration.searching import until
 from tests.integration.test_playground import DESKTOP, PHONE, browser, opened, shoot
+from tests.integration.test_playground import show as visible
 from tests.webhooks.conftest import receiving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -55,6 +56,21 @@ rules:
   violence: {hashes: review}
 """
 SEED: Final = 7
+ADDRESSES: Final = """
+window.addresses = { made: 0, open: new Set() };
+const { createObjectURL, revokeObjectURL } = URL;
+URL.createObjectURL = (data) => {
+  const address = createObjectURL.call(URL, data);
+  window.addresses.made += 1;
+  window.addresses.open.add(address);
+  return address;
+};
+URL.revokeObjectURL = (address) => {
+  window.addresses.open.delete(address);
+  revokeObjectURL.call(URL, address);
+};
+"""
+"""Counts the blob: addresses of a page."""
 
 
 @dataclass
@@ -169,6 +185,7 @@ def test_by_keyboard_alone_an_image_is_released_and_another_refused(
     page: Page, desk: Desk, tmp_path: Path
 ) -> None:
     first, second = HELD["weapons"][:2]
+    page.add_init_script(ADDRESSES)
     asked: list[Any] = []
     page.on("request", lambda each: asked.append(each) if each.url.startswith(desk.stack.url) else None)
     with receiving() as receiver:
@@ -187,6 +204,9 @@ def test_by_keyboard_alone_an_image_is_released_and_another_refused(
         page.keyboard.press("v")
         expect(picture).to_have_css("filter", "none")
         assert picture.evaluate("each => each.naturalWidth") == 64
+        visible(page, hidden=True)
+        expect(picture).to_have_css("filter", blurred)
+        visible(page, hidden=False)
         page.keyboard.press("n")
         expect(page.locator("#note")).to_be_focused()
         page.keyboard.type("a tool, r and x are no keys here")
@@ -218,6 +238,7 @@ def test_by_keyboard_alone_an_image_is_released_and_another_refused(
         answer = each.response()
         assert answer is None or answer.header_value("cache-control") == "no-store"
     assert not [each.url for each in asked if "/v1/images/" in each.url]
+    page.wait_for_function("window.addresses.made > 0 && window.addresses.open.size === 0")
     stored = page.evaluate("Object.keys(localStorage).concat(Object.keys(sessionStorage))")
     assert stored == ["darkroom.moderate"], "for this visit alone"
 
@@ -339,13 +360,13 @@ def test_two_must_agree_and_a_key_opens_so_many_images_a_day(browser: Browser, d
             expect(page.locator("#prompt")).to_have_text(prompts[0])
             expect(page.locator("#facts")).to_contain_text("Findings")
             if name == "Ada":
-                page.get_by_role("button", name="Release").click()
+                page.get_by_role("button", name="Release", exact=True).click()
                 expect(page.locator("#status")).to_contain_text("waits for one more reviewer")
                 assert desk.image(job)["url"] is None
             else:
                 expect(page.locator("#badges")).to_contain_text("1 of 2 reviewers")
                 expect(page.locator("#votes")).to_contain_text("Ada: release")
-                page.get_by_role("button", name="Release").click()
+                page.get_by_role("button", name="Release", exact=True).click()
                 expect(page.locator("#status")).to_contain_text("Released by Bob")
                 assert desk.image(job)["moderation"]["verdict"] == "released"
             # The filter leaves the other category out. Its image is the second that this key would open.
@@ -367,7 +388,7 @@ def test_a_phone(browser: Browser, desk: Desk, tmp_path: Path) -> None:
         page.locator("#look").tap()
         expect(page.locator("#picture")).to_have_css("filter", "none")
         page.locator("#look").tap()
-        expect(page.get_by_role("button", name="Release")).to_be_in_viewport()
+        expect(page.get_by_role("button", name="Release", exact=True)).to_be_in_viewport()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut off"
         shoot(page, tmp_path, "review-phone")
 
@@ -389,11 +410,14 @@ def test_the_filters_and_what_was_decided(page: Page, desk: Desk) -> None:
     page.get_by_label("Tenant").press("Enter")
     expect(page.locator("#prompt")).to_be_visible()
     walk_to(page, prompt)
-    page.get_by_role("button", name="Refuse").click()
+    page.get_by_role("button", name="Refuse", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Refused by Ada")
+    page.get_by_label("Keys on").uncheck()
+    page.keyboard.press("u")
     expect(page.locator("#status")).to_contain_text("Refused by Ada")
     page.get_by_label("State").select_option("decided")
     first = page.locator("#queue li").first
     expect(first).to_contain_text("refused by Ada")
     first.get_by_role("button").click()
-    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Undone")
