@@ -1,4 +1,5 @@
-"""`/`, the playground, and `/gallery`, the search: pages that load nothing from other hosts, and their files."""
+"""`/`, the playground, `/gallery`, the search, and `/review`, for reviewers of held images: pages that load
+nothing from other hosts, and their files."""
 
 from __future__ import annotations
 
@@ -18,50 +19,65 @@ router = APIRouter(include_in_schema=False)
 
 PAGE: Final = "index.html"
 GALLERY: Final = "gallery.html"
-ALONE: Final = "/"
-"""The playground of a server without a search. No file has this name."""
-LINK: Final = b'<a href="/gallery">Gallery</a> '
-"""The link to the gallery in the playground's footer."""
+REVIEW: Final = "review.html"
+LINKS: Final = {
+    GALLERY: b'<a href="/gallery">Gallery</a> ',
+    REVIEW: b'<a href="/review">Review</a> ',
+}
+"""The links in the playground's footer to pages that only some servers have a use for."""
 TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The content security policy: only scripts and styles in our own files run."""
+REVIEW_POLICY: Final = POLICY.replace("data:", "blob:")
+"""The same for reviewers. Their key opens an image, so the script gets its bytes, and shows a `blob:` of them."""
+
+Part = tuple[bytes, str, str]
+"""Data, entity tag and media type."""
 
 
 @router.get("/")
 async def playground(services: Wired, if_none_match: Annotated[str | None, Header()] = None) -> Response:
-    """The playground. Without a search it has no link to the gallery."""
-    return _answer(PAGE if services.settings.search_url else ALONE, if_none_match)
+    """The playground. It links to the gallery where there is a search, and to the review where there is a policy."""
+    settings = services.settings
+    part = _playground(gallery=bool(settings.search_url), review=settings.moderation is not None)
+    return _answer(part, if_none_match)
 
 
 @router.get("/gallery")
 async def gallery(if_none_match: Annotated[str | None, Header()] = None) -> Response:
     """The search."""
-    return _answer(GALLERY, if_none_match)
+    return _answer(_files()[GALLERY], if_none_match)
+
+
+@router.get("/review")
+async def review(if_none_match: Annotated[str | None, Header()] = None) -> Response:
+    """The queue of held images. It holds none itself: its script asks the admin API, with a reviewer's key."""
+    return _answer(_files()[REVIEW], if_none_match, REVIEW_POLICY)
 
 
 @router.get("/static/{name}")
 async def part(name: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
     """One file of a page."""
-    return _answer(name, if_none_match)
-
-
-def _answer(name: str, if_none_match: str | None) -> Response:
-    file = _files().get(name)
-    if file is None:
+    part = _files().get(name)
+    if part is None:
         raise HTTPException(404)
-    data, etag, media_type = file
-    headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache", "ETag": etag}
+    return _answer(part, if_none_match, REVIEW_POLICY if name == REVIEW else POLICY)
+
+
+def _answer(part: Part, if_none_match: str | None, policy: str = POLICY) -> Response:
+    data, etag, media_type = part
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache", "ETag": etag}
     if if_none_match is not None and matches(if_none_match, etag):
         return Response(None, 304, headers)
     return Response(data, headers=headers, media_type=media_type)
 
 
 @cache
-def _files() -> dict[str, tuple[bytes, str, str]]:
-    """All files of the pages by name: data, entity tag and media type.
+def _files() -> dict[str, Part]:
+    """All files of the pages by name.
 
     Files are looked up by name, so no path can leave the folder.
     """
@@ -70,9 +86,17 @@ def _files() -> dict[str, tuple[bytes, str, str]]:
         media_type = TYPES.get(file.name[file.name.rfind(".") :])
         if media_type is not None:
             contents[file.name] = _tagged(file.read_bytes(), media_type)
-    contents[ALONE] = _tagged(contents[PAGE][0].replace(LINK, b""), TYPES[".html"])
     return contents
 
 
-def _tagged(data: bytes, media_type: str) -> tuple[bytes, str, str]:
+@cache
+def _playground(*, gallery: bool, review: bool) -> Part:
+    """The playground with these links."""
+    page = _files()[PAGE][0]
+    for name, shown in ((GALLERY, gallery), (REVIEW, review)):
+        page = page if shown else page.replace(LINKS[name], b"")
+    return _tagged(page, TYPES[".html"])
+
+
+def _tagged(data: bytes, media_type: str) -> Part:
     return data, f'"{hashlib.sha256(data).hexdigest()[:32]}"', media_type

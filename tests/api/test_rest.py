@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from itertools import product
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from contracts.errors import BrokerUnavailable
 from tests.api.conftest import PICTURE, ApiUnderTest, Opener
+from tests.worker.policies import policy_in
 
 pytestmark = pytest.mark.anyio
 
@@ -183,15 +186,34 @@ async def test_the_playground_needs_no_other_host_and_runs_its_own_script_alone(
         assert (await api.http.get(path)).status_code == 404
 
 
-async def test_the_playground_links_to_the_gallery_where_there_is_a_search(opened: Opener) -> None:
-    without = await (await opened()).http.get("/")
-    api = await opened(search_url="http://127.0.0.1:9")
-    searching = await api.http.get("/")
-    assert "/gallery" not in without.text
-    assert '<a href="/gallery">' in searching.text
-    assert without.headers["etag"] != searching.headers["etag"]
-    again = await api.http.get("/", headers={"If-None-Match": without.headers["etag"]})
+async def test_the_playground_links_to_pages_that_the_server_has_a_use_for(
+    opened: Opener, tmp_path: Path
+) -> None:
+    policy = policy_in(tmp_path / "policy")
+    pages = {}
+    for gallery, review in product((False, True), repeat=2):
+        settings = {"search_url": "http://127.0.0.1:9"} if gallery else {}
+        api = await opened(**settings, moderation=policy if review else None)
+        page = pages[gallery, review] = await api.http.get("/")
+        assert ('<a href="/gallery">' in page.text, '<a href="/review">' in page.text) == (gallery, review)
+    assert len({page.headers["etag"] for page in pages.values()}) == 4
+    again = await api.http.get("/", headers={"If-None-Match": pages[False, False].headers["etag"]})
     assert again.status_code == 200, "another page under the same address"
+
+
+async def test_the_page_of_reviewers_runs_its_own_scripts_and_shows_pictures_that_they_fetched(
+    api: ApiUnderTest,
+) -> None:
+    response = await api.http.get("/review")
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", response.text)
+    assert not re.findall(r"<script>|<style|style=|\bon\w+=", response.text), "nothing inline"
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;" in policy
+    assert "<noscript>" in response.text
+    for path in re.findall(r"""(?:src|href)=["'](/static/[^"']+)""", response.text):
+        assert (await api.http.get(path)).status_code == 200
+    etag = response.headers["etag"]
+    assert (await api.http.get("/review", headers={"If-None-Match": etag})).status_code == 304
 
 
 async def test_request_ids_are_echoed_when_sane(api: ApiUnderTest) -> None:
