@@ -6,7 +6,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -20,24 +20,10 @@ from client.errors import ApiError, ClientError, ConnectionFailed, ImageWithheld
 from client.models import Event, Image, Job, JobFields, JobPage, Model, ModelPage
 from client.protocol import WAIT_S, EventReader, Retrier
 from client.review_calls import ReviewCalls
-from client.search import (
-    IMPORTS,
-    Imported,
-    KnownFiles,
-    Named,
-    SearchFilters,
-    SearchIndex,
-    SearchPage,
-    import_body,
-    import_path,
-    name_of,
-    paging,
-    query,
-    similar_path,
-)
+from client.search_calls import SearchCalls
 
 
-class Client(ReviewCalls):
+class Client(ReviewCalls, SearchCalls):
     """Talks to one server. Close it, or use it as a context manager. Safe to share between threads.
 
     `server` and `api_key` default to DARKROOM_SERVER and DARKROOM_API_KEY. The client retries
@@ -206,89 +192,6 @@ class Client(ReviewCalls):
     def models(self) -> tuple[Model, ...]:
         """Returns the models that the server knows. Raises `ApiError`, `ConnectionFailed`."""
         return protocol.parsed(ModelPage, self._send("GET", "/v1/models")).data
-
-    def search(
-        self,
-        q: str = "",
-        *,
-        image: bytes | None = None,
-        like: Named | None = None,
-        limit: int = 20,
-        cursor: str | None = None,
-        **filters: Unpack[SearchFilters],
-    ) -> SearchPage:
-        """Returns up to `limit` images that show what `q` says, best first; without a query the newest.
-
-        Instead of `q`, give `image` (the bytes of a PNG, JPEG or WebP) or `like` (an image of the
-        platform). `cursor` is the `next_cursor` of the previous page of the same query. Raises
-        `ApiError`, `ConnectionFailed`.
-        """
-        body = query(q, image, like, filters, limit, cursor)
-        return protocol.parsed(SearchPage, self._send("POST", "/v1/search", json=body))
-
-    def search_pages(
-        self,
-        q: str = "",
-        *,
-        image: bytes | None = None,
-        like: Named | None = None,
-        limit: int = 100,
-        **filters: Unpack[SearchFilters],
-    ) -> Iterator[SearchPage]:
-        """Yields all pages of a search, each with up to `limit` hits. Raises `ApiError`, `ConnectionFailed`."""
-        cursor: str | None = None
-        while True:
-            page = self.search(q, image=image, like=like, limit=limit, cursor=cursor, **filters)
-            yield page
-            if (cursor := page.next_cursor) is None:
-                return
-
-    def similar(self, image: Named, *, limit: int = 20, cursor: str | None = None) -> SearchPage:
-        """Returns images that look like an image of the platform, the most similar first.
-
-        Raises `ApiError`, `ConnectionFailed`.
-        """
-        params = paging(limit, cursor)
-        return protocol.parsed(SearchPage, self._send("GET", similar_path(image), params=params))
-
-    def import_image(self, image: bytes, *, caption: str = "", origin: str = "") -> Imported:
-        """Imports an image (the bytes of a PNG, JPEG or WebP) into your search.
-
-        `origin` is the address or path that it comes from. Raises `ApiError`, `ConnectionFailed`.
-        """
-        body = import_body(image, caption, origin)
-        return protocol.parsed(Imported, self._send("POST", IMPORTS, json=body))
-
-    def imported_files(self, sha256: Sequence[str]) -> dict[str, str]:
-        """Returns which files of these hashes (at most 100) you have imported. Raises `ApiError`, `ConnectionFailed`."""
-        response = self._send("POST", f"{IMPORTS}/known", json={"sha256": [*sha256]})
-        return {file.sha256: file.name for file in protocol.parsed(KnownFiles, response).data}
-
-    def remove_image(self, image: Named) -> None:
-        """Deletes an image that you have imported. Raises `ApiError`, `ConnectionFailed`."""
-        if (response := self._send("DELETE", import_path(image))).is_error:
-            protocol.refuse(response)
-
-    def search_clicked(self, query: str, image: Named) -> None:
-        """Reports the hit of a search for `query` that a person chose. It moves up in later searches.
-
-        Raises `ApiError`, `ConnectionFailed`.
-        """
-        body = {"query": query, "image": name_of(image)}
-        response = self._send("POST", "/v1/search/clicks", json=body)
-        if response.is_error:
-            protocol.refuse(response)
-
-    def search_index(self) -> SearchIndex:
-        """Returns what the search index holds. Needs the scope admin. Raises `ApiError`, `ConnectionFailed`."""
-        return protocol.parsed(SearchIndex, self._send("GET", "/v1/admin/search"))
-
-    def rebuild_search_index(self) -> SearchIndex:
-        """Begins to fill the search index again from the records. Needs the scope admin.
-
-        `search_index` says how far it has come. Raises `ApiError`, `ConnectionFailed`.
-        """
-        return protocol.parsed(SearchIndex, self._send("POST", "/v1/admin/search/rebuild"))
 
     def create_key(self, tenant: str, **fields: Unpack[KeyFields]) -> NewKey:
         """Creates an API key, and returns it with its secret. The API key of this client needs the scope admin.

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
+from contracts.kept_files import FILE_ROWS, SIGNED_NAMES
 from contracts.kept_reviews import REVIEW_ROWS
 from contracts.kept_row import Kept, Place
 from contracts.kept_search import SEARCH_ROWS
@@ -102,18 +103,8 @@ KEPT: Final = (
         "the jobs; attempts: `webhook_retry_s`",
     ),
     *SEARCH_ROWS,
+    SIGNED_NAMES,
     *REVIEW_ROWS,
-    Kept(
-        "names of signed images, by the hash of the unsigned one",
-        Place.STATE,
-        "signed_names",
-        ("darkroom:signed:*",),
-        "`blob_retention_s` after the last time that the image was drawn",
-        _ALL,
-        _FIXED,
-        _NOBODYS,
-        "none: about 250 bytes per signed image",
-    ),
     Kept(
         "webhook signing secrets",
         Place.STATE,
@@ -274,39 +265,7 @@ KEPT: Final = (
         _NOBODYS,
         "one",
     ),
-    Kept(
-        "generated images and previews",
-        Place.PICTURES,
-        "blobs",
-        ("??/[0-9a-f]*.*", "??/.*.part"),
-        "`blob_retention_s` after they were last generated",
-        "yes; a bucket is backed up by its owner",
-        "files",
-        "those that a record or result of the tenant names, and that no other tenant's record or result names",
-        "`blob_max_bytes`",
-    ),
-    Kept(
-        "init images",
-        Place.PICTURES,
-        "blobs",
-        ("inputs/??/[0-9a-f]*.*", "inputs/??/.*.part"),
-        "`blob_retention_s` after they were last sent",
-        "yes; a bucket is backed up by its owner",
-        "files",
-        "as generated images",
-        "`blob_max_bytes`",
-    ),
-    Kept(
-        "held images",
-        Place.PICTURES,
-        "blobs",
-        ("held/??/[0-9a-f]*.*", "held/??/.*.part"),
-        "`blob_retention_s`; a refused one: `review_undo_s` after the refusal",
-        "yes; a bucket is backed up by its owner",
-        "files",
-        "as generated images",
-        "`blob_max_bytes`",
-    ),
+    *FILE_ROWS,
     Kept(
         "job messages",
         Place.BROKER,
