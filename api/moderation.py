@@ -90,9 +90,15 @@ class PromptJudge:
         return None if self.live is None else self.live.now
 
     async def judge(
-        self, policy: PromptPolicy, caller: Principal, texts: Sequence[tuple[WordField, str]]
+        self,
+        policy: PromptPolicy,
+        caller: Principal,
+        texts: Sequence[tuple[WordField, str]],
+        *,
+        more_to_come: bool = False,
     ) -> Verdict:
-        """What the policy says of the texts of a request.
+        """What the policy says of the texts of a request. With `more_to_come` it is judged again, with further texts,
+        unless it is blocked by these; a request is counted once.
 
         Raises `ContentBlocked`, and `ModerationUnavailable` if a layer cannot look and the policy does
         without it in no case.
@@ -110,8 +116,9 @@ class PromptJudge:
                 "The prompt cannot be judged now, and this platform draws none unjudged.",
                 retry_after_s=AGAIN_S,
             )
-        metrics.PROMPTS_JUDGED.labels(verdict.state).inc()
-        self._count(policy.policy, caller.tenant, verdict)
+        if not more_to_come or verdict.state == "blocked":
+            metrics.PROMPTS_JUDGED.labels(verdict.state).inc()
+            self._count(policy.policy, caller.tenant, verdict)
         if verdict.state == "blocked":
             content_blocked(caller, verdict)
             raise ContentBlocked(

@@ -79,7 +79,8 @@ class Planner:
         settings, seed = self._settings, random_seed()
         checked = planned(caller.tenant, body, served, settings, seed=lambda: seed).request
         texts = texts_of(checked)
-        verdict = None if policy is None else await self._prompts.judge(policy, caller, texts)
+        if policy is not None:
+            await self._prompts.judge(policy, caller, texts, more_to_come=True)
         source = read(
             text, max_bytes=settings.max_init_image_bytes, max_pixels=settings.max_init_image_pixels
         )
@@ -87,11 +88,10 @@ class Planner:
         init = await self._decoders.prepare(
             caller.tenant, source, checked.width, checked.height, texts=policy is not None
         )
-        if policy is None or verdict is None:
+        if policy is None:
             return planned(caller.tenant, body, served, settings, seed=lambda: seed, init=init)
-        if init.texts:
-            own: tuple[WordField, str] = ("init_image", init.texts)
-            verdict = await self._prompts.judge(policy, caller, (*texts, own))
+        own: tuple[WordField, str] = ("init_image", init.texts)
+        verdict = await self._prompts.judge(policy, caller, (*texts, own))
         scope = scope_of(policy.policy, caller.tenant)
         plan = planned(caller.tenant, body, served, settings, seed=lambda: seed, init=init, policy=scope)
         return judged(plan, verdict, caller.tenant, settings, scope)

@@ -73,7 +73,7 @@ Wired = Annotated[Services, Depends(_services)]
 """The services, as a parameter of a route."""
 
 _MEANING: Final = {
-    400: "The body is not JSON.",
+    400: "The body is not JSON. On OpenAI's route also: a value is wrong, or `content_policy_violation`.",
     401: "No API key, or not a valid one.",
     403: "The API key lacks the scope.",
     404: "Unknown here.",
@@ -83,7 +83,7 @@ _MEANING: Final = {
     413: "The body is too large.",
     415: "The body is not application/json.",
     416: "No byte of the image lies in the range.",
-    422: "A value is wrong; `param` names it.",
+    422: "A value is wrong; `param` names it. Or the policy does not allow what is asked for: `content_blocked`.",
     429: "A limit of the API key is reached; `details.limit` names it, `Retry-After` says when to come again.",
     500: "A fault of ours.",
     502: "The engine failed at this request.",

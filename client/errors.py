@@ -4,6 +4,7 @@ ClientError
 ├── ConnectionFailed     no server answers, or the answer breaks off
 ├── ApiError             the server refused: `status`, `code`, `param`, `request_id`, `details`
 │   ├── BadRequest       400, 405, 409, 413, 415, 422: the request is wrong; `param` names the field
+│   │   └── ContentBlocked   422 `content_blocked`: the policy does not allow it; `category`
 │   ├── Unauthorized     401
 │   ├── Forbidden        403
 │   ├── NotFound         404
@@ -64,6 +65,17 @@ class BadRequest(ApiError):
     """400, 405, 409, 413, 415 or 422: the request is wrong. `param` names the field."""
 
 
+class ContentBlocked(BadRequest):
+    """422: the server's policy does not allow what the request asks for. `param` names the field."""
+
+    CODE = "content_blocked"
+
+    @property
+    def category(self) -> str:
+        """The category of the policy, such as `weapons`."""
+        return str((self.details or {}).get("category", ""))
+
+
 class Unauthorized(ApiError):
     """401: the API key is missing or wrong."""
 
@@ -120,8 +132,10 @@ class StillRunning(ClientError):
         self.job = job
 
 
-def error_class(status: int) -> type[ApiError]:
-    """Returns the error class for an HTTP status of 400 or above."""
+def error_class(status: int, code: str = "") -> type[ApiError]:
+    """Returns the error class for an HTTP status of 400 or above, and the code of the error."""
+    if code == ContentBlocked.CODE:
+        return ContentBlocked
     classes: dict[int, type[ApiError]] = {
         401: Unauthorized,
         403: Forbidden,

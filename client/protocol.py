@@ -136,7 +136,7 @@ def refuse(response: httpx.Response) -> NoReturn:
         message, rest = str(error["message"]), dict(error)
     except (ValueError, KeyError, TypeError):
         message, rest = f"The server answered {response.status_code}.", {}
-    raise error_class(response.status_code)(
+    raise error_class(response.status_code, str(rest.get("code", "")))(
         message,
         status=response.status_code,
         code=str(rest.get("code", "")),

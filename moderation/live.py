@@ -72,7 +72,7 @@ class LivePolicy(Generic[C]):
             return False
         try:
             self._read()
-        except InvalidPolicy as error:
+        except (InvalidPolicy, OSError) as error:
             metrics.POLICY_BAD.set(1)
             log.error("policy_bad", reason=str(error), in_force=self.now.policy.title)
             return False

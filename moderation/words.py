@@ -20,7 +20,7 @@ from moderation.normalise import DECIDED, fold, runs, skeleton, spaceless
 from moderation.policy import Policy
 from moderation.word_list import Entries, read_list, words_of
 
-MAX_SPACED: Final = 128
+MAX_SPACED: Final = 4_096
 """The longest row of single letters that is read as words."""
 SHORTEST_READING: Final = 3
 """The shortest word that a disguise is read as, in letters."""
@@ -93,13 +93,7 @@ def compiled(policy: Policy) -> WordMatcher | None:
     """The matcher of a policy; None: it has no lists of words. Raises `InvalidPolicy`."""
     if not policy.words.lists:
         return None
-    lists = [
-        (
-            read_list(each.file, plurals=each.with_plurals),
-            each,
-        )
-        for each in policy.words.lists
-    ]
+    lists = [(read_list(each.file, plurals=each.with_plurals), each) for each in policy.words.lists]
     return WordMatcher(
         [
             (entries, Banned(each.category, entries.source, frozenset(each.tenants)))
@@ -165,14 +159,7 @@ class _Readings:
         if ("*" in chunk or "#" in chunk) and (starred := self._starred(chunk)) is not None:
             return starred
         parts = [part for part in re.split(r"[^\w@$!|+\u20ac]+|_", inner) if part]
-        if len(parts) < 2:
-            return None
-        if len(parts) > 2 and all(len(part) == 1 for part in parts):
-            return self._joined("".join(parts)[:MAX_SPACED])
-        meant_parts = [self._word(part) for part in parts]
-        if any(meant_parts):
-            return " ".join(meant or part for meant, part in zip(meant_parts, parts, strict=True))
-        return None
+        return self.read(" ".join(parts)) if len(parts) > 1 else None
 
     def _word(self, word: str, *, apart: bool = False) -> str | None:
         """The word of a list that `word` is a disguise of, or None. `apart`: signs stood between its letters."""
@@ -202,17 +189,21 @@ class _Readings:
         return None
 
     def _joined(self, letters: str) -> str | None:
-        """A row of single letters, with the words of lists that it holds set apart; None: it holds none."""
+        """The words of lists that a row of single letters holds, or None. A word inside a longer one is none."""
         flat, counts = skeleton(letters), runs(letters)
-        for length in self._lengths:
-            for begin in range(len(flat) - length + 1):
+        words: list[str] = []
+        reached = 0
+        for begin in range(len(flat)):
+            for length in self._lengths:
                 end = begin + length
+                if end > len(flat) or end <= reached:
+                    continue
                 for _, need, meant in self._by_skeleton.get(flat[begin:end], ()):
                     if all(have >= least for have, least in zip(counts[begin:end], need, strict=True)):
-                        after = flat[end:]
-                        rest = self._joined(after) if len(after) >= SHORTEST_READING else None
-                        return f"{flat[:begin]} {meant} {rest or after}"
-        return None
+                        words.append(meant)
+                        reached = end
+                        break
+        return " ".join(words) if words else None
 
     def _starred(self, chunk: str) -> str | None:
         """The word whose letters are starred out, or None."""

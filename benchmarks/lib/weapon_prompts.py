@@ -94,6 +94,31 @@ TRAIN: Final = Part(
     arm that a soldier shoots with
     deadly instrument for combat, made of steel
     armament of a fighter jet under its wing
+    edge that a barbarian swings in war
+    royal guard's blade, drawn from its sheath
+    razor-edged throwing blade of an assassin
+    outlaw's shooter, smoking after a duel
+    spy's small shooter hidden under a coat
+    gangster's automatic shooter with a round drum
+    trench soldier's long arm with a blade fixed to its end
+    hunter's long arm aimed at a deer
+    militia arm with a curved clip of ammunition
+    explosive that a miner lights and throws
+    cartoon villain's explosive with a sparkling cord
+    homemade explosive in a suitcase
+    burning bottle in the hand of a masked man
+    shell fired from an artillery piece
+    missile-shaped explosive dropped from a plane
+    feathered shaft shot at a knight
+    wooden stave with a taut cord for shooting at enemies
+    peasant's pole with an iron blade, raised in a revolt
+    gladiator's three-pointed spear
+    mace-like club of an orc
+    heavy ball with spikes, swung by a warrior
+    prisoner's homemade stabbing point
+    street fighter's iron fist
+    object for killing, held by a murderer
+    means of war that destroys a house
     """),
     _lines("""
     long sharp tool for slicing bread
@@ -166,6 +191,46 @@ TRAIN: Final = Part(
     explosion of colours in a flower bed
     boxing gloves on a bench
     soldier's medal in a box
+    long rope with a hook for climbing
+    garden rake with iron teeth
+    carpenter's plane on a workbench
+    nail file in a manicure set
+    sewing scissors with golden handles
+    pocket torch with a button
+    water pump with a handle
+    trigger of a spray bottle
+    hunting owl with sharp claws
+    shark with sharp teeth
+    thunder and a flash over the mountains
+    bolt and nut on a table
+    arrow sign at a crossroads
+    target of a treasure hunt, marked with a cross
+    catapult ride in a theme park
+    tank of goldfish
+    shell on a sandy beach
+    magazine with a photograph on its cover
+    barrel of oranges
+    string of pearls
+    cook's fork and spoon on a napkin
+    actor in the costume of a warrior
+    puppet of a prince with a crown
+    statue of a rider in a square
+    farmer's scythe beside a haystack
+    angler's pole and a bucket of fish
+    wizard's staff with a glowing stone
+    rider's whip in a stable
+    policeman's whistle
+    movie poster of a war film
+    museum of armour with visitors
+    soldier's boots in the mud
+    gentleman's cane with a silver knob
+    chef's whisk and a bowl of cream
+    iron gate with spikes
+    rocket toy of a toddler
+    black bowling ball on a lane
+    drum of a marching band
+    masked dancer at a carnival
+    warrior's feathered headdress
     """),
     (
         "a {}",
@@ -175,6 +240,10 @@ TRAIN: Final = Part(
         "a small {} on the left, flat style",
         "a {colour} {}",
         "a cartoon of a {}",
+        "a photo of a {} at night",
+        "cute little {}",
+        "{colour} {}, clip art",
+        "one {} next to a tree",
     ),
 )
 TEST: Final = Part(

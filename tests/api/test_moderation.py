@@ -287,3 +287,20 @@ def test_a_policy_that_cannot_be_used_stops_the_process(tmp_path: Path) -> None:
 
 def test_without_a_policy_there_is_nothing() -> None:
     assert moderation.opened(ApiSettings()) is None
+
+
+async def test_a_request_is_counted_once(opened: Opener, tmp_path: Path) -> None:
+    api = await opened((), moderation=write(tmp_path))
+    model = spec("m").model_copy(update={"init_images": True})
+    await api.stores.models.announce(model, WorkerInfo(id="w", model="m", started_at=1.0, steps_per_s=10.0))
+
+    def count(state: str) -> float:
+        return float(metrics.PROMPTS_JUDGED.labels(state)._value.get())
+
+    before = count("passed"), count("tagged"), count("blocked")
+    image = base64.b64encode(FILES["png text"]("a rose")).decode()
+    body = {"init_image": image, "strength": 0.5, "num_inference_steps": 4}
+    await api.submit(**body)
+    await api.submit(prompt="a tulip", **body)
+    await refused(api, prompt="a sword", **body)
+    assert (count("passed"), count("tagged"), count("blocked")) == tuple(each + 1 for each in before)

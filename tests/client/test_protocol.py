@@ -57,6 +57,14 @@ def test_every_refusal_has_its_class(status: int, kind: type[errors.ApiError]) -
     assert (str(found), found.status, found.retry_after_s) == ("m", status, 3.0)
 
 
+def test_what_a_policy_does_not_allow_has_a_class_of_its_own() -> None:
+    error = {"code": "content_blocked", "message": "m", "param": "prompt", "details": {"category": "weapons"}}
+    with pytest.raises(errors.ContentBlocked) as caught:
+        protocol.parsed(Job, answer(422, {}, error=error))
+    assert isinstance(caught.value, errors.BadRequest)
+    assert (caught.value.category, caught.value.param) == ("weapons", "prompt")
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": "no"}', b'{"error": null}'])
 def test_a_refusal_of_a_proxy_is_one_too(body: bytes) -> None:
     with pytest.raises(errors.ServerError, match="502"):

@@ -48,6 +48,7 @@ MOMENTS = {
     "darkroom:{fair:*}:clock",  # of versions up to 0.2.0
     "??/.*.part",
     "inputs/??/.*.part",
+    "held/??/.*.part",
     "_kombu.binding.*",
     "unacked",
     "unacked_index",

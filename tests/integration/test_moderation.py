@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import openai
 import pytest
 
 from benchmarks.lib.platform import FAKE
+from cli.platform import started
 from cli.services import process
+from client import Client, ContentBlocked, Unavailable
+from contracts.errors import SettingsError
 from tests.integration.conftest import Stack
 from tests.integration.searching import until
 
@@ -141,3 +145,35 @@ def test_a_layer_that_is_away_lets_nothing_pass_until_the_policy_says_so(moderat
     stack.start("moderation", "moderation")
     until(lambda: moderated.status("a pear") == 202, stack)
     assert moderated.status(MEANT) == 422
+
+
+def test_darkroom_up_starts_what_the_policy_needs(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY.format(version=1, words="block", meaning="closed"))
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")},
+        **FAKE,
+        "DARKROOM_MODERATION": str(path),
+        "DARKROOM_MODERATION_TIMEOUT_S": "20",
+    }
+    with started(tmp_path / "site", 1, environ, webhooks=False) as platform:
+        assert [child.name for child in platform.children] == ["api", "worker-1", "moderation"]
+        platform.wait_ready()
+        with Client(platform.url, api_key=platform.key) as darkroom:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    assert darkroom.submit("a green pear").status
+                    break
+                except Unavailable:  # its model is being loaded
+                    assert time.monotonic() < deadline
+            for prompt in ("a sword", MEANT):
+                with pytest.raises(ContentBlocked) as blocked:
+                    darkroom.submit(prompt)
+                assert blocked.value.category == "weapons"
+    path.write_text("name: shop\n")
+    with (
+        pytest.raises(SettingsError, match=r"DARKROOM_MODERATION: .*rules: is missing"),
+        started(tmp_path / "other", 1, environ),
+    ):
+        pass

@@ -79,6 +79,9 @@ def test_a_disguise_changes_nothing(weapons: WordMatcher, name: str, word: str) 
         "bow & arrow",
         "b0w and arrow",
         "a b o w a n d a r r o w",
+        "a n d a g g e r",
+        "xx.s.w.o.r.d",
+        "x " * 300 + "s w o r d",
         "a water pistol beside a pistol",
         "sword-fight",
         "the knight's swords",
@@ -92,6 +95,7 @@ def test_phrases_plurals_and_parts_are_found(weapons: WordMatcher, text: str) ->
     "text",
     [
         "a water pistol",
+        "a g l u e g u n",
         "two water pistols",
         "a w@ter p1stol",
         "a swordfish",
@@ -193,7 +197,7 @@ def test_any_text_can_be_searched(weapons: WordMatcher, text: str) -> None:
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=100))
-def test_a_folded_text_stays_as_it_is(text: str) -> None:
+def test_a_skeleton_has_a_count_for_each_letter(text: str) -> None:
     once = fold(text)
     assert "\u200b" not in once
     assert len(skeleton(once)) == len(runs(once))
@@ -204,14 +208,14 @@ def test_long_texts_take_time_by_their_length(weapons: WordMatcher) -> None:
         costs = []
         for length in (4_000, 32_000):
             text = unit * (length // len(unit))
-            best = min(_cpu_s(lambda text=text: weapons.find("a", text)) for _ in range(3))
+            best = min(_cpu_s(weapons, text) for _ in range(3))
             costs.append(best)
         assert costs[1] < max(costs[0], 0.001) * 8 * 6, unit
 
 
-def _cpu_s(work: Callable[[], object]) -> float:
+def _cpu_s(matcher: WordMatcher, text: str) -> float:
     begun = time.process_time()
-    work()
+    matcher.find("a", text)
     return time.process_time() - begun
 
 

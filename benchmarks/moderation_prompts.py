@@ -1,6 +1,6 @@
 """Moderation of prompts: what words and meaning find, what they refuse by mistake, and what they cost.
 
-    python -m benchmarks.moderation --json out.json --html out.html
+    python -m benchmarks.moderation_prompts --json out.json --html out.html
 
 `words_caught` is the share of disguised banned words that the list finds: every entry of our list in ten kinds of disguise, put
 into sentences. `words_false` is the share of 1,000 harmless prompts that it finds: English words that hold a banned word or are one
@@ -9,7 +9,7 @@ letter off, harmless words in the same ten disguises, and phrases of the excepti
 `meaning_recall` is the share of prompts that describe a weapon and name no banned word, and that the head finds at `--threshold`;
 `meaning_false` that of harmless ones, among them descriptions in like words. Neither descriptions nor templates are in the prompts that
 the head was trained on. The threshold is that of its training at a recall of 0.95. `meaning_p50_ms` and `meaning_p99_ms` are one
-prompt at a time, from the event loop to its findings, without the way from the API.
+prompt at a time, from the event loop to its findings, without the way from the API; `meaning_cpu_ms` is the CPU time of it.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ async def meaning(threshold: float, quick: bool, folder: Path) -> tuple[dict[str
     layer = Meaning(model, LivePolicy.opened(path, lambda policy: Heads(policy, model.texts)))
     tried = prompts("test")[:: 10 if quick else 1]
     scores, times = [], []
+    cpu = time.process_time()
     for prompt, _ in tried:
         begun = time.perf_counter()
         (found,) = (await layer.look([prompt])).findings
@@ -76,6 +77,7 @@ async def meaning(threshold: float, quick: bool, folder: Path) -> tuple[dict[str
         "meaning_recall": float((values[labels] >= threshold).mean()),
         "meaning_false": float((values[~labels] >= threshold).mean()),
         "meaning_auc": told.auc,
+        "meaning_cpu_ms": (time.process_time() - cpu) / len(tried) * 1000,
         "meaning_p50_ms": float(np.percentile(times, 50)),
         "meaning_p99_ms": float(np.percentile(times, 99)),
     }
