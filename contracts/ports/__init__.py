@@ -9,17 +9,21 @@ when its service is away or slow. Where a port has several implementations, one 
     DeadLetters         messages that the broker has given up on
     IdempotencyStore    the jobs of idempotency keys
     ImageEngine         a model on a device
+    ImageSigner         signatures of image files
     ImportStore         images that tenants have imported
     JobEvents           changes of jobs
     JobStore            job records, single-flight and the outbox
     KeyStore            API keys
     MemoryUseStore      memory of tenants' records
     ModelDirectory      served models and their workers
+    PictureJudge        what is found in images
     PictureOutbox       images that the search index is owed
     Publisher           job messages on the broker
     QuotaLedger         accounts of API keys
     RebuildStore        how far rebuilds of search indexes have come
     ResultCache         results, by their address
+    ReviewStore         held images, and what people decided on them
+    SignedNames         names of signed image files
     UsageStore          usage by tenant and day
     WebhookStore        the outbox of webhooks
 """
