@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from contracts.kept_reviews import HELD_FILES
 from contracts.kept_row import Kept, Place
 
 SIGNED_NAMES: Final = Kept(
@@ -41,15 +42,5 @@ FILE_ROWS: Final = (
         "as generated images",
         "`blob_max_bytes`",
     ),
-    Kept(
-        "held images",
-        Place.PICTURES,
-        "blobs",
-        ("held/??/[0-9a-f]*.*", "held/??/.*.part"),
-        "`blob_retention_s`; a refused one: `review_undo_s` after the refusal",
-        "yes; a bucket is backed up by its owner",
-        "files",
-        "as generated images",
-        "`blob_max_bytes`",
-    ),
+    HELD_FILES,
 )
