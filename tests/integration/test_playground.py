@@ -71,9 +71,9 @@ def opened(
     assert [each for each in wrong if provoked not in each] == []
 
 
-def shoot(page: Page, folder: Path, name: str) -> None:
+def shoot(page: Page, folder: Path, name: str, *, full_page: bool = True) -> None:
     kept = ROOT / "docs" if os.environ.get("DARKROOM_SCREENSHOTS") else folder
-    page.screenshot(path=kept / f"{name}.png", full_page=True)
+    page.screenshot(path=kept / f"{name}.png", full_page=full_page)
 
 
 def develop(page: Page, prompt: str) -> None:

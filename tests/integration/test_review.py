@@ -390,7 +390,7 @@ def test_a_phone(browser: Browser, desk: Desk, tmp_path: Path) -> None:
         page.locator("#look").tap()
         expect(page.get_by_role("button", name="Release", exact=True)).to_be_in_viewport()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut off"
-        shoot(page, tmp_path, "review-phone")
+        shoot(page, tmp_path, "review-phone", full_page=False)
 
 
 def test_the_filters_and_what_was_decided(page: Page, desk: Desk) -> None:
