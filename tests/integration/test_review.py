@@ -138,8 +138,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, redis_server: Any) -> Iterato
 
 @pytest.fixture
 def page(browser: Browser, desk: Desk) -> Iterator[Page]:
-    for made in opened(browser, desk.stack, viewport=DESKTOP):
-        yield made
+    yield from opened(browser, desk.stack, viewport=DESKTOP)
 
 
 def sign_in(page: Page, key: str, address: str = "/review") -> None:
@@ -374,7 +373,9 @@ def test_two_must_agree_and_a_key_opens_so_many_images_a_day(browser: Browser, d
             page.get_by_label("Category").press("Enter")
             expect(page.locator("#queue li").first).to_contain_text("violence")
             page.locator("#queue button", has_text=prompts[1]).click()
-            expect(page.locator("#look-text")).to_contain_text("may open 1 held images per day of UTC. Again in")
+            expect(page.locator("#look-text")).to_contain_text(
+                "may open 1 held images per day of UTC. Again in"
+            )
             expect(page.locator("#picture")).to_be_hidden()
     desk.stack.end("api-two")
 
@@ -390,7 +391,7 @@ def test_a_phone(browser: Browser, desk: Desk, tmp_path: Path) -> None:
         page.locator("#look").tap()
         expect(page.get_by_role("button", name="Release", exact=True)).to_be_in_viewport()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut off"
-        shoot(page, tmp_path, "review-phone")
+        shoot(page, tmp_path, "review-phone", whole=False)
 
 
 def test_the_filters_and_what_was_decided(page: Page, desk: Desk) -> None:
