@@ -195,7 +195,7 @@ async def test_the_policy_s_name_is_part_of_the_cache_and_of_no_seed(opened: Ope
     write(tmp_path, version=2)
 
     async def taken_over() -> bool:
-        return metrics.POLICY_INFO.labels("shop@2")._value.get() == 1
+        return bool(metrics.POLICY_INFO.labels("shop@2")._value.get() == 1)
 
     await changed(api, taken_over)
     assert (await api.submit())["cache"] == "joined", "its version is no part of it"
