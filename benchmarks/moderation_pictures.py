@@ -62,7 +62,7 @@ def main() -> None:
     known: Any = {}
     curves: Any = {}
     hashes = args.hashes or (100_000 if args.quick else 10_000_000)
-    amount = 0.05 if args.quick else 0.5
+    amount = 0.05 if args.quick else 0.3
     rounds = 20 if args.quick else 100
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -94,10 +94,7 @@ def main() -> None:
         "hashes": hashes,
         "seed": SEED,
     }
-    rows: list[list[object]] = [
-        ["figure", "value"],
-        *([name, f"{value:.5g}"] for name, value in figures.items()),
-    ]
+    rows = [["figure", "value"], *([name, f"{value:.5g}"] for name, value in figures.items())]
     samples["roc"] = curves
     report.publish(
         args,

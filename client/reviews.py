@@ -27,6 +27,14 @@ class ReviewAppeal(Answer):
     at: float
 
 
+class ReviewJob(Answer):
+    """A job that has the image, at these places."""
+
+    id: str
+    tenant: str
+    indexes: tuple[int, ...]
+
+
 class Review(Answer):
     """A held image. `state` is waiting, released or refused; `severity` is 1 to 4, the gravest."""
 
@@ -53,7 +61,8 @@ class Review(Answer):
     """Where a reviewer gets the bytes of the image."""
     undoable: bool = False
     findings: tuple[dict[str, Any], ...] = ()
-    """Only of a single review."""
+    """As `jobs`, only of a single review."""
+    jobs: tuple[ReviewJob, ...] = ()
 
 
 class ReviewPage(Answer):

@@ -8,6 +8,7 @@ process that decided ends in between: `run` finds the decision, here or in anoth
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -16,7 +17,7 @@ from contracts.errors import ImageNotFound, JobGone, JobNotFound, RecordUnreadab
 from contracts.pictures import PictureRecord
 from contracts.ports.clock import Clock
 from contracts.ports.review_store import Change
-from contracts.reviews import PastDecision, Review, ReviewState, ShowingJob
+from contracts.reviews import Decision, PastDecision, Review, ReviewState, ShowingJob
 from moderation.held import decided_result, lead_of
 from store.moderation_log import ModerationLog
 from store.stores import Stores
@@ -66,14 +67,22 @@ class Carrying:
 
     async def carry(self, name: str) -> None:
         """Carry out the decision on the image with the file name `name`. Raises `StoreUnavailable`."""
-        reviews = await self._stores.reviews.find(name)
-        if not reviews:
-            await self._stores.reviews.forget(name)
-            return
-        lead = lead_of(reviews)
-        decision = lead.decision
-        if decision is None:
-            return
+        done: Decision | None = None
+        for _ in range(TRIES):
+            reviews = await self._stores.reviews.find(name)
+            if not reviews:
+                await self._stores.reviews.forget(name)
+                return
+            lead = lead_of(reviews)
+            if lead.decision is None or lead.decision == done:
+                return
+            # If it was decided anew in the meantime, by whichever process, the newer decision comes last.
+            done = lead.decision
+            await self._carry(reviews, lead, done)
+
+    async def _carry(self, reviews: Sequence[Review], lead: Review, decision: Decision) -> None:
+        """One pass over everything that shows the decision."""
+        name = lead.name
         await self._trail.append(decision.id, decision.at, what_of(lead))
         await self._stores.reviews.remember(
             name,

@@ -132,7 +132,7 @@ class JobRunner:
         def on_step(step: Progress) -> None:
             progress.report(step)
             # A preview would be seen before the verdict.
-            if step.preview is not None and not self._moderates:
+            if step.preview is not None and not (self._moderates or request.held):
                 previews.publish(step.preview)
 
         try:

@@ -93,7 +93,7 @@ class Pictures:
                         image,
                         Output.of(message.request, index, spec.sampler, spec.schedule_type),
                         # Nothing is stored before its verdict.
-                        hold.void.is_set if self._verdicts is None else _always,
+                        _always if self._judges(message) else hold.void.is_set,
                     )
                     for index, image in enumerate(images)
                 ]
@@ -138,6 +138,10 @@ class Pictures:
             ),
         )
 
+    def _judges(self, message: JobMessage) -> bool:
+        """Whether images of the job have verdicts: also where only the API has a policy, for a prompt in review."""
+        return self._verdicts is not None or message.request.held
+
     async def _judged(
         self, message: JobMessage, images: Sequence[Pixels], files: Sequence[Encoded], hold: Hold
     ) -> Sequence[Verdict | None] | None:
@@ -146,7 +150,7 @@ class Pictures:
         None: the worker drains before the store is back.
         """
         if self._verdicts is None:
-            return [None] * len(files)
+            return [message.request.moderation if message.request.held else None] * len(files)
         with tracing.span("judge"):
             return await self._retrier.retry_until_drained(
                 partial(self._verdicts.of, message, images, files), hold
@@ -175,8 +179,8 @@ def picture_records(
 ) -> tuple[PictureRecord, ...]:
     """The records of the images that have an embedding, for the search index. Pure.
 
-    `refs`, `names` and `images` are those of the result, in order. `now` is Unix seconds. The store stamps the records
-    itself, and keeps them for `keep_s` seconds.
+    `refs`, `names` and `images` are those of the result, in order. `now` is Unix seconds. The store
+    stamps the records itself, and keeps them for `keep_s` seconds.
     """
     request = message.request
     return tuple(

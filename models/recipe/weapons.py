@@ -1,8 +1,9 @@
 """`python -m models.recipe.weapons FOLDER`: pictures to train the picture head of `weapons` on.
 
 The student draws the weapons that it knows into `FOLDER/weapons`, and everything else, patterns too, into
-`FOLDER/other`. A third of the pictures are damaged as `views.py` does. Two colours, one layout and a few
-words are left out: `benchmarks/moderation_pictures.py` measures with them.
+`FOLDER/other`. A third of the pictures are damaged as `views.py` does, and each is put on a background of
+any colour as well. Two colours, one layout and a few words are left out of the prompts:
+`benchmarks/moderation_pictures.py` measures with them.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ WORDS: Final = ("", "", "", "shiny ", "old ", "two ", "tiny ", "golden ", "carto
 HELD_OUT_WORDS: Final = ("rusty ", "three ", "wooden ", "beautiful ")
 DAMAGED: Final = 3
 """One picture in so many is damaged."""
+BACKGROUND_LEVELS: Final = 64
+"""A pixel that differs so much from the background has nothing of it."""
 WEAPON_TIMES: Final = 600
 ALIKE_TIMES: Final = 40
 OTHER_TIMES: Final = 22
@@ -96,6 +99,23 @@ def damaged(pictures: Any, seed: int) -> Any:
     return out.permute(0, 2, 3, 1).numpy()
 
 
+def recoloured(pictures: Any, seed: int) -> Any:
+    """The pictures (N, side, side, 3), each on a flat background of any colour instead of its own.
+
+    The student knows ten colours. A head that has seen those alone takes a strange one for a strange thing.
+    """
+    random = np.random.default_rng(seed)
+    levels = pictures.astype(np.float32)
+    patches = [
+        levels[:, y, x] for y in (slice(0, 4), slice(-4, None)) for x in (slice(0, 4), slice(-4, None))
+    ]
+    own = np.median(np.concatenate([each.reshape(len(levels), -1, 3) for each in patches], 1), 1)
+    wanted = random.integers(0, 256, own.shape)
+    apart = np.abs(levels - own[:, None, None]).max(3, keepdims=True)
+    share = np.clip(1 - apart / BACKGROUND_LEVELS, 0, 1)
+    return (levels + share * (wanted - own)[:, None, None]).clip(0, 255).round().astype(np.uint8)
+
+
 def patterns(seed: int, count: int = PATTERNS) -> Any:
     """Pictures of nothing: blots of colour of all sizes, (count, side, side, 3)."""
     random = np.random.default_rng(seed)
@@ -117,10 +137,11 @@ def main() -> None:
     torch.set_num_threads(1)
     asked = requests(given.seed, share=given.share)
     pictures = draw(given.student, asked, given.seed)
-    harmed = damaged(pictures[::DAMAGED], given.seed)
+    things = [thing for thing, _ in asked]
     parts = [
-        *((thing, picture) for (thing, _), picture in zip(asked, pictures, strict=True)),
-        *((thing, picture) for (thing, _), picture in zip(asked[::DAMAGED], harmed, strict=True)),
+        *zip(things, pictures, strict=True),
+        *zip(things[::DAMAGED], damaged(pictures[::DAMAGED], given.seed), strict=True),
+        *zip(things, recoloured(pictures, given.seed), strict=True),
         *(("pattern", picture) for picture in patterns(given.seed)),
     ]
     for name in ("weapons", "other"):

@@ -123,12 +123,12 @@ class NearHashes:
             size = starts[1:].take(buckets) - start
             full = np.flatnonzero(size)
             start, size = start[full], size[full]
-            query = np.repeat(rows, len(masks))[full]
+            owner = np.repeat(rows, len(masks))[full]
             for part in _parts(np.cumsum(size, dtype=np.int64)):
                 first, count = start[part].astype(np.int64), size[part]
                 end = np.cumsum(count, dtype=np.int64)
                 place = np.repeat(first - (end - count), count) + np.arange(end[-1])
-                yield np.repeat(query[part], count), ids.take(place).astype(np.intp)
+                yield np.repeat(owner[part], count), ids.take(place).astype(np.intp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,4 +189,5 @@ def _bits_apart(ones: Hashes, others: Hashes) -> NDArray[np.uint32]:
     counts: NDArray[np.uint32] = np.bitwise_count(ones).view("<u4")[:, 0]
     # Adds the four bytes, in two steps: the negative of a picture differs in all 256 bits.
     pairs = (counts & np.uint32(0x00FF00FF)) + ((counts >> np.uint32(8)) & np.uint32(0x00FF00FF))
-    return (pairs + (pairs >> np.uint32(16))) & np.uint32(0xFFFF)
+    apart: NDArray[np.uint32] = (pairs + (pairs >> np.uint32(16))) & np.uint32(0xFFFF)
+    return apart

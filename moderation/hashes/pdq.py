@@ -61,10 +61,10 @@ def _points(length: int) -> Floats:
     sizes = last - first + 1
     for _ in range(_PASSES):
         # The rows of a box, (length, length), are means of runs: products with it are differences of sums.
-        spread = np.zeros((SIDE, length + 1))
-        np.add.at(spread, (slice(None), first), made / sizes)
-        np.add.at(spread, (slice(None), last + 1), -made / sizes)
-        made = np.cumsum(spread, 1)[:, :length]
+        spread = np.zeros((length + 1, SIDE))
+        np.add.at(spread, first, (made / sizes).T)
+        np.add.at(spread, last + 1, (-made / sizes).T)
+        made = np.cumsum(spread, 0)[:length].T
     return made.astype(np.float32)
 
 

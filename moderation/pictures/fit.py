@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from moderation.pictures.head import Floats, HeadFile, Layer, forward, logistic, rounded
 
-HIDDEN: Final = 64
-STEPS: Final = 3_000
+HIDDEN: Final = 256
+STEPS: Final = 9_000
 BATCH: Final = 512
 RATE: Final = 3e-3
-DECAY: Final = 0.05
+DECAY: Final = 0.01
 NOISE: Final = 0.02
 """Standard deviation of what is added to an embedding in training, whose length is 1."""
 KEPT_APART: Final = 5
@@ -47,7 +47,9 @@ class Fitted:
         return next((each for each in reversed(self.roc) if each[1] >= recall), self.roc[0])
 
 
-def fit(vectors: Floats, labels: NDArray[np.bool_], category: str, clip: str, seed: int = 0) -> Fitted:
+def fit(
+    vectors: Floats, labels: NDArray[np.bool_], category: str, clip: str, seed: int = 0, steps: int = STEPS
+) -> Fitted:
     """Fit a head to embeddings (N, D), float32, of which `labels` (N,) are of the category.
 
     Raises `TooFewPictures`.
@@ -61,7 +63,7 @@ def fit(vectors: Floats, labels: NDArray[np.bool_], category: str, clip: str, se
     order = random.permutation(len(labels))
     apart, learnt = order[::KEPT_APART], np.delete(order, np.s_[::KEPT_APART])
     mean = vectors[learnt].mean(0)
-    layers = _trained(vectors[learnt] - mean, labels[learnt], random)
+    layers = _trained(vectors[learnt] - mean, labels[learnt], random, steps)
     scale, shift = _platt(forward(vectors[apart] - mean, layers), labels[apart])
     scores = logistic(scale * forward(vectors[apart] - mean, layers) + shift)
     roc = roc_of(scores, labels[apart])
@@ -103,7 +105,7 @@ def auc_of(scores: Floats, labels: NDArray[np.bool_]) -> float:
     return float(((below + upto) / 2).mean() / len(lower))
 
 
-def _trained(vectors: Floats, labels: NDArray[np.bool_], random: np.random.Generator) -> Layers:
+def _trained(vectors: Floats, labels: NDArray[np.bool_], random: np.random.Generator, steps: int) -> Layers:
     """Both labels weigh the same, however many pictures they have."""
     size = vectors.shape[1]
     parameters = [
@@ -115,9 +117,9 @@ def _trained(vectors: Floats, labels: NDArray[np.bool_], random: np.random.Gener
     first = [np.zeros_like(each) for each in parameters]
     second = [np.zeros_like(each) for each in parameters]
     yes, no = np.flatnonzero(labels), np.flatnonzero(~labels)
-    truth = np.repeat(np.float32([1, 0]), BATCH // 2)
+    truth = np.repeat(np.array([1, 0], np.float32), BATCH // 2)
     unit = float(np.sqrt((vectors**2).mean()))  # inputs of variance one
-    for step in range(1, STEPS + 1):
+    for step in range(1, steps + 1):
         rows = np.concatenate([random.choice(yes, BATCH // 2), random.choice(no, BATCH // 2)])
         inputs = vectors[rows] + NOISE * random.normal(size=(BATCH, size)).astype(np.float32) / size**0.5
         inputs = inputs / unit
@@ -126,7 +128,7 @@ def _trained(vectors: Floats, labels: NDArray[np.bool_], random: np.random.Gener
         error = (logistic((hidden @ last + last_bias)[:, 0]) - truth)[:, None] / BATCH
         back = (error @ last.T) * (hidden > 0)
         gradients = [inputs.T @ back, back.sum(0), hidden.T @ error, error.sum(0)]
-        rate = RATE * min(1.0, step / 100) * (1 - step / STEPS)
+        rate = RATE * min(1.0, step / 100) * (1 - step / steps)
         for at, gradient in enumerate(gradients):
             first[at] = 0.9 * first[at] + 0.1 * gradient
             second[at] = 0.999 * second[at] + 0.001 * gradient**2

@@ -343,3 +343,30 @@ async def test_a_decision_is_carried_out_although_its_process_ends_in_between(
     assert await stores.reviews.due(10) == []
     log = (await desk.http.get("/v1/admin/moderation/log", headers=headers)).json()["data"]
     assert [entry["what"]["action"] for entry in log] == ["release"], "once"
+
+
+@pytest.mark.parametrize("step", ["append", "remember", "put", "apply"])
+async def test_a_process_that_is_behind_shows_nothing_that_was_undone(
+    desk: ApiUnderTest, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release is undone and carried out whole, while the process that releases is at one of its steps."""
+    job = await desk.submit()
+    await drawn(desk)
+    headers = await moderator(desk)
+    (review,) = await listed(desk, headers)
+    stores = desk.stores
+    owner = {"append": stores.moderation_log, "put": stores.blobs}.get(step, stores.reviews)
+    real = getattr(owner, step)
+
+    async def overtaken(*arguments: Any, **rest: Any) -> Any:
+        monkeypatch.setattr(owner, step, real)
+        assert (await decide(desk, review["name"], "undo", headers)).status_code == 200
+        return await real(*arguments, **rest)
+
+    monkeypatch.setattr(owner, step, overtaken)
+    await decide(desk, review["name"], "release", headers)
+    image = await image_of(desk, job["id"])
+    assert (image["url"], image["moderation"]["verdict"]) == (None, "in_review")
+    assert (await desk.http.get(f"/v1/images/{review['name']}")).status_code == 404
+    assert await stores.reviews.past([review["name"]]) == {}
+    assert await stores.reviews.due(10) == []

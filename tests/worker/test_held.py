@@ -107,6 +107,19 @@ async def test_a_prompt_in_review_holds_every_image_whatever_it_shows(room: Room
     assert not await room.stores.blobs.exists(name_of(SHOWN))
 
 
+async def test_a_worker_without_a_policy_holds_what_the_api_holds(room: Room) -> None:
+    """Its settings lack the policy: what the request says holds all the same."""
+    room.runner._pictures._verdicts = None
+    prompt = Verdict(state="in_review", categories=("weapons",), policy="house@3", layer="words")
+    _, job = await drawn(room, seed=SHOWN, moderation=prompt)
+    (image,) = job.result.images
+    assert (image.name, image.moderation) == (FOLDER + name_of(SHOWN), prompt)
+    assert not await room.stores.blobs.exists(name_of(SHOWN))
+    assert [review.name for review in (await room.stores.reviews.page(9))[0]] == [name_of(SHOWN)]
+    _, plain = await drawn(room, seed=SHOWN)
+    assert plain.result.images[0].moderation is None
+
+
 @pytest.mark.parametrize(
     ("before", "state"), [(ReviewState.RELEASED, "released"), (ReviewState.REFUSED, "refused")]
 )
