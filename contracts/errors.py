@@ -155,7 +155,7 @@ class IdempotencyKeyReuse(InvalidRequest):
 
 
 class ContentBlocked(RequestError):
-    """The policy does not allow it. `details.category` names the category; nothing says which words."""
+    """The policy does not allow what the request asks for. `details.category` names the category alone."""
 
     code = "content_blocked"
     status = 422

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from contracts.kept_reviews import REVIEW_ROWS
+from contracts.kept_reviews import HELD_FILES, REVIEW_ROWS
 from contracts.kept_row import Kept, Place
 from contracts.kept_search import SEARCH_ROWS
 
@@ -285,17 +285,7 @@ KEPT: Final = (
         "as generated images",
         "`blob_max_bytes`",
     ),
-    Kept(
-        "held images",
-        Place.PICTURES,
-        "blobs",
-        ("held/??/[0-9a-f]*.*", "held/??/.*.part"),
-        "`blob_retention_s`; a refused one: `review_undo_s` after the refusal",
-        "yes; a bucket is backed up by its owner",
-        "files",
-        "as generated images",
-        "`blob_max_bytes`",
-    ),
+    HELD_FILES,
     Kept(
         "job messages",
         Place.BROKER,

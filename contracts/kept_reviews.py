@@ -11,6 +11,17 @@ _DOCUMENT: Final = "a document"
 _FIXED: Final = "a fixed form"
 _NOBODYS: Final = "names no tenant"
 
+HELD_FILES: Final = Kept(
+    "held images",
+    Place.PICTURES,
+    "blobs",
+    ("held/??/[0-9a-f]*.*", "held/??/.*.part"),
+    "`blob_retention_s`; a refused one: `review_undo_s` after the refusal",
+    "yes; a bucket is backed up by its owner",
+    "files",
+    "as generated images",
+    "`blob_max_bytes`",
+)
 REVIEW_ROWS: Final = (
     Kept(
         "held images: what a reviewer is shown, the jobs, votes, decision and appeal",

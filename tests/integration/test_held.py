@@ -198,5 +198,5 @@ def test_a_held_picture_is_neither_lost_nor_shown_when_a_process_is_killed(held:
     assert shown == []
     assert {job["status"] for job in jobs} == {"succeeded"}, stack.logs()
     reviews = held.reviewer.reviews(limit=100).data
-    waiting = [job["id"] for review in reviews for job in held.reviewer.review(review.name).jobs]
+    waiting = [job.id for review in reviews for job in held.reviewer.review(review.name).jobs]
     assert {waiting.count(job["id"]) for job in jobs} == {1}, "each is there for a person, once"
