@@ -31,7 +31,7 @@ from moderation.heads import Heads
 from moderation.live import LivePolicy
 from moderation.meaning import Meaning
 
-THRESHOLD = 0.7
+THRESHOLD = 0.83
 POLICY = "name: bench\nversion: 1\nmeaning: {heads: [{file: 'builtin:heads/weapons.prompts.json'}]}\nrules: {weapons: {}}\n"
 
 

@@ -26,6 +26,8 @@ SHORTEST_READING: Final = 3
 """The shortest word that a disguise is read as, in letters."""
 SHORTEST_PAIR: Final = 5
 """The shortest word that two plain pieces are read as, and that one doubled letter is a sign in."""
+MAX_SIGNS: Final = 4
+"""How many signs at the end of a piece are tried as letters."""
 STRETCHED: Final = 3
 """As often as this no word repeats a letter."""
 _OUTER: Final = ".,;:?()[]{}<>\"'`~-_/\\"
@@ -152,7 +154,7 @@ class _Readings:
         if not chunk:
             return None
         inner = chunk.strip(_OUTER)
-        for text in (inner, inner.rstrip("!+|")):
+        for text in _endings(inner):
             letters = "".join(each for each in text if each.isalnum() or each in DECIDED)
             if letters and (meant := self._word(letters, apart=len(letters) < len(text))) is not None:
                 return meant
@@ -219,6 +221,16 @@ class _Readings:
             if shape.fullmatch(word):
                 return word
         return None
+
+
+def _endings(text: str) -> Iterator[str]:
+    """The text; then without signs at its end, one after the other: they may be letters or not."""
+    yield text
+    for _ in range(MAX_SIGNS):
+        if text[-1:] not in ("!", "+", "|"):
+            return
+        text = text[:-1]
+        yield text
 
 
 def _single(chunk: str) -> str:

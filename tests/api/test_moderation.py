@@ -7,6 +7,8 @@ import base64
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from contracts.models import LoraSpec, WorkerInfo
 from contracts.settings import ApiSettings
 from telemetry import metrics
 from tests.api.conftest import ADMIN, ApiUnderTest, Opener
+from tests.api.held import drawn
 from tests.store.test_others import spec
 
 pytestmark = pytest.mark.anyio
@@ -160,7 +163,7 @@ async def test_what_is_in_review_is_held_and_shares_nothing(opened: Opener, tmp_
 async def test_a_hit_of_the_cache_is_judged_by_the_policy_of_now(opened: Opener, tmp_path: Path) -> None:
     api = await opened(moderation=write(tmp_path, weapons="tag"))
     await api.submit(prompt="a sword")
-    await api.work()
+    await drawn(api, "passed")
     for _ in range(2):
         hit = (await api.http.post("/v1/jobs", json={"prompt": "a sword"})).json()
         assert hit["cache"] == "hit"
@@ -195,7 +198,7 @@ async def test_the_policy_s_name_is_part_of_the_cache_and_of_no_seed(opened: Ope
     write(tmp_path, version=2)
 
     async def taken_over() -> bool:
-        return metrics.POLICY_INFO.labels("shop@2")._value.get() == 1
+        return bool(metrics.POLICY_INFO.labels("shop@2")._value.get() == 1)
 
     await changed(api, taken_over)
     assert (await api.submit())["cache"] == "joined", "its version is no part of it"
@@ -304,3 +307,12 @@ async def test_a_request_is_counted_once(opened: Opener, tmp_path: Path) -> None
     await api.submit(prompt="a tulip", **body)
     await refused(api, prompt="a sword", **body)
     assert (count("passed"), count("tagged"), count("blocked")) == tuple(each + 1 for each in before)
+
+
+def test_without_a_policy_none_of_its_libraries_is_loaded() -> None:
+    code = (
+        "import sys; import api.__main__ as api; from contracts.settings import ApiSettings; api.build(ApiSettings());"
+        "print([name for name in ('ahocorasick', 'confusable_homoglyphs', 'onnxruntime', 'numpy') if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "[]"

@@ -62,7 +62,7 @@ class Moderated:
     def status(self, prompt: str) -> int:
         """Of a prompt that was never sent before: what was found is remembered."""
         self._number += 1
-        return self.answer(f"{prompt}, number {self._number}").status_code
+        return int(self.answer(f"{prompt}, number {self._number}").status_code)
 
     def answer(self, prompt: str) -> Any:
         return self.stack.http.post("/v1/jobs", json={"prompt": prompt})

@@ -71,7 +71,7 @@ def test_what_a_long_prompt_hides_is_found(model: MiniLm) -> None:
 def test_the_head_that_we_ship_tells_weapons_from_the_rest(model: MiniLm) -> None:
     shipped = read_head(SHIPPED, model.texts)
     assert shipped.scores(model.texts(HARMFUL)).min() > 0.9
-    assert shipped.scores(model.texts(BENIGN)).max() < 0.3
+    assert shipped.scores(model.texts(BENIGN)).max() < 0.6
 
 
 def test_a_phrase_is_added_without_training(model: MiniLm, tmp_path: Path) -> None:

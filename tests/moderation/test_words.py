@@ -81,6 +81,7 @@ def test_a_disguise_changes_nothing(weapons: WordMatcher, name: str, word: str) 
         "a b o w a n d a r r o w",
         "a n d a g g e r",
         "xx.s.w.o.r.d",
+        "8@yon3+!",
         "x " * 300 + "s w o r d",
         "a water pistol beside a pistol",
         "sword-fight",
