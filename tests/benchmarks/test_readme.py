@@ -56,6 +56,13 @@ ROWS: Final = {
     "things recognised in the embedded model's images, top 1 of 330 by an independent judge": (
         "{percent.concept_top1:.1f} %"
     ),
+    "disguised banned words that are found, ten kinds of disguise (3,335 prompts)": "{moderation_prompts.words_caught:.4f}",
+    "harmless prompts that look alike and are found (of 1,000)": "{moderation_prompts.words_false:.0f}",
+    "words: CPU time of a prompt": "{moderation_prompts.words_us:.0f} us",
+    "meaning: descriptions of weapons that name no banned word and are found, at the threshold of the training (168 prompts)": "{moderation_prompts.meaning_recall:.3f}",
+    "meaning: harmless prompts that are found, a sixth of them descriptions in like words (of 1,413)": "{moderation_prompts.meaning_false:.3f}",
+    "meaning: area under the ROC curve": "{moderation_prompts.meaning_auc:.4f}",
+    "meaning: CPU time of a prompt": "{moderation_prompts.meaning_cpu_ms:.1f} ms",
     "share of 330 known images found after JPEG of quality 50; half size; mirror; a crop of 10 %; +20 % brightness": "{moderation_pictures.known_jpeg_50:.3f}; {moderation_pictures.known_half_size:.3f}; {moderation_pictures.known_mirror:.3f}; {moderation_pictures.known_crop_10:.3f}; {moderation_pictures.known_brighter_20:.3f}",
     "the same by PDQ alone, among images with enough detail for it": "{moderation_pictures.known_jpeg_50_pdq:.3f}; {moderation_pictures.known_half_size_pdq:.3f}; {moderation_pictures.known_mirror_pdq:.3f}; {moderation_pictures.known_crop_10_pdq:.3f}; {moderation_pictures.known_brighter_20_pdq:.3f}",
     "known images without enough detail for PDQ, share": "{moderation_pictures.known_low_quality_share:.2f}",
