@@ -56,8 +56,28 @@ ROWS: Final = {
     "things recognised in the embedded model's images, top 1 of 330 by an independent judge": (
         "{percent.concept_top1:.1f} %"
     ),
+    "disguised banned words that are found, ten kinds of disguise (3,335 prompts)": "{moderation_prompts.words_caught:.4f}",
+    "harmless prompts that look alike and are found (of 1,000)": "{moderation_prompts.words_false:.0f}",
+    "words: CPU time of a prompt": "{moderation_prompts.words_us:.0f} us",
+    "meaning: descriptions of weapons that name no banned word and are found, at the threshold of the training (168 prompts)": "{moderation_prompts.meaning_recall:.3f}",
+    "meaning: harmless prompts that are found, a sixth of them descriptions in like words (of 1,413)": "{moderation_prompts.meaning_false:.3f}",
+    "meaning: area under the ROC curve": "{moderation_prompts.meaning_auc:.4f}",
+    "meaning: CPU time of a prompt": "{moderation_prompts.meaning_cpu_ms:.1f} ms",
+    "share of 330 known images found after JPEG of quality 50; half size; mirror; a crop of 10 %; +20 % brightness": "{moderation_pictures.known_jpeg_50:.3f}; {moderation_pictures.known_half_size:.3f}; {moderation_pictures.known_mirror:.3f}; {moderation_pictures.known_crop_10:.3f}; {moderation_pictures.known_brighter_20:.3f}",
+    "the same by PDQ alone, among images with enough detail for it": "{moderation_pictures.known_jpeg_50_pdq:.3f}; {moderation_pictures.known_half_size_pdq:.3f}; {moderation_pictures.known_mirror_pdq:.3f}; {moderation_pictures.known_crop_10_pdq:.3f}; {moderation_pictures.known_brighter_20_pdq:.3f}",
+    "known images without enough detail for PDQ, share": "{moderation_pictures.known_low_quality_share:.2f}",
+    "false matches; pairs of images of different things": "{moderation_pictures.known_false_matches:.0f}; {moderation_pictures.known_pairs:.0f}",
+    "look-ups a second in ten million hashes at distance 31, 256 at a time; recall with 0, 16, 31 bits turned": "{moderation_pictures.index_lookups_per_s:.0f}; {moderation_pictures.index_recall_0:.1f}, {moderation_pictures.index_recall_16:.1f}, {moderation_pictures.index_recall_31:.1f}",
+    "memory of that index: pages of its file, which processes share; private to each": "{moderation_pictures.index_memory_mb:.0f} MB; {moderation_pictures.index_private_mb:.0f} MB",
+    "one image in that index: its hash, mirrored and turned too": "{moderation_pictures.index_picture_ms:.1f} ms",
+    "head for `weapons` at a score of 0.5, seeds of no training: recall, false alarms": "{moderation_pictures.head_seeds_recall:.3f}, {moderation_pictures.head_seeds_false_alarms:.3f}",
+    "the same, with colours, a layout and words of no training": "{moderation_pictures.head_held_out_recall:.3f}, {moderation_pictures.head_held_out_false_alarms:.3f}",
+    "eight PDQ hashes of an image of 64, of 512 pixels; one score of a head": "{moderation_pictures.pdq_64_ms:.2f} ms, {moderation_pictures.pdq_512_ms:.1f} ms; {moderation_pictures.head_ms:.3f} ms",
+    "`yahoo-open-nsfw`: preparing an image, the network in float, in int8": "{moderation_pictures.nsfw_prepare_ms:.1f} ms, {moderation_pictures.nsfw_float_ms:.1f} ms, {moderation_pictures.nsfw_int8_ms:.1f} ms",
+    "its int8 over its float; largest, mean change of a score; share of verdicts changed at 0.8": "{moderation_pictures.nsfw_int8_over_float:.2f}; {moderation_pictures.nsfw_drift_max:.2f}, {moderation_pictures.nsfw_drift_mean:.3f}; {moderation_pictures.nsfw_verdicts_changed:.3f}",
+    "its false alarms at 0.8 on 247 harmless images, share; highest score": "{moderation_pictures.nsfw_false_alarms:.3f}; {moderation_pictures.nsfw_highest_score:.2f}",
 }
-"""The table of docs/figures.md: the second column for each first one."""
+"""The tables of docs/figures.md: the second column for each first one."""
 
 PEERS_ROW: Final = (
     "throughput over celery-batches, the other server with a durable queue; over Mosec, the fastest without one",
@@ -87,9 +107,9 @@ def section() -> str:
 
 
 def table(text: str) -> dict[str, str]:
-    """The rows of the only table in `text`: the second column by the first."""
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
-    return {row[0]: row[1] for row in rows}
+    """The rows of all tables in `text`, without their headings: the second column by the first."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {row[0]: row[1] for row in rows if row != rows[0]}
 
 
 @pytest.fixture(scope="module")
