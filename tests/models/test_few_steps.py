@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPTokenizer
 
-from models.recipe import few_steps, networks, painter, shipped
-from models.recipe.common import Settings, load_checkpoint
+from models.recipe import autoencoder, data, few_steps, networks, painter, shipped
+from models.recipe.common import Settings
 
 # diffusers' own sampler hands torch tensors to NumPy 2 the old way; nothing of ours can avoid it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -73,6 +74,14 @@ def test_the_students_walk_is_the_samplers(count: int) -> None:
     assert sum(len(met) for _, met in model.met[1:]) <= len(one.clean)
 
 
+def test_the_first_step_learns_from_what_it_is_told_and_the_others_from_the_truth() -> None:
+    one, sigma = batch(12), networks.sigmas()[-1]
+    seen = one.noise * sigma / 10
+    losses = [few_steps.chain_loss(Shrinking(), one, 2, seen + off) for off in (0.0, 1.0)]  # type: ignore[arg-type]
+    assert losses[1] - losses[0] == pytest.approx(few_steps.FIRST * float(1 + 1 / sigma**2), rel=1e-3)
+    assert losses[0] > 0
+
+
 def test_images_of_other_things_keep_style_and_place() -> None:
     one = batch(20)
     seen = few_steps.others(one, 20)
@@ -90,17 +99,41 @@ def test_latents_as_encoded_pass_the_decoders_curve_back() -> None:
     assert torch.allclose(torch.tanh(raw / 3) * 3 * 2.0, latents, atol=1e-4)
 
 
-def test_the_stage_begins_from_the_shipped_folders(tmp_path: Path) -> None:
-    settings = Settings(tmp_path, tmp_path / "out")
-    shipped.unpack(settings, MODELS)
-    state = load_checkpoint(settings.work / "distil.pt")
-    assert state is not None
-    from transformers import CLIPTokenizer
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("recipe")
+    made = Settings(folder, folder / "out")
+    shipped.unpack(made, MODELS)
+    return made
 
+
+def test_the_stage_begins_from_the_teachers_unet_and_the_students_words(settings: Settings) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(settings.work / "tokenizer")
-    model = painter.load(settings.work / "distil.pt", tokenizer)
-    saved = dict(model.named_parameters())
-    assert {name: p.shape for name, p in saved.items()} == {
-        name: value.shape for name, value in state["average"].items() if name in saved
-    }
-    assert (settings.work / "autoencoder.pt").exists()
+    begun = few_steps.beginning(settings, tokenizer)
+    parts = {"distil": begun.encoder, "teacher": begun.unet}
+    for stage, part in parts.items():
+        weights = painter.load(settings.work / f"{stage}.pt", tokenizer).state_dict()
+        name = "encoder" if stage == "distil" else "unet"
+        assert all(torch.equal(value, weights[f"{name}.{key}"]) for key, value in part.state_dict().items())
+
+
+def test_the_last_stage_that_is_trained_is_the_student(settings: Settings) -> None:
+    stages = ("free_text", "few_steps", "distil")
+    assert painter.newest(settings, *stages).stem == "distil"
+    (settings.work / "few_steps.pt").touch()
+    assert painter.newest(settings, *stages).stem == "few_steps"
+
+
+def test_a_bank_of_the_shipped_autoencoder_encodes_what_is_asked_for(settings: Settings) -> None:
+    sprites = np.random.default_rng(0).integers(0, 255, (2, 2, 192, 192, 4), np.uint8)
+    emoji = data.EmojiSet((data.Concept("a", "1", ()), data.Concept("b", "2", ())), sprites)
+    usual, wide = painter.banks(settings, emoji)
+    one = (np.array([1, 0, 1]), np.array([0, 1, 0]), np.array([2, 3, 2]), np.array([5, 0, 5]))
+    latents = usual.get(one)
+    drawn = data.over(data.place(sprites[1, 0], data.LAYOUTS[2]), np.array(5))
+    vae = autoencoder.load(settings.work / "autoencoder.pt")
+    told = autoencoder.encode(vae, torch.from_numpy(drawn)[None].permute(0, 3, 1, 2).mul(2).sub(1))
+    assert torch.allclose(latents[0], told[0].float() * usual.scaling_factor, atol=0.1)
+    assert torch.equal(latents[0], latents[2])
+    assert not torch.equal(latents[0], latents[1])
+    assert wide.get(one).shape == (3, 4, 24, 24)
