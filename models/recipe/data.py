@@ -109,7 +109,7 @@ class EmojiSet:
     sprites: Array
 
 
-_NO_NAMES = """
+_NO_NAMES_TEXT = """
 small large left right noto flat style background picture american gay lesbian genderqueer glbt glbtq lmao
 litaf fml yolo doo mad men dad man hand family new cancer bet hit shot drugs order iron easy over under done
 late personal negative positive back date adorbs curious sly alpha big predator spiny down lazy slow jump
@@ -127,7 +127,7 @@ great beautiful cute funny evil office class high-speed knights bearer growl rin
 suburban suburbia yum ride smh where gang paid paying view smelly revolving wrapped lunch toy water painter
 yummy spin stink
 """
-_NO_SYNONYMS = frozenset(_NO_NAMES.split())
+NO_NAMES = frozenset(_NO_NAMES_TEXT.split())
 """Tags that name no thing: words of layout, and of mood, look, material, size, count and doing.
 
 A tag that belongs to one thing alone asks for it, and so `a sad robot` would be a drop.
@@ -191,7 +191,7 @@ def choose_concepts(emojis: list[dict[str, Any]]) -> tuple[Concept, ...]:
             if owners.get(word) == {name}
             and word not in names
             and word not in COLOURS
-            and word not in _NO_SYNONYMS
+            and word not in NO_NAMES
             and 3 <= len(word) <= 18
             and word.replace(" ", "").replace("-", "").isascii()
         )

@@ -51,6 +51,7 @@ two|three|four|five|eight|many|several|some|2|3|4|both|a pair of|a few|a couple 
 |eleven|thirteen|fifteen|twenty|a hundred|hundreds of|thousands of|a group of|a set of|a row of|numerous|all|these|those
 |other|7|9|10|20|one or two|more|not many|too many|all the
 """
+_PLACES = "small large big left right noto flat style background picture over under back down front side"
 SIZES = {"tiny": "small", "little": "small", "big": "large", "huge": "large"}
 OPENERS = """
 draw|please draw|draw me|i want|i need|show me|make|make me|please make|can you draw|a photo of|a drawing of|an image of
@@ -152,7 +153,7 @@ class FreeComposer(captions.Composer):
         self._share = share
         self._tokenizer = tokenizer
         self._known = known_words(concepts)
-        self._modifiers = [word for word in MODIFIERS.split() if word not in self._known]
+        self._modifiers = [word for word in modifiers() if word not in self._known]
         self._openers, self._closers = _phrases(OPENERS), _phrases(CLOSERS)
         self._sentences, self._counts = _phrases(SENTENCES), _phrases(COUNTS)
         self._names = {n for concept in concepts for n in (concept.name.lower(), *concept.synonyms)}
@@ -228,6 +229,14 @@ class FreeComposer(captions.Composer):
         return words, None
 
 
+def modifiers() -> list[str]:
+    """The words that stand before a thing and change nothing.
+
+    Tags that name no thing are among them: the stages before this one may have taken them for names.
+    """
+    return list(dict.fromkeys([*MODIFIERS.split(), *sorted(data.NO_NAMES.difference(_PLACES.split()))]))
+
+
 def known_words(concepts: tuple[data.Concept, ...]) -> frozenset[str]:
     """Every word in the names and synonyms of the things: such a word asks for a thing."""
     texts = [text for concept in concepts for text in (concept.name, *concept.synonyms)]
@@ -236,5 +245,5 @@ def known_words(concepts: tuple[data.Concept, ...]) -> frozenset[str]:
 
 def training_words() -> frozenset[str]:
     """Every word that the lists of this module put around a thing."""
-    lists = (MODIFIERS, COUNTS, " ".join(SIZES), OPENERS, CLOSERS, SENTENCES, " ".join(ARTICLES))
+    lists = (" ".join(modifiers()), COUNTS, " ".join(SIZES), OPENERS, CLOSERS, SENTENCES, " ".join(ARTICLES))
     return frozenset(re.findall(r"[a-z0-9]+", " ".join(lists).lower()))

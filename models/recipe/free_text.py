@@ -23,7 +23,7 @@ from models.recipe.common import Settings
 
 BATCH = 128
 LR = 6e-4
-QUERIES = 32
+QUERIES = 12
 LEVELS = (networks.TIMESTEPS - 1, 499)
 """The timesteps whose queries stand for all."""
 FREE_SHARE = 0.85
@@ -85,7 +85,7 @@ def _some(rows: torch.Tensor) -> torch.Tensor:
 
 def train(settings: Settings, emoji: data.EmojiSet) -> Path:
     """Trains or resumes; returns the checkpoint, whose `average` is the student with the new encoder."""
-    steps = settings.steps or (20 if settings.quick else 3000)
+    steps = settings.steps or (20 if settings.quick else 1200)
     path = settings.work / "free_text.pt"
     torch.manual_seed(settings.seed)
     texts = captions.Composer(emoji.concepts).all_texts()
