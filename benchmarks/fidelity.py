@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import few_steps, free_prompts, report
+from benchmarks import few_steps, report
 from benchmarks.judge import Judge, background, open_pipeline, paint
 from models.recipe import captions, data, text
 
@@ -107,14 +107,15 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, int],
     # What a judge would score that looks at nothing: the same pictures against the prompts of others.
     figures["control_top1"] = float((ranks[:, 0] == rng.permutation(truth)).mean())
     samples = {f"{g}_prompts": int((groups == g).sum()) for g in ("seen", "heldout", "synonym")}
-    seen = np.flatnonzero(groups == "seen")[:: 8 if args.quick else 3]
+    seen = np.flatnonzero(groups == "seen")[:: 8 if args.quick else 2]
     figures |= few_steps.at_steps(
         judge, student, [texts[i] for i in seen], [seeds[i] for i in seen], truth[seen], colours[seen]
     )
     samples["steps_prompts"] = len(seen)
     told, _ = few_steps.free(judge, student, emoji, args.quick)
-    figures |= told
-    samples["free_prompts"] = 75 if args.quick else free_prompts.COUNT
+    images = 32 if args.quick else 128
+    figures |= told | few_steps.images(judge, student, emoji, images)
+    samples |= {"free_prompts": 75 if args.quick else 300, "images": images}
     few = [texts[i] for i in np.flatnonzero(groups == "seen")[:: 16 if args.quick else 8]]
     again = np.stack([paint(student, few, [1000 + k] * len(few), 1, 0.0, 32)[0] for k in range(4)])
     figures["seed_diversity"] = float(np.sqrt(again.var(0).mean((1, 2, 3))).mean())

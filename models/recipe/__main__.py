@@ -2,8 +2,8 @@
 
 Each stage resumes from its checkpoint in the cache. For two cores, start two processes with
 WORLD_SIZE=2, RANK=0 and RANK=1, MASTER_ADDR and MASTER_PORT set, as torchrun does; stages up to
-`text` are trained by the first alone. `--stage shipped --stage free_text --stage export` trains the
-last stage of the student alone, from the weights in the model folders.
+`text` are trained by the first alone. `--stage shipped --stage few_steps --stage free_text --stage export`
+trains the last stages of the student alone, from the weights in the model folders.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from models.recipe import (
     data,
     distil,
     export,
+    few_steps,
     free_text,
     one_step,
     painter,
@@ -40,6 +41,7 @@ STAGES = (
     "one_step",
     "teacher",
     "distil",
+    "few_steps",
     "free_text",
     "clip",
     "export",
@@ -54,10 +56,7 @@ def export_models(settings: Settings, emoji: data.EmojiSet) -> None:
     tokenizer = text.tokenizer(settings.work / "tokenizer", composer.all_texts())
     factor = painter.scaling_factor(settings, emoji)
     work = settings.work
-    student = next(
-        (work / f"{stage}.pt" for stage in ("free_text", "distil") if (work / f"{stage}.pt").exists()),
-        work / "one_step.pt",
-    )
+    student = painter.newest(settings, "free_text", "few_steps", "distil", "one_step")
     for folder, checkpoint in (("emoji-turbo", student), ("emoji-base", work / "teacher.pt")):
         if checkpoint.exists():
             vae = work / "autoencoder.pt"
@@ -97,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
         "one_step": lambda: one_step.train(settings, emoji),
         "teacher": lambda: teacher_stage.train(settings, emoji),
         "distil": lambda: distil.train(settings, emoji),
+        "few_steps": lambda: few_steps.train(settings, emoji),
     }
     for stage in args.stage or STAGES:
         if stage in together:

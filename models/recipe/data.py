@@ -109,54 +109,29 @@ class EmojiSet:
     sprites: Array
 
 
-_NO_SYNONYMS = frozenset(
-    [
-        "small",
-        "large",
-        "left",
-        "right",
-        "noto",
-        "flat",
-        "style",
-        "background",
-        "picture",
-        "american",
-        "gay",
-        "lesbian",
-        "genderqueer",
-        "glbt",
-        "glbtq",
-        "lmao",
-        "litaf",
-        "fml",
-        "yolo",
-        "doo",
-        "mad",
-        "men",
-        "dad",
-        "man",
-        "hand",
-        "family",
-        "new",
-        "cancer",
-        "bet",
-        "hit",
-        "shot",
-        "drugs",
-        "order",
-        "iron",
-        "easy",
-        "over",
-        "under",
-        "done",
-        "late",
-        "personal",
-        "negative",
-        "positive",
-        "back",
-        "date",
-    ]
-)
+_NO_NAMES_TEXT = """
+small large left right noto flat style background picture american gay lesbian genderqueer glbt glbtq lmao
+litaf fml yolo doo mad men dad man hand family new cancer bet hit shot drugs order iron easy over under done
+late personal negative positive back date adorbs curious sly alpha big predator spiny down lazy slow jump
+baby young ugly wise flamboyant ostentatious proud talk elegant outdoors growth falling grow nurturing sour
+wild convoluted twisted indecisive happy delicious feed classical country settle simple european mexican
+irish speed steam drive driving turn alert drove extra packing sailing waiting bright medium danger lit sad
+sweat awesome surprise strike super soar direct eight future dance expendable creative artsy arty framed
+dark crochet knit employed serious denim bathing running athletic formal bent medieval royal engaged married
+shiny sparkling stone cheering break trip metal silver bamboo cutting charge cost locked private major split
+crossed dangerous handy shape contact medicated front fresh air transparent opening sleep sit clean cleaning
+sweeping dead haunting scary silly pixelated intelligent smart kissing plush stuffed interlocking nesting
+climb theme amusement passenger resort side health ripe diet spouting frying hatching skating fishing
+cycling camping million billion pile piece bowl military crystal terrestrial quench potted fashion living
+great beautiful cute funny evil office class high-speed knights bearer growl ringed step idea boo boom
+suburban suburbia yum ride smh where gang paid paying view smelly revolving wrapped lunch toy water painter
+yummy spin stink
+"""
+NO_NAMES = frozenset(_NO_NAMES_TEXT.split())
+"""Tags that name no thing: words of layout, and of mood, look, material, size, count and doing.
+
+A tag that belongs to one thing alone asks for it, and so `a sad robot` would be a drop.
+"""
 
 
 class FetchError(RuntimeError):
@@ -216,7 +191,7 @@ def choose_concepts(emojis: list[dict[str, Any]]) -> tuple[Concept, ...]:
             if owners.get(word) == {name}
             and word not in names
             and word not in COLOURS
-            and word not in _NO_SYNONYMS
+            and word not in NO_NAMES
             and 3 <= len(word) <= 18
             and word.replace(" ", "").replace("-", "").isascii()
         )

@@ -31,14 +31,33 @@ abstract detailed real good bad best favourite favorite single empty full open f
 lucky wild tame quiet loud busy free secret local digital electric mechanical holy cosmic tropical
 wooden golden silver metal plastic leather stone marble copper velvet woolen knitted clay rubber steel
 iron brass crystal concrete cardboard felt silk cotton straw
+grinning weeping jealous hopeful anxious cranky bitter eager smug sulky gracious rude honest humble vain bold
+timid loyal grim merry zany witty goofy naughty spoiled greedy thirsty starving dizzy sick healthy injured
+bald hairy bearded skinny slim plump muscular giant massive miniature slender curved pointed hollow solid thick
+narrow wide deep shallow sharp blunt slippery sticky greasy oily foggy frosty frozen icy snowy rainy sunny windy
+stormy burning burnt smoky steaming boiling warm chilly dull glossy metallic reflective faded stained painted
+dotted checkered plaid floral ornate decorated gilded engraved printed sewn stitched quilted woollen linen nylon
+lace satin suede wicker ivory granite slate chrome tin aluminium platinum jade amber ruby emerald wax paper foam
+sandy mossy leafy rotten stale salty spicy creamy crunchy roasted baked grilled boiled raw sliced peeled
+enchanted cursed ghostly immortal divine sacred gothic rustic urban rural industrial scholarly official casual
+sporty nocturnal lunar solar atomic ordinary normal regular common unique special precious useful useless repaired
+cracked shattered torn patched battered worn weathered antique foreign exotic arctic japanese chinese roman
+egyptian sideways twin double half whole blurry fuzzy vivid pastel luminous radiant shimmering spinning bouncing
+crawling hiding fighting playing reading thinking dreaming snoring shouting winking blushing yawning frowning
+sad-looking one-eyed two-headed hand-drawn well-known home-made
 """
 COUNTS = """
 two|three|four|five|eight|many|several|some|2|3|4|both|a pair of|a few|a couple of|lots of|a lot of
+|eleven|thirteen|fifteen|twenty|a hundred|hundreds of|thousands of|a group of|a set of|a row of|numerous|all|these|those
+|other|7|9|10|20|one or two|more|not many|too many|all the
 """
+_PLACES = "small large big left right noto flat style background picture over under back down front side"
 SIZES = {"tiny": "small", "little": "small", "big": "large", "huge": "large"}
 OPENERS = """
 draw|please draw|draw me|i want|i need|show me|make|make me|please make|can you draw|a photo of|a drawing of|an image of
 |a painting of|a picture of|picture of|emoji of|an icon of|cartoon of|a sketch of|please|hello, draw|there is|here is
+|i am looking for|find me|design|generate|generate an image of|imagine|produce|maybe|think of|what about|how about
+|can i get|may i have|we need|get me|print|here comes|i see|i found|try|do
 |this is|i like|look at|a logo with|illustration of|my friend wants|we have|this shows
 """
 CLOSERS = """
@@ -54,6 +73,8 @@ it is happy|it looks very old|make it cute|i like it a lot|thank you|it should b
 """
 ARTICLES = ("a", "a", "a", "the", "my", "one", "some", "this", "", "")
 FREE_SHARE = 0.6
+SEVERAL = 0.3
+SLIPS = 0.3
 T = TypeVar("T")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sc sh sl sm sn sp st str t th tr v w z"
@@ -123,20 +144,23 @@ def invented(rng: np.random.Generator) -> str:
 
 
 class FreeComposer(captions.Composer):
-    """Draws plain captions and, in a share of `FREE_SHARE`, free ones."""
+    """Draws plain captions and, in a share of `share`, free ones."""
 
-    def __init__(self, concepts: tuple[data.Concept, ...], tokenizer: CLIPTokenizer) -> None:
+    def __init__(
+        self, concepts: tuple[data.Concept, ...], tokenizer: CLIPTokenizer, share: float = FREE_SHARE
+    ) -> None:
         super().__init__(concepts)
+        self._share = share
         self._tokenizer = tokenizer
         self._known = known_words(concepts)
-        self._modifiers = [word for word in MODIFIERS.split() if word not in self._known]
+        self._modifiers = [word for word in modifiers() if word not in self._known]
         self._openers, self._closers = _phrases(OPENERS), _phrases(CLOSERS)
         self._sentences, self._counts = _phrases(SENTENCES), _phrases(COUNTS)
         self._names = {n for concept in concepts for n in (concept.name.lower(), *concept.synonyms)}
 
     def draw(self, rng: np.random.Generator, concept: int) -> captions.Request:
         """One request, plain or free. A free one is never reserved, and its thing is never cut off."""
-        if rng.random() >= FREE_SHARE:
+        if rng.random() >= self._share:
             return super().draw(rng, concept)
         while True:
             request, whole = self._free(rng, concept)
@@ -156,9 +180,9 @@ class FreeComposer(captions.Composer):
         """A free request, and whether the model's tokens reach the end of its thing."""
         entry, allowed = self.concepts[concept], self.allowed[concept]
         thing = _pick(rng, entry.synonyms) if entry.synonyms and rng.random() < 0.2 else entry.name
-        several = rng.random() < 0.2
+        several = rng.random() < SEVERAL
         noun = plural(thing) if several else thing
-        if rng.random() < 0.2:
+        if rng.random() < SLIPS:
             slip = misspell(rng, noun)
             noun = noun if slip.lower() in self._names else slip
         adjectives, layout = self._adjectives(rng, thing)
@@ -205,6 +229,14 @@ class FreeComposer(captions.Composer):
         return words, None
 
 
+def modifiers() -> list[str]:
+    """The words that stand before a thing and change nothing.
+
+    Tags that name no thing are among them: the stages before this one may have taken them for names.
+    """
+    return list(dict.fromkeys([*MODIFIERS.split(), *sorted(data.NO_NAMES.difference(_PLACES.split()))]))
+
+
 def known_words(concepts: tuple[data.Concept, ...]) -> frozenset[str]:
     """Every word in the names and synonyms of the things: such a word asks for a thing."""
     texts = [text for concept in concepts for text in (concept.name, *concept.synonyms)]
@@ -213,5 +245,5 @@ def known_words(concepts: tuple[data.Concept, ...]) -> frozenset[str]:
 
 def training_words() -> frozenset[str]:
     """Every word that the lists of this module put around a thing."""
-    lists = (MODIFIERS, COUNTS, " ".join(SIZES), OPENERS, CLOSERS, SENTENCES, " ".join(ARTICLES))
+    lists = (" ".join(modifiers()), COUNTS, " ".join(SIZES), OPENERS, CLOSERS, SENTENCES, " ".join(ARTICLES))
     return frozenset(re.findall(r"[a-z0-9]+", " ".join(lists).lower()))

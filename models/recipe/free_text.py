@@ -1,6 +1,6 @@
 """The text side learns free captions: words that it does not know must not hide the thing.
 
-The encoder of the distilled student is trained on. For a free caption it must say to the UNet what
+The encoder of the student is trained on. For a free caption it must say to the UNet what
 it said for the same request in the model's own words. The UNet takes two things from the words: the
 text embedding, and what its cross-attentions fetch. Both are compared, and the UNet itself never
 runs, so that a step is some hundred times cheaper than one of the painter.
@@ -23,7 +23,10 @@ from models.recipe.common import Settings
 
 BATCH = 128
 LR = 6e-4
-QUERIES = 48
+QUERIES = 12
+LEVELS = (networks.TIMESTEPS - 1, 499)
+"""The timesteps whose queries stand for all."""
+FREE_SHARE = 0.85
 
 
 class Readings(nn.Module):
@@ -59,29 +62,36 @@ def _fetch(attention: Any, queries: torch.Tensor, words: torch.Tensor) -> torch.
 def _typical_queries(
     model: painter.Painter, layers: list[Any], ids: torch.Tensor, noise: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Queries (1, QUERIES, inner) of each layer, picked from a pass over pure noise."""
-    caught: list[torch.Tensor] = []
+    """Queries (1, LEVELS x QUERIES, inner) of each layer, picked from a walk that begins at pure noise."""
+    caught: list[list[torch.Tensor]] = [[] for _ in layers]
     hooks = [
-        layer.to_q.register_forward_hook(lambda _m, _i, out: caught.append(out.detach().flatten(0, 1)))
-        for layer in layers
+        layer.to_q.register_forward_hook(lambda _m, _i, out, mine=mine: mine.append(_some(out.flatten(0, 1))))
+        for layer, mine in zip(layers, caught, strict=True)
     ]
     levels = networks.sigmas()
-    last = networks.TIMESTEPS - 1
-    model(ids, noise * levels[last], torch.full((len(ids),), last), levels)
+    sample = noise * levels[LEVELS[0]]
+    for step, t in enumerate(LEVELS):
+        seen = model(ids, sample, torch.full((len(ids),), t), levels)
+        if step + 1 < len(LEVELS):
+            sample = seen + levels[LEVELS[step + 1]] / levels[t] * (sample - seen)
     for hook in hooks:
         hook.remove()
-    return [rows[torch.randperm(len(rows))[:QUERIES]].float()[None] for rows in caught]
+    return [torch.cat(rows)[None] for rows in caught]
+
+
+def _some(rows: torch.Tensor) -> torch.Tensor:
+    return rows[torch.randperm(len(rows))[:QUERIES]].float()
 
 
 def train(settings: Settings, emoji: data.EmojiSet) -> Path:
     """Trains or resumes; returns the checkpoint, whose `average` is the student with the new encoder."""
-    steps = settings.steps or (20 if settings.quick else 1000)
+    steps = settings.steps or (20 if settings.quick else 1200)
     path = settings.work / "free_text.pt"
     torch.manual_seed(settings.seed)
     texts = captions.Composer(emoji.concepts).all_texts()
     tokenizer = text.tokenizer(settings.work / "tokenizer", texts)
-    composer = free_captions.FreeComposer(emoji.concepts, tokenizer)
-    told = painter.load(settings.work / "distil.pt", tokenizer)
+    composer = free_captions.FreeComposer(emoji.concepts, tokenizer, FREE_SHARE)
+    told = painter.load(painter.newest(settings, "few_steps", "distil"), tokenizer)
 
     def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng((settings.seed, 4, step))

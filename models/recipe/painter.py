@@ -69,6 +69,38 @@ class Bank:
         picked = np.stack([self.latents[i, j, k, c] for i, j, k, c in zip(*where, strict=True)])
         return torch.from_numpy(picked.astype(np.float32)) * self.scaling_factor
 
+    def as_encoded(self, latents: torch.Tensor) -> torch.Tensor:
+        """The same latents as the encoder alone gives them, before the decoder's 3 tanh(z / 3)."""
+        return (
+            3 * torch.atanh((latents / (3 * self.scaling_factor)).clamp(-0.999, 0.999)) * self.scaling_factor
+        )
+
+
+class LazyBank(Bank):
+    """A bank that encodes each picture when it is first asked for, for stages that see few of them."""
+
+    def __init__(
+        self, vae: AutoencoderTiny, emoji: data.EmojiSet, scaling_factor: float, side: int = data.SIDE_PX
+    ) -> None:
+        shape = (*emoji.sprites.shape[:2], len(data.LAYOUTS), len(data.COLOURS))
+        latent = side // common.FACTOR
+        super().__init__(np.zeros((*shape, common.CHANNELS, latent, latent), np.float16), scaling_factor)
+        self._vae, self._emoji, self._side = vae, emoji, side
+        self._known = np.zeros(shape, bool)
+
+    def get(self, where: tuple[Any, ...]) -> torch.Tensor:
+        """As `Bank.get`, after the pictures that are asked for the first time are encoded."""
+        new = list(dict.fromkeys(at for at in zip(*map(tuple, where), strict=True) if not self._known[at]))
+        if new:
+            drawn = [
+                data.over(data.place(self._emoji.sprites[i, j], data.LAYOUTS[k], self._side), np.array(c))
+                for i, j, k, c in new
+            ]
+            index = tuple(np.array(new).T)
+            self.latents[index] = _encode(self._vae, np.stack(drawn)[:, None, None])[:, 0, 0]
+            self._known[index] = True
+        return super().get(where)
+
 
 def scaling_factor(settings: Settings, emoji: data.EmojiSet) -> float:
     """One over the latents' deviation: the shipped autoencoder's own, or measured over the bank."""
@@ -79,7 +111,13 @@ def scaling_factor(settings: Settings, emoji: data.EmojiSet) -> float:
 
 def banks(settings: Settings, emoji: data.EmojiSet) -> tuple[Bank, Bank]:
     """Latents at the usual size and at half as large again, which keeps other sizes sane."""
-    return Bank.of(settings, emoji), Bank.of(settings, emoji, data.SIDE_PX * 3 // 2)
+    wide = data.SIDE_PX * 3 // 2
+    vae = settings.work / "autoencoder.pt"
+    state = common.load_checkpoint(vae) or {}
+    if "scaling_factor" in state:  # of the shipped folders: no stage before has filled a bank
+        loaded, factor = autoencoder.load(vae), state["scaling_factor"]
+        return LazyBank(loaded, emoji, factor), LazyBank(loaded, emoji, factor, wide)
+    return Bank.of(settings, emoji), Bank.of(settings, emoji, wide)
 
 
 def _encode(vae: AutoencoderTiny, pictures: Any) -> Any:
@@ -92,12 +130,19 @@ def _encode(vae: AutoencoderTiny, pictures: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a loss sees: token ids, noise and clean latents of the same rows."""
+    """What a loss sees: token ids, noise and clean latents of the same rows.
+
+    `where` holds the rows' index arrays into `bank`, as `captions.settle` returns them, and `requests`
+    what the rows ask for.
+    """
 
     ids: torch.Tensor
     noise: torch.Tensor
     clean: torch.Tensor
     step: int
+    where: tuple[np.ndarray, ...]
+    bank: Bank
+    requests: list[captions.Request]
 
 
 Loss = Callable[[Painter, Batch], torch.Tensor]
@@ -114,6 +159,7 @@ class Plan:
     decay: float = 0.998
     save_every: int = 200
     wide_every: int = 0
+    warm: int = 100
 
 
 def fit(
@@ -158,14 +204,14 @@ def fit(
         count = plan.batch // 2 if wide else plan.batch
         requests = composer.batch(rng, count, (step * crew.size + crew.rank) * plan.batch)
         noise = torch.randn(count, *bank.latents.shape[4:])
-        clean = bank.get(captions.settle(requests, noise))
+        where = captions.settle(requests, noise)
         ids = text.tokens(tokenizer, [r.caption for r in requests])
         with common.fast():
-            loss = loss_of(painter, Batch(ids, noise, clean, step))
+            loss = loss_of(painter, Batch(ids, noise, bank.get(where), step, where, bank, requests))
         loss.backward()
         crew.average_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step(plan.lr * common.schedule(step, plan.steps))
+        optimiser.step(plan.lr * common.schedule(step, plan.steps, plan.warm))
         average.update(painter)
         running = loss.item() if step == start else 0.98 * running + 0.02 * loss.item()
         if progress is not None:
@@ -194,3 +240,9 @@ def load(path: Path, tokenizer: CLIPTokenizer) -> Painter:
     painter = Painter(tokenizer)
     painter.load_state_dict(state["average"])
     return painter.eval().requires_grad_(False)
+
+
+def newest(settings: Settings, *stages: str) -> Path:
+    """The checkpoint of the first of these stages that has one, or else of the last."""
+    paths = [settings.work / f"{stage}.pt" for stage in stages]
+    return next((path for path in paths if path.exists()), paths[-1])

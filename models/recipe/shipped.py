@@ -12,7 +12,7 @@ from transformers import CLIPTextModel
 from models.recipe import common
 from models.recipe.common import Settings
 
-STUDENT = "emoji-turbo"
+FOLDERS = {"distil": "emoji-turbo", "teacher": "emoji-base"}
 
 
 def painter_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -29,13 +29,15 @@ def painter_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def unpack(settings: Settings, models: Path) -> None:
-    """Writes tokenizer and checkpoints for the stages after `distil` from the student's folder in `models`.
+    """Writes tokenizer and checkpoints for the stages after `distil` from the folders in `models`.
 
     The averages alone are known, so these checkpoints can be begun from, but not resumed.
     """
-    student = models / STUDENT
+    student = models / FOLDERS["distil"]
     shutil.copytree(student / "tokenizer", settings.work / "tokenizer", dirs_exist_ok=True)
     vae = AutoencoderTiny.from_pretrained(student / "vae", local_files_only=True).float()
     state = {"average": vae.state_dict(), "scaling_factor": float(vae.config.scaling_factor)}
     common.save_checkpoint(settings.work / "autoencoder.pt", state)
-    common.save_checkpoint(settings.work / "distil.pt", {"average": painter_weights(student)})
+    for stage, name in FOLDERS.items():
+        weights = painter_weights(models / name)
+        common.save_checkpoint(settings.work / f"{stage}.pt", {"average": weights})

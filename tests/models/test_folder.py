@@ -22,10 +22,10 @@ CASES = [
 ]  # fmt: skip
 
 
-def paint(pipe: Any, texts: list[str], seeds: list[int], side: int = 64) -> Any:
+def paint(pipe: Any, texts: list[str], seeds: list[int], side: int = 64, steps: int = 1) -> Any:
     return pipe(
         texts,
-        num_inference_steps=1,
+        num_inference_steps=steps,
         guidance_scale=0.0,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         height=side,

@@ -25,6 +25,14 @@ def test_the_table_has_enough_distinct_concepts() -> None:
 
 
 @pytest.mark.parametrize(
+    "word", ["sad", "happy", "shiny", "silver", "bamboo", "lazy", "eight", "big", "running"]
+)
+def test_a_word_of_mood_material_size_or_count_is_no_name_of_a_thing(word: str) -> None:
+    emojis = [{"label": "droplet", "hexcode": "1F4A7", "tags": ["drop", word]}]
+    assert [concept.synonyms for concept in data.choose_concepts(emojis)] == [("drop",)]
+
+
+@pytest.mark.parametrize(
     ("asked", "text"),
     [
         (("cat", "red"), "a cat on a red background"),
