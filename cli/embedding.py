@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -61,16 +62,22 @@ class ChildEmbedder:
 
     def embed(self, rgb: Any) -> bytes:
         """The vector of an image (height, width, 3), uint8. Raises `EmbeddingFailed`."""
-        height, width, _ = rgb.shape
+        return self.embed_many([rgb])[0]
+
+    def embed_many(self, pictures: Sequence[Any]) -> list[bytes]:
+        """The vectors of images of one size, each (height, width, 3), uint8. Raises `EmbeddingFailed`."""
+        height, width, _ = pictures[0].shape
         try:
-            self._in.write(f"{width} {height}\n".encode() + rgb.tobytes())
+            self._in.write(f"{len(pictures)} {width} {height}\n".encode())
+            for each in pictures:
+                self._in.write(each.tobytes())
             self._in.flush()
         except BrokenPipeError:
             raise self._failure() from None
-        vector = self._out.read(self._bytes)
-        if len(vector) != self._bytes:
+        vectors = self._out.read(self._bytes * len(pictures))
+        if len(vectors) != self._bytes * len(pictures):
             raise self._failure()
-        return vector
+        return [vectors[at : at + self._bytes] for at in range(0, len(vectors), self._bytes)]
 
     @property
     def _in(self) -> IO[bytes]:

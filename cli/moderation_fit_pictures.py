@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,8 @@ def fit_pictures(
 
     Example: darkroom moderation fit-pictures --help
     """
+    # Read when numpy is loaded: many small products are slower on many threads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from moderation.pictures.fit import TooFewPictures, fit
         from moderation.pictures.labelled import embedded

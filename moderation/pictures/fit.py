@@ -16,6 +16,8 @@ from moderation.pictures.head import Floats, HeadFile, Layer, forward, logistic,
 
 HIDDEN: Final = 256
 STEPS: Final = 9_000
+MIN_STEPS: Final = 1_000
+"""One step for each picture, within these bounds."""
 BATCH: Final = 512
 RATE: Final = 3e-3
 DECAY: Final = 0.01
@@ -48,7 +50,12 @@ class Fitted:
 
 
 def fit(
-    vectors: Floats, labels: NDArray[np.bool_], category: str, clip: str, seed: int = 0, steps: int = STEPS
+    vectors: Floats,
+    labels: NDArray[np.bool_],
+    category: str,
+    clip: str,
+    seed: int = 0,
+    steps: int | None = None,
 ) -> Fitted:
     """Fit a head to embeddings (N, D), float32, of which `labels` (N,) are of the category.
 
@@ -63,7 +70,9 @@ def fit(
     order = random.permutation(len(labels))
     apart, learnt = order[::KEPT_APART], np.delete(order, np.s_[::KEPT_APART])
     mean = vectors[learnt].mean(0)
-    layers = _trained(vectors[learnt] - mean, labels[learnt], random, steps)
+    layers = _trained(
+        vectors[learnt] - mean, labels[learnt], random, steps or min(STEPS, max(MIN_STEPS, len(labels)))
+    )
     scale, shift = _platt(forward(vectors[apart] - mean, layers), labels[apart])
     scores = logistic(scale * forward(vectors[apart] - mean, layers) + shift)
     roc = roc_of(scores, labels[apart])

@@ -13,6 +13,7 @@ from cli.main import app
 from contracts import exit_codes
 from moderation.hashes import list_file
 from moderation.hashes.exact import digests_in
+from moderation.pictures.head import read_head
 
 MD5 = "acbd18db4cc2f85cedef654fccc4a4d8"
 
@@ -99,3 +100,30 @@ def test_a_clip_that_is_missing_is_named(tmp_path: Path) -> None:
     )
     assert result.exit_code == exit_codes.UNUSABLE
     assert "DARKROOM_CLIP=models/none is no folder here" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_head_is_fitted_to_labelled_pictures(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name, red in (("weapons", 200), ("other", 60)):
+        (tmp_path / "labelled" / name).mkdir(parents=True)
+        for number in range(25):
+            rgb = random.integers(0, 50, (64, 64 + 8 * (number % 2), 3), dtype=np.uint8)
+            rgb[8:56, 8:56, 0] = red
+            Image.fromarray(rgb).save(tmp_path / "labelled" / name / f"{number}.png")
+    out = tmp_path / "head.json"
+    arguments = ["moderation", "fit-pictures", str(tmp_path / "labelled"), "--category", "weapons"]
+    result = CliRunner().invoke(
+        app, [*arguments, "--out", str(out), "--json"], env={"DARKROOM_CLIP": "models/emoji-clip"}
+    )
+    assert result.exit_code == exit_codes.ENDED, result.output
+    said = json.loads(result.stdout)
+    assert (said["pictures"], said["auc"]) == (50, 1.0)
+    assert read_head(out, said["clip"]).category == "weapons"
+    result = CliRunner().invoke(
+        app,
+        [*arguments[:-1], "none", "--out", str(out)],
+        env={"DARKROOM_CLIP": "models/emoji-clip"},
+    )
+    assert result.exit_code == exit_codes.UNUSABLE
+    assert "there are 0 and 50" in result.stderr

@@ -1,7 +1,8 @@
-"""`python -m worker.engine.embed_files CLIP`: embeds the images that standard input brings, one by one.
+"""`python -m worker.engine.embed_files CLIP`: embeds the images that standard input brings.
 
-The first line of standard output is JSON: `{"clip": "name@revision", "bytes": N}`. An image is the line
-`WIDTH HEIGHT` and its RGB bytes. The answer is its vector: N bytes, little-endian float16, of length 1.
+The first line of standard output is JSON: `{"clip": "name@revision", "bytes": N}`. Images of one size are the
+line `COUNT WIDTH HEIGHT` and their RGB bytes. The answer is their vectors, each N bytes: little-endian float16,
+of length 1.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ GREY: Final = bytes([127]) * (64 * 64 * 3)
 
 def serve(embedder: ImageEmbedder, source: BinaryIO, sink: BinaryIO) -> None:
     """Answer images until `source` ends. Raises `ValueError` for an image that has no vector."""
-    size = len(_embed(embedder, GREY, 64, 64))
+    size = len(_embed(embedder, GREY, 1, 64, 64))
     sink.write(json.dumps({"clip": embedder.identity, "bytes": size}).encode() + b"\n")
     sink.flush()
     while line := source.readline(MAX_LINE_BYTES):
-        width, height = map(int, line.split())
-        sink.write(_embed(embedder, source.read(width * height * 3), width, height))
+        count, width, height = map(int, line.split())
+        sink.write(_embed(embedder, source.read(count * width * height * 3), count, width, height))
         sink.flush()
 
 
-def _embed(embedder: ImageEmbedder, rgb: bytes, width: int, height: int) -> bytes:
-    pixels = np.frombuffer(rgb, np.uint8).reshape(height, width, 3)
+def _embed(embedder: ImageEmbedder, rgb: bytes, count: int, width: int, height: int) -> bytes:
+    pixels = np.frombuffer(rgb, np.uint8).reshape(count, height, width, 3)
     with torch.inference_mode():
-        levels = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
-        [vector] = embedding.as_bytes(embedder.embed(levels))
-    if vector is None:
+        levels = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float()
+        vectors = embedding.as_bytes(embedder.embed(levels))
+    if None in vectors:
         raise ValueError("an image has no vector")
-    return vector
+    return b"".join(each for each in vectors if each is not None)
 
 
 def main() -> int:
