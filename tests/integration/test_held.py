@@ -94,7 +94,9 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
         "DARKROOM_JOB_TTL_S": "60",
     }
     with Stack.open(environ, folder / "platform", broker=False, webhooks=True) as stack:
-        yield Held(stack, folder)
+        running = Held(stack, folder)
+        yield running
+        running.reviewer.close()
 
 
 def test_a_picture_is_held_released_refused_and_told(held: Held) -> None:
