@@ -93,7 +93,16 @@ def reader(stack: Stack, tmp_path: Path) -> Reader:
     )
 
 
-APART = ("darkroom up", "darkroom worker", "darkroom restore", "darkroom migrate", "darkroom search")
+REVIEWS = ("darkroom moderation release", "darkroom moderation refuse", "darkroom moderation undo")
+"""They need a held image (tests/cli/test_moderation_reviews.py)."""
+APART = (
+    "darkroom up",
+    "darkroom worker",
+    "darkroom restore",
+    "darkroom migrate",
+    "darkroom search",
+    *REVIEWS,
+)
 """Examples that need more than a running platform. Those of the search are in `test_search.py`."""
 
 
