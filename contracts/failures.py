@@ -8,11 +8,11 @@
     ├── OutOfBounds         the request exceeds the limits of the worker's model
     ├── WorkerFault         the worker's own code raised for this job, on every attempt
     ├── AttemptsExhausted
-    ├── ImagesBlocked       moderation blocks every image of the job
     ├── InitImageLost       the init image was deleted before the job ran
     └── DeadLettered        the broker gave up on its message
 
-A job whose images cannot be written fails with `contracts.errors.BlobStoreUnavailable`.
+A job whose images cannot be written fails with `contracts.errors.BlobStoreUnavailable`, and one whose images are
+all blocked with `contracts.errors.ContentBlocked`.
 """
 
 from __future__ import annotations
@@ -81,12 +81,6 @@ class AttemptsExhausted(GenerationError):
     """The job has used up its attempts."""
 
     code = "attempts_exhausted"
-
-
-class ImagesBlocked(GenerationError):
-    """The policy blocks every image of the job. The job is not charged, and a retry does not help."""
-
-    code = "content_blocked"
 
 
 class InitImageLost(GenerationError):

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from cache.results import RedisResultCache
-from contracts.errors import StoreFull, StoreUnavailable
-from contracts.failures import ImagesBlocked
+from contracts.errors import ContentBlocked, StoreFull, StoreUnavailable
 from contracts.jobs import JobResult, JobStatus
 from contracts.reviews import HeldImage
 from contracts.transitions import End, EndAnswer, Finished
@@ -66,7 +65,7 @@ class Ending:
         text = end.outcome.model_dump_json()
         if not isinstance(end.outcome, JobResult):
             failed = document | {"status": JobStatus.FAILED.value, "failure": text}
-            return failed | {"final": True} if end.outcome.code == ImagesBlocked.code else failed
+            return failed | {"final": True} if end.outcome.code == ContentBlocked.code else failed
         document |= {"status": JobStatus.SUCCEEDED.value, "result": text}
         if not all(image.shown for image in end.outcome.images):
             document["hidden"] = True

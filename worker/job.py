@@ -12,8 +12,8 @@ from broker.relay import publish_all
 from cache.cache_key import result_address, tenant_scope
 from contracts import failures
 from contracts.engine import BatchKey, ImageFault, ImageTask, Pixels, Progress
-from contracts.errors import BlobStoreUnavailable, ImageNotFound, StoreUnavailable
-from contracts.failures import GenerationError, ImagesBlocked, InitImageLost, OutOfBounds, WorkerFault
+from contracts.errors import BlobStoreUnavailable, ContentBlocked, ImageNotFound, StoreUnavailable
+from contracts.failures import GenerationError, InitImageLost, OutOfBounds, WorkerFault
 from contracts.jobs import JobFailure, JobMessage, JobStatus, Lease
 from contracts.pictures import SHARED, PictureRecord
 from contracts.ports.clock import Clock
@@ -212,7 +212,7 @@ class JobRunner:
             return False
         self._count(message, end.lease, status)
         await publish_all(self._stores.jobs, self._publisher, finished.promoted, "promoted")
-        if isinstance(end.outcome, JobFailure) and end.outcome.code == ImagesBlocked.code:
+        if isinstance(end.outcome, JobFailure) and end.outcome.code == ContentBlocked.code:
             await self._refund(message, finished)
         return True
 
@@ -259,7 +259,7 @@ class JobRunner:
         if done is None:
             return await self._gave_up(lease)
         if done.blocked:
-            blocked = JobFailure(code=ImagesBlocked.code, message=IMAGES_BLOCKED)
+            blocked = JobFailure(code=ContentBlocked.code, message=IMAGES_BLOCKED)
             return await self._fail(message, lease, blocked)
         refs = done.result.images
         with tracing.span("finish"):

@@ -53,7 +53,6 @@ from contracts.errors import (
     StoreUnavailable,
     TooManyStreams,
 )
-from contracts.failures import ImagesBlocked
 from contracts.jobs import ImageRef, Job, JobResult, JobStatus, Preview
 from telemetry.logs import get_logger
 from views import warnings
@@ -234,7 +233,7 @@ def _result(job: Job) -> JobResult:
     """The result of an ended job. Raises the error of a job that has none."""
     if job.result is not None:
         return job.result
-    if job.failure is not None and job.failure.code == ImagesBlocked.code:
+    if job.failure is not None and job.failure.code == ContentBlocked.code:
         raise ContentPolicyViolation(
             "The content policy does not allow these images.", details={"job_id": job.id}
         )

@@ -13,11 +13,13 @@ when its service is away or slow. Where a port has several implementations, one 
     KeyStore            API keys
     MemoryUseStore      memory of tenants' records
     ModelDirectory      served models and their workers
+    PictureJudge        what an image shows, before anybody sees it
     PictureOutbox       images that the search index is owed
     Publisher           job messages on the broker
     QuotaLedger         accounts of API keys
     RebuildStore        how far rebuilds of search indexes have come
     ResultCache         results, by their address
+    ReviewStore         held images, and what people decided
     UsageStore          usage by tenant and day
     WebhookStore        the outbox of webhooks
 """

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from backends.redis_client import connect
-from contracts.failures import ImagesBlocked
+from contracts.errors import ContentBlocked
 from contracts.jobs import CacheStatus, Job, JobFailure, JobStatus, Moderated, NewJob, Origin, Webhook
 from contracts.ports.review_store import Change
 from contracts.reviews import Decision, PastDecision, Review, ReviewState, Vote
@@ -100,7 +100,7 @@ async def test_a_job_whose_images_are_all_blocked_fails_with_its_followers_and_n
     follower = new().model_copy(update={"origin": Origin(key_id="dk_12345678")})
     lease = await led(jobs, leader)
     await jobs.submit(follower)
-    blocked = JobFailure(code=ImagesBlocked.code, message="blocked")
+    blocked = JobFailure(code=ContentBlocked.code, message="blocked")
     (answer,) = await jobs.end_many([End(lease, blocked)])
     assert answer == Finished(applied=True, failed=((follower.id, Origin(key_id="dk_12345678")),))
     for each in (leader, follower):

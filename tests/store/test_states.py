@@ -12,8 +12,7 @@ from typing import Any, Final
 import pytest
 
 from backends.redis_client import connect
-from contracts.errors import RecordUnreadable
-from contracts.failures import ImagesBlocked
+from contracts.errors import ContentBlocked, RecordUnreadable
 from contracts.ids import shard_of
 from contracts.jobs import JobFailure, JobMessage, Lease, NewJob
 from store.jobs import RedisJobStore
@@ -181,7 +180,7 @@ async def leader_fails_once_too_often(case: Case) -> None:
 
 async def leader_is_blocked(case: Case) -> None:
     if case.leader is not None:
-        blocked = JobFailure(code=ImagesBlocked.code, message="The policy blocks every image.")
+        blocked = JobFailure(code=ContentBlocked.code, message="The policy blocks every image.")
         await case.jobs.fail(await claimed(case.jobs, case.leader.id), blocked)
 
 
