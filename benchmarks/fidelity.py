@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import few_steps, report
+from benchmarks import report
+from benchmarks.arms import few_steps
 from benchmarks.judge import Judge, background, open_pipeline, paint
 from models.recipe import captions, data, text
 

@@ -209,7 +209,13 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         (index / name).mkdir()
         (index / name / "index.html").write_text(f"<!DOCTYPE html><html><body>{page}</body></html>")
     extras = {"webhooks": ["celery"], "worker": ["celery-worker"], "gpu": ["darkroom[worker]", "xformers"]}
-    extras |= {"tracing": ["tracer"], "s3": ["boto3"], "search": ["nearest"], "moderation": ["judge"]}
+    extras |= {
+        "tracing": ["tracer"],
+        "s3": ["boto3"],
+        "search": ["nearest"],
+        "moderation": ["judge"],
+        "c2pa": ["signer"],
+    }
     optional = "".join(f"{name} = {json.dumps(lines)}\n" for name, lines in extras.items())
     (tmp_path / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools"]\n[project]\nname = "darkroom"\ndependencies = ["base"]\n'
