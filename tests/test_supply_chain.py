@@ -196,6 +196,7 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
             ("boto3",),
             ("nearest", "sympy", "inner"),
             ("judge", "sympy"),
+            ("signer",),
             ("tracer", "base"),
             ("setuptools",),
         )
@@ -239,6 +240,7 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         "worker": {"celery", "celery-worker", "sympy"},
         "search": {"nearest"},
         "moderation": {"judge"},
+        "c2pa": {"signer"},
         "torch-cuda": {"torch", "nvidia-blas", "cuda-toolkit"},
         "gpu": {"xformers"},
     }
