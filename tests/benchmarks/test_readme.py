@@ -56,6 +56,10 @@ ROWS: Final = {
     "things recognised in the embedded model's images, top 1 of 330 by an independent judge": (
         "{percent.concept_top1:.1f} %"
     ),
+    "the same in 2, 4 and 8 steps; in one step from 300 free prompts": (
+        "{percent.concept_top1_2:.1f} %, {percent.concept_top1_4:.1f} %, {percent.concept_top1_8:.1f} %; "
+        "{percent.free_top1:.0f} %"
+    ),
 }
 """The table of docs/figures.md: the second column for each first one."""
 
