@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from benchmarks import report
-from benchmarks.arms import few_steps
+from benchmarks.arms import few_steps, image_to_image
 from benchmarks.judge import Judge, background, open_pipeline, paint
 from models.recipe import captions, data, text
 
@@ -115,7 +115,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, int],
     samples["steps_prompts"] = len(seen)
     told, _ = few_steps.free(judge, student, emoji, args.quick)
     images = 32 if args.quick else 128
-    figures |= told | few_steps.images(judge, student, emoji, images)
+    figures |= told | image_to_image.images(judge, student, emoji, images)
     samples |= {"free_prompts": 75 if args.quick else 300, "images": images}
     few = [texts[i] for i in np.flatnonzero(groups == "seen")[:: 16 if args.quick else 8]]
     again = np.stack([paint(student, few, [1000 + k] * len(few), 1, 0.0, 32)[0] for k in range(4)])

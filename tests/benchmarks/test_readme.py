@@ -76,6 +76,10 @@ ROWS: Final = {
     "`yahoo-open-nsfw`: preparing an image, the network in float, in int8": "{moderation_pictures.nsfw_prepare_ms:.1f} ms, {moderation_pictures.nsfw_float_ms:.1f} ms, {moderation_pictures.nsfw_int8_ms:.1f} ms",
     "its int8 over its float; largest, mean change of a score; share of verdicts changed at 0.8": "{moderation_pictures.nsfw_int8_over_float:.2f}; {moderation_pictures.nsfw_drift_max:.2f}, {moderation_pictures.nsfw_drift_mean:.3f}; {moderation_pictures.nsfw_verdicts_changed:.3f}",
     "its false alarms at 0.8 on 247 harmless images, share; highest score": "{moderation_pictures.nsfw_false_alarms:.3f}; {moderation_pictures.nsfw_highest_score:.2f}",
+    "the same in 2, 4 and 8 steps; in one step from 300 free prompts": (
+        "{percent.concept_top1_2:.1f} %, {percent.concept_top1_4:.1f} %, {percent.concept_top1_8:.1f} %; "
+        "{percent.free_top1:.0f} %"
+    ),
 }
 """The tables of docs/figures.md: the second column for each first one."""
 

@@ -23,9 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, redis_server: Any, rabbit_server: Any) -> Iterator[Stack]:
-    """The model draws no good picture in several steps, but here they are told apart by their bytes alone."""
-    folder, more = tmp_path_factory.mktemp("openai"), {"DARKROOM_MAX_NUM_INFERENCE_STEPS": "4"}
-    with Stack.open(more, folder, redis_server, rabbit_server) as running:
+    with Stack.open({}, tmp_path_factory.mktemp("openai"), redis_server, rabbit_server) as running:
         yield running
 
 

@@ -166,9 +166,9 @@ def test_what_is_wrong_is_said_at_its_field(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("width must be")
     expect(page.get_by_label("Width")).to_be_focused()
     page.get_by_label("Width").fill("64")
-    page.get_by_label("Steps").fill("2")
+    page.get_by_label("Steps").fill("9")
     page.get_by_role("button", name="Develop").click()
-    expect(page.locator("#status")).to_contain_text("num_inference_steps must be 1")
+    expect(page.locator("#status")).to_contain_text("num_inference_steps must be between 1 and 8")
     expect(page.get_by_label("Steps")).to_be_focused()
     page.get_by_label("Steps").fill("1")
     develop(page, "a key on a white background")
@@ -177,7 +177,7 @@ def test_what_is_wrong_is_said_at_its_field(page: Page) -> None:
 def test_the_page_says_what_the_model_can_do(page: Page) -> None:
     page.get_by_text("Settings").click()
     ability = page.locator("#ability")
-    expect(ability).to_contain_text("emoji-turbo draws in 1 step, starts from noise alone")
+    expect(ability).to_contain_text("emoji-turbo takes up to 8 steps, may start from a picture")
     expect(ability).to_contain_text("reads no negative prompt")
 
 

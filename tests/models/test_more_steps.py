@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.arms.few_steps import box, same_place
+from benchmarks.arms.image_to_image import box, same_place
 from tests.models.test_folder import CASES, paint
 
 # diffusers' own sampler hands torch tensors to NumPy 2 the old way; nothing of ours can avoid it.

@@ -35,7 +35,7 @@ WIDE = BatchKey("emoji-turbo", 96, 64, guided=True)
 
 @pytest.fixture(scope="module")
 def engine() -> DiffusersEngine:
-    settings = WorkerSettings(model=str(MODEL), device="cpu", max_batch=4, max_num_inference_steps=8)
+    settings = WorkerSettings(model=str(MODEL), device="cpu", max_batch=4)
     engine = DiffusersEngine(settings, "emoji-turbo")
     assert engine.load().init_images
     return engine

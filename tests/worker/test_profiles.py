@@ -29,7 +29,7 @@ def test_profiles_by_name() -> None:
 
 def test_a_models_folder_says_what_the_model_can_do_whatever_it_is_called(tmp_path: Path) -> None:
     turbo = profile_of("a", MODELS / "emoji-turbo")
-    assert (turbo.steps, turbo.max_steps, turbo.distilled, turbo.init_images) == (1, 1, True, False)
+    assert (turbo.steps, turbo.max_steps, turbo.distilled, turbo.init_images) == (1, 8, True, True)
     base = profile_of("some-turbo", MODELS / "emoji-base")
     assert (base.steps, base.max_steps, base.guidance_scale, base.init_images) == (25, 100, 1.5, True)
     (tmp_path / "darkroom.json").write_text('{"max_num_inference_steps": 4}')
@@ -44,7 +44,7 @@ def test_a_model_that_is_named_from_another_folder_says_what_it_can_do(
     """`models/emoji-turbo` is found beside our packages, and so is what it says of itself."""
     monkeypatch.chdir(tmp_path)
     spec = DiffusersEngine(WorkerSettings(model="models/emoji-turbo", device="cpu"), "emoji-turbo").load()
-    assert (spec.max_steps, spec.init_images) == (1, False)
+    assert (spec.max_steps, spec.init_images) == (8, True)
     assert spec.description
 
 
@@ -65,10 +65,10 @@ def test_a_folder_that_says_nonsense_is_refused_by_name(tmp_path: Path, text: st
         profile_of("sd-turbo", tmp_path)
 
 
-def test_emoji_turbo_announces_one_step_and_no_pictures_to_start_from() -> None:
+def test_emoji_turbo_draws_in_one_step_takes_eight_and_starts_from_pictures() -> None:
     settings = WorkerSettings(model=str(MODELS / "emoji-turbo"), device="cpu")
     spec = DiffusersEngine(settings, "any-name").load()
+    assert (spec.default_steps, spec.max_steps, spec.init_images) == (1, 8, True)
+    fewer = settings.model_copy(update={"max_num_inference_steps": 1})
+    spec = DiffusersEngine(fewer, "any-name").load()
     assert (spec.default_steps, spec.max_steps, spec.init_images) == (1, 1, False)
-    more = settings.model_copy(update={"max_num_inference_steps": 4})
-    spec = DiffusersEngine(more, "any-name").load()
-    assert (spec.default_steps, spec.max_steps, spec.init_images) == (1, 4, True)

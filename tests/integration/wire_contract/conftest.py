@@ -1,7 +1,7 @@
 """One platform for all tests of this folder.
 
 There are three API processes. `cut_off` reaches no broker. `forgetful` keeps the records of ended
-jobs for a second. Three workers serve `turbo` (one step), `base` (many steps) and `fake` (fails when
+jobs for a second. Three workers serve `turbo` (few steps), `base` (many steps) and `fake` (fails when
 told to).
 """
 
