@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from api.provenance import ProvenanceReader
 from contracts.errors import SettingsError
+from contracts.settings import ApiSettings
 from moderation.provenance.signing import Signer
 from tests.api.conftest import ApiUnderTest, Opener
 from tests.moderation.authority import Authority
@@ -51,6 +53,6 @@ async def test_what_is_damaged_beyond_reading_is_invalid(api: ApiUnderTest) -> N
     assert (told["signed"], told["validity"], told["problems"]) == (True, "invalid", ["unreadable"])
 
 
-async def test_certificates_that_cannot_be_read_stop_the_start(opened: Opener, tmp_path: Path) -> None:
+def test_certificates_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="DARKROOM_C2PA_TRUST_ANCHORS"):
-        await opened(c2pa_trust_anchors=tmp_path / "none.pem")
+        ProvenanceReader(ApiSettings(c2pa_trust_anchors=tmp_path / "none.pem"))
