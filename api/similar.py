@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from api.lookup import Under, looked_up
+from api.moderation import scope_of
 from api.plan import Plan
 from api.search import SearchClient
 from cache.cache_key import parameter_group, tenant_scope
@@ -47,7 +48,10 @@ class SimilarAnswers:
         scope = tenant_scope(new.tenant, self._settings.share_cache_between_tenants)
         query = SimilarQuery(
             group=parameter_group(
-                new.request, plan.served.spec, scope, "" if under.policy is None else under.policy.name
+                new.request,
+                plan.served.spec,
+                scope,
+                "" if under.policy is None else scope_of(under.policy, under.tenant),
             ),
             address=address,
             prompt=new.request.prompt,

@@ -55,6 +55,8 @@ class HeldCase(Document):
     size_bytes: int
     picture: PictureRecord | None = None
     """What the search index is told once the image is released."""
+    drawn: str = ""
+    """The name of its file before it was signed. What people decide is kept by this name; empty: by the image's."""
 
 
 class HeldImage(Frozen):

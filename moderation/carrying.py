@@ -8,7 +8,7 @@ process that decided ends in between: `run` finds the decision, here or in anoth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -61,9 +61,19 @@ class Carrying:
     async def tick(self) -> None:
         """Carry out what is due, and delete the files of refused images. Raises `StoreUnavailable`."""
         for name in await self._stores.reviews.due(BATCH):
-            await self.carry(name)
+            await self._alone(self.carry, name)
         for name in await self._stores.reviews.discards(BATCH):
-            await self._discard(name)
+            await self._alone(self._discard, name)
+
+    async def _alone(self, step: Callable[[str], Awaitable[None]], name: str) -> None:
+        """Do the step. One broken review must not stop the others for ever."""
+        try:
+            await step(name)
+        except UnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one review
+            metrics.REPAIRED.labels("reviews").inc()
+            log.error("review_broken", image=name, error=type(error).__name__)
 
     async def carry(self, name: str) -> None:
         """Carry out the decision on the image with the file name `name`. Raises `StoreUnavailable`."""
@@ -85,16 +95,16 @@ class Carrying:
         name = lead.name
         await self._trail.append(decision.id, decision.at, what_of(lead))
         await self._stores.reviews.remember(
-            name,
+            lead.case.drawn or name,
             None
             if lead.state is ReviewState.WAITING
             else PastDecision(state=lead.state, decision_id=decision.id, at=decision.at),
         )
-        await self._place(lead)
+        await self._place(lead, reviews)
         for review in reviews:
             await self._carry_one(review, lead)
 
-    async def _place(self, lead: Review) -> None:
+    async def _place(self, lead: Review, reviews: Sequence[Review]) -> None:
         """Put the file where its state says: under its public name only if it is released."""
         blobs, name = self._stores.blobs, lead.name
         if lead.state is ReviewState.RELEASED:
@@ -108,9 +118,8 @@ class Carrying:
                 return
             # It was undone in the meantime, perhaps by another process that has deleted the file already.
         await blobs.delete(name, self._clock.now() + LATER_S)
-        picture = lead.case.picture
-        if lead.state is ReviewState.WAITING and picture is not None:
-            await self._stores.pictures.forget(picture.scope, [name])
+        for scope in {each.case.picture.scope for each in reviews if each.case.picture is not None}:
+            await self._stores.pictures.forget(scope, [name])
 
     async def _carry_one(self, review: Review, lead: Review) -> None:
         """Bring one review to the state of the leading one, and its jobs too."""

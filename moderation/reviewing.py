@@ -10,7 +10,7 @@ from contracts.errors import NothingToAppeal, ReviewDecided, ReviewNotFound, Sto
 from contracts.ports.clock import Clock
 from contracts.ports.review_store import Change, ReviewStore
 from contracts.reviews import APPEALED, OUTCOMES, Appeal, Choice, Decision, Review, ReviewState, Vote
-from moderation.carrying import Carrying
+from moderation.carrying import Carrying, what_of
 from moderation.held import lead_of, outcome, with_vote
 from store.moderation_log import ModerationLog
 from telemetry import metrics
@@ -72,6 +72,7 @@ class Reviewing:
                 return await self.find(name)
             vote = Vote(choice=choice, by=person.id, name=person.name, note=note, at=self._clock.now())
             votes = with_vote(lead.votes, vote)
+            await self._log(lead)
             state = outcome(votes, self._reviewers)
             decision = None if state is ReviewState.WAITING else self._decision(choice, person, note, votes)
             change = Change(
@@ -103,6 +104,7 @@ class Reviewing:
                     details={"state": lead.state.value},
                 )
             decision = self._decision(None, person, note, ())
+            await self._log(lead)
             if await self._reviews.change(lead, Change(ReviewState.WAITING, (), decision, due=True)):
                 metrics.REVIEW_DECISIONS.labels("undo").inc()
                 await self._carrying.carry(name)
@@ -132,6 +134,7 @@ class Reviewing:
             refused = lead.state is ReviewState.REFUSED
             votes = () if refused else lead.votes
             change = Change(ReviewState.WAITING, votes, lead.decision, APPEALED, appeal, due=refused)
+            await self._log(lead)
             if await self._reviews.change(lead, change):
                 metrics.REVIEW_DECISIONS.labels("appeal").inc()
                 event = {"action": "appeal", "image": name}
@@ -140,6 +143,14 @@ class Reviewing:
                     await self._carrying.carry(name)
                 return await self.find(name)
         raise StoreUnavailable("Others change this review all the time; try again.")
+
+    async def _log(self, lead: Review) -> None:
+        """Write the present decision into the trail before another one takes its place.
+
+        Its process may have died before it did. An entry is written once.
+        """
+        if lead.decision is not None:
+            await self._trail.append(lead.decision.id, lead.decision.at, what_of(lead))
 
     def _decision(
         self, choice: Choice | None, person: Person, note: str, votes: tuple[Vote, ...]

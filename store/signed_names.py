@@ -36,7 +36,7 @@ class RedisSignedNames:
     async def get(self, source: str) -> str | None:
         """The name of the signed file of `source`; None: it is not known."""
         async with store_errors("signed names", self._timeout_s):
-            name = await self._client.get(SIGNED_PREFIX + source)
+            name = await self._client.getex(SIGNED_PREFIX + source, px=self._keep_ms)
         return None if name is None else _text(name)
 
     async def put(self, source: str, name: str, instead_of: str | None = None) -> str:

@@ -267,7 +267,7 @@ class JobRunner:
         with tracing.span("finish"):
             records = self._records(message, done, results)
             shown = {name for ref, name in zip(refs, done.names, strict=True) if ref.shown}
-            held = held_images(message, refs, done.names, records, self._keep_pictures_s)
+            held = held_images(message, refs, done.names, done.drawn, records, self._keep_pictures_s)
             pictures = tuple(record for record in records if record.name in shown)
             end = End(lease, done.result, self._address(message), pictures, held)
             ended = await self._end(message, JobStatus.SUCCEEDED, end)

@@ -36,6 +36,8 @@ class DoneImages:
 
     result: JobResult
     names: tuple[str, ...]
+    drawn: tuple[str, ...]
+    """The names of the files before they were signed."""
 
     @property
     def blocked(self) -> bool:
@@ -136,6 +138,7 @@ class Pictures:
         return DoneImages(
             result,
             tuple(public_name(file.name or "") or blob_name(file.data, file.format) for file in stored),
+            tuple(blob_name(file.data, file.format) for file in files),
         )
 
     def _judges(self, message: JobMessage) -> bool:

@@ -94,7 +94,7 @@ async def serving(
                 share_cache=settings.share_cache_between_tenants,
                 keep_pictures_s=settings.blob_retention_s,
                 signed=signed,
-                verdicts=None if policy is None else Verdicts(policy, stores.reviews, spec.clip, signed),
+                verdicts=None if policy is None else Verdicts(policy, stores.reviews, spec.clip),
             )
             fetcher = JobFetcher(
                 worker_id,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from backends.blobs import HELD, blob_name, public_name
+from backends.blobs import HELD, public_name
 from contracts.errors import ImageNotFound, SettingsError, SigningUnavailable
 from contracts.ports.blob_store import BlobStore
 from contracts.ports.image_signer import ImageSigner, SigningFailed
@@ -55,7 +55,7 @@ class SignedImages:
         A held image gets a private name, and is remembered under the one that it has once it is
         released. Raises `BlobStoreUnavailable` if it cannot be signed or stored in time.
         """
-        source = self._source(file)
+        source = self._source(file, request)
         found = await retry(partial(self._published, file, source))
         if found is None:
             return None
@@ -77,13 +77,10 @@ class SignedImages:
             return replace(signed, name=name)
         return await self.publish(file, request, retry, is_held=is_held)
 
-    async def name_of(self, file: Encoded) -> str:
-        """The name that the file has once it is signed and seen, as far as it is known. Otherwise that
-        of the unsigned file. Raises `StoreUnavailable`."""
-        return await self._names.get(self._source(file)) or blob_name(file.data, file.format)
-
-    def _source(self, file: Encoded) -> str:
-        return f"{hashlib.sha256(file.data).hexdigest()}:{self._signer.fingerprint}"
+    def _source(self, file: Encoded, request: GenerationRequest) -> str:
+        """The file and what is said of it: the same pixels may be asked for by other words."""
+        said = hashlib.sha256(self._signer.says(request)).hexdigest()
+        return f"{hashlib.sha256(file.data).hexdigest()}:{self._signer.fingerprint}:{said}"
 
     async def _published(self, file: Encoded, source: str) -> Encoded | _Unpublished:
         name = await self._names.get(source)

@@ -22,7 +22,6 @@ from moderation.live import InForce, LivePolicy
 from moderation.policy import InvalidPolicy, read
 from telemetry import metrics
 from worker.encode import Encoded
-from worker.signing import SignedImages
 
 
 def opened(settings: WorkerSettings, clip: str) -> LivePolicy[PictureJudge] | None:
@@ -58,13 +57,11 @@ class Verdicts:
         live: LivePolicy[PictureJudge],
         reviews: ReviewStore,
         clip: str = "",
-        signed: SignedImages | None = None,
     ) -> None:
-        """`clip` names the model of the images' embeddings. `signed` knows the names of signed images."""
+        """`clip` names the model of the images' embeddings."""
         self._live = live
         self._reviews = reviews
         self._clip = clip
-        self._signed = signed
 
     async def of(
         self, message: JobMessage, images: Sequence[Pixels], files: Sequence[Encoded]
@@ -78,7 +75,7 @@ class Verdicts:
             verdicts = await asyncio.gather(
                 *(self._one(rules, message, image, file) for image, file in zip(images, files, strict=True))
             )
-        names = [await self._name(file) for file in files]
+        names = [blob_name(file.data, file.format) for file in files]
         held = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.state == "in_review"]
         past = await self._reviews.past(held)
         final = [
@@ -88,11 +85,6 @@ class Verdicts:
         for verdict in final:
             metrics.PICTURE_VERDICTS.labels(verdict.state).inc()
         return final
-
-    async def _name(self, file: Encoded) -> str:
-        if self._signed is None:
-            return blob_name(file.data, file.format)
-        return await self._signed.name_of(file)
 
     async def _one(
         self, rules: InForce[PictureJudge], message: JobMessage, image: Pixels, file: Encoded
@@ -116,12 +108,14 @@ def held_images(
     message: JobMessage,
     refs: Sequence[ImageRef],
     names: Sequence[str],
+    drawn: Sequence[str],
     pictures: Sequence[PictureRecord],
     keep_s: float,
 ) -> tuple[HeldImage, ...]:
     """The reviews of the images of `refs` that wait for a person. Pure.
 
-    `names` are the images' file names, as they are once released. `pictures` are records for the search
+    `names` are the images' file names, as they are once released, and `drawn` those before they were
+    signed: people's decisions are kept by these. `pictures` are records for the search
     index, one for each image with an embedding. Files are kept for `keep_s` seconds.
     """
     places = defaultdict[str, list[int]](list)
@@ -135,14 +129,16 @@ def held_images(
             indexes=tuple(indexes),
             severity=severity_of(verdict),
             keep_s=keep_s,
-            case=_case(message, refs[indexes[0]], verdict, by_name.get(name)),
+            case=_case(message, refs[indexes[0]], verdict, by_name.get(name), drawn[indexes[0]]),
         )
         for name, indexes in places.items()
         if (verdict := refs[indexes[0]].moderation) is not None
     )
 
 
-def _case(message: JobMessage, ref: ImageRef, verdict: Verdict, picture: PictureRecord | None) -> HeldCase:
+def _case(
+    message: JobMessage, ref: ImageRef, verdict: Verdict, picture: PictureRecord | None, drawn: str
+) -> HeldCase:
     request = message.request
     return HeldCase(
         verdict=verdict,
@@ -156,4 +152,5 @@ def _case(message: JobMessage, ref: ImageRef, verdict: Verdict, picture: Picture
         content_type=ref.content_type,
         size_bytes=ref.size_bytes,
         picture=picture,
+        drawn=drawn,
     )

@@ -19,6 +19,10 @@ class ImageSigner(Protocol):
         """Differs for another signer, and for another choice of what is said."""
         ...
 
+    def says(self, request: GenerationRequest) -> bytes:
+        """What a signature says of an image of the request. Equal for equal statements."""
+        ...
+
     def sign(self, data: bytes, content_type: str, request: GenerationRequest) -> bytes:
         """The file `data` with a signature. Its pixels stay as they are. Raises `SigningFailed`."""
         ...

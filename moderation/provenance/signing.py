@@ -85,9 +85,14 @@ class Signer:
 
     def sign(self, data: bytes, content_type: str, request: GenerationRequest) -> bytes:
         """The file `data` with a signed manifest. Its pixels stay as they are. Raises `SigningFailed`."""
-        return self._signed(
-            data, content_type, manifest(request, self._version, with_prompt=self._with_prompt)
-        )
+        return self._signed(data, content_type, self._manifest(request))
+
+    def says(self, request: GenerationRequest) -> bytes:
+        """The manifest of an image of the request, as JSON."""
+        return json.dumps(self._manifest(request), sort_keys=True).encode()
+
+    def _manifest(self, request: GenerationRequest) -> dict[str, Any]:
+        return manifest(request, self._version, with_prompt=self._with_prompt)
 
     def _signed(self, data: bytes, content_type: str, what: dict[str, Any]) -> bytes:
         signed = io.BytesIO()

@@ -117,7 +117,7 @@ async def room(
             bounds,
             share_cache=settings.share_cache_between_tenants,
             signed=signed,
-            verdicts=None if policy is None else Verdicts(policy, stores.reviews, spec.clip, signed),
+            verdicts=None if policy is None else Verdicts(policy, stores.reviews, spec.clip),
         )
         fetcher = JobFetcher(
             "w", "fake", stores, publisher, runner, batcher, retrier, SystemClock(), 16, wake, begin

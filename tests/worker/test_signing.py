@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import pytest
 
+from backends.blobs import HELD
 from cli.services.redis import RedisServer
 from contracts import exit_codes
 from contracts.errors import SettingsError, SigningUnavailable
@@ -44,6 +45,9 @@ class Numbered:
         self.signed = 0
         self.away = False
 
+    def says(self, request: GenerationRequest) -> bytes:
+        return request.prompt.encode()
+
     def sign(self, data: bytes, content_type: str, request: GenerationRequest) -> bytes:
         if self.away:
             raise SigningFailed("the key service is away")
@@ -68,6 +72,29 @@ async def test_the_same_pixels_are_signed_once(stores: Stores) -> None:
     assert signer.signed == 1
     assert first.name is not None
     assert await stores.blobs.get(first.name) == first.data
+
+
+async def test_another_statement_on_the_same_pixels_is_another_file(stores: Stores) -> None:
+    """A signature may hold the prompt: nobody gets what somebody else has asked."""
+    images = SignedImages(Numbered(), stores.signed_names, stores.blobs)
+    other = REQUEST.model_copy(update={"prompt": "a RED apple"})
+    first, second = [await images.publish(drawn("png"), each, once) for each in (REQUEST, other)]
+    assert first is not None
+    assert second is not None
+    assert first.name != second.name
+
+
+async def test_a_held_image_is_signed_under_a_private_name_and_later_seen_under_its_own(
+    stores: Stores,
+) -> None:
+    images = SignedImages(Numbered(), stores.signed_names, stores.blobs)
+    held = await images.publish(drawn("png"), REQUEST, once, is_held=True)
+    shown = await images.publish(drawn("png"), REQUEST, once)
+    assert held is not None
+    assert held.name is not None
+    assert held.name.startswith(HELD)
+    assert shown is not None
+    assert (shown.name, shown.data) == (held.name.removeprefix(HELD), held.data)
 
 
 async def test_those_who_sign_at_once_publish_one_file(stores: Stores) -> None:
