@@ -62,7 +62,7 @@ def import_list(
 ) -> None:
     """Make a list of known images for a policy, of hashes that are exchanged or of images.
 
-    Example: printf 'hash_type,hash\\nmd5,acbd18db4cc2f85cedef654fccc4a4d8\\n' > known.csv && darkroom moderation import known.csv --category weapons --out known.pdq
+    Example: darkroom moderation import known.csv --category weapons --out known.pdq
     """
     try:
         from moderation.hashes import importing

@@ -15,6 +15,7 @@ from cli.server import connected_as_admin
 from cli.tables import dash, date, print_json, print_table
 from client import Client, Review, TrailEntry
 from client.search import name_of
+from contracts.exit_codes import UNUSABLE
 from store.moderation_log import FIRST, LogEntry, fault_of
 
 PAGE: Final = 100
@@ -111,7 +112,7 @@ def export(
     Example: darkroom moderation export decisions --pictures
     """
     if out.exists():
-        fail(f"{out} exists: name a new folder.", REFUSED)
+        fail(f"{out} exists: name a new folder.", UNUSABLE)
     with connected_as_admin(server, api_key) as client:
         out.mkdir(parents=True)
         count = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +38,6 @@ PROMPT_CHARS: Final = 60
 POLL_S: Final = 0.5
 HEADS: Final = ("SCORE", "WHY", "SIZE", "PROMPT", "NAME")
 WHICH: Final = "Which pictures"
-_NAME: Final = re.compile(r"[0-9a-f]{64}\.(?:png|webp|jpeg)")
 
 
 class WithDefault(Commands):
@@ -66,7 +64,7 @@ def _name(text: str | None) -> str | None:
     if text is None:
         return None
     with suppress(ValueError):
-        if _NAME.fullmatch(name := name_of(text)):
+        if search_add.PICTURE_NAME.fullmatch(name := name_of(text)):
             return name
     raise typer.BadParameter(
         f"{text!r} is not the name or the URL of a picture: 64 hexadecimal digits and .png, .webp or .jpeg."

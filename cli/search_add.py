@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -24,6 +26,7 @@ from cli.server import connected, one_line_errors
 from cli.tables import print_table
 from client import AsyncClient, ConnectionFailed, Throttled, Unavailable
 from client.protocol import server_address
+from client.search import name_of
 from contracts import exit_codes
 from contracts.addresses import parse_networks
 
@@ -35,6 +38,7 @@ BAR: Final = (
     MofNCompleteColumn(),
     TimeElapsedColumn(),
 )
+PICTURE_NAME: Final = re.compile(r"[0-9a-f]{64}\.(?:png|webp|jpeg)")
 GO_ON: Final = "Start the command again: it goes on where it was."
 
 
@@ -46,10 +50,28 @@ def _networks(text: str) -> str:
     return text
 
 
+def _source(text: str) -> str:
+    if not text.strip():
+        raise typer.BadParameter("Name a folder, a bucket or a file.")
+    return text
+
+
+def _picture_names(names: list[str]) -> list[str]:
+    for name in names:
+        with suppress(ValueError):
+            if PICTURE_NAME.fullmatch(name_of(name)):
+                continue
+        raise typer.BadParameter(
+            f"{name!r} is not the name or the URL of a picture: 64 hexadecimal digits and .png, .webp or .jpeg."
+        )
+    return names
+
+
 def add(
     source: Annotated[
         str,
         typer.Argument(
+            callback=_source,
             help="A folder, s3://BUCKET/PREFIX, or a text file with an address on each line, perhaps with a caption after it.",
             show_default=False,
         ),
@@ -121,7 +143,10 @@ def add(
 
 def remove(
     names: Annotated[
-        list[str], typer.Argument(help="Names or URLs of pictures that were added.", show_default=False)
+        list[str],
+        typer.Argument(
+            callback=_picture_names, help="Names or URLs of pictures that were added.", show_default=False
+        ),
     ],
     server: Server = None,
     api_key: ApiKey = None,

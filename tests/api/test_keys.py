@@ -229,7 +229,7 @@ async def test_a_server_that_others_reach_wants_a_key_or_to_be_told(closed: ApiU
         await refuse_to_be_open(open_to_all, keys)
 
 
-OPEN = {"/v1/images/{name}", "/healthz", "/readyz", "/metrics"}
+OPEN = {"/v1/images/{name}", "/v1/images/{name}/provenance", "/healthz", "/readyz", "/metrics"}
 """Routes that need no key, each for a reason: see `api/auth.py`."""
 
 

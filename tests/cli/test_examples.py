@@ -96,6 +96,10 @@ def reader(stack: Stack, tmp_path: Path) -> Reader:
 REVIEWS = ("darkroom moderation release", "darkroom moderation refuse", "darkroom moderation undo")
 """They need a held image (tests/cli/test_moderation_reviews.py)."""
 APART = (
+    "darkroom verify",
+    "darkroom moderation check",
+    "darkroom moderation fit",
+    "darkroom moderation import",
     "darkroom up",
     "darkroom worker",
     "darkroom restore",

@@ -14,7 +14,22 @@ from cli.main import app
 from cli.services import process
 from tests.cli.listed import calling
 
-FILLED = {"prompt": "a", "job_id": "job_1", "tenant": "acme", "key_id": "dk_1", "query": "a"}
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d494844520000000100000001080200000090"
+    "7753de0000000c4944415478da63f8ffff3f0005fe02fe33122ce10000000049454e44ae426082"
+)
+"""A PNG, for commands that read pictures."""
+FILLED = {
+    "prompt": "a",
+    "job_id": "job_1",
+    "tenant": "acme",
+    "key_id": "dk_1",
+    "query": "a",
+    "source": ".",
+    "names": "0" * 64 + ".png",
+    "name": "0" * 64 + ".png",
+    "out": "kept",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +37,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("DARKROOM_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "pixel.png").write_bytes(PIXEL)
 
 
 def call(path: tuple[str, ...], *options: str, **environ: str) -> Result:

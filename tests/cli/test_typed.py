@@ -79,6 +79,7 @@ SPECIAL = {
     "search find model": ("",),
     "search find lora": ("",),
     "search find limit": (*NUMBERS, "0", "401"),
+    "search add allow_networks": ("abc", "10.0.0.0/40"),
     "verify file": ("", ".", "none.png", "x.gif", "/proc/none/x.png", "x\0.png"),
     "trust": ("", ".", "none.pem", "/proc/none/x.pem", "x\0.pem"),
     "rdb": (".", "none.rdb", "x.png/y.rdb", "x\0.rdb"),
@@ -90,6 +91,11 @@ SPECIAL |= {
     "key_id": SPECIAL["job_id"],
     "after": SPECIAL["job_id"],
 }
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d494844520000000100000001080200000090"
+    "7753de0000000c4944415478da63f8ffff3f0005fe02fe33122ce10000000049454e44ae426082"
+)
+"""A PNG, for commands that read pictures."""
 ARGUMENTS = {
     "out": "new.tar",
     "path": "x.png",
@@ -99,6 +105,11 @@ ARGUMENTS = {
     "tenant": "acme",
     "key_id": "dk_1",
     "file": "x.png",
+    "source": ".",
+    "names": "0" * 64 + ".png",
+    "name": "0" * 64 + ".png",
+    "folder": ".",
+    "prompts": "x.png",
 }
 LOOKING = (("audit",), ("doctor",), ("backup",), ("restore",), ("tenant", "export"), ("tenant", "erase"))
 
@@ -141,6 +152,7 @@ def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.png").touch()
+    (tmp_path / "pixel.png").write_bytes(PIXEL)
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)

@@ -60,7 +60,18 @@ def test_every_version_is_in_a_run_and_in_the_document() -> None:
 
 def test_every_folder_of_tests_that_imports_no_torch_runs_on_the_images_python() -> None:
     # These start processes that need torch, or what `make` sets up.
-    others = {"benchmarks", "cli", "faults", "helm", "integration", "models", "newer", "storm", "worker"}
+    others = {
+        "benchmarks",
+        "cli",
+        "faults",
+        "helm",
+        "integration",
+        "models",
+        "moderation",
+        "newer",
+        "storm",
+        "worker",
+    }
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
     assert folders - others == set(TORCHLESS_SUITES)
     for folder in TORCHLESS_SUITES:

@@ -106,10 +106,10 @@ async def test_pictures_that_find_no_place_bound_what_is_taken(
     put, full = room.stores.blobs.put, asyncio.Event()
     full.set()
 
-    async def sometimes(data: bytes, extension: str) -> str:
+    async def sometimes(data: bytes, extension: str, **place: bool) -> str:
         if full.is_set():
             raise StoreUnavailable("no place left")
-        return await put(data, extension)
+        return await put(data, extension, **place)
 
     monkeypatch.setattr(room.stores.blobs, "put", sometimes)
     messages = [await room.submit("a", seed=seed) for seed in range(100)]

@@ -71,10 +71,10 @@ async def test_a_store_that_is_away_for_a_while_costs_nothing(
     ):
         real, failures = getattr(store, name), iter([True, True, False])
 
-        async def flaky(*given: Any, real: Any = real, failures: Any = failures) -> Any:
+        async def flaky(*given: Any, real: Any = real, failures: Any = failures, **more: Any) -> Any:
             if next(failures, False):
                 raise StoreUnavailable("away")
-            return await real(*given)
+            return await real(*given, **more)
 
         monkeypatch.setattr(store, name, flaky)
     message = await room.submit("a")

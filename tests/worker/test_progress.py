@@ -62,11 +62,11 @@ async def test_a_preview_that_cannot_be_stored_is_left_out(
 ) -> None:
     put, calls = room.stores.blobs.put, []
 
-    async def once_away(data: bytes, kind: str) -> str:
+    async def once_away(data: bytes, kind: str, **place: bool) -> str:
         calls.append(kind)
         if len(calls) == 1:
             raise StoreUnavailable("It is away.")
-        return await put(data, kind)
+        return await put(data, kind, **place)
 
     monkeypatch.setattr(room.stores.blobs, "put", once_away)
     message = await room.submit("slow=0.2 long", num_inference_steps=2, previews=1)
