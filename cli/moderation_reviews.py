@@ -114,10 +114,11 @@ def export(
     if out.exists():
         fail(f"{out} exists: name a new folder.", UNUSABLE)
     with connected_as_admin(server, api_key) as client:
+        decided = list(_all_decided(client))  # before the folder is made: the server may be away
         out.mkdir(parents=True)
         count = 0
         with (out / "decisions.jsonl").open("w", encoding="utf-8") as file:
-            for each in _all_decided(client):
+            for each in decided:
                 file.write(json.dumps(_exported(client.review(each.name)), ensure_ascii=False) + "\n")
                 count += 1
                 if pictures and each.undoable:

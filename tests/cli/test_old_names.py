@@ -14,6 +14,8 @@ from cli.main import app
 from cli.services import process
 from tests.cli.listed import calling
 
+NEWER = (("search", "add"), ("moderation", "log"))
+"""Commands that never had the old names: the first waits for a server that is away, the second has a --key of its own."""
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d494844520000000100000001080200000090"
     "7753de0000000c4944415478da63f8ffff3f0005fe02fe33122ce10000000049454e44ae426082"
@@ -52,7 +54,7 @@ def test_commands_that_call_a_server_were_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path, _ in calling()], ids=" ".join)
+@pytest.mark.parametrize("path", [path for path, _ in calling() if path not in NEWER], ids=" ".join)
 def test_every_command_takes_one_name_and_the_old_ones_with_a_warning(path: tuple[str, ...]) -> None:
     url = f"http://127.0.0.1:{process.free_port()}"
     quiet = call(path, "--server", url, "--api-key", "k")
