@@ -89,12 +89,8 @@ async def list_reviews(
     after: Annotated[
         str | None, Query(max_length=200, description="The `next_cursor` of the page before.")
     ] = None,
-    category: Annotated[
-        str | None, Query(description="Of this category.", json_schema_extra={"pattern": CATEGORY})
-    ] = None,
-    tenant: Annotated[
-        str | None, Query(description="Of this tenant.", json_schema_extra={"pattern": TENANT_PATTERN})
-    ] = None,
+    category: Annotated[str | None, Query(description="Of this category.", pattern=CATEGORY)] = None,
+    tenant: Annotated[str | None, Query(description="Of this tenant.", pattern=TENANT_PATTERN)] = None,
     min_severity: Annotated[int, Query(ge=1, le=4, description="At least so severe.")] = 1,
 ) -> Response:
     """The gravest first, then the oldest. The bytes of an image are at its `picture` alone."""

@@ -36,6 +36,7 @@ from contracts.tenancy import new_token
 from store.key_names import PREFIX
 from store.stores import Stores, open_stores
 from tests.integration.conftest import ROOT, Stack
+from tests.moderation.authority import Authority
 from tests.webhooks.conftest import receiving
 from tests.worker import policies
 
@@ -286,6 +287,7 @@ def moderated(caller: Tenant, words: str) -> None:
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """State, cached results and pictures apart; a worker, webhooks, search, keys."""
     folder = tmp_path_factory.mktemp("kept")
+    studio = Authority(folder / "authority").issue()
     search_port = process.free_port()
     with served(RedisServer(folder / "redis")) as own:
         environ = {
@@ -304,6 +306,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
             "DARKROOM_MODERATION": str(policies.policy_in(folder / "policy")),
             "DARKROOM_REVIEW_PICTURES_PER_DAY": "9",
+            "DARKROOM_C2PA_CERTIFICATES": str(studio.certificates),
+            "DARKROOM_C2PA_KEY": str(studio.key),
         }
         with Stack.open(environ, folder, own, webhooks=True) as running:
             running.start("search", "search")

@@ -133,7 +133,7 @@ def test_an_adapter_draws_what_the_pipeline_draws_with_it(
     (mine,) = draw(engine, key(name, scale, guided=True), [task])
     (base,) = draw(engine, key(guided=True), [task])
     assert psnr(mine, np.asarray(image * 255, np.float64)) > EQUAL_DB
-    assert psnr(mine, base) < 40
+    assert psnr(mine, base) < 42, "it acts, here at 0.4"
 
 
 def test_none_and_a_scale_of_zero_are_the_model_itself(engine: DiffusersEngine) -> None:
