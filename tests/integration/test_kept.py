@@ -269,7 +269,10 @@ def moderated(caller: Tenant, words: str) -> None:
     assert job["images"][0]["url"] is None, job
     key = {"tenant": "desk", "name": "a reviewer", "scopes": ["moderate"]}
     reviewer = Tenant(caller.stack, caller.stack.http.post("/v1/keys", json=key).json()["key"])
-    path = f"/v1/admin/moderation/reviews/{policies.name_of(policies.HELD)}"
+    # Images are signed here, so the name is not that of the unsigned file.
+    waiting = reviewer.ask("GET", "/v1/admin/moderation/reviews").json()["data"]
+    (held,) = waiting
+    path = f"/v1/admin/moderation/reviews/{held['name']}"
     assert reviewer.ask("GET", f"{path}/picture").status_code == 200
     for action in ("undo", "refuse"):
         answer = reviewer.ask("POST", f"{path}/{action}")

@@ -159,9 +159,7 @@ def _body(rng: random.Random, model: Model) -> tuple[Body, str]:
     if _maybe(rng, 0.3):
         body["embed_metadata"] = _maybe(rng)
     if _maybe(rng, 0.3):
-        body["cache"] = rng.choice(("use", "refresh", "off", "similar"))
-        if body["cache"] == "similar" and _maybe(rng):
-            body["similarity"] = rng.uniform(0, 1)
+        body["cache"] = rng.choice(("use", "refresh", "off"))
     if _maybe(rng):
         body["previews"] = rng.randint(0, MAX_PREVIEWS)
     if _maybe(rng, 0.3):

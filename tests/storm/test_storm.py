@@ -98,7 +98,7 @@ def test_a_storm_has_every_mode_field_and_kind() -> None:
     assert len(KINDS) >= 40
     fields = {name for each in made for body in each.bodies for name in body}
     # Adapters are not served by the embedded platform, webhooks have storms of their own.
-    assert fields >= (set(JobRequest.model_fields) - {"webhook", "lora"})
+    assert fields >= (set(JobRequest.model_fields) - {"webhook", "lora", "similarity"})
     hot = [str(body) for each in made if not each.mode.startswith("openai") for body in each.bodies]
     assert len(set(hot)) < 0.95 * len(hot), "some come again"
 
