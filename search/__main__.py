@@ -22,6 +22,7 @@ from contracts.search_settings import SearchSettings
 from duties.dispatch import Dispatcher
 from duties.queue import DutyQueue
 from runtime.clock import SystemClock
+from runtime.leaving import leave_at_sigterm
 from runtime.listening import BACKLOG, listen
 from runtime.tasks import end
 from search import golden
@@ -233,6 +234,7 @@ def _ended(task: asyncio.Task[None]) -> None:
 
 def main() -> int:
     """Run the process; returns its exit status (`contracts.exit_codes`)."""
+    leave_at_sigterm()
     parser = argparse.ArgumentParser(prog="python -m search", description=__doc__)
     parser.add_argument(
         "--rebuild", action="store_true", help="forget the index first, and fill it from the records"
@@ -255,8 +257,8 @@ def main() -> int:
     except UnavailableError as error:
         sys.stderr.write(f"darkroom search: {error}\n")
         return exit_codes.FAILED
-    log.info("search_ready")
     try:
+        log.info("search_ready")
         runtime.queue.consume(settings.search_concurrency, settings.log_level)
     except SystemExit as ended:
         # Celery's worker always ends with SystemExit, whatever the cause.

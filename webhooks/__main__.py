@@ -16,6 +16,7 @@ from contracts.webhooks import Call
 from duties.dispatch import Dispatcher
 from duties.queue import DutyQueue
 from runtime.clock import SystemClock
+from runtime.leaving import leave_at_sigterm
 from runtime.tasks import end
 from store.layout import require_layout
 from store.stores import Stores, open_stores
@@ -110,6 +111,7 @@ def _dispatcher_ended(task: asyncio.Task[None]) -> None:
 
 def main() -> int:
     """Run the process; returns its exit status (`contracts.exit_codes`)."""
+    leave_at_sigterm()
     try:
         settings = WebhookSettings.from_env()
         asyncio.run(require_layout(settings))
@@ -128,8 +130,8 @@ def main() -> int:
             sys.stderr.write(f"darkroom webhooks: {error}\n")
             return exit_codes.UNUSABLE
     runtime.start()
-    log.info("webhooks_ready")
     try:
+        log.info("webhooks_ready")
         runtime.queue.consume(settings.webhook_concurrency, settings.log_level)
     except SystemExit as ended:
         # Celery's worker always ends with SystemExit, whatever the cause.

@@ -54,6 +54,8 @@ class Crawl:
         self._report = report
         self._total = 0
         self._seen: set[str] = set()
+        self._answered = False
+        """Whether the server has answered anything."""
         self.summary = Summary()
 
     async def run(self) -> Summary:
@@ -169,18 +171,23 @@ class Crawl:
         self._report(self.summary, self._total)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The answer to a call, which is repeated while the server is away, busy, or asks to come slower."""
+        """The answer to a call, which is repeated while the server is away, busy, or asks to come slower.
+
+        A server that has never answered is not waited for: its address may be wrong.
+        """
         tried = 0
         while True:
             try:
-                return await call()
+                answer = await call()
+                self._answered = True
+                return answer
             except Throttled as error:
                 if (error.details or {}).get("limit") != RATE:
                     raise
                 pause_s = error.retry_after_s or 1.0
             except (Unavailable, ConnectionFailed) as error:
                 tried += 1
-                if tried >= TRIES:
+                if tried >= TRIES or (isinstance(error, ConnectionFailed) and not self._answered):
                     raise
                 pause_s = getattr(error, "retry_after_s", None) or 0.5 * 2**tried
             await asyncio.sleep(min(pause_s, MAX_PAUSE_S))

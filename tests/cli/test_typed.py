@@ -209,7 +209,7 @@ def test_words_that_make_no_command_are_refused(line: list[str]) -> None:
     refused(CliRunner().invoke(app, line))
 
 
-@pytest.mark.parametrize("path", [path for path, _ in calling() if path != ("search", "add")], ids=" ".join)
+@pytest.mark.parametrize("path", [path for path, _ in calling()], ids=" ".join)
 def test_a_server_that_is_away_or_a_stranger_is_said(path: tuple[str, ...], tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{process.free_port()}"
     given = [*filled(path, dict(calling())[path]), "--server", nowhere, "--api-key", "k"]

@@ -188,4 +188,4 @@ def test_an_alert_fires_on_the_running_platform(
         wait_for(lambda: "DarkroomNoWorker" in prometheus.firing())
         assert prometheus.firing()["DarkroomNoWorker"]["labels"]["model"] == "fake"
         cluster.apply(render(given(1)))
-        wait_for(lambda: prometheus.firing() == {}, 120.0)
+        wait_for(lambda: prometheus.firing() == {}, 60.0)

@@ -68,7 +68,7 @@ def make_lora(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`a` acts on attention, `b` on convolutions that the engine folds as well, `c` on texts too."""
     root = tmp_path_factory.mktemp("loras")
-    make_lora(root / "a", 1)
+    make_lora(root / "a", 1, strength=0.3)
     make_lora(root / "b", 2, unet=["conv1", "upsamplers.0.conv", "to_q"], strength=0.05)
     make_lora(root / "c", 3, text=True)
     return root
@@ -133,7 +133,7 @@ def test_an_adapter_draws_what_the_pipeline_draws_with_it(
     (mine,) = draw(engine, key(name, scale, guided=True), [task])
     (base,) = draw(engine, key(guided=True), [task])
     assert psnr(mine, np.asarray(image * 255, np.float64)) > EQUAL_DB
-    assert psnr(mine, base) < 42, "it acts, here at 0.4"
+    assert psnr(mine, base) < 40
 
 
 def test_none_and_a_scale_of_zero_are_the_model_itself(engine: DiffusersEngine) -> None:
