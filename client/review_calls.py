@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-import httpx
+from typing import Literal
 
 from client import protocol
+from client.calls import AsyncCalls, Calls
 from client.reviews import PATH, Appealed, Choice, Review, ReviewPage, TrailPage, paged
 
 State = Literal["waiting", "decided"]
 
 
-class ReviewCalls:
+class ReviewCalls(Calls):
     """The calls of `Client`."""
 
     def reviews(
@@ -66,11 +65,8 @@ class ReviewCalls:
         path = f"/v1/jobs/{job_id}/images/{index}/appeal"
         return protocol.parsed(Appealed, self._send("POST", path, json={"reason": reason}))
 
-    def _send(self, method: str, path: str, *, retries: int | None = None, **rest: Any) -> httpx.Response:
-        raise NotImplementedError
 
-
-class AsyncReviewCalls:
+class AsyncReviewCalls(AsyncCalls):
     """The calls of `AsyncClient`."""
 
     async def reviews(
@@ -123,8 +119,3 @@ class AsyncReviewCalls:
         """Objects to the verdict on an image of your job. Raises `ApiError`, `ConnectionFailed`."""
         path = f"/v1/jobs/{job_id}/images/{index}/appeal"
         return protocol.parsed(Appealed, await self._send("POST", path, json={"reason": reason}))
-
-    async def _send(
-        self, method: str, path: str, *, retries: int | None = None, **rest: Any
-    ) -> httpx.Response:
-        raise NotImplementedError

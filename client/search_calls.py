@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Unpack
-
-import httpx
+from typing import Unpack
 
 from client import protocol
+from client.calls import AsyncCalls, Calls
 from client.search import (
     IMPORTS,
     Imported,
@@ -25,7 +24,7 @@ from client.search import (
 )
 
 
-class SearchCalls:
+class SearchCalls(Calls):
     """The calls of `Client`."""
 
     def search(
@@ -111,11 +110,8 @@ class SearchCalls:
         """
         return protocol.parsed(SearchIndex, self._send("POST", "/v1/admin/search/rebuild"))
 
-    def _send(self, method: str, path: str, *, retries: int | None = None, **rest: Any) -> httpx.Response:
-        raise NotImplementedError
 
-
-class AsyncSearchCalls:
+class AsyncSearchCalls(AsyncCalls):
     """The calls of `AsyncClient`."""
 
     async def search(
@@ -200,8 +196,3 @@ class AsyncSearchCalls:
         `search_index` says how far it has come. Raises `ApiError`, `ConnectionFailed`.
         """
         return protocol.parsed(SearchIndex, await self._send("POST", "/v1/admin/search/rebuild"))
-
-    async def _send(
-        self, method: str, path: str, *, retries: int | None = None, **rest: Any
-    ) -> httpx.Response:
-        raise NotImplementedError
