@@ -54,7 +54,7 @@ class Carrying:
             except UnavailableError as error:
                 metrics.REPAIRED.labels("reviews").inc()
                 log.warning("reviews_not_carried_out", code=error.code)
-            except Exception as error:  # noqa: BLE001 - one broken review must not stop the others for ever
+            except Exception as error:  # noqa: BLE001 - whatever happens, the next look comes
                 metrics.REPAIRED.labels("reviews").inc()
                 log.error("reviews_broken", error=type(error).__name__)
 
@@ -84,7 +84,11 @@ class Carrying:
                 await self._stores.reviews.forget(name)
                 return
             lead = lead_of(reviews)
-            if lead.decision is None or lead.decision == done:
+            if lead.decision is None:
+                for review in reviews:
+                    await self._stores.reviews.settle(review)
+                return
+            if lead.decision == done:
                 return
             # If it was decided anew in the meantime, by whichever process, the newer decision comes last.
             done = lead.decision

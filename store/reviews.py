@@ -169,9 +169,17 @@ class RedisReviewStore:
         return bool(await self._scripts.run("review_settle", prefix, review.id, review.version))
 
     async def forget(self, name: str) -> None:
-        """Nothing is due for an image that has no review any more."""
+        """Nothing is due for an image that has no review any more.
+
+        A review that this version cannot read keeps its duty, for a process that can.
+        """
         async with self._guard.store_errors(WHAT), self._client.pipeline(transaction=False) as pipeline:
             for digit in SHARDS:
+                pipeline.exists(f"{self._layout.prefix(digit)}review:{name}:{digit}")
+            there = await pipeline.execute()
+            for digit, kept in zip(SHARDS, there, strict=True):
+                if kept:
+                    continue
                 for kind in ("unapplied", "discards"):
                     pipeline.zrem(f"{self._layout.prefix(digit)}{kind}", f"{name}:{digit}")
             await pipeline.execute()

@@ -55,7 +55,7 @@ async def documents(data: TenantData, found: Found) -> dict[str, Any]:
         "api_keys": [_shown(key) for key in found.api_keys.values()],
         "quota_accounts": dict(accounts),
         "usage_days": found.usage,
-        "idempotency_keys": list(found.reservations.values()),
+        "idempotency_keys": [reservation_shown(each) for each in found.reservations.values()],
         "cached_results": [shown_result(result) for result in found.results.values()],
         "picture_records": [
             record
@@ -105,6 +105,16 @@ def _document(record: Record, hook: dict[str, str], log: list[str]) -> dict[str,
     if hook:
         document["webhook_delivery"] = {**hook, "attempts": [parsed(entry) for entry in log]}
     return document
+
+
+def reservation_shown(reservation: Any) -> Any:
+    """What an idempotency key stands for, without what the policy found in its prompts. Pure."""
+    if not isinstance(reservation, dict):
+        return reservation
+    if isinstance(new := reservation.get("new"), dict) and isinstance(request := new.get("request"), dict):
+        shown = {name: value for name, value in request.items() if name != "moderation"}
+        return {**reservation, "new": {**new, "request": shown}}
+    return reservation
 
 
 def shown_result(result: Any) -> Any:

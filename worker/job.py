@@ -284,7 +284,9 @@ class JobRunner:
             return ()
         images = [drawn.image for drawn in results if isinstance(drawn.image, Pixels)]
         # Tenants who share cached results share what is found, but no image that the cache does not have.
-        is_shared = self._share_cache and self._address(message) is not None
+        # It has no result with a held image.
+        cached = self._address(message) is not None and all(ref.shown for ref in done.result.images)
+        is_shared = self._share_cache and cached
         scope = SHARED if is_shared else message.tenant
         records = picture_records(
             message,

@@ -67,7 +67,9 @@ local function hold(job, held)
     redis.call('PEXPIRE', key, math.max(keep_ms, redis.call('PTTL', key)))
     if not state then
       list_review(member, image.severity, NOW, keep_ms)
-    elseif state ~= 'waiting' then
+    end
+    if state ~= 'waiting' then
+      -- Also for a new one: people may have decided on the same image in a review of another shard.
       due_review(member, keep_ms)
     end
     for _, kept in ipairs({ job_key(job.id), P .. 'tenant:' .. job.tenant }) do

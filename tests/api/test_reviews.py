@@ -370,3 +370,46 @@ async def test_a_process_that_is_behind_shows_nothing_that_was_undone(
     assert (await desk.http.get(f"/v1/images/{review['name']}")).status_code == 404
     assert await stores.reviews.past([review["name"]]) == {}
     assert await stores.reviews.due(10) == []
+
+
+async def test_a_job_that_ends_after_the_decision_on_its_image_hears_of_it_wherever_it_lies(
+    desk: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker had asked before the decision, and its record lies in another shard."""
+    monkeypatch.setattr("tests.api.held.file_of", lambda message, index: b"\x89PNG\r\n\x1a\n" + bytes(64))
+    first = await desk.submit()
+    await drawn(desk)
+    late = first
+    while late["id"][-1] == first["id"][-1]:
+        late = await desk.submit(prompt=f"another apple, {late['id']}")
+    message = desk.publisher.published[-1]
+    headers = await moderator(desk)
+    (review,) = await listed(desk, headers)
+    await decide(desk, review["name"], "release", headers)
+    await drawn(desk, message=message)
+    carrying = desk.http._transport.app.state.services.carrying  # type: ignore[attr-defined]
+    await carrying.tick()
+    assert (await image_of(desk, late["id"]))["moderation"]["verdict"] == "released"
+    assert await desk.stores.reviews.due(10) == []
+
+
+async def test_what_is_held_and_not_decided_is_due_for_nothing(desk: ApiUnderTest) -> None:
+    job = await desk.submit()
+    await drawn(desk)
+    carrying = desk.http._transport.app.state.services.carrying  # type: ignore[attr-defined]
+    await carrying.tick()
+    assert await desk.stores.reviews.due(10) == []
+    assert (await image_of(desk, job["id"]))["url"] is None
+
+
+async def test_a_review_that_this_version_cannot_read_stays_due(desk: ApiUnderTest) -> None:
+    await desk.submit()
+    await drawn(desk)
+    headers = await moderator(desk)
+    (review,) = await listed(desk, headers)
+    client = desk.stores.reviews._client  # type: ignore[attr-defined]
+    (key,) = [name async for name in client.scan_iter("*:review:*")]
+    await client.hset(key, "case", "{}")
+    carrying = desk.http._transport.app.state.services.carrying  # type: ignore[attr-defined]
+    await carrying.tick()
+    assert await desk.stores.reviews.due(10) == [review["name"]]

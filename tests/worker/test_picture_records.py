@@ -16,6 +16,7 @@ from contracts.jobs import JobStatus
 from contracts.pictures import SHARED, PictureRecord
 from contracts.requests import Lora
 from telemetry import metrics
+from tests.worker import policies
 from tests.worker.conftest import Room
 from worker.deliveries import Verdict
 from worker.engine.fake import CLIP, hashed
@@ -122,3 +123,18 @@ async def test_an_image_that_is_not_cached_is_not_shared(room: Room) -> None:
     private = await room.submit("a secret", seed=2, cache="off")
     assert await room.run(cached, private) == [Verdict.ACK, Verdict.ACK]
     assert [record.scope for record in await records(room)] == [SHARED, "public"]
+
+
+@pytest.mark.parametrize(
+    "room",
+    [{"clip": "models/emoji-clip", "share_cache_between_tenants": True, "policy": True}],
+    indirect=True,
+)
+async def test_an_image_beside_a_held_one_is_not_shared(room: Room) -> None:
+    """Their result is not cached, so nobody else would find it."""
+    message = await room.submit("a kite", seed=policies.HELD, num_images=2)
+    assert await room.run(message) == [Verdict.ACK]
+    result = (await room.job(message)).result
+    assert result is not None
+    assert [image.shown for image in result.images] == [False, True]
+    assert [record.scope for record in await records(room)] == ["public"]
