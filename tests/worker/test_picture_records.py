@@ -132,9 +132,9 @@ async def test_an_image_that_is_not_cached_is_not_shared(room: Room) -> None:
 )
 async def test_an_image_beside_a_held_one_is_not_shared(room: Room) -> None:
     """Their result is not cached, so nobody else would find it."""
-    message = await room.submit("a kite", seed=policies.HELD, num_images=2)
+    message = await room.submit("a kite", seed=policies.HELD, num_images=3)
     assert await room.run(message) == [Verdict.ACK]
     result = (await room.job(message)).result
     assert result is not None
-    assert [image.shown for image in result.images] == [False, True]
+    assert [image.shown for image in result.images] == [False, False, True], "held, blocked, tagged"
     assert [record.scope for record in await records(room)] == ["public"]
