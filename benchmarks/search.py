@@ -46,6 +46,9 @@ from benchmarks.arms import reranking
 from benchmarks.arms.gallery import Embedders
 from benchmarks.arms.search_figures import ARMS
 from benchmarks.arms.search_measures import PARTS, earlier, found, on_platforms, parts
+from benchmarks.lib import natives
+
+__all__ = ["natives"]
 
 FULL: Final = {"each": 60, "altered": 2_000, "texts": 1_000, "found_after": 200, "rounds": 6, "seconds": 12.0}
 QUICK: Final = {"each": 1, "altered": 100, "texts": 100, "found_after": 20, "rounds": 1, "seconds": 4.0}

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import pytest
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
+from benchmarks.lib import natives
 from benchmarks.lib.platform import served
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
+
+__all__ = ["natives"]
 
 ONE_PLATFORM = "tests/integration/wire_contract"
 """The files of this folder share a platform."""
