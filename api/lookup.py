@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from contracts.errors import StoreUnavailable
 from contracts.jobs import JobResult
+from contracts.reviews import ReviewState
 from moderation.decide import decide
 from moderation.policy import Policy
 from store.stores import Stores
@@ -57,6 +58,9 @@ async def checked(stores: Stores, address: str, result: JobResult, under: Under)
             await stores.results.delete(address)
             return None
         result = judged
+        if under.policy is not None and not await _still_released(stores, result):
+            await stores.results.delete(address)
+            return None
         for image in result.images:
             if not await stores.blobs.exists(image.name):
                 await stores.results.delete(address)
@@ -65,6 +69,17 @@ async def checked(stores: Stores, address: str, result: JobResult, under: Under)
         metrics.REPAIRED.labels("cache_lookup").inc()
         return None
     return result
+
+
+async def _still_released(stores: Stores, result: JobResult) -> bool:
+    """Whether the images that people have released are so still. Raises `StoreUnavailable`."""
+    asked = [
+        image.decided_as
+        for image in result.images
+        if image.moderation is not None and image.moderation.layer == "people"
+    ]
+    past = await stores.reviews.past(asked)
+    return all(name in past and past[name].state is ReviewState.RELEASED for name in asked)
 
 
 def rejudged(result: JobResult, policy: Policy, tenant: str) -> JobResult | None:

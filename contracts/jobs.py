@@ -28,6 +28,10 @@ def _absent(value: object) -> bool:
     return value is None
 
 
+def _empty(value: object) -> bool:
+    return value == ""
+
+
 class JobStatus(StrEnum):
     """The state of a job, as in the diagram above."""
 
@@ -73,6 +77,14 @@ class ImageRef(Document):
     content_type: str
     size_bytes: int
     moderation: Verdict | None = Field(default=None, exclude_if=_absent)
+    drawn: str = Field(default="", exclude_if=_empty)
+    """Of an image that people have released: its name before it was signed, where that is another one."""
+
+    @property
+    def decided_as(self) -> str:
+        """The name by which people's decisions on the image are kept."""
+        return self.drawn or self.name
+
     """What moderation says of the image. None: no policy looked at it."""
 
     @property

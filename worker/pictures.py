@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from backends.blobs import blob_name, public_name
 from contracts.engine import Pixels
@@ -27,6 +28,9 @@ from worker.outcomes import outcomes_of
 from worker.retrier import Hold, Retrier
 from worker.signing import SignedImages
 from worker.verdicts import Verdicts
+
+WHENEVER: Final = float("inf")
+"""A file is deleted whenever it was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +125,16 @@ class Pictures:
             if done is None:
                 return None
             stored.append(done)
+        drawn = tuple(blob_name(file.data, file.format) for file in files)
+        again = await self._taken_back(verdicts, drawn, stored, hold)
+        if again is None:
+            return None
+        if again:
+            return await self.result(message, lease, results, hold)
         warnings = [image.warnings for image in images] + [file.warnings for file in stored]
         result = JobResult(
             images=tuple(
-                _ref(file.name or "", image, file, message.request, index, verdict)
+                _ref(file.name or "", image, file, message.request, index, verdict, drawn[index])
                 for index, (image, file, verdict) in enumerate(zip(images, stored, verdicts, strict=True))
             ),
             timings=Timings(
@@ -138,7 +148,7 @@ class Pictures:
         return DoneImages(
             result,
             tuple(public_name(file.name or "") or blob_name(file.data, file.format) for file in stored),
-            tuple(blob_name(file.data, file.format) for file in files),
+            drawn,
         )
 
     def _judges(self, message: JobMessage) -> bool:
@@ -158,6 +168,28 @@ class Pictures:
             return await self._retrier.retry_until_drained(
                 partial(self._verdicts.of, message, images, files), hold
             )
+
+    async def _taken_back(
+        self,
+        verdicts: Sequence[Verdict | None],
+        drawn: Sequence[str],
+        stored: Sequence[Encoded],
+        hold: Hold,
+    ) -> bool | None:
+        """Whether people took a release back while its image was stored. Its file is deleted then.
+
+        None: the worker drains before the store is back.
+        """
+        if self._verdicts is None:
+            return False
+        retry = partial(self._retrier.retry_until_drained, hold=hold)
+        back = await retry(partial(self._verdicts.taken_back, verdicts, drawn))
+        if back is None:
+            return None
+        for name, file in zip(drawn, stored, strict=True):
+            if name in back and file.name:
+                await retry(partial(self._stores.blobs.delete, file.name, WHENEVER))
+        return bool(back)
 
     async def _publish(
         self, file: Encoded, verdict: Verdict | None, request: GenerationRequest, hold: Hold
@@ -219,7 +251,9 @@ def _ref(
     request: GenerationRequest,
     index: int,
     verdict: Verdict | None,
+    drawn: str,
 ) -> ImageRef:
+    by_people = verdict is not None and verdict.shown and verdict.layer == "people"
     return ImageRef(
         name=name,
         width=pixels.width,
@@ -228,4 +262,5 @@ def _ref(
         content_type=file.content_type,
         size_bytes=len(file.data),
         moderation=verdict,
+        drawn=drawn if by_people and drawn != name else "",
     )

@@ -14,7 +14,7 @@ from contracts.moderation import Verdict
 from contracts.pictures import PictureRecord
 from contracts.ports.picture_judge import PictureJudge, PictureToJudge
 from contracts.ports.review_store import ReviewStore
-from contracts.reviews import HeldCase, HeldImage
+from contracts.reviews import HeldCase, HeldImage, ReviewState
 from contracts.settings import WorkerSettings
 from moderation.decide import decide
 from moderation.held import decided_by_people, gravest, severity_of
@@ -85,6 +85,22 @@ class Verdicts:
         for verdict in final:
             metrics.PICTURE_VERDICTS.labels(verdict.state).inc()
         return final
+
+    async def taken_back(self, verdicts: Sequence[Verdict | None], drawn: Sequence[str]) -> frozenset[str]:
+        """Which of the images that people had released are not released any more.
+
+        `drawn` are the images' names before they were signed. Call it once the files are stored. Who takes
+        a release back forgets it first, and deletes the file afterwards. Raises `StoreUnavailable`.
+        """
+        released = [
+            name
+            for verdict, name in zip(verdicts, drawn, strict=True)
+            if verdict is not None and (verdict.layer, verdict.state) == ("people", "released")
+        ]
+        past = await self._reviews.past(released)
+        return frozenset(
+            name for name in released if name not in past or past[name].state is not ReviewState.RELEASED
+        )
 
     async def _one(
         self, rules: InForce[PictureJudge], message: JobMessage, image: Pixels, file: Encoded

@@ -135,6 +135,25 @@ async def test_what_people_have_decided_is_not_asked_again(
     assert await room.stores.reviews.find(name_of(HELD)) == []
 
 
+async def test_a_release_that_is_taken_back_while_its_image_is_stored_shows_nothing(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker heard of the release before. Who undoes it deletes the public file, which is not there yet."""
+    reviews, put = room.stores.reviews, room.stores.blobs.put
+    await reviews.remember(name_of(HELD), PastDecision(state=ReviewState.RELEASED, decision_id="d1", at=1.0))
+
+    async def undone_before(data: bytes, extension: str, **place: bool) -> str:
+        await reviews.remember(name_of(HELD), None)
+        return await put(data, extension, **place)
+
+    monkeypatch.setattr(room.stores.blobs, "put", undone_before)
+    _, job = await drawn(room, seed=HELD, num_images=1)
+    (image,) = job.result.images
+    assert (image.name, image.moderation.state) == (FOLDER + name_of(HELD), "in_review")
+    assert not await room.stores.blobs.exists(name_of(HELD))
+    assert [review.name for review in (await reviews.page(9))[0]] == [name_of(HELD)]
+
+
 async def test_there_are_no_previews_under_a_policy(room: Room) -> None:
     message = await room.submit("slow=0.1 a", num_inference_steps=4, previews=3)
     async with watching(room.stores.events, message.job_id) as events:
