@@ -125,12 +125,15 @@ class DirectoryBlobStore:
         return await asyncio.to_thread(self._prune, self._clock.now() - older_than_s, max_bytes)
 
     async def space(self) -> tuple[int, int] | None:
-        """Free and total bytes of the disk; None: unknown."""
+        """Free bytes, and all bytes that this process may ever use; None: unknown.
+
+        A file system may keep blocks back for root. They are neither free nor used, and so are in neither number.
+        """
         try:
             usage = await asyncio.to_thread(shutil.disk_usage, self._root)
         except OSError:
             return None
-        return usage.free, usage.total
+        return usage.free, usage.used + usage.free
 
     def paths(self) -> Iterator[tuple[str, Path]]:
         """The name and the path of every image, for a backup. Raises `OSError`."""

@@ -72,7 +72,8 @@ STORE_MEMORY_LIMIT = Gauge(
     "The maxmemory of the state Redis; 0: no limit, or unknown.",
 )
 BLOB_DISK = Gauge(
-    "darkroom_blob_disk_bytes", "Size of the disk that holds the images; 0: they are on no local disk."
+    "darkroom_blob_disk_bytes",
+    "Bytes of the disk that holds the images, without those kept back for root; 0: they are on no local disk.",
 )
 BLOB_DISK_FREE = Gauge("darkroom_blob_disk_free_bytes", "Free bytes on the disk that holds the images.")
 WAITERS = Gauge("darkroom_waiters", "Requests that wait for a job to end (Prefer: wait).")

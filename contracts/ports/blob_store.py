@@ -27,7 +27,7 @@ class BlobStore(Protocol):
         ...
 
     async def space(self) -> tuple[int, int] | None:
-        """Free and total bytes of the disk that holds the images; None where there is no disk of ours."""
+        """Free and usable bytes of the disk that holds the images; None where there is no disk of ours."""
         ...
 
     async def delete(self, name: str, put_before: float) -> Deletion:

@@ -220,3 +220,13 @@ async def test_a_directory_without_room_is_told_from_one_that_fails(
     assert type(raised.value) is error
     assert counted() - before == 1
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+async def test_blocks_kept_back_for_root_are_no_part_of_the_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system with 252 blocks, 102 of them for root alone: 62 used and 40 free are all there is."""
+    size = os.statvfs_result((4096, 4096, 252, 190, 40, 100, 90, 90, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: size)
+    free, usable = await DirectoryBlobStore(tmp_path, ManualClock()).space() or (0, 0)
+    assert (free, usable) == (40 * 4096, (62 + 40) * 4096)
