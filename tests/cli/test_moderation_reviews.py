@@ -80,7 +80,7 @@ def test_a_reviewer_works_with_commands_alone(stack: Stack, tmp_path: Path) -> N
     assert json.loads(line)["sha256"] == name.partition(".")[0]
     assert json.loads(line)["decision"] == "refused"
     assert (tmp_path / "decisions" / "refused" / name).read_bytes() == file_of(HELD)
-    assert run(stack, tmp_path, "moderation", "export", "decisions").returncode == 1, (
+    assert run(stack, tmp_path, "moderation", "export", "decisions").returncode == 2, (
         "never over what is there"
     )
 

@@ -35,6 +35,7 @@ BEFORE = 20
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[str]:
     """An empty server of a kind, as the setting names it."""
+    SERVERS_OF_TESTS.stop()  # with what earlier tests have left there
     yield SERVERS_OF_TESTS.postgres().url() if request.param == "postgres" else SERVERS_OF_TESTS.redis().url
     SERVERS_OF_TESTS.stop()
 

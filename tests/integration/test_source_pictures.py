@@ -107,6 +107,7 @@ def _leave(stack: Stack, text: str, header: str) -> None:
     """Send a picture to a decoder that is held up, and hang up: the decoder is gone, at once."""
     (decoder,) = api_processes(stack)[1:]
     os.kill(decoder.pid, signal.SIGSTOP)  # it never comes to an end
+    until(lambda: decoder.status() == psutil.STATUS_STOPPED, stack)  # before that it may still read
     body = json.dumps({"prompt": "left", "init_image": text, "num_inference_steps": 2}).encode()
     head = f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{header}Content-Length: {len(body)}\r\n\r\n"
     host, _, port = stack.url.removeprefix("http://").partition(":")
