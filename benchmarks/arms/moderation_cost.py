@@ -268,7 +268,12 @@ def plot_of(own: dict[str, list[float]], late: dict[str, list[float]], rate: dic
     """Left: the layers alone. Middle: images one at a time. Right: images a second at saturation."""
     figure, grid = plots.canvas(1, 3, figsize=(15, 4))
     left, middle, right = np.ravel(grid)
-    names = {"words": "words", "meaning": "meaning", "small_pictures": "64 px", "large_pictures": "512 px"}
+    names = {
+        "words": "words",
+        "meaning": "meaning",
+        "small_pictures": "pictures, 64 px",
+        "large_pictures": "pictures, 512 px",
+    }
     plots.shares(
         left,
         {label: own[name] for name, label in names.items()},
