@@ -76,7 +76,7 @@ bench: $(VENV)/.dev ## what this machine can carry: platform up, load, report (m
 	@$(BIN)/python -m cli.services
 	$(BIN)/darkroom bench --json benchmarks/results/load.json --html benchmarks/results/load.html
 
-BENCHMARKS := latency batching policy fairness neighbours steps engine encode api fidelity validation depth plan safety search_index search similar moderation_prompts moderation_pictures
+BENCHMARKS := latency batching policy fairness neighbours steps engine encode api fidelity validation depth plan safety search_index search similar moderation_prompts moderation_pictures moderation_attempts moderation_cost
 
 bench-all: bench ## all benchmarks, into benchmarks/results
 	@for name in $(BENCHMARKS); do \

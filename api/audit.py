@@ -1,11 +1,13 @@
 """The audit trail in the log: every call of an administrator, every refused API key, every blocked request.
 
 It has three events, `admin_call`, `key_refused` and `content_blocked`, so a log pipeline can store them
-separately. A key is named by its id, which is not a secret. No event has a prompt.
+separately. A key is named by its id, which is not a secret. No event has a prompt, or the whole name of an
+image: whoever knows it may read the image once it is released.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -19,6 +21,8 @@ from telemetry.logs import get_logger
 MAX_CHARS: Final = 500
 """The longest path or query that is logged."""
 _CALL: Final = "admin_call"
+_IMAGE: Final = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}(?=\.)")
+"""The name of an image. Its beginning is enough to find it in the audit trail of moderation."""
 
 log = get_logger(__name__)
 
@@ -36,7 +40,8 @@ def answered(scope: Scope, status: int) -> None:
     call: dict[str, Any] | None = scope["state"].get(_CALL)
     if call is None:
         return
-    path, query = scope["path"][:MAX_CHARS], scope["query_string"][:MAX_CHARS].decode("latin-1")
+    path = _IMAGE.sub(r"\1*", scope["path"])[:MAX_CHARS]
+    query = scope["query_string"][:MAX_CHARS].decode("latin-1")
     log.info("admin_call", method=scope["method"], path=path, query=query, status=status, **call)
 
 

@@ -83,6 +83,23 @@ ROWS: Final = {
 }
 """The tables of docs/figures.md: the second column for each first one."""
 
+MODERATION: Final = {
+    "added to the latency of an image of 64 pixels by words, meaning, hashes and picture head: p50, p99": "{moderation_cost.added_moderated_p50_ms:.0f} ms, {moderation_cost.added_moderated_p99_ms:.0f} ms (A/A {moderation_cost.added_control_p50_ms:.0f}, {moderation_cost.added_control_p99_ms:.0f})",
+    "the layers alone, one request with one image of 512 pixels: p50, p99": "{moderation_cost.own_large_p50_ms:.0f} ms, {moderation_cost.own_large_p99_ms:.0f} ms",
+    "throughput with words, hashes and picture head over that without; A/A": "{moderation_cost.throughput_moderated:.2f}; {moderation_cost.control_ratio:.2f}",
+    "the same with the meaning of a new prompt for each image": "{moderation_cost.throughput_moderated_new:.2f}",
+    "the layers' own time over the drawing's, 512 pixels in SD-Turbo's layout on one thread": "{moderation_cost.own_over_drawing:.4f}",
+    "words: disguised banned words found, ten kinds; harmless prompts refused": "{moderation_prompts.words_caught:.4f}; {moderation_prompts.words_false:.4f}",
+    "meaning: descriptions found that name no banned word; harmless prompts refused": "{moderation_prompts.meaning_recall:.3f}; {moderation_prompts.meaning_false:.3f}",
+    "picture head: weapons found; false alarms": "{moderation_pictures.head_recall:.3f}; {moderation_pictures.head_false_alarms:.3f}",
+    "all layers: share of 2,000 attempts of ten kinds that reach a shown picture of a weapon; without any layer": "{moderation_attempts.shown_weapon_all:.4f}; {moderation_attempts.shown_weapon_none:.2f}",
+    "all layers: share of descriptions of weapons that reach one; harmless captions that are not shown": "{moderation_attempts.shown_weapon_described_all:.4f}; {moderation_attempts.harmless_not_shown_all:.3f}",
+    "known images found after JPEG 50, half size, mirror, a crop of 10 %, +20 % brightness: the least; false matches": "{moderation_pictures.known_jpeg_50:.3f}; {moderation_pictures.known_false_matches:.0f}",
+    "look-ups a second in ten million hashes at distance 31; memory": "{moderation_pictures.index_lookups_per_s:.0f}; {moderation_pictures.index_memory_mb:.0f} MB",
+    "classifier in int8 over float: time; share of verdicts changed": "{moderation_pictures.nsfw_int8_over_float:.2f}; {moderation_pictures.nsfw_verdicts_changed:.3f}",
+}
+"""The table of docs/moderation.md, likewise. What has no committed result is said to be not measured."""
+
 PEERS_ROW: Final = (
     "throughput over celery-batches, the other server with a durable queue; over Mosec, the fastest without one",
     "{peers.throughput_over_celery:.2f}; {peers.throughput_over_mosec:.2f}",
@@ -133,6 +150,27 @@ def results() -> dict[str, Any]:
 
 def test_every_row_is_what_was_measured(page: str, results: dict[str, Any]) -> None:
     assert table(page) == {name: template.format(**results) for name, template in ROWS.items()}
+
+
+def test_every_row_of_moderation_is_what_was_measured_or_says_that_it_was_not(
+    results: dict[str, Any],
+) -> None:
+    text = (ROOT / "docs" / "moderation.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Figures\n")[2].partition("\n## ")[0]
+
+    def stated(template: str) -> str:
+        try:
+            return template.format(**results)
+        except (KeyError, AttributeError):
+            return "not measured yet"
+
+    assert table(section) == {name: stated(template) for name, template in MODERATION.items()}
+
+
+def test_the_least_of_the_changes_is_the_one_that_is_stated(results: dict[str, Any]) -> None:
+    pictures = results["moderation_pictures"]
+    changes = ("jpeg_50", "half_size", "mirror", "crop_10", "brighter_20")
+    assert pictures.known_jpeg_50 == min(getattr(pictures, f"known_{name}") for name in changes)
 
 
 def test_the_readme_has_five_of_them(section: str, results: dict[str, Any]) -> None:

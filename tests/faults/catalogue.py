@@ -11,6 +11,7 @@ from tests.faults.rows_disk import DISK_ROWS
 from tests.faults.rows_engine import ENGINE_ROWS
 from tests.faults.rows_full import FULL_ROWS
 from tests.faults.rows_group import GROUP_ROWS
+from tests.faults.rows_held import HELD_ROWS
 from tests.faults.rows_letters import LETTER_ROWS
 from tests.faults.rows_long import LONG_ROWS
 from tests.faults.rows_more import MORE_ROWS
@@ -31,6 +32,7 @@ BY_NUMBER: Final[dict[int, Row]] = {
         *VERSION_ROWS,
         *FULL_ROWS,
         *GROUP_ROWS,
+        *HELD_ROWS,
     )
 }
 
@@ -40,10 +42,11 @@ MUTANTS: Final[dict[str, int]] = {
     "no_lease": 13,
     "no_mandatory": 26,
     "no_confirm": 126,
+    "no_hold": 52,
 }
 """Mutant to the number of its row. The system is safe in depth, so each needs the fault against which it is the last guard."""
 
-QUICK: Final = (1, 3, 15, 45, 46, 47, 49, 50, 51, 110, 146)
+QUICK: Final = (1, 3, 15, 45, 46, 47, 49, 50, 51, 52, 110, 146)
 QUICK_JOBS: Final = 40
 
 

@@ -1,7 +1,7 @@
 """`python -m tests.faults.patched api|worker NAME[=VALUE] ...`: a process of ours with something changed in it.
 
 Three kinds. *Mutants* break a promise, and the checker must notice: `ack_first`, `no_fence`, `no_mandatory`, `no_confirm`,
-`no_lease`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_in_group`,
+`no_lease`, `no_hold`. *Crash points* kill the process at the VALUE-th passage: `die_before_publish`, `die_in_group`,
 `die_before_confirm`, `die_before_answer`, `die_before_clearing`, `die_before_finish`, `die_before_ack`. *Conditions* that cannot be had from outside: `thrice` (every
 message is published three times), `clock=SECONDS` (its clock is off), `heartbeat=SECONDS` (of the broker connection),
 `newer` (it is of the next version), `look=SECONDS` (between two looks at the dead letters).
@@ -102,6 +102,20 @@ def no_confirm(_: str) -> None:
 def no_lease(_: str) -> None:
     """A job that another worker runs may be taken all the same."""
     _in_lua("local busy = job.status == 'running' and tonumber(job.lease_until) > NOW", "local busy = false")
+
+
+def no_hold(_: str) -> None:
+    """A held picture is stored where everybody finds it who knows its hash."""
+    from backends.blobs import DirectoryBlobStore
+
+    real = DirectoryBlobStore.put
+
+    async def put(store: Any, data: bytes, extension: str, **named: Any) -> str:
+        if named.get("is_held"):
+            await real(store, data, extension)
+        return await real(store, data, extension, **named)
+
+    DirectoryBlobStore.put = put  # type: ignore[method-assign, assignment]
 
 
 def die_before_publish(passage: str) -> None:
@@ -211,6 +225,7 @@ PATCHES: dict[str, Callable[[str], None]] = {
         no_mandatory,
         no_confirm,
         no_lease,
+        no_hold,
         die_before_publish,
         die_in_group,
         die_before_confirm,

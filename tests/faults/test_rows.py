@@ -19,7 +19,7 @@ def test_what_must_hold_holds(site: Site, number: int) -> None:
     assert history.accepted, "something was at stake"
 
 
-@pytest.mark.parametrize("mutant", ["ack_first", "no_fence", "no_mandatory"])
+@pytest.mark.parametrize("mutant", ["ack_first", "no_fence", "no_mandatory", "no_hold"])
 def test_a_broken_promise_is_noticed(site: Site, mutant: str) -> None:
     row = BY_NUMBER[MUTANTS[mutant]]
     _, violations = play(site, row, 0, min(QUICK_JOBS, row.jobs), (mutant,))
