@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import Depends, FastAPI
+from fastapi.routing import iter_route_contexts
 
 from api import errors
 from api.application import Application
@@ -181,9 +182,10 @@ def create_app(
 
 def _endpoints(app: FastAPI) -> Iterator[tuple[str, str]]:
     """The method and path of every route, and of requests that match no route."""
-    for route in app.routes:
-        for method in sorted(getattr(route, "methods", None) or ()):
-            yield method, getattr(route, "path", "unmatched")
+    # `app.routes` has an included router as one entry.
+    for route in iter_route_contexts(app.routes):
+        for method in sorted(route.methods or ()):
+            yield method, route.path or "unmatched"
     yield "GET", "unmatched"
     yield "POST", "unmatched"
 

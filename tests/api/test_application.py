@@ -50,3 +50,10 @@ async def test_what_nobody_foresaw_is_a_500_in_our_shape(
         assert answer.json()["error"]["code"] == "internal_error"
         assert "secret" not in answer.text
         assert answer.headers["x-request-id"] == answer.json()["error"]["request_id"]
+
+
+async def test_every_route_has_its_errors_at_zero_from_the_start(api: ApiUnderTest) -> None:
+    """`increase()` does not see a series whose first value is 1."""
+    told = (await api.http.get("/metrics")).text
+    for method, path in (("GET", "/v1/jobs/{job_id}"), ("POST", "/v1/jobs"), ("GET", "/v1/search")):
+        assert f'http_requests_total{{method="{method}",route="{path}",status="503"}}' in told
