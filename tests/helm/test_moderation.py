@@ -93,14 +93,21 @@ def test_a_second_look_has_processes_of_its_own_that_vote_as_reviewers_do() -> N
     values = {
         "moderation": {
             "files": FILES,
-            "secondLook": {"enabled": True, "existingSecret": "mine", "settings": {"second_look_concurrency": 2}},
+            "secondLook": {
+                "enabled": True,
+                "existingSecret": "mine",
+                "settings": {"second_look_concurrency": 2},
+            },
         },
         "api": {"settings": {"reviewers": 2, "review_undo_s": 60, "max_waits": 9}},
     }
     rendered = render(values)
     spec = pod(rendered, "-second-look")
     (container,) = spec["containers"]
-    assert (container["command"], container["image"]) == (["python", "-m", "second_look"], "darkroom-api:0.2.0")
+    assert (container["command"], container["image"]) == (
+        ["python", "-m", "second_look"],
+        "darkroom-api:0.2.0",
+    )
     env = environment(spec)
     assert (env["DARKROOM_REVIEWERS"], env["DARKROOM_REVIEW_UNDO_S"]) == ("2", "60")
     assert env["DARKROOM_SECOND_LOOK_CONCURRENCY"] == "2"
@@ -122,5 +129,5 @@ def test_a_second_look_goes_where_the_operator_says() -> None:
 
 
 def test_a_second_look_needs_a_policy() -> None:
-    with pytest.raises(RenderError, match="secondLook.enabled is true, but there is no policy"):
+    with pytest.raises(RenderError, match=r"secondLook\.enabled is true, but there is no policy"):
         render({"moderation": {"secondLook": {"enabled": True}}})
