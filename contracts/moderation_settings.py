@@ -30,7 +30,8 @@ class SecondLookSettings(BackendSettings):
     second_look_concurrency: Count = 4
     """How many calls of the endpoint run at once in one process."""
     reviewers: Annotated[int, Field(ge=1, le=9)] = 1
-    """How many reviewers must agree on a held image. With 2, no one person releases or refuses one."""
+    """How many reviewers must agree on a held image. With 2, no one person releases or refuses one, unless a
+    second look that may vote agrees."""
     review_undo_s: Seconds = 3600.0
     """For how long the file of a refused image is kept, so that the refusal can be undone. Then it is deleted."""
     moderation_log_key: Annotated[str, Field(repr=False)] = ""
