@@ -74,7 +74,7 @@ class Looker:
             return await self._settled(call, "gone")
         review = lead_of(reviews)
         if is_peoples(review):
-            return await self._settled(call, "people")
+            return await self._settled(call, "decided")
         tenants = sorted({job.tenant for each in reviews for job in each.jobs})
         look = review.second_look
         if look is None or not look.answered:

@@ -39,7 +39,7 @@ SECOND_LOOK_OUTCOMES: Final = (
     "over_budget",
     "too_late",
     "retry",
-    "people",
+    "decided",
     "unasked",
     "gone",
     "repeated",

@@ -298,9 +298,9 @@ async def test_a_vote_an_appeal_or_an_undo_makes_the_image_peoples(
     for person in (ADA, EVE):
         await desk.reviewing.decide(await desk.name(undone), "release", person)
     await desk.reviewing.undo(await desk.name(undone), EVE)
-    before = counted("people")
+    before = counted("decided")
     await desk.tick()
-    assert (endpoint.requests, counted("people")) == ([], before + 3)
+    assert (endpoint.requests, counted("decided")) == ([], before + 3)
     with pytest.raises(ReviewDecided):
         await desk.reviewing.decide(await desk.name(voted), "refuse", Person(ACTOR), first=True)
 
