@@ -72,11 +72,11 @@ async def checked(stores: Stores, address: str, result: JobResult, under: Under)
 
 
 async def _still_released(stores: Stores, result: JobResult) -> bool:
-    """Whether the images that people have released are so still. Raises `StoreUnavailable`."""
+    """Whether the images that a review has released are so still. Raises `StoreUnavailable`."""
     asked = [
         image.decided_as
         for image in result.images
-        if image.moderation is not None and image.moderation.layer == "people"
+        if image.moderation is not None and image.moderation.reviewed
     ]
     past = await stores.reviews.past(asked)
     return all(name in past and past[name].state is ReviewState.RELEASED for name in asked)
@@ -86,14 +86,14 @@ def rejudged(result: JobResult, policy: Policy, tenant: str) -> JobResult | None
     """The result with the verdicts of the present policy, by what was found before; None: it may not be
     shown, or was never judged. Pure.
 
-    People's decisions stay. The same object is answered where nothing has changed.
+    What a review has decided stays. The same object is answered where nothing has changed.
     """
     images = []
     for image in result.images:
         before = image.moderation
         if before is None:
             return None
-        verdict = before if before.layer == "people" else decide(policy, tenant, before.findings, before.away)
+        verdict = before if before.reviewed else decide(policy, tenant, before.findings, before.away)
         if not verdict.shown:
             return None
         images.append(image if verdict == before else image.model_copy(update={"moderation": verdict}))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
-from contracts.moderation import Layer, State
-from contracts.reviews import Review, ReviewState
+from contracts.moderation import Finding, Layer, State
+from contracts.reviews import LookOutcome, Review, ReviewState, SecondLook
 from views.job import Wire
 
 PATH = "/v1/admin/moderation"
@@ -26,7 +27,7 @@ class VoteView(Wire):
     """One reviewer's choice."""
 
     choice: Literal["release", "refuse"]
-    by: str
+    by: str = Field(description="The id of an API key, or `second-look:` and a model.")
     name: str
     note: str
     at: float
@@ -47,6 +48,19 @@ class AppealView(Wire):
     """The owner's objection."""
 
     reason: str
+    at: float
+
+
+class SecondLookView(Wire):
+    """What a model said of the image before people saw it, or why it said nothing."""
+
+    outcome: LookOutcome = Field(
+        description="`release`, `refuse` or `review` (people decide) are the model's answers. Others say why there is none."
+    )
+    model: str
+    policy: str
+    reason: str = Field(description="The model's own words; not to be relied on.")
+    findings: list[FindingView]
     at: float
 
 
@@ -82,6 +96,7 @@ class ReviewView(Wire):
     votes: list[VoteView]
     decision: DecisionView | None
     appeal: AppealView | None
+    second_look: SecondLookView | None = Field(description="Null: no model has looked.")
     picture: str = Field(description="Where a reviewer gets the bytes of the image.")
     undoable: bool = Field(description="Whether the decision can be undone.")
 
@@ -162,12 +177,29 @@ def review_detail(review: Review, like: list[LikeCase]) -> ReviewDetail:
         negative_prompt=case.negative_prompt,
         lora=case.lora,
         source=case.verdict.source,
-        findings=[
-            FindingView(layer=each.layer, category=each.category, score=each.score, source=each.source)
-            for each in case.verdict.findings
-        ],
+        findings=_findings(case.verdict.findings),
         jobs=[ReviewJobView(id=job.id, tenant=job.tenant, indexes=list(job.indexes)) for job in review.jobs],
         like=like,
+    )
+
+
+def _findings(found: Sequence[Finding]) -> list[FindingView]:
+    return [
+        FindingView(layer=each.layer, category=each.category, score=each.score, source=each.source)
+        for each in found
+    ]
+
+
+def _second_look(look: SecondLook | None) -> SecondLookView | None:
+    if look is None:
+        return None
+    return SecondLookView(
+        outcome=look.outcome,
+        model=look.model,
+        policy=look.policy,
+        reason=look.reason,
+        findings=_findings(look.findings),
+        at=look.at,
     )
 
 
@@ -207,6 +239,7 @@ def _fields(review: Review) -> dict[str, Any]:
             at=decision.at,
         ),
         "appeal": None if appeal is None else AppealView(reason=appeal.reason, at=appeal.at),
+        "second_look": _second_look(review.second_look),
         "picture": picture_path(review.name),
         "undoable": review.state is not ReviewState.WAITING and not review.discarded,
     }

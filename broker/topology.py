@@ -21,6 +21,7 @@ from contracts.settings import BackendSettings
 TASK_NAME: Final = "darkroom.generate"
 WEBHOOK_QUEUE: Final = "darkroom.webhooks"
 SEARCH_QUEUE: Final = "darkroom.search"
+SECOND_LOOK_QUEUE: Final = "darkroom.second_look"
 DUTY_QUEUE_LENGTH: Final = 10_000
 """The most duties in a queue. Further ones wait in the outbox, which holds every duty anyway."""
 DEAD_LETTER_QUEUE: Final = "darkroom.dead"
@@ -88,6 +89,11 @@ def webhook_queue(settings: BackendSettings) -> Queue:
 def search_queue(settings: BackendSettings) -> Queue:
     """The queue of images that are owed to the search index."""
     return _queue_of_duties(SEARCH_QUEUE, settings)
+
+
+def second_look_queue(settings: BackendSettings) -> Queue:
+    """The queue of held images that a model is to look at."""
+    return _queue_of_duties(SECOND_LOOK_QUEUE, settings)
 
 
 def _queue_of_duties(name: str, settings: BackendSettings) -> Queue:

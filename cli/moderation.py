@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from cli.tables import dash, print_table
 from contracts import exit_codes
 from contracts.moderation import CATEGORY
 from moderation.policy import InvalidPolicy, LayerRule, Policy, Thresholds, read, schema
+from moderation.policy_second_look import SecondLookRules
 
 app = typer.Typer(
     cls=Commands,
@@ -52,7 +54,9 @@ def check(path: PolicyPath, as_json: Json = False) -> None:
             dict(zip(("layer", "looks_at", "category", "what", "entries"), row, strict=True)) for row in rows
         ]
         rules = {name: rule.model_dump() for name, rule in policy.rules.items()}
-        typer.echo(json.dumps({"policy": policy.title, "looks": looks, "rules": rules}, indent=2))
+        second = None if policy.second_look is None else policy.second_look.model_dump(mode="json")
+        told = {"policy": policy.title, "looks": looks, "rules": rules, "second_look": second}
+        typer.echo(json.dumps(told, indent=2))
         return
     typer.echo(f"{policy.title} can be used.\n")
     if rows:
@@ -71,6 +75,10 @@ def check(path: PolicyPath, as_json: Json = False) -> None:
     ]
     print_table(("TENANT", "CATEGORY", *(layer.upper() for layer in layers)), table)
     closed = [layer for layer in layers if getattr(policy.when_away, layer) == "closed"]
+    if policy.second_look is not None:
+        typer.echo("")
+        for line in _second_look(policy.second_look):
+            typer.echo(line)
     typer.echo(f"\nLayers without which nothing passes: {', '.join(closed) or 'none'}")
 
 
@@ -144,7 +152,28 @@ def _lookers(policy: Policy) -> list[tuple[str, str, str, str, int | None]]:
             ("pictures", "pictures", name, str(each.model), None)
             for name in sorted(set(each.labels.values()))
         ]
+    if policy.second_look is not None:
+        asked = {place.split(".")[-1] for place, rule in policy.every_rule if rule.second_look != "allow"}
+        rows += [
+            ("second_look", "held pictures", name, policy.second_look.model, None) for name in sorted(asked)
+        ]
     return rows
+
+
+def _second_look(rules: SecondLookRules) -> Iterator[str]:
+    """What operators should know of a second look: who gets what, and what it may do."""
+    sent = "the image and its prompt" if rules.send_prompt else "the image"
+    yield f"Second look: {sent} of what is held goes to {rules.url} ({rules.model})."
+    may = " and ".join(rules.may)
+    yield f"It may {may} by itself." if may else "It only advises; people decide."
+    yield (
+        f"At most {rules.attempts} calls of {rules.timeout_s:g} s within {rules.deadline_s:g} s, and"
+        f" {rules.budget_per_hour} an hour. After that, and while it is away, people decide."
+    )
+    if rules.api_key_env is not None:
+        yield f"Its key is the variable {rules.api_key_env} of the process that calls it."
+    elif rules.api_key_file is not None:
+        yield f"Its key is in {rules.api_key_file} of the process that calls it."
 
 
 def _rule(rule: LayerRule) -> str:

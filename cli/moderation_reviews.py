@@ -21,7 +21,7 @@ from store.moderation_log import FIRST, LogEntry, fault_of
 PAGE: Final = 100
 TRAIL_PAGE: Final = 1000
 PROMPT_CHARS: Final = 50
-HEADS: Final = ("SEVERITY", "SINCE", "CATEGORIES", "SCORE", "PROMPT", "NAME")
+HEADS: Final = ("SEVERITY", "SINCE", "CATEGORIES", "SCORE", "SECOND LOOK", "PROMPT", "NAME")
 
 Name = Annotated[
     str, typer.Argument(help="The image, as `darkroom moderation reviews` names it.", show_default=False)
@@ -59,6 +59,7 @@ def reviews(
                 date(each.created_at),
                 ", ".join(each.categories),
                 dash(each.score),
+                dash(None if each.second_look is None else each.second_look.outcome),
                 each.prompt[:PROMPT_CHARS],
                 each.name,
             )
@@ -106,7 +107,7 @@ def export(
 ) -> None:
     """Write what people decided: hashes for lists of known images, and labelled images for training.
 
-    decisions.jsonl has one line for each image: sha256, decision, categories, prompt and findings. With
+    decisions.jsonl has one line for each image: sha256, decision, by whom, categories, prompt and findings. With
     --pictures the files lie in released/ and refused/. `darkroom moderation import` reads these folders.
 
     Example: darkroom moderation export decisions --pictures
@@ -207,5 +208,6 @@ def _exported(review: Review) -> dict[str, object]:
         "prompt": review.prompt,
         "policy": review.policy,
         "findings": list(review.findings),
+        "by": None if review.decision is None else review.decision.by,
         "at": None if review.decision is None else review.decision.at,
     }

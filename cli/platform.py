@@ -1,4 +1,4 @@
-"""The embedded platform: API, workers, webhooks, search, moderation and, if no URL is set, a Redis, as child processes."""
+"""The embedded platform: API, workers, webhooks, search, moderation, second looks and, if no URL is set, a Redis, as child processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from contracts.errors import SettingsError, StoreUnavailable
 from contracts.model_source import local_folder
 from contracts.search_settings import SearchSettings
 from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, WorkerSettings
-from moderation.policy import InvalidPolicy
+from moderation.policy import InvalidPolicy, Policy
 from moderation.policy import read as read_policy
 from runtime.listening import is_free, listen
 from store.migrating import MigrationRefused
@@ -42,6 +42,8 @@ SEARCH: Final = "search"
 """The name of the process that searches."""
 MEANING: Final = "moderation"
 """The name of the process that reads the meaning of prompts."""
+SECOND_LOOK: Final = "second_look"
+"""The name of the process that lets a model look at held images."""
 EMBEDDED_CLIP: Final = "models/emoji-clip"
 _PING: Final = b"GET /healthz HTTP/1.0\r\n\r\n"
 
@@ -156,8 +158,10 @@ def started(
             raise SettingsError(f"--folder {folder} cannot be used: {error.strerror}.") from None
         # The processes check their ports too, but report to their logs.
         port = _port(settings, source)
-        meaning = _reads_meaning(settings)
-        metrics_ports = _metrics_ports(worker.metrics_port, workers + webhooks + meaning + search)
+        policy = _policy(settings)
+        meaning = policy is not None and bool(policy.meaning.heads) and not settings.moderation_url
+        looks = policy is not None and policy.second_look is not None
+        metrics_ports = _metrics_ports(worker.metrics_port, workers + webhooks + meaning + looks + search)
         redis = None
         if not source.get("DARKROOM_REDIS_URL"):
             redis = RedisServer(folder / "redis")
@@ -181,6 +185,7 @@ def started(
         children = [_child("api", folder, {**source, "DARKROOM_ADMIN_KEY": admin_key})]
         names = [f"worker-{number}" for number in range(1, workers + 1)] + ["webhooks"] * webhooks
         names += [MEANING] * meaning
+        names += [SECOND_LOOK] * looks
         names += [SEARCH] * search
         for name, metrics_port in zip(names, metrics_ports, strict=True):
             children.append(_child(name, folder, {**source, "DARKROOM_METRICS_PORT": metrics_port}))
@@ -208,18 +213,17 @@ def _add_search(source: dict[str, str], folder: Path) -> None:
         source[f"DARKROOM_{name}"] = source.get(f"DARKROOM_{name}") or value
 
 
-def _reads_meaning(settings: ApiSettings) -> bool:
-    """Whether the platform needs a process that reads the meaning of prompts.
+def _policy(settings: ApiSettings) -> Policy | None:
+    """The policy, which says what processes the platform needs; None: there is none.
 
     Raises `SettingsError` for a policy that cannot be used.
     """
     if settings.moderation is None:
-        return False
+        return None
     try:
-        policy = read_policy(settings.moderation)
+        return read_policy(settings.moderation)
     except InvalidPolicy as error:
         raise SettingsError(f"DARKROOM_MODERATION: {error}") from None
-    return bool(policy.meaning.heads) and not settings.moderation_url
 
 
 def _add_meaning(source: dict[str, str]) -> None:

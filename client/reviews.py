@@ -35,6 +35,17 @@ class ReviewJob(Answer):
     indexes: tuple[int, ...]
 
 
+class ReviewSecondLook(Answer):
+    """What a model said of a held image before people saw it. `outcome` is its advice (`release`, `refuse`,
+    `review`), or says why there is none."""
+
+    outcome: str
+    model: str
+    reason: str = ""
+    findings: tuple[dict[str, Any], ...] = ()
+    at: float
+
+
 class Review(Answer):
     """A held image. `state` is waiting, released or refused; `severity` is 1 to 4, the gravest."""
 
@@ -57,6 +68,8 @@ class Review(Answer):
     votes: tuple[dict[str, Any], ...] = ()
     decision: ReviewDecision | None = None
     appeal: ReviewAppeal | None = None
+    second_look: ReviewSecondLook | None = None
+    """None: no model has looked."""
     picture: str
     """Where a reviewer gets the bytes of the image."""
     undoable: bool = False

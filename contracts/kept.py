@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from contracts.kept_files import FILE_ROWS, SIGNED_NAMES
-from contracts.kept_reviews import REVIEW_ROWS
+from contracts.kept_reviews import LOOK_QUEUE, REVIEW_ROWS
 from contracts.kept_row import Kept, Place
 from contracts.kept_search import SEARCH_ROWS
 
@@ -299,6 +299,7 @@ KEPT: Final = (
         "they hold only the job's id",
         "10,000, or `queue_max_length`",
     ),
+    LOOK_QUEUE,
     Kept(
         "dead letters: messages that the broker gave up on",
         Place.BROKER,

@@ -24,7 +24,7 @@ HELD_FILES: Final = Kept(
 )
 REVIEW_ROWS: Final = (
     Kept(
-        "held images: what a reviewer is shown, the jobs, votes, decision and appeal",
+        "held images: what a reviewer is shown, the jobs, votes, decision and appeal, and what a model said",
         Place.STATE,
         "reviews",
         ("darkroom:{s*}:review:*", "darkroom:{s*}:held:*"),
@@ -32,7 +32,7 @@ REVIEW_ROWS: Final = (
         _ALL,
         "documents; one that cannot be read is left out",
         "yes, the tenant's jobs; an image that another tenant's job has stays for that one",
-        "the jobs, not `tenant_store_bytes`: about 1.5 kB per held image, and 2.2 kB more with an embedding",
+        "the jobs, not `tenant_store_bytes`: about 1.5 kB per held image, 2.2 kB more with an embedding, and 1 kB more with a second look",
     ),
     Kept(
         "lists of held images: that wait, that are decided, whose decision is not carried out, whose file is to be deleted",
@@ -49,6 +49,28 @@ REVIEW_ROWS: Final = (
         _FIXED,
         "with the held images",
         "the held images",
+    ),
+    Kept(
+        "held images that a model is to look at",
+        Place.STATE,
+        "looks",
+        ("darkroom:{s*}:unlooked",),
+        "the model has answered, or `deadline_s` of the policy",
+        _ALL,
+        _FIXED,
+        "with the held images",
+        "the held images",
+    ),
+    Kept(
+        "calls of the model, by hour",
+        Place.STATE,
+        "looks",
+        ("darkroom:{reviews}:looks:*",),
+        "two hours",
+        _ALL,
+        _FIXED,
+        _NOBODYS,
+        "one number an hour",
     ),
     Kept(
         "what people decided on an image, by its hash",
@@ -83,4 +105,16 @@ REVIEW_ROWS: Final = (
         "appeals: yes; what a reviewer has opened names no tenant",
         "`appeals_per_day`, `review_pictures_per_day`",
     ),
+)
+
+LOOK_QUEUE: Final = Kept(
+    "held images that a model is to look at now",
+    Place.BROKER,
+    "broker",
+    ("darkroom.second_look",),
+    "the attempt is made",
+    "no; published again from the held images that a model is to look at",
+    _DOCUMENT,
+    "they hold only the image's file name",
+    "10,000, or `queue_max_length`",
 )

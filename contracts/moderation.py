@@ -25,7 +25,8 @@ Action = Literal["allow", "tag", "review", "block"]
 SEVERITY: Final[dict[Action, int]] = {"allow": 0, "tag": 1, "review": 2, "block": 3}
 
 State = Literal["passed", "tagged", "in_review", "blocked", "released", "refused"]
-"""The state of an image. A policy decides the first four; people decide `released` and `refused`."""
+"""The state of an image. A policy decides the first four. People, or a second look that may, decide `released`
+and `refused`."""
 SHOWN: Final[frozenset[State]] = frozenset({"passed", "tagged", "released"})
 """The states in which an image may be seen by its owner."""
 
@@ -65,3 +66,8 @@ class Verdict(Document):
     def shown(self) -> bool:
         """Whether the image may be seen by its owner."""
         return self.state in SHOWN
+
+    @property
+    def reviewed(self) -> bool:
+        """Whether a review has decided, and not the policy."""
+        return self.state in ("released", "refused")

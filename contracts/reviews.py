@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from contracts.documents import Document, Frozen
-from contracts.moderation import Verdict
+from contracts.moderation import Finding, Verdict
 from contracts.pictures import PictureRecord
 
 MAX_NOTE_CHARS: Final = 1000
@@ -38,6 +38,38 @@ OUTCOMES: Final[dict[Choice, ReviewState]] = {
     "release": ReviewState.RELEASED,
     "refuse": ReviewState.REFUSED,
 }
+
+
+LookOutcome = Literal["release", "refuse", "review", "away", "garbled", "over_budget", "too_late"]
+"""How the second look at an image ended. The first three are answers of the model, of which `review` leaves
+the image to people. `away`: the endpoint did not answer. `garbled`: it answered something else than was
+asked. `over_budget`: there were too many calls this hour. `too_late`: the deadline had passed."""
+ANSWERS: Final[frozenset[LookOutcome]] = frozenset({"release", "refuse", "review"})
+SECOND_LOOK: Final = "second-look:"
+"""What `Vote.by` begins with where a model voted. The model's name follows."""
+
+
+class SecondLook(Document):
+    """What a heavier model said of a held image before people saw it, or why it said nothing."""
+
+    outcome: LookOutcome
+    model: str
+    policy: str
+    """The policy, as `name@version`, by which the scores were judged."""
+    reason: str = ""
+    """The model's own words. They may be about anything that the image says."""
+    findings: tuple[Finding, ...] = ()
+    at: float
+
+    @property
+    def answered(self) -> bool:
+        """Whether the model answered. Then it is not asked again."""
+        return self.outcome in ANSWERS
+
+    @property
+    def advice(self) -> Choice | None:
+        """What the model advises; None: nothing."""
+        return self.outcome if self.outcome in ("release", "refuse") else None
 
 
 class HeldCase(Document):
@@ -68,10 +100,13 @@ class HeldImage(Frozen):
     keep_s: float
     """For how many seconds its file is kept, and the review with it."""
     case: HeldCase
+    second_look: bool = False
+    """Whether a heavier model looks at it before people do."""
 
 
 class Vote(Document):
-    """One reviewer's choice. `by` is the id of the reviewer's API key, `name` what the key is called."""
+    """One reviewer's choice. `by` is the id of the reviewer's API key, or `second-look:MODEL`; `name` is what
+    the key is called."""
 
     choice: Choice
     by: str
@@ -124,6 +159,7 @@ class Review(Frozen):
     votes: tuple[Vote, ...] = ()
     decision: Decision | None = None
     appeal: Appeal | None = None
+    second_look: SecondLook | None = None
     discarded: bool = False
     """Whether the file of a refused image is deleted. Then the refusal cannot be undone."""
 
@@ -139,3 +175,5 @@ class PastDecision(Document):
     state: ReviewState
     decision_id: str
     at: float
+    by_model: bool = False
+    """Whether a second look decided, and no person."""

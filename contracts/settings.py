@@ -226,7 +226,8 @@ class ApiSettings(BackendSettings):
     c2pa_trust_anchors: Path | None = None
     """Certificates in PEM. Images that their holders have signed are `trusted` ([provenance](provenance.md))."""
     reviewers: Annotated[int, Field(ge=1, le=9)] = 1
-    """How many reviewers must agree on a held image. With 2, no one person releases or refuses one."""
+    """How many reviewers must agree on a held image. With 2, no one person releases or refuses one, unless a
+    second look that may vote agrees."""
     review_undo_s: Seconds = 3600.0
     """For how long the file of a refused image is kept, so that the refusal can be undone. Then it is deleted."""
     review_pictures_per_day: Count | None = None

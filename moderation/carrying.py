@@ -18,7 +18,7 @@ from contracts.pictures import PictureRecord
 from contracts.ports.clock import Clock
 from contracts.ports.review_store import Change
 from contracts.reviews import Decision, PastDecision, Review, ReviewState, ShowingJob
-from moderation.held import decided_result, lead_of
+from moderation.held import by_model, decided_result, lead_of
 from store.moderation_log import ModerationLog
 from store.stores import Stores
 from telemetry import metrics
@@ -102,7 +102,9 @@ class Carrying:
             lead.case.drawn or name,
             None
             if lead.state is ReviewState.WAITING
-            else PastDecision(state=lead.state, decision_id=decision.id, at=decision.at),
+            else PastDecision(
+                state=lead.state, decision_id=decision.id, at=decision.at, by_model=by_model(decision)
+            ),
         )
         await self._place(lead, reviews)
         for review in reviews:
@@ -151,7 +153,7 @@ class Carrying:
                 return
             if before is None:
                 return
-            after = decided_result(before, review.name, job.indexes, review.state)
+            after = decided_result(before, review.name, job.indexes, review.state, review.decision)
             if after == before:
                 return
             if await self._stores.reviews.apply(job.id, before, after, self._indexed(review, job)):

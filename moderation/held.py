@@ -8,8 +8,18 @@ from typing import Final
 
 from backends.blobs import HELD
 from contracts.jobs import ImageRef, JobResult
-from contracts.moderation import State, Verdict
-from contracts.reviews import OUTCOMES, Choice, Review, ReviewState, Severity, Vote
+from contracts.moderation import Layer, State, Verdict
+from contracts.reviews import (
+    OUTCOMES,
+    SECOND_LOOK,
+    Choice,
+    Decision,
+    PastDecision,
+    Review,
+    ReviewState,
+    Severity,
+    Vote,
+)
 
 GRAVITY: Final[dict[State, int]] = {
     "passed": 0,
@@ -45,12 +55,21 @@ def gravest(picture: Verdict, prompt: Verdict | None) -> Verdict:
     )
 
 
-def decided_by_people(verdict: Verdict, state: ReviewState | None) -> Verdict:
-    """The verdict on an image that people have seen before: theirs, where a policy would ask them
-    again. A blocked image stays blocked."""
-    if verdict.state != "in_review" or state is None or state is ReviewState.WAITING:
+def decided_before(verdict: Verdict, past: PastDecision | None) -> Verdict:
+    """The verdict on an image that was reviewed before: what was decided then, where a policy would hold
+    it again. A blocked image stays blocked."""
+    if verdict.state != "in_review" or past is None or past.state is ReviewState.WAITING:
         return verdict
-    return verdict.model_copy(update={"state": state.value, "layer": "people"})
+    layer: Layer = "second_look" if past.by_model else "people"
+    return verdict.model_copy(update={"state": past.state.value, "layer": layer})
+
+
+def by_model(decision: Decision | None) -> bool:
+    """Whether a second look alone decided, and no person."""
+    if decision is None or decision.choice is None:
+        return False
+    deciding = [vote.by for vote in decision.votes if vote.choice == decision.choice]
+    return all(voter.startswith(SECOND_LOOK) for voter in (*deciding, decision.by))
 
 
 def severity_of(verdict: Verdict) -> Severity:
@@ -80,20 +99,25 @@ def lead_of(reviews: Sequence[Review]) -> Review:
     return min(reviews, key=lambda review: (review.created_at, review.digit))
 
 
-def decided_result(result: JobResult, name: str, indexes: Iterable[int], state: ReviewState) -> JobResult:
-    """The result of a job whose images at `indexes`, with the file name `name`, are in that state."""
+def decided_result(
+    result: JobResult, name: str, indexes: Iterable[int], state: ReviewState, decision: Decision | None
+) -> JobResult:
+    """The result of a job whose images at `indexes`, with the file name `name`, are in that state, by that
+    decision."""
     images = list(result.images)
     for index in indexes:
         if index >= len(images):
             continue
-        images[index] = _decided_image(images[index], name, state)
+        images[index] = _decided_image(images[index], name, state, decision)
     return result.model_copy(update={"images": tuple(images)})
 
 
-def _decided_image(image: ImageRef, name: str, state: ReviewState) -> ImageRef:
+def _decided_image(image: ImageRef, name: str, state: ReviewState, decision: Decision | None) -> ImageRef:
     names = {ReviewState.WAITING: HELD + name, ReviewState.RELEASED: name, ReviewState.REFUSED: ""}
     if image.moderation is None:
         return image
-    layer = image.moderation.layer if state is ReviewState.WAITING else "people"
+    layer = image.moderation.layer
+    if state is not ReviewState.WAITING:
+        layer = "second_look" if by_model(decision) else "people"
     verdict = image.moderation.model_copy(update={"state": STATES[state], "layer": layer})
     return image.model_copy(update={"name": names[state], "moderation": verdict})

@@ -27,6 +27,7 @@ from contracts.documents import Frozen
 from contracts.moderation import CATEGORY, Action, Category, Layer
 from contracts.tenancy import TENANT_PATTERN
 from moderation.policy_errors import faults_of
+from moderation.policy_second_look import PATTERNS, SecondLookRules
 from moderation.policy_yaml import InvalidYaml, load
 
 MAX_POLICY_BYTES: Final = 1_000_000
@@ -41,6 +42,7 @@ _PATTERNS: Final = {
     CATEGORY: "lower-case letters, digits and _, with a letter first, 32 at most",
     NAME: "lower-case letters, digits and -, 32 at most",
     TENANT_PATTERN: "the name of a tenant",
+    **PATTERNS,
 }
 
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
@@ -219,7 +221,8 @@ class WhenAway(Frozen):
     meaning: Away = "closed"
     hashes: Away = "closed"
     pictures: Away = "closed"
-    second_look: Away = "closed"
+    second_look: Literal["closed"] = "closed"
+    """Where the second look is away, people decide. It cannot be `open`."""
 
 
 class Policy(Frozen):
@@ -230,6 +233,8 @@ class Policy(Frozen):
     words: Words = Words()
     meaning: Meaning = Meaning()
     pictures: Looks = Looks()
+    second_look: SecondLookRules | None = None
+    """None: people alone look at held images."""
     rules: Annotated[dict[Category, Rule], Field(min_length=1)]
     tenants: dict[TenantName, dict[Category, Rule]] = Field(default_factory=dict)
     """What differs for a tenant, as in `rules`: only the layers that differ."""
@@ -273,9 +278,33 @@ class Policy(Frozen):
         for index, path in enumerate(self.words.exceptions):
             yield f"words.exceptions[{index}]", path
 
+    @property
+    def every_rule(self) -> Iterator[tuple[str, Rule]]:
+        """Each rule, with its place."""
+        for name, rule in self.rules.items():
+            yield f"rules.{name}", rule
+        for tenant, changes in self.tenants.items():
+            for name, rule in changes.items():
+                yield f"tenants.{tenant}.{name}", rule
+
+    @model_validator(mode="after")
+    def _looked_at_twice(self) -> Policy:
+        places = [place for place, rule in self.every_rule if rule.second_look != "allow"]
+        if places and self.second_look is None:
+            raise ValueError(
+                f"{places[0]}.second_look: the policy has no second_look that says which model looks"
+            )
+        if self.second_look is not None and not places:
+            raise ValueError(
+                "second_look: no rule says what follows from it; give a category a rule such as"
+                " second_look: {review: 0.2, block: 0.8}"
+            )
+        return self
+
     @model_validator(mode="after")
     def _whole(self) -> Policy:
         used = {each.category for each in self.words.lists} | {each.category for each in self.pictures.lists}
+        used |= set() if self.second_look is None else set(self.second_look.describe)
         used |= {category for each in self.pictures.classifiers for category in each.labels.values()}
         if nameless := sorted(used - set(self.rules)):
             raise ValueError(f"rules has no entry for {', '.join(nameless)}")
@@ -356,4 +385,6 @@ def _names(*models: type[BaseModel]) -> frozenset[str]:
     return frozenset(name for model in models for name in model.model_fields)
 
 
-_NAMES: Final = _names(Policy, Rule, Thresholds, WordList, HashList, Head, Classifier, Words, Looks, WhenAway)
+_NAMES: Final = _names(
+    Policy, Rule, Thresholds, WordList, HashList, Head, Classifier, Words, Looks, WhenAway, SecondLookRules
+)

@@ -17,6 +17,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "missing": "is missing",
     "less_than_equal": "must be at most {le:g}",
     "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be above {gt:g}",
     "finite_number": "must be a finite number",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",

@@ -12,6 +12,7 @@ from contracts.ports.review_store import Change, ReviewStore
 from contracts.reviews import APPEALED, OUTCOMES, Appeal, Choice, Decision, Review, ReviewState, Vote
 from moderation.carrying import Carrying, what_of
 from moderation.held import lead_of, outcome, with_vote
+from moderation.second_look import is_peoples
 from store.moderation_log import ModerationLog
 from telemetry import metrics
 
@@ -55,14 +56,19 @@ class Reviewing:
         jobs = tuple(job for review in reviews for job in review.jobs)
         return lead_of(reviews).model_copy(update={"jobs": jobs})
 
-    async def decide(self, name: str, choice: Choice, person: Person, note: str = "") -> Review:
+    async def decide(
+        self, name: str, choice: Choice, person: Person, note: str = "", *, first: bool = False
+    ) -> Review:
         """Vote for a choice. Answers the review; its state says whether that has decided it.
 
-        The same choice of the same person changes nothing. Raises `ReviewNotFound`, `ReviewDecided` if the
-        image was decided otherwise before, `StoreUnavailable`.
+        The same choice of the same person changes nothing. With `first`, a review that somebody has touched
+        before stays as it is. Raises `ReviewNotFound`, `ReviewDecided` if the image was decided otherwise
+        before, `StoreUnavailable`.
         """
         for _ in range(TRIES):
             lead = lead_of(await self._found(name))
+            if first and is_peoples(lead):
+                raise _decided(lead)
             if lead.state is not ReviewState.WAITING:
                 await self._carrying.carry(name)
                 if lead.state is OUTCOMES[choice]:

@@ -132,4 +132,5 @@ def _held_parts(image: HeldImage) -> dict[str, Any]:
         "severity": image.severity,
         "keep_s": image.keep_s,
         "case": image.case.model_dump_json(),
+        "second_look": image.second_look,
     }

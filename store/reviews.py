@@ -22,6 +22,7 @@ from contracts.reviews import (
     PastDecision,
     Review,
     ReviewState,
+    SecondLook,
     ShowingJob,
     Vote,
 )
@@ -319,7 +320,7 @@ def cursor_place(cursor: str) -> tuple[float, str] | None:
 def parsed_review(member: str, stored: Mapping[str, str]) -> Review | None:
     """The review of a hash; None: it cannot be read, which is logged."""
     name, _, digit = member.rpartition(":")
-    decision, appeal = stored.get("decision"), stored.get("appeal")
+    decision, appeal, look = stored.get("decision"), stored.get("appeal"), stored.get("second_look")
     try:
         return Review(
             name=name,
@@ -333,6 +334,7 @@ def parsed_review(member: str, stored: Mapping[str, str]) -> Review | None:
             votes=_VOTES.validate_json(stored.get("votes", "[]")),
             decision=None if decision is None else Decision.model_validate_json(decision),
             appeal=None if appeal is None else Appeal.model_validate_json(appeal),
+            second_look=None if look is None else SecondLook.model_validate_json(look),
             discarded=stored.get("discarded") == "1",
         )
     except (KeyError, ValueError) as error:

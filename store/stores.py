@@ -18,6 +18,7 @@ from contracts.ports.import_store import ImportStore
 from contracts.ports.job_events import JobEvents
 from contracts.ports.job_store import JobStore
 from contracts.ports.key_store import KeyStore
+from contracts.ports.look_outbox import LookOutbox
 from contracts.ports.memory_use_store import MemoryUseStore
 from contracts.ports.model_directory import ModelDirectory
 from contracts.ports.picture_outbox import PictureOutbox
@@ -46,6 +47,7 @@ from store.probe import probe
 from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
 from store.reviews import RedisReviewStore
+from store.second_looks import RedisLookOutbox
 from store.signed_names import RedisSignedNames
 from store.usage import RedisUsageStore
 from store.webhooks import RedisWebhookStore
@@ -54,7 +56,8 @@ from store.webhooks import RedisWebhookStore
 @dataclass(frozen=True, slots=True)
 class Stores:
     """The open stores of one process. `blobs` holds the images, `pictures` what the search index is
-    owed, `imports` what tenants have brought in, `reviews` what people must look at; `room` counts the
+    owed, `imports` what tenants have brought in, `reviews` what people must look at, `looks` what a
+    model looks at before; `room` counts the
     memory that records take."""
 
     jobs: JobStore
@@ -72,6 +75,7 @@ class Stores:
     pictures: PictureOutbox
     imports: ImportStore
     reviews: ReviewStore
+    looks: LookOutbox
     moderation_log: ModerationLog
     rebuilds: RebuildStore
     signed_names: SignedNames
@@ -144,6 +148,7 @@ def open_stores(
         pictures=pictures,
         imports=RedisImportStore(state, settings, guard, pictures),
         reviews=RedisReviewStore(state, settings, guard),
+        looks=RedisLookOutbox(state, settings, guard),
         moderation_log=ModerationLog(state, timeout_s, log_key),
         rebuilds=RedisRebuildStore(state, timeout_s),
         signed_names=RedisSignedNames(state, timeout_s, settings.blob_retention_s),

@@ -214,7 +214,7 @@ REVIEW_AGE = Gauge(
 )
 REVIEW_DECISIONS = Counter(
     "darkroom_review_decisions_total",
-    "What people did with held images: release, refuse, undo or appeal.",
+    "What reviewers and owners did with held images: release, refuse, undo or appeal. A second look is a reviewer.",
     ["action"],
 )
 SEARCH_RERANKED = Counter(
@@ -264,6 +264,17 @@ PROMPTS_JUDGED = Counter(
     "darkroom_moderation_prompts_total",
     "Requests whose prompts a policy judged, by what followed.",
     ["state"],
+)
+SECOND_LOOKS = Counter(
+    "darkroom_second_looks_total",
+    "Attempts at a second look by a model, by outcome: its advice, or why there is none.",
+    ["outcome"],
+)
+SECOND_LOOK_SECONDS = Histogram(
+    "darkroom_second_look_seconds", "Duration of one call of the model.", buckets=_LATENCY_S
+)
+SECOND_LOOKS_DUE = Gauge(
+    "darkroom_second_looks_due", "Held images that a model owes a look, and that are not in the queue."
 )
 
 RECORDS_UNREADABLE = Counter(

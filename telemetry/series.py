@@ -30,6 +30,20 @@ PICTURE_LAYERS: Final = ("hashes", "pictures")
 AWAY_CAUSES: Final = ("busy", "timeout", "failed")
 PICTURE_STATES: Final = ("passed", "tagged", "in_review", "blocked", "released", "refused")
 REVIEW_ACTIONS: Final = ("release", "refuse", "undo", "appeal")
+SECOND_LOOK_OUTCOMES: Final = (
+    "release",
+    "refuse",
+    "review",
+    "away",
+    "garbled",
+    "over_budget",
+    "too_late",
+    "retry",
+    "decided",
+    "unasked",
+    "gone",
+    "repeated",
+)
 SEARCH_FAILURES: Final = ("away", "timeout", "unavailable")
 IMPORT_OUTCOMES: Final = ("added", "known", "refused", "removed")
 SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "refused", "unreadable")
@@ -73,6 +87,7 @@ REPAIRED_STEPS: Final[Mapping[str, tuple[str, ...]]] = {
         "withdraw_worker",
     ),
     "search": ("search", "search_clicks", "search_dispatch", "search_rebuild", "search_tidy", "store_full"),
+    "second_look": ("second_look", "second_look_dispatch"),
     "webhooks": ("webhook", "webhook_dispatch"),
 }
 
@@ -124,6 +139,13 @@ def begin_webhooks() -> None:
     """Create the series of a process that delivers webhooks."""
     _begin(metrics.WEBHOOKS, WEBHOOK_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["webhooks"])
+
+
+def begin_second_look() -> None:
+    """Create the series of a process that lets a model look at held images."""
+    _begin(metrics.SECOND_LOOKS, SECOND_LOOK_OUTCOMES)
+    _begin(metrics.REVIEW_DECISIONS, ("release", "refuse"))
+    _begin(metrics.REPAIRED, REPAIRED_STEPS["second_look"])
 
 
 def begin_search() -> None:

@@ -19,6 +19,7 @@ from store.jobs import RedisJobStore
 from store.pictures import RedisPictureOutbox
 from store.quotas import RedisQuotaLedger
 from store.reviews import RedisReviewStore
+from store.second_looks import RedisLookOutbox
 from store.stores import Stores, open_stores
 from store.webhooks import RedisWebhookStore
 
@@ -66,10 +67,15 @@ class StoreClock(ManualClock):
 
 def skew(stores: Stores, seconds: float) -> None:
     """Move the clock that the scripts of the stores go by."""
-    for each in (stores.jobs, stores.quotas, stores.webhooks, stores.pictures, stores.reviews):
+    for each in (stores.jobs, stores.quotas, stores.webhooks, stores.pictures, stores.reviews, stores.looks):
         assert isinstance(
             each,
-            RedisJobStore | RedisQuotaLedger | RedisWebhookStore | RedisPictureOutbox | RedisReviewStore,
+            RedisJobStore
+            | RedisQuotaLedger
+            | RedisWebhookStore
+            | RedisPictureOutbox
+            | RedisReviewStore
+            | RedisLookOutbox,
         )
         each.skew_s += seconds
 

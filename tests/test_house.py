@@ -32,6 +32,7 @@ ROOMS = (
     "runtime",
     "scheduler",
     "search",
+    "second_look",
     "store",
     "telemetry",
     "views",

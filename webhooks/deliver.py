@@ -13,13 +13,14 @@ from contracts.errors import RecordUnreadable
 from contracts.ports.clock import Clock
 from contracts.ports.webhook_store import WebhookStore
 from contracts.webhooks import MODERATED, Attempt, Call, DeliveryStatus, Duty, webhook_id
+from duties.backoff import retry_after_s
 from runtime.checked_network import CallFailed
 from telemetry import metrics
 from telemetry.logs import get_logger
 from webhooks import sign
 from webhooks.caller import Answer, Caller
 from webhooks.payload import payload
-from webhooks.schedule import Pacer, Verdict, after, retry_after_s
+from webhooks.schedule import Pacer, Verdict, after
 
 MARGIN_S: Final = 15.0
 """A lease is this much longer than the longest attempt, in seconds."""

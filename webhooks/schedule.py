@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from contracts.webhooks import DeliveryStatus
+from duties.backoff import MAX_RETRY_AFTER_S, varied
 
 HORIZON_S: Final = 3 * 86_400.0
 """Attempts end this many seconds after the job has ended."""
-JITTER: Final = 0.1
-"""The share of a delay by which it varies either way."""
-MAX_RETRY_AFTER_S: Final = 86_400.0
-"""The longest `Retry-After` that is obeyed, in seconds."""
 GONE: Final = 410
 """The HTTP status that disables a receiver."""
 
@@ -50,21 +47,11 @@ def after(
         return Verdict(DeliveryStatus.DISABLED)
     if refused or attempt > len(delays_s):
         return Verdict(DeliveryStatus.FAILED)
-    delay_s = delays_s[attempt - 1] * (1 - JITTER + 2 * JITTER * chance)
+    delay_s = varied(delays_s[attempt - 1], chance)
     delay_s = max(delay_s, min(retry_after_s or 0.0, MAX_RETRY_AFTER_S))
     if age_s + delay_s > HORIZON_S:
         return Verdict(DeliveryStatus.FAILED)
     return Verdict(DeliveryStatus.PENDING, delay_s)
-
-
-def retry_after_s(header: str | None) -> float | None:
-    """The seconds in a `Retry-After` header.
-
-    None: there is no header, or it holds a date, which we may ignore.
-    """
-    if header is None or not (header.isascii() and header.isdigit()):
-        return None
-    return MAX_RETRY_AFTER_S if len(header) > 6 else float(header)
 
 
 @dataclass(slots=True)

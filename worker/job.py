@@ -37,7 +37,7 @@ from worker.previews import PreviewPublisher
 from worker.progress import ProgressReporter
 from worker.retrier import GIVE_UP_S, Hold, Retrier, unstored
 from worker.signing import SignedImages
-from worker.verdicts import Verdicts, held_images
+from worker.verdicts import Verdicts, held_images, never_looked_at
 
 IMAGES_BLOCKED: Final = "The content policy blocks every image of this job."
 INIT_IMAGE_LOST: Final = "The init image was deleted before the job ran."
@@ -82,6 +82,7 @@ class JobRunner:
         self._retrier = retrier
         self._pictures = Pictures(stores, encoder, retrier, bounds.spec, signed, verdicts)
         self._moderates = verdicts is not None
+        self._looks = never_looked_at if verdicts is None else verdicts.second_look
 
     def drain(self) -> None:
         """Give back the images that have not started, and stop retrying stores."""
@@ -267,7 +268,9 @@ class JobRunner:
         with tracing.span("finish"):
             records = self._records(message, done, results)
             shown = {name for ref, name in zip(refs, done.names, strict=True) if ref.shown}
-            held = held_images(message, refs, done.names, done.drawn, records, self._keep_pictures_s)
+            held = held_images(
+                message, refs, done.names, done.drawn, records, self._keep_pictures_s, self._looks
+            )
             pictures = tuple(record for record in records if record.name in shown)
             end = End(lease, done.result, self._address(message), pictures, held)
             ended = await self._end(message, JobStatus.SUCCEEDED, end)

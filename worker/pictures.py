@@ -253,7 +253,7 @@ def _ref(
     verdict: Verdict | None,
     drawn: str,
 ) -> ImageRef:
-    by_people = verdict is not None and verdict.shown and verdict.layer == "people"
+    released = verdict is not None and verdict.state == "released"
     return ImageRef(
         name=name,
         width=pixels.width,
@@ -262,5 +262,5 @@ def _ref(
         content_type=file.content_type,
         size_bytes=len(file.data),
         moderation=verdict,
-        drawn=drawn if by_people and drawn != name else "",
+        drawn=drawn if released and drawn != name else "",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from backends.blobs import blob_name
 from contracts.engine import Pixels
@@ -17,9 +17,10 @@ from contracts.ports.review_store import ReviewStore
 from contracts.reviews import HeldCase, HeldImage, ReviewState
 from contracts.settings import WorkerSettings
 from moderation.decide import decide
-from moderation.held import decided_by_people, gravest, severity_of
+from moderation.held import decided_before, gravest, severity_of
 from moderation.live import InForce, LivePolicy
 from moderation.policy import InvalidPolicy, read
+from moderation.second_look import asked
 from telemetry import metrics
 from worker.encode import Encoded
 
@@ -79,8 +80,7 @@ class Verdicts:
         held = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.state == "in_review"]
         past = await self._reviews.past(held)
         final = [
-            decided_by_people(verdict, past[name].state if name in past else None)
-            for name, verdict in zip(names, verdicts, strict=True)
+            decided_before(verdict, past.get(name)) for name, verdict in zip(names, verdicts, strict=True)
         ]
         for verdict in final:
             metrics.PICTURE_VERDICTS.labels(verdict.state).inc()
@@ -95,12 +95,16 @@ class Verdicts:
         released = [
             name
             for verdict, name in zip(verdicts, drawn, strict=True)
-            if verdict is not None and (verdict.layer, verdict.state) == ("people", "released")
+            if verdict is not None and verdict.state == "released"
         ]
         past = await self._reviews.past(released)
         return frozenset(
             name for name in released if name not in past or past[name].state is not ReviewState.RELEASED
         )
+
+    def second_look(self, tenant: str, verdict: Verdict) -> bool:
+        """Whether a heavier model looks at the held image of a tenant before people do."""
+        return bool(asked(self._live.now.policy, tenant, verdict))
 
     async def _one(
         self, rules: InForce[PictureJudge], message: JobMessage, image: Pixels, file: Encoded
@@ -120,6 +124,11 @@ class Verdicts:
         return gravest(verdict, message.request.moderation)
 
 
+def never_looked_at(_: str, __: Verdict) -> bool:
+    """No model looks at held images where no policy says so."""
+    return False
+
+
 def held_images(
     message: JobMessage,
     refs: Sequence[ImageRef],
@@ -127,12 +136,14 @@ def held_images(
     drawn: Sequence[str],
     pictures: Sequence[PictureRecord],
     keep_s: float,
+    second_look: Callable[[str, Verdict], bool],
 ) -> tuple[HeldImage, ...]:
     """The reviews of the images of `refs` that wait for a person. Pure.
 
     `names` are the images' file names, as they are once released, and `drawn` those before they were
     signed: people's decisions are kept by these. `pictures` are records for the search
     index, one for each image with an embedding. Files are kept for `keep_s` seconds.
+    `second_look` says whether a model looks first (`Verdicts.second_look`).
     """
     places = defaultdict[str, list[int]](list)
     for index, (ref, name) in enumerate(zip(refs, names, strict=True)):
@@ -146,6 +157,7 @@ def held_images(
             severity=severity_of(verdict),
             keep_s=keep_s,
             case=_case(message, refs[indexes[0]], verdict, by_name.get(name), drawn[indexes[0]]),
+            second_look=second_look(message.tenant, verdict),
         )
         for name, indexes in places.items()
         if (verdict := refs[indexes[0]].moderation) is not None

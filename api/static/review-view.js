@@ -61,6 +61,23 @@ export function suggest(id, values) {
   $(id).append(...[...new Set(values)].filter((value) => !known.has(value)).map((value) => make("option", { value })));
 }
 
+const LOOKS = {
+  release: "advises to release",
+  refuse: "advises to refuse",
+  review: "is not sure",
+  away: "did not answer",
+  garbled: "gave an answer that cannot be read",
+  over_budget: "was not asked: the budget of this hour was used up",
+  too_late: "was not asked: the deadline had passed",
+};
+
+// What a model said before people looked. Its reason is what it says, and may be wrong.
+function secondLook(look) {
+  if (!look) return "";
+  const scores = look.findings.map((each) => `${each.category} ${each.score.toFixed(2)}`).join(", ");
+  return `${look.model} ${LOOKS[look.outcome] || look.outcome}${scores ? ` (${scores})` : ""}${look.reason ? `: “${look.reason}”` : ""}`;
+}
+
 function facts(review) {
   const score = review.score === null ? "" : `, score ${review.score.toFixed(3)}`;
   const rows = [
@@ -69,6 +86,7 @@ function facts(review) {
     ["Source", review.source],
     ["Findings", (review.findings || []).map((each) => `${each.layer}: ${each.category} ${each.score.toFixed(3)} (${each.source})`).join("; ")],
     ["Could not look", review.away.join(", ")],
+    ["Second look", secondLook(review.second_look)],
     ["Held", `${date(review.created_at)} (${since(review.created_at)})`],
     ["Tenant", review.tenants.join(", ")],
     ["Jobs", (review.jobs || []).map((job) => `${job.id} (${job.indexes.join(", ")})`).join("; ")],

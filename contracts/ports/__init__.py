@@ -14,6 +14,7 @@ when its service is away or slow. Where a port has several implementations, one 
     JobEvents           changes of jobs
     JobStore            job records, single-flight and the outbox
     KeyStore            API keys
+    LookOutbox          held images that a model is to look at
     MemoryUseStore      memory of tenants' records
     ModelDirectory      served models and their workers
     PictureJudge        what is found in images

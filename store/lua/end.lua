@@ -2,7 +2,8 @@
 -- result or failure, as JSON text; `address` and `ttl_ms`, if the result cache on this server is to
 -- store the result; `pictures`, if images are to be recorded for the search index, each {name, keep_s,
 -- rest: its record as JSON text without the first brace and without its times}; `held`, if images wait for
--- a person, each {name, indexes, severity, keep_s, case}; `hidden`, if the result has an image that its
+-- a person, each {name, indexes, severity, keep_s, case, second_look: whether a
+-- model looks first}; `hidden`, if the result has an image that its
 -- owner may not see; `final`, if no follower may try again}. A job that succeeds ends its followers with
 -- its result. Any other hands its key to one of them. Answers for each job {1, promoted}, {1, promoted,
 -- how many images there was no room to record}, {2, {{id, origin}, ...}}: its followers failed with it,
@@ -67,6 +68,9 @@ local function hold(job, held)
     redis.call('PEXPIRE', key, math.max(keep_ms, redis.call('PTTL', key)))
     if not state then
       list_review(member, image.severity, NOW, keep_ms)
+      if image.second_look then
+        owe_look(member, keep_ms)
+      end
     end
     if state ~= 'waiting' then
       -- Also for a new one: people may have decided on the same image in a review of another shard.

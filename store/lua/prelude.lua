@@ -28,13 +28,16 @@
 --   unindexed        zset   jobs and imports whose images the search index is owed, by due time
 --   unindexed        channel `<id>`, when one has become due
 --   review:<name>:<digit>  hash  an image that is or was held, for the jobs whose ids end in the digit: state,
---                            version, severity, created_at, case, votes, decision, appeal, and for each job
---                            `job:<id>` with the image's places and the tenant
+--                            version, severity, created_at, case, votes, decision, appeal, second_look (what a
+--                            model said), look_owed (since when), look_attempt (made), look_until, and
+--                            for each job `job:<id>` with the image's places and the tenant
 --   held:<id>        hash   the held images of an ended job: the file name of each, by its place
 --   reviews          zset   held images that wait for a person, by severity and age
 --   reviewed         zset   decided images, by time
 --   unapplied        zset   decisions that are not carried out yet, by due time
 --   discards         zset   refused images whose files are to be deleted, by due time
+--   unlooked         zset   reviews that a model owes a look, by due time
+--   unlooked         channel `<name>:<digit>`, when one has become due
 --   unwanted         zset   images that the search index must forget, by due time
 --   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change.
 --                            A final status is usually followed by a JSON document of the changes.

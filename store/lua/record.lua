@@ -127,6 +127,15 @@ local function due_review(member, keep_ms)
   redis.call('PEXPIRE', P .. 'unapplied', math.max(keep_ms, redis.call('PTTL', P .. 'unapplied')))
 end
 
+-- A model owes a new review a look.
+local function owe_look(member, keep_ms)
+  local key = P .. 'review:' .. member
+  redis.call('HSET', key, 'look_owed', seconds(NOW), 'look_attempt', 0)
+  redis.call('ZADD', P .. 'unlooked', seconds(NOW), member)
+  redis.call('PEXPIRE', P .. 'unlooked', math.max(keep_ms, redis.call('PTTL', P .. 'unlooked')))
+  redis.call('PUBLISH', P .. 'unlooked', member)
+end
+
 -- Records a job that succeeds at once, with `result`.
 local function record_succeeded(doc, deadline, result)
   record(doc, NOW, deadline, '0', 'status', 'succeeded', 'cache', 'hit', 'result', result, 'started_at', seconds(NOW),

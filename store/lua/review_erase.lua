@@ -22,7 +22,7 @@ for _, name in ipairs(redis.call('HKEYS', key)) do
   end
 end
 redis.call('DEL', key)
-for _, list in ipairs({ 'reviews', 'reviewed', 'unapplied', 'discards' }) do
+for _, list in ipairs({ 'reviews', 'reviewed', 'unapplied', 'discards', 'unlooked' }) do
   redis.call('ZREM', P .. list, member)
 end
 return 1

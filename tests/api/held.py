@@ -15,7 +15,7 @@ from contracts.pictures import Embedding, PictureRecord
 from contracts.transitions import End, Finished, Granted
 from tests.api.conftest import ADMIN, ApiUnderTest
 from tests.store.held import verdict
-from worker.verdicts import held_images
+from worker.verdicts import held_images, never_looked_at
 
 KEEP_S = 5000.0
 REVIEWS = "/v1/admin/moderation/reviews"
@@ -69,7 +69,7 @@ async def drawn(
             pictures.append(record)
     timings = Timings(queued_ms=1, batch_ms=2, encode_ms=3, batch_size=4)
     address = result_address(message.key, message.request, tenant_scope(message.tenant, shared=False))
-    held = held_images(message, refs, names, names, pictures, KEEP_S)
+    held = held_images(message, refs, names, names, pictures, KEEP_S, never_looked_at)
     end = End(claim.lease, JobResult(images=tuple(refs), timings=timings), address, (), held)
     (answer,) = await api.stores.jobs.end_many([end])
     assert isinstance(answer, Finished)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from backends.blobs import HELD
-from contracts.reviews import ReviewState
+from contracts.moderation import Finding
+from contracts.reviews import ReviewState, SecondLook
 from store.moderation_log import LogEntry, fault_of
 from tests.api.conftest import ApiUnderTest, Opener
 from tests.api.held import REVIEWS, decide, drawn, file_of, image_of, listed, moderator
@@ -413,3 +414,37 @@ async def test_a_review_that_this_version_cannot_read_stays_due(desk: ApiUnderTe
     carrying = desk.http._transport.app.state.services.carrying  # type: ignore[attr-defined]
     await carrying.tick()
     assert await desk.stores.reviews.due(10) == [review["name"]]
+
+
+async def test_what_a_model_said_is_for_reviewers_alone(desk: ApiUnderTest) -> None:
+    job = await desk.submit(prompt="a sword")
+    await drawn(desk)
+    headers = await moderator(desk)
+    (review,) = await listed(desk, headers)
+    assert review["second_look"] is None
+    (stored,) = await desk.stores.reviews.find(review["name"])
+    look = SecondLook(
+        outcome="refuse",
+        model="look-7b",
+        policy="house@3",
+        reason="a sword is drawn",
+        findings=(Finding(layer="second_look", category="weapons", score=0.9, source="look-7b"),),
+        at=1.0,
+    )
+    assert await desk.stores.looks.note(stored.id, look) == look
+    expected = {
+        "outcome": "refuse",
+        "model": "look-7b",
+        "policy": "house@3",
+        "reason": "a sword is drawn",
+        "findings": [{"layer": "second_look", "category": "weapons", "score": 0.9, "source": "look-7b"}],
+        "at": 1.0,
+    }
+    (review,) = await listed(desk, headers)
+    detail = (await desk.http.get(f"{REVIEWS}/{review['name']}", headers=headers)).json()
+    assert review["second_look"] == detail["second_look"] == expected
+    # A reviewer decides as before, and the advice stays.
+    assert (await decide(desk, review["name"], "release", headers)).json()["second_look"] == expected
+    owners = (await desk.http.get(f"/v1/jobs/{job['id']}")).text
+    assert "look-7b" not in owners
+    assert "is drawn" not in owners

@@ -47,6 +47,30 @@ def test_a_policy_is_shown_as_it_acts(policy: Path) -> None:
     assert [look["entries"] for look in shown["looks"]] == [4, 1, None]
 
 
+def test_a_second_look_is_shown_with_what_leaves_the_platform(policy: Path) -> None:
+    look = "second_look: {url: 'http://vlm:8000/v1', model: look-7b, api_key_env: LOOK_KEY%s}\n"
+    text = POLICY.replace(
+        "meaning: {review: 0.7}", "meaning: {review: 0.7}, second_look: {review: 0.2, block: 0.8}"
+    )
+    policy.write_text(text + look % "")
+    told = CliRunner().invoke(app, ["moderation", "check", str(policy)])
+    assert told.exit_code == 0, told.output
+    lines = [" ".join(line.split()) for line in told.output.splitlines()]
+    assert "second_look held pictures weapons look-7b -" in lines
+    assert "all weapons allow review from 0.7 allow allow review from 0.2, block from 0.8" in lines
+    assert "Second look: the image of what is held goes to http://vlm:8000/v1 (look-7b)." in lines, (
+        told.output
+    )
+    assert "It only advises; people decide." in lines
+    assert "Its key is the variable LOOK_KEY of the process that calls it." in lines
+    policy.write_text(text + look % ", may: [refuse], send_prompt: true")
+    told = CliRunner().invoke(app, ["moderation", "check", str(policy)])
+    assert "the image and its prompt of what is held goes to" in told.output
+    assert "It may refuse by itself." in told.output
+    shown = json.loads(CliRunner().invoke(app, ["moderation", "check", str(policy), "--json"]).output)
+    assert shown["second_look"]["may"] == ["refuse"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from contracts import errors, failures
 from contracts.errors import DarkroomError, SettingsError
 from contracts.ids import created_at, is_job_id, new_job_id, shard_of
+from contracts.moderation_settings import SecondLookSettings
 from contracts.requests import MAX_SEED, GenerationRequest
 from contracts.search_settings import SearchSettings
 from contracts.settings import ApiSettings, BackendSettings, WebhookSettings, WorkerSettings
@@ -92,6 +93,8 @@ def test_image_seeds_stay_in_range(seed: int, index: int) -> None:
     assert 0 <= request.image_seed(index) <= MAX_SEED
 
 
-@pytest.mark.parametrize("kind", [ApiSettings, WorkerSettings, WebhookSettings, SearchSettings])
+@pytest.mark.parametrize(
+    "kind", [ApiSettings, WorkerSettings, WebhookSettings, SearchSettings, SecondLookSettings]
+)
 def test_a_setting_of_all_processes_is_declared_once(kind: type[BackendSettings]) -> None:
     assert not set(kind.__annotations__) & set(BackendSettings.model_fields)

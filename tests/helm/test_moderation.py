@@ -82,3 +82,52 @@ def test_values_that_contradict_are_refused(values: dict[str, object], told: str
     with pytest.raises(RenderError) as refused:
         render({"moderation": values})
     assert told in str(refused.value)
+
+
+def test_a_second_look_is_off_until_it_is_asked_for() -> None:
+    rendered = render({"moderation": {"files": FILES}})
+    assert not [each for each in rendered.objects if "second-look" in each["metadata"]["name"]]
+
+
+def test_a_second_look_has_processes_of_its_own_that_vote_as_reviewers_do() -> None:
+    values = {
+        "moderation": {
+            "files": FILES,
+            "secondLook": {
+                "enabled": True,
+                "existingSecret": "mine",
+                "settings": {"second_look_concurrency": 2},
+            },
+        },
+        "api": {"settings": {"reviewers": 2, "review_undo_s": 60, "max_waits": 9}},
+    }
+    rendered = render(values)
+    spec = pod(rendered, "-second-look")
+    (container,) = spec["containers"]
+    assert (container["command"], container["image"]) == (
+        ["python", "-m", "second_look"],
+        "darkroom-api:0.2.0",
+    )
+    env = environment(spec)
+    assert (env["DARKROOM_REVIEWERS"], env["DARKROOM_REVIEW_UNDO_S"]) == ("2", "60")
+    assert env["DARKROOM_SECOND_LOOK_CONCURRENCY"] == "2"
+    assert "DARKROOM_MAX_WAITS" not in env
+    mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    assert {FOLDER, "/blobs", "/etc/darkroom/second-look"} <= set(mounts)
+    (secret,) = [each["secret"] for each in spec["volumes"] if each["name"] == "second-look"]
+    assert secret == {"secretName": "mine", "items": [{"key": "api-key", "path": "api-key"}]}
+    assert "mine" not in str(pod(rendered, "-api")), "nobody else gets the endpoint's key"
+
+
+def test_a_second_look_goes_where_the_operator_says() -> None:
+    values = {"moderation": {"files": FILES, "secondLook": {"enabled": True}}}
+    (rule,) = render(values).one("NetworkPolicy", "-second-look")["spec"]["egress"]
+    assert rule == {"ports": [{"port": 443}]}
+    inner = [{"to": [{"ipBlock": {"cidr": "10.0.0.9/32"}}], "ports": [{"port": 8000}]}]
+    rendered = render({**values, "networkPolicy": {"secondLookEgress": inner}})
+    assert rendered.one("NetworkPolicy", "-second-look")["spec"]["egress"] == inner
+
+
+def test_a_second_look_needs_a_policy() -> None:
+    with pytest.raises(RenderError, match=r"secondLook\.enabled is true, but there is no policy"):
+        render({"moderation": {"secondLook": {"enabled": True}}})

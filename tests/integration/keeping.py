@@ -212,13 +212,19 @@ def use(caller: Tenant, name: str, words: str) -> None:
 
 
 def moderated(caller: Tenant, words: str) -> None:
-    """A held image is opened, refused, appealed against and released."""
+    """A model looks at a held image. Then it is opened, refused, appealed against and released."""
     job = caller.ended(caller.submit(prompt=f"{words}, held", seed=policies.HELD))
     assert job["images"][0]["url"] is None, job
     key = {"tenant": "desk", "name": "a reviewer", "scopes": ["moderate"]}
     reviewer = Tenant(caller.stack, caller.stack.http.post("/v1/keys", json=key).json()["key"])
     # Images are signed here, so the name is not that of the unsigned file.
-    waiting = reviewer.ask("GET", "/v1/admin/moderation/reviews").json()["data"]
+    waiting: list[dict[str, Any]] = []
+
+    def looked_at() -> bool:
+        waiting[:] = reviewer.ask("GET", "/v1/admin/moderation/reviews").json()["data"]
+        return all(each["second_look"] is not None for each in waiting)
+
+    until(looked_at, caller.stack)
     (held,) = waiting
     path = f"/v1/admin/moderation/reviews/{held['name']}"
     assert reviewer.ask("GET", f"{path}/picture").status_code == 200

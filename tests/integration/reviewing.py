@@ -27,7 +27,11 @@ HELD: Final = {
         "a shield on a blue background",
         "an axe on a yellow background",
     ),
-    "violence": ("a boxing glove on a pink background", "a firecracker on a white background"),
+    "violence": (
+        "a boxing glove on a pink background",
+        "a firecracker on a white background",
+        "a boxing glove on a blue background",
+    ),
 }
 """What the policy holds, by category."""
 POLICY: Final = """

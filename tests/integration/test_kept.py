@@ -42,6 +42,7 @@ from tests.integration.keeping import (
     watched,
 )
 from tests.moderation.authority import Authority
+from tests.second_look.fake_endpoint import endpoint_running
 from tests.worker import policies
 
 
@@ -89,11 +90,11 @@ def test_every_row_says_something_in_each_place() -> None:
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """State, cached results and pictures apart; a worker, webhooks, search, keys."""
+    """State, cached results and pictures apart; a worker, webhooks, search, second looks, keys."""
     folder = tmp_path_factory.mktemp("kept")
     studio = Authority(folder / "authority").issue()
     search_port = process.free_port()
-    with served(RedisServer(folder / "redis")) as own:
+    with served(RedisServer(folder / "redis")) as own, endpoint_running() as endpoint:
         environ = {
             **FAKE,
             "DARKROOM_CACHE_REDIS_URL": own.url.replace("/0", f"/{CACHE}"),
@@ -108,13 +109,14 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "DARKROOM_ALLOW_ANONYMOUS": "false",
             "DARKROOM_SWEEP_INTERVAL_S": "0.2",
             "DARKROOM_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
-            "DARKROOM_MODERATION": str(policies.policy_in(folder / "policy")),
+            "DARKROOM_MODERATION": str(policies.policy_in(folder / "policy", endpoint.url)),
             "DARKROOM_REVIEW_PICTURES_PER_DAY": "9",
             "DARKROOM_C2PA_CERTIFICATES": str(studio.certificates),
             "DARKROOM_C2PA_KEY": str(studio.key),
         }
         with Stack.open(environ, folder, own, webhooks=True) as running:
             running.start("search", "search")
+            running.start("second_look", "second_look")
             yield running
 
 

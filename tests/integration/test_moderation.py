@@ -20,6 +20,7 @@ from client import Client, ContentBlocked, Unavailable
 from contracts.errors import SettingsError
 from tests.integration.conftest import Stack
 from tests.integration.searching import until
+from tests.second_look.fake_endpoint import MODEL, endpoint_running, scored
 
 POLICY = """
 name: shop
@@ -145,6 +146,33 @@ def test_a_layer_that_is_away_lets_nothing_pass_until_the_policy_says_so(moderat
     stack.start("moderation", "moderation")
     until(lambda: moderated.status("a pear") == 202, stack)
     assert moderated.status(MEANT) == 422
+
+
+def test_darkroom_up_starts_a_process_for_second_looks(tmp_path: Path) -> None:
+    """A model releases a held image, with nothing else to start."""
+    (tmp_path / "words.txt").write_text("sword\n")
+    path = tmp_path / "policy.yaml"
+    with endpoint_running() as endpoint:
+        endpoint.answers = [scored({"weapons": 0.0})]
+        path.write_text(
+            "name: shop\nversion: 1\nwords: {lists: [{file: words.txt, category: weapons}]}\n"
+            f"second_look: {{url: '{endpoint.url}', model: {MODEL}, may: [release]}}\n"
+            "rules: {weapons: {words: review, second_look: {review: 0.2, block: 0.8}}}\n"
+        )
+        environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")},
+            **FAKE,
+            "DARKROOM_MODERATION": str(path),
+        }
+        with started(tmp_path / "site", 1, environ, webhooks=False) as platform:
+            assert [child.name for child in platform.children] == ["api", "worker-1", "second_look"]
+            platform.wait_ready()
+            with Client(platform.url, api_key=platform.key) as darkroom:
+                job = darkroom.submit("a sword")
+                deadline = time.monotonic() + 120
+                while not (images := darkroom.job(job.id).images) or images[0].url is None:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
 
 
 def test_darkroom_up_starts_what_the_policy_needs(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ The pictures of it go to docs/ where DARKROOM_SCREENSHOTS is set; otherwise to a
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from cli.services import process
+from contracts.moderation import Finding
+from contracts.reviews import SecondLook
+from contracts.settings import BackendSettings
+from store.stores import open_stores
 from tests.integration.reviewing import ADDRESSES, HELD, REVIEWS, Desk, following, sign_in, walk_to
 from tests.integration.reviewing import desk as desk
 from tests.integration.reviewing import page as page
@@ -269,3 +275,40 @@ def test_the_filters_and_what_was_decided(page: Page, desk: Desk) -> None:
     first.get_by_role("button").click()
     page.get_by_role("button", name="Undo", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Undone")
+
+
+def test_what_a_model_advises_is_shown_as_text_and_decides_nothing(
+    page: Page, desk: Desk, tmp_path: Path
+) -> None:
+    prompt = HELD["violence"][2]
+    job = desk.held(prompt)
+    key = desk.key("Ada")
+    (name,) = [each["name"] for each in desk.waiting(key, limit=100) if each["prompt"] == prompt]
+    look = SecondLook(
+        outcome="refuse",
+        model="look-7b",
+        policy="house@1",
+        reason="<b>a glove</b> for fights",
+        findings=(Finding(layer="second_look", category="violence", score=0.91, source="look-7b"),),
+        at=1.0,
+    )
+
+    async def note() -> None:
+        redis_url = desk.stack.environ["DARKROOM_REDIS_URL"]
+        stores = open_stores(BackendSettings(redis_url=redis_url, blob_dir=tmp_path))
+        try:
+            (review,) = await stores.reviews.find(name)
+            assert await stores.looks.note(review.id, look) == look
+        finally:
+            await stores.close()
+
+    with ThreadPoolExecutor(1) as thread:  # the browser's own loop runs on this one
+        thread.submit(asyncio.run, note()).result()
+    sign_in(page, key)
+    walk_to(page, prompt)
+    expect(page.locator("#facts")).to_contain_text(
+        "look-7b advises to refuse (violence 0.91): “<b>a glove</b> for fights”"
+    )
+    page.get_by_role("button", name="Release", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Released by Ada")
+    assert desk.image(job)["moderation"]["verdict"] == "released"

@@ -7,10 +7,11 @@ import itertools
 import pytest
 
 from contracts.moderation import SHOWN, Finding, State, Verdict
-from contracts.reviews import Choice, ReviewState, Vote
+from contracts.reviews import Choice, Decision, PastDecision, ReviewState, Vote
 from moderation.held import (
     GRAVITY,
-    decided_by_people,
+    by_model,
+    decided_before,
     decided_result,
     gravest,
     outcome,
@@ -50,12 +51,16 @@ def test_without_a_prompts_verdict_the_pictures_stands() -> None:
     assert gravest(verdict("tagged"), None) == verdict("tagged")
 
 
+@pytest.mark.parametrize("model", [False, True])
 @pytest.mark.parametrize("past", [*ReviewState, None])
 @pytest.mark.parametrize("state", GRAVITY)
-def test_people_are_heard_where_a_policy_would_ask_them_again(state: State, past: ReviewState | None) -> None:
-    decided = decided_by_people(verdict(state), past)
+def test_people_are_heard_where_a_policy_would_ask_them_again(
+    state: State, past: ReviewState | None, model: bool
+) -> None:
+    before = None if past is None else PastDecision(state=past, decision_id="1", at=1.0, by_model=model)
+    decided = decided_before(verdict(state), before)
     if state == "in_review" and past in (ReviewState.RELEASED, ReviewState.REFUSED):
-        assert (decided.state, decided.layer) == (past.value, "people")
+        assert (decided.state, decided.layer) == (past.value, "second_look" if model else "people")
     else:
         assert decided == verdict(state), "what is blocked stays blocked"
 
@@ -100,12 +105,37 @@ def test_so_many_people_must_agree(
 
 def test_a_decision_changes_the_images_that_it_names_and_no_other() -> None:
     before = result_of(image(1), image(2, "passed"), image(1), image(3, None))
-    released = decided_result(before, name(1), (0, 2, 9), ReviewState.RELEASED)
+    released = decided_result(before, name(1), (0, 2, 9), ReviewState.RELEASED, None)
     assert [each.name for each in released.images] == [name(1), name(2), name(1), name(3)]
     assert [each.shown for each in released.images] == [True] * 4
-    refused = decided_result(released, name(1), (0, 2), ReviewState.REFUSED)
+    refused = decided_result(released, name(1), (0, 2), ReviewState.REFUSED, None)
     assert [each.name for each in refused.images] == ["", name(2), "", name(3)]
-    again = decided_result(refused, name(1), (0, 2), ReviewState.WAITING)
+    again = decided_result(refused, name(1), (0, 2), ReviewState.WAITING, None)
     assert [each.name for each in again.images] == [f"held/{name(1)}", name(2), f"held/{name(1)}", name(3)]
     assert again.images[1] == before.images[1]
-    assert decided_result(again, name(1), (3,), ReviewState.RELEASED) == again, "no policy has looked at it"
+    assert decided_result(again, name(1), (3,), ReviewState.RELEASED, None) == again, (
+        "no policy has looked at it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "voters", "model"),
+    [
+        ("release", ["second-look:m"], True),
+        ("release", ["second-look:m", "dk_1"], False),
+        ("release", ["dk_1"], False),
+        (None, [], False),
+    ],
+)
+def test_a_decision_is_the_models_where_no_person_has_agreed(
+    choice: Choice | None, voters: list[str], model: bool
+) -> None:
+    votes = tuple(vote(by, "release") for by in voters)
+    by = voters[-1] if voters else "dk_1"
+    decision = Decision(id="1", choice=choice, by=by, votes=votes, at=1.0)
+    assert by_model(decision) is model
+    before = result_of(image(1))
+    if choice is not None:
+        (decided,) = decided_result(before, name(1), (0,), ReviewState.RELEASED, decision).images
+        assert decided.moderation is not None
+        assert decided.moderation.layer == ("second_look" if model else "people")

@@ -21,6 +21,54 @@ def refusal(text: str) -> str:
     return str(refused.value)
 
 
+LOOK = BASE + "    second_look: block\nsecond_look: {{{}}}\n"
+GOOD = "url: 'http://vlm/v1', model: m, "
+LOOK_FAULTS = [
+    ("model: m", "second_look.url: is missing"),
+    ("url: 'http://vlm/v1'", "second_look.model: is missing"),
+    (
+        "url: 'ftp://vlm/v1', model: m",
+        "second_look.url: it must begin with https://, http://",
+    ),
+    ("url: 'http://', model: m", "second_look.url: it must name a host, as https://host does"),
+    (
+        "url: 'http://vlm/v1?a=b', model: m",
+        "second_look.url: it must have no query and no fragment",
+    ),
+    (
+        "url: 'http://me:secret@vlm/v1', model: m",
+        "second_look.url: it must hold no password: name api_key_env or api_key_file",
+    ),
+    (
+        "url: 'http://vlm/v1', model: 'a b'",
+        "second_look.model: must be the name of a model as the endpoint knows it, without spaces",
+    ),
+    (GOOD + "api_key: sk-1", "second_look.api_key: there is no such field; did you mean api_key_env?"),
+    (
+        GOOD + "api_key_env: look-key",
+        "second_look.api_key_env: must be the name of an environment variable: capitals, digits and _",
+    ),
+    (GOOD + "api_key_file: key", "second_look.api_key_file: must be an absolute path"),
+    (
+        GOOD + "api_key_env: A, api_key_file: /a",
+        "second_look: either api_key_env or api_key_file, not both",
+    ),
+    (GOOD + "timeout_s: 0", "second_look.timeout_s: must be above 0"),
+    (GOOD + "timeout_s: 601", "second_look.timeout_s: must be at most 600"),
+    (GOOD + "deadline_s: 86401", "second_look.deadline_s: must be at most 86400"),
+    (GOOD + "attempts: 0", "second_look.attempts: must be at least 1"),
+    (GOOD + "attempts: true", "second_look.attempts: must be a whole number"),
+    (GOOD + "budget_per_hour: 0", "second_look.budget_per_hour: must be at least 1"),
+    (GOOD + "may: release", "second_look.may: must be a list, of lines that begin with a dash"),
+    (GOOD + "may: [block]", "second_look.may[0]: must be 'release' or 'refuse'"),
+    (GOOD + "send_prompt: 'yes'", "second_look.send_prompt: must be true or false"),
+    (GOOD + "away: open", "second_look.away: must be 'review'"),
+    (GOOD + "describe: {hate: x}", "the policy: rules has no entry for hate"),
+    (GOOD + "describe: {weapons: ''}", "second_look.describe.weapons: must not be empty"),
+]
+"""Fields of `second_look`, and what is wrong with them."""
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -58,6 +106,26 @@ def refusal(text: str) -> str:
         (
             BASE + "    words: tag\nwords: {lists: [{file: builtin:../api/app.py, category: weapons}]}\n",
             "p.yaml: words.lists[0].file: builtin: names a file of the package alone",
+        ),
+        *[(LOOK.format(fields), f"p.yaml: {told}") for fields, told in LOOK_FAULTS],
+        (
+            BASE + "    second_look: block\n",
+            "p.yaml: the policy: rules.weapons.second_look: the policy has no second_look that says which"
+            " model looks",
+        ),
+        (
+            BASE + "    words: tag\ntenants: {acme: {weapons: {second_look: block}}}\n",
+            "p.yaml: the policy: tenants.acme.weapons.second_look: the policy has no second_look that says"
+            " which model looks",
+        ),
+        (
+            BASE + "    words: tag\nsecond_look: {url: 'http://vlm/v1', model: m}\n",
+            "p.yaml: the policy: second_look: no rule says what follows from it; give a category a rule such as"
+            " second_look: {review: 0.2, block: 0.8}",
+        ),
+        (
+            BASE + "    words: tag\nwhen_away: {second_look: open}\n",
+            "p.yaml: when_away.second_look: must be 'closed'",
         ),
     ],
 )

@@ -22,6 +22,7 @@ OWNERS: Final = {
     "api": ("api", "broker", "cache"),
     "worker": ("worker", "store/ending.py"),
     "search": ("search",),
+    "second_look": ("second_look",),
     "webhooks": ("webhooks",),
 }
 """Rooms and modules by the process that they run in; what is shared is begun by both."""
@@ -38,6 +39,7 @@ LISTED: Final = {
     "PUBLISHES": series.PUBLISH_OUTCOMES,
     "QUOTA_REFUSED": series.LIMITS,
     "RELAYED": series.RELAY_REASONS,
+    "SECOND_LOOKS": series.SECOND_LOOK_OUTCOMES,
     "SEARCH_INDEXED": series.SEARCH_OUTCOMES,
     "SEARCH_IMPORTS": series.IMPORT_OUTCOMES,
     "BATCHES": series.BATCH_OUTCOMES,
@@ -49,6 +51,7 @@ series.begin_api([("POST", "/v1/jobs")])
 series.begin_worker("m", 3)
 series.begin_webhooks()
 series.begin_search()
+series.begin_second_look()
 print(generate_latest().decode())
 """
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from contracts.settings import WebhookSettings
 from contracts.webhooks import DeliveryStatus
-from webhooks.schedule import HORIZON_S, JITTER, Pacer, Verdict, after, retry_after_s
+from duties.backoff import JITTER, retry_after_s
+from webhooks.schedule import HORIZON_S, Pacer, Verdict, after
 
 DELAYS_S = WebhookSettings().retry_delays_s
 

@@ -44,8 +44,8 @@ def name_of(seed: int) -> str:
     return f"{hashlib.sha256(file_of(seed)).hexdigest()}.png"
 
 
-def policy_in(folder: Path) -> Path:
-    """The policy, with its lists beside it."""
+def policy_in(folder: Path, second_look: str = "") -> Path:
+    """The policy, with its lists beside it. `second_look`: the URL of a model that looks at what is held."""
     folder.mkdir(parents=True, exist_ok=True)
     for list_name, category, seed in (
         ("held", "weapons", HELD),
@@ -57,5 +57,9 @@ def policy_in(folder: Path) -> Path:
         source.write_text(f"collab,signal_type,signal_str,category,tags\nSamples,sha256,{digest},X,\n")
         import_list(source, folder / f"{list_name}.pdq", category)
     path = folder / "policy.yaml"
-    path.write_text(POLICY)
+    text = POLICY
+    if second_look:
+        text = text.replace("{hashes: review}", "{hashes: review, second_look: {review: 0.2, block: 0.8}}")
+        text += f"second_look: {{url: '{second_look}', model: look-7b}}\n"
+    path.write_text(text)
     return path

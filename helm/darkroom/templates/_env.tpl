@@ -120,6 +120,9 @@ Takes (dict "root" . "service" "rabbitmq"). */}}
 {{- if and $moderation.meaning.enabled (not $ways) -}}
 {{- fail "moderation.meaning.enabled is true, but there is no policy: name its files, moderation.files." -}}
 {{- end -}}
+{{- if and $moderation.secondLook.enabled (not $ways) -}}
+{{- fail "moderation.secondLook.enabled is true, but there is no policy: name its files, moderation.files." -}}
+{{- end -}}
 {{- if $moderation.files -}}
 configMap: { name: {{ include "darkroom.fullname" . }}-moderation }
 {{- else if $moderation.existingConfigMap -}}
