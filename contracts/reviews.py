@@ -71,7 +71,8 @@ class HeldImage(Frozen):
 
 
 class Vote(Document):
-    """One reviewer's choice. `by` is the id of the reviewer's API key, `name` what the key is called."""
+    """One reviewer's choice. `by` is the id of the reviewer's API key, or the person (`issuer#subject`). `name` is
+    what the key or the person is called."""
 
     choice: Choice
     by: str

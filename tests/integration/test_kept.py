@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import httpx
 import pytest
 from kombu import Connection, Queue
 from typer.testing import CliRunner
@@ -41,7 +42,9 @@ from tests.integration.keeping import (
     use,
     watched,
 )
+from tests.integration.people import api_for_people
 from tests.moderation.authority import Authority
+from tests.openid.running import signed_in
 from tests.worker import policies
 
 
@@ -134,6 +137,9 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
         until(lambda: acme.ask("GET", "/v1/search").status_code == 200, platform, LOADED_S)
         use(acme, "acme", SECRET)
         use(other, "other", "an apple")
+        with api_for_people(platform) as public, httpx.Client(base_url=public) as browser:
+            address = browser.get("/sign-in").headers["location"]
+            assert browser.get(signed_in(address, "ada")).headers["location"] == "/review"
         with Connection(platform.environ["DARKROOM_BROKER_URL"]) as connection:
             channel = connection.channel()
             letter = channel.prepare_message(b"no job")
