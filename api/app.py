@@ -42,6 +42,7 @@ from api.routes import (
     reference,
     reviews,
     search_images,
+    sessions,
     sign_in,
     webhooks,
 )
@@ -156,6 +157,7 @@ def create_app(
         cache,
         keys,
         reviews,
+        sessions,
         usage_routes,
         search_routes,
         search_images,

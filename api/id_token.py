@@ -69,7 +69,8 @@ class Expected:
 def keys_of(document: Mapping[str, Any]) -> KeySet:
     """The public keys of a provider's key set (RFC 7517). Those that we cannot use are left out."""
     keys = []
-    for each in document.get("keys") or ():
+    listed = document.get("keys")
+    for each in listed if isinstance(listed, list) else ():
         if isinstance(each, dict) and each.get("kty") != "oct" and each.get("use") in (None, "sig"):
             try:
                 keys.append(JWKRegistry.import_key(each))

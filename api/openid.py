@@ -173,8 +173,7 @@ class OpenIdProvider:
             auth = httpx.BasicAuth(quote_plus(self._client_id), quote_plus(secret))
         else:
             form |= {"client_id": self._client_id} | ({"client_secret": secret} if secret else {})
-        request = self._client().build_request("POST", offer.token_endpoint, data=form)
-        status, answer = await self._ask(request, auth)
+        status, answer = await self._ask("POST", offer.token_endpoint, data=form, auth=auth)
         if status == httpx.codes.OK:
             return answer
         if answer.get("error") == "invalid_grant":
@@ -185,33 +184,28 @@ class OpenIdProvider:
 
     async def _get(self, url: str, access_token: str = "") -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {access_token}"} if access_token else {}
-        status, answer = await self._ask(self._client().build_request("GET", url, headers=headers))
+        status, answer = await self._ask("GET", url, headers=headers)
         if status != httpx.codes.OK:
             raise SignInUnavailable(AWAY, f"status_{status}")
         return answer
 
-    async def _ask(
-        self, request: httpx.Request, auth: httpx.Auth | None = None
-    ) -> tuple[int, dict[str, Any]]:
+    async def _ask(self, method: str, url: str, **more: Any) -> tuple[int, dict[str, Any]]:
         """Status and JSON of an answer: an empty object where it holds none."""
         data = b""
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                response = await self._client().send(request, stream=True, auth=auth)
-                try:
+                async with self._client().stream(method, url, **more) as response:
                     async for part in response.aiter_bytes():
                         data += part
                         if len(data) > MAX_BYTES:
                             raise SignInUnavailable(AWAY, "too_long")
-                finally:
-                    await response.aclose()
         except (TimeoutError, httpx.TimeoutException):
             raise SignInUnavailable(AWAY, "timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL):
             raise SignInUnavailable(AWAY, "away") from None
         try:
             answer = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         return response.status_code, answer if isinstance(answer, dict) else {}
 

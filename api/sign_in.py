@@ -24,7 +24,7 @@ from api.person import session_of
 from contracts.errors import OriginNotAllowed, SessionEnded, SettingsError, SignInRefused
 from contracts.ports.clock import Clock
 from contracts.ports.session_store import SessionStore
-from contracts.sessions import Session
+from contracts.sessions import EVERYBODY, Session, person_id_of
 from contracts.settings import ApiSettings, is_loopback
 from contracts.sign_in_settings import names_of
 
@@ -144,6 +144,11 @@ class SignIn:
         if _TOKEN.fullmatch(token):
             await self._sessions.end(token)
         self._set(answer, self._session_cookie, "", 0)
+
+    async def end_of(self, person: str | None) -> None:
+        """Sign a person out everywhere: `issuer#subject`, or the id that logs have. None: everybody. Raises `StoreUnavailable`."""
+        id_ = EVERYBODY if person is None else person if "#" not in person else person_id_of(person)
+        await self._sessions.end_of(id_, self._clock.now(), self._settings.oidc_session_s)
 
     def require_own_page(self, request: Request) -> None:
         """Raises `OriginNotAllowed` unless a page of `public_url` made the request, or, where it only reads, nobody else's."""

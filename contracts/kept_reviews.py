@@ -84,10 +84,10 @@ REVIEW_ROWS: Final = (
         "`appeals_per_day`, `review_pictures_per_day`",
     ),
     Kept(
-        "people who are signed in, and sign-ins that are completed",
+        "people who are signed in, whose sessions an operator has ended, and sign-ins that are completed",
         Place.STATE,
         "sessions",
-        ("darkroom:{sessions}:session:*", "darkroom:{sessions}:spent:*"),
+        ("darkroom:{sessions}:session:*", "darkroom:{sessions}:ended:*", "darkroom:{sessions}:spent:*"),
         "`oidc_session_s`, or until they sign out; a completed sign-in: 11 minutes",
         _ALL,
         _DOCUMENT,

@@ -14,6 +14,10 @@ MAX_SUBJECT_CHARS: Final = 255
 """The longest subject (OpenID Connect Core 1.0, section 2)."""
 
 
+EVERYBODY: Final = "everybody"
+"""In place of a person's id: all people."""
+
+
 class Session(Versioned):
     """One person, signed in in one browser. Times are Unix seconds.
 
@@ -36,4 +40,9 @@ class Session(Versioned):
     @property
     def person_id(self) -> str:
         """A name of the person for logs, which does not tell who it is."""
-        return f"person_{hashlib.sha256(self.person.encode()).hexdigest()[:16]}"
+        return person_id_of(self.person)
+
+
+def person_id_of(person: str) -> str:
+    """The name for logs of a person, `issuer#subject`."""
+    return f"person_{hashlib.sha256(person.encode()).hexdigest()[:16]}"

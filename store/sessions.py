@@ -12,7 +12,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from backends.redis_client import store_errors
-from contracts.sessions import Session
+from contracts.sessions import EVERYBODY, Session
 from store.records import read
 
 ROOT: Final = "darkroom:{sessions}:"
@@ -35,12 +35,22 @@ class RedisSessionStore:
         """The session of that token; None: there is none, or it has ended. Raises `RecordUnreadable`."""
         async with store_errors(WHAT, self._timeout_s):
             text = await self._client.get(_key("session", token))
-        return None if text is None else read("session", "of a person", partial(_session, text))
+        if text is None:
+            return None
+        session = read("session", "of a person", partial(_session, text))
+        async with store_errors(WHAT, self._timeout_s):
+            ends = await self._client.mget(_ended(session.person_id), _ended(EVERYBODY))
+        return None if any(end and session.began_at <= float(end) for end in ends) else session
 
     async def end(self, token: str) -> None:
         """End the session of that token, if there is one."""
         async with store_errors(WHAT, self._timeout_s):
             await self._client.delete(_key("session", token))
+
+    async def end_of(self, person_id: str, now: float, seconds: float) -> None:
+        """End all sessions of a person that began until `now`; `EVERYBODY`: those of all. `seconds` is the longest session."""
+        async with store_errors(WHAT, self._timeout_s):
+            await self._client.set(_ended(person_id), repr(now), px=_ms(seconds))
 
     async def spend(self, state: str, seconds: float) -> bool:
         """Note that the sign-in of this `state` is completed. False: it was before."""
@@ -50,6 +60,10 @@ class RedisSessionStore:
 
 def _key(kind: str, secret: str) -> str:
     return f"{ROOT}{kind}:{hashlib.sha256(secret.encode()).hexdigest()}"
+
+
+def _ended(person_id: str) -> str:
+    return f"{ROOT}ended:{person_id}"
 
 
 def _ms(seconds: float) -> int:

@@ -22,6 +22,10 @@ class SessionStore(Protocol):
         """End the session of that token, if there is one."""
         ...
 
+    async def end_of(self, person_id: str, now: float, seconds: float) -> None:
+        """End all sessions of a person that began until `now`; `EVERYBODY`: those of all. `seconds` is the longest session."""
+        ...
+
     async def spend(self, state: str, seconds: float) -> bool:
         """Note that the sign-in of this `state` is completed. False: it was before."""
         ...

@@ -171,6 +171,9 @@ async def test_keys_that_nobody_can_use_do_no_harm(desk: ApiUnderTest, liar: Lia
         ("/token", (200, b"x" * 1_100_000), "too_long"),
         ("/keys", (404, b""), "status_404"),
         ("/keys", (200, b'{"keys": []}'), None),
+        ("/keys", (200, b'{"keys": 7}'), None),
+        ("/token", (200, b"[" * 100_000), "tokens"),
+        ("/token", (200, b"\xff{}"), "tokens"),
     ],
     ids=str,
 )
@@ -187,6 +190,8 @@ async def test_a_provider_that_does_not_answer_as_it_should(
         ({"issuer": "https://evil.example"}, "discovery_issuer"),
         ({"token_endpoint": None}, "discovery"),
         ({"authorization_endpoint": "javascript:alert(1)"}, "discovery"),
+        ({"jwks_uri": "http://[nowhere"}, "discovery"),
+        ({"token_endpoint_auth_methods_supported": 7}, "discovery"),
     ],
     ids=str,
 )

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from api.sign_in import opened as sign_in_of
 from contracts.errors import SettingsError
+from contracts.sessions import person_id_of
 from contracts.settings import ApiSettings
 from runtime.clock import SystemClock
 from store.sessions import RedisSessionStore
@@ -136,6 +137,29 @@ async def test_a_session_has_an_end(opened: Opener, issuer: str) -> None:
     assert (await desk.http.get(REVIEWS)).status_code == 200
     desk.clock.advance(2)
     assert (await desk.http.get(REVIEWS)).json()["error"]["code"] == "session_ended"
+
+
+@pytest.mark.parametrize("named", ["everybody", "by the audit trail", "by the log"])
+async def test_an_operator_signs_people_out(
+    desk: ApiUnderTest, other: httpx.AsyncClient, issuer: str, named: str
+) -> None:
+    await sign_in(desk.http, "ada")
+    await sign_in(other, "bob")
+    person = f"{issuer}#ada"
+    if named == "by the log":
+        person = person_id_of(person)
+    query = {} if named == "everybody" else {"person": person}
+    answer = await desk.http.delete("/v1/admin/sessions", params=query, headers=ADMIN)
+    assert answer.status_code == 204
+    assert (await desk.http.get(REVIEWS)).json()["error"]["code"] == "session_ended"
+    assert (await other.get(REVIEWS)).status_code == (401 if named == "everybody" else 200)
+    desk.clock.advance(1)
+    await sign_in(desk.http, "ada")
+    assert (await desk.http.get(REVIEWS)).status_code == 200
+    # A reviewer signs nobody out.
+    assert (await desk.http.delete("/v1/admin/sessions", headers=OWN)).status_code == 403
+    wrong = await desk.http.delete("/v1/admin/sessions", params={"person": "ada"}, headers=ADMIN)
+    assert wrong.status_code == 422
 
 
 async def test_two_people_must_agree_and_one_person_is_one(opened: Opener, issuer: str) -> None:

@@ -140,6 +140,8 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
         with api_for_people(platform) as public, httpx.Client(base_url=public) as browser:
             address = browser.get("/sign-in").headers["location"]
             assert browser.get(signed_in(address, "ada")).headers["location"] == "/review"
+            root = {"Authorization": f"Bearer {platform.environ['DARKROOM_ADMIN_KEY']}"}
+            assert browser.delete("/v1/admin/sessions", headers=root).status_code == 204
         with Connection(platform.environ["DARKROOM_BROKER_URL"]) as connection:
             channel = connection.channel()
             letter = channel.prepare_message(b"no job")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import RecordUnreadable
-from contracts.sessions import Session
+from contracts.sessions import EVERYBODY, Session
 from contracts.tenancy import Scope
 from store.sessions import ROOT
 from tests.store.conftest import World
@@ -58,6 +58,21 @@ async def test_a_state_is_spent_once(world: World) -> None:
     assert await sessions.spend("a", 60)
     assert not await sessions.spend("a", 60)
     assert await sessions.spend("b", 60)
+
+
+async def test_all_sessions_of_a_person_that_have_begun_are_ended(world: World) -> None:
+    sessions = world.stores.sessions
+    other = session(subject="8")
+    await sessions.begin(TOKEN, session(), 60)
+    await sessions.begin("u" * 43, other, 60)
+    await sessions.end_of(session().person_id, 1.0, 60)
+    assert await sessions.find(TOKEN) is None
+    assert await sessions.find("u" * 43) == other
+    await sessions.begin(TOKEN, later := session(began_at=1.5), 60)
+    assert await sessions.find(TOKEN) == later
+    await sessions.end_of(EVERYBODY, 2.0, 60)
+    assert await sessions.find(TOKEN) is None
+    assert await sessions.find("u" * 43) is None
 
 
 async def test_a_session_of_a_newer_version_is_no_session_here(world: World) -> None:
