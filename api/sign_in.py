@@ -31,6 +31,7 @@ from contracts.sign_in_settings import names_of
 if TYPE_CHECKING:
     from api.openid import OpenIdProvider
 
+BEGIN: Final = "/sign-in"
 CALLBACK: Final = "/sign-in/callback"
 ATTEMPT_S: Final = 600
 """For how long a person may be at the provider, in seconds."""
@@ -75,6 +76,8 @@ class SignIn:
         self._provider = provider
         self._sessions = sessions
         self._clock = clock
+        self.address = (settings.public_url or "").rstrip("/") + BEGIN
+        """Where a sign-in begins. Its cookie must be of the host to which the provider sends the browser back."""
         self._origin = origin_of(settings.public_url or "")
         self._secure = self._origin.startswith("https:")
         # With this prefix no other host of the same site can set the cookie (RFC 6265bis, section 4.1.3).

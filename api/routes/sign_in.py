@@ -13,7 +13,7 @@ from api import audit
 from api.errors import whole_retry_after_s
 from api.routes.page import POLICY
 from api.services import Wired
-from api.sign_in import CALLBACK, SignIn
+from api.sign_in import BEGIN, CALLBACK, SignIn
 from contracts.errors import DarkroomError, SessionEnded, SignInRefused, SignInUnavailable, StoreUnavailable
 from telemetry import metrics
 
@@ -44,7 +44,7 @@ _PAGE: Final = """<!doctype html>
 """
 
 
-@router.get("/sign-in")
+@router.get(BEGIN)
 async def begin(services: Wired) -> Response:
     """Send the browser to the OpenID provider."""
     sign_in = _offered(services.sign_in)
@@ -84,14 +84,14 @@ async def end(request: Request, services: Wired) -> Response:
 
 @router.get("/session")
 async def session(request: Request, services: Wired) -> Response:
-    """Whether people may sign in here, and who has, for the pages."""
+    """Where people sign in, if they may, and who has, for the pages."""
     sign_in = services.sign_in
     try:
         known = None if sign_in is None else await sign_in.session(request)
     except SessionEnded:
         known = None
     person = known and {"name": known.name, "scopes": list(known.scopes), "ends_at": known.ends_at}
-    return JSONResponse({"sign_in": sign_in is not None, "person": person})
+    return JSONResponse({"sign_in": sign_in and sign_in.address, "person": person})
 
 
 def _offered(sign_in: SignIn | None) -> SignIn:

@@ -16,6 +16,7 @@ export async function look() {
   const told = await answer.json();
   person = told.person;
   $("sign-in").hidden = !told.sign_in;
+  if (told.sign_in) $("sign-in").firstElementChild.href = told.sign_in;
   $("key-hint").hidden = !told.sign_in;
   $("who").hidden = !person || Boolean(key());
   $("name").textContent = person ? person.name : "";

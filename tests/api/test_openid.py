@@ -214,7 +214,7 @@ async def test_a_provider_that_is_away(opened: Opener) -> None:
     assert "cannot be reached now" in answer.text
     assert gone.issuer not in answer.text
     # All else goes on.
-    assert (await desk.http.get("/session")).json() == {"sign_in": True, "person": None}
+    assert (await desk.http.get("/session")).json() == {"sign_in": "http://localhost/sign-in", "person": None}
     assert (await desk.http.get("/review")).status_code == 200
 
 

@@ -87,7 +87,7 @@ async def test_a_person_signs_in_reviews_and_signs_out(desk: ApiUnderTest, issue
     job = await desk.submit()
     await drawn(desk)
     browser = desk.http
-    assert (await browser.get("/session")).json() == {"sign_in": True, "person": None}
+    assert (await browser.get("/session")).json() == {"sign_in": f"{PUBLIC}/sign-in", "person": None}
     with capture_logs() as logs:
         await sign_in(browser, "ada")
     shown = await person(browser)
@@ -332,7 +332,7 @@ async def test_cookies_behind_https(opened: Opener, issuer: str) -> None:
 
 
 async def test_without_the_setting_nobody_signs_in(api: ApiUnderTest) -> None:
-    assert (await api.http.get("/session")).json() == {"sign_in": False, "person": None}
+    assert (await api.http.get("/session")).json() == {"sign_in": None, "person": None}
     for method, path in (("GET", "/sign-in"), ("GET", "/sign-in/callback"), ("POST", "/sign-out")):
         assert (await api.http.request(method, path)).status_code == 404, path
 

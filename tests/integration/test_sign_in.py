@@ -104,6 +104,13 @@ def test_a_session_that_ends_loses_no_note(page: Page, desk: Desk, address: str)
     assert page.evaluate("sessionStorage.getItem('darkroom.notes')") is None
 
 
+def test_whoever_comes_by_another_name_signs_in_at_the_public_one(page: Page, address: str) -> None:
+    page.goto(f"{address.replace('127.0.0.1', 'localhost')}/review")
+    sign_in(page, "ada")
+    expect(page.locator("#who")).to_contain_text("Ada Lovelace")
+    assert page.url == f"{address}/review"
+
+
 def test_who_may_not_review_is_told(page: Page) -> None:
     sign_in(page, "eve")
     expect(page.get_by_role("alert")).to_contain_text("Ask an operator")
