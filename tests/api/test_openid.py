@@ -136,6 +136,21 @@ async def test_a_good_token_is_enough_and_the_verifier_is_sent(desk: ApiUnderTes
     assert len(form["code_verifier"][0]) == 43
 
 
+async def test_a_state_counts_once_also_where_the_provider_takes_a_code_twice(
+    desk: ApiUnderTest, liar: Liar
+) -> None:
+    begun = httpx.URL((await desk.http.get("/sign-in")).headers["location"])
+    liar.nonce = begun.params["nonce"]
+    attempt = dict(desk.http.cookies)
+    query = {"code": "c", "state": begun.params["state"]}
+    assert (await desk.http.get("/sign-in/callback", params=query)).status_code == 303
+    desk.http.cookies.clear()
+    desk.http.cookies.update(attempt)
+    again = await desk.http.get("/sign-in/callback", params=query)
+    assert (again.status_code, len(liar.asked)) == (403, 2)
+    assert (await desk.http.get("/session")).json()["person"] is None
+
+
 async def test_a_provider_may_change_its_keys(desk: ApiUnderTest, liar: Liar) -> None:
     assert await outcome(desk, liar) == (303, None)
     desk.http.cookies.clear()
