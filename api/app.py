@@ -43,6 +43,8 @@ from api.routes import (
     reference,
     reviews,
     search_images,
+    sessions,
+    sign_in,
     webhooks,
 )
 from api.routes import provenance as provenance_routes
@@ -51,6 +53,7 @@ from api.routes import usage as usage_routes
 from api.search import EXPECTED as SEARCH_EXPECTED
 from api.search import SearchClient
 from api.services import Services
+from api.sign_in import opened as opened_sign_in
 from api.stream import Streams
 from api.submit import JobService
 from api.usage import Usage
@@ -85,6 +88,7 @@ def create_app(
 
     It closes `stores`, `publisher` and `letters` at the end of its lifespan. Without `letters`, it
     leaves dead letters to other processes. `policy` is what prompts are judged by (`api.moderation.opened`).
+    Raises `SettingsError`.
     """
     catalogue = Catalogue(stores.models, clock, settings.default_model, settings.aliases)
     usage = Usage(stores.usage, settings.metrics_tenants, clock)
@@ -115,6 +119,7 @@ def create_app(
             undo_s=settings.review_undo_s,
         ),
         carrying=carrying,
+        sign_in=opened_sign_in(settings, stores.sessions, clock),
         search=search,
         provenance=ProvenanceReader(settings),
         imports=Imports(settings, stores, jobs_service.quotas, jobs_service.room, decoders, clock),
@@ -153,13 +158,14 @@ def create_app(
         cache,
         keys,
         reviews,
+        sessions,
         usage_routes,
         search_routes,
         search_images,
     ):
         app.include_router(module.router, dependencies=[Depends(known_query)])
-    # No check of the query here: probes, scrapers and browsers add their own parameters.
-    for module in (health, page, reference):
+    # No check of the query here: probes, scrapers, browsers and providers add their own parameters.
+    for module in (health, page, reference, sign_in):
         app.include_router(module.router)
     series.begin_api(_endpoints(app))
     # The middleware that is added last is the outermost.
@@ -212,6 +218,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.decoders.close()
         await services.search.close()
         await services.prompts.close()
+        if services.sign_in is not None:
+            await services.sign_in.close()
         await end(sweeping, *counting)
         await services.jobs.room.close()
         await services.usage.flush()

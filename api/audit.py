@@ -1,8 +1,8 @@
 """The audit trail in the log: every call of an administrator, every refused API key, every blocked request.
 
-It has three events, `admin_call`, `key_refused` and `content_blocked`, so a log pipeline can store them
-separately. A key is named by its id, which is not a secret. No event has a prompt, or the whole name of an
-image: whoever knows it may read the image once it is released.
+It has five events, `admin_call`, `key_refused`, `content_blocked`, `signed_in` and `sign_in_failed`, so a log
+pipeline can store them separately. A key is named by its id, which is not a secret; a person by a hash. No event
+has a prompt, or the whole name of an image: whoever knows it may read the image once it is released.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from starlette.types import Scope
 from api.keyring import Principal
 from contracts.errors import RequestError
 from contracts.moderation import Verdict
+from contracts.sessions import Session
 from telemetry.logs import get_logger
 
 MAX_CHARS: Final = 500
@@ -51,6 +52,16 @@ def key_refused(error: RequestError, key_id: str | None, tenant: str | None = No
     `tenant`: of a valid key that lacks the scope.
     """
     log.warning("key_refused", code=error.code, key_id=key_id, tenant=tenant)
+
+
+def signed_in(session: Session) -> None:
+    """Log that a person has signed in, and with which scopes."""
+    log.info("signed_in", key_id=session.person_id, scopes=list(session.scopes))
+
+
+def sign_in_failed(code: str, cause: str) -> None:
+    """Log that nobody was let in: which check failed, and nothing that the provider has sent."""
+    log.warning("sign_in_failed", code=code, cause=cause)
 
 
 def content_blocked(principal: Principal, verdict: Verdict) -> None:

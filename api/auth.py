@@ -1,7 +1,8 @@
-"""The API key of a request, as a dependency of routes.
+"""Who makes a request, as a dependency of routes: an API key, or a person who has signed in.
 
 `Caller` needs the scope `generate`, `Admin` the scope `admin`, `Reader` either, `Moderator` the scope `moderate`. A route with one of
-these dependencies refuses other callers. Routes without one are open: health, metrics, the
+these dependencies refuses other callers. `Admin` and `Moderator` also take the session of a person, where the
+request has no key. Routes without one are open: health, metrics, the
 playground, and images, whose names are capabilities (docs/adr/0010-pictures-are-capabilities.md).
 """
 
@@ -14,7 +15,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from api import audit
 from api.fast_route import header
-from api.keyring import Principal
+from api.keyring import Principal, principal_of
 from api.services import Services, Wired
 from contracts.errors import RequestError, Unauthenticated
 from contracts.tenancy import Scope, id_of, is_token
@@ -48,6 +49,20 @@ async def _principal(
     header: Annotated[str | None, Security(_header)],
 ) -> Principal:
     token = bearer.credentials if bearer is not None else header
+    return await _known(services, token, request)
+
+
+async def _operator(
+    request: Request,
+    services: Wired,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    header: Annotated[str | None, Security(_header)],
+) -> Principal:
+    token = bearer.credentials if bearer is not None else header
+    if token is None and services.sign_in is not None:
+        session = await services.sign_in.session(request)
+        if session is not None:
+            return principal_of(session, request.scope["state"]["headers"], _address(request))
     return await _known(services, token, request)
 
 
@@ -86,13 +101,13 @@ def _charge_read(request: Request, services: Services, principal: Principal) -> 
         services.read_rate.charge(principal.holder)
 
 
-async def _admin(request: Request, principal: Annotated[Principal, Depends(_principal)]) -> Principal:
+async def _admin(request: Request, principal: Annotated[Principal, Depends(_operator)]) -> Principal:
     _require(principal, Scope.ADMIN)
     audit.admin_call(request, principal)
     return principal
 
 
-async def _moderator(request: Request, principal: Annotated[Principal, Depends(_principal)]) -> Principal:
+async def _moderator(request: Request, principal: Annotated[Principal, Depends(_operator)]) -> Principal:
     _require(principal, Scope.MODERATE)
     audit.admin_call(request, principal)
     return principal
@@ -146,6 +161,6 @@ Caller = Annotated[Principal, Depends(_caller)]
 Reader = Annotated[Principal, Depends(_reader)]
 """A caller who may look at jobs: with the scope `generate` at those of its tenant, with `admin` at all."""
 Moderator = Annotated[Principal, Depends(_moderator)]
-"""A caller with the scope `moderate`."""
+"""A key or a person with the scope `moderate`."""
 Admin = Annotated[Principal, Depends(_admin)]
-"""A caller with the scope `admin`."""
+"""A key or a person with the scope `admin`."""

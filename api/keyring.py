@@ -1,4 +1,4 @@
-"""Who makes a request: from its API key to the tenant of that key."""
+"""Who makes a request: from its API key to the tenant of that key, or a person who has signed in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contracts.errors import InvalidApiKey, PermissionDenied, Unauthenticated
 from contracts.jobs import Priority
 from contracts.ports.clock import Clock
 from contracts.ports.key_store import KeyStore
+from contracts.sessions import Session
 from contracts.settings import ApiSettings
 from contracts.tenancy import (
     ADMIN_TENANT,
@@ -34,13 +35,15 @@ MAX_REMEMBERED: Final = 10_000
 class Principal:
     """Who calls, and from which address.
 
-    `headers` are added to the answer, whatever it is. `key` None: without an API key.
+    `headers` are added to the answer, whatever it is. `key` None: without an API key. A person who has signed in
+    has a key that is in no store, and `person` names the person for audit trails.
     """
 
     tenant: str
     key: ApiKey | None = None
     headers: dict[str, str] = field(default_factory=dict)
     address: str = ""
+    person: str | None = None
 
     @property
     def holder(self) -> str:
@@ -56,9 +59,8 @@ class Principal:
         if self.key is None and scope is not Scope.GENERATE:
             raise Unauthenticated(f"This needs an API key with the scope {scope}.")
         if self.key is not None and scope not in self.key.scopes:
-            raise PermissionDenied(
-                f"The API key lacks the scope {scope}.", details={"required_scope": scope.value}
-            )
+            who = "The API key" if self.person is None else "Your sign-in"
+            raise PermissionDenied(f"{who} lacks the scope {scope}.", details={"required_scope": scope.value})
 
     @property
     def key_id(self) -> str | None:
@@ -173,6 +175,19 @@ class KeyRing:
         if key is not None:
             self._known[key_id] = (asked_at + REMEMBER_S, key)
         return key
+
+
+def principal_of(session: Session, headers: dict[str, str], address: str) -> Principal:
+    """The person who has signed in. `headers` are those of the answer."""
+    key = ApiKey(
+        id=session.person_id,
+        name=session.name,
+        tenant=ADMIN_TENANT,
+        digest="",
+        scopes=session.scopes,
+        created_at=session.began_at,
+    )
+    return Principal(ADMIN_TENANT, key, headers, address, session.person)
 
 
 def _admin(token: str, now: float) -> ApiKey:

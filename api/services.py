@@ -20,6 +20,7 @@ from api.read_limits import ReadRate
 from api.reference import WrittenDocuments
 from api.schemas import ErrorView
 from api.search import SearchClient
+from api.sign_in import SignIn
 from api.stream import Streams
 from api.submit import JobService
 from api.usage import Usage
@@ -47,6 +48,7 @@ class Services:
     usage: Usage
     reviewing: Reviewing
     carrying: Carrying
+    sign_in: SignIn | None
     search: SearchClient
     provenance: ProvenanceReader
     imports: Imports

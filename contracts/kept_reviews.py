@@ -105,6 +105,17 @@ REVIEW_ROWS: Final = (
         "appeals: yes; what a reviewer has opened names no tenant",
         "`appeals_per_day`, `review_pictures_per_day`",
     ),
+    Kept(
+        "people who are signed in, whose sessions an operator has ended, and sign-ins that are completed",
+        Place.STATE,
+        "sessions",
+        ("darkroom:{sessions}:session:*", "darkroom:{sessions}:ended:*", "darkroom:{sessions}:spent:*"),
+        "`oidc_session_s`, or until they sign out; a completed sign-in: 11 minutes",
+        _ALL,
+        _DOCUMENT,
+        _NOBODYS,
+        "about 0.5 kB per session. The provider has let each of them in",
+    ),
 )
 
 LOOK_QUEUE: Final = Kept(

@@ -105,8 +105,8 @@ class HeldImage(Frozen):
 
 
 class Vote(Document):
-    """One reviewer's choice. `by` is the id of the reviewer's API key, or `second-look:MODEL`; `name` is what
-    the key is called."""
+    """One reviewer's choice. `by` is the id of the reviewer's API key, the person (`issuer#subject`), or
+    `second-look:MODEL`. `name` is what the key or the person is called."""
 
     choice: Choice
     by: str

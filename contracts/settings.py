@@ -31,6 +31,7 @@ from contracts.setting_types import (
     delays_of,
     lora_sources_of,
 )
+from contracts.sign_in_settings import SignInSettings
 from contracts.tenancy import TOKEN_PATTERN
 from contracts.urls import BrokerUrl, RedisUrl, WebUrl, is_cluster
 
@@ -140,7 +141,7 @@ def without_secrets(settings: Settings) -> dict[str, str]:
 SimilarFloor = Annotated[float, Field(gt=0, le=1)] | None
 
 
-class ApiSettings(BackendSettings):
+class ApiSettings(BackendSettings, SignInSettings):
     """The settings of an API process."""
 
     host: str = "127.0.0.1"
@@ -231,7 +232,7 @@ class ApiSettings(BackendSettings):
     review_undo_s: Seconds = 3600.0
     """For how long the file of a refused image is kept, so that the refusal can be undone. Then it is deleted."""
     review_pictures_per_day: Count | None = None
-    """How many held images one reviewer's key may open per day of UTC, to limit exposure. No limit by default."""
+    """How many held images one reviewer may open per day of UTC, to limit exposure. No limit by default."""
     appeals_per_day: Count = 20
     """How many appeals a tenant may make per day of UTC."""
     moderation_log_key: Annotated[str, Field(repr=False)] = ""

@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).parents[1]
 LOCKS: Final = ROOT / "docker" / "locks"
 HEAD: Final = "# `make lock` writes this file.\n"
 BASE: Final = "darkroom"
-EXTRAS: Final = ("webhooks", "tracing", "s3", "worker", "search", "c2pa", "moderation")
+EXTRAS: Final = ("webhooks", "tracing", "s3", "worker", "search", "c2pa", "oidc", "moderation")
 """Extras that an image may have besides `gpu`. Their locks leave out what is in the base. `search` and `moderation` come with `worker`, and
 leave out what is there."""
 PLATFORM: Final = "x86_64-manylinux_2_28"

@@ -22,7 +22,7 @@ TRIES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who decides: the id of an API key, and what it is called."""
+    """Who decides: the id of an API key, or the issuer and subject of a person, and what either is called."""
 
     id: str
     name: str = ""

@@ -26,6 +26,7 @@ from contracts.ports.quota_ledger import QuotaLedger
 from contracts.ports.rebuild_store import RebuildStore
 from contracts.ports.result_cache import ResultCache
 from contracts.ports.review_store import ReviewStore
+from contracts.ports.session_store import SessionStore
 from contracts.ports.signed_names import SignedNames
 from contracts.ports.usage_store import UsageStore
 from contracts.ports.webhook_store import WebhookStore
@@ -48,6 +49,7 @@ from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
 from store.reviews import RedisReviewStore
 from store.second_looks import RedisLookOutbox
+from store.sessions import RedisSessionStore
 from store.signed_names import RedisSignedNames
 from store.usage import RedisUsageStore
 from store.webhooks import RedisWebhookStore
@@ -57,8 +59,7 @@ from store.webhooks import RedisWebhookStore
 class Stores:
     """The open stores of one process. `blobs` holds the images, `pictures` what the search index is
     owed, `imports` what tenants have brought in, `reviews` what people must look at, `looks` what a
-    model looks at before; `room` counts the
-    memory that records take."""
+    model looks at before, `sessions` who is signed in; `room` counts the memory that records take."""
 
     jobs: JobStore
     events: JobEvents
@@ -79,6 +80,7 @@ class Stores:
     moderation_log: ModerationLog
     rebuilds: RebuildStore
     signed_names: SignedNames
+    sessions: SessionStore
     clicks: ClickStore
     similar: RedisSimilarPrompts
     room: MemoryUseStore
@@ -152,6 +154,7 @@ def open_stores(
         moderation_log=ModerationLog(state, timeout_s, log_key),
         rebuilds=RedisRebuildStore(state, timeout_s),
         signed_names=RedisSignedNames(state, timeout_s, settings.blob_retention_s),
+        sessions=RedisSessionStore(state, timeout_s),
         similar=RedisSimilarPrompts(cache_client, settings.result_ttl_s, timeout_s),
         clicks=RedisClickStore(state, timeout_s),
         room=RedisMemoryUseStore(state, SystemClock(), timeout_s),

@@ -217,6 +217,11 @@ REVIEW_DECISIONS = Counter(
     "What reviewers and owners did with held images: release, refuse, undo or appeal. A second look is a reviewer.",
     ["action"],
 )
+SIGN_INS = Counter(
+    "darkroom_sign_ins_total",
+    "Sign-ins by OpenID Connect, by outcome: done, refused or unavailable.",
+    ["outcome"],
+)
 SEARCH_RERANKED = Counter(
     "darkroom_search_reranked_total",
     "Searches that the second model ranked again, by outcome: `late` ones were answered in the order that they had.",

@@ -44,6 +44,7 @@ SECOND_LOOK_OUTCOMES: Final = (
     "gone",
     "repeated",
 )
+SIGN_IN_OUTCOMES: Final = ("done", "refused", "unavailable")
 SEARCH_FAILURES: Final = ("away", "timeout", "unavailable")
 IMPORT_OUTCOMES: Final = ("added", "known", "refused", "removed")
 SEARCH_OUTCOMES: Final = ("added", "deleted", "expired", "lost", "refused", "unreadable")
@@ -109,6 +110,7 @@ def begin_api(routes: Iterable[tuple[str, str]]) -> None:
     for cause in MEANING_AWAY:
         metrics.LAYER_AWAY.labels("meaning", cause)
     _begin(metrics.REVIEW_DECISIONS, REVIEW_ACTIONS)
+    _begin(metrics.SIGN_INS, SIGN_IN_OUTCOMES)
     _begin(metrics.SEARCH_CLICKS, CLICK_OUTCOMES)
     _begin(metrics.SIMILAR, SIMILAR_OUTCOMES)
     _begin(metrics.REPAIRED, REPAIRED_STEPS["api"])

@@ -197,6 +197,7 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
             ("nearest", "sympy", "inner"),
             ("judge", "sympy"),
             ("signer",),
+            ("signer-in",),
             ("tracer", "base"),
             ("setuptools",),
         )
@@ -216,6 +217,7 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         "search": ["nearest"],
         "moderation": ["judge"],
         "c2pa": ["signer"],
+        "oidc": ["signer-in"],
     }
     optional = "".join(f"{name} = {json.dumps(lines)}\n" for name, lines in extras.items())
     (tmp_path / "pyproject.toml").write_text(
@@ -241,6 +243,7 @@ def test_each_extra_has_a_lock_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         "search": {"nearest"},
         "moderation": {"judge"},
         "c2pa": {"signer"},
+        "oidc": {"signer-in"},
         "torch-cuda": {"torch", "nvidia-blas", "cuda-toolkit"},
         "gpu": {"xformers"},
     }

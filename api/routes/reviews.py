@@ -1,4 +1,4 @@
-"""`/v1/admin/moderation`: held images, for keys with the scope `moderate`."""
+"""`/v1/admin/moderation`: held images, for keys and people with the scope `moderate`."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ async def picture(services: Wired, moderator: Moderator, name: str) -> Response:
         "opened", _person(moderator).id, name, limit
     ):
         raise QuotaExceeded(
-            f"This key may open {limit} held images per day of UTC.",
+            f"You may open {limit} held images per day of UTC.",
             details={"limit": "review_pictures_per_day", "value": limit},
             retry_after_s=DAY_S - services.clock.now() % DAY_S,
         )
@@ -292,4 +292,5 @@ def _printable(note: str) -> str:
 
 
 def _person(moderator: Principal) -> Person:
-    return Person(moderator.key_id or "", "" if moderator.key is None else moderator.key.name)
+    id_ = moderator.person or moderator.key_id or ""
+    return Person(id_, "" if moderator.key is None else moderator.key.name)

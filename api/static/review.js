@@ -1,6 +1,7 @@
 // The page of reviewers: a queue of held images, one of them open, decided by keys or by buttons. No library, no build.
 
-import { act, key, list, picture, read, setKey } from "./review-server.js";
+import { act, list, picture, read } from "./review-server.js";
+import { gone, keptNotes, known, leaveFor, look as lookWho, signOut, useKey } from "./review-session.js";
 import { $, lasting, make, queueItem, showCase, showCount, stateOf, suggest } from "./review-view.js";
 
 const PAGE = 50;
@@ -27,13 +28,15 @@ function failed(problem) {
   if (problem.name === "AbortError") return;
   say(problem.message, "error");
   if (problem.status !== 401 && problem.status !== 403) return;
-  say(`${problem.message} Give a key with the scope moderate; your notes and your place are kept.`, "error");
+  const how = $("sign-in").hidden ? "Give a key" : "Sign in, or give a key";
+  say(`${problem.message} ${how} with the scope moderate; your notes and your place are kept.`, "error");
+  if (problem.status === 401) gone();
   askForKey();
 }
 
 function askForKey() {
   $("key-form").hidden = false;
-  if (document.activeElement !== $("note")) $("key").focus(); // what is being typed goes on as a note
+  if (document.activeElement !== $("note")) ($("sign-in").hidden ? $("key") : $("sign-in").firstElementChild).focus(); // what is being typed goes on as a note
 }
 
 // The queue
@@ -42,7 +45,7 @@ const query = () => ({ state: $("state").value, category: $("category").value.tr
 
 // `keep` is the image that stays open if it is still there; with `insist` also if the list does not have it.
 async function load({ more = false, keep = open, insist = false } = {}) {
-  if (!key()) {
+  if (!known()) {
     askForKey();
     return;
   }
@@ -252,7 +255,7 @@ const undo = () => once(async () => {
 
 // The queue grows while somebody looks at one image: the count says so. An empty page fills by itself.
 async function count() {
-  if (document.hidden || !key() || !$("key-form").hidden) return;
+  if (document.hidden || !known() || !$("key-form").hidden) return;
   if (!queue.length && $("state").value === "waiting" && !open) await load();
   else await list({ limit: 1 }).then(showCount, failed);
 }
@@ -294,10 +297,27 @@ $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("filters").addEventListener("change", () => load({ keep: null }));
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  setKey($("key").value);
+  useKey($("key").value);
   $("key").value = "";
   say("");
   load();
+});
+$("sign-in").addEventListener("click", () => {
+  keepNote();
+  leaveFor(drafts);
+});
+$("sign-out").addEventListener("click", async () => {
+  try {
+    await signOut();
+    keepNote();
+    show(null);
+    queue = [];
+    showQueue();
+    say("You are signed out here. The sign-in service may still know you.", "told");
+    askForKey();
+  } catch (problem) {
+    failed(problem);
+  }
 });
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) blur(true);
@@ -311,4 +331,5 @@ addEventListener("pageshow", (event) => {
 });
 setInterval(count, LOOK_MS);
 blur(true);
-load();
+keptNotes().forEach(([name, note]) => drafts.set(name, note));
+lookWho().catch(failed).finally(load);

@@ -31,6 +31,8 @@ def missing() -> list[str]:
         find_haproxy()
     except ServiceError:
         absent.append("haproxy")
+    if shutil.which("npm") is None:
+        absent.append("npm")
     if shutil.which("exiftool") is None:
         absent.append("libimage-exiftool-perl")
     return absent

@@ -4,7 +4,9 @@
     ├── RequestError            the caller's fault, never retried
     │   ├── InvalidRequest      422  a field is wrong; `param` names it
     │   ├── Unauthenticated     401  no API key
-    │   │   └── InvalidApiKey   401  unknown, or revoked
+    │   │   ├── InvalidApiKey   401  unknown, or revoked
+    │   │   └── SessionEnded    401  signed in once, and not any more
+    │   ├── SignInRefused       403  a person whom the OpenID provider's answer does not let in
     │   ├── PermissionDenied    403  the key lacks a scope
     │   ├── HostNotAllowed      421  a `Host` that a server without keys does not allow
     │   ├── OriginNotAllowed    403  a page of another site called a server without keys
@@ -39,6 +41,7 @@
     │   ├── QueueFull
     │   ├── ModelUnavailable    no live worker serves the model
     │   ├── TooManyStreams      event streams; polling still works
+    │   ├── SignInUnavailable   the OpenID provider
     │   ├── ModerationUnavailable  a layer of moderation is away, and the policy fails closed
     │   ├── TooManyInitImages   init images that wait to be decoded
     │   └── JobExpired          passed its deadline while a request waited for it
@@ -88,6 +91,8 @@ from contracts.errors.request import (
     ReviewNotFound,
     RouteNotFound,
     SearchOff,
+    SessionEnded,
+    SignInRefused,
     Unauthenticated,
     UnsupportedMediaType,
 )
@@ -102,6 +107,7 @@ from contracts.errors.unavailable import (
     RecordUnreadable,
     SearchUnavailable,
     SigningUnavailable,
+    SignInUnavailable,
     StoreFull,
     StoreUnavailable,
     TooManyInitImages,
@@ -151,7 +157,10 @@ __all__ = [
     "RouteNotFound",
     "SearchOff",
     "SearchUnavailable",
+    "SessionEnded",
     "SettingsError",
+    "SignInRefused",
+    "SignInUnavailable",
     "SigningUnavailable",
     "StoreFull",
     "StoreUnavailable",

@@ -36,6 +36,24 @@ class InvalidApiKey(Unauthenticated):
     code = "invalid_api_key"
 
 
+class SessionEnded(Unauthenticated):
+    """The person was signed in, and is not any more."""
+
+    code = "session_ended"
+
+
+class SignInRefused(RequestError):
+    """A person cannot sign in. `cause` says why, for the log."""
+
+    code = "sign_in_refused"
+    status = 403
+    type = "authentication_error"
+
+    def __init__(self, message: str, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
 class PermissionDenied(RequestError):
     """The API key lacks the scope that the route needs."""
 

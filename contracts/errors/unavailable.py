@@ -76,6 +76,16 @@ class ModerationUnavailable(UnavailableError):
     code = "moderation_unavailable"
 
 
+class SignInUnavailable(UnavailableError):
+    """The OpenID provider is away, or does not answer as the standard says. `cause` says which, for the log."""
+
+    code = "sign_in_unavailable"
+
+    def __init__(self, message: str, cause: str) -> None:
+        super().__init__(message, retry_after_s=5.0)
+        self.cause = cause
+
+
 class QueueFull(UnavailableError):
     """Too many jobs wait for the model."""
 

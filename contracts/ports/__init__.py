@@ -24,6 +24,7 @@ when its service is away or slow. Where a port has several implementations, one 
     RebuildStore        how far rebuilds of search indexes have come
     ResultCache         results, by their address
     ReviewStore         held images, and what people decided on them
+    SessionStore        people who are signed in
     SignedNames         names of signed image files
     UsageStore          usage by tenant and day
     WebhookStore        the outbox of webhooks

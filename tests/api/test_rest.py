@@ -162,6 +162,7 @@ async def test_the_openapi_document_describes_every_route(api: ApiUnderTest) -> 
         "/v1/models": {"get"},
         "/v1/models/{model}": {"get"},
         "/v1/cache": {"get", "delete"},
+        "/v1/admin/sessions": {"delete"},
         "/v1/admin/usage": {"get"},
         "/v1/keys": {"get", "post"},
         "/v1/keys/{key_id}": {"delete"},

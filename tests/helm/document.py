@@ -31,6 +31,7 @@ BY_SECRET: Final = frozenset(
         "cache_redis_url",
         "moderation_log_key",
         "moderation_token",
+        "oidc_client_secret",
         "search_index",
         "search_token",
     }

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import httpx
 import pytest
 from kombu import Connection, Queue
 from typer.testing import CliRunner
@@ -41,7 +42,9 @@ from tests.integration.keeping import (
     use,
     watched,
 )
+from tests.integration.people import api_for_people
 from tests.moderation.authority import Authority
+from tests.openid.running import signed_in
 from tests.second_look.fake_endpoint import endpoint_running
 from tests.worker import policies
 
@@ -136,6 +139,11 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
         until(lambda: acme.ask("GET", "/v1/search").status_code == 200, platform, LOADED_S)
         use(acme, "acme", SECRET)
         use(other, "other", "an apple")
+        with api_for_people(platform) as public, httpx.Client(base_url=public) as browser:
+            address = browser.get("/sign-in").headers["location"]
+            assert browser.get(signed_in(address, "ada")).headers["location"] == "/review"
+            root = {"Authorization": f"Bearer {platform.environ['DARKROOM_ADMIN_KEY']}"}
+            assert browser.delete("/v1/admin/sessions", headers=root).status_code == 204
         with Connection(platform.environ["DARKROOM_BROKER_URL"]) as connection:
             channel = connection.channel()
             letter = channel.prepare_message(b"no job")
