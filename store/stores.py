@@ -25,6 +25,7 @@ from contracts.ports.quota_ledger import QuotaLedger
 from contracts.ports.rebuild_store import RebuildStore
 from contracts.ports.result_cache import ResultCache
 from contracts.ports.review_store import ReviewStore
+from contracts.ports.scan_store import ScanStore
 from contracts.ports.signed_names import SignedNames
 from contracts.ports.usage_store import UsageStore
 from contracts.ports.webhook_store import WebhookStore
@@ -46,6 +47,7 @@ from store.probe import probe
 from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
 from store.reviews import RedisReviewStore
+from store.scans import RedisScanStore
 from store.signed_names import RedisSignedNames
 from store.usage import RedisUsageStore
 from store.webhooks import RedisWebhookStore
@@ -54,7 +56,8 @@ from store.webhooks import RedisWebhookStore
 @dataclass(frozen=True, slots=True)
 class Stores:
     """The open stores of one process. `blobs` holds the images, `pictures` what the search index is
-    owed, `imports` what tenants have brought in, `reviews` what people must look at; `room` counts the
+    owed, `imports` what tenants have brought in, `reviews` what people must look at,
+    `scans` how far a policy was applied to what is stored; `room` counts the
     memory that records take."""
 
     jobs: JobStore
@@ -73,6 +76,7 @@ class Stores:
     imports: ImportStore
     reviews: ReviewStore
     moderation_log: ModerationLog
+    scans: ScanStore
     rebuilds: RebuildStore
     signed_names: SignedNames
     clicks: ClickStore
@@ -145,6 +149,7 @@ def open_stores(
         imports=RedisImportStore(state, settings, guard, pictures),
         reviews=RedisReviewStore(state, settings, guard),
         moderation_log=ModerationLog(state, timeout_s, log_key),
+        scans=RedisScanStore(state, cache_client, settings, guard),
         rebuilds=RedisRebuildStore(state, timeout_s),
         signed_names=RedisSignedNames(state, timeout_s, settings.blob_retention_s),
         similar=RedisSimilarPrompts(cache_client, settings.result_ttl_s, timeout_s),
