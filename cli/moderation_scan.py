@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli import record
-from cli.embedding import ChildEmbedder, EmbeddingFailed
 from cli.moderation_import import end_unusable
 from cli.operations import Folder, settings_of
 from cli.options import Json, tenant_name
@@ -25,6 +24,7 @@ from cli.search import unix_seconds
 from contracts import exit_codes
 from contracts.errors import BlobStoreUnavailable
 from contracts.scans import Outcome, Phase, Scan, Scope
+from moderation.child_embedder import ChildEmbedder, EmbeddingFailed
 from moderation.policy import InvalidPolicy, Policy, read
 from runtime.clock import SystemClock
 from store.layout import require_layout

@@ -78,10 +78,7 @@ REVIEW_ROWS: Final = (
         "scans",
         (
             "darkroom:{reviews}:scan",
-            "darkroom:{reviews}:scan-lock",
-            "darkroom:{reviews}:scan-images",
-            "darkroom:{reviews}:scan-jobs",
-            "darkroom:{reviews}:scan-results",
+            "darkroom:{reviews}:scan-*",
         ),
         "its counts: forever; the rest: the scan ends, or seven days",
         _ALL,

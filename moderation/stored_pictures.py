@@ -69,7 +69,7 @@ class StoredPictures:
             rgb = await asyncio.to_thread(_decoded, file)
         except (OSError, ValueError, Image.DecompressionBombError):
             return Look(away=("pictures",))
-        if embedding is None and self._embed is not None:
+        if embedding is None and self._embed is not None and self._judge.embeds:
             async with self._one_at_a_time:
                 embedding = await asyncio.to_thread(self._embed, rgb)
         picture = PictureToJudge(

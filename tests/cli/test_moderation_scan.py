@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 import redis
 
+from backends.blobs import DirectoryBlobStore
 from cli.services.redis import RedisServer
 from contracts.scans import Scan
 from contracts.settings import BackendSettings
+from runtime.clock import SystemClock
 from store.scans import SCAN
 from store.stores import open_stores
 from tests.stores import lapse
-from tests.worker.policies import BLOCKED, HELD, file_of, policy_in
+from tests.worker.policies import BLOCKED, HELD, file_of, name_of, policy_in
 
 pytestmark = pytest.mark.slow
 
@@ -121,3 +123,12 @@ def test_an_image_that_cannot_be_judged_is_told_by_the_exit_code(settings: Backe
     asyncio.run(put())
     code, _, errors = ended(begun(settings))
     assert (code, "1 not judged" in errors, "Scan again" in errors) == (1, True, True), errors
+
+
+def test_the_example_of_the_help_says_what_a_scan_would_do(settings: BackendSettings) -> None:
+    code, out, errors = ended(begun(settings, "--dry-run", "--json"))
+    assert code == 0, errors
+    assert json.loads(out)["images"] == {"held": 1, "blocked": 1, "passed": len(OTHERS)}
+    assert "0 records would be changed" in errors
+    client = DirectoryBlobStore(settings.blob_dir, SystemClock())
+    assert [asyncio.run(client.exists(name_of(seed))) for seed in (HELD, BLOCKED)] == [True, True]

@@ -36,6 +36,7 @@ class CountingJudge:
     def __init__(self, judge: LayeredJudge) -> None:
         self.judge = judge
         self.looks: list[PictureToJudge] = []
+        self.embeds = judge.embeds
 
     async def look(self, picture: PictureToJudge) -> Look:
         self.looks.append(picture)
