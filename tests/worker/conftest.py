@@ -30,9 +30,9 @@ from worker.deliveries import Verdict
 from worker.encode import Encoder
 from worker.end_batcher import EndBatcher
 from worker.engine.host import EngineHost
+from worker.init_images import InitEmbedder, InitImages
 from worker.job import JobRunner
 from worker.job_fetcher import JobFetcher
-from worker.init_images import InitEmbedder, InitImages
 from worker.leases import Leases
 from worker.retrier import Retrier
 from worker.signing import open_signed_images
