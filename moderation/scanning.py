@@ -133,9 +133,8 @@ class Scanner:
                 self._looked_before = last.looked
                 # A cursor of an earlier process of Redis would miss records.
                 same = last.server == server or last.phase is Phase.FILES
-                return await self._record(
-                    last.model_copy(update={"server": server, "cursor": last.cursor if same else ""})
-                )
+                again = last.model_copy(update={"server": server, "cursor": last.cursor if same else ""})
+                return await self._begun(again)
             if not last.dry_run:
                 await self._log(last, "scan_abandoned", now)
         await self._scans.clear()
@@ -150,9 +149,14 @@ class Scanner:
             begun_at=now,
             server=server,
         )
+        return await self._begun(scan)
+
+    async def _begun(self, scan: Scan) -> Scan:
+        """Record the scan, and that it has begun. Its process may have died between the two."""
+        recorded = await self._record(scan)
         if not scan.dry_run:
-            await self._log(scan, "scan", now)
-        return await self._record(scan)
+            await self._log(scan, "scan", scan.begun_at)
+        return recorded
 
     async def _phase(self, scan: Scan) -> Scan:
         pages: Mapping[Phase, Callable[[Scan], Awaitable[str]]] = {
@@ -317,7 +321,14 @@ class Scanner:
 
     async def _record(self, scan: Scan) -> Scan:
         """Record how far the scan has come. Raises `ScanRunning`."""
-        counted = scan.model_copy(
+        counted = await self._counted(scan)
+        if self._lost or not await self._scans.put(self._token, counted):
+            raise ScanRunning("Another process has begun to scan.")
+        self._on_progress(counted)
+        return counted
+
+    async def _counted(self, scan: Scan) -> Scan:
+        return scan.model_copy(
             update={
                 "looked": self._looked_before + self._pictures.looked,
                 "images": {outcome: count for outcome, count in self._counts.items() if count},
@@ -325,10 +336,6 @@ class Scanner:
                 "results": await self._scans.changed("results"),
             }
         )
-        if self._lost or not await self._scans.put(self._token, counted):
-            raise ScanRunning("Another process has begun to scan.")
-        self._on_progress(counted)
-        return counted
 
     async def _end(self, scan: Scan) -> Scan:
         """Count exactly, and end the scan."""
@@ -340,12 +347,11 @@ class Scanner:
                 # The job that showed it was erased meanwhile, so nobody may decide on it.
                 if outcome is Outcome.HELD and not await self._stores.reviews.find(name):
                     await self._stores.blobs.delete(HELD + name, WHENEVER)
-        ended = scan.model_copy(update={"ended_at": now, "cursor": ""})
-        # What stays names no tenant.
-        kept = await self._record(ended.model_copy(update={"tenant": None}))
-        ended = kept.model_copy(update={"tenant": scan.tenant})
+        ended = await self._counted(scan.model_copy(update={"ended_at": now, "cursor": ""}))
         if not scan.dry_run:
             await self._log(ended, "scan_ended", now)
+        # What stays names no tenant.
+        await self._record(ended.model_copy(update={"tenant": None}))
         await self._scans.clear()
         return ended
 

@@ -28,9 +28,10 @@ if id and redis.call('HLEN', picture) <= 1 then -- only the tenant is left
   redis.call('DEL', picture)
   redis.call('ZREM', P .. 'unindexed', id)
 end
+local unwanted = P .. 'unwanted'
 for _, member in ipairs(doc.unwanted) do
-  redis.call('ZADD', P .. 'unwanted', seconds(NOW), member)
-  redis.call('PEXPIRE', P .. 'unwanted', math.ceil(doc.keep_s * 1000))
+  redis.call('ZADD', unwanted, seconds(NOW), member)
+  redis.call('PEXPIRE', unwanted, math.ceil(doc.keep_s * 1000))
 end
 
 hold(job or { id = id, tenant = tenant, digit = doc.digit }, doc.held)

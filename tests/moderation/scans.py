@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,10 @@ class Desk:
         end = End(await self._led(made), result_of(*seeds), address(made), pictures)
         (answer,) = await self.stores.jobs.end_many([end])
         assert answer == Finished(applied=True)
+        async with asyncio.timeout(60):
+            # On a cluster the cache is filled after the job's end.
+            while await self.stores.results.get(address(made)) is None:
+                await asyncio.sleep(0.005)
         return await self.job(made)
 
     async def _led(self, made: NewJob) -> Any:
