@@ -160,8 +160,9 @@ class JobRunner:
                 log.info("init_image_blocked", policy=start.verdict.policy, layer=start.verdict.layer)
                 blocked = JobFailure(code=ContentBlocked.code, message=INIT_IMAGE_BLOCKED)
                 return await self._fail(message, lease, blocked)
-            if start.verdict.findings or start.verdict.away:
-                # What is held for the init image is held whatever the images show.
+            if start.verdict.layer != "people" and (start.verdict.findings or start.verdict.away):
+                # What is held for the init image is held whatever the images show. What people have
+                # released counts for nothing, also when the cached result is judged again.
                 request = request.judged(gravest(start.verdict, request.moderation))
                 message = message.model_copy(update={"request": request})
         steps = self.bounds.steps(request)
