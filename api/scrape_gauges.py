@@ -8,6 +8,7 @@ from __future__ import annotations
 from api.catalogue import Catalogue
 from contracts.errors import StoreUnavailable
 from contracts.memory_use import Memory
+from contracts.scans import Outcome
 from scheduler.admission import capacity_of, eta_s
 from store.stores import Stores
 from telemetry import metrics
@@ -35,6 +36,7 @@ async def refresh(stores: Stores, catalogue: Catalogue, memory: Memory | None, n
         queue = await stores.reviews.queue()
         metrics.REVIEWS_WAITING.set(queue.waiting)
         metrics.REVIEW_AGE.set(0 if queue.oldest_at is None else max(0.0, now - queue.oldest_at))
+        await _scan(stores)
         metrics.WEBHOOKS_DUE.set(await stores.webhooks.due())
         for served in await catalogue.models():
             model, capacity = served.spec.name, capacity_of(served.workers)
@@ -47,3 +49,11 @@ async def refresh(stores: Stores, catalogue: Catalogue, memory: Memory | None, n
                 metrics.PREDICTED_WAIT.labels(model).set(predicted_s)
     except StoreUnavailable:
         metrics.REPAIRED.labels("numbers").inc()
+
+
+async def _scan(stores: Stores) -> None:
+    """Set the gauges of the scan that runs or ran last. Raises `StoreUnavailable`."""
+    scan = await stores.scans.get()
+    metrics.SCAN_RUNNING.set(scan is not None and scan.ended_at is None)
+    for outcome in Outcome:
+        metrics.SCAN_IMAGES.labels(outcome.value).set(0 if scan is None else scan.images.get(outcome, 0))

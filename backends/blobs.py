@@ -119,6 +119,11 @@ class DirectoryBlobStore:
         `BlobStoreUnavailable`."""
         return await asyncio.to_thread(self._delete, name, put_before)
 
+    async def page(self, after: str, limit: int) -> Sequence[tuple[str, float]]:
+        """At most `limit` public names in order, those behind `after`, each with the time of its last put (Unix
+        seconds). Raises `BlobStoreUnavailable`."""
+        return await asyncio.to_thread(self._page, after, limit)
+
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         """Delete images older than `older_than_s`, then the oldest until at most `max_bytes` are
         left. Answers how many were deleted. Raises `BlobStoreUnavailable`."""
@@ -149,6 +154,20 @@ class DirectoryBlobStore:
     def _is_there(self, name: str) -> bool:
         # Without a Path, which would cost more than the look.
         return os.path.exists(f"{self._folder}/{_place(name)}")
+
+    def _page(self, after: str, limit: int) -> list[tuple[str, float]]:
+        found: list[tuple[str, float]] = []
+        try:
+            for number in range(int(after[:2] or "0", 16), 256):
+                paths = (self._root / f"{number:02x}").glob("[0-9a-f]*")
+                for path in sorted(path for path in paths if path.name > after and is_public_name(path.name)):
+                    with suppress(FileNotFoundError):  # it was deleted just now
+                        found.append((path.name, path.stat().st_mtime))
+                    if len(found) == limit:
+                        return found
+        except OSError as error:
+            raise _unavailable(error) from error
+        return found
 
     def _delete(self, name: str, put_before: float) -> Deletion:
         if not is_blob_name(name):

@@ -4,11 +4,18 @@ the extra `s3`."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from backends.blobs import blob_name, blob_store_error, blobs_to_prune, is_blob_name, is_public_name
+from backends.blobs import (
+    PRIVATE_FOLDERS,
+    blob_name,
+    blob_store_error,
+    blobs_to_prune,
+    is_blob_name,
+    is_public_name,
+)
 from contracts.blobs import Deletion
 from contracts.errors import ImageNotFound, SettingsError
 from contracts.ports.clock import Clock
@@ -98,6 +105,11 @@ class S3BlobStore:
             return Deletion.ABSENT
         return await self._in_thread(lambda: self._delete(name, put_before))
 
+    async def page(self, after: str, limit: int) -> Sequence[tuple[str, float]]:
+        """At most `limit` public names in order, those behind `after`, each with the time of its last put (Unix
+        seconds). Raises `BlobStoreUnavailable`."""
+        return await self._in_thread(lambda: self._page(after, limit))
+
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:
         """Delete images older than `older_than_s`, then the oldest until at most `max_bytes` are
         left. Answers how many were deleted. Raises `BlobStoreUnavailable`."""
@@ -145,6 +157,23 @@ class S3BlobStore:
             return Deletion.YOUNG
         self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
         return Deletion.DELETED
+
+    def _page(self, after: str, limit: int) -> list[tuple[str, float]]:
+        found: list[tuple[str, float]] = []
+        # The names are in order, and those in the folders of private images come after all hexadecimal ones.
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix, StartAfter=self._prefix + after
+        )
+        for page in pages:
+            for entry in page.get("Contents", ()):
+                name = entry["Key"].removeprefix(self._prefix)
+                if name.startswith(PRIVATE_FOLDERS):
+                    return found
+                if is_public_name(name):
+                    found.append((name, entry["LastModified"].timestamp()))
+                if len(found) == limit:
+                    return found
+        return found
 
     def _prune(self, before: float, max_bytes: int | None) -> int:
         surplus = [key for _, _, key in blobs_to_prune(sorted(self._all()), before, max_bytes)]

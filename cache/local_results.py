@@ -11,7 +11,7 @@ entries and their age are bounded too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -116,6 +116,10 @@ class LocalResultCache:
         # moment later.
         self._forget(pattern)
         return purged
+
+    def entries(self) -> AsyncIterator[Sequence[tuple[str, JobResult]]]:
+        """All results that can be read, with their addresses, page by page. Raises `StoreUnavailable`."""
+        return self._redis_results.entries()
 
     def count(self, outcome: CacheStatus) -> None:
         """Count how the cache served a job."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from pydantic import ValidationError
@@ -93,6 +94,23 @@ class RedisResultCache:
             # that.
             await self._client.publish(CHANNEL, pattern)
         return keys
+
+    async def entries(self) -> AsyncIterator[Sequence[tuple[str, JobResult]]]:
+        """All results that can be read, with their addresses, page by page. Raises `StoreUnavailable`."""
+        async for names in self._pages("*"):
+            async with (
+                store_errors("result cache", self._timeout_s),
+                self._client.pipeline(transaction=False) as pipeline,
+            ):
+                for name in names:
+                    pipeline.get(name)
+                texts = await pipeline.execute()
+            page = []
+            for name, text in zip(names, texts, strict=True):
+                with suppress(ValidationError):
+                    if text is not None:
+                        page.append((name.removeprefix(PREFIX), JobResult.model_validate_json(text)))
+            yield page
 
     def count(self, outcome: CacheStatus) -> None:
         """Count how the cache served a job. `flush_counts` writes it."""

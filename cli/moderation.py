@@ -14,6 +14,7 @@ from cli.group import Commands
 from cli.moderation_fit_pictures import fit_pictures
 from cli.moderation_import import import_list
 from cli.moderation_reviews import export, log, refuse, release, reviews, undo
+from cli.moderation_scan import scan
 from cli.options import Json
 from cli.tables import dash, print_table
 from contracts import exit_codes
@@ -23,13 +24,13 @@ from moderation.policy_second_look import SecondLookRules
 
 app = typer.Typer(
     cls=Commands,
-    help="Moderation: check a policy, fit and import what it needs, review held images.\n\n"
+    help="Moderation: check a policy, fit and import what it needs, review held images, scan what is stored.\n\n"
     "Example: darkroom moderation check policy.yaml",
     no_args_is_help=True,
 )
 app.command("import")(import_list)
 app.command("fit-pictures")(fit_pictures)
-for _command in (reviews, release, refuse, undo, export, log):
+for _command in (reviews, release, refuse, undo, export, log, scan):
     app.command()(_command)
 
 PolicyPath = Annotated[Path, typer.Argument(help="The policy, a YAML file.", show_default=False)]

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from cli.embedding import ChildEmbedder, EmbeddingFailed
 from cli.moderation_import import CategoryOption, end_unusable
 from cli.options import Json
+from moderation.child_embedder import ChildEmbedder, EmbeddingFailed
 
 
 def fit_pictures(

@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from cli.embedding import ChildEmbedder, EmbeddingFailed
 from cli.options import Json
 from contracts import exit_codes
 from contracts.moderation import CATEGORY
+from moderation.child_embedder import ChildEmbedder, EmbeddingFailed
 
 SHOWN_FAULTS: Final = 20
 SOURCE: Final = "A CSV or XML file of hashes, or a folder of images."

@@ -81,7 +81,7 @@ def _side(what: str) -> Any:
     return typer.Option(min=1, max=MAX_SIDE, help=f"{what}, in pixels.", rich_help_panel=WHICH)
 
 
-def _unix_seconds(text: str) -> float:
+def unix_seconds(text: str) -> float:
     """Returns the Unix seconds of a date or a time in ISO 8601, at least 0. Raises `typer.BadParameter`."""
     try:
         return max(0.0, datetime.fromisoformat(text).timestamp())
@@ -91,7 +91,7 @@ def _unix_seconds(text: str) -> float:
 
 def _time(what: str) -> Any:
     hint = f"{what}: a date or a time such as 2026-11-30T04:05, in local time if it names no zone."
-    return typer.Option(parser=_unix_seconds, metavar="TIME", help=hint, rich_help_panel=WHICH)
+    return typer.Option(parser=unix_seconds, metavar="TIME", help=hint, rich_help_panel=WHICH)
 
 
 @app.command(FIND)

@@ -143,7 +143,7 @@ class Preview(Frozen):
 
 
 class Moderated(Frozen):
-    """People have decided on images of an ended job: its record has changed, to `sequence`."""
+    """People, or a scan, have decided on images of an ended job: its record has changed, to `sequence`."""
 
     sequence: int
 

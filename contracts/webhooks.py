@@ -1,7 +1,7 @@
 """Webhooks: what a client subscribes to, what must be delivered, and what was tried.
 
 The transition that ends a job also creates its delivery: the event `job.<status>`, with one webhook id
-for all attempts. Where people decide on images of the job later, the event `job.moderated` follows, each
+for all attempts. Where people, or a scan by a new policy, decide on images of the job later, the event `job.moderated` follows, each
 time with a webhook id of its own. The format is Standard Webhooks
 (https://www.standardwebhooks.com).
 """

@@ -14,7 +14,7 @@ from typing import Final
 
 from backends.blobs import HELD
 from contracts.errors import ImageNotFound, JobGone, JobNotFound, RecordUnreadable, UnavailableError
-from contracts.pictures import PictureRecord
+from contracts.pictures import IMPORT, PictureRecord
 from contracts.ports.clock import Clock
 from contracts.ports.review_store import Change
 from contracts.reviews import Decision, PastDecision, Review, ReviewState, ShowingJob
@@ -146,10 +146,14 @@ class Carrying:
 
     async def _tell(self, review: Review, job: ShowingJob) -> None:
         """Write the state into the record of a job, which tells its owner."""
+        if job.id.startswith(IMPORT):
+            await self._restore(review, job)
+            return
         for _ in range(TRIES):
             try:
                 before = (await self._stores.jobs.get(job.tenant, job.id)).result
             except (JobNotFound, JobGone, RecordUnreadable):
+                await self._restore(review, job)
                 return
             if before is None:
                 return
@@ -158,6 +162,11 @@ class Carrying:
                 return
             if await self._stores.reviews.apply(job.id, before, after, self._indexed(review, job)):
                 return
+
+    async def _restore(self, review: Review, job: ShowingJob) -> None:
+        """Let the search find a released image again that outlives the record of its job, or has none."""
+        if (picture := self._indexed(review, job)) is not None:
+            await self._stores.pictures.restore(picture, job.tenant)
 
     def _indexed(self, review: Review, job: ShowingJob) -> PictureRecord | None:
         """What the search index is told of the image with this job; None: nothing."""

@@ -9,11 +9,14 @@ from typing import Final
 from backends.blobs import HELD
 from contracts.jobs import ImageRef, JobResult
 from contracts.moderation import Layer, State, Verdict
+from contracts.pictures import PictureRecord
+from contracts.requests import GenerationRequest
 from contracts.reviews import (
     OUTCOMES,
     SECOND_LOOK,
     Choice,
     Decision,
+    HeldCase,
     PastDecision,
     Review,
     ReviewState,
@@ -78,6 +81,26 @@ def severity_of(verdict: Verdict) -> Severity:
     if verdict.layer == "hashes" or (verdict.score or 0.0) >= URGENT_SCORE:
         return 3
     return 2 if (verdict.score or 0.0) >= LIKELY_SCORE else 1
+
+
+def case_of(
+    request: GenerationRequest, ref: ImageRef, verdict: Verdict, picture: PictureRecord | None, drawn: str
+) -> HeldCase:
+    """What a reviewer is shown of a job's image. `drawn` is the name of its file before it was signed."""
+    return HeldCase(
+        verdict=verdict,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        model=request.model,
+        lora="" if request.lora is None else request.lora.name,
+        width=ref.width,
+        height=ref.height,
+        seed=ref.seed,
+        content_type=ref.content_type,
+        size_bytes=ref.size_bytes,
+        picture=picture,
+        drawn=drawn,
+    )
 
 
 def with_vote(votes: Sequence[Vote], vote: Vote) -> tuple[Vote, ...]:

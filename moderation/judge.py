@@ -39,9 +39,13 @@ class LayeredJudge:
     A look that takes longer goes on, and keeps its thread until it ends.
     """
 
-    def __init__(self, layers: Mapping[Layer, Sequence[Looker]], limit_s: float) -> None:
+    def __init__(
+        self, layers: Mapping[Layer, Sequence[Looker]], limit_s: float, *, embeds: bool = False
+    ) -> None:
+        """`embeds`: a looker compares embeddings."""
         self._layers = {layer: tuple(lookers) for layer, lookers in layers.items() if lookers}
         self._limit_s = limit_s
+        self.embeds = embeds
         self._threads = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="moderation")
         self._free = asyncio.Semaphore(AT_A_TIME)
 
@@ -88,9 +92,12 @@ def open_judge(policy: Policy, clip: str = "") -> LayeredJudge:
     """
     looks = policy.pictures
     layers: dict[Layer, list[Looker]] = {}
+    embeds = bool(looks.heads)
     try:
         if looks.lists:
-            layers["hashes"] = [KnownLists(looks.lists, clip)]
+            lists = KnownLists(looks.lists, clip)
+            layers["hashes"] = [lists]
+            embeds = embeds or lists.embed
     except InvalidList as error:
         raise InvalidPolicy(str(error)) from error
     models: list[Looker] = []
@@ -102,7 +109,7 @@ def open_judge(policy: Policy, clip: str = "") -> LayeredJudge:
     models.extend(open_classifier(each) for each in looks.classifiers)
     if models:
         layers["pictures"] = models
-    return LayeredJudge(layers, looks.time_limit_s)
+    return LayeredJudge(layers, looks.time_limit_s, embeds=embeds)
 
 
 def _away(layer: Layer, cause: str, error: str | None = None) -> None:

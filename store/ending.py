@@ -74,7 +74,7 @@ class Ending:
         if end.pictures:
             document["pictures"] = [record_parts(picture) for picture in end.pictures]
         if end.held:
-            document["held"] = [_held_parts(image) for image in end.held]
+            document["held"] = [held_parts(image) for image in end.held]
         return document
 
     def _parse_answer(self, answer: Any) -> EndAnswer:
@@ -124,7 +124,7 @@ class Ending:
             log.error("result_not_kept", error=type(error).__name__)
 
 
-def _held_parts(image: HeldImage) -> dict[str, Any]:
+def held_parts(image: HeldImage) -> dict[str, Any]:
     """What `lua/end.lua` records of a held image."""
     return {
         "name": image.name,

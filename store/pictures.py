@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from pydantic import ValidationError
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 
 from backends.pubsub import messages
 from contracts import ids
@@ -22,6 +22,7 @@ from contracts.ports.picture_outbox import Unwanted
 from contracts.settings import BackendSettings
 from store.key_names import Layout
 from store.layout import LayoutGuard
+from store.paging import page_of_keys
 from store.record_names import inner, parsed
 from store.scripts import Scripts, as_json
 from telemetry.logs import get_logger
@@ -153,17 +154,25 @@ class RedisPictureOutbox:
 
         Raises `ValueError` for a cursor that no call of this store has answered.
         """
-        shard, place = _place(cursor or f"{self._layout.names[0]}:0", self._layout.names)
-        prefix = self._layout.prefix(shard)
-        several: Any = self._client
-        options: dict[str, Any] = {}
         async with self._guard.store_errors(WHAT):
-            if isinstance(several, RedisCluster):
-                await several.initialize()
-                options["target_nodes"] = several.get_node_from_key(prefix)
-            answer, keys = await several.scan(place, match=f"{prefix}picture:*", count=PAGE, **options)
-        place = next(iter(answer.values())) if isinstance(answer, dict) else answer
-        return self._next(shard, int(place)), await self._records([str(key) for key in keys])
+            following, keys = await page_of_keys(self._client, self._layout, cursor, "picture", PAGE)
+        return following, await self._records(keys)
+
+    async def restore(self, record: PictureRecord, tenant: str) -> None:
+        """Record an image that was taken away, as it was, and owe it to the index."""
+        if record.job_id is None:
+            return
+        parts = record_parts(record)
+        await self._scripts.run(
+            "picture_import",
+            self._layout.job_prefix(record.job_id),
+            record.job_id,
+            tenant,
+            record.name,
+            parts["keep_s"],
+            parts["rest"],
+            1,
+        )
 
     async def wakes(self) -> AsyncIterator[str]:
         """Shards in which images have just become due, until the connection is lost."""
@@ -171,12 +180,6 @@ class RedisPictureOutbox:
         async with aclosing(messages(self._client, channels, WHAT, self._timeout_s)) as job_ids:
             async for job_id in job_ids:
                 yield self._layout.name(ids.shard_of(job_id))
-
-    def _next(self, shard: str, place: int) -> str:
-        if place:
-            return f"{shard}:{place}"
-        following = self._layout.names.index(shard) + 1
-        return f"{self._layout.names[following]}:0" if following < self._layout.number else ""
 
     def _key(self, job_id: str) -> str:
         return f"{self._layout.job_prefix(job_id)}picture:{job_id}"
@@ -227,10 +230,3 @@ def record_parts(record: PictureRecord) -> dict[str, Any]:
         "keep_s": record.expires_at - record.created_at,
         "rest": text.removeprefix("{"),
     }
-
-
-def _place(cursor: str, shards: Sequence[str]) -> tuple[str, int]:
-    shard, _, place = cursor.partition(":")
-    if len(shard) != 1 or shard not in shards or not place.isdigit():
-        raise ValueError("this cursor belongs to no scan of this store")
-    return shard, int(place)

@@ -26,6 +26,7 @@ from contracts.ports.quota_ledger import QuotaLedger
 from contracts.ports.rebuild_store import RebuildStore
 from contracts.ports.result_cache import ResultCache
 from contracts.ports.review_store import ReviewStore
+from contracts.ports.scan_store import ScanStore
 from contracts.ports.session_store import SessionStore
 from contracts.ports.signed_names import SignedNames
 from contracts.ports.usage_store import UsageStore
@@ -48,6 +49,7 @@ from store.probe import probe
 from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
 from store.reviews import RedisReviewStore
+from store.scans import RedisScanStore
 from store.second_looks import RedisLookOutbox
 from store.sessions import RedisSessionStore
 from store.signed_names import RedisSignedNames
@@ -59,7 +61,8 @@ from store.webhooks import RedisWebhookStore
 class Stores:
     """The open stores of one process. `blobs` holds the images, `pictures` what the search index is
     owed, `imports` what tenants have brought in, `reviews` what people must look at, `looks` what a
-    model looks at before, `sessions` who is signed in; `room` counts the memory that records take."""
+    model looks at before, `scans` how far a policy was applied to what is stored, `sessions` who is
+    signed in; `room` counts the memory that records take."""
 
     jobs: JobStore
     events: JobEvents
@@ -78,6 +81,7 @@ class Stores:
     reviews: ReviewStore
     looks: LookOutbox
     moderation_log: ModerationLog
+    scans: ScanStore
     rebuilds: RebuildStore
     signed_names: SignedNames
     sessions: SessionStore
@@ -152,6 +156,7 @@ def open_stores(
         reviews=RedisReviewStore(state, settings, guard),
         looks=RedisLookOutbox(state, settings, guard),
         moderation_log=ModerationLog(state, timeout_s, log_key),
+        scans=RedisScanStore(state, cache_client, settings, guard),
         rebuilds=RedisRebuildStore(state, timeout_s),
         signed_names=RedisSignedNames(state, timeout_s, settings.blob_retention_s),
         sessions=RedisSessionStore(state, timeout_s),

@@ -265,6 +265,15 @@ PICTURES_WITHOUT_PDQ = Counter(
     "darkroom_moderation_pictures_without_pdq_total",
     "Pictures with too little detail for a perceptual hash. Digests and embeddings look at them alone.",
 )
+SCAN_RUNNING = Gauge(
+    "darkroom_moderation_scan_running",
+    "1: a scan of what is stored has begun and not ended, at the scrape. Also after its process was killed.",
+)
+SCAN_IMAGES = Gauge(
+    "darkroom_moderation_scan_images",
+    "Images of the scan that runs or ran last, by what became of them, at the scrape.",
+    ["outcome"],
+)
 PROMPTS_JUDGED = Counter(
     "darkroom_moderation_prompts_total",
     "Requests whose prompts a policy judged, by what followed.",

@@ -21,6 +21,7 @@ from contracts.ports.publisher import Publisher
 from contracts.requests import GenerationRequest
 from contracts.tenancy import Charge, Limits
 from contracts.transitions import End, Finished, Granted, TakenJob
+from moderation.held import gravest
 from scheduler.previews import preview_steps
 from store.stores import Stores
 from telemetry import logs, metrics, tracing
@@ -30,6 +31,7 @@ from worker.bounds import Bounds
 from worker.encode import Encoder
 from worker.end_batcher import EndBatcher
 from worker.images import ImageResult, ScheduleKey, TooLate
+from worker.init_images import InitImages
 from worker.leases import Leases
 from worker.outcomes import outcomes_of
 from worker.pictures import DoneImages, Pictures, picture_records
@@ -39,6 +41,7 @@ from worker.retrier import GIVE_UP_S, Hold, Retrier, unstored
 from worker.signing import SignedImages
 from worker.verdicts import Verdicts, held_images, never_looked_at
 
+INIT_IMAGE_BLOCKED: Final = "The content policy does not allow the init image."
 IMAGES_BLOCKED: Final = "The content policy blocks every image of this job."
 INIT_IMAGE_LOST: Final = "The init image was deleted before the job ran."
 
@@ -65,8 +68,9 @@ class JobRunner:
         keep_pictures_s: float = 259_200.0,
         signed: SignedImages | None = None,
         verdicts: Verdicts | None = None,
+        init_images: InitImages | None = None,
     ) -> None:
-        """`verdicts` judges the images; None: no policy is in force."""
+        """`verdicts` judges the images, and `init_images` those that jobs start from; None: no policy is in force."""
         self._worker_id = worker_id
         self._stores = stores
         self._publisher = publisher
@@ -80,7 +84,7 @@ class JobRunner:
         self._share_cache = share_cache
         self._keep_pictures_s = keep_pictures_s
         self._retrier = retrier
-        self._pictures = Pictures(stores, encoder, retrier, bounds.spec, signed, verdicts)
+        self._pictures = Pictures(stores, encoder, retrier, bounds.spec, signed, verdicts, init_images)
         self._moderates = verdicts is not None
         self._looks = never_looked_at if verdicts is None else verdicts.second_look
 
@@ -140,7 +144,7 @@ class JobRunner:
 
         try:
             with self._leases.hold(lease, hold.void.set):
-                start = await self._pictures.start(request, hold)
+                start = await self._pictures.start(message, hold)
         except BlobStoreUnavailable as error:
             return await self._fail(message, lease, unstored("read", error))
         except ImageNotFound:
@@ -152,6 +156,16 @@ class JobRunner:
             return await self._fail(message, lease, JobFailure(code=error.code, message=error.message))
         if start is None and request.init_image is not None:
             return await self._gave_up(lease)
+        if start is not None and start.verdict is not None:
+            if start.verdict.state in ("blocked", "refused"):
+                log.info("init_image_blocked", policy=start.verdict.policy, layer=start.verdict.layer)
+                blocked = JobFailure(code=ContentBlocked.code, message=INIT_IMAGE_BLOCKED)
+                return await self._fail(message, lease, blocked)
+            if start.verdict.layer != "people" and (start.verdict.findings or start.verdict.away):
+                # What is held for the init image is held whatever the images show. What people have
+                # released counts for nothing, also when the cached result is judged again.
+                request = request.judged(gravest(start.verdict, request.moderation))
+                message = message.model_copy(update={"request": request})
         steps = self.bounds.steps(request)
         images: list[asyncio.Future[ImageResult]] = []
 
@@ -165,7 +179,7 @@ class JobRunner:
             self._leases.hold(lease, withdraw),
             _ending(withdraw),
         ):
-            for index, task in enumerate(_tasks(request, start, steps)):
+            for index, task in enumerate(_tasks(request, None if start is None else start.rgb, steps)):
                 # The images of a job advance together: the steps of the first stand for all.
                 callback = on_step if index == 0 else _ignore
                 images.append(self._batcher.add(key, task, schedule_key, callback))

@@ -24,6 +24,7 @@ from store.stores import Stores
 from telemetry import metrics, tracing
 from worker.encode import Encoded, Encoder, Output, rgb
 from worker.images import ImageResult
+from worker.init_images import InitImages
 from worker.outcomes import outcomes_of
 from worker.retrier import Hold, Retrier
 from worker.signing import SignedImages
@@ -52,6 +53,14 @@ class DoneImages:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class StartImage:
+    """The image that a job starts from: its RGB bytes, and what the policy says of it (None: there is no policy)."""
+
+    rgb: bytes
+    verdict: Verdict | None = None
+
+
 class Pictures:
     """Reads and stores images. Retries while their store is away, as `Hold` allows."""
 
@@ -63,28 +72,37 @@ class Pictures:
         spec: ModelSpec,
         signed: SignedImages | None = None,
         verdicts: Verdicts | None = None,
+        init_images: InitImages | None = None,
     ) -> None:
         """`signed` publishes the images with content credentials. The `encoder` stores nothing then.
-        `verdicts` None: no policy is in force."""
+        `verdicts` and `init_images` None: no policy is in force."""
         self._stores = stores
         self._encoder = encoder
         self._retrier = retrier
         self._spec = spec
         self._signed = signed
         self._verdicts = verdicts
+        self._init_images = init_images
 
-    async def start(self, request: GenerationRequest, hold: Hold) -> bytes | None:
-        """The RGB bytes of the image to start from.
+    async def start(self, message: JobMessage, hold: Hold) -> StartImage | None:
+        """The image to start from, judged where a policy is in force.
 
-        None where the request has no such image, the worker drains before the store answers, or the
+        None where the request has no such image, the worker drains before a store answers, or the
         lease is void. Raises `ImageNotFound`, `BlobStoreUnavailable` and `OutOfBounds`.
         """
+        request, retry = message.request, partial(self._retrier.retry_until_drained, hold=hold)
         if request.init_image is None:
             return None
-        file = await self._retrier.retry_until_drained(
-            partial(self._stores.blobs.get, request.init_image), hold
-        )
-        return None if file is None else await asyncio.to_thread(rgb, file, request.width, request.height)
+        file = await retry(partial(self._stores.blobs.get, request.init_image))
+        if file is None:
+            return None
+        pixels = await asyncio.to_thread(rgb, file, request.width, request.height)
+        if self._init_images is None:
+            return StartImage(pixels)
+        judge = partial(self._init_images.of, message.tenant, file, pixels, request.width, request.height)
+        with tracing.span("judge init image"):
+            verdict = await retry(judge)
+        return None if verdict is None else StartImage(pixels, verdict)
 
     async def result(
         self, message: JobMessage, lease: Lease, results: Sequence[ImageResult], hold: Hold

@@ -25,6 +25,7 @@ from worker.encode import Encoder
 from worker.end_batcher import EndBatcher
 from worker.engine.host import EngineDied, EngineHost, EngineLoadError
 from worker.heartbeat import Heartbeat
+from worker.init_images import InitEmbedder, InitImages
 from worker.job import JobRunner
 from worker.job_fetcher import JobFetcher
 from worker.leases import Leases
@@ -69,6 +70,7 @@ async def serving(
     stores, publisher = open_stores(settings), open_publisher(settings)
     signed = open_signed_images(settings, stores)
     encoder, host = _encoder(stores, writes=signed is None), EngineHost(settings)
+    embedder = InitEmbedder(settings.clip, clock)
     try:
         spec = await _load(host)
         cost = await _recall_cost(stores, spec)
@@ -95,6 +97,9 @@ async def serving(
                 keep_pictures_s=settings.blob_retention_s,
                 signed=signed,
                 verdicts=None if policy is None else Verdicts(policy, stores.reviews, spec.clip),
+                init_images=None
+                if policy is None
+                else InitImages(policy, stores.reviews, embedder, spec.clip),
             )
             fetcher = JobFetcher(
                 worker_id,
@@ -138,6 +143,7 @@ async def serving(
     finally:
         await asyncio.to_thread(host.kill)
         encoder.close()
+        await embedder.close()
         await publisher.close()
         await stores.close()
 

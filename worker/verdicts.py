@@ -14,10 +14,10 @@ from contracts.moderation import Verdict
 from contracts.pictures import PictureRecord
 from contracts.ports.picture_judge import PictureJudge, PictureToJudge
 from contracts.ports.review_store import ReviewStore
-from contracts.reviews import HeldCase, HeldImage, ReviewState
+from contracts.reviews import HeldImage, ReviewState
 from contracts.settings import WorkerSettings
 from moderation.decide import decide
-from moderation.held import decided_before, gravest, severity_of
+from moderation.held import case_of, decided_before, gravest, severity_of
 from moderation.live import InForce, LivePolicy
 from moderation.policy import InvalidPolicy, read
 from moderation.second_look import asked
@@ -156,29 +156,9 @@ def held_images(
             indexes=tuple(indexes),
             severity=severity_of(verdict),
             keep_s=keep_s,
-            case=_case(message, refs[indexes[0]], verdict, by_name.get(name), drawn[indexes[0]]),
+            case=case_of(message.request, refs[indexes[0]], verdict, by_name.get(name), drawn[indexes[0]]),
             second_look=second_look(message.tenant, verdict),
         )
         for name, indexes in places.items()
         if (verdict := refs[indexes[0]].moderation) is not None
-    )
-
-
-def _case(
-    message: JobMessage, ref: ImageRef, verdict: Verdict, picture: PictureRecord | None, drawn: str
-) -> HeldCase:
-    request = message.request
-    return HeldCase(
-        verdict=verdict,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        model=request.model,
-        lora="" if request.lora is None else request.lora.name,
-        width=ref.width,
-        height=ref.height,
-        seed=ref.seed,
-        content_type=ref.content_type,
-        size_bytes=ref.size_bytes,
-        picture=picture,
-        drawn=drawn,
     )

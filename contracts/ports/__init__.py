@@ -24,6 +24,7 @@ when its service is away or slow. Where a port has several implementations, one 
     RebuildStore        how far rebuilds of search indexes have come
     ResultCache         results, by their address
     ReviewStore         held images, and what people decided on them
+    ScanStore           how far a policy was applied to what is stored
     SessionStore        people who are signed in
     SignedNames         names of signed image files
     UsageStore          usage by tenant and day

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from contracts.blobs import Deletion
@@ -32,6 +33,11 @@ class BlobStore(Protocol):
 
     async def delete(self, name: str, put_before: float) -> Deletion:
         """Delete the image, unless it was stored again at or after `put_before` (Unix seconds)."""
+        ...
+
+    async def page(self, after: str, limit: int) -> Sequence[tuple[str, float]]:
+        """At most `limit` public names in order, those behind `after`, with the Unix seconds at which each was
+        stored last. Empty: there are no more."""
         ...
 
     async def prune(self, older_than_s: float, max_bytes: int | None) -> int:

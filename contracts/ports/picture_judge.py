@@ -37,6 +37,11 @@ class Look:
 class PictureJudge(Protocol):
     """Looks at images. What follows from its findings is the policy's business (`moderation.decide`)."""
 
+    @property
+    def embeds(self) -> bool:
+        """Whether it compares embeddings: a picture without one is not looked at in full."""
+        ...
+
     async def look(self, picture: PictureToJudge) -> Look:
         """What the layers find in the image.
 

@@ -93,6 +93,13 @@ class PictureOutbox(Protocol):
         """
         ...
 
+    async def restore(self, record: PictureRecord, tenant: str) -> None:
+        """Record an image of the tenant that was taken away, and owe it to the index.
+
+        Raises `StoreFull` too.
+        """
+        ...
+
     def wakes(self) -> AsyncIterator[str]:
         """Shards in which images have just become due.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +63,11 @@ class ResultCache(Protocol):
 
         Returns their cache keys. Results of computations that are still running are stored afterwards.
         """
+        ...
+
+    def entries(self) -> AsyncIterator[Sequence[tuple[str, JobResult]]]:
+        """All results with their addresses, page by page. One that cannot be read is left out: nobody is
+        answered with it."""
         ...
 
     def count(self, outcome: CacheStatus) -> None:

@@ -79,6 +79,11 @@ class KnownImages:
         except (KeyError, ValueError) as error:
             raise list_file.InvalidList(f"{entry.file} is damaged: {error}") from error
 
+    @property
+    def embeds(self) -> bool:
+        """Whether it compares embeddings."""
+        return self._views is not None
+
     def look(self, hashes: PictureHashes) -> Iterator[Finding]:
         """What the list says of the picture."""
         if len(self._sha256) and hashes.sha256 in self._sha256:
@@ -110,6 +115,11 @@ class KnownLists:
     def __init__(self, entries: Sequence[HashList], clip: str) -> None:
         """For the arguments and errors, see `KnownImages`."""
         self._lists = [KnownImages(each, clip) for each in entries]
+
+    @property
+    def embed(self) -> bool:
+        """Whether one of them compares embeddings."""
+        return any(each.embeds for each in self._lists)
 
     def look(self, picture: PictureToJudge) -> list[Finding]:
         """What all lists say of the picture."""

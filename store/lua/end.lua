@@ -48,42 +48,6 @@ for i, doc in ipairs(docs) do
   end
 end
 
--- Records that images of the job wait for a person. If people have decided on one of them meanwhile,
--- their decision is due to be carried out for this job. The records of job and review stay for as long
--- as the file.
-local function hold(job, held)
-  for _, image in ipairs(held) do
-    local member = image.name .. ':' .. string.sub(job.id, -1)
-    local key, keep_ms = P .. 'review:' .. member, math.ceil(image.keep_s * 1000)
-    local state = redis.call('HGET', key, 'state')
-    if not state then
-      redis.call('HSET', key, 'state', 'waiting', 'severity', image.severity, 'created_at', seconds(NOW), 'case', image.case)
-    end
-    redis.call('HSET', key, 'job:' .. job.id, image.indexes .. ' ' .. job.tenant)
-    redis.call('HINCRBY', key, 'version', 1)
-    for index in string.gmatch(image.indexes, '%d+') do
-      redis.call('HSET', P .. 'held:' .. job.id, index, image.name)
-    end
-    redis.call('PEXPIRE', P .. 'held:' .. job.id, math.max(keep_ms, redis.call('PTTL', P .. 'held:' .. job.id)))
-    redis.call('PEXPIRE', key, math.max(keep_ms, redis.call('PTTL', key)))
-    if not state then
-      list_review(member, image.severity, NOW, keep_ms)
-      if image.second_look then
-        owe_look(member, keep_ms)
-      end
-    end
-    if state ~= 'waiting' then
-      -- Also for a new one: people may have decided on the same image in a review of another shard.
-      due_review(member, keep_ms)
-    end
-    for _, kept in ipairs({ job_key(job.id), P .. 'tenant:' .. job.tenant }) do
-      if redis.call('PTTL', kept) < keep_ms then
-        redis.call('PEXPIRE', kept, keep_ms)
-      end
-    end
-  end
-end
-
 local function succeed(job, doc)
   local result = doc.result
   finish(job, 'succeeded', 'result', result)

@@ -1,4 +1,4 @@
--- Records an imported image, and owes it to the search index, all or nothing. ARGV: id, tenant, the
+-- Records an imported image, or a released one, and owes it to the search index, all or nothing. ARGV: id, tenant, the
 -- image's name, keep_s, its record as JSON text without the first brace and without its times, and
 -- '1' to record it anew. Answers 1; 0: it is recorded already.
 
@@ -9,7 +9,9 @@ if ARGV[8] ~= '1' and redis.call('EXISTS', picture) == 1 then
 end
 redis.call('HSET', picture, 'tenant', tenant, name, stamps(keep_s) .. ARGV[7])
 redis.call('PEXPIRE', picture, math.ceil(keep_s * 1000))
-redis.call('HSET', importers, id, 1)
-redis.call('PEXPIRE', importers, math.ceil(keep_s * 1000))
+if string.sub(id, 1, 7) == 'import_' then
+  redis.call('HSET', importers, id, 1)
+  redis.call('PEXPIRE', importers, math.ceil(keep_s * 1000))
+end
 owe_index(id, keep_s)
 return 1

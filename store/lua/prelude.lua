@@ -42,7 +42,7 @@
 --   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change.
 --                            A final status is usually followed by a JSON document of the changes.
 --                            `<id> preview <index> <name>` changes nothing. `<id> moderated <sequence>`
---                            says that people have decided on images of an ended job
+--                            says that people or a scan have decided on images of an ended job
 --
 -- Names without a shard. On a cluster, only scripts that get them as KEYS[1] touch them:
 --

@@ -136,6 +136,43 @@ local function owe_look(member, keep_ms)
   redis.call('PUBLISH', P .. 'unlooked', member)
 end
 
+-- Records that images of the job, or of another record, wait for a person. `job.id` nil: nothing names the images,
+-- and `job.digit` says where the review lies. If people have decided on one of them meanwhile, their decision is due to be
+-- carried out for this job. The records of job and review stay for as long as the file.
+local function hold(job, held)
+  for _, image in ipairs(held) do
+    local member = image.name .. ':' .. (job.digit or string.sub(job.id, -1))
+    local key, keep_ms = P .. 'review:' .. member, math.ceil(image.keep_s * 1000)
+    local state = redis.call('HGET', key, 'state')
+    if not state then
+      redis.call('HSET', key, 'state', 'waiting', 'severity', image.severity, 'created_at', seconds(NOW), 'case', image.case)
+    end
+    redis.call('HINCRBY', key, 'version', 1)
+    redis.call('PEXPIRE', key, math.max(keep_ms, redis.call('PTTL', key)))
+    if not state then
+      list_review(member, image.severity, NOW, keep_ms)
+      if image.second_look then
+        owe_look(member, keep_ms)
+      end
+    end
+    if state ~= 'waiting' then
+      -- Also for a new one: people may have decided on the same image in a review of another shard.
+      due_review(member, keep_ms)
+    end
+    if job.id then
+      redis.call('HSET', key, 'job:' .. job.id, image.indexes .. ' ' .. job.tenant)
+      for index in string.gmatch(image.indexes, '%d+') do
+        redis.call('HSET', P .. 'held:' .. job.id, index, image.name)
+      end
+      for _, kept in ipairs({ P .. 'held:' .. job.id, job_key(job.id), P .. 'tenant:' .. job.tenant }) do
+        if redis.call('PTTL', kept) < keep_ms then
+          redis.call('PEXPIRE', kept, keep_ms)
+        end
+      end
+    end
+  end
+end
+
 -- Records a job that succeeds at once, with `result`.
 local function record_succeeded(doc, deadline, result)
   record(doc, NOW, deadline, '0', 'status', 'succeeded', 'cache', 'hit', 'result', result, 'started_at', seconds(NOW),

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from backends.blobs import HELD
+from backends.blobs import HELD, blob_name
 from contracts.moderation import Finding
 from contracts.reviews import ReviewState, SecondLook
+from moderation.withdrawing import Withdrawal
 from store.moderation_log import LogEntry, fault_of
 from tests.api.conftest import ApiUnderTest, Opener
-from tests.api.held import REVIEWS, decide, drawn, file_of, image_of, listed, moderator
+from tests.api.held import KEEP_S, REVIEWS, decide, drawn, file_of, image_of, listed, moderator
+from tests.store.held import verdict as held_verdict
 
 pytestmark = pytest.mark.anyio
 
@@ -448,3 +450,31 @@ async def test_what_a_model_said_is_for_reviewers_alone(desk: ApiUnderTest) -> N
     owners = (await desk.http.get(f"/v1/jobs/{job['id']}")).text
     assert "look-7b" not in owners
     assert "is drawn" not in owners
+
+
+async def test_what_a_scan_takes_away_is_reviewed_as_what_a_worker_holds(desk: ApiUnderTest) -> None:
+    """An image of a job, and one that nothing names: of both the owner's address is gone, and a release brings it back."""
+    submitted = await desk.submit(seed=7)
+    job = await drawn(desk, None)
+    name, headers = blob_name(file_of(desk.publisher.published[-1], 0), "png"), await moderator(desk)
+    alone = await desk.stores.blobs.put(b"\x89PNG\r\n\x1a\n nothing names it", "png")
+    assert (await desk.http.get(f"/v1/images/{name}")).status_code == 200
+    withdrawal = Withdrawal(desk.stores, KEEP_S)
+    assert await withdrawal.from_job(job, {name: held_verdict()})
+    await withdrawal.file(alone, held_verdict())
+    image = await image_of(desk, job.id)
+    assert (image["url"], image["moderation"]["verdict"]) == (None, "in_review")
+    assert {each["name"] for each in await listed(desk, headers)} == {name, alone}
+    for each, jobs in ((name, [submitted["id"]]), (alone, [])):
+        assert (await desk.http.get(f"/v1/images/{each}")).status_code == 404
+        detail = (await desk.http.get(f"{REVIEWS}/{each}", headers=headers)).json()
+        assert [one["id"] for one in detail["jobs"]] == jobs
+        assert (await desk.http.get(detail["picture"], headers=headers)).status_code == 200
+    again = await desk.http.post("/v1/jobs", json={"prompt": "a red apple", "seed": 7})
+    assert again.headers["x-cache"] == "miss", "the cached result is not answered with any more"
+    appeal = await desk.http.post(f"/v1/images/{name}/appeal", json={"reason": "an apple"})
+    assert appeal.status_code in (200, 202), appeal.text
+    for each in (name, alone):
+        assert (await decide(desk, each, "release", headers)).status_code == 200
+        assert (await desk.http.get(f"/v1/images/{each}")).status_code == 200
+    assert (await image_of(desk, job.id))["moderation"]["verdict"] == "released"

@@ -117,6 +117,20 @@ async def test_a_held_image_has_a_name_that_no_public_route_serves(
     assert await blobs.prune(DAY_S, None) == 1, "it ends as all pictures do"
 
 
+async def test_public_names_are_listed_in_order_page_by_page(blobs: BlobStore) -> None:
+    names = sorted([await blobs.put(b"picture %d" % number, "png") for number in range(7)])
+    await blobs.put(b"held", "png", is_held=True)
+    await blobs.put(b"input", "png", is_input=True)
+    found: list[str] = []
+    while page := await blobs.page(found[-1] if found else "", 3):
+        assert len(page) <= 3
+        assert all(abs(put_at - time.time()) < 60 for _, put_at in page)
+        found += [name for name, _ in page]
+    assert found == names
+    await blobs.delete(names[3], float("inf"))
+    assert [name for name, _ in await blobs.page(names[2], 2)] == names[4:6]
+
+
 async def test_inputs_count_towards_the_size_of_all(blobs: BlobStore, clock: ManualClock) -> None:
     old = await blobs.put(b"1" * 100, "png", is_input=True)
     await asyncio.sleep(1.05 if isinstance(blobs, S3BlobStore) else 0.01)

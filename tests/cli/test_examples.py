@@ -100,6 +100,7 @@ APART = (
     "darkroom moderation check",
     "darkroom moderation fit",
     "darkroom moderation import",
+    "darkroom moderation scan",
     "darkroom up",
     "darkroom worker",
     "darkroom restore",

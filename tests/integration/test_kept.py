@@ -152,6 +152,8 @@ def test_whatever_is_kept_has_a_row_and_of_an_erased_tenant_nothing_is(
         until(lambda: any("{usage}" in name for name in seen.names[STATE]), platform)
         exported = CliRunner().invoke(app, ["tenant", "export", "acme", str(tmp_path / "acme.tar")])
         assert exported.exit_code == 0, exported.output
+        scanned = CliRunner().invoke(app, ["moderation", "scan", "--clip", ""])
+        assert scanned.exit_code == 0, scanned.output
         theirs = counts("other")
         until(lambda: owed(platform) == 0, platform, LOADED_S)
         assert indexed(index) == {"acme", "other"}

@@ -30,6 +30,7 @@ from worker.deliveries import Verdict
 from worker.encode import Encoder
 from worker.end_batcher import EndBatcher
 from worker.engine.host import EngineHost
+from worker.init_images import InitEmbedder, InitImages
 from worker.job import JobRunner
 from worker.job_fetcher import JobFetcher
 from worker.leases import Leases
@@ -118,6 +119,9 @@ async def room(
             share_cache=settings.share_cache_between_tenants,
             signed=signed,
             verdicts=None if policy is None else Verdicts(policy, stores.reviews, spec.clip),
+            init_images=None
+            if policy is None
+            else InitImages(policy, stores.reviews, InitEmbedder("", SystemClock()), spec.clip),
         )
         fetcher = JobFetcher(
             "w", "fake", stores, publisher, runner, batcher, retrier, SystemClock(), 16, wake, begin
