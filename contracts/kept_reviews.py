@@ -16,11 +16,11 @@ HELD_FILES: Final = Kept(
     Place.PICTURES,
     "blobs",
     ("held/??/[0-9a-f]*.*", "held/??/.*.part"),
-    "`blob_retention_s`; a refused one: `review_undo_s` after the refusal",
+    "as long as the review, at most `blob_retention_s` and a day; a refused one: `review_undo_s` after the refusal",
     "yes; a bucket is backed up by its owner",
     "files",
     "as generated images",
-    "`blob_max_bytes`",
+    "count in `blob_max_bytes`, and are not deleted for it",
 )
 REVIEW_ROWS: Final = (
     Kept(
@@ -35,7 +35,7 @@ REVIEW_ROWS: Final = (
         "the jobs, not `tenant_store_bytes`: about 1.5 kB per held image, and 2.2 kB more with an embedding",
     ),
     Kept(
-        "lists of held images: that wait, that are decided, whose decision is not carried out, whose file is to be deleted",
+        "lists of held images: that wait, that are decided, whose decision is not carried out, when each file is to be deleted",
         Place.STATE,
         "reviews",
         (

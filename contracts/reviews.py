@@ -82,7 +82,8 @@ class Vote(Document):
 
 class Decision(Document):
     """What was decided. `id` is unique; `choice` None: a decision was undone. `by` and `name` are those of
-    the reviewer whose vote was the last that it took."""
+    the reviewer whose vote was the last that it took. Both are empty where the image was refused because
+    nobody decided, or because its file is gone: the note says which."""
 
     id: str
     choice: Choice | None
@@ -91,6 +92,11 @@ class Decision(Document):
     note: str = ""
     votes: tuple[Vote, ...]
     at: float
+
+    @property
+    def by_people(self) -> bool:
+        """Whether a person has decided."""
+        return bool(self.by)
 
 
 class Appeal(Document):
@@ -126,6 +132,8 @@ class Review(Frozen):
     appeal: Appeal | None = None
     discarded: bool = False
     """Whether the file of a refused image is deleted. Then the refusal cannot be undone."""
+    over: bool = False
+    """Whether the retention of its jobs is over, and it waits only for a younger review of the image."""
 
     @property
     def id(self) -> str:

@@ -8,16 +8,18 @@ process that decided ends in between: `run` finds the decision, here or in anoth
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Final
 
 from backends.blobs import HELD
 from contracts.errors import ImageNotFound, JobGone, JobNotFound, RecordUnreadable, UnavailableError
 from contracts.pictures import PictureRecord
 from contracts.ports.clock import Clock
-from contracts.ports.review_store import Change
 from contracts.reviews import Decision, PastDecision, Review, ReviewState, ShowingJob
+from moderation.endings import FILE_GONE, WHENEVER, Endings, following, undecided
 from moderation.held import decided_result, lead_of
 from store.moderation_log import ModerationLog
 from store.stores import Stores
@@ -27,8 +29,6 @@ from telemetry.logs import get_logger
 EVERY_S: Final = 2.0
 """Seconds between two looks for decisions that are not carried out."""
 BATCH: Final = 50
-LATER_S: Final = 1e9
-"""A file is deleted whenever it was put: the clock of its disk may be ahead."""
 TRIES: Final = 10
 """How often a review or a job that others change is read again."""
 
@@ -44,6 +44,7 @@ class Carrying:
         self._trail = trail
         self._clock = clock
         self._undo_s = undo_s
+        self._endings = Endings(stores, clock, undo_s)
 
     async def run(self) -> None:
         """Look for decisions that are due, again and again."""
@@ -59,11 +60,17 @@ class Carrying:
                 log.error("reviews_broken", error=type(error).__name__)
 
     async def tick(self) -> None:
-        """Carry out what is due, and delete the files of refused images. Raises `StoreUnavailable`."""
+        """Carry out what is due, end reviews that nobody has decided, and delete the files of refused images.
+
+        Raises `StoreUnavailable`.
+        """
         for name in await self._stores.reviews.due(BATCH):
             await self._alone(self.carry, name)
-        for name in await self._stores.reviews.discards(BATCH):
-            await self._alone(self._discard, name)
+        over = defaultdict[str, set[str]](set)
+        for id_ in await self._stores.reviews.discards(BATCH):
+            over[id_.rpartition(":")[0]].add(id_)
+        for name, ids in over.items():
+            await self._alone(partial(self._end, ids=ids), name)
 
     async def _alone(self, step: Callable[[str], Awaitable[None]], name: str) -> None:
         """Do the step. One broken review must not stop the others for ever."""
@@ -74,6 +81,10 @@ class Carrying:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one review
             metrics.REPAIRED.labels("reviews").inc()
             log.error("review_broken", image=name, error=type(error).__name__)
+
+    async def has_file(self, name: str) -> bool:
+        """Whether there is a file that a release of the image would show. Raises `BlobStoreUnavailable`."""
+        return await self._stores.blobs.exists(HELD + name) or await self._stores.blobs.exists(name)
 
     async def carry(self, name: str) -> None:
         """Carry out the decision on the image with the file name `name`. Raises `StoreUnavailable`."""
@@ -101,29 +112,37 @@ class Carrying:
         await self._stores.reviews.remember(
             lead.case.drawn or name,
             None
-            if lead.state is ReviewState.WAITING
+            if lead.state is ReviewState.WAITING or not decision.by_people
             else PastDecision(state=lead.state, decision_id=decision.id, at=decision.at),
         )
-        await self._place(lead, reviews)
+        if not await self._place(lead, reviews):
+            # Nobody may be told an address without a file.
+            await self._stores.reviews.change(lead, undecided(FILE_GONE, self._clock.now()))
+            return
         for review in reviews:
             await self._carry_one(review, lead)
 
-    async def _place(self, lead: Review, reviews: Sequence[Review]) -> None:
-        """Put the file where its state says: under its public name only if it is released."""
+    async def _place(self, lead: Review, reviews: Sequence[Review]) -> bool:
+        """Put the file where its state says: under its public name only if it is released.
+
+        Answers false if there is no file to release.
+        """
         blobs, name = self._stores.blobs, lead.name
         if lead.state is ReviewState.RELEASED:
             try:
                 await blobs.put(await blobs.get(HELD + name), name.rpartition(".")[2])
             except ImageNotFound:
-                log.warning("held_image_gone", image=name)
-                return
+                if not await blobs.exists(name):
+                    log.warning("held_image_gone", image=name)
+                    return False
             now = await self._stores.reviews.find(name)
             if now and lead_of(now).state is ReviewState.RELEASED:
-                return
+                return True
             # It was undone in the meantime, perhaps by another process that has deleted the file already.
-        await blobs.delete(name, self._clock.now() + LATER_S)
+        await blobs.delete(name, WHENEVER)
         for scope in {each.case.picture.scope for each in reviews if each.case.picture is not None}:
             await self._stores.pictures.forget(scope, [name])
+        return True
 
     async def _carry_one(self, review: Review, lead: Review) -> None:
         """Bring one review to the state of the leading one, and its jobs too."""
@@ -163,27 +182,10 @@ class Carrying:
         released = review.state is ReviewState.RELEASED
         return picture if released and picture is not None and picture.job_id == job.id else None
 
-    async def _discard(self, name: str) -> None:
-        """Delete the file of an image whose refusal can no longer be undone."""
-        reviews = await self._stores.reviews.find(name)
-        if not reviews:
-            await self._stores.reviews.forget(name)
-        for review in reviews:
-            if review.state is not ReviewState.REFUSED:
-                continue
-            gone = Change(review.state, review.votes, review.decision, discarded=True)
-            if not review.discarded:
-                # First the mark, so that nobody takes the refusal back meanwhile. It stays due.
-                await self._stores.reviews.change(review, replace(gone, discard_s=0.0))
-                continue
-            await self._stores.blobs.delete(HELD + name, self._clock.now() + LATER_S)
-            await self._stores.reviews.change(review, gone)
-
-
-def following(lead: Review, undo_s: float) -> Change:
-    """The change that brings another review of the image to the state of the leading one."""
-    refused = lead.state is ReviewState.REFUSED
-    return Change(lead.state, lead.votes, lead.decision, due=True, discard_s=undo_s if refused else None)
+    async def _end(self, name: str, ids: AbstractSet[str]) -> None:
+        """End the reviews of an image that are over, and carry out what follows."""
+        if await self._endings.end(name, ids):
+            await self.carry(name)
 
 
 def what_of(review: Review) -> dict[str, object]:
@@ -192,7 +194,7 @@ def what_of(review: Review) -> dict[str, object]:
     if decision is None:
         raise ValueError("nothing was decided")
     return {
-        "action": decision.choice or "undo",
+        "action": (decision.choice or "undo") if decision.by_people else "lapse",
         "image": review.name,
         "by": decision.by,
         "name": decision.name,

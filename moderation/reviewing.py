@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from contracts.errors import NothingToAppeal, ReviewDecided, ReviewNotFound, StoreUnavailable
+from contracts.errors import HeldImageGone, NothingToAppeal, ReviewDecided, ReviewNotFound, StoreUnavailable
 from contracts.ports.clock import Clock
 from contracts.ports.review_store import Change, ReviewStore
 from contracts.reviews import APPEALED, OUTCOMES, Appeal, Choice, Decision, Review, ReviewState, Vote
@@ -59,7 +59,7 @@ class Reviewing:
         """Vote for a choice. Answers the review; its state says whether that has decided it.
 
         The same choice of the same person changes nothing. Raises `ReviewNotFound`, `ReviewDecided` if the
-        image was decided otherwise before, `StoreUnavailable`.
+        image was decided otherwise before, `HeldImageGone` if there is no file to release, `StoreUnavailable`.
         """
         for _ in range(TRIES):
             lead = lead_of(await self._found(name))
@@ -70,6 +70,8 @@ class Reviewing:
                 raise _decided(lead)
             if any((vote.by, vote.choice) == (person.id, choice) for vote in lead.votes):
                 return await self.find(name)
+            if choice == "release" and not await self._carrying.has_file(name):
+                raise HeldImageGone("The file of this image is gone. It can be refused, and not released.")
             vote = Vote(choice=choice, by=person.id, name=person.name, note=note, at=self._clock.now())
             votes = with_vote(lead.votes, vote)
             await self._log(lead)
@@ -174,7 +176,7 @@ class Reviewing:
 
 def _decided(review: Review) -> ReviewDecided:
     decision = review.decision
-    by = "" if decision is None else f" by {decision.name or decision.by}"
+    by = f" by {decision.name or decision.by}" if decision is not None and decision.by_people else ""
     return ReviewDecided(
         f"This image was {review.state.value} before{by}.",
         details={"state": review.state.value, "at": None if decision is None else decision.at},

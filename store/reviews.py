@@ -141,11 +141,17 @@ class RedisReviewStore:
 
     async def due(self, limit: int) -> Sequence[str]:
         """File names of images whose decision is to be carried out."""
-        return await self._names("unapplied", limit)
+        members = await self._members("unapplied", limit)
+        return [*dict.fromkeys(member.rpartition(":")[0] for member in members)][:limit]
 
     async def discards(self, limit: int) -> Sequence[str]:
-        """File names of refused images whose files are to be deleted now."""
-        return await self._names("discards", limit)
+        """Ids of reviews that are over."""
+        return await self._members("discards", limit)
+
+    async def renew(self, review: Review, keep_s: float) -> bool:
+        """Keeps a review that waits for `keep_s` seconds from now. Answers false if it does not wait."""
+        prefix = self._layout.prefix(review.digit)
+        return bool(await self._scripts.run("review_renew", prefix, review.id, keep_s))
 
     async def apply(
         self, job_id: str, before: JobResult, after: JobResult, picture: PictureRecord | None
@@ -248,8 +254,8 @@ class RedisReviewStore:
             answer = await self._client.eval(_COUNT_ONCE, 1, key, member, str(limit), str(2 * DAY_S))  # type: ignore[no-untyped-call, unused-ignore]
         return bool(answer)
 
-    async def _names(self, kind: str, limit: int) -> list[str]:
-        """File names of images in a list of what is due, the oldest first."""
+    async def _members(self, kind: str, limit: int) -> list[str]:
+        """Members of a list of what is due, the oldest of each shard first."""
         async with self._guard.store_errors(WHAT):
             seconds, micros = await self._client.time()
             now = seconds + micros / 1e6 + self.skew_s
@@ -257,7 +263,7 @@ class RedisReviewStore:
                 for prefix in self._layout.prefixes:
                     pipeline.zrangebyscore(f"{prefix}{kind}", "-inf", now, start=0, num=limit)
                 pages = await pipeline.execute()
-        return [*dict.fromkeys(member.rpartition(":")[0] for page in pages for member in page)][:limit]
+        return [member for page in pages for member in page]
 
     async def _read(self, members: Sequence[str], *, tidy: bool = True) -> list[Review]:
         """The reviews that can be read, in order. With `tidy`, expired ones leave the lists."""
@@ -334,6 +340,7 @@ def parsed_review(member: str, stored: Mapping[str, str]) -> Review | None:
             decision=None if decision is None else Decision.model_validate_json(decision),
             appeal=None if appeal is None else Appeal.model_validate_json(appeal),
             discarded=stored.get("discarded") == "1",
+            over=stored.get("over") == "1",
         )
     except (KeyError, ValueError) as error:
         log.error("review_unreadable", name=name, error=type(error).__name__)

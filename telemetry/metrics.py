@@ -214,7 +214,7 @@ REVIEW_AGE = Gauge(
 )
 REVIEW_DECISIONS = Counter(
     "darkroom_review_decisions_total",
-    "What people did with held images: release, refuse, undo or appeal.",
+    "What became of held images: people release, refuse, undo or appeal; `lapse`: nobody decided in time.",
     ["action"],
 )
 SEARCH_RERANKED = Counter(

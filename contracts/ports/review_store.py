@@ -21,7 +21,7 @@ class Change:
     """What becomes of a review. `severity` and `appeal` None: they stay as they are.
 
     `due`: the decision is to be carried out. `discard_s`: after how many seconds the file of a refused
-    image is to be deleted; None: never.
+    image is to be deleted; None: never. A review that waits is over by itself at the end of its retention.
     """
 
     state: ReviewState
@@ -74,7 +74,15 @@ class ReviewStore(Protocol):
         ...
 
     async def discards(self, limit: int) -> Sequence[str]:
-        """File names of refused images whose files are to be deleted now."""
+        """Ids (`Review.id`) of reviews that are over: of refused images whose files are to be deleted now, and
+        of images that nobody has decided on."""
+        ...
+
+    async def renew(self, review: Review, keep_s: float) -> bool:
+        """Keep a review that waits, and its jobs, for `keep_s` seconds from now, and note that it is over.
+
+        Answers false if it does not wait.
+        """
         ...
 
     async def apply(

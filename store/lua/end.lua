@@ -63,19 +63,18 @@ local function hold(job, held)
     for index in string.gmatch(image.indexes, '%d+') do
       redis.call('HSET', P .. 'held:' .. job.id, index, image.name)
     end
-    redis.call('PEXPIRE', P .. 'held:' .. job.id, math.max(keep_ms, redis.call('PTTL', P .. 'held:' .. job.id)))
-    redis.call('PEXPIRE', key, math.max(keep_ms, redis.call('PTTL', key)))
+    for _, kept in ipairs({ P .. 'held:' .. job.id, key, job_key(job.id), P .. 'tenant:' .. job.tenant }) do
+      keep_longer(kept, keep_ms)
+    end
     if not state then
       list_review(member, image.severity, NOW, keep_ms)
+    elseif state == 'waiting' then
+      redis.call('HDEL', key, 'over')
+      lapse_later(member, redis.call('PTTL', key))
     end
     if state ~= 'waiting' then
       -- Also for a new one: people may have decided on the same image in a review of another shard.
       due_review(member, keep_ms)
-    end
-    for _, kept in ipairs({ job_key(job.id), P .. 'tenant:' .. job.tenant }) do
-      if redis.call('PTTL', kept) < keep_ms then
-        redis.call('PEXPIRE', kept, keep_ms)
-      end
     end
   end
 end

@@ -114,9 +114,29 @@ local function owe_moderated(id, webhook)
   end
 end
 
+-- Keeps a key at least as long as `keep_ms`.
+local function keep_longer(key, keep_ms)
+  if redis.call('PTTL', key) < keep_ms then
+    redis.call('PEXPIRE', key, keep_ms)
+  end
+end
+
+-- The file of an image is to be deleted in `after_s`. If people have not decided by then, the review
+-- ends without them.
+local function discard_in(member, after_s, keep_ms)
+  redis.call('ZADD', P .. 'discards', seconds(NOW + after_s), member)
+  keep_longer(P .. 'discards', keep_ms)
+end
+
+-- A review that nobody decides ends shortly before its record does: `keep_ms` from now.
+local function lapse_later(member, keep_ms)
+  discard_in(member, keep_ms / 1000 - math.min(LAPSE_S, keep_ms / 16000), keep_ms)
+end
+
 -- Lists an image that waits for a person: the gravest first, then the oldest. `keep_ms`: how long it
 -- is kept.
 local function list_review(member, severity, since, keep_ms)
+  lapse_later(member, keep_ms)
   redis.call('ZADD', P .. 'reviews', string.format('%.6f', (4 - tonumber(severity)) * 1e11 + tonumber(since)), member)
   redis.call('PEXPIRE', P .. 'reviews', math.max(keep_ms, redis.call('PTTL', P .. 'reviews')))
 end
