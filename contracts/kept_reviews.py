@@ -51,7 +51,7 @@ REVIEW_ROWS: Final = (
         "the held images",
     ),
     Kept(
-        "what people decided on an image, by its hash",
+        "what people decided on an image, or that they took it back, by its hash",
         Place.STATE,
         "reviews",
         ("darkroom:{reviews}:past:*",),
@@ -60,6 +60,17 @@ REVIEW_ROWS: Final = (
         _DOCUMENT,
         _NOBODYS,
         "one per decided image",
+    ),
+    Kept(
+        "files that are being published after a release",
+        Place.STATE,
+        "publications",
+        ("darkroom:{reviews}:publishing",),
+        "until the file is stored; an hour, if its process died",
+        _ALL,
+        _FIXED,
+        _NOBODYS,
+        "one per file",
     ),
     Kept(
         "the audit trail of moderation",

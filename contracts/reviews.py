@@ -32,6 +32,8 @@ class ReviewState(StrEnum):
     REFUSED = "refused"
 
 
+LATER_S: Final = 0.001
+"""The least time between two changes of one review, in seconds."""
 Choice = Literal["release", "refuse"]
 """What a reviewer may choose."""
 OUTCOMES: Final[dict[Choice, ReviewState]] = {
@@ -140,9 +142,23 @@ class Review(Frozen):
         """The name under which the record lies."""
         return f"{self.name}:{self.digit}"
 
+    @property
+    def decided_as(self) -> str:
+        """The name by which people's decisions on the image are kept."""
+        return self.case.drawn or self.name
+
+    @property
+    def changed_at(self) -> float:
+        """When people last changed the state of the image (Unix seconds); 0: never."""
+        return max(each.at if each is not None else 0.0 for each in (self.decision, self.appeal))
+
+    def after(self, now: float) -> float:
+        """The time `now`, or a moment after the last change: the clocks of two processes differ."""
+        return max(now, self.changed_at + LATER_S)
+
 
 class PastDecision(Document):
-    """A decision on an image, by its hash, for images that are drawn later."""
+    """A decision on an image, by its hash, for images that are drawn later. `WAITING`: it was taken back."""
 
     state: ReviewState
     decision_id: str

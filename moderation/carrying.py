@@ -18,9 +18,11 @@ from backends.blobs import HELD
 from contracts.errors import ImageNotFound, JobGone, JobNotFound, RecordUnreadable, UnavailableError
 from contracts.pictures import PictureRecord
 from contracts.ports.clock import Clock
+from contracts.ports.publications import Publication
 from contracts.reviews import Decision, PastDecision, Review, ReviewState, ShowingJob
 from moderation.endings import FILE_GONE, WHENEVER, Endings, following, undecided
 from moderation.held import decided_result, lead_of
+from moderation.unpublishing import unpublish
 from store.moderation_log import ModerationLog
 from store.stores import Stores
 from telemetry import metrics
@@ -64,6 +66,7 @@ class Carrying:
 
         Raises `StoreUnavailable`.
         """
+        await unpublish(self._stores)
         for name in await self._stores.reviews.due(BATCH):
             await self._alone(self.carry, name)
         over = defaultdict[str, set[str]](set)
@@ -107,17 +110,18 @@ class Carrying:
 
     async def _carry(self, reviews: Sequence[Review], lead: Review, decision: Decision) -> None:
         """One pass over everything that shows the decision."""
-        name = lead.name
         await self._trail.append(decision.id, decision.at, what_of(lead))
         await self._stores.reviews.remember(
-            lead.case.drawn or name,
-            None
-            if lead.state is ReviewState.WAITING or not decision.by_people
-            else PastDecision(state=lead.state, decision_id=decision.id, at=decision.at),
+            lead.decided_as,
+            PastDecision(
+                state=lead.state if decision.by_people else ReviewState.WAITING,
+                decision_id=decision.id,
+                at=lead.changed_at,
+            ),
         )
         if not await self._place(lead, reviews):
             # Nobody may be told an address without a file.
-            await self._stores.reviews.change(lead, undecided(FILE_GONE, self._clock.now()))
+            await self._stores.reviews.change(lead, undecided(lead, FILE_GONE, self._clock.now()))
             return
         for review in reviews:
             await self._carry_one(review, lead)
@@ -128,18 +132,25 @@ class Carrying:
         Answers false if there is no file to release.
         """
         blobs, name = self._stores.blobs, lead.name
+        noted: list[Publication] = []
         if lead.state is ReviewState.RELEASED:
             try:
-                await blobs.put(await blobs.get(HELD + name), name.rpartition(".")[2])
+                data = await blobs.get(HELD + name)
             except ImageNotFound:
                 if not await blobs.exists(name):
                     log.warning("held_image_gone", image=name)
                     return False
+            else:
+                # If this process dies before it has looked again, others do it (`moderation/unpublishing.py`).
+                noted = [await self._stores.publications.begin(name, lead.decided_as)]
+                await blobs.put(data, name.rpartition(".")[2])
             now = await self._stores.reviews.find(name)
             if now and lead_of(now).state is ReviewState.RELEASED:
+                await self._stores.publications.end(noted)
                 return True
             # It was undone in the meantime, perhaps by another process that has deleted the file already.
         await blobs.delete(name, WHENEVER)
+        await self._stores.publications.end(noted)
         for scope in {each.case.picture.scope for each in reviews if each.case.picture is not None}:
             await self._stores.pictures.forget(scope, [name])
         return True

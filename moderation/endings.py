@@ -59,7 +59,9 @@ class Endings:
     async def _lapse(self, reviews: Sequence[Review], lead: Review, over: AbstractSet[str]) -> bool:
         """Refuse the image if none of its reviews has time left. Otherwise the others wait for that one."""
         if all(review.over or review.id in over for review in reviews):
-            changed = await self._stores.reviews.change(lead, undecided(NOBODY_DECIDED, self._clock.now()))
+            changed = await self._stores.reviews.change(
+                lead, undecided(lead, NOBODY_DECIDED, self._clock.now())
+            )
             if changed:
                 metrics.REVIEW_DECISIONS.labels("lapse").inc()
             return changed
@@ -102,7 +104,9 @@ def following(lead: Review, undo_s: float) -> Change:
     )
 
 
-def undecided(why: str, now: float) -> Change:
+def undecided(lead: Review, why: str, now: float) -> Change:
     """The refusal of an image on which nobody has decided, or can. Its file goes at once."""
-    decision = Decision(id=secrets.token_hex(8), choice="refuse", by="", note=why, votes=(), at=now)
+    decision = Decision(
+        id=secrets.token_hex(8), choice="refuse", by="", note=why, votes=(), at=lead.after(now)
+    )
     return Change(ReviewState.REFUSED, (), decision, due=True, discard_s=0.0, discarded=True)

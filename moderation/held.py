@@ -53,6 +53,11 @@ def decided_by_people(verdict: Verdict, state: ReviewState | None) -> Verdict:
     return verdict.model_copy(update={"state": state.value, "layer": "people"})
 
 
+def by_people(verdict: Verdict) -> bool:
+    """Whether an image is shown because a reviewer has released it."""
+    return (verdict.layer, verdict.state) == ("people", "released")
+
+
 def severity_of(verdict: Verdict) -> Severity:
     """How urgent the review of a held image is: 3 for a known image or a sure finding, 2 for a likely
     one, 1 otherwise, such as for a layer that could not look."""

@@ -76,11 +76,14 @@ class Reviewing:
             votes = with_vote(lead.votes, vote)
             await self._log(lead)
             state = outcome(votes, self._reviewers)
-            decision = None if state is ReviewState.WAITING else self._decision(choice, person, note, votes)
+            decision = (
+                None if state is ReviewState.WAITING else self._decision(lead, choice, person, note, votes)
+            )
             change = Change(
                 state,
                 votes,
-                decision,
+                # A vote that decides nothing leaves the last decision: it may not be carried out yet.
+                decision or lead.decision,
                 due=decision is not None,
                 discard_s=self._undo_s if state is ReviewState.REFUSED else None,
             )
@@ -105,7 +108,7 @@ class Reviewing:
                     "The file of this image is deleted; the refusal stays.",
                     details={"state": lead.state.value},
                 )
-            decision = self._decision(None, person, note, ())
+            decision = self._decision(lead, None, person, note, ())
             await self._log(lead)
             if await self._reviews.change(lead, Change(ReviewState.WAITING, (), decision, due=True)):
                 metrics.REVIEW_DECISIONS.labels("undo").inc()
@@ -132,7 +135,7 @@ class Reviewing:
                 raise NothingToAppeal("This image is shown.")
             if lead.discarded or again:
                 raise NothingToAppeal("This image was refused for good.")
-            appeal = Appeal(tenant=tenant, job_id=job.id, reason=reason, at=self._clock.now())
+            appeal = Appeal(tenant=tenant, job_id=job.id, reason=reason, at=lead.after(self._clock.now()))
             refused = lead.state is ReviewState.REFUSED
             votes = () if refused else lead.votes
             change = Change(ReviewState.WAITING, votes, lead.decision, APPEALED, appeal, due=refused)
@@ -155,7 +158,7 @@ class Reviewing:
             await self._trail.append(lead.decision.id, lead.decision.at, what_of(lead))
 
     def _decision(
-        self, choice: Choice | None, person: Person, note: str, votes: tuple[Vote, ...]
+        self, lead: Review, choice: Choice | None, person: Person, note: str, votes: tuple[Vote, ...]
     ) -> Decision:
         return Decision(
             id=secrets.token_hex(8),
@@ -164,7 +167,7 @@ class Reviewing:
             name=person.name,
             note=note,
             votes=votes,
-            at=self._clock.now(),
+            at=lead.after(self._clock.now()),
         )
 
     async def _found(self, name: str) -> list[Review]:

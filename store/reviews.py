@@ -202,7 +202,7 @@ class RedisReviewStore:
         return bool(await self._scripts.run("review_erase", prefix, member, case, int(appeal), *job_ids))
 
     async def past(self, names: Iterable[str]) -> Mapping[str, PastDecision]:
-        """What people decided on these images before, by file name."""
+        """What people decided on these images before, by file name. Those that wait again are left out."""
         wanted = [*dict.fromkeys(names)]
         if not wanted:
             return {}
@@ -210,19 +210,18 @@ class RedisReviewStore:
             for name in wanted:
                 pipeline.getex(PAST + name, ex=PAST_S)
             texts = await pipeline.execute()
-        return {
+        found = {
             name: PastDecision.model_validate_json(text)
             for name, text in zip(wanted, texts, strict=True)
             if text is not None
         }
+        return {name: past for name, past in found.items() if past.state is not ReviewState.WAITING}
 
-    async def remember(self, name: str, decision: PastDecision | None) -> None:
-        """Keeps what people decided on an image; None: forgets it."""
+    async def remember(self, name: str, decision: PastDecision) -> None:
+        """Keeps what people decided on an image, unless something later is kept."""
+        arguments = (decision.model_dump_json(), repr(decision.at), str(PAST_S))
         async with self._guard.store_errors(WHAT):
-            if decision is None:
-                await self._client.delete(PAST + name)
-            else:
-                await self._client.set(PAST + name, decision.model_dump_json(), ex=PAST_S)
+            await self._client.eval(_REMEMBER, 1, PAST + name, *arguments)  # type: ignore[no-untyped-call, unused-ignore]
 
     async def queue(self) -> Queue:
         """How long the queue is, and since when its oldest image waits."""
@@ -288,6 +287,12 @@ class RedisReviewStore:
 
 SEVERITY_STEP: Final = 1e11
 """The scores of two severities in the list of what waits differ by this (`lua/record.lua`)."""
+_REMEMBER: Final = """
+local kept = redis.call('GET', KEYS[1])
+if kept and cjson.decode(kept).at > tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
+return 1
+"""
 _COUNT_ONCE: Final = """
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 1 end
 if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end

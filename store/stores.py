@@ -21,6 +21,7 @@ from contracts.ports.key_store import KeyStore
 from contracts.ports.memory_use_store import MemoryUseStore
 from contracts.ports.model_directory import ModelDirectory
 from contracts.ports.picture_outbox import PictureOutbox
+from contracts.ports.publications import Publications
 from contracts.ports.quota_ledger import QuotaLedger
 from contracts.ports.rebuild_store import RebuildStore
 from contracts.ports.result_cache import ResultCache
@@ -43,6 +44,7 @@ from store.model_directory import RedisModelDirectory
 from store.moderation_log import ModerationLog
 from store.pictures import RedisPictureOutbox
 from store.probe import probe
+from store.publications import RedisPublications
 from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
 from store.reviews import RedisReviewStore
@@ -73,6 +75,7 @@ class Stores:
     imports: ImportStore
     reviews: ReviewStore
     moderation_log: ModerationLog
+    publications: Publications
     rebuilds: RebuildStore
     signed_names: SignedNames
     clicks: ClickStore
@@ -145,6 +148,7 @@ def open_stores(
         imports=RedisImportStore(state, settings, guard, pictures),
         reviews=RedisReviewStore(state, settings, guard),
         moderation_log=ModerationLog(state, timeout_s, log_key),
+        publications=RedisPublications(state, timeout_s),
         rebuilds=RedisRebuildStore(state, timeout_s),
         signed_names=RedisSignedNames(state, timeout_s, settings.blob_retention_s),
         similar=RedisSimilarPrompts(cache_client, settings.result_ttl_s, timeout_s),

@@ -19,7 +19,9 @@ from contracts.jobs import ImageRef, JobMessage, JobResult, Lease, Timings
 from contracts.models import ModelSpec
 from contracts.moderation import Verdict
 from contracts.pictures import Embedding, PictureRecord
+from contracts.ports.publications import Publication
 from contracts.requests import GenerationRequest
+from moderation.held import by_people
 from store.stores import Stores
 from telemetry import metrics, tracing
 from worker.encode import Encoded, Encoder, Output, rgb
@@ -116,17 +118,21 @@ class Pictures:
         verdicts = await self._judged(message, images, files, hold)
         if verdicts is None:
             return None
-        stored = []
+        stored, noted = list[Encoded](), list[Publication]()
         for file, verdict in zip(files, verdicts, strict=True):
             if file.name is None and hold.void.is_set():
                 return None
             blocked = verdict is not None and verdict.state in ("blocked", "refused")
-            done = file if file.name or blocked else await self._publish(file, verdict, message.request, hold)
+            done = (
+                file
+                if file.name or blocked
+                else await self._publish(file, verdict, message.request, hold, noted)
+            )
             if done is None:
                 return None
             stored.append(done)
         drawn = tuple(blob_name(file.data, file.format) for file in files)
-        again = await self._taken_back(verdicts, drawn, stored, hold)
+        again = await self._taken_back(verdicts, drawn, stored, noted, hold)
         if again is None:
             return None
         if again:
@@ -174,9 +180,12 @@ class Pictures:
         verdicts: Sequence[Verdict | None],
         drawn: Sequence[str],
         stored: Sequence[Encoded],
+        noted: Sequence[Publication],
         hold: Hold,
     ) -> bool | None:
         """Whether people took a release back while its image was stored. Its file is deleted then.
+
+        `noted` are the notes of released files; they are ended.
 
         None: the worker drains before the store is back.
         """
@@ -189,17 +198,39 @@ class Pictures:
         for name, file in zip(drawn, stored, strict=True):
             if name in back and file.name:
                 await retry(partial(self._stores.blobs.delete, file.name, WHENEVER))
+        await retry(partial(self._stores.publications.end, noted))
         return bool(back)
 
     async def _publish(
-        self, file: Encoded, verdict: Verdict | None, request: GenerationRequest, hold: Hold
+        self,
+        file: Encoded,
+        verdict: Verdict | None,
+        request: GenerationRequest,
+        hold: Hold,
+        noted: list[Publication],
     ) -> Encoded | None:
-        """The stored file with its name; None as for `result`. A held image gets a private name."""
+        """The stored file with its name; None as for `result`. A held image gets a private name.
+
+        A file that people have released is first noted, and added to `noted`: the release may be undone, and this
+        worker die, before the file is deleted again.
+        """
         is_held = verdict is not None and not verdict.shown
+        released = verdict is not None and by_people(verdict)
+        decided_as = blob_name(file.data, file.format)
         retry = partial(self._retrier.retry_until_drained, hold=hold)
+
+        async def note(name: str) -> Publication:
+            publication = await self._stores.publications.begin(name, decided_as)
+            noted.append(publication)
+            return publication
+
         with tracing.span("store image"), metrics.STORE_SECONDS.time():
             if self._signed is not None:
-                return await self._signed.publish(file, request, retry, is_held=is_held)
+                return await self._signed.publish(
+                    file, request, retry, is_held=is_held, before=note if released else None
+                )
+            if released and await retry(partial(note, decided_as)) is None:
+                return None
             name = await retry(partial(self._stores.blobs.put, file.data, file.format, is_held=is_held))
         return None if name is None else replace(file, name=name)
 
@@ -253,7 +284,7 @@ def _ref(
     verdict: Verdict | None,
     drawn: str,
 ) -> ImageRef:
-    by_people = verdict is not None and verdict.shown and verdict.layer == "people"
+    released = verdict is not None and by_people(verdict)
     return ImageRef(
         name=name,
         width=pixels.width,
@@ -262,5 +293,5 @@ def _ref(
         content_type=file.content_type,
         size_bytes=len(file.data),
         moderation=verdict,
-        drawn=drawn if by_people and drawn != name else "",
+        drawn=drawn if released and drawn != name else "",
     )

@@ -17,7 +17,7 @@ from contracts.ports.review_store import ReviewStore
 from contracts.reviews import HeldCase, HeldImage, ReviewState
 from contracts.settings import WorkerSettings
 from moderation.decide import decide
-from moderation.held import decided_by_people, gravest, severity_of
+from moderation.held import by_people, decided_by_people, gravest, severity_of
 from moderation.live import InForce, LivePolicy
 from moderation.policy import InvalidPolicy, read
 from telemetry import metrics
@@ -95,7 +95,7 @@ class Verdicts:
         released = [
             name
             for verdict, name in zip(verdicts, drawn, strict=True)
-            if verdict is not None and (verdict.layer, verdict.state) == ("people", "released")
+            if verdict is not None and by_people(verdict)
         ]
         past = await self._reviews.past(released)
         return frozenset(

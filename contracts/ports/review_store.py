@@ -108,11 +108,11 @@ class ReviewStore(Protocol):
         ...
 
     async def past(self, names: Iterable[str]) -> Mapping[str, PastDecision]:
-        """What people decided on these images before, by file name. Others are left out."""
+        """What people decided on these images before, by file name. Others are left out, and those that wait again."""
         ...
 
-    async def remember(self, name: str, decision: PastDecision | None) -> None:
-        """Keep what people decided on an image; None: forget it."""
+    async def remember(self, name: str, decision: PastDecision) -> None:
+        """Keep what people decided on an image, unless something later is kept: a process may be behind."""
         ...
 
     async def queue(self) -> Queue:

@@ -10,7 +10,7 @@ import pytest
 from backends.blobs import HELD
 from contracts.models import WorkerInfo
 from moderation.carrying import Carrying
-from tests.api.conftest import ApiUnderTest
+from tests.api.conftest import ApiUnderTest, Opener
 from tests.api.held import KEEP_S, decide, drawn, image_of, listed, moderator
 from tests.store.test_others import spec
 
@@ -170,3 +170,71 @@ def _dies_at_undo(append: Any) -> Any:
 
 async def _nothing(_: int) -> list[str]:
     return []
+
+
+@pytest.mark.parametrize("step", ["append", "remember", "put"])
+async def test_no_public_file_is_left_when_a_process_dies_after_its_release_was_undone(
+    api: ApiUnderTest, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release is undone and carried out whole, while the process that releases is at one of its steps. That process goes
+    on, stores the file, and dies before it looks again."""
+    job = await api.submit()
+    await drawn(api)
+    headers = await moderator(api)
+    (review,) = await listed(api, headers)
+    stores = api.stores
+    owner = {"append": stores.moderation_log, "put": stores.blobs}.get(step, stores.reviews)
+    real, put = getattr(owner, step), stores.blobs.put
+
+    async def stored_and_dead(*arguments: Any, **place: Any) -> None:
+        await put(*arguments, **place)
+        raise asyncio.CancelledError
+
+    async def overtaken(*arguments: Any, **rest: Any) -> Any:
+        monkeypatch.setattr(owner, step, real)
+        assert (await decide(api, review["name"], "undo", headers)).status_code == 200
+        monkeypatch.setattr(stores.blobs, "put", stored_and_dead)
+        return await (stored_and_dead if step == "put" else real)(*arguments, **rest)
+
+    monkeypatch.setattr(owner, step, overtaken)
+    with pytest.raises(asyncio.CancelledError):
+        await decide(api, review["name"], "release", headers)
+    monkeypatch.setattr(stores.blobs, "put", put)
+    await carrying_of(api).tick()
+    assert not await stores.blobs.exists(review["name"])
+    assert (await api.http.get(f"/v1/images/{review['name']}")).status_code == 404
+    assert await stores.reviews.past([review["name"]]) == {}
+    image = await image_of(api, job["id"])
+    assert (image["url"], image["moderation"]["verdict"]) == (None, "in_review")
+
+
+async def test_a_vote_forgets_no_undo_that_is_still_to_be_carried_out(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that undoes dies at once. Then one of two reviewers votes, which decides nothing."""
+    api = await opened(reviewers=2)
+    await api.submit()
+    await drawn(api)
+    ada, bob = await moderator(api, "Ada"), await moderator(api, "Bob")
+    (review,) = await listed(api, ada)
+    for person in (ada, bob):
+        await decide(api, review["name"], "release", person)
+    assert await api.stores.blobs.exists(review["name"])
+    with monkeypatch.context() as dead:
+        dead.setattr(api.stores.moderation_log, "append", _dies_at_undo(api.stores.moderation_log.append))
+        with pytest.raises(asyncio.CancelledError):
+            await decide(api, review["name"], "undo", ada)
+    assert (await decide(api, review["name"], "release", bob)).json()["state"] == "waiting"
+    await carrying_of(api).tick()
+    assert not await api.stores.blobs.exists(review["name"])
+
+
+async def test_a_release_leaves_no_note_behind(api: ApiUnderTest) -> None:
+    await api.submit()
+    await drawn(api)
+    headers = await moderator(api)
+    (review,) = await listed(api, headers)
+    await decide(api, review["name"], "release", headers)
+    assert await api.stores.publications.unfinished() == []
+    await carrying_of(api).tick()
+    assert await api.stores.blobs.exists(review["name"])

@@ -195,8 +195,10 @@ async def test_decisions_are_remembered_by_the_image(world: World) -> None:
     decision = PastDecision(state=ReviewState.REFUSED, decision_id="d1", at=1.0)
     await reviews.remember(name(1), decision)
     assert await reviews.past([name(1), name(2), name(1)]) == {name(1): decision}
-    await reviews.remember(name(1), None)
-    assert await reviews.past([name(1)]) == {}
+    undone = PastDecision(state=ReviewState.WAITING, decision_id="d2", at=2.0)
+    for later in (undone, decision):
+        await reviews.remember(name(1), later)
+        assert await reviews.past([name(1)]) == {}, "a process that is behind changes nothing"
 
 
 async def test_one_thing_counts_once_a_day(world: World) -> None:

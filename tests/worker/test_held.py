@@ -23,6 +23,9 @@ from tests.worker.policies import BLOCKED, HELD, SHOWN, TAGGED, file_of, name_of
 from worker.deliveries import Verdict as Delivered
 from worker.verdicts import check_policy
 
+UNDONE = PastDecision(state=ReviewState.WAITING, decision_id="d2", at=2.0)
+"""What is kept of a release that was taken back."""
+
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.slow,
@@ -143,7 +146,7 @@ async def test_a_release_that_is_taken_back_while_its_image_is_stored_shows_noth
     await reviews.remember(name_of(HELD), PastDecision(state=ReviewState.RELEASED, decision_id="d1", at=1.0))
 
     async def undone_before(data: bytes, extension: str, **place: bool) -> str:
-        await reviews.remember(name_of(HELD), None)
+        await reviews.remember(name_of(HELD), UNDONE)
         return await put(data, extension, **place)
 
     monkeypatch.setattr(room.stores.blobs, "put", undone_before)
