@@ -24,6 +24,17 @@ HELD_FILES: Final = Kept(
 )
 REVIEW_ROWS: Final = (
     Kept(
+        "what blocked jobs are owed: images that their keys were charged",
+        Place.STATE,
+        "refunds",
+        ("darkroom:{s*}:refunds",),
+        "until they are paid, within seconds; at most two days",
+        _ALL,
+        _FIXED,
+        "names no tenant; the key's id goes with the payment",
+        "the blocked jobs",
+    ),
+    Kept(
         "held images: what a reviewer is shown, the jobs, votes, decision and appeal",
         Place.STATE,
         "reviews",

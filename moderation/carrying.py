@@ -62,11 +62,12 @@ class Carrying:
                 log.error("reviews_broken", error=type(error).__name__)
 
     async def tick(self) -> None:
-        """Carry out what is due, end reviews that nobody has decided, and delete the files of refused images.
+        """Do what is due: decisions, ends of reviews, files to be deleted, and refunds of blocked jobs.
 
         Raises `StoreUnavailable`.
         """
         await unpublish(self._stores)
+        await self._stores.refunds.pay(BATCH)
         for name in await self._stores.reviews.due(BATCH):
             await self._alone(self.carry, name)
         over = defaultdict[str, set[str]](set)

@@ -51,6 +51,7 @@ _OF_MANY: Final = (
     "reviewed",
     "unapplied",
     "discards",
+    "refunds",
     "waiting",
     "tenant",
 )

@@ -24,6 +24,7 @@ from contracts.ports.picture_outbox import PictureOutbox
 from contracts.ports.publications import Publications
 from contracts.ports.quota_ledger import QuotaLedger
 from contracts.ports.rebuild_store import RebuildStore
+from contracts.ports.refunds import Refunds
 from contracts.ports.result_cache import ResultCache
 from contracts.ports.review_store import ReviewStore
 from contracts.ports.signed_names import SignedNames
@@ -47,6 +48,7 @@ from store.probe import probe
 from store.publications import RedisPublications
 from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
+from store.refunds import RedisRefunds
 from store.reviews import RedisReviewStore
 from store.signed_names import RedisSignedNames
 from store.usage import RedisUsageStore
@@ -76,6 +78,7 @@ class Stores:
     reviews: ReviewStore
     moderation_log: ModerationLog
     publications: Publications
+    refunds: Refunds
     rebuilds: RebuildStore
     signed_names: SignedNames
     clicks: ClickStore
@@ -120,6 +123,7 @@ def open_stores(
         await probe(state, "job store", timeout_s)
 
     pictures = RedisPictureOutbox(state, settings, guard)
+    quotas = RedisQuotaLedger(state, settings.job_ttl_s, timeout_s)
     jobs = RedisJobStore(state, settings, SystemClock(), guard, redis_results)
 
     async def close() -> None:
@@ -141,7 +145,8 @@ def open_stores(
         check=check,
         close=close,
         keys=RedisApiKeyStore(state, timeout_s),
-        quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
+        quotas=quotas,
+        refunds=RedisRefunds(state, settings, guard, quotas),
         idempotency=RedisIdempotencyStore(state, timeout_s),
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
         pictures=pictures,

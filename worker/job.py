@@ -19,7 +19,6 @@ from contracts.pictures import SHARED, PictureRecord
 from contracts.ports.clock import Clock
 from contracts.ports.publisher import Publisher
 from contracts.requests import GenerationRequest
-from contracts.tenancy import Charge, Limits
 from contracts.transitions import End, Finished, Granted, TakenJob
 from scheduler.previews import preview_steps
 from store.stores import Stores
@@ -40,6 +39,8 @@ from worker.signing import SignedImages
 from worker.verdicts import Verdicts, held_images
 
 IMAGES_BLOCKED: Final = "The content policy blocks every image of this job."
+REFUNDS: Final = 50
+"""Refunds of each shard that the end of a blocked job pays at most."""
 INIT_IMAGE_LOST: Final = "The init image was deleted before the job ran."
 
 log = get_logger(__name__)
@@ -214,22 +215,13 @@ class JobRunner:
             return False
         self._count(message, end.lease, status)
         await publish_all(self._stores.jobs, self._publisher, finished.promoted, "promoted")
-        if isinstance(end.outcome, JobFailure) and end.outcome.code == ContentBlocked.code:
-            await self._refund(message, finished)
-        return True
-
-    async def _refund(self, message: JobMessage, finished: Finished) -> None:
-        """Take back the charges of a job whose images are all blocked, and of the jobs that joined it."""
-        images = message.request.num_images
-        for job_id, origin in ((message.job_id, message.origin), *finished.failed):
-            if origin.key_id is None:
-                continue
+        if end.refund:
             try:
-                charge = Charge(job_id, images, computed=True)
-                await self._stores.quotas.refund(origin.key_id, Limits(images_per_day=images), charge)
+                await self._stores.refunds.pay(REFUNDS)
             except StoreUnavailable:
-                # The images stay charged for the day.
+                # They stay owed, and the API pays (`moderation/carrying.py`).
                 metrics.REPAIRED.labels("refund").inc()
+        return True
 
     async def _finish(self, message: JobMessage, end: End) -> Finished | None:
         """The terminal transition; None: the worker drains first.
@@ -262,7 +254,9 @@ class JobRunner:
             return await self._gave_up(lease)
         if done.blocked:
             blocked = JobFailure(code=ContentBlocked.code, message=IMAGES_BLOCKED)
-            return await self._fail(message, lease, blocked)
+            return await self._end(
+                message, JobStatus.FAILED, End(lease, blocked, refund=message.request.num_images)
+            )
         refs = done.result.images
         with tracing.span("finish"):
             records = self._records(message, done, results)

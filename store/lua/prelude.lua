@@ -35,6 +35,7 @@
 --   reviewed         zset   decided images, by time
 --   unapplied        zset   decisions that are not carried out yet, by due time
 --   discards         zset   reviews whose file is to be deleted, and that end undecided if they wait, by due time
+--   refunds          zset   what blocked jobs are owed, by time: `<key id> <images> <charged at> <job id>`
 --   unwanted         zset   images that the search index must forget, by due time
 --   events           channel `<id> <status>` or `<id> progress <step> <steps>`, one message per change.
 --                            A final status is usually followed by a JSON document of the changes.
@@ -58,6 +59,7 @@ local MAX_PROMOTIONS = 2
 local LANDED_GRACE_S = 10
 local HOOK_KEEP_S = 4 * 86400 -- longer than the three days of attempts
 local LAPSE_S = 3600 -- a review that nobody decides ends so long before its record
+local REFUND_KEEP_S = 2 * 86400 -- as long as the images of a day are counted
 local DOUBT_S = 10 -- a clock that is this far ahead of the last sweep may have been set
 local TRIM = 4 -- places in its tenant's list that a new job checks
 local WHOLE = 1048576 -- bytes of results and failures that one call publishes; beyond them, only statuses

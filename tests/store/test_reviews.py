@@ -9,7 +9,7 @@ import pytest
 
 from backends.redis_client import connect
 from contracts.errors import ContentBlocked
-from contracts.jobs import CacheStatus, Job, JobFailure, JobStatus, Moderated, NewJob, Origin, Webhook
+from contracts.jobs import CacheStatus, Job, JobFailure, JobStatus, Moderated, NewJob, Webhook
 from contracts.ports.review_store import Change
 from contracts.reviews import Decision, PastDecision, Review, ReviewState, Vote
 from contracts.transitions import End, Finished, Submission, Submitted
@@ -97,12 +97,12 @@ async def test_a_job_whose_images_are_all_blocked_fails_with_its_followers_and_n
 ) -> None:
     jobs = world.stores.jobs
     leader = new()
-    follower = new().model_copy(update={"origin": Origin(key_id="dk_12345678")})
+    follower = new()
     lease = await led(jobs, leader)
     await jobs.submit(follower)
     blocked = JobFailure(code=ContentBlocked.code, message="blocked")
-    (answer,) = await jobs.end_many([End(lease, blocked)])
-    assert answer == Finished(applied=True, failed=((follower.id, Origin(key_id="dk_12345678")),))
+    (answer,) = await jobs.end_many([End(lease, blocked, refund=1)])
+    assert answer == Finished(applied=True)
     for each in (leader, follower):
         job = await jobs.get("public", each.id)
         assert (job.status, job.failure) == (JobStatus.FAILED, blocked)

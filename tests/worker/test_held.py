@@ -16,7 +16,9 @@ from contracts.moderation import Finding, Verdict
 from contracts.reviews import PastDecision, ReviewState
 from contracts.settings import WorkerSettings
 from contracts.tenancy import Charge, Limits
+from moderation.carrying import Carrying
 from moderation.judge import LayeredJudge
+from runtime.clock import SystemClock
 from tests.store.conftest import watching
 from tests.worker.conftest import Room, address
 from tests.worker.policies import BLOCKED, HELD, SHOWN, TAGGED, file_of, name_of
@@ -96,6 +98,32 @@ async def test_a_job_whose_images_are_all_blocked_fails_uncharged_with_its_follo
     account = await quotas.admit("dk_12345678", limits, Charge("job_x", 1, computed=True))
     assert account.images == 2, "the image of the blocked job is given back"
     assert not await room.stores.blobs.exists(name_of(BLOCKED))
+
+
+async def test_a_blocked_job_is_not_charged_although_its_worker_dies_as_it_ends(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker dies between the end and the refund. Any API process pays what is owed."""
+    stores, limits = room.stores, Limits(images_per_day=9)
+    message = await room.submit("a", seed=BLOCKED, origin=Origin(key_id="dk_12345678"))
+    await stores.quotas.admit("dk_12345678", limits, Charge(message.job_id, 1, computed=True))
+    died = asyncio.Event()
+
+    async def dead(*_: Any, **__: Any) -> None:
+        died.set()
+        raise asyncio.CancelledError
+
+    for store, step in ((stores.quotas, "refund"), (stores.refunds, "pay")):
+        monkeypatch.setattr(store, step, dead)
+    run = asyncio.create_task(room.run(message))
+    async with asyncio.timeout(30):
+        await died.wait()
+    run.cancel()
+    await asyncio.wait({run})
+    monkeypatch.undo()
+    await Carrying(stores, stores.moderation_log, SystemClock(), 3600.0).tick()
+    account = await stores.quotas.admit("dk_12345678", limits, Charge("job_x", 0, computed=False))
+    assert account.images == 0
 
 
 async def test_a_prompt_in_review_holds_every_image_whatever_it_shows(room: Room) -> None:
