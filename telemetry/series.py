@@ -116,6 +116,7 @@ def begin_worker(model: str, max_attempts: int) -> None:
     for layer in PICTURE_LAYERS:
         for away in AWAY_CAUSES:
             metrics.LAYER_AWAY.labels(layer, away)
+    metrics.LAYER_AWAY.labels("pictures", "policy")
     _begin(metrics.REPAIRED, REPAIRED_STEPS["worker"])
     _begin_shared()
 

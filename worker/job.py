@@ -135,7 +135,7 @@ class JobRunner:
         def on_step(step: Progress) -> None:
             progress.report(step)
             # A preview would be seen before the verdict.
-            if step.preview is not None and not (self._moderates or request.held):
+            if step.preview is not None and not (self._moderates or request.held or request.policy):
                 previews.publish(step.preview)
 
         try:

@@ -29,7 +29,7 @@ from worker.images import ImageResult
 from worker.outcomes import outcomes_of
 from worker.retrier import Hold, Retrier
 from worker.signing import SignedImages
-from worker.verdicts import Verdicts
+from worker.verdicts import Verdicts, unjudged
 
 WHENEVER: Final = float("inf")
 """A file is deleted whenever it was stored."""
@@ -158,8 +158,8 @@ class Pictures:
         )
 
     def _judges(self, message: JobMessage) -> bool:
-        """Whether images of the job have verdicts: also where only the API has a policy, for a prompt in review."""
-        return self._verdicts is not None or message.request.held
+        """Whether images of the job have verdicts: also where only the API has a policy."""
+        return self._verdicts is not None or message.request.held or bool(message.request.policy)
 
     async def _judged(
         self, message: JobMessage, images: Sequence[Pixels], files: Sequence[Encoded], hold: Hold
@@ -168,8 +168,12 @@ class Pictures:
 
         None: the worker drains before the store is back.
         """
+        request = message.request
+        if request.policy and (self._verdicts is None or not self._verdicts.can_judge(request.policy)):
+            verdict = unjudged(request, "" if self._verdicts is None else self._verdicts.policy)
+            return [verdict] * len(files)
         if self._verdicts is None:
-            return [message.request.moderation if message.request.held else None] * len(files)
+            return [request.moderation if request.held else None] * len(files)
         with tracing.span("judge"):
             return await self._retrier.retry_until_drained(
                 partial(self._verdicts.of, message, images, files), hold

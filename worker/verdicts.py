@@ -14,6 +14,7 @@ from contracts.moderation import Verdict
 from contracts.pictures import PictureRecord
 from contracts.ports.picture_judge import PictureJudge, PictureToJudge
 from contracts.ports.review_store import ReviewStore
+from contracts.requests import GenerationRequest
 from contracts.reviews import HeldCase, HeldImage, ReviewState
 from contracts.settings import WorkerSettings
 from moderation.decide import decide
@@ -21,7 +22,10 @@ from moderation.held import by_people, decided_by_people, gravest, severity_of
 from moderation.live import InForce, LivePolicy
 from moderation.policy import InvalidPolicy, read
 from telemetry import metrics
+from telemetry.logs import get_logger
 from worker.encode import Encoded
+
+log = get_logger(__name__)
 
 
 def opened(settings: WorkerSettings, clip: str) -> LivePolicy[PictureJudge] | None:
@@ -62,6 +66,19 @@ class Verdicts:
         self._live = live
         self._reviews = reviews
         self._clip = clip
+
+    @property
+    def policy(self) -> str:
+        """The policy in force, as `name@version`."""
+        return self._live.now.policy.title
+
+    def can_judge(self, asked: str) -> bool:
+        """Whether the policy in force judges images for one named `asked` (`name@version`).
+
+        The API may have another version of it for a moment.
+        """
+        policy = self._live.now.policy
+        return policy.judges_pictures and policy.name == asked.partition("@")[0]
 
     async def of(
         self, message: JobMessage, images: Sequence[Pixels], files: Sequence[Encoded]
@@ -118,6 +135,17 @@ class Verdicts:
         )
         verdict = decide(rules.policy, message.tenant, look.findings, look.away)
         return gravest(verdict, message.request.moderation)
+
+
+def unjudged(request: GenerationRequest, own: str) -> Verdict:
+    """The verdict on an image that this worker cannot judge by the policy of its request: a person must look.
+
+    `own` is the worker's policy; empty: it has none. It is logged and counted.
+    """
+    log.error("policy_mismatch", asked=request.policy, own=own or "none")
+    metrics.LAYER_AWAY.labels("pictures", "policy").inc()
+    away = Verdict(state="in_review", policy=request.policy, layer="pictures", away=("pictures",))
+    return gravest(away, request.moderation)
 
 
 def held_images(
