@@ -158,7 +158,7 @@ def log(
     else:
         for entry in entries:
             what = entry.what
-            who = what.get("name") or what.get("by") or "the owner"
+            who = what.get("by") or {"lapse": "nobody"}.get(what["action"], "the owner")
             typer.echo(f"{entry.number}  {date(entry.at)}  {what['action']}  {what['image']}  {who}")
     if not verify:
         return

@@ -201,7 +201,11 @@ class Carrying:
 
 
 def what_of(review: Review) -> dict[str, object]:
-    """What the audit trail says of the decision on an image. It names no tenant, job or prompt."""
+    """What the audit trail says of the decision on an image.
+
+    The trail is kept for ever, and nothing can be taken out of it. So it names people by the ids of their keys
+    alone, and has no tenant, job, prompt or note.
+    """
     decision = review.decision
     if decision is None:
         raise ValueError("nothing was decided")
@@ -209,9 +213,7 @@ def what_of(review: Review) -> dict[str, object]:
         "action": (decision.choice or "undo") if decision.by_people else "lapse",
         "image": review.name,
         "by": decision.by,
-        "name": decision.name,
-        "note": decision.note,
-        "votes": [vote.model_dump(mode="json") for vote in decision.votes],
+        "votes": [{"choice": vote.choice, "by": vote.by, "at": vote.at} for vote in decision.votes],
         "policy": review.case.verdict.policy,
         "categories": list(review.case.verdict.categories),
     }
