@@ -62,7 +62,8 @@ class HeldCase(Document):
 
 
 class HeldImage(Frozen):
-    """A held image of a job that ends. `indexes` are its places among the job's images."""
+    """A held image of a job that ends, or one that is shown because people have released it before (`released`).
+    `indexes` are its places among the job's images."""
 
     name: str
     indexes: tuple[int, ...]
@@ -70,6 +71,7 @@ class HeldImage(Frozen):
     keep_s: float
     """For how many seconds its file is kept, and the review with it."""
     case: HeldCase
+    released: bool = False
 
 
 class Vote(Document):

@@ -69,7 +69,7 @@ class End:
     A result is stored in the result cache at `address`, if there is one. `pictures` are the images of a
     result that have an embedding. They are recorded for the search index
     (`contracts.ports.picture_outbox.PictureOutbox`). The store stamps their times: it keeps the distance of
-    `expires_at` from `created_at`. `held` are the images of the result that wait for a person, each with
+    `expires_at` from `created_at`. `held` are the images of the result that wait for a person or were released by one, each with
     the review that is recorded (`contracts.ports.review_store.ReviewStore`). `refund`: how many
     images the key of a blocked job is owed, and those of the jobs that joined it and fail with it
     (`contracts.ports.refunds.Refunds`).

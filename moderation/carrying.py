@@ -100,8 +100,9 @@ class Carrying:
                 return
             lead = lead_of(reviews)
             if lead.decision is None:
+                # Nobody has decided, or a review that is gone had the decision by which the image is shown.
                 for review in reviews:
-                    await self._stores.reviews.settle(review)
+                    await self._carry_one(review, lead)
                 return
             if lead.decision == done:
                 return
@@ -185,7 +186,8 @@ class Carrying:
             after = decided_result(before, review.name, job.indexes, review.state)
             if after == before:
                 return
-            if await self._stores.reviews.apply(job.id, before, after, self._indexed(review, job)):
+            hidden = "" if review.state is ReviewState.RELEASED else review.name
+            if await self._stores.reviews.apply(job.id, before, after, self._indexed(review, job), hidden):
                 return
 
     def _indexed(self, review: Review, job: ShowingJob) -> PictureRecord | None:

@@ -128,4 +128,5 @@ def _held_parts(image: HeldImage) -> dict[str, Any]:
         "severity": image.severity,
         "keep_s": image.keep_s,
         "case": image.case.model_dump_json(),
+        "released": image.released,
     }

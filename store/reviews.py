@@ -154,7 +154,12 @@ class RedisReviewStore:
         return bool(await self._scripts.run("review_renew", prefix, review.id, keep_s))
 
     async def apply(
-        self, job_id: str, before: JobResult, after: JobResult, picture: PictureRecord | None
+        self,
+        job_id: str,
+        before: JobResult,
+        after: JobResult,
+        picture: PictureRecord | None,
+        hidden: str = "",
     ) -> bool:
         """Writes a job's result as people decided, and tells its owner and the search index."""
         prefix = self._layout.job_prefix(job_id)
@@ -167,7 +172,7 @@ class RedisReviewStore:
             return False
         record = "" if picture is None else as_json(record_parts(picture))
         text = after.model_dump_json()
-        return bool(await self._scripts.run("review_apply", prefix, job_id, stored, text, record))
+        return bool(await self._scripts.run("review_apply", prefix, job_id, stored, text, record, hidden))
 
     async def settle(self, review: Review) -> bool:
         """The decision is carried out. Answers false if the review has changed since it was read."""

@@ -128,7 +128,7 @@ class Pictures:
                 if file.name or blocked
                 else await self._publish(file, verdict, message.request, hold, noted)
             )
-            if done is None:
+            if done is None or not await self._kept_for_review(done, verdict, hold):
                 return None
             stored.append(done)
         drawn = tuple(blob_name(file.data, file.format) for file in files)
@@ -204,6 +204,16 @@ class Pictures:
                 await retry(partial(self._stores.blobs.delete, file.name, WHENEVER))
         await retry(partial(self._stores.publications.end, noted))
         return bool(back)
+
+    async def _kept_for_review(self, file: Encoded, verdict: Verdict | None, hold: Hold) -> bool:
+        """Store a released image under its private name too: if the release is undone, people look again.
+
+        False: the worker drains before the store is back.
+        """
+        if verdict is None or not by_people(verdict):
+            return True
+        put = partial(self._stores.blobs.put, file.data, file.format, is_held=True)
+        return await self._retrier.retry_until_drained(put, hold) is not None
 
     async def _publish(
         self,

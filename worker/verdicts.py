@@ -156,7 +156,8 @@ def held_images(
     pictures: Sequence[PictureRecord],
     keep_s: float,
 ) -> tuple[HeldImage, ...]:
-    """The reviews of the images of `refs` that wait for a person. Pure.
+    """The reviews of the images of `refs` that wait for a person, or that people have released before: an undo
+    must reach this job too. Pure.
 
     `names` are the images' file names, as they are once released, and `drawn` those before they were
     signed: people's decisions are kept by these. `pictures` are records for the search
@@ -164,7 +165,7 @@ def held_images(
     """
     places = defaultdict[str, list[int]](list)
     for index, (ref, name) in enumerate(zip(refs, names, strict=True)):
-        if ref.moderation is not None and ref.moderation.state == "in_review":
+        if ref.moderation is not None and (ref.moderation.state == "in_review" or by_people(ref.moderation)):
             places[name].append(index)
     by_name = {picture.name: picture for picture in pictures}
     return tuple(
@@ -174,6 +175,7 @@ def held_images(
             severity=severity_of(verdict),
             keep_s=keep_s,
             case=_case(message, refs[indexes[0]], verdict, by_name.get(name), drawn[indexes[0]]),
+            released=by_people(verdict),
         )
         for name, indexes in places.items()
         if (verdict := refs[indexes[0]].moderation) is not None

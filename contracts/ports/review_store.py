@@ -86,10 +86,18 @@ class ReviewStore(Protocol):
         ...
 
     async def apply(
-        self, job_id: str, before: JobResult, after: JobResult, picture: PictureRecord | None
+        self,
+        job_id: str,
+        before: JobResult,
+        after: JobResult,
+        picture: PictureRecord | None,
+        hidden: str = "",
     ) -> bool:
-        """Write a job's result as people decided, and tell its owner by event and webhook. With `picture`,
-        the search index is told. Answers whether the result was still as `before`."""
+        """Write a job's result as people decided, and tell its owner by event and webhook.
+
+        With `picture`, the search index is told. With `hidden`, the file name of an image, its record for the index
+        is deleted, and the index owed its deletion. Answers whether the result was still as `before`.
+        """
         ...
 
     async def settle(self, review: Review) -> bool:

@@ -2,7 +2,7 @@
 -- result or failure, as JSON text; `address` and `ttl_ms`, if the result cache on this server is to
 -- store the result; `pictures`, if images are to be recorded for the search index, each {name, keep_s,
 -- rest: its record as JSON text without the first brace and without its times}; `held`, if images wait for
--- a person, each {name, indexes, severity, keep_s, case}; `hidden`, if the result has an image that its
+-- a person or were released by one, each {name, indexes, severity, keep_s, case, `released`}; `hidden`, if the result has an image that its
 -- owner may not see; `blocked`, if moderation blocks all its images: no follower tries again, and the
 -- keys of all are owed so many images}. A job that succeeds ends its followers with its result. Any other
 -- hands its key to one of them. Answers for each job {1, promoted}, {1, promoted, how many images there
@@ -47,16 +47,16 @@ for i, doc in ipairs(docs) do
   end
 end
 
--- Records that images of the job wait for a person. If people have decided on one of them meanwhile,
--- their decision is due to be carried out for this job. The records of job and review stay for as long
--- as the file.
+-- Records that images of the job wait for a person, or are shown because a person has released them. If
+-- people have decided otherwise on one of them meanwhile, their decision is due to be carried out for this job. The
+-- records of job and review stay for as long as the file.
 local function hold(job, held)
   for _, image in ipairs(held) do
     local member = image.name .. ':' .. string.sub(job.id, -1)
     local key, keep_ms = P .. 'review:' .. member, math.ceil(image.keep_s * 1000)
-    local state = redis.call('HGET', key, 'state')
+    local state, shown = redis.call('HGET', key, 'state'), image.released and 'released' or 'waiting'
     if not state then
-      redis.call('HSET', key, 'state', 'waiting', 'severity', image.severity, 'created_at', seconds(NOW), 'case', image.case)
+      redis.call('HSET', key, 'state', shown, 'severity', image.severity, 'created_at', seconds(NOW), 'case', image.case)
     end
     redis.call('HSET', key, 'job:' .. job.id, image.indexes .. ' ' .. job.tenant)
     redis.call('HINCRBY', key, 'version', 1)
@@ -66,13 +66,16 @@ local function hold(job, held)
     for _, kept in ipairs({ P .. 'held:' .. job.id, key, job_key(job.id), P .. 'tenant:' .. job.tenant }) do
       keep_longer(kept, keep_ms)
     end
-    if not state then
+    if not state and image.released then
+      redis.call('ZADD', P .. 'reviewed', seconds(NOW), member)
+      keep_longer(P .. 'reviewed', keep_ms)
+    elseif not state then
       list_review(member, image.severity, NOW, keep_ms)
     elseif state == 'waiting' then
       redis.call('HDEL', key, 'over')
       lapse_later(member, redis.call('PTTL', key))
     end
-    if state ~= 'waiting' then
+    if state ~= shown then
       -- Also for a new one: people may have decided on the same image in a review of another shard.
       due_review(member, keep_ms)
     end

@@ -49,8 +49,8 @@ def test_a_prompt_that_is_banned_meanwhile_answers_no_other(tmp_path: Path, redi
         drawn = asked(stack, "a red apple")[1]
         assert asked(stack, "one red apple")[1]["images"] == drawn["images"]
         write(tmp_path, 2, "a red apple")
-        banned = {"json": {"prompt": "a red apple", "cache": "similar"}}
-        until(lambda: stack.http.post("/v1/jobs", **banned).status_code == 422, stack)
+        banned = {"prompt": "a red apple", "cache": "similar"}
+        until(lambda: stack.http.post("/v1/jobs", json=banned).status_code == 422, stack)
         job = asked(stack, "one red apple")[1]
         assert (job["cache"], job["similar"]) == ("miss", None)
         assert job["images"] != drawn["images"]
