@@ -66,8 +66,8 @@ class Carrying:
 
         Raises `StoreUnavailable`.
         """
-        await unpublish(self._stores)
-        await self._stores.refunds.pay(BATCH)
+        await self._alone(self._pay, "refunds")
+        await self._alone(self._unpublish, "publications")
         for name in await self._stores.reviews.due(BATCH):
             await self._alone(self.carry, name)
         over = defaultdict[str, set[str]](set)
@@ -75,6 +75,12 @@ class Carrying:
             over[id_.rpartition(":")[0]].add(id_)
         for name, ids in over.items():
             await self._alone(partial(self._end, ids=ids), name)
+
+    async def _pay(self, _: str) -> None:
+        await self._stores.refunds.pay(BATCH)
+
+    async def _unpublish(self, _: str) -> None:
+        await unpublish(self._stores)
 
     async def _alone(self, step: Callable[[str], Awaitable[None]], name: str) -> None:
         """Do the step. One broken review must not stop the others for ever."""
