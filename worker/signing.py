@@ -60,7 +60,8 @@ class SignedImages:
         """The signed file, stored under its name. None: `retry` gave up.
 
         A held image gets a private name, and is remembered under the one that it has once it is
-        released. `before` is called with the file's public name before it is stored. Raises `BlobStoreUnavailable` if it cannot be signed or stored in time.
+        released. `before` is called with the file's public name before it is stored. Raises
+        `BlobStoreUnavailable` if it cannot be signed or stored in time.
         """
         source = self._source(file, request)
         found = await retry(partial(self._published, file, source))
