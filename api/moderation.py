@@ -103,12 +103,7 @@ class PromptJudge:
         Raises `ContentBlocked`, and `ModerationUnavailable` if a layer cannot look and the policy does
         without it in no case.
         """
-        looked_at = tuple(
-            (field, text)
-            for field, text in texts
-            if text and field in (*policy.policy.words.fields, "prompt")
-        )
-        found, away = await self._found(policy, caller.tenant, looked_at)
+        found, away = await self._found(policy, caller.tenant, _looked_at(policy, texts))
         verdict = decide(policy.policy, caller.tenant, [finding for _, finding in found], away)
         if verdict.layer in away:
             metrics.PROMPTS_JUDGED.labels("unavailable").inc()
@@ -127,6 +122,14 @@ class PromptJudge:
                 details={"category": verdict.categories[0]},
             )
         return verdict
+
+    async def passes(self, policy: PromptPolicy, tenant: str, texts: Sequence[tuple[WordField, str]]) -> bool:
+        """Whether the policy finds nothing to act on in texts that the caller has not sent, such as a prompt that
+        means the same. Nothing is counted, and a layer that cannot look does not pass."""
+        looked_at = _looked_at(policy, texts)
+        found, away = await self._found(policy, tenant, looked_at)
+        verdict = decide(policy.policy, tenant, [finding for _, finding in found], away)
+        return verdict.state == "passed" and not verdict.away
 
     async def close(self) -> None:
         """Close the connections to the process that reads meaning."""
@@ -183,6 +186,12 @@ class PromptJudge:
             action = "allow" if rule is None else rule.action(finding.layer, finding.score)
             if action != "allow":
                 metrics.MODERATED.labels(finding.layer, finding.category, action).inc()
+
+
+def _looked_at(policy: PromptPolicy, texts: Sequence[tuple[WordField, str]]) -> Texts:
+    """The texts that a layer looks at."""
+    fields = (*policy.policy.words.fields, "prompt")
+    return tuple((field, text) for field, text in texts if text and field in fields)
 
 
 def _field(found: Findings, verdict: Verdict) -> str | None:

@@ -62,6 +62,9 @@ class Planner:
             plan = self._plans.of(caller.tenant, body, served, scope)
             verdict = await self._prompts.judge(policy, caller, texts_of(plan.request))
             plan = judged(plan, verdict, caller.tenant, self._settings, scope)
+        if policy is not None and policy.policy.judges_pictures:
+            # A worker without this policy must show none of the images.
+            plan = replace(plan, request=plan.request.under(policy.policy.title))
         return (
             replace(plan, request=plan.request.model_copy(update={"metadata": metadata}))
             if metadata

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from api.lookup import Under, looked_up
-from api.moderation import scope_of
+from api.moderation import PromptJudge, scope_of
 from api.plan import Plan
 from api.search import SearchClient
 from cache.cache_key import parameter_group, tenant_scope
@@ -28,8 +28,11 @@ HEADER_CHARS = 300
 class SimilarAnswers:
     """Looks for results of prompts that mean the same, within the scope of the request."""
 
-    def __init__(self, settings: ApiSettings, stores: Stores, search: SearchClient) -> None:
+    def __init__(
+        self, settings: ApiSettings, stores: Stores, search: SearchClient, prompts: PromptJudge
+    ) -> None:
         self._settings = settings
+        self._prompts = prompts
         self._stores = stores
         self._search = search
 
@@ -39,7 +42,8 @@ class SimilarAnswers:
         """The job, and the result that answers it; None: there is none, and the job is to be drawn.
 
         `address` is that of the job's own result. What the policy of `under` would not show answers nobody,
-        and a prompt that it holds or tags is drawn. The job says what answered it, or warns that the search
+        nor do images of a prompt in which the policy in force finds something now. A prompt that it holds or
+        tags is drawn. The job says what answered it, or warns that the search
         did not answer.
         """
         asked = new.request.similar
@@ -66,6 +70,8 @@ class SimilarAnswers:
                 metrics.SIMILAR.labels("away").inc()
                 return _with(new, {"warnings": (*new.request.warnings, AWAY)}), None
             for match in answer.matches:
+                if not await self._may_answer(match.prompt, new):
+                    continue
                 result = await looked_up(self._stores, match.address, under)
                 if result is not None:
                     metrics.SIMILAR.labels("hit").inc()
@@ -73,6 +79,11 @@ class SimilarAnswers:
                     return _with(new, {"similar": found}), result
         metrics.SIMILAR.labels("miss").inc()
         return new, None
+
+    async def _may_answer(self, prompt: str, new: NewJob) -> bool:
+        """Whether images of this prompt may answer the job: it was judged by the words of its time, if at all."""
+        policy = self._prompts.policy
+        return policy is None or await self._prompts.passes(policy, new.tenant, (("prompt", prompt),))
 
 
 def headers(job: Job) -> dict[str, str]:

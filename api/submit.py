@@ -105,7 +105,7 @@ class JobService:
         """Whether the cache has its own Redis. Each request then asks it before the call that
         requests share, so a slow cache delays no others."""
         self._copies: Copies[Accepted] = Copies()
-        self._similar = SimilarAnswers(settings, stores, search)
+        self._similar = SimilarAnswers(settings, stores, search, prompts)
 
     async def submit(
         self,

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from contracts.blobs import Deletion
 from contracts.errors import BlobStoreFull, BlobStoreUnavailable, ImageNotFound
@@ -34,6 +34,8 @@ INPUTS: Final = "inputs/"
 HELD: Final = "held/"
 """The prefix of the names of held images, and the folder that holds them."""
 PRIVATE_FOLDERS: Final = (INPUTS, HELD)
+HELD_LONGER_S: Final = 86_400.0
+"""A held file is kept for so many seconds more than others. Its review ends before, and deletes it."""
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NAME: Final = re.compile(rf"(?:{'|'.join(PRIVATE_FOLDERS)})?[0-9a-f]{{64}}\.(?:png|webp|jpeg)\Z")
 
@@ -60,22 +62,34 @@ def is_public_name(name: str) -> bool:
     return is_blob_name(name) and not name.startswith(PRIVATE_FOLDERS)
 
 
+class StoredBlob(NamedTuple, Generic[Where]):
+    """A blob as a store lists it: when it was put (Unix seconds), its size in bytes, and where it is."""
+
+    put_at: float
+    size: int
+    where: Where
+    is_held: bool
+
+
 def blobs_to_prune(
-    blobs: Sequence[tuple[float, int, Where]], before: float, max_bytes: int | None
-) -> Sequence[tuple[float, int, Where]]:
+    blobs: Sequence[StoredBlob[Where]], before: float, max_bytes: int | None
+) -> Sequence[StoredBlob[Where]]:
     """The blobs that must go: those put before `before` (Unix seconds), then the oldest until at
     most `max_bytes` are left.
 
-    `blobs` are (time, bytes, place), oldest first. Answers at most `PRUNE_LIMIT` of them. Pure.
+    Held images count, but never go to make room, and go by age only `HELD_LONGER_S` later: somebody may
+    still decide on them. `blobs` are oldest first. Answers at most `PRUNE_LIMIT` of them. Pure.
     """
-    bytes_left = sum(size for _, size, _ in blobs)
-    surplus: list[tuple[float, int, Where]] = []
-    for put_at, size, place in blobs:
+    bytes_left = sum(blob.size for blob in blobs)
+    surplus: list[StoredBlob[Where]] = []
+    for blob in blobs:
         too_much = max_bytes is not None and bytes_left > max_bytes
-        if len(surplus) == PRUNE_LIMIT or not (put_at < before or too_much):
+        if len(surplus) == PRUNE_LIMIT or not (blob.put_at < before or too_much):
             break
-        surplus.append((put_at, size, place))
-        bytes_left -= size
+        if blob.is_held and blob.put_at >= before - HELD_LONGER_S:
+            continue
+        surplus.append(blob)
+        bytes_left -= blob.size
     return surplus
 
 
@@ -142,7 +156,8 @@ class DirectoryBlobStore:
 
     def paths(self) -> Iterator[tuple[str, Path]]:
         """The name and the path of every image, for a backup. Raises `OSError`."""
-        for _, _, path in self._all():
+        for blob in self._all():
+            path = blob.where
             folder = path.parent.parent
             yield path.name if folder == self._root else f"{folder.name}/{path.name}", path
 
@@ -185,10 +200,9 @@ class DirectoryBlobStore:
 
     def _prune(self, before: float, max_bytes: int | None) -> int:
         try:
-            blobs = sorted(self._all())
-            surplus = blobs_to_prune(blobs, before, max_bytes)
-            for _, _, path in surplus:
-                path.unlink(missing_ok=True)
+            surplus = blobs_to_prune(sorted(self._all()), before, max_bytes)
+            for blob in surplus:
+                blob.where.unlink(missing_ok=True)
             for partial in self._files(".*.part"):
                 with suppress(FileNotFoundError):  # it was renamed just now
                     if partial.stat().st_mtime < before:
@@ -197,13 +211,14 @@ class DirectoryBlobStore:
             raise _unavailable(error) from error
         return len(surplus)
 
-    def _all(self) -> Iterator[tuple[float, int, Path]]:
-        """Time (Unix seconds), size in bytes and path of every image."""
+    def _all(self) -> Iterator[StoredBlob[Path]]:
+        """Every image, with its path."""
+        held = self._root / HELD
         for path in self._files("*"):
             with suppress(FileNotFoundError):
                 if is_blob_name(path.name):
                     about = path.stat()
-                    yield about.st_mtime, about.st_size, path
+                    yield StoredBlob(about.st_mtime, about.st_size, path, path.parent.parent == held)
 
     def _files(self, pattern: str) -> Iterator[Path]:
         """The files of all folders that match the pattern."""

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from backends.blobs import (
+    HELD,
     PRIVATE_FOLDERS,
+    StoredBlob,
     blob_name,
     blob_store_error,
     blobs_to_prune,
@@ -176,20 +178,22 @@ class S3BlobStore:
         return found
 
     def _prune(self, before: float, max_bytes: int | None) -> int:
-        surplus = [key for _, _, key in blobs_to_prune(sorted(self._all()), before, max_bytes)]
+        surplus = [blob.where for blob in blobs_to_prune(sorted(self._all()), before, max_bytes)]
         for begin in range(0, len(surplus), DELETE_BATCH):
             keys = [{"Key": key} for key in surplus[begin : begin + DELETE_BATCH]]
             self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
         return len(surplus)
 
-    def _all(self) -> Iterator[tuple[float, int, str]]:
+    def _all(self) -> Iterator[StoredBlob[str]]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=self._prefix
         )
         for page in pages:
             for entry in page.get("Contents", ()):
-                if is_blob_name(entry["Key"].removeprefix(self._prefix)):
-                    yield entry["LastModified"].timestamp(), entry["Size"], entry["Key"]
+                name = entry["Key"].removeprefix(self._prefix)
+                if is_blob_name(name):
+                    put_at = entry["LastModified"].timestamp()
+                    yield StoredBlob(put_at, entry["Size"], entry["Key"], name.startswith(HELD))
 
 
 def _code(error: Exception) -> str:

@@ -18,6 +18,7 @@ from backends.pubsub import subscribe
 from backends.redis_client import connect, disconnect, store_errors
 from cli.brokers import TLS_MEND, broker
 from cli.findings import Finding, fault, ok, warn
+from cli.policies import own_policy, policies
 from cli.products import product
 from contracts.errors import BlobStoreFull, ImageNotFound, SettingsError, StoreUnavailable
 from contracts.settings import BackendSettings
@@ -60,6 +61,9 @@ async def examine(settings: BackendSettings) -> AsyncIterator[Finding]:
                     yield ok(f"model {model.spec.name}: {count} live worker{'s' * (count > 1)}")
                 else:
                     yield warn(f"model {model.spec.name} has no live worker", "start a worker for it")
+            own, bad = own_policy(settings.moderation)
+            for finding in bad or policies(own, (worker for model in served for worker in model.workers)):
+                yield finding
             if not served:
                 yield warn("no worker has ever announced a model", "start a worker: python -m worker")
             async for finding in cache_redis(

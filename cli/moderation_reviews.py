@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -159,7 +159,7 @@ def log(
     else:
         for entry in entries:
             what = entry.what
-            who = what.get("name") or what.get("by") or "the owner"
+            who = what.get("by") or {"lapse": "nobody"}.get(what["action"], "the owner")
             typer.echo(f"{entry.number}  {date(entry.at)}  {what['action']}  {what['image']}  {who}")
     if not verify:
         return
@@ -184,10 +184,15 @@ def _all_decided(client: Client) -> Iterator[Review]:
     after = None
     while True:
         page = client.reviews(state="decided", limit=PAGE, after=after)
-        yield from page.data
+        yield from by_people(page.data)
         after = page.next_cursor
         if after is None:
             return
+
+
+def by_people(reviews: Iterable[Review]) -> Iterator[Review]:
+    """Yields the reviews that a person has decided: an image that nobody looked at in time teaches nothing."""
+    return (each for each in reviews if each.decision is None or each.decision.by)
 
 
 def _trail(client: Client) -> Iterator[TrailEntry]:

@@ -16,7 +16,7 @@ SCHEMA: Final = 2
 """The schema of this version.
 
 It rises by one with each field, or value of a field, that must not be ignored. 2: the images of a
-request whose `moderation` is `in_review` are held.
+request whose `moderation` is `in_review` are held, and those that cannot be judged by its `policy`.
 """
 
 

@@ -16,13 +16,24 @@ HELD_FILES: Final = Kept(
     Place.PICTURES,
     "blobs",
     ("held/??/[0-9a-f]*.*", "held/??/.*.part"),
-    "`blob_retention_s`; a refused one: `review_undo_s` after the refusal",
+    "as long as the review, at most `blob_retention_s` and a day; a refused one: `review_undo_s` after the refusal",
     "yes; a bucket is backed up by its owner",
     "files",
     "as generated images",
-    "`blob_max_bytes`",
+    "count in `blob_max_bytes`, and are not deleted for it",
 )
 REVIEW_ROWS: Final = (
+    Kept(
+        "what blocked jobs are owed: images that their keys were charged",
+        Place.STATE,
+        "refunds",
+        ("darkroom:{s*}:refunds",),
+        "until they are paid, within seconds; at most two days",
+        _ALL,
+        _FIXED,
+        "names no tenant; the key's id goes with the payment",
+        "the blocked jobs",
+    ),
     Kept(
         "held images: what a reviewer is shown, the jobs, votes, decision and appeal, and what a model said",
         Place.STATE,
@@ -35,7 +46,7 @@ REVIEW_ROWS: Final = (
         "the jobs, not `tenant_store_bytes`: about 1.5 kB per held image, 2.2 kB more with an embedding, and 1 kB more with a second look",
     ),
     Kept(
-        "lists of held images: that wait, that are decided, whose decision is not carried out, whose file is to be deleted",
+        "lists of held images: that wait, that are decided, whose decision is not carried out, when each file is to be deleted",
         Place.STATE,
         "reviews",
         (
@@ -73,7 +84,7 @@ REVIEW_ROWS: Final = (
         "one number an hour",
     ),
     Kept(
-        "what people decided on an image, by its hash",
+        "what people decided on an image, or that they took it back, by its hash",
         Place.STATE,
         "reviews",
         ("darkroom:{reviews}:past:*",),
@@ -82,6 +93,17 @@ REVIEW_ROWS: Final = (
         _DOCUMENT,
         _NOBODYS,
         "one per decided image",
+    ),
+    Kept(
+        "files that are being published after a release",
+        Place.STATE,
+        "publications",
+        ("darkroom:{reviews}:publishing",),
+        "until the file is stored; an hour, if its process died",
+        _ALL,
+        _FIXED,
+        _NOBODYS,
+        "one per file",
     ),
     Kept(
         "the audit trail of moderation",

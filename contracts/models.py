@@ -13,6 +13,12 @@ from pydantic import Field
 from contracts.documents import Document, Frozen, Versioned
 from contracts.requests import steps_taken
 
+
+def _none(value: object) -> bool:
+    # An empty value is not written, so processes of a version without this field can read the document.
+    return not value
+
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -113,7 +119,7 @@ class WorkerInfo(Document):
 
     `steps_per_s` is its rate under load, in denoising steps of one image; 0.0 until it has run a batch.
     `backlog_steps` is the work that its active jobs still need. `steps_per_job` is the mean of its latest
-    jobs.
+    jobs. `policy` is the policy that it judges images by, as `name@version`; empty: none.
     """
 
     id: str
@@ -122,6 +128,7 @@ class WorkerInfo(Document):
     steps_per_s: float = 0.0
     backlog_steps: float = 0.0
     steps_per_job: float = 1.0
+    policy: str = Field(default="", exclude_if=_none)
 
 
 class ServedModel(Frozen):

@@ -21,7 +21,8 @@ MAX_SEED = 2**53 - 1
 """Seeds stay exact in every JSON client: IEEE doubles carry 53 bits."""
 MAX_PREVIEWS: Final = 3
 HELD_SCHEMA: Final = 2
-"""The lowest schema of a worker that holds the images of a request whose prompts are in review."""
+"""The lowest schema of a worker that holds the images of a request whose prompts are in review, and those that it
+cannot judge by the request's policy."""
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 CacheMode = Literal["use", "refresh", "off"]
@@ -117,6 +118,10 @@ class GenerationRequest(Versioned):
     must not take the job (`min_schema`). None: nothing was found, or no policy is in force. For moderators alone:
     no answer to an owner has it."""
 
+    policy: str = Field(default="", exclude_if=_nothing_said)
+    """The policy (`name@version`) that the images must be judged by; empty: by none. A worker that has no policy of this
+    name holds them, and an older worker must not take the job (`min_schema`)."""
+
     similar: Similar | None = Field(default=None, exclude_if=_absent)
     """Whether a prompt that means the same may answer it. `cache` is then `use`, as older versions know it."""
 
@@ -134,6 +139,10 @@ class GenerationRequest(Versioned):
     def held(self) -> bool:
         """Whether every image is held for people, whatever it shows."""
         return self.moderation is not None and self.moderation.state == "in_review"
+
+    def under(self, policy: str) -> GenerationRequest:
+        """This request, whose images must be judged by the policy `name@version`."""
+        return self.model_copy(update={"policy": policy, "min_schema": max(self.min_schema, HELD_SCHEMA)})
 
     def judged(self, verdict: Verdict) -> GenerationRequest:
         """This request with what the policy says of its prompts."""

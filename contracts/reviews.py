@@ -32,6 +32,8 @@ class ReviewState(StrEnum):
     REFUSED = "refused"
 
 
+LATER_S: Final = 0.001
+"""The least time between two changes of one review, in seconds."""
 Choice = Literal["release", "refuse"]
 """What a reviewer may choose."""
 OUTCOMES: Final[dict[Choice, ReviewState]] = {
@@ -92,7 +94,8 @@ class HeldCase(Document):
 
 
 class HeldImage(Frozen):
-    """A held image of a job that ends. `indexes` are its places among the job's images."""
+    """A held image of a job that ends, or one that is shown because people have released it before (`released`).
+    `indexes` are its places among the job's images."""
 
     name: str
     indexes: tuple[int, ...]
@@ -102,6 +105,7 @@ class HeldImage(Frozen):
     case: HeldCase
     second_look: bool = False
     """Whether a heavier model looks at it before people do."""
+    released: bool = False
 
 
 class Vote(Document):
@@ -117,7 +121,8 @@ class Vote(Document):
 
 class Decision(Document):
     """What was decided. `id` is unique; `choice` None: a decision was undone. `by` and `name` are those of
-    the reviewer whose vote was the last that it took."""
+    the reviewer whose vote was the last that it took. Both are empty where the image was refused because
+    nobody decided, or because its file is gone: the note says which."""
 
     id: str
     choice: Choice | None
@@ -126,6 +131,11 @@ class Decision(Document):
     note: str = ""
     votes: tuple[Vote, ...]
     at: float
+
+    @property
+    def by_reviewer(self) -> bool:
+        """Whether a reviewer has decided: a person, or a model that may."""
+        return bool(self.by)
 
 
 class Appeal(Document):
@@ -162,15 +172,31 @@ class Review(Frozen):
     second_look: SecondLook | None = None
     discarded: bool = False
     """Whether the file of a refused image is deleted. Then the refusal cannot be undone."""
+    over: bool = False
+    """Whether the retention of its jobs is over, and it waits only for a younger review of the image."""
 
     @property
     def id(self) -> str:
         """The name under which the record lies."""
         return f"{self.name}:{self.digit}"
 
+    @property
+    def decided_as(self) -> str:
+        """The name by which people's decisions on the image are kept."""
+        return self.case.drawn or self.name
+
+    @property
+    def changed_at(self) -> float:
+        """When people last changed the state of the image (Unix seconds); 0: never."""
+        return max(each.at if each is not None else 0.0 for each in (self.decision, self.appeal))
+
+    def after(self, now: float) -> float:
+        """The time `now`, or a moment after the last change: the clocks of two processes differ."""
+        return max(now, self.changed_at + LATER_S)
+
 
 class PastDecision(Document):
-    """A decision on an image, by its hash, for images that are drawn later."""
+    """A decision on an image, by its hash, for images that are drawn later. `WAITING`: it was taken back."""
 
     state: ReviewState
     decision_id: str

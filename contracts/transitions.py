@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob, Origin
+from contracts.jobs import Job, JobFailure, JobMessage, JobResult, JobStatus, Lease, NewJob
 from contracts.pictures import PictureRecord
 from contracts.reviews import HeldImage
 
@@ -69,8 +69,10 @@ class End:
     A result is stored in the result cache at `address`, if there is one. `pictures` are the images of a
     result that have an embedding. They are recorded for the search index
     (`contracts.ports.picture_outbox.PictureOutbox`). The store stamps their times: it keeps the distance of
-    `expires_at` from `created_at`. `held` are the images of the result that wait for a person, each with
-    the review that is recorded (`contracts.ports.review_store.ReviewStore`).
+    `expires_at` from `created_at`. `held` are the images of the result that wait for a person or were released by one, each with
+    the review that is recorded (`contracts.ports.review_store.ReviewStore`). `refund`: how many
+    images the key of a blocked job is owed, and those of the jobs that joined it and fail with it
+    (`contracts.ports.refunds.Refunds`).
     """
 
     lease: Lease
@@ -78,6 +80,7 @@ class End:
     address: str | None = None
     pictures: tuple[PictureRecord, ...] = ()
     held: tuple[HeldImage, ...] = ()
+    refund: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +136,11 @@ class Finished:
     """Answer to a transition.
 
     `applied` is false where the fence refused it: a later claim exists, or the job is already terminal.
-    `promoted` followers lead their key now: publish them, then `confirm` them. `failed` are the followers,
-    by id and origin, that failed with a job whose images are all blocked.
+    `promoted` followers lead their key now: publish them, then `confirm` them.
     """
 
     applied: bool
     promoted: tuple[JobMessage, ...] = ()
-    failed: tuple[tuple[str, Origin], ...] = ()
 
 
 EndAnswer = Finished | Exception

@@ -8,17 +8,21 @@ process that decided ends in between: `run` finds the decision, here or in anoth
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Final
 
 from backends.blobs import HELD
 from contracts.errors import ImageNotFound, JobGone, JobNotFound, RecordUnreadable, UnavailableError
 from contracts.pictures import IMPORT, PictureRecord
 from contracts.ports.clock import Clock
-from contracts.ports.review_store import Change
+from contracts.ports.publications import Publication
 from contracts.reviews import Decision, PastDecision, Review, ReviewState, ShowingJob
+from moderation.endings import FILE_GONE, WHENEVER, Endings, following, undecided
 from moderation.held import by_model, decided_result, lead_of
+from moderation.unpublishing import unpublish
 from store.moderation_log import ModerationLog
 from store.stores import Stores
 from telemetry import metrics
@@ -27,8 +31,6 @@ from telemetry.logs import get_logger
 EVERY_S: Final = 2.0
 """Seconds between two looks for decisions that are not carried out."""
 BATCH: Final = 50
-LATER_S: Final = 1e9
-"""A file is deleted whenever it was put: the clock of its disk may be ahead."""
 TRIES: Final = 10
 """How often a review or a job that others change is read again."""
 
@@ -44,6 +46,7 @@ class Carrying:
         self._trail = trail
         self._clock = clock
         self._undo_s = undo_s
+        self._endings = Endings(stores, clock, undo_s)
 
     async def run(self) -> None:
         """Look for decisions that are due, again and again."""
@@ -59,11 +62,25 @@ class Carrying:
                 log.error("reviews_broken", error=type(error).__name__)
 
     async def tick(self) -> None:
-        """Carry out what is due, and delete the files of refused images. Raises `StoreUnavailable`."""
+        """Do what is due: decisions, ends of reviews, files to be deleted, and refunds of blocked jobs.
+
+        Raises `StoreUnavailable`.
+        """
+        await self._alone(self._pay, "refunds")
+        await self._alone(self._unpublish, "publications")
         for name in await self._stores.reviews.due(BATCH):
             await self._alone(self.carry, name)
-        for name in await self._stores.reviews.discards(BATCH):
-            await self._alone(self._discard, name)
+        over = defaultdict[str, set[str]](set)
+        for id_ in await self._stores.reviews.discards(BATCH):
+            over[id_.rpartition(":")[0]].add(id_)
+        for name, ids in over.items():
+            await self._alone(partial(self._end, ids=ids), name)
+
+    async def _pay(self, _: str) -> None:
+        await self._stores.refunds.pay(BATCH)
+
+    async def _unpublish(self, _: str) -> None:
+        await unpublish(self._stores)
 
     async def _alone(self, step: Callable[[str], Awaitable[None]], name: str) -> None:
         """Do the step. One broken review must not stop the others for ever."""
@@ -75,6 +92,10 @@ class Carrying:
             metrics.REPAIRED.labels("reviews").inc()
             log.error("review_broken", image=name, error=type(error).__name__)
 
+    async def has_file(self, name: str) -> bool:
+        """Whether there is a file that a release of the image would show. Raises `BlobStoreUnavailable`."""
+        return await self._stores.blobs.exists(HELD + name) or await self._stores.blobs.exists(name)
+
     async def carry(self, name: str) -> None:
         """Carry out the decision on the image with the file name `name`. Raises `StoreUnavailable`."""
         done: Decision | None = None
@@ -85,8 +106,9 @@ class Carrying:
                 return
             lead = lead_of(reviews)
             if lead.decision is None:
+                # Nobody has decided, or a review that is gone had the decision by which the image is shown.
                 for review in reviews:
-                    await self._stores.reviews.settle(review)
+                    await self._carry_one(review, lead)
                 return
             if lead.decision == done:
                 return
@@ -96,36 +118,51 @@ class Carrying:
 
     async def _carry(self, reviews: Sequence[Review], lead: Review, decision: Decision) -> None:
         """One pass over everything that shows the decision."""
-        name = lead.name
         await self._trail.append(decision.id, decision.at, what_of(lead))
         await self._stores.reviews.remember(
-            lead.case.drawn or name,
-            None
-            if lead.state is ReviewState.WAITING
-            else PastDecision(
-                state=lead.state, decision_id=decision.id, at=decision.at, by_model=by_model(decision)
+            lead.decided_as,
+            PastDecision(
+                state=lead.state if decision.by_reviewer else ReviewState.WAITING,
+                decision_id=decision.id,
+                at=lead.changed_at,
+                by_model=by_model(decision),
             ),
         )
-        await self._place(lead, reviews)
+        if not await self._place(lead, reviews):
+            # Nobody may be told an address without a file.
+            await self._stores.reviews.change(lead, undecided(lead, FILE_GONE, self._clock.now()))
+            return
         for review in reviews:
             await self._carry_one(review, lead)
 
-    async def _place(self, lead: Review, reviews: Sequence[Review]) -> None:
-        """Put the file where its state says: under its public name only if it is released."""
+    async def _place(self, lead: Review, reviews: Sequence[Review]) -> bool:
+        """Put the file where its state says: under its public name only if it is released.
+
+        Answers false if there is no file to release.
+        """
         blobs, name = self._stores.blobs, lead.name
+        noted: list[Publication] = []
         if lead.state is ReviewState.RELEASED:
             try:
-                await blobs.put(await blobs.get(HELD + name), name.rpartition(".")[2])
+                data = await blobs.get(HELD + name)
             except ImageNotFound:
-                log.warning("held_image_gone", image=name)
-                return
+                if not await blobs.exists(name):
+                    log.warning("held_image_gone", image=name)
+                    return False
+            else:
+                # If this process dies before it has looked again, others do it (`moderation/unpublishing.py`).
+                noted = [await self._stores.publications.begin(name, lead.decided_as)]
+                await blobs.put(data, name.rpartition(".")[2])
             now = await self._stores.reviews.find(name)
             if now and lead_of(now).state is ReviewState.RELEASED:
-                return
+                await self._stores.publications.end(noted)
+                return True
             # It was undone in the meantime, perhaps by another process that has deleted the file already.
-        await blobs.delete(name, self._clock.now() + LATER_S)
+        await blobs.delete(name, WHENEVER)
+        await self._stores.publications.end(noted)
         for scope in {each.case.picture.scope for each in reviews if each.case.picture is not None}:
             await self._stores.pictures.forget(scope, [name])
+        return True
 
     async def _carry_one(self, review: Review, lead: Review) -> None:
         """Bring one review to the state of the leading one, and its jobs too."""
@@ -160,7 +197,8 @@ class Carrying:
             after = decided_result(before, review.name, job.indexes, review.state, review.decision)
             if after == before:
                 return
-            if await self._stores.reviews.apply(job.id, before, after, self._indexed(review, job)):
+            hidden = "" if review.state is ReviewState.RELEASED else review.name
+            if await self._stores.reviews.apply(job.id, before, after, self._indexed(review, job), hidden):
                 return
 
     async def _restore(self, review: Review, job: ShowingJob) -> None:
@@ -174,41 +212,26 @@ class Carrying:
         released = review.state is ReviewState.RELEASED
         return picture if released and picture is not None and picture.job_id == job.id else None
 
-    async def _discard(self, name: str) -> None:
-        """Delete the file of an image whose refusal can no longer be undone."""
-        reviews = await self._stores.reviews.find(name)
-        if not reviews:
-            await self._stores.reviews.forget(name)
-        for review in reviews:
-            if review.state is not ReviewState.REFUSED:
-                continue
-            gone = Change(review.state, review.votes, review.decision, discarded=True)
-            if not review.discarded:
-                # First the mark, so that nobody takes the refusal back meanwhile. It stays due.
-                await self._stores.reviews.change(review, replace(gone, discard_s=0.0))
-                continue
-            await self._stores.blobs.delete(HELD + name, self._clock.now() + LATER_S)
-            await self._stores.reviews.change(review, gone)
-
-
-def following(lead: Review, undo_s: float) -> Change:
-    """The change that brings another review of the image to the state of the leading one."""
-    refused = lead.state is ReviewState.REFUSED
-    return Change(lead.state, lead.votes, lead.decision, due=True, discard_s=undo_s if refused else None)
+    async def _end(self, name: str, ids: AbstractSet[str]) -> None:
+        """End the reviews of an image that are over, and carry out what follows."""
+        if await self._endings.end(name, ids):
+            await self.carry(name)
 
 
 def what_of(review: Review) -> dict[str, object]:
-    """What the audit trail says of the decision on an image. It names no tenant, job or prompt."""
+    """What the audit trail says of the decision on an image.
+
+    The trail is kept for ever, and nothing can be taken out of it. So it names people by the ids of their keys
+    alone, and has no tenant, job, prompt or note.
+    """
     decision = review.decision
     if decision is None:
         raise ValueError("nothing was decided")
     return {
-        "action": decision.choice or "undo",
+        "action": (decision.choice or "undo") if decision.by_reviewer else "lapse",
         "image": review.name,
         "by": decision.by,
-        "name": decision.name,
-        "note": decision.note,
-        "votes": [vote.model_dump(mode="json") for vote in decision.votes],
+        "votes": [{"choice": vote.choice, "by": vote.by, "at": vote.at} for vote in decision.votes],
         "policy": review.case.verdict.policy,
         "categories": list(review.case.verdict.categories),
     }

@@ -75,6 +75,11 @@ def by_model(decision: Decision | None) -> bool:
     return all(voter.startswith(SECOND_LOOK) for voter in (*deciding, decision.by))
 
 
+def was_released(verdict: Verdict) -> bool:
+    """Whether an image is shown because a reviewer has released it."""
+    return verdict.state == "released"
+
+
 def severity_of(verdict: Verdict) -> Severity:
     """How urgent the review of a held image is: 3 for a known image or a sure finding, 2 for a likely
     one, 1 otherwise, such as for a layer that could not look."""

@@ -245,6 +245,11 @@ class Policy(Frozen):
         """The policy as verdicts name it: `name@version`."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def judges_pictures(self) -> bool:
+        """Whether anything looks at images."""
+        return bool(self.pictures.lists or self.pictures.heads or self.pictures.classifiers)
+
     def rules_of(self, tenant: str) -> Mapping[Category, Rule]:
         """The rules for a tenant."""
         return self.rules_by_tenant.get(tenant, self.rules)

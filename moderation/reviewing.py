@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from contracts.errors import NothingToAppeal, ReviewDecided, ReviewNotFound, StoreUnavailable
+from contracts.errors import HeldImageGone, NothingToAppeal, ReviewDecided, ReviewNotFound, StoreUnavailable
 from contracts.ports.clock import Clock
 from contracts.ports.review_store import Change, ReviewStore
 from contracts.reviews import APPEALED, OUTCOMES, Appeal, Choice, Decision, Review, ReviewState, Vote
@@ -63,7 +63,7 @@ class Reviewing:
 
         The same choice of the same person changes nothing. With `first`, a review that somebody has touched
         before stays as it is. Raises `ReviewNotFound`, `ReviewDecided` if the image was decided otherwise
-        before, `StoreUnavailable`.
+        before, `HeldImageGone` if there is no file to release, `StoreUnavailable`.
         """
         for _ in range(TRIES):
             lead = lead_of(await self._found(name))
@@ -76,15 +76,20 @@ class Reviewing:
                 raise _decided(lead)
             if any((vote.by, vote.choice) == (person.id, choice) for vote in lead.votes):
                 return await self.find(name)
+            if choice == "release" and not await self._carrying.has_file(name):
+                raise HeldImageGone("The file of this image is gone. It can be refused, and not released.")
             vote = Vote(choice=choice, by=person.id, name=person.name, note=note, at=self._clock.now())
             votes = with_vote(lead.votes, vote)
             await self._log(lead)
             state = outcome(votes, self._reviewers)
-            decision = None if state is ReviewState.WAITING else self._decision(choice, person, note, votes)
+            decision = (
+                None if state is ReviewState.WAITING else self._decision(lead, choice, person, note, votes)
+            )
             change = Change(
                 state,
                 votes,
-                decision,
+                # A vote that decides nothing leaves the last decision: it may not be carried out yet.
+                decision or lead.decision,
                 due=decision is not None,
                 discard_s=self._undo_s if state is ReviewState.REFUSED else None,
             )
@@ -109,7 +114,7 @@ class Reviewing:
                     "The file of this image is deleted; the refusal stays.",
                     details={"state": lead.state.value},
                 )
-            decision = self._decision(None, person, note, ())
+            decision = self._decision(lead, None, person, note, ())
             await self._log(lead)
             if await self._reviews.change(lead, Change(ReviewState.WAITING, (), decision, due=True)):
                 metrics.REVIEW_DECISIONS.labels("undo").inc()
@@ -136,7 +141,7 @@ class Reviewing:
                 raise NothingToAppeal("This image is shown.")
             if lead.discarded or again:
                 raise NothingToAppeal("This image was refused for good.")
-            appeal = Appeal(tenant=tenant, job_id=job.id, reason=reason, at=self._clock.now())
+            appeal = Appeal(tenant=tenant, job_id=job.id, reason=reason, at=lead.after(self._clock.now()))
             refused = lead.state is ReviewState.REFUSED
             votes = () if refused else lead.votes
             change = Change(ReviewState.WAITING, votes, lead.decision, APPEALED, appeal, due=refused)
@@ -159,7 +164,7 @@ class Reviewing:
             await self._trail.append(lead.decision.id, lead.decision.at, what_of(lead))
 
     def _decision(
-        self, choice: Choice | None, person: Person, note: str, votes: tuple[Vote, ...]
+        self, lead: Review, choice: Choice | None, person: Person, note: str, votes: tuple[Vote, ...]
     ) -> Decision:
         return Decision(
             id=secrets.token_hex(8),
@@ -168,7 +173,7 @@ class Reviewing:
             name=person.name,
             note=note,
             votes=votes,
-            at=self._clock.now(),
+            at=lead.after(self._clock.now()),
         )
 
     async def _found(self, name: str) -> list[Review]:
@@ -180,7 +185,7 @@ class Reviewing:
 
 def _decided(review: Review) -> ReviewDecided:
     decision = review.decision
-    by = "" if decision is None else f" by {decision.name or decision.by}"
+    by = f" by {decision.name or decision.by}" if decision is not None and decision.by_reviewer else ""
     return ReviewDecided(
         f"This image was {review.state.value} before{by}.",
         details={"state": review.state.value, "at": None if decision is None else decision.at},

@@ -49,11 +49,8 @@ class Indexer:
         """
         records = await self._outbox.read(job_ids)
         added = await self.put(records)
-        gone = set(await self._outbox.settle(job_ids))
-        # Erased while they were on their way.
-        for record in added:
-            if record.job_id in gone:
-                await self._index.delete(record.scope, [record.name])
+        await self._outbox.settle(job_ids)
+        await self.delete_erased(added)
         now = self._clock.now()
         for record in added:
             metrics.SEARCH_LATENESS.observe(max(0.0, now - record.created_at))
@@ -70,6 +67,14 @@ class Indexer:
         added = [record for record in ready if (record.scope, record.name) not in refused]
         metrics.SEARCH_INDEXED.labels("added").inc(len(added))
         return added
+
+    async def delete_erased(self, added: Sequence[PictureRecord]) -> None:
+        """Take out images whose records were erased while they were on their way. Raises `UnavailableError`."""
+        jobs = {record.job_id for record in added if record.job_id is not None}
+        left = {(record.job_id, record.name) for record in await self._outbox.read(jobs)}
+        for record in added:
+            if record.job_id is not None and (record.job_id, record.name) not in left:
+                await self._index.delete(record.scope, [record.name])
 
     async def embedded(self, records: Sequence[PictureRecord]) -> list[PictureRecord]:
         """The records with embeddings of this index's CLIP. Those that no file is left of are left out."""

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from contracts.pictures import PictureRecord
 from contracts.ports.clock import Clock
 from contracts.ports.picture_outbox import PictureOutbox
 from contracts.ports.rebuild_store import RebuildStore
@@ -77,7 +75,7 @@ class Rebuilder:
         while True:
             cursor, records = await self._outbox.scan(rebuild.cursor)
             added = await self._indexer.put(records)
-            await self._delete_erased(added)
+            await self._indexer.delete_erased(added)
             rebuild = rebuild.model_copy(update={"cursor": cursor, "seen": rebuild.seen + len(records)})
             if not cursor:
                 break
@@ -88,11 +86,3 @@ class Rebuilder:
         await self._rebuilds.put(self._name, self.progress)
         self._asked.clear()
         log.info("rebuild_finished", records=rebuild.seen)
-
-    async def _delete_erased(self, added: Sequence[PictureRecord]) -> None:
-        """Delete images whose records were erased while they were on their way."""
-        jobs = {record.job_id for record in added if record.job_id is not None}
-        left = {record.job_id for record in await self._outbox.read(jobs)}
-        for record in added:
-            if record.job_id is not None and record.job_id not in left:
-                await self._index.delete(record.scope, [record.name])

@@ -15,7 +15,7 @@ from runtime import tasks
 from store.groups import run_many
 from store.key_names import Layout
 from store.pictures import record_parts
-from store.records import messages_of, origin_of, paired
+from store.records import messages_of, paired
 from store.scripts import Scripts
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -65,7 +65,7 @@ class Ending:
         text = end.outcome.model_dump_json()
         if not isinstance(end.outcome, JobResult):
             failed = document | {"status": JobStatus.FAILED.value, "failure": text}
-            return failed | {"final": True} if end.outcome.code == ContentBlocked.code else failed
+            return failed | {"blocked": end.refund} if end.outcome.code == ContentBlocked.code else failed
         document |= {"status": JobStatus.SUCCEEDED.value, "result": text}
         if not all(image.shown for image in end.outcome.images):
             document["hidden"] = True
@@ -86,10 +86,6 @@ class Ending:
             case [1, promoted, unrecorded]:
                 metrics.EMBEDDINGS.labels("no_room").inc(unrecorded)
                 return Finished(True, messages_of(map(paired, promoted)))
-            case [2, followers]:
-                return Finished(
-                    True, failed=tuple((job_id, origin_of(origin)) for job_id, origin in followers)
-                )
             case [0]:
                 return Finished(applied=False)
             case ["failed", words]:
@@ -133,4 +129,5 @@ def held_parts(image: HeldImage) -> dict[str, Any]:
         "keep_s": image.keep_s,
         "case": image.case.model_dump_json(),
         "second_look": image.second_look,
+        "released": image.released,
     }

@@ -52,6 +52,7 @@ _OF_MANY: Final = (
     "unapplied",
     "discards",
     "unlooked",
+    "refunds",
     "waiting",
     "tenant",
 )

@@ -2,7 +2,7 @@
 before, so that no entry can be changed, left out or put in unnoticed.
 
 With a key, each hash is signed (HMAC-SHA-256): whoever can write to the store cannot write a new chain. The end
-of a list can be cut off; keep the last hash elsewhere to notice that. Entries name no tenant.
+of a list can be cut off; keep the last hash elsewhere to notice that. Entries name no tenant, and no person by name.
 """
 
 from __future__ import annotations

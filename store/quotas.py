@@ -51,11 +51,14 @@ class RedisQuotaLedger:
             refused, float(retry_after_s), float(full_in_s), live, queued, images, float(day_ends_in_s)
         )
 
-    async def refund(self, key_id: str, limits: Limits, charge: Charge) -> None:
-        """Take back the charge of a job that was not recorded, except for the rate. Raises
+    async def refund(
+        self, key_id: str, limits: Limits, charge: Charge, *, charged_at: float | None = None
+    ) -> None:
+        """Take back the charge of a job, except for the rate; with `charged_at` once. Raises
         `StoreUnavailable`."""
         counted = _flag(limits.images_per_day is not None)
-        await self._run("quota_refund", key_id, self.skew_s, charge.job_id, charge.images, counted)
+        at = "" if charged_at is None else charged_at
+        await self._run("quota_refund", key_id, self.skew_s, charge.job_id, charge.images, counted, at)
 
     async def held(self, key_id: str) -> Sequence[tuple[str, float]]:
         """The jobs that the account counts as live, and how many seconds ago each was admitted.

@@ -142,14 +142,25 @@ class RedisReviewStore:
 
     async def due(self, limit: int) -> Sequence[str]:
         """File names of images whose decision is to be carried out."""
-        return await self._names("unapplied", limit)
+        members = await self._members("unapplied", limit)
+        return [*dict.fromkeys(member.rpartition(":")[0] for member in members)][:limit]
 
     async def discards(self, limit: int) -> Sequence[str]:
-        """File names of refused images whose files are to be deleted now."""
-        return await self._names("discards", limit)
+        """Ids of reviews that are over."""
+        return await self._members("discards", limit)
+
+    async def renew(self, review: Review, keep_s: float) -> bool:
+        """Keeps a review that waits for `keep_s` seconds from now. Answers false if it does not wait."""
+        prefix = self._layout.prefix(review.digit)
+        return bool(await self._scripts.run("review_renew", prefix, review.id, keep_s))
 
     async def apply(
-        self, job_id: str, before: JobResult, after: JobResult, picture: PictureRecord | None
+        self,
+        job_id: str,
+        before: JobResult,
+        after: JobResult,
+        picture: PictureRecord | None,
+        hidden: str = "",
     ) -> bool:
         """Writes a job's result as people decided, and tells its owner and the search index."""
         prefix = self._layout.job_prefix(job_id)
@@ -162,7 +173,7 @@ class RedisReviewStore:
             return False
         record = "" if picture is None else as_json(record_parts(picture))
         text = after.model_dump_json()
-        return bool(await self._scripts.run("review_apply", prefix, job_id, stored, text, record))
+        return bool(await self._scripts.run("review_apply", prefix, job_id, stored, text, record, hidden))
 
     async def settle(self, review: Review) -> bool:
         """The decision is carried out. Answers false if the review has changed since it was read."""
@@ -197,7 +208,7 @@ class RedisReviewStore:
         return bool(await self._scripts.run("review_erase", prefix, member, case, int(appeal), *job_ids))
 
     async def past(self, names: Iterable[str]) -> Mapping[str, PastDecision]:
-        """What people decided on these images before, by file name."""
+        """What people decided on these images before, by file name. Those that wait again are left out."""
         wanted = [*dict.fromkeys(names)]
         if not wanted:
             return {}
@@ -205,19 +216,18 @@ class RedisReviewStore:
             for name in wanted:
                 pipeline.getex(PAST + name, ex=PAST_S)
             texts = await pipeline.execute()
-        return {
+        found = {
             name: PastDecision.model_validate_json(text)
             for name, text in zip(wanted, texts, strict=True)
             if text is not None
         }
+        return {name: past for name, past in found.items() if past.state is not ReviewState.WAITING}
 
-    async def remember(self, name: str, decision: PastDecision | None) -> None:
-        """Keeps what people decided on an image; None: forgets it."""
+    async def remember(self, name: str, decision: PastDecision) -> None:
+        """Keeps what people decided on an image, unless something later is kept."""
+        arguments = (decision.model_dump_json(), repr(decision.at), str(PAST_S))
         async with self._guard.store_errors(WHAT):
-            if decision is None:
-                await self._client.delete(PAST + name)
-            else:
-                await self._client.set(PAST + name, decision.model_dump_json(), ex=PAST_S)
+            await self._client.eval(_REMEMBER, 1, PAST + name, *arguments)  # type: ignore[no-untyped-call, unused-ignore]
 
     async def queue(self) -> Queue:
         """How long the queue is, and since when its oldest image waits."""
@@ -249,8 +259,8 @@ class RedisReviewStore:
             answer = await self._client.eval(_COUNT_ONCE, 1, key, member, str(limit), str(2 * DAY_S))  # type: ignore[no-untyped-call, unused-ignore]
         return bool(answer)
 
-    async def _names(self, kind: str, limit: int) -> list[str]:
-        """File names of images in a list of what is due, the oldest first."""
+    async def _members(self, kind: str, limit: int) -> list[str]:
+        """Members of a list of what is due, the oldest of each shard first."""
         async with self._guard.store_errors(WHAT):
             seconds, micros = await self._client.time()
             now = seconds + micros / 1e6 + self.skew_s
@@ -258,7 +268,7 @@ class RedisReviewStore:
                 for prefix in self._layout.prefixes:
                     pipeline.zrangebyscore(f"{prefix}{kind}", "-inf", now, start=0, num=limit)
                 pages = await pipeline.execute()
-        return [*dict.fromkeys(member.rpartition(":")[0] for page in pages for member in page)][:limit]
+        return [member for page in pages for member in page]
 
     async def _read(self, members: Sequence[str], *, tidy: bool = True) -> list[Review]:
         """The reviews that can be read, in order. With `tidy`, expired ones leave the lists."""
@@ -283,6 +293,12 @@ class RedisReviewStore:
 
 SEVERITY_STEP: Final = 1e11
 """The scores of two severities in the list of what waits differ by this (`lua/record.lua`)."""
+_REMEMBER: Final = """
+local kept = redis.call('GET', KEYS[1])
+if kept and cjson.decode(kept).at > tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
+return 1
+"""
 _COUNT_ONCE: Final = """
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 1 end
 if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
@@ -336,6 +352,7 @@ def parsed_review(member: str, stored: Mapping[str, str]) -> Review | None:
             appeal=None if appeal is None else Appeal.model_validate_json(appeal),
             second_look=None if look is None else SecondLook.model_validate_json(look),
             discarded=stored.get("discarded") == "1",
+            over=stored.get("over") == "1",
         )
     except (KeyError, ValueError) as error:
         log.error("review_unreadable", name=name, error=type(error).__name__)

@@ -22,8 +22,10 @@ from contracts.ports.look_outbox import LookOutbox
 from contracts.ports.memory_use_store import MemoryUseStore
 from contracts.ports.model_directory import ModelDirectory
 from contracts.ports.picture_outbox import PictureOutbox
+from contracts.ports.publications import Publications
 from contracts.ports.quota_ledger import QuotaLedger
 from contracts.ports.rebuild_store import RebuildStore
+from contracts.ports.refunds import Refunds
 from contracts.ports.result_cache import ResultCache
 from contracts.ports.review_store import ReviewStore
 from contracts.ports.scan_store import ScanStore
@@ -46,8 +48,10 @@ from store.model_directory import RedisModelDirectory
 from store.moderation_log import ModerationLog
 from store.pictures import RedisPictureOutbox
 from store.probe import probe
+from store.publications import RedisPublications
 from store.quotas import RedisQuotaLedger
 from store.rebuilds import RedisRebuildStore
+from store.refunds import RedisRefunds
 from store.reviews import RedisReviewStore
 from store.scans import RedisScanStore
 from store.second_looks import RedisLookOutbox
@@ -82,6 +86,8 @@ class Stores:
     looks: LookOutbox
     moderation_log: ModerationLog
     scans: ScanStore
+    publications: Publications
+    refunds: Refunds
     rebuilds: RebuildStore
     signed_names: SignedNames
     sessions: SessionStore
@@ -127,6 +133,7 @@ def open_stores(
         await probe(state, "job store", timeout_s)
 
     pictures = RedisPictureOutbox(state, settings, guard)
+    quotas = RedisQuotaLedger(state, settings.job_ttl_s, timeout_s)
     jobs = RedisJobStore(state, settings, SystemClock(), guard, redis_results)
 
     async def close() -> None:
@@ -148,7 +155,8 @@ def open_stores(
         check=check,
         close=close,
         keys=RedisApiKeyStore(state, timeout_s),
-        quotas=RedisQuotaLedger(state, settings.job_ttl_s, timeout_s),
+        quotas=quotas,
+        refunds=RedisRefunds(state, settings, guard, quotas),
         idempotency=RedisIdempotencyStore(state, timeout_s),
         webhooks=RedisWebhookStore(state, settings, SystemClock(), guard),
         pictures=pictures,
@@ -157,6 +165,7 @@ def open_stores(
         looks=RedisLookOutbox(state, settings, guard),
         moderation_log=ModerationLog(state, timeout_s, log_key),
         scans=RedisScanStore(state, cache_client, settings, guard),
+        publications=RedisPublications(state, timeout_s),
         rebuilds=RedisRebuildStore(state, timeout_s),
         signed_names=RedisSignedNames(state, timeout_s, settings.blob_retention_s),
         sessions=RedisSessionStore(state, timeout_s),

@@ -214,7 +214,8 @@ REVIEW_AGE = Gauge(
 )
 REVIEW_DECISIONS = Counter(
     "darkroom_review_decisions_total",
-    "What reviewers and owners did with held images: release, refuse, undo or appeal. A second look is a reviewer.",
+    "What became of held images: reviewers release, refuse, undo or owners appeal; `lapse`: nobody decided in time. "
+    "A second look is a reviewer.",
     ["action"],
 )
 SIGN_INS = Counter(

@@ -29,7 +29,7 @@ LIMITS: Final = ("requests_per_minute", "concurrent_jobs", "queued_jobs", "image
 PICTURE_LAYERS: Final = ("hashes", "pictures")
 AWAY_CAUSES: Final = ("busy", "timeout", "failed")
 PICTURE_STATES: Final = ("passed", "tagged", "in_review", "blocked", "released", "refused")
-REVIEW_ACTIONS: Final = ("release", "refuse", "undo", "appeal")
+REVIEW_ACTIONS: Final = ("release", "refuse", "undo", "appeal", "lapse")
 SECOND_LOOK_OUTCOMES: Final = (
     "release",
     "refuse",
@@ -133,6 +133,7 @@ def begin_worker(model: str, max_attempts: int) -> None:
     for layer in PICTURE_LAYERS:
         for away in AWAY_CAUSES:
             metrics.LAYER_AWAY.labels(layer, away)
+    metrics.LAYER_AWAY.labels("pictures", "policy")
     _begin(metrics.REPAIRED, REPAIRED_STEPS["worker"])
     _begin_shared()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from contracts.errors import StoreFull, StoreUnavailable
@@ -33,13 +34,16 @@ class Heartbeat:
         batcher: Batcher,
         fetcher: JobFetcher,
         every_s: float,
+        policy: Callable[[], str] = str,
     ) -> None:
+        """`policy` answers the policy in force, as `name@version`."""
         self._models = models
         self._spec = spec
         self._info = info
         self._batcher = batcher
         self._fetcher = fetcher
         self._every_s = every_s
+        self._policy = policy
         self._begun = asyncio.Event()
 
     def begin(self) -> None:
@@ -88,6 +92,7 @@ class Heartbeat:
                 "steps_per_s": self._batcher.steps_per_s(),
                 "backlog_steps": self._batcher.backlog_steps(),
                 "steps_per_job": self._fetcher.steps_per_job,
+                "policy": self._policy(),
             }
         )
         await self._models.announce(self._spec, now)

@@ -19,9 +19,8 @@ from contracts.pictures import SHARED, PictureRecord
 from contracts.ports.clock import Clock
 from contracts.ports.publisher import Publisher
 from contracts.requests import GenerationRequest
-from contracts.tenancy import Charge, Limits
 from contracts.transitions import End, Finished, Granted, TakenJob
-from moderation.held import gravest
+from moderation.held import gravest, was_released
 from scheduler.previews import preview_steps
 from store.stores import Stores
 from telemetry import logs, metrics, tracing
@@ -43,6 +42,8 @@ from worker.verdicts import Verdicts, held_images, never_looked_at
 
 INIT_IMAGE_BLOCKED: Final = "The content policy does not allow the init image."
 IMAGES_BLOCKED: Final = "The content policy blocks every image of this job."
+REFUNDS: Final = 50
+"""Refunds of each shard that the end of a blocked job pays at most."""
 INIT_IMAGE_LOST: Final = "The init image was deleted before the job ran."
 
 log = get_logger(__name__)
@@ -139,7 +140,7 @@ class JobRunner:
         def on_step(step: Progress) -> None:
             progress.report(step)
             # A preview would be seen before the verdict.
-            if step.preview is not None and not (self._moderates or request.held):
+            if step.preview is not None and not (self._moderates or request.held or request.policy):
                 previews.publish(step.preview)
 
         try:
@@ -159,9 +160,8 @@ class JobRunner:
         if start is not None and start.verdict is not None:
             if start.verdict.state in ("blocked", "refused"):
                 log.info("init_image_blocked", policy=start.verdict.policy, layer=start.verdict.layer)
-                blocked = JobFailure(code=ContentBlocked.code, message=INIT_IMAGE_BLOCKED)
-                return await self._fail(message, lease, blocked)
-            if start.verdict.layer != "people" and (start.verdict.findings or start.verdict.away):
+                return await self._blocked(message, lease, INIT_IMAGE_BLOCKED)
+            if not was_released(start.verdict) and (start.verdict.findings or start.verdict.away):
                 # What is held for the init image is held whatever the images show. What people have
                 # released counts for nothing, also when the cached result is judged again.
                 request = request.judged(gravest(start.verdict, request.moderation))
@@ -219,6 +219,13 @@ class JobRunner:
     async def _fail(self, message: JobMessage, lease: Lease, failure: JobFailure) -> bool:
         return await self._end(message, JobStatus.FAILED, End(lease, failure))
 
+    async def _blocked(self, message: JobMessage, lease: Lease, words: str) -> bool:
+        """End a job that moderation blocks. It owes its key what it was charged."""
+        failure = JobFailure(code=ContentBlocked.code, message=words)
+        return await self._end(
+            message, JobStatus.FAILED, End(lease, failure, refund=message.request.num_images)
+        )
+
     async def _end(self, message: JobMessage, status: JobStatus, end: End) -> bool:
         """Finish the job, and publish the follower that leads now if the job has no picture.
 
@@ -229,22 +236,13 @@ class JobRunner:
             return False
         self._count(message, end.lease, status)
         await publish_all(self._stores.jobs, self._publisher, finished.promoted, "promoted")
-        if isinstance(end.outcome, JobFailure) and end.outcome.code == ContentBlocked.code:
-            await self._refund(message, finished)
-        return True
-
-    async def _refund(self, message: JobMessage, finished: Finished) -> None:
-        """Take back the charges of a job whose images are all blocked, and of the jobs that joined it."""
-        images = message.request.num_images
-        for job_id, origin in ((message.job_id, message.origin), *finished.failed):
-            if origin.key_id is None:
-                continue
+        if end.refund:
             try:
-                charge = Charge(job_id, images, computed=True)
-                await self._stores.quotas.refund(origin.key_id, Limits(images_per_day=images), charge)
+                await self._stores.refunds.pay(REFUNDS)
             except StoreUnavailable:
-                # The images stay charged for the day.
+                # They stay owed, and the API pays (`moderation/carrying.py`).
                 metrics.REPAIRED.labels("refund").inc()
+        return True
 
     async def _finish(self, message: JobMessage, end: End) -> Finished | None:
         """The terminal transition; None: the worker drains first.
@@ -276,8 +274,7 @@ class JobRunner:
         if done is None:
             return await self._gave_up(lease)
         if done.blocked:
-            blocked = JobFailure(code=ContentBlocked.code, message=IMAGES_BLOCKED)
-            return await self._fail(message, lease, blocked)
+            return await self._blocked(message, lease, IMAGES_BLOCKED)
         refs = done.result.images
         with tracing.span("finish"):
             records = self._records(message, done, results)

@@ -19,7 +19,9 @@ from contracts.jobs import ImageRef, JobMessage, JobResult, Lease, Timings
 from contracts.models import ModelSpec
 from contracts.moderation import Verdict
 from contracts.pictures import Embedding, PictureRecord
+from contracts.ports.publications import Publication
 from contracts.requests import GenerationRequest
+from moderation.held import was_released
 from store.stores import Stores
 from telemetry import metrics, tracing
 from worker.encode import Encoded, Encoder, Output, rgb
@@ -28,7 +30,7 @@ from worker.init_images import InitImages
 from worker.outcomes import outcomes_of
 from worker.retrier import Hold, Retrier
 from worker.signing import SignedImages
-from worker.verdicts import Verdicts
+from worker.verdicts import Verdicts, unjudged
 
 WHENEVER: Final = float("inf")
 """A file is deleted whenever it was stored."""
@@ -134,17 +136,21 @@ class Pictures:
         verdicts = await self._judged(message, images, files, hold)
         if verdicts is None:
             return None
-        stored = []
+        stored, noted = list[Encoded](), list[Publication]()
         for file, verdict in zip(files, verdicts, strict=True):
             if file.name is None and hold.void.is_set():
                 return None
             blocked = verdict is not None and verdict.state in ("blocked", "refused")
-            done = file if file.name or blocked else await self._publish(file, verdict, message.request, hold)
-            if done is None:
+            done = (
+                file
+                if file.name or blocked
+                else await self._publish(file, verdict, message.request, hold, noted)
+            )
+            if done is None or not await self._kept_for_review(done, verdict, hold):
                 return None
             stored.append(done)
         drawn = tuple(blob_name(file.data, file.format) for file in files)
-        again = await self._taken_back(verdicts, drawn, stored, hold)
+        again = await self._taken_back(verdicts, drawn, stored, noted, hold)
         if again is None:
             return None
         if again:
@@ -170,8 +176,8 @@ class Pictures:
         )
 
     def _judges(self, message: JobMessage) -> bool:
-        """Whether images of the job have verdicts: also where only the API has a policy, for a prompt in review."""
-        return self._verdicts is not None or message.request.held
+        """Whether images of the job have verdicts: also where only the API has a policy."""
+        return self._verdicts is not None or message.request.held or bool(message.request.policy)
 
     async def _judged(
         self, message: JobMessage, images: Sequence[Pixels], files: Sequence[Encoded], hold: Hold
@@ -180,8 +186,12 @@ class Pictures:
 
         None: the worker drains before the store is back.
         """
+        request = message.request
+        if request.policy and (self._verdicts is None or not self._verdicts.can_judge(request.policy)):
+            verdict = unjudged(request, "" if self._verdicts is None else self._verdicts.policy)
+            return [verdict] * len(files)
         if self._verdicts is None:
-            return [message.request.moderation if message.request.held else None] * len(files)
+            return [request.moderation if request.held else None] * len(files)
         with tracing.span("judge"):
             return await self._retrier.retry_until_drained(
                 partial(self._verdicts.of, message, images, files), hold
@@ -192,9 +202,12 @@ class Pictures:
         verdicts: Sequence[Verdict | None],
         drawn: Sequence[str],
         stored: Sequence[Encoded],
+        noted: Sequence[Publication],
         hold: Hold,
     ) -> bool | None:
         """Whether people took a release back while its image was stored. Its file is deleted then.
+
+        `noted` are the notes of released files; they are ended.
 
         None: the worker drains before the store is back.
         """
@@ -207,17 +220,49 @@ class Pictures:
         for name, file in zip(drawn, stored, strict=True):
             if name in back and file.name:
                 await retry(partial(self._stores.blobs.delete, file.name, WHENEVER))
+        await retry(partial(self._stores.publications.end, noted))
         return bool(back)
 
+    async def _kept_for_review(self, file: Encoded, verdict: Verdict | None, hold: Hold) -> bool:
+        """Store a released image under its private name too: if the release is undone, people look again.
+
+        False: the worker drains before the store is back.
+        """
+        if verdict is None or not was_released(verdict):
+            return True
+        put = partial(self._stores.blobs.put, file.data, file.format, is_held=True)
+        return await self._retrier.retry_until_drained(put, hold) is not None
+
     async def _publish(
-        self, file: Encoded, verdict: Verdict | None, request: GenerationRequest, hold: Hold
+        self,
+        file: Encoded,
+        verdict: Verdict | None,
+        request: GenerationRequest,
+        hold: Hold,
+        noted: list[Publication],
     ) -> Encoded | None:
-        """The stored file with its name; None as for `result`. A held image gets a private name."""
+        """The stored file with its name; None as for `result`. A held image gets a private name.
+
+        A file that people have released is first noted, and added to `noted`: the release may be undone, and this
+        worker die, before the file is deleted again.
+        """
         is_held = verdict is not None and not verdict.shown
+        released = verdict is not None and was_released(verdict)
+        decided_as = blob_name(file.data, file.format)
         retry = partial(self._retrier.retry_until_drained, hold=hold)
+
+        async def note(name: str) -> Publication:
+            publication = await self._stores.publications.begin(name, decided_as)
+            noted.append(publication)
+            return publication
+
         with tracing.span("store image"), metrics.STORE_SECONDS.time():
             if self._signed is not None:
-                return await self._signed.publish(file, request, retry, is_held=is_held)
+                return await self._signed.publish(
+                    file, request, retry, is_held=is_held, before=note if released else None
+                )
+            if released and await retry(partial(note, decided_as)) is None:
+                return None
             name = await retry(partial(self._stores.blobs.put, file.data, file.format, is_held=is_held))
         return None if name is None else replace(file, name=name)
 
@@ -271,7 +316,7 @@ def _ref(
     verdict: Verdict | None,
     drawn: str,
 ) -> ImageRef:
-    released = verdict is not None and verdict.state == "released"
+    released = verdict is not None and was_released(verdict)
     return ImageRef(
         name=name,
         width=pixels.width,

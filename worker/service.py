@@ -115,7 +115,15 @@ async def serving(
                 group.create_task,
             )
             info = WorkerInfo(id=worker_id, model=spec.name, started_at=clock.now())
-            heartbeat = Heartbeat(stores.models, spec, info, batcher, fetcher, settings.heartbeat_s)
+            heartbeat = Heartbeat(
+                stores.models,
+                spec,
+                info,
+                batcher,
+                fetcher,
+                settings.heartbeat_s,
+                str if policy is None else lambda: policy.now.policy.title,
+            )
             parts = {
                 "taker": fetcher.run(),  # fetches jobs, and finishes them
                 "batcher": batcher.run(),  # schedules their images, and runs them

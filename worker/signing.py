@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from backends.blobs import HELD, public_name
+from backends.blobs import HELD, blob_name, public_name
 from contracts.errors import ImageNotFound, SettingsError, SigningUnavailable
 from contracts.ports.blob_store import BlobStore
 from contracts.ports.image_signer import ImageSigner, SigningFailed
+from contracts.ports.publications import Publication
 from contracts.ports.signed_names import SignedNames
 from contracts.requests import GenerationRequest
 from contracts.settings import WorkerSettings
@@ -48,12 +49,19 @@ class SignedImages:
         self._cores = asyncio.Semaphore(AT_A_TIME)
 
     async def publish(
-        self, file: Encoded, request: GenerationRequest, retry: Retry, *, is_held: bool = False
+        self,
+        file: Encoded,
+        request: GenerationRequest,
+        retry: Retry,
+        *,
+        is_held: bool = False,
+        before: Callable[[str], Awaitable[Publication]] | None = None,
     ) -> Encoded | None:
         """The signed file, stored under its name. None: `retry` gave up.
 
         A held image gets a private name, and is remembered under the one that it has once it is
-        released. Raises `BlobStoreUnavailable` if it cannot be signed or stored in time.
+        released. `before` is called with the file's public name before it is stored. Raises
+        `BlobStoreUnavailable` if it cannot be signed or stored in time.
         """
         source = self._source(file, request)
         found = await retry(partial(self._published, file, source))
@@ -62,6 +70,10 @@ class SignedImages:
         signed = found if isinstance(found, Encoded) else await retry(partial(self._sign, file, request))
         if signed is None:
             return None
+        if before is not None:
+            place = blob_name(signed.data, signed.format)
+            if await retry(partial(before, place)) is None:
+                return None
         # A file that is known is stored again, so its retention starts anew.
         name = await retry(partial(self._blobs.put, signed.data, signed.format, is_held=is_held))
         if name is None:
@@ -75,7 +87,7 @@ class SignedImages:
         # Somebody else may have signed the same file meanwhile: then theirs is published.
         if counts == public:
             return replace(signed, name=name)
-        return await self.publish(file, request, retry, is_held=is_held)
+        return await self.publish(file, request, retry, is_held=is_held, before=before)
 
     def _source(self, file: Encoded, request: GenerationRequest) -> str:
         """The file and what is said of it: the same pixels may be asked for by other words."""

@@ -14,15 +14,19 @@ from contracts.moderation import Verdict
 from contracts.pictures import PictureRecord
 from contracts.ports.picture_judge import PictureJudge, PictureToJudge
 from contracts.ports.review_store import ReviewStore
+from contracts.requests import GenerationRequest
 from contracts.reviews import HeldImage, ReviewState
 from contracts.settings import WorkerSettings
 from moderation.decide import decide
-from moderation.held import case_of, decided_before, gravest, severity_of
+from moderation.held import case_of, decided_before, gravest, severity_of, was_released
 from moderation.live import InForce, LivePolicy
 from moderation.policy import InvalidPolicy, read
 from moderation.second_look import asked
 from telemetry import metrics
+from telemetry.logs import get_logger
 from worker.encode import Encoded
+
+log = get_logger(__name__)
 
 
 def opened(settings: WorkerSettings, clip: str) -> LivePolicy[PictureJudge] | None:
@@ -64,6 +68,19 @@ class Verdicts:
         self._reviews = reviews
         self._clip = clip
 
+    @property
+    def policy(self) -> str:
+        """The policy in force, as `name@version`."""
+        return self._live.now.policy.title
+
+    def can_judge(self, asked: str) -> bool:
+        """Whether the policy in force judges images for one named `asked` (`name@version`).
+
+        The API may have another version of it for a moment.
+        """
+        policy = self._live.now.policy
+        return policy.judges_pictures and policy.name == asked.partition("@")[0]
+
     async def of(
         self, message: JobMessage, images: Sequence[Pixels], files: Sequence[Encoded]
     ) -> list[Verdict]:
@@ -95,7 +112,7 @@ class Verdicts:
         released = [
             name
             for verdict, name in zip(verdicts, drawn, strict=True)
-            if verdict is not None and verdict.state == "released"
+            if verdict is not None and was_released(verdict)
         ]
         past = await self._reviews.past(released)
         return frozenset(
@@ -129,6 +146,17 @@ def never_looked_at(_: str, __: Verdict) -> bool:
     return False
 
 
+def unjudged(request: GenerationRequest, own: str) -> Verdict:
+    """The verdict on an image that this worker cannot judge by the policy of its request: a person must look.
+
+    `own` is the worker's policy; empty: it has none. It is logged and counted.
+    """
+    log.error("policy_mismatch", asked=request.policy, own=own or "none")
+    metrics.LAYER_AWAY.labels("pictures", "policy").inc()
+    away = Verdict(state="in_review", policy=request.policy, layer="pictures", away=("pictures",))
+    return gravest(away, request.moderation)
+
+
 def held_images(
     message: JobMessage,
     refs: Sequence[ImageRef],
@@ -138,7 +166,8 @@ def held_images(
     keep_s: float,
     second_look: Callable[[str, Verdict], bool],
 ) -> tuple[HeldImage, ...]:
-    """The reviews of the images of `refs` that wait for a person. Pure.
+    """The reviews of the images of `refs` that wait for a person, or that people have released before: an undo
+    must reach this job too. Pure.
 
     `names` are the images' file names, as they are once released, and `drawn` those before they were
     signed: people's decisions are kept by these. `pictures` are records for the search
@@ -147,7 +176,9 @@ def held_images(
     """
     places = defaultdict[str, list[int]](list)
     for index, (ref, name) in enumerate(zip(refs, names, strict=True)):
-        if ref.moderation is not None and ref.moderation.state == "in_review":
+        if ref.moderation is not None and (
+            ref.moderation.state == "in_review" or was_released(ref.moderation)
+        ):
             places[name].append(index)
     by_name = {picture.name: picture for picture in pictures}
     return tuple(
@@ -158,6 +189,7 @@ def held_images(
             keep_s=keep_s,
             case=case_of(message.request, refs[indexes[0]], verdict, by_name.get(name), drawn[indexes[0]]),
             second_look=second_look(message.tenant, verdict),
+            released=was_released(verdict),
         )
         for name, indexes in places.items()
         if (verdict := refs[indexes[0]].moderation) is not None

@@ -178,13 +178,17 @@ async def picture(services: Wired, moderator: Moderator, name: str) -> Response:
     summary="Release a held image",
     response_class=Response,
     openapi_extra=_BODY,
-    responses={200: {"model": ReviewDetail}, **failures(400, 401, 403, 404, 408, 409, 413, 415, 422, 503)},
+    responses={
+        200: {"model": ReviewDetail},
+        **failures(400, 401, 403, 404, 408, 409, 410, 413, 415, 422, 503),
+    },
 )
 async def release(services: Wired, moderator: Moderator, name: str, body: Note) -> Response:
     """Show the image to its owners, and tell them by event and webhook.
 
     A second call does no harm. If another reviewer refused it before, the answer is 409. With
-    `DARKROOM_REVIEWERS` above 1, `state` stays `waiting` until so many reviewers agree.
+    `DARKROOM_REVIEWERS` above 1, `state` stays `waiting` until so many reviewers agree. An image whose file is
+    gone is not released: the answer is 410, `held_image_gone`.
     """
     return await _decided(services, moderator, name, "release", body.note)
 

@@ -20,7 +20,7 @@ export function lasting(seconds) {
 
 const since = (at) => lasting(Date.now() / 1000 - at);
 const date = (at) => new Date(at * 1000).toLocaleString();
-const by = (person) => person.name || person.by;
+const by = (person) => person.name || person.by || "nobody";
 const PAST = { release: "released", refuse: "refused" };
 
 // "released by Ada", or what is awaited

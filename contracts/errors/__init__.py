@@ -21,6 +21,7 @@
     │   ├── ImageNotFound       404
     │   ├── ReviewNotFound      404  no image of that name waits for a person, or did
     │   ├── ReviewDecided       409  people have decided otherwise
+    │   ├── HeldImageGone       410  the file of a held image is gone
     │   ├── NothingToAppeal     409  the image is shown, or is gone for good
     │   ├── ContentUnderReview  400  for OpenAI's clients: a person will decide on the image
     │   ├── RouteNotFound       404
@@ -67,6 +68,7 @@ from contracts.errors.request import (
     ContentBlocked,
     ContentPolicyViolation,
     ContentUnderReview,
+    HeldImageGone,
     HostNotAllowed,
     IdempotencyKeyReuse,
     ImageNotFound,
@@ -124,6 +126,7 @@ __all__ = [
     "ContentUnderReview",
     "DarkroomError",
     "GenerationFailed",
+    "HeldImageGone",
     "HostNotAllowed",
     "IdempotencyKeyReuse",
     "ImageNotFound",

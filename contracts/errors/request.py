@@ -151,6 +151,13 @@ class ReviewDecided(RequestError):
     status = 409
 
 
+class HeldImageGone(RequestError):
+    """The file of a held image is gone, so the image cannot be released."""
+
+    code = "held_image_gone"
+    status = 410
+
+
 class NothingToAppeal(RequestError):
     """There is no verdict that an appeal could change."""
 

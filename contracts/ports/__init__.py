@@ -19,9 +19,11 @@ when its service is away or slow. Where a port has several implementations, one 
     ModelDirectory      served models and their workers
     PictureJudge        what is found in images
     PictureOutbox       images that the search index is owed
+    Publications        files that are being published after a release
     Publisher           job messages on the broker
     QuotaLedger         accounts of API keys
     RebuildStore        how far rebuilds of search indexes have come
+    Refunds             what blocked jobs are owed
     ResultCache         results, by their address
     ReviewStore         held images, and what people decided on them
     ScanStore           how far a policy was applied to what is stored

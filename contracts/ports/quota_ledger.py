@@ -24,8 +24,14 @@ class QuotaLedger(Protocol):
         """
         ...
 
-    async def refund(self, key_id: str, limits: Limits, charge: Charge) -> None:
-        """Undo a charge: the job was not recorded. The rate stays charged, since it counts requests."""
+    async def refund(
+        self, key_id: str, limits: Limits, charge: Charge, *, charged_at: float | None = None
+    ) -> None:
+        """Undo a charge. The rate stays charged, since it counts requests.
+
+        `charged_at` (Unix seconds): the job was recorded then, and is refunded once, to the day of the charge,
+        however often this is called. None: the job was not recorded, and may be charged again.
+        """
         ...
 
     async def held(self, key_id: str) -> Sequence[tuple[str, float]]:

@@ -21,7 +21,7 @@ class Change:
     """What becomes of a review. `severity` and `appeal` None: they stay as they are.
 
     `due`: the decision is to be carried out. `discard_s`: after how many seconds the file of a refused
-    image is to be deleted; None: never.
+    image is to be deleted; None: never. A review that waits is over by itself at the end of its retention.
     """
 
     state: ReviewState
@@ -74,14 +74,30 @@ class ReviewStore(Protocol):
         ...
 
     async def discards(self, limit: int) -> Sequence[str]:
-        """File names of refused images whose files are to be deleted now."""
+        """Ids (`Review.id`) of reviews that are over: of refused images whose files are to be deleted now, and
+        of images that nobody has decided on."""
+        ...
+
+    async def renew(self, review: Review, keep_s: float) -> bool:
+        """Keep a review that waits, and its jobs, for `keep_s` seconds from now, and note that it is over.
+
+        Answers false if it does not wait.
+        """
         ...
 
     async def apply(
-        self, job_id: str, before: JobResult, after: JobResult, picture: PictureRecord | None
+        self,
+        job_id: str,
+        before: JobResult,
+        after: JobResult,
+        picture: PictureRecord | None,
+        hidden: str = "",
     ) -> bool:
-        """Write a job's result as people decided, and tell its owner by event and webhook. With `picture`,
-        the search index is told. Answers whether the result was still as `before`."""
+        """Write a job's result as people decided, and tell its owner by event and webhook.
+
+        With `picture`, the search index is told. With `hidden`, the file name of an image, its record for the index
+        is deleted, and the index owed its deletion. Answers whether the result was still as `before`.
+        """
         ...
 
     async def settle(self, review: Review) -> bool:
@@ -100,11 +116,11 @@ class ReviewStore(Protocol):
         ...
 
     async def past(self, names: Iterable[str]) -> Mapping[str, PastDecision]:
-        """What people decided on these images before, by file name. Others are left out."""
+        """What people decided on these images before, by file name. Others are left out, and those that wait again."""
         ...
 
-    async def remember(self, name: str, decision: PastDecision | None) -> None:
-        """Keep what people decided on an image; None: forget it."""
+    async def remember(self, name: str, decision: PastDecision) -> None:
+        """Keep what people decided on an image, unless something later is kept: a process may be behind."""
         ...
 
     async def queue(self) -> Queue:

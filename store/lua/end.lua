@@ -2,12 +2,12 @@
 -- result or failure, as JSON text; `address` and `ttl_ms`, if the result cache on this server is to
 -- store the result; `pictures`, if images are to be recorded for the search index, each {name, keep_s,
 -- rest: its record as JSON text without the first brace and without its times}; `held`, if images wait for
--- a person, each {name, indexes, severity, keep_s, case, second_look: whether a
--- model looks first}; `hidden`, if the result has an image that its
--- owner may not see; `final`, if no follower may try again}. A job that succeeds ends its followers with
--- its result. Any other hands its key to one of them. Answers for each job {1, promoted}, {1, promoted,
--- how many images there was no room to record}, {2, {{id, origin}, ...}}: its followers failed with it,
--- {0} if the lease does not hold, or {'failed', error}.
+-- a person or were released by one, each {name, indexes, severity, keep_s, case, second_look: whether a
+-- model looks first, `released`}; `hidden`, if the result has an image that its owner may not see;
+-- `blocked`, if moderation blocks all its images: no follower tries again, and the
+-- keys of all are owed so many images}. A job that succeeds ends its followers with its result. Any other
+-- hands its key to one of them. Answers for each job {1, promoted}, {1, promoted, how many images there
+-- was no room to record}, {0} if the lease does not hold, or {'failed', error}.
 
 local docs = cjson.decode(ARGV[3])
 local jobs, seen = {}, {}
@@ -78,25 +78,36 @@ local function succeed(job, doc)
   expire_at(flight, NOW + LANDED_GRACE_S)
 end
 
--- Ends the followers of a job that no retry helps as the job itself. Answers the id and the origin of
--- each.
-local function fail_followers(job, failure)
+-- Owes the key of a job the images that it was charged, if its key has a limit of images. The account lies
+-- in another slot: `store/refunds.py` pays.
+local function owe_refund(job, images)
+  local origin = field(job.id, 'origin')
+  local key_id = origin and cjson.decode(origin).key_id
+  if images > 0 and type(key_id) == 'string' then
+    local member = table.concat({ key_id, images, job.created_at, job.id }, ' ')
+    redis.call('ZADD', P .. 'refunds', seconds(NOW), member)
+    keep_longer(P .. 'refunds', REFUND_KEEP_S * 1000)
+  end
+end
+
+-- Ends a blocked job, and its followers with it.
+local function block(job, doc)
+  owe_refund(job, doc.blocked)
+  finish(job, 'failed', 'failure', doc.failure)
   local flight, followers = P .. 'flight:' .. job.key, P .. 'followers:' .. job.key
   if redis.call('HGET', flight, 'leader') ~= job.id then
     redis.call('LREM', followers, 0, job.id)
-    return {}
+    return
   end
-  local failed = {}
   for _, id in ipairs(redis.call('LRANGE', followers, 0, -1)) do
     local other = load(id)
     if is_live(other) then
-      finish(other, 'failed', 'failure', failure)
-      failed[#failed + 1] = { id, field(id, 'origin') or '' }
+      owe_refund(other, doc.blocked)
+      finish(other, 'failed', 'failure', doc.failure)
     end
   end
   redis.call('DEL', followers)
   redis.call('DEL', flight)
-  return failed
 end
 
 local function close(job, doc)
@@ -115,10 +126,11 @@ local function close(job, doc)
     end
     return { 1, {} }
   end
-  finish(job, doc.status, doc.failure and 'failure', doc.failure)
-  if doc.final then
-    return { 2, fail_followers(job, doc.failure) }
+  if doc.blocked then
+    block(job, doc)
+    return { 1, {} }
   end
+  finish(job, doc.status, doc.failure and 'failure', doc.failure)
   return { 1, records(hand_over(job, doc.failure)) }
 end
 

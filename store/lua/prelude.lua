@@ -28,14 +28,15 @@
 --   unindexed        zset   jobs and imports whose images the search index is owed, by due time
 --   unindexed        channel `<id>`, when one has become due
 --   review:<name>:<digit>  hash  an image that is or was held, for the jobs whose ids end in the digit: state,
---                            version, severity, created_at, case, votes, decision, appeal, second_look (what a
---                            model said), look_owed (since when), look_attempt (made), look_until, and
+--                            version, severity, created_at, case, votes, decision, appeal, `over`, second_look
+--                            (what a model said), look_owed (since when), look_attempt (made), look_until, and
 --                            for each job `job:<id>` with the image's places and the tenant
 --   held:<id>        hash   the held images of an ended job: the file name of each, by its place
 --   reviews          zset   held images that wait for a person, by severity and age
 --   reviewed         zset   decided images, by time
 --   unapplied        zset   decisions that are not carried out yet, by due time
---   discards         zset   refused images whose files are to be deleted, by due time
+--   discards         zset   reviews whose file is to be deleted, and that end undecided if they wait, by due time
+--   refunds          zset   what blocked jobs are owed, by time: `<key id> <images> <charged at> <job id>`
 --   unlooked         zset   reviews that a model owes a look, by due time
 --   unlooked         channel `<name>:<digit>`, when one has become due
 --   unwanted         zset   images that the search index must forget, by due time
@@ -60,6 +61,8 @@ local RETENTION = tonumber(ARGV[2])
 local MAX_PROMOTIONS = 2
 local LANDED_GRACE_S = 10
 local HOOK_KEEP_S = 4 * 86400 -- longer than the three days of attempts
+local LAPSE_S = 3600 -- a review that nobody decides ends so long before its record
+local REFUND_KEEP_S = 2 * 86400 -- as long as the images of a day are counted
 local DOUBT_S = 10 -- a clock that is this far ahead of the last sweep may have been set
 local TRIM = 4 -- places in its tenant's list that a new job checks
 local WHOLE = 1048576 -- bytes of results and failures that one call publishes; beyond them, only statuses

@@ -114,9 +114,29 @@ local function owe_moderated(id, webhook)
   end
 end
 
+-- Keeps a key at least as long as `keep_ms`.
+local function keep_longer(key, keep_ms)
+  if redis.call('PTTL', key) < keep_ms then
+    redis.call('PEXPIRE', key, keep_ms)
+  end
+end
+
+-- The file of an image is to be deleted in `after_s`. If people have not decided by then, the review
+-- ends without them.
+local function discard_in(member, after_s, keep_ms)
+  redis.call('ZADD', P .. 'discards', seconds(NOW + after_s), member)
+  keep_longer(P .. 'discards', keep_ms)
+end
+
+-- A review that nobody decides ends shortly before its record does: `keep_ms` from now.
+local function lapse_later(member, keep_ms)
+  discard_in(member, keep_ms / 1000 - math.min(LAPSE_S, keep_ms / 16000), keep_ms)
+end
+
 -- Lists an image that waits for a person: the gravest first, then the oldest. `keep_ms`: how long it
 -- is kept.
 local function list_review(member, severity, since, keep_ms)
+  lapse_later(member, keep_ms)
   redis.call('ZADD', P .. 'reviews', string.format('%.6f', (4 - tonumber(severity)) * 1e11 + tonumber(since)), member)
   redis.call('PEXPIRE', P .. 'reviews', math.max(keep_ms, redis.call('PTTL', P .. 'reviews')))
 end
@@ -136,39 +156,44 @@ local function owe_look(member, keep_ms)
   redis.call('PUBLISH', P .. 'unlooked', member)
 end
 
--- Records that images of the job, or of another record, wait for a person. `job.id` nil: nothing names the images,
--- and `job.digit` says where the review lies. If people have decided on one of them meanwhile, their decision is due to be
--- carried out for this job. The records of job and review stay for as long as the file.
+-- Records that images of the job, or of another record, wait for a person, or are shown because a person has
+-- released them. `job.id` nil: nothing names the images, and `job.digit` says where the review lies. If people have decided
+-- otherwise on one of them meanwhile, their decision is due to be carried out for this job. The records of job and
+-- review stay for as long as the file.
 local function hold(job, held)
   for _, image in ipairs(held) do
     local member = image.name .. ':' .. (job.digit or string.sub(job.id, -1))
     local key, keep_ms = P .. 'review:' .. member, math.ceil(image.keep_s * 1000)
-    local state = redis.call('HGET', key, 'state')
+    local state, shown = redis.call('HGET', key, 'state'), image.released and 'released' or 'waiting'
     if not state then
-      redis.call('HSET', key, 'state', 'waiting', 'severity', image.severity, 'created_at', seconds(NOW), 'case', image.case)
+      redis.call('HSET', key, 'state', shown, 'severity', image.severity, 'created_at', seconds(NOW), 'case', image.case)
     end
     redis.call('HINCRBY', key, 'version', 1)
-    redis.call('PEXPIRE', key, math.max(keep_ms, redis.call('PTTL', key)))
-    if not state then
-      list_review(member, image.severity, NOW, keep_ms)
-      if image.second_look then
-        owe_look(member, keep_ms)
-      end
-    end
-    if state ~= 'waiting' then
-      -- Also for a new one: people may have decided on the same image in a review of another shard.
-      due_review(member, keep_ms)
-    end
+    keep_longer(key, keep_ms)
     if job.id then
       redis.call('HSET', key, 'job:' .. job.id, image.indexes .. ' ' .. job.tenant)
       for index in string.gmatch(image.indexes, '%d+') do
         redis.call('HSET', P .. 'held:' .. job.id, index, image.name)
       end
       for _, kept in ipairs({ P .. 'held:' .. job.id, job_key(job.id), P .. 'tenant:' .. job.tenant }) do
-        if redis.call('PTTL', kept) < keep_ms then
-          redis.call('PEXPIRE', kept, keep_ms)
-        end
+        keep_longer(kept, keep_ms)
       end
+    end
+    if not state and image.released then
+      redis.call('ZADD', P .. 'reviewed', seconds(NOW), member)
+      keep_longer(P .. 'reviewed', keep_ms)
+    elseif not state then
+      list_review(member, image.severity, NOW, keep_ms)
+      if image.second_look then
+        owe_look(member, keep_ms)
+      end
+    elseif state == 'waiting' then
+      redis.call('HDEL', key, 'over')
+      lapse_later(member, redis.call('PTTL', key))
+    end
+    if state ~= shown then
+      -- Also for a new one: people may have decided on the same image in a review of another shard.
+      due_review(member, keep_ms)
     end
   end
 end

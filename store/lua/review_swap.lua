@@ -1,7 +1,7 @@
 -- Changes the review of an image, if it is as the caller has read it. ARGV: its member of the lists, its
 -- version, a document {fields: what to write; gone: names of fields to delete; listed: whether it waits
 -- for a person; due: whether a decision is to be carried out; discard_s: after how many seconds its file
--- is to be deleted, -1: never}. Answers whether it was as read.
+-- is to be deleted, -1: never; a review that waits has a time of its own}. Answers whether it was as read.
 
 regardless()
 local member, doc = ARGV[3], cjson.decode(ARGV[5])
@@ -23,15 +23,14 @@ if doc.listed then
 else
   redis.call('ZREM', P .. 'reviews', member)
   redis.call('ZADD', P .. 'reviewed', seconds(NOW), member)
-  redis.call('PEXPIRE', P .. 'reviewed', math.max(keep_ms, redis.call('PTTL', P .. 'reviewed')))
+  keep_longer(P .. 'reviewed', keep_ms)
+  if doc.discard_s < 0 then
+    redis.call('ZREM', P .. 'discards', member)
+  else
+    discard_in(member, doc.discard_s, keep_ms)
+  end
 end
 if doc.due then
   due_review(member, keep_ms)
-end
-if doc.discard_s < 0 then
-  redis.call('ZREM', P .. 'discards', member)
-else
-  redis.call('ZADD', P .. 'discards', seconds(NOW + doc.discard_s), member)
-  redis.call('PEXPIRE', P .. 'discards', math.max(keep_ms, redis.call('PTTL', P .. 'discards')))
 end
 return 1

@@ -36,5 +36,5 @@ async def test_an_image_answers_only_as_long_as_people_release_it(api: ApiUnderT
     assert JobResult.model_validate_json(result.model_dump_json()) == result
     await reviews.remember(image.drawn, PastDecision(state=ReviewState.RELEASED, decision_id="d", at=1.0))
     assert await checked(api.stores, "address", result, UNDER) == result
-    await reviews.remember(image.drawn, None)
+    await reviews.remember(image.drawn, PastDecision(state=ReviewState.WAITING, decision_id="u", at=2.0))
     assert await checked(api.stores, "address", result, UNDER) is None

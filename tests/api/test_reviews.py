@@ -203,7 +203,13 @@ async def test_the_trail_is_a_signed_chain(desk: ApiUnderTest) -> None:
     answer = (await desk.http.get("/v1/admin/moderation/log", headers=headers)).json()
     assert answer["fault"] is None
     assert [entry["what"]["action"] for entry in answer["data"]] == ["release", "refuse", "release"]
-    assert [entry["what"]["note"] for entry in answer["data"]] == ["note 0", "note 1", "note 2"]
+    key_id = headers["X-API-Key"][:11]
+    for entry in answer["data"]:
+        assert set(entry["what"]) == {"action", "image", "by", "votes", "policy", "categories"}
+        assert entry["what"]["by"] == key_id
+        assert [set(vote) for vote in entry["what"]["votes"]] == [{"choice", "by", "at"}]
+    for told in ("note 0", "Ada", "a red apple"):
+        assert told not in json.dumps(answer), "what a person has said, or is called, is not kept for ever"
     later = (await desk.http.get("/v1/admin/moderation/log", params={"first": 1}, headers=headers)).json()
     assert (len(later["data"]), later["fault"]) == (2, None)
     assert "public" not in json.dumps(answer), "the trail names no tenant"

@@ -114,7 +114,23 @@ async def test_a_held_image_has_a_name_that_no_public_route_serves(
     if isinstance(blobs, DirectoryBlobStore):
         assert [name for name, _ in blobs.paths()] == [held], "a backup has it under its private name"
     clock.advance(DAY_S + 60)
-    assert await blobs.prune(DAY_S, None) == 1, "it ends as all pictures do"
+    assert await blobs.prune(DAY_S, None) == 0, "its review ends first"
+    clock.advance(DAY_S)
+    assert await blobs.prune(DAY_S, None) == 1, "no review has deleted it"
+
+
+async def test_a_held_image_counts_and_does_not_go_to_make_room(blobs: BlobStore, clock: ManualClock) -> None:
+    held = await blobs.put(b"1" * 100, "png", is_held=True)
+    names = []
+    for number in range(2):
+        await asyncio.sleep(1.05 if isinstance(blobs, S3BlobStore) else 0.01)
+        clock.advance(1)
+        names.append(await blobs.put(bytes([number]) * 100, "png"))
+    assert await blobs.prune(DAY_S, 250) == 1
+    assert [await blobs.exists(name) for name in (held, *names)] == [True, False, True]
+    assert await blobs.prune(DAY_S, 50) == 1
+    assert [await blobs.exists(name) for name in (held, *names)] == [True, False, False]
+    assert await blobs.prune(DAY_S, 50) == 0
 
 
 async def test_public_names_are_listed_in_order_page_by_page(blobs: BlobStore) -> None:

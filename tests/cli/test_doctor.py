@@ -18,8 +18,10 @@ from cli.main import app
 from cli.services.rabbitmq import RabbitServer
 from cli.services.redis import RedisServer
 from contracts.errors import StoreUnavailable
+from contracts.models import WorkerInfo
 from contracts.settings import BackendSettings
 from store.stores import open_stores
+from tests.store.test_others import spec
 
 pytestmark = pytest.mark.slow
 Doctor = Callable[..., Result]
@@ -87,6 +89,24 @@ def test_a_replica(doctor: Doctor, own: RedisServer, tmp_path: Path) -> None:
         assert "takes no writes" in readiness(replica.url)
     finally:
         replica.stop()
+
+
+def test_a_worker_without_the_policy_of_the_api(
+    doctor: Doctor, own: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def announce() -> None:
+        stores = open_stores(BackendSettings(redis_url=own.url, blob_dir=tmp_path / "blobs"))
+        try:
+            worker = WorkerInfo(id="w1", model="m", started_at=1.0, policy="house@1")
+            await stores.models.announce(spec("m"), worker)
+        finally:
+            await stores.close()
+
+    asyncio.run(announce())
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("name: shop\nversion: 1\nrules: {weapons: {pictures: block}}\n")
+    told = faults(doctor(DARKROOM_MODERATION=str(policy)))
+    assert "worker w1 of m has the policy house@1, and DARKROOM_MODERATION here has shop@1" in told
 
 
 def test_a_wrong_redis_password(doctor: Doctor, own: RedisServer) -> None:

@@ -9,10 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.lib.platform import FAKE
+from cli.moderation_reviews import by_people
+from client.reviews import Review
 from contracts.tenancy import new_token
 from tests.cli.test_examples import examples
 from tests.integration.conftest import ROOT, Stack
@@ -91,6 +94,30 @@ def test_a_reviewer_works_with_commands_alone(stack: Stack, tmp_path: Path) -> N
     assert [line.split()[3] for line in checked.stdout.splitlines()] == ["release", "undo", "refuse"]
     forged = run(stack, tmp_path, "moderation", "log", "--verify", key="another key")
     assert (forged.returncode, "not signed by this key" in forged.stderr) == (1, True)
+
+
+def test_what_nobody_decided_is_not_exported() -> None:
+    fields: dict[str, Any] = {
+        "state": "refused",
+        "severity": 1,
+        "created_at": 1.0,
+        "policy": "house@3",
+        "prompt": "a",
+        "model": "m",
+        "width": 64,
+        "height": 64,
+        "seed": 1,
+        "content_type": "image/png",
+        "size_bytes": 9,
+        "picture": "/",
+    }
+    reviews = [
+        Review.model_validate(
+            {**fields, "name": name, "decision": {"id": "d", "choice": "refuse", "by": by, "at": 1.0}}
+        )
+        for name, by in (("decided", "dk_12345678"), ("lapsed", ""))
+    ]
+    assert [each.name for each in by_people(reviews)] == ["decided"]
 
 
 def test_a_held_picture_is_said_to_be_under_review(stack: Stack, tmp_path: Path) -> None:

@@ -212,7 +212,10 @@ def use(caller: Tenant, name: str, words: str) -> None:
 
 
 def moderated(caller: Tenant, words: str) -> None:
-    """A model looks at a held image. Then it is opened, refused, appealed against and released."""
+    """A model looks at a held image. Then it is opened, refused, appealed against and released. A blocked one is given
+    back to the key."""
+    blocked = caller.ended(caller.submit(prompt=f"{words}, blocked", seed=policies.BLOCKED))
+    assert blocked["status"] == "failed", blocked
     job = caller.ended(caller.submit(prompt=f"{words}, held", seed=policies.HELD))
     assert job["images"][0]["url"] is None, job
     key = {"tenant": "desk", "name": "a reviewer", "scopes": ["moderate"]}

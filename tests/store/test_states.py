@@ -244,7 +244,17 @@ def test_every_index_that_a_script_writes_is_known() -> None:
     scripts = [path for path in (files("store") / "lua").iterdir() if not path.name.startswith("quota_")]
     lua = "".join(path.read_text() for path in scripts)
     written = set(re.findall(r"'(?:ZADD|RPUSH|HSET)', P \.\. '(\w+)", lua))
-    of_ended_jobs = {"hooks", "unindexed", "reviews", "reviewed", "unapplied", "discards", "unlooked"}
+    of_ended_jobs = {
+        "hooks",
+        "unindexed",
+        "reviews",
+        "reviewed",
+        "unapplied",
+        "discards",
+        "refunds",
+        "unlooked",
+        "unwanted",
+    }
     assert written - {"counts"} - of_ended_jobs <= set(INDICES) | {"hook", "hooklog", "picture", "held"}
 
 

@@ -14,7 +14,7 @@ import pytest
 from cache.cache_key import result_address, tenant_scope
 from cli.services.redis import RedisServer
 from contracts.ids import new_job_id
-from contracts.jobs import Job, JobMessage, NewJob
+from contracts.jobs import NOWHERE, Job, JobMessage, NewJob, Origin
 from contracts.requests import GenerationRequest
 from contracts.settings import WorkerSettings
 from runtime.clock import SystemClock
@@ -50,7 +50,9 @@ class Room:
     runner: JobRunner
     fetcher: JobFetcher
 
-    async def submit(self, prompt: str, ttl_s: float = 60.0, **changes: Any) -> JobMessage:
+    async def submit(
+        self, prompt: str, ttl_s: float = 60.0, origin: Origin = NOWHERE, **changes: Any
+    ) -> JobMessage:
         request = GenerationRequest(
             model="fake",
             prompt=prompt,
@@ -61,7 +63,9 @@ class Room:
             seed=1,
         ).model_copy(update=changes)
         key = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-        new = NewJob(id=new_job_id(1.0, key[0]), tenant="public", key=key, request=request, ttl_s=ttl_s)
+        new = NewJob(
+            id=new_job_id(1.0, key[0]), tenant="public", key=key, request=request, ttl_s=ttl_s, origin=origin
+        )
         return (await self.stores.jobs.submit(new)).job.message()
 
     async def run(self, *messages: JobMessage) -> list[Verdict]:

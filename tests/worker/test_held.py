@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +13,37 @@ import pytest
 from backends.blobs import HELD as FOLDER
 from contracts.errors import SettingsError
 from contracts.ids import new_job_id
-from contracts.jobs import CacheStatus, JobStatus, NewJob, Origin, Preview
+from contracts.jobs import CacheStatus, Change, JobStatus, NewJob, Origin, Preview
 from contracts.moderation import Finding, Verdict
 from contracts.reviews import PastDecision, ReviewState
 from contracts.settings import WorkerSettings
 from contracts.tenancy import Charge, Limits
+from moderation.carrying import Carrying
 from moderation.judge import LayeredJudge
+from moderation.policy import Looks
+from runtime.clock import SystemClock
 from tests.store.conftest import watching
 from tests.worker.conftest import Room, address
 from tests.worker.policies import BLOCKED, HELD, SHOWN, TAGGED, file_of, name_of
 from worker.deliveries import Verdict as Delivered
 from worker.verdicts import check_policy
 
+UNDONE = PastDecision(state=ReviewState.WAITING, decision_id="d2", at=2.0)
+"""What is kept of a release that was taken back."""
+
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.slow,
     pytest.mark.parametrize("room", [{"policy": True}], indirect=True),
 ]
+
+
+async def until_the_end(events: AsyncIterator[Change]) -> AsyncIterator[Change]:
+    """The events up to the last one."""
+    async for event in events:
+        yield event
+        if event.terminal:
+            return
 
 
 async def drawn(room: Room, **fields: Any) -> Any:
@@ -95,6 +111,32 @@ async def test_a_job_whose_images_are_all_blocked_fails_uncharged_with_its_follo
     assert not await room.stores.blobs.exists(name_of(BLOCKED))
 
 
+async def test_a_blocked_job_is_not_charged_although_its_worker_dies_as_it_ends(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker dies between the end and the refund. Any API process pays what is owed."""
+    stores, limits = room.stores, Limits(images_per_day=9)
+    message = await room.submit("a", seed=BLOCKED, origin=Origin(key_id="dk_12345678"))
+    await stores.quotas.admit("dk_12345678", limits, Charge(message.job_id, 1, computed=True))
+    died = asyncio.Event()
+
+    async def dead(*_: Any, **__: Any) -> None:
+        died.set()
+        raise asyncio.CancelledError
+
+    for store, step in ((stores.quotas, "refund"), (stores.refunds, "pay")):
+        monkeypatch.setattr(store, step, dead)
+    run = asyncio.create_task(room.run(message))
+    async with asyncio.timeout(30):
+        await died.wait()
+    run.cancel()
+    await asyncio.wait({run})
+    monkeypatch.undo()
+    await Carrying(stores, stores.moderation_log, SystemClock(), 3600.0).tick()
+    account = await stores.quotas.admit("dk_12345678", limits, Charge("job_x", 0, computed=False))
+    assert account.images == 0
+
+
 async def test_a_prompt_in_review_holds_every_image_whatever_it_shows(room: Room) -> None:
     finding = Finding(layer="words", category="weapons", source="list")
     prompt = Verdict(
@@ -105,6 +147,45 @@ async def test_a_prompt_in_review_holds_every_image_whatever_it_shows(room: Room
     assert (image.name, image.moderation.state) == (FOLDER + name_of(SHOWN), "in_review")
     assert image.moderation.findings == (finding,)
     assert not await room.stores.blobs.exists(name_of(SHOWN))
+
+
+@pytest.mark.parametrize("own", ["none", "another", "blind"])
+async def test_a_worker_that_cannot_judge_by_the_policy_of_a_job_shows_no_image_of_it(
+    room: Room, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no policy, another one, or one of that name that looks at no images."""
+    pictures = room.runner._pictures
+    if own == "none":
+        pictures._verdicts = None
+        room.runner._moderates = False
+    else:
+        live = pictures._verdicts._live  # type: ignore[union-attr]
+        blind = {"pictures": Looks()} if own == "blind" else {"name": "another"}
+        monkeypatch.setattr(
+            live, "_in_force", replace(live.now, policy=live.now.policy.model_copy(update=blind))
+        )
+    message = await room.submit(
+        "slow=0.1 a", seed=SHOWN, num_inference_steps=4, previews=3, policy="house@3", min_schema=2
+    )
+    async with watching(room.stores.events, message.job_id) as events:
+        assert await room.run(message) == [Delivered.ACK]
+        async with asyncio.timeout(10):
+            seen = [event async for event in until_the_end(events)]
+    assert not [event for event in seen if isinstance(event, Preview)]
+    result = (await room.job(message)).result
+    assert result is not None
+    (image,) = result.images
+    drawn_name = image.name.removeprefix(FOLDER)
+    assert (image.name, image.moderation.state) == (FOLDER + drawn_name, "in_review")  # type: ignore[union-attr]
+    assert (image.moderation.away, image.moderation.policy) == (("pictures",), "house@3")  # type: ignore[union-attr]
+    assert not await room.stores.blobs.exists(drawn_name)
+    assert [review.name for review in (await room.stores.reviews.page(9))[0]] == [drawn_name]
+    assert await room.stores.results.get(address(message)) is None
+
+
+async def test_a_worker_of_another_version_of_the_policy_judges(room: Room) -> None:
+    _, job = await drawn(room, seed=SHOWN, policy="house@2", min_schema=2)
+    assert job.result.images[0].moderation == Verdict(state="passed", policy="house@3")
 
 
 async def test_a_worker_without_a_policy_holds_what_the_api_holds(room: Room) -> None:
@@ -132,7 +213,7 @@ async def test_what_people_have_decided_is_not_asked_again(
     image = job.result.images[0]
     assert (image.moderation.state, image.moderation.layer) == (state, "people")
     assert image.name == (name_of(HELD) if before is ReviewState.RELEASED else "")
-    assert await room.stores.reviews.find(name_of(HELD)) == []
+    assert (await room.stores.reviews.page(9))[0] == []
 
 
 async def test_a_release_that_is_taken_back_while_its_image_is_stored_shows_nothing(
@@ -143,7 +224,7 @@ async def test_a_release_that_is_taken_back_while_its_image_is_stored_shows_noth
     await reviews.remember(name_of(HELD), PastDecision(state=ReviewState.RELEASED, decision_id="d1", at=1.0))
 
     async def undone_before(data: bytes, extension: str, **place: bool) -> str:
-        await reviews.remember(name_of(HELD), None)
+        await reviews.remember(name_of(HELD), UNDONE)
         return await put(data, extension, **place)
 
     monkeypatch.setattr(room.stores.blobs, "put", undone_before)
