@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
+from urllib.parse import unquote_plus
 
 from starlette.requests import Request
 from starlette.types import Scope
@@ -16,7 +17,7 @@ from starlette.types import Scope
 from api.keyring import Principal
 from contracts.errors import RequestError
 from contracts.moderation import Verdict
-from contracts.sessions import Session
+from contracts.sessions import Session, person_id_of
 from telemetry.logs import get_logger
 
 MAX_CHARS: Final = 500
@@ -24,6 +25,7 @@ MAX_CHARS: Final = 500
 _CALL: Final = "admin_call"
 _IMAGE: Final = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}(?=\.)")
 """The name of an image. Its beginning is enough to find it in the audit trail of moderation."""
+_PERSON: Final = re.compile(r"\bperson=([^&]*)")
 
 log = get_logger(__name__)
 
@@ -42,8 +44,14 @@ def answered(scope: Scope, status: int) -> None:
     if call is None:
         return
     path = _IMAGE.sub(r"\1*", scope["path"])[:MAX_CHARS]
-    query = scope["query_string"][:MAX_CHARS].decode("latin-1")
+    query = _PERSON.sub(_hashed, scope["query_string"][:MAX_CHARS].decode("latin-1"))
     log.info("admin_call", method=scope["method"], path=path, query=query, status=status, **call)
+
+
+def _hashed(person: re.Match[str]) -> str:
+    """The person of a query, as the log names people."""
+    named = unquote_plus(person[1])
+    return f"person={person_id_of(named) if '#' in named else named}"
 
 
 def key_refused(error: RequestError, key_id: str | None, tenant: str | None = None) -> None:

@@ -27,7 +27,9 @@ class VoteView(Wire):
     """One reviewer's choice."""
 
     choice: Literal["release", "refuse"]
-    by: str = Field(description="The id of an API key, or `second-look:` and a model.")
+    by: str = Field(
+        description="The id of an API key, a person as `issuer#subject`, or `second-look:` and a model."
+    )
     name: str
     note: str
     at: float

@@ -188,7 +188,8 @@ class JobService:
             origin=Origin(
                 request_id=bound_field("request_id"),
                 traceparent=tracing.current(),
-                key_id=caller.charged_key_id if self._prompts.policy is not None else None,
+                # Also without a policy here: a worker may have one, and blocked images are given back.
+                key_id=caller.charged_key_id,
             ),
             webhook=webhook,
         )

@@ -191,8 +191,9 @@ def _all_decided(client: Client) -> Iterator[Review]:
 
 
 def by_people(reviews: Iterable[Review]) -> Iterator[Review]:
-    """Yields the reviews that a person has decided: an image that nobody looked at in time teaches nothing."""
-    return (each for each in reviews if each.decision is None or each.decision.by)
+    """Yields the reviews that somebody has decided, and says who: an image that nobody looked at in time teaches
+    nothing. A review without a decision is of an image that was decided before; by a model, if it says so."""
+    return (each for each in reviews if (each.decision.by if each.decision else each.layer != "second_look"))
 
 
 def _trail(client: Client) -> Iterator[TrailEntry]:

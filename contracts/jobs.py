@@ -77,6 +77,7 @@ class ImageRef(Document):
     content_type: str
     size_bytes: int
     moderation: Verdict | None = Field(default=None, exclude_if=_absent)
+    """What moderation says of the image. None: no policy looked at it."""
     drawn: str = Field(default="", exclude_if=_empty)
     """Of an image that people have released: its name before it was signed, where that is another one."""
 
@@ -84,8 +85,6 @@ class ImageRef(Document):
     def decided_as(self) -> str:
         """The name by which people's decisions on the image are kept."""
         return self.drawn or self.name
-
-    """What moderation says of the image. None: no policy looked at it."""
 
     @property
     def shown(self) -> bool:

@@ -158,7 +158,7 @@ REVIEW_ROWS: Final = (
         "sessions",
         ("darkroom:{sessions}:session:*", "darkroom:{sessions}:ended:*", "darkroom:{sessions}:spent:*"),
         "`oidc_session_s`, or until they sign out; a completed sign-in: 11 minutes",
-        _ALL,
+        "yes. A restore brings back sessions that were ended since: end them again",
         _DOCUMENT,
         _NOBODYS,
         "about 0.5 kB per session. The provider has let each of them in",

@@ -19,6 +19,7 @@ from contracts.errors import ImageNotFound, JobGone, JobNotFound, RecordUnreadab
 from contracts.pictures import IMPORT, PictureRecord
 from contracts.ports.clock import Clock
 from contracts.ports.publications import Publication
+from contracts.ports.scan_store import TakenAway
 from contracts.reviews import Decision, PastDecision, Review, ReviewState, ShowingJob
 from moderation.endings import FILE_GONE, WHENEVER, Endings, following, undecided
 from moderation.held import by_model, decided_result, lead_of
@@ -202,9 +203,15 @@ class Carrying:
                 return
 
     async def _restore(self, review: Review, job: ShowingJob) -> None:
-        """Let the search find a released image again that outlives the record of its job, or has none."""
-        if (picture := self._indexed(review, job)) is not None:
+        """Let the search find an image only while it is released, where it outlives the record of its job, or has none."""
+        picture = review.case.picture
+        if picture is None or picture.job_id != job.id:
+            return
+        if review.state is ReviewState.RELEASED:
             await self._stores.pictures.restore(picture, job.tenant)
+        else:
+            # A rebuild of the index goes by the record, so that goes too.
+            await self._stores.scans.take_away(TakenAway(id=job.id, pictures=(picture,)))
 
     def _indexed(self, review: Review, job: ShowingJob) -> PictureRecord | None:
         """What the search index is told of the image with this job; None: nothing."""

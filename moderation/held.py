@@ -142,10 +142,11 @@ def decided_result(
 
 def _decided_image(image: ImageRef, name: str, state: ReviewState, decision: Decision | None) -> ImageRef:
     names = {ReviewState.WAITING: HELD + name, ReviewState.RELEASED: name, ReviewState.REFUSED: ""}
-    if image.moderation is None:
+    if image.moderation is None or image.name not in ("", name, HELD + name):
         return image
     layer = image.moderation.layer
-    if state is not ReviewState.WAITING:
+    # A review of an image that was decided before has no decision of its own, and its verdict says who it was.
+    if state is not ReviewState.WAITING and (decision is not None or image.moderation.state != STATES[state]):
         layer = "second_look" if by_model(decision) else "people"
     verdict = image.moderation.model_copy(update={"state": STATES[state], "layer": layer})
     return image.model_copy(update={"name": names[state], "moderation": verdict})

@@ -111,10 +111,12 @@ def judged(policy: Policy, words: WordFinder | None, place: Place, look: Look) -
     return None if closed else decide(policy, place.tenant, found, look.away)
 
 
-def by_people(policy: Policy, state: ReviewState) -> Verdict:
-    """The verdict on an image that people have decided on before."""
+def decided(policy: Policy, state: ReviewState, *, by_model: bool) -> Verdict:
+    """The verdict on an image that was decided on before, by people or by a second look alone."""
     return Verdict(
-        state="released" if state is ReviewState.RELEASED else "refused", policy=policy.title, layer="people"
+        state="released" if state is ReviewState.RELEASED else "refused",
+        policy=policy.title,
+        layer="second_look" if by_model else "people",
     )
 
 

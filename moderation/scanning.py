@@ -23,12 +23,12 @@ from contracts.ports.clock import Clock
 from contracts.ports.picture_judge import Look
 from contracts.reviews import PastDecision, ReviewState
 from contracts.scans import GRAVITY, TAKEN_AWAY, Outcome, Phase, Scan, Scope, Seen
-from moderation.held import lead_of
+from moderation.held import by_model, lead_of
 from moderation.places import (
     OUTCOMES,
     Place,
     WordFinder,
-    by_people,
+    decided,
     judged,
     place_of_record,
     places_of_job,
@@ -183,7 +183,8 @@ class Scanner:
         jobs = [
             job
             for job in found
-            if job.created_at >= since and (scan.tenant is None or job.tenant == scan.tenant)
+            if (job.finished_at or job.created_at) >= since
+            and (scan.tenant is None or job.tenant == scan.tenant)
         ]
         records: dict[str, list[PictureRecord]] = {}
         for record in await self._stores.pictures.read([job.id for job in jobs]):
@@ -260,7 +261,7 @@ class Scanner:
             [
                 place
                 for place in places
-                if place.decided_as not in past or not _decided(past[place.decided_as])
+                if place.decided_as not in past or not _stands(past[place.decided_as])
             ],
             seen,
         )
@@ -298,20 +299,31 @@ class Scanner:
         return known | dict(zip(new, looks, strict=True))
 
     async def _verdict(self, place: Place, past: PastDecision | None, look: Look | None) -> Verdict | Outcome:
-        """The verdict on an image, or what became of it without one. What people decided stands."""
+        """The verdict on an image, or what became of it without one. What people decided stands. What a
+        model released alone stands unless the policy blocks it now."""
         policy = self._rules.policy
-        if past is not None and _decided(past):
-            return by_people(policy, past.state)
+        if past is not None and _stands(past):
+            return decided(policy, past.state, by_model=past.by_model)
         if look is None:
             return Outcome.GONE
         verdict = judged(policy, self._rules.words, place, look)
+        if (
+            past is not None
+            and past.state is ReviewState.RELEASED
+            and (verdict is None or verdict.state != "blocked")
+        ):
+            return decided(policy, past.state, by_model=past.by_model)
         if verdict is None:
             return Outcome.UNJUDGED
         if not verdict.shown and (reviews := await self._stores.reviews.find(place.name)):
             # A decision that is not carried out yet is in the review alone.
-            state = lead_of(reviews).state
-            if state is not ReviewState.WAITING:
-                return by_people(policy, state)
+            lead = lead_of(reviews)
+            if (
+                lead.decision is not None
+                and lead.decision.by_reviewer
+                and lead.state is not ReviewState.WAITING
+            ):
+                return decided(policy, lead.state, by_model=by_model(lead.decision))
         if verdict.state == "in_review" and not await self._is_there(place.name):
             return Outcome.GONE  # what was found is known from an earlier scan
         return verdict
@@ -371,7 +383,6 @@ class Scanner:
             "action": action,
             "image": "",
             "by": self._by,
-            "name": self._by,
             "policy": scan.policy,
             "since": scan.since,
             "one_tenant": scan.tenant is not None,
@@ -385,5 +396,6 @@ class Scanner:
         await self._stores.moderation_log.append(f"{action}:{scan.id}", at, what)
 
 
-def _decided(past: PastDecision) -> bool:
-    return past.state is not ReviewState.WAITING
+def _stands(past: PastDecision) -> bool:
+    """Whether the decision holds whatever the policy says now."""
+    return past.state is ReviewState.REFUSED or (past.state is ReviewState.RELEASED and not past.by_model)

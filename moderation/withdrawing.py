@@ -13,7 +13,7 @@ from backends.blobs import HELD
 from contracts.errors import ImageNotFound, JobGone, JobNotFound, RecordUnreadable
 from contracts.jobs import ImageRef, Job, JobResult
 from contracts.moderation import Verdict
-from contracts.pictures import PictureRecord
+from contracts.pictures import IMPORT, PictureRecord
 from contracts.ports.scan_store import TakenAway
 from contracts.reviews import HeldCase, HeldImage
 from moderation.held import case_of, severity_of
@@ -61,7 +61,10 @@ class Withdrawal:
         return False
 
     async def from_record(self, record: PictureRecord, verdict: Verdict) -> bool:
-        """Take an image from the search. False: its record is gone."""
+        """Take an image from the search, and from the job that shows it. False: its record is gone."""
+        job = await self._job(record.job_id or "")
+        if job is not None and any(image.name == record.name for image in shown_images(job)):
+            return await self.from_job(job, {record.name: verdict})
         await self._hide(record.name, verdict)
         held: tuple[HeldImage, ...] = ()
         if verdict.state == "in_review":
@@ -69,6 +72,16 @@ class Withdrawal:
             held = (self._held_image(record.name, (0,), case),)
         taken = TakenAway(id=record.job_id or "", held=held, pictures=(record,))
         return await self._stores.scans.take_away(taken)
+
+    async def _job(self, job_id: str) -> Job | None:
+        """The job with this id; None: it is an import, or its record is gone or cannot be read."""
+        owner = None if job_id.startswith(IMPORT) else await self._stores.jobs.owner(job_id)
+        if owner is None:
+            return None
+        try:
+            return await self._stores.jobs.get(owner, job_id)
+        except (JobNotFound, JobGone, RecordUnreadable):
+            return None
 
     async def file(self, name: str, verdict: Verdict) -> None:
         """Take away an image that nothing names."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backends.blobs import HELD
-from contracts.errors import ImageNotFound, ReviewDecided, ReviewNotFound
+from contracts.errors import HeldImageGone, ImageNotFound, ReviewDecided, ReviewNotFound
 from contracts.moderation import Category, Finding
 from contracts.ports.blob_store import BlobStore
 from contracts.ports.clock import Clock
@@ -75,6 +75,9 @@ class Looker:
         review = lead_of(reviews)
         if is_peoples(review):
             return await self._settled(call, "decided")
+        if call.review != review.id:
+            # The review that leads was opened by a scan, or has a look of its own.
+            return await self._settled(call, "unasked")
         tenants = sorted({job.tenant for each in reviews for job in each.jobs})
         look = review.second_look
         if look is None or not look.answered:
@@ -166,7 +169,7 @@ class Looker:
             await self.reviewing.decide(
                 review.name, choice, Person(SECOND_LOOK + look.model), note, first=True
             )
-        except (ReviewDecided, ReviewNotFound):
+        except (HeldImageGone, ReviewDecided, ReviewNotFound):
             log.info("second_look_was_late", image=review.name)
 
     async def _settled(self, call: LookCall, outcome: str) -> str:

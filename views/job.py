@@ -67,7 +67,7 @@ class ModerationView(Wire):
     """What the content policy says of an image. Scores and sources are for moderators alone."""
 
     verdict: State = Field(
-        description="`in_review`: a person will decide. `released` and `refused`: a person has decided. The image is shown if `passed`, `tagged` or `released`."
+        description="`in_review`: a person will decide. `released` and `refused`: a person has decided, a model that may, or nobody in time. The image is shown if `passed`, `tagged` or `released`."
     )
     categories: list[str] = Field(description="Of the policy, the gravest first.")
     policy: str = Field(description="Name and version of the policy.")

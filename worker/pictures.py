@@ -99,8 +99,8 @@ class Pictures:
         if file is None:
             return None
         pixels = await asyncio.to_thread(rgb, file, request.width, request.height)
-        if self._init_images is None:
-            return StartImage(pixels)
+        if self._init_images is None or not self._can_judge(request):
+            return StartImage(pixels)  # in the second case all images are held
         judge = partial(self._init_images.of, message.tenant, file, pixels, request.width, request.height)
         with tracing.span("judge init image"):
             verdict = await retry(judge)
@@ -179,6 +179,10 @@ class Pictures:
         """Whether images of the job have verdicts: also where only the API has a policy."""
         return self._verdicts is not None or message.request.held or bool(message.request.policy)
 
+    def _can_judge(self, request: GenerationRequest) -> bool:
+        """Whether this worker has the policy that the request names, if it names one."""
+        return not request.policy or (self._verdicts is not None and self._verdicts.can_judge(request.policy))
+
     async def _judged(
         self, message: JobMessage, images: Sequence[Pixels], files: Sequence[Encoded], hold: Hold
     ) -> Sequence[Verdict | None] | None:
@@ -187,7 +191,7 @@ class Pictures:
         None: the worker drains before the store is back.
         """
         request = message.request
-        if request.policy and (self._verdicts is None or not self._verdicts.can_judge(request.policy)):
+        if not self._can_judge(request):
             verdict = unjudged(request, "" if self._verdicts is None else self._verdicts.policy)
             return [verdict] * len(files)
         if self._verdicts is None:

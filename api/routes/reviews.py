@@ -153,7 +153,7 @@ async def read_review(services: Wired, _: Moderator, name: str) -> Response:
 async def picture(services: Wired, moderator: Moderator, name: str) -> Response:
     """The bytes of a held image, for reviewers alone.
 
-    Each image that a key opens counts once a day against `DARKROOM_REVIEW_PICTURES_PER_DAY`.
+    Each image that a key or a person opens counts once a day against `DARKROOM_REVIEW_PICTURES_PER_DAY`.
     """
     review = await services.reviewing.find(_known(name))
     limit = services.settings.review_pictures_per_day

@@ -1,7 +1,7 @@
 """The port of the reviews: images that wait for a person, and what people decided.
 
 The transition that ends a job records its reviews in the same step, so none is lost or recorded twice. A
-decision is first written to the review. It is then due to be carried out (`api/moderation/carrying.py`), by any
+decision is first written to the review. It is then due to be carried out (`moderation/carrying.py`), by any
 process and any number of times, until `settle` says that it is done.
 """
 

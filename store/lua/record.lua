@@ -169,7 +169,12 @@ local function hold(job, held)
       redis.call('HSET', key, 'state', shown, 'severity', image.severity, 'created_at', seconds(NOW), 'case', image.case)
     end
     redis.call('HINCRBY', key, 'version', 1)
-    keep_longer(key, keep_ms)
+    if state == 'refused' and redis.call('HGET', key, 'discarded') == '1' then
+      -- It cannot be undone, so the file that was stored now is of no use. The review ends when it would have ended.
+      discard_in(member, 0, redis.call('PTTL', key))
+    else
+      keep_longer(key, keep_ms)
+    end
     if job.id then
       redis.call('HSET', key, 'job:' .. job.id, image.indexes .. ' ' .. job.tenant)
       for index in string.gmatch(image.indexes, '%d+') do

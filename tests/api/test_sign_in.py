@@ -150,8 +150,11 @@ async def test_an_operator_signs_people_out(
     if named == "by the log":
         person = person_id_of(person)
     query = {} if named == "everybody" else {"person": person}
-    answer = await desk.http.delete("/v1/admin/sessions", params=query, headers=ADMIN)
+    with capture_logs() as logs:
+        answer = await desk.http.delete("/v1/admin/sessions", params=query, headers=ADMIN)
     assert answer.status_code == 204
+    (call,) = [each for each in logs if each["event"] == "admin_call"]
+    assert call["query"] == ("" if named == "everybody" else f"person={person_id_of(f'{issuer}#ada')}")
     assert (await desk.http.get(REVIEWS)).json()["error"]["code"] == "session_ended"
     assert (await other.get(REVIEWS)).status_code == (401 if named == "everybody" else 200)
     desk.clock.advance(1)

@@ -116,6 +116,15 @@ def test_a_decision_changes_the_images_that_it_names_and_no_other() -> None:
     assert decided_result(again, name(1), (3,), ReviewState.RELEASED, None) == again, (
         "no policy has looked at it"
     )
+    assert decided_result(before, name(1), (1,), ReviewState.REFUSED, None) == before, (
+        "another image is there"
+    )
+
+
+def test_a_review_without_a_decision_keeps_who_decided_before() -> None:
+    verdict_then = verdict("released").model_copy(update={"layer": "second_look"})
+    before = result_of(image(1).model_copy(update={"name": name(1), "moderation": verdict_then}))
+    assert decided_result(before, name(1), (0,), ReviewState.RELEASED, None) == before
 
 
 @pytest.mark.parametrize(

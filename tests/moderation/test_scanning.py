@@ -12,13 +12,15 @@ from api.catalogue import Catalogue
 from api.scrape_gauges import refresh
 from backends.blobs import HELD as FOLDER
 from contracts.jobs import Change, Job, Moderated
-from contracts.reviews import ReviewState
+from contracts.reviews import PastDecision, ReviewState
 from contracts.scans import Scan
 from moderation.reviewing import Person
 from moderation.scanning import ScanRunning
+from moderation.withdrawing import Withdrawal
 from runtime.clock import SystemClock
 from tests.moderation.scans import Desk
 from tests.store.conftest import World, redis_cluster, watching, world  # noqa: F401
+from tests.store.held import verdict as held_verdict
 from tests.store.made import imported
 from tests.worker.policies import BLOCKED, HELD, SHOWN, TAGGED, file_of, name_of, policy_in
 
@@ -199,6 +201,9 @@ async def test_an_imported_image_is_found_by_nobody_until_it_is_released(desk: D
     owed = [await desk.stores.pictures.take(shard, 9, 1.0) for shard in desk.stores.pictures.shards]
     assert back.job_id in {job_id for page in owed for job_id in page}
     assert await desk.stores.imports.known("acme", [f"{HELD:064x}"]) == {f"{HELD:064x}": name_of(HELD)}
+    await desk.reviewing.undo(name_of(HELD), ADA)
+    assert [record async for record in _records(desk)] == [], "a rebuild of the index does not find it"
+    assert await desk.stores.imports.known("acme", [f"{HELD:064x}"]) == {}
 
 
 async def _records(desk: Desk) -> Any:
@@ -236,6 +241,42 @@ async def test_a_scan_may_be_of_one_tenant_or_of_what_is_new(desk: Desk) -> None
     assert images(await desk.scan(since=theirs.created_at + 3600)) == {}
     assert images(await desk.scan(tenant="acme")) == {"blocked": 1}
     assert (await desk.states(mine), await desk.states(theirs)) == ([None], ["blocked"])
+
+
+async def test_a_record_for_the_search_leads_to_the_right_image_of_its_job(desk: Desk) -> None:
+    """The tenant's own rules let both images pass; others may not find the second one."""
+    desk.path.write_text(desk.path.read_text() + "tenants:\n  lab: {weapons: {hashes: allow}}\n")
+    job = await desk.shown(SHOWN, HELD, tenant="lab", recorded=True)
+    scanned: list[str] = []
+    for shard in desk.stores.pictures.shards:
+        scanned += await desk.stores.pictures.take(shard, 9, 1.0)
+    assert scanned == [job.id]
+    (record,) = [each for each in await desk.stores.pictures.read([job.id]) if each.name == name_of(HELD)]
+    withdrawal = Withdrawal(desk.stores, 5000.0)
+    assert await withdrawal.from_record(record, held_verdict())
+    assert await desk.states(job) == [None, "in_review"]
+    after = await desk.job(job)
+    assert after.result is not None
+    assert [image.name for image in after.result.images] == [name_of(SHOWN), FOLDER + name_of(HELD)]
+    await desk.reviewing.decide(name_of(HELD), "release", ADA)
+    after = await desk.job(job)
+    assert after.result is not None
+    assert [image.name for image in after.result.images] == [name_of(SHOWN), name_of(HELD)]
+
+
+@pytest.mark.parametrize("block", [False, True])
+async def test_what_a_model_released_alone_stands_unless_the_policy_blocks_it(
+    desk: Desk, block: bool
+) -> None:
+    job = await desk.shown(HELD)
+    past = PastDecision(state=ReviewState.RELEASED, decision_id="d", at=1.0, by_model=True)
+    await desk.stores.reviews.remember(name_of(HELD), past)
+    if block:
+        rule = "weapons: {hashes: review}"
+        assert rule in desk.path.read_text()
+        desk.path.write_text(desk.path.read_text().replace(rule, "weapons: {hashes: block}"))
+    assert images(await desk.scan()) == ({"blocked": 1} if block else {"decided": 1})
+    assert await desk.states(job) == (["blocked"] if block else [None])
 
 
 async def test_an_image_that_a_layer_cannot_look_at_stays_and_is_counted(desk: Desk, tmp_path: Path) -> None:

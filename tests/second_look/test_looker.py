@@ -433,6 +433,28 @@ async def test_a_category_that_no_rule_leaves_to_the_model_is_peoples(
     assert (review.second_look, review.state, endpoint.requests) == (None, ReviewState.WAITING, [])
 
 
+async def test_a_file_that_is_gone_after_the_answer_ends_the_duty(
+    opened: Opener, endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk: Desk = await opened(may=BOTH)
+    endpoint.answers = [scored({"weapons": 0.0})]
+    job = await desk.held()
+
+    async def die(*_: Any, **__: Any) -> Any:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.reviewing, "decide", die)
+        with pytest.raises(asyncio.CancelledError):
+            await desk.tick()
+    await desk.stores.blobs.delete(HELD + await desk.name(job), 1e12)
+    desk.clock.advance(desk.looker.lease_s + 1)
+    assert await desk.tick() == 1
+    desk.clock.advance(1000)
+    assert await desk.tick() == 0
+    assert (await desk.review(job)).state is ReviewState.WAITING
+
+
 async def test_a_file_that_is_gone_ends_the_duty(opened: Opener, endpoint: FakeEndpoint) -> None:
     desk: Desk = await opened()
     job = await desk.held()

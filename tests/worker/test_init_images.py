@@ -164,3 +164,12 @@ async def test_a_head_sees_the_init_image_by_the_embedding_of_another_process(
     finally:
         await embedder.close()
         live.now.compiled.close()
+
+
+@under_policy
+async def test_a_worker_without_the_policy_of_the_job_blocks_no_init_image(room: Room) -> None:
+    """It cannot say what that policy would. A person looks at what was drawn."""
+    _, job = await started_from(room, BLOCKED, policy="another@1", min_schema=2)
+    assert job.status is JobStatus.SUCCEEDED
+    (image,) = job.result.images
+    assert image.moderation.state == "in_review"
