@@ -34,6 +34,7 @@ from moderation.places import (
     places_of_job,
 )
 from moderation.policy import Policy
+from moderation.scan_trail import entry_of
 from moderation.stored_pictures import StoredPictures
 from moderation.withdrawing import WHENEVER, Withdrawal
 from store.stores import Stores
@@ -379,21 +380,7 @@ class Scanner:
 
     async def _log(self, scan: Scan, action: str, at: float) -> None:
         """Write into the audit trail what the scan does. It names no tenant."""
-        what: dict[str, object] = {
-            "action": action,
-            "image": "",
-            "by": self._by,
-            "policy": scan.policy,
-            "since": scan.since,
-            "one_tenant": scan.tenant is not None,
-        }
-        if action == "scan_ended":
-            what |= {
-                "images": {outcome.value: count for outcome, count in sorted(scan.images.items())},
-                "jobs": scan.jobs,
-                "results": scan.results,
-            }
-        await self._stores.moderation_log.append(f"{action}:{scan.id}", at, what)
+        await self._stores.moderation_log.append(f"{action}:{scan.id}", at, entry_of(scan, action, self._by))
 
 
 def _stands(past: PastDecision) -> bool:
