@@ -86,7 +86,7 @@ class JobRunner:
         self._keep_pictures_s = keep_pictures_s
         self._retrier = retrier
         self._pictures = Pictures(stores, encoder, retrier, bounds.spec, signed, verdicts, init_images)
-        self._moderates = verdicts is not None
+        self._verdicts = verdicts
         self._looks = never_looked_at if verdicts is None else verdicts.second_look
 
     def drain(self) -> None:
@@ -140,7 +140,9 @@ class JobRunner:
         def on_step(step: Progress) -> None:
             progress.report(step)
             # A preview would be seen before the verdict.
-            if step.preview is not None and not (self._moderates or request.held or request.policy):
+            if step.preview is not None and not (
+                self._verdicts is not None or request.held or request.policy
+            ):
                 previews.publish(step.preview)
 
         try:
@@ -300,7 +302,8 @@ class JobRunner:
         # Tenants who share cached results share what is found, but no image that the cache does not have.
         # It has no result with a held image.
         cached = self._address(message) is not None and all(ref.shown for ref in done.result.images)
-        is_shared = self._share_cache and cached
+        own_rules = self._verdicts is not None and not self._verdicts.shares(message.tenant)
+        is_shared = self._share_cache and cached and not own_rules
         scope = SHARED if is_shared else message.tenant
         records = picture_records(
             message,

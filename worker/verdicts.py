@@ -81,6 +81,10 @@ class Verdicts:
         policy = self._live.now.policy
         return policy.judges_pictures and policy.name == asked.partition("@")[0]
 
+    def shares(self, tenant: str) -> bool:
+        """Whether others may see what was drawn for the tenant: one with rules of its own shares with nobody."""
+        return tenant not in self._live.now.policy.tenants
+
     async def of(
         self, message: JobMessage, images: Sequence[Pixels], files: Sequence[Encoded]
     ) -> list[Verdict]:

@@ -157,7 +157,7 @@ async def test_a_worker_that_cannot_judge_by_the_policy_of_a_job_shows_no_image_
     pictures = room.runner._pictures
     if own == "none":
         pictures._verdicts = None
-        room.runner._moderates = False
+        room.runner._verdicts = None
     else:
         live = pictures._verdicts._live  # type: ignore[union-attr]
         blind = {"pictures": Looks()} if own == "blind" else {"name": "another"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,22 @@ async def test_an_image_that_is_not_cached_is_not_shared(room: Room) -> None:
     private = await room.submit("a secret", seed=2, cache="off")
     assert await room.run(cached, private) == [Verdict.ACK, Verdict.ACK]
     assert [record.scope for record in await records(room)] == [SHARED, "public"]
+
+
+@pytest.mark.parametrize(
+    "room",
+    [{"clip": "models/emoji-clip", "share_cache_between_tenants": True, "policy": True}],
+    indirect=True,
+)
+async def test_a_tenant_with_rules_of_its_own_shares_no_image(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its rules let pass, the rules for all might hold."""
+    live = room.runner._verdicts._live  # type: ignore[union-attr]
+    own = live.now.policy.model_copy(update={"tenants": {"public": {}}})
+    monkeypatch.setattr(live, "_in_force", replace(live.now, policy=own))
+    assert await room.run(await room.submit("a kite", seed=policies.SHOWN)) == [Verdict.ACK]
+    assert [record.scope for record in await records(room)] == ["public"]
 
 
 @pytest.mark.parametrize(
