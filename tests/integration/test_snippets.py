@@ -59,6 +59,8 @@ NOT_RUN: Final = {
     "darkroom moderation release": "of a held image; tests/cli/test_moderation_reviews.py runs it",
     "darkroom moderation refuse": "of a held image; tests/cli/test_moderation_reviews.py runs it",
     "darkroom moderation undo": "of a held image; tests/cli/test_moderation_reviews.py runs it",
+    "darkroom moderation scan": "needs a policy; tests/cli/test_moderation_scan.py runs it",
+    "python -m second_look": "serves until it is ended; tests/integration/test_second_look.py starts it so",
     "make install": "installs the project",
     "DARKROOM_MODERATION=policy.yaml": "serves until it is ended; tests/integration/test_moderation.py starts it so",
     "python -m moderation.pictures.quantise": "reads a network's file; tests/moderation runs it",

@@ -34,8 +34,8 @@ SERVER_SUITES: Final = (
     "worker",
 )
 TORCHLESS_SUITES: Final = (
-    "api", "backends", "broker", "cache", "client", "contracts", "duties", "faults_api", "runtime", "scheduler", "search", "store",
-    "telemetry", "views", "webhooks",
+    "api", "backends", "broker", "cache", "client", "contracts", "duties", "faults_api", "runtime", "scheduler", "search", "second_look",
+    "store", "telemetry", "views", "webhooks",
 )  # fmt: skip
 PYTEST: Final = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 TWO: Final = ("--numprocesses", "2", "--dist", "loadfile")
