@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-ROWS ?= 1-39,44-47,101-139,146,225
+ROWS ?= 1-39,44-52,101-139,146,225
 ROUNDS ?= 3
 JOBS ?= 200
 MINUTES ?= 30
@@ -10,7 +10,6 @@ BESIDE ?= 1
 SEED ?= 1
 STORM_MINUTES = $(if $(filter file,$(origin MINUTES)),60,$(MINUTES))
 TWO = --numprocesses 2 --dist loadfile
-THREE = --numprocesses 3 --dist loadfile
 CHAOS = --rows $(ROWS) --rounds $(ROUNDS) --jobs $(JOBS) --minutes $(MINUTES) --beside $(BESIDE)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -48,9 +47,9 @@ run: $(VENV)/.embedded ## start the platform, make a picture, serve until Ctrl-C
 demo: $(VENV)/.embedded ## make a picture and end
 	@$(BIN)/darkroom up --once
 
-test: $(VENV)/.dev ## all tests, with private RabbitMQs and Redises, on three processes: half of it is waiting
+test: $(VENV)/.dev ## all tests, with private RabbitMQs and Redises, on two processes: half of it is waiting
 	@$(BIN)/python -m cli.services
-	$(BIN)/python -m pytest $(THREE)
+	$(BIN)/python -m pytest $(TWO)
 
 test-newer: $(VENV)/.dev ## the suites that depend on them on newer brokers, stores and the images' Python (as root, 2 GB into .cache)
 	@$(BIN)/python -m cli.services
