@@ -20,6 +20,7 @@ from contracts.ports.clock import Clock
 from contracts.search import IndexState
 from contracts.search_settings import SearchSettings
 from duties.dispatch import Dispatcher
+from duties.process import consume
 from duties.queue import DutyQueue
 from runtime.clock import SystemClock
 from runtime.leaving import leave_at_sigterm
@@ -257,16 +258,8 @@ def main() -> int:
     except UnavailableError as error:
         sys.stderr.write(f"darkroom search: {error}\n")
         return exit_codes.FAILED
-    try:
-        log.info("search_ready")
-        runtime.queue.consume(settings.search_concurrency, settings.log_level)
-    except SystemExit as ended:
-        # Celery's worker always ends with SystemExit, whatever the cause.
-        log.info("consumer_ended", code=str(ended.code))
-    finally:
-        runtime.stop()
-        tracing.shutdown()
-    return exit_codes.ENDED
+    log.info("search_ready")
+    return consume(runtime, "search", settings.search_concurrency, settings.log_level)
 
 
 if __name__ == "__main__":

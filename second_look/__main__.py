@@ -14,6 +14,7 @@ from contracts.errors import SettingsError, UnavailableError
 from contracts.moderation_settings import SecondLookSettings
 from contracts.second_look import LookCall
 from duties.dispatch import Dispatcher
+from duties.process import consume
 from duties.queue import DutyQueue
 from moderation.carrying import Carrying
 from moderation.live import LivePolicy
@@ -149,16 +150,8 @@ def main() -> int:
             sys.stderr.write(f"darkroom second_look: {error}\n")
             return exit_codes.UNUSABLE
     runtime.start()
-    try:
-        log.info("second_look_ready")
-        runtime.queue.consume(settings.second_look_concurrency, settings.log_level)
-    except SystemExit as ended:
-        # Celery's worker always ends with SystemExit, whatever the cause.
-        log.info("consumer_ended", code=str(ended.code))
-    finally:
-        runtime.stop()
-        tracing.shutdown()
-    return exit_codes.ENDED
+    log.info("second_look_ready")
+    return consume(runtime, "second_look", settings.second_look_concurrency, settings.log_level)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ from contracts.ids import SHARDS
 from contracts.pictures import SHARED, PictureRecord
 from contracts.ports.picture_outbox import Unwanted
 from contracts.settings import BackendSettings
-from store.key_names import Layout
 from store.layout import LayoutGuard
+from store.outbox import RedisOutbox
 from store.paging import page_of_keys
 from store.record_names import inner, parsed
-from store.scripts import Scripts, as_json
+from store.scripts import as_json
 from telemetry.logs import get_logger
 
 WHAT: Final = "picture store"
@@ -37,31 +37,13 @@ MEMBERS: Final = 500
 log = get_logger(__name__)
 
 
-class RedisPictureOutbox:
+class RedisPictureOutbox(RedisOutbox):
     """The `PictureOutbox` on one Redis server or cluster. `skew_s` shifts its clock by seconds; for
     tests only."""
 
     def __init__(self, client: Redis, settings: BackendSettings, guard: LayoutGuard) -> None:
-        self._client = client
+        super().__init__(client, settings, guard, WHAT)
         self._keep_s = settings.blob_retention_s
-        self._timeout_s = settings.redis_timeout_s
-        self._guard = guard
-        self._layout = Layout(settings.shards)
-        self._scripts = Scripts(client, guard, settings.job_retention_s, settings.redis_timeout_s, WHAT)
-
-    @property
-    def skew_s(self) -> float:
-        """Seconds by which the store's clock is shifted; for tests only."""
-        return self._scripts.skew_s
-
-    @skew_s.setter
-    def skew_s(self, seconds: float) -> None:
-        self._scripts.skew_s = seconds
-
-    @property
-    def shards(self) -> Sequence[str]:
-        """One digit for each shard of the store."""
-        return self._layout.names
 
     async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[str]:
         """Up to `limit` jobs of the shard whose images are due, oldest first. They are due again

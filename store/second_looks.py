@@ -13,9 +13,9 @@ from contracts import ids
 from contracts.reviews import ANSWERS, SecondLook
 from contracts.second_look import LookCall, LookDuty
 from contracts.settings import BackendSettings
-from store.key_names import PREFIX, Layout
+from store.key_names import PREFIX
 from store.layout import LayoutGuard
-from store.scripts import Scripts
+from store.outbox import RedisOutbox
 
 WHAT: Final = "store of second looks"
 SPENT: Final = f"{PREFIX}{{reviews}}:looks:"
@@ -29,29 +29,11 @@ return 1
 """
 
 
-class RedisLookOutbox:
+class RedisLookOutbox(RedisOutbox):
     """The `LookOutbox` on one Redis server or cluster. `skew_s` shifts its clock by seconds; for tests only."""
 
     def __init__(self, client: Redis, settings: BackendSettings, guard: LayoutGuard) -> None:
-        self._client = client
-        self._guard = guard
-        self._timeout_s = settings.redis_timeout_s
-        self._layout = Layout(settings.shards)
-        self._scripts = Scripts(client, guard, settings.job_retention_s, settings.redis_timeout_s, WHAT)
-
-    @property
-    def skew_s(self) -> float:
-        """Seconds by which the store's clock is shifted; for tests only."""
-        return self._scripts.skew_s
-
-    @skew_s.setter
-    def skew_s(self, seconds: float) -> None:
-        self._scripts.skew_s = seconds
-
-    @property
-    def shards(self) -> Sequence[str]:
-        """One digit for each shard of the store."""
-        return self._layout.names
+        super().__init__(client, settings, guard, WHAT)
 
     async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[LookCall]:
         """Up to `limit` looks of the shard that are due, oldest first. They are due again after `lease_s`

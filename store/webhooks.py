@@ -21,10 +21,10 @@ from contracts.ports.clock import Clock
 from contracts.settings import BackendSettings
 from contracts.webhooks import SECRET_PREFIX, Attempt, Call, Delivery, DeliveryStatus, Duty, Secret
 from store.jobs import absent
-from store.key_names import PREFIX, Layout
+from store.key_names import PREFIX
 from store.layout import LayoutGuard
+from store.outbox import RedisOutbox
 from store.records import job_of, paired
-from store.scripts import Scripts
 
 GONE_S: Final = 3 * 86_400.0
 """Seconds without calls to a receiver that has answered 410. By then every duty to it has
@@ -50,33 +50,14 @@ def delivery_of(job: Job, hook: dict[str, str], log: Sequence[str]) -> Delivery:
     )
 
 
-class RedisWebhookStore:
+class RedisWebhookStore(RedisOutbox):
     """The `WebhookStore` on one Redis server or cluster. `skew_s` shifts its clock by seconds; for
     tests only."""
 
     def __init__(self, client: Redis, settings: BackendSettings, clock: Clock, guard: LayoutGuard) -> None:
-        self._client = client
+        super().__init__(client, settings, guard, "webhook store")
         self._settings = settings
         self._clock = clock
-        self._guard = guard
-        self._layout = Layout(settings.shards)
-        self._scripts = Scripts(
-            client, guard, settings.job_retention_s, settings.redis_timeout_s, "webhook store"
-        )
-
-    @property
-    def skew_s(self) -> float:
-        """Seconds by which the store's clock is shifted; for tests only."""
-        return self._scripts.skew_s
-
-    @skew_s.setter
-    def skew_s(self, seconds: float) -> None:
-        self._scripts.skew_s = seconds
-
-    @property
-    def shards(self) -> Sequence[str]:
-        """One digit for each shard of the store."""
-        return self._layout.names
 
     async def take(self, shard: str, limit: int, lease_s: float) -> Sequence[Call]:
         """Up to `limit` calls of the shard that are due, oldest first. They are due again after

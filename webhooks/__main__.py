@@ -14,6 +14,7 @@ from contracts.errors import SettingsError, StoreUnavailable
 from contracts.settings import WebhookSettings
 from contracts.webhooks import Call
 from duties.dispatch import Dispatcher
+from duties.process import consume
 from duties.queue import DutyQueue
 from runtime.clock import SystemClock
 from runtime.leaving import leave_at_sigterm
@@ -130,16 +131,8 @@ def main() -> int:
             sys.stderr.write(f"darkroom webhooks: {error}\n")
             return exit_codes.UNUSABLE
     runtime.start()
-    try:
-        log.info("webhooks_ready")
-        runtime.queue.consume(settings.webhook_concurrency, settings.log_level)
-    except SystemExit as ended:
-        # Celery's worker always ends with SystemExit, whatever the cause.
-        log.info("consumer_ended", code=str(ended.code))
-    finally:
-        runtime.stop()
-        tracing.shutdown()
-    return exit_codes.ENDED
+    log.info("webhooks_ready")
+    return consume(runtime, "webhooks", settings.webhook_concurrency, settings.log_level)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sqlite3
 import time
@@ -17,10 +16,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.services import process
-from contracts.settings import BackendSettings
 from contracts.tenancy import new_token
-from store.stores import open_stores
 from tests.integration.conftest import ROOT, Deploy, Stack
+from tests.integration.keeping import owed
 from tests.integration.test_faults import FAST, many
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -40,20 +38,6 @@ def indexed(index: Path) -> Counter[tuple[str, str]]:
 
 def of(index: Path, tenant: str) -> int:
     return sum(scope == tenant for scope, _ in indexed(index))
-
-
-def owed(stack: Stack) -> int:
-    """How many jobs and deletions the index is owed."""
-
-    async def count() -> int:
-        folder = Path(stack.environ["DARKROOM_BLOB_DIR"])
-        stores = open_stores(BackendSettings(redis_url=stack.environ["DARKROOM_REDIS_URL"], blob_dir=folder))
-        try:
-            return await stores.pictures.owed()
-        finally:
-            await stores.close()
-
-    return asyncio.run(count())
 
 
 def until(condition: Callable[[], bool], stack: Stack) -> None:

@@ -17,7 +17,7 @@ from contracts.transitions import End, Finished
 from moderation.carrying import Carrying
 from moderation.judge import LayeredJudge, open_judge
 from moderation.policy import Policy, read
-from moderation.reviewing import Reviewing
+from moderation.reviewing import Person, Reviewing
 from moderation.scanning import OnProgress, Rules, Scanner
 from moderation.stored_pictures import StoredPictures, digest_of
 from moderation.words import compiled
@@ -28,6 +28,9 @@ from tests.store.made import keys, led, new, record
 from tests.worker.policies import file_of, name_of
 
 KEEP_S: Final = 5000.0
+ADA: Final = Person("dk_12345678", "Ada")
+OTHER: Final = 105
+"""The seed of another image that no list knows."""
 HOOK: Final = Webhook(url="https://hooks.example/", events=("job.succeeded", "job.moderated"))
 
 
@@ -157,3 +160,8 @@ def result_of(*seeds: int) -> JobResult:
         for seed in seeds
     )
     return JobResult(images=images, timings=Timings(queued_ms=1, batch_ms=2, encode_ms=3, batch_size=4))
+
+
+def images(scan: Scan) -> dict[str, int]:
+    """How many images had each outcome."""
+    return {outcome.value: count for outcome, count in scan.images.items()}

@@ -40,6 +40,14 @@ EVE = Person("dk_eve", "Eve")
 RULE = {"pictures": {"review": 0.5, "block": 0.95}, "second_look": {"review": 0.2, "block": 0.8}}
 _keys = itertools.count(1)
 
+ACTOR = f"second-look:{MODEL}"
+BOTH = ["release", "refuse"]
+
+
+def counted(outcome: str) -> float:
+    """Second looks that ended so."""
+    return metrics.SECOND_LOOKS.labels(outcome)._value.get()  # type: ignore[no-any-return]
+
 
 @dataclass
 class Desk:
